@@ -1,0 +1,193 @@
+"""What a run can be told: frozen, typed and checked. No torch here, so that a mistake is answered at once.
+
+Every field stands, with its meaning and its default, in a file under ``conf/``; these classes hold types and bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration: no unknown keys, and no value quietly turned into another type."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class PhantomConfig(Section):
+    """The procedural dataset; see ``conf/dataset/phantom.yaml``."""
+
+    n_patients: PositiveInt
+    slices_per_patient: PositiveInt
+    sites: Names
+    size: Annotated[int, Field(ge=32)]
+    seed: NonNegativeInt
+    prevalence: OpenFraction
+
+
+class DatasetConfig(Section):
+    """Which images, how they are split and how they are fed; see ``conf/dataset/``."""
+
+    name: str
+    protocol: Literal["official", "grouped", "random"]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    batch_size: PositiveInt
+    num_workers: NonNegativeInt
+    split_seed: NonNegativeInt
+    val_fraction: OpenFraction
+    test_fraction: OpenFraction
+    phantom: PhantomConfig | None
+
+
+class HeadConfig(Section):
+    """What stands on the pooled features; see ``conf/model/``."""
+
+    hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelConfig(Section):
+    """Backbone, head, initial weights and loss; see ``conf/model/``."""
+
+    name: str
+    weights: str
+    head: HeadConfig
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weights: Literal["none", "balanced"]
+
+
+class AugmentConfig(Section):
+    """How training images are varied; see ``conf/augment/``. Zero (a range of 1 to 1) switches a step off."""
+
+    name: str
+    horizontal_flip: Fraction
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    scale: Range
+    brightness: Fraction
+    contrast: Fraction
+    gamma: Range
+    noise: Fraction
+    blur: Fraction
+    erase: Fraction
+
+
+class OptimizerConfig(Section):
+    """Optimiser and the shape of the learning rate over the run; see ``conf/optimizer/``."""
+
+    name: Literal["adamw", "sgd"]
+    lr: Positive
+    weight_decay: NonNegative
+    betas: Range
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["cosine", "constant"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    final_lr_ratio: Fraction
+
+
+class FinetuneConfig(Section):
+    """Which stages train, at which rate; see ``conf/finetune/``."""
+
+    name: Literal["full", "linear_probe"]
+    backbone_lr_ratio: NonNegative
+    head_lr_ratio: Positive
+    batchnorm: Literal["train", "frozen_stats"]
+
+
+class TrainerConfig(Section):
+    """Length, hardware and precision of training; see ``conf/trainer/``."""
+
+    max_epochs: PositiveInt
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: PositiveInt
+    num_nodes: PositiveInt
+    strategy: Literal["auto", "ddp"]
+    precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
+    channels_last: Literal["auto", True, False]
+    accumulate: PositiveInt
+    clip_norm: NonNegative
+    deterministic: bool
+    monitor: str
+    patience: PositiveInt | None
+    limit_batches: PositiveInt | None
+    detect_anomaly: bool
+    profiler: Literal["simple", "advanced"] | None
+
+
+class WandbConfig(Section):
+    """Weights & Biases; see ``conf/logger/wandb.yaml``."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    group: str | None
+    tags: Names
+    timeout: Positive
+
+
+class LoggerConfig(Section):
+    """Who is shown the curves, beside the run's own records; see ``conf/logger/``."""
+
+    wandb: WandbConfig
+    tensorboard: bool
+    csv: bool
+    upload_samples: bool
+
+
+class EvaluationConfig(Section):
+    """How the trained model is scored; see ``conf/evaluation/``."""
+
+    test: bool
+    threshold: OpenFraction
+
+
+class PathsConfig(Section):
+    """Where things lie on this machine; no result depends on them."""
+
+    data_dir: str
+    cache_dir: str
+    runs_dir: str
+    weights_mirror: str | None
+
+
+class PublishedConfig(Section):
+    """Numbers from a paper, to print beside ours; see ``conf/experiment/``."""
+
+    source: str
+    protocol: str
+    scores: dict[str, float]
+
+
+class RunConfig(Section):
+    """The run's name and how to treat a folder that is there already."""
+
+    name: str | None
+    overwrite: bool
+    published: PublishedConfig | None
+
+
+class Config(Section):
+    """Everything a run is told. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    augment: AugmentConfig
+    optimizer: OptimizerConfig
+    finetune: FinetuneConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    evaluation: EvaluationConfig
+    paths: PathsConfig
+    run: RunConfig
+    seed: NonNegativeInt

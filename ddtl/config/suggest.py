@@ -1,0 +1,31 @@
+"""Did you mean …?"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most like ``word``, compared whole and by its last part; None where none is alike.
+
+    ``lr`` finds ``optimizer.lr`` and ``val/auc`` finds ``val/roc_auc``.
+    """
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, word.lower(), candidate.lower()).ratio()
+        tail = difflib.SequenceMatcher(None, _last_part(word), _last_part(candidate)).ratio()
+        return max(whole, 0.95 * tail)
+
+    best = max(candidates, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.6 else None
+
+
+def _last_part(name: str) -> str:
+    return name.replace("/", ".").rsplit(".", 1)[-1].lower()
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """A sentence to put behind an error, or nothing."""
+    best = closest(word, candidates)
+    return f" Did you mean {best}?" if best else ""

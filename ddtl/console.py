@@ -1,0 +1,152 @@
+"""What a person at the terminal sees. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ddtl.evaluation.names import SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ddtl.data.manifest import Manifest
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Progress = Callable[[int, int], None]
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        err.print(prefix + escape(record.getMessage()), style=style)
+
+
+def set_up_logging() -> None:
+    """Our own lines as they are; other libraries only when something is wrong."""
+    logger = logging.getLogger("ddtl")
+    logger.handlers = [_Lines()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Advice on Lightning's defaults that this program has decided about itself.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*modules in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*custom batch sampler.*for prediction.*")
+    # Lightning 2.6 uses parts of torch that newer ones deprecate.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def error(message: str) -> None:
+    """A mistake or a failure, for the person."""
+    err.print("error: " + escape(message), style="red")
+
+
+def line(message: str) -> None:
+    """A line of news."""
+    err.print(escape(message))
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress]:
+    """A bar at a terminal; elsewhere a line at the start and one at the end."""
+    from rich.progress import Progress as Bar
+
+    if not err.is_terminal:
+        told = False
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if not told or done == total:
+                line(f"{what}: {done} of {total}")
+                told = True
+
+        yield tell
+        return
+    with Bar(console=err, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def dataset_table(manifest: Manifest) -> None:
+    """Images, groups and classes of each split."""
+    groups = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
+    table = Table(title=f"{manifest.dataset} · protocol {manifest.protocol}", title_justify="left")
+    table.add_column("split")
+    for heading in ("images", groups[manifest.grouping], *manifest.classes):
+        table.add_column(heading, justify="right")
+    for split, counts in manifest.counts().items():
+        table.add_row(split, *(str(value) for value in counts.values()))
+    err.print(table)
+
+
+def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:
+    """A printer of one line an epoch."""
+    width = len(str(max_epochs))
+
+    def show(row: Mapping[str, Any]) -> None:
+        parts = [
+            f"epoch {row['epoch'] + 1:{width}}/{max_epochs}",
+            f"train loss {row['train/loss']:.4f}",
+            f"val loss {row['val/loss']:.4f}",
+            f"{monitor} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
+            f"{row['seconds']:.1f} s",
+        ]
+        line("   ".join(parts))
+
+    return show
+
+
+def score_table(results: Mapping[str, Any]) -> None:
+    """The scores of a run, one column a split, with what they rest on."""
+    splits = [split for split in ("val", "test") if split in results]
+    title = f"{results['dataset']} · protocol {results['protocol']} · positive class {results['positive']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("score")
+    for split in splits:
+        table.add_column(split, justify="right")
+    for name in SCORES:
+        table.add_row(name, *(_shown(results[split][name]) for split in splits))
+    table.add_section()
+    table.add_row("images", *(str(results[split]["images"]) for split in splits))
+    table.add_row("groups", *(str(results[split]["groups"]) for split in splits))
+    out.print(table)
+    for warning in results["warnings"]:
+        out.print(f"! {escape(warning)}", style="yellow")
+    if "test" in results:
+        out.print(f"look {results['look']} at this test set")
+
+
+def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Numbers of a paper beside ours."""
+    table = Table(title=escape(published["source"]), title_justify="left")
+    for heading in ("test score", "published", "obtained"):
+        table.add_column(heading, justify="right" if heading != "test score" else "left")
+    for name, value in published["scores"].items():
+        table.add_row(name, _shown(value), _shown(results["test"].get(name)) if "test" in results else "–")
+    table.add_section()
+    table.add_row("protocol", published["protocol"], results["protocol"])
+    out.print(table)
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def is_terminal() -> bool:
+    """Whether a person is watching."""
+    return err.is_terminal and sys.stdin is not None

@@ -1,0 +1,120 @@
+"""The LightningDataModule that every dataset shares; a dataset itself only builds its manifest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from ddtl.config.schema import AugmentConfig, Config
+from ddtl.data import splits
+from ddtl.data.cache import DecodedCache, open_cache
+from ddtl.data.loading import Slices, build_loader
+from ddtl.data.manifest import Manifest
+from ddtl.data.order import EvalBatches, Shares, TrainBatches
+from ddtl.data.transforms import NONE, Augmenter, AugmentSpec
+from ddtl.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+
+class CTDataModule(pl.LightningDataModule):
+    """Manifest, split, decoded cache and loaders of one dataset.
+
+    ``load`` must have been called before anything else; it is kept out of the constructor because it takes time
+    and shows progress.
+    """
+
+    manifest: Manifest
+    cache: DecodedCache
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        """The dataset's table, without a split."""
+
+    def load(self, progress: Progress | None = None) -> None:
+        """Build the manifest, split it, and open the decoded cache.
+
+        Args:
+            progress: told (done, total) where drawing or decoding images takes time.
+
+        Raises:
+            UserError: images are absent or broken, or cannot be split as asked.
+        """
+        c = self.config.dataset
+        manifest = self.build_manifest(progress)
+        self.manifest = splits.assign(
+            manifest, c.protocol, seed=c.split_seed, val_fraction=c.val_fraction, test_fraction=c.test_fraction
+        )
+        if c.protocol != "random":
+            splits.assert_disjoint(self.manifest)
+        root = Path(self.config.paths.cache_dir).expanduser()
+        self.cache = open_cache(self.manifest, size=c.image_size, root=root, progress=progress)
+        n_train = len(self.manifest.rows("train"))
+        if n_train < c.batch_size:
+            raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the rows, the split and the image files."""
+        return self.manifest.digest(self.cache.file_hashes)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each manifest row, int64."""
+        return np.array([sample.label for sample in self.manifest.samples], dtype=np.int64)
+
+    @property
+    def shares(self) -> Shares:
+        """How the global batch is dealt out; one process before a trainer is attached."""
+        trainer = self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        return Shares(self.config.dataset.batch_size, world, rank, self.config.trainer.accumulate)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps; the same for any number of processes."""
+        return self._train_batches().steps
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self._train_batches(), augment_spec(self.config.augment))
+
+    def val_dataloader(self) -> DataLoader:
+        return self.eval_loader("val")
+
+    def eval_loader(self, *names: str) -> DataLoader:
+        """The images of some splits in manifest order, as they are."""
+        shares = self.shares
+        rows = [row for name in names for row in self.manifest.rows(name)]
+        batch = max(shares.per_device, 32)  # no gradients: what fits in training fits twice over
+        return self._loader(EvalBatches(rows, batch, shares.world, shares.rank), NONE)
+
+    def _train_batches(self) -> TrainBatches:
+        config = self.config
+        return TrainBatches(
+            self.manifest.rows("train"), self.shares, config.seed, self._epoch, config.trainer.limit_batches
+        )
+
+    def _epoch(self) -> int:
+        # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.
+        assert self.trainer is not None
+        return self.trainer.global_step // self.steps_per_epoch
+
+    def _loader(self, batches: TrainBatches | EvalBatches, spec: AugmentSpec) -> DataLoader:
+        augmenter = Augmenter(spec, self.config.dataset.image_size)
+        slices = Slices(self.cache, self.labels, augmenter, self.config.seed)
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return build_loader(slices, batches, self.config.dataset.num_workers, pin)
+
+
+def augment_spec(config: AugmentConfig) -> AugmentSpec:
+    """The augmentation that a configuration asks for."""
+    return AugmentSpec(**config.model_dump(exclude={"name"}))

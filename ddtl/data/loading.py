@@ -1,0 +1,73 @@
+"""Batches of tensors from the decoded cache."""
+
+from __future__ import annotations
+
+import signal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddtl.data.cache import DecodedCache
+from ddtl.data.order import EvalBatches, Key, TrainBatches
+from ddtl.data.transforms import Augmenter
+
+# Tells the random streams of one run apart: this one draws augmentations.
+_AUGMENTATION = 1
+
+
+class Slices(Dataset[dict[str, Tensor]]):
+    """Whole batches by their keys; see :data:`ddtl.data.order.Key`.
+
+    Args:
+        cache: the decoded images, in manifest order.
+        labels: label of each manifest row.
+        augmenter: makes float images of grayscale ones.
+        seed: of the run. What happens to an image is a function of (seed, epoch, row), whoever loads it.
+    """
+
+    def __init__(self, cache: DecodedCache, labels: np.ndarray, augmenter: Augmenter, seed: int) -> None:
+        self.cache = cache
+        self.labels = labels
+        self.augmenter = augmenter
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
+        """``image`` (N, 1, H, W) float32 in [0, 1], ``label``, ``row`` and ``real`` (N,); fillers are not real."""
+        images = [
+            self.augmenter(self.cache[row], (self.seed, _AUGMENTATION, max(epoch, 0), row)) for row, epoch in keys
+        ]
+        rows = np.array([row for row, _ in keys])
+        return {
+            "image": torch.from_numpy(np.stack(images)),
+            "label": torch.from_numpy(self.labels[rows]),
+            "row": torch.from_numpy(rows),
+            "real": torch.tensor([epoch >= 0 for _, epoch in keys]),
+        }
+
+
+def build_loader(slices: Slices, batches: TrainBatches | EvalBatches, num_workers: int, pin: bool) -> DataLoader:
+    """A loader whose batches come whole from :class:`Slices`."""
+    return DataLoader(
+        slices,
+        batch_sampler=batches,
+        collate_fn=_as_is,  # type: ignore[arg-type]  # it gets what __getitems__ returns
+        num_workers=num_workers,
+        pin_memory=pin,
+        worker_init_fn=_quiet_worker,
+    )
+
+
+def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def _quiet_worker(worker: int) -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it, and it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)

@@ -1,0 +1,124 @@
+"""The one contract between datasets and everything else: a table with a row for each image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ddtl.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+Grouping = Literal["patient", "near_duplicate", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image.
+
+    Attributes:
+        sample_id: unique in its dataset and stable over machines (a name relative to the dataset's folder).
+        path: where the image file lies on this machine.
+        label: index into ``Manifest.classes``.
+        patient_id: who the image is of, or None where the dataset does not say.
+        site: the hospital or source the image comes from.
+        split: ``train``, ``val`` or ``test``; None until a protocol assigns one, and for images it leaves out.
+        cluster_id: images that are near-duplicates of each other share it; None where no clusters are known.
+    """
+
+    sample_id: str
+    path: Path
+    label: int
+    patient_id: str | None = None
+    site: str = "unknown"
+    split: str | None = None
+    cluster_id: str | None = None
+
+    @property
+    def group(self) -> str:
+        """What must never be torn apart by a split: the patient, else the near-duplicate cluster, else the image."""
+        return self.patient_id or self.cluster_id or self.sample_id
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset as a table.
+
+    Attributes:
+        dataset: the name under which results are filed.
+        classes: class names by label. In a two-class task the last one is the positive class.
+        samples: the rows, in an order that is the same on every machine.
+        grouping: what ``Sample.group`` means here. Results made without patients say so.
+        protocol: how ``split`` came about; None while no split is assigned.
+        published: the split that the dataset's authors published, by sample id; empty where there is none.
+        notes: sentences that every result on this dataset must carry.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    grouping: Grouping
+    protocol: str | None = None
+    published: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise UserError(f"{self.dataset}: the dataset holds no image.")
+        counts = Counter(sample.sample_id for sample in self.samples)
+        twice = [name for name, n in counts.items() if n > 1]
+        if twice:
+            raise UserError(f"{self.dataset}: sample ids must be unique; {twice[0]!r} stands {counts[twice[0]]} times.")
+        wrong = next((s for s in self.samples if not 0 <= s.label < len(self.classes)), None)
+        if wrong is not None:
+            n = len(self.classes)
+            raise UserError(f"{self.dataset}: {wrong.sample_id!r} has label {wrong.label}, but there are {n} classes.")
+
+    @property
+    def positive(self) -> str:
+        """The class whose probability is scored."""
+        return self.classes[-1]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def rows(self, split: str) -> list[int]:
+        """Indices of the samples in ``split``, in manifest order."""
+        return [i for i, sample in enumerate(self.samples) if sample.split == split]
+
+    def with_splits(self, assignment: Mapping[str, str | None], protocol: str) -> Manifest:
+        """The same table with ``split`` set from ``assignment`` (sample id -> split)."""
+        samples = tuple(replace(s, split=assignment.get(s.sample_id)) for s in self.samples)
+        return replace(self, samples=samples, protocol=protocol)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images, groups and images of each class, by split: ``{"train": {"images": …, "groups": …, class: …}}``."""
+        table: dict[str, dict[str, int]] = {}
+        for split in SPLITS:
+            rows = [self.samples[i] for i in self.rows(split)]
+            per_class = Counter(sample.label for sample in rows)
+            table[split] = {
+                "images": len(rows),
+                "groups": len({sample.group for sample in rows}),
+                **{name: per_class[label] for label, name in enumerate(self.classes)},
+            }
+        return table
+
+    def digest(self, file_hashes: Iterable[str]) -> str:
+        """sha256 over everything in the table that can change a result; local paths cannot.
+
+        Args:
+            file_hashes: the sha256 of each image file, in manifest order.
+        """
+        h = hashlib.sha256()
+        for line in (self.dataset, *self.classes, self.grouping, str(self.protocol)):
+            h.update(f"{line}\n".encode())
+        for s, file_hash in zip(self.samples, file_hashes, strict=True):
+            h.update(
+                "\x1f".join((s.sample_id, str(s.label), s.group, s.site, str(s.split), file_hash)).encode() + b"\n"
+            )
+        return h.hexdigest()

@@ -1,0 +1,95 @@
+"""The order of the data: a pure function of (seed, step), the same for any number of processes. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# One image of a batch: its row in the manifest, and the epoch it is drawn in (the seed of its augmentation).
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a global batch is dealt out: ``accumulate`` times over ``world`` processes.
+
+    Attributes:
+        batch: images an optimiser step, over everything.
+        world: processes.
+        rank: this process.
+        accumulate: batches an optimiser step.
+    """
+
+    batch: int
+    world: int = 1
+    rank: int = 0
+    accumulate: int = 1
+
+    @property
+    def per_device(self) -> int:
+        """Images in one batch of one process."""
+        return self.batch // (self.world * self.accumulate)
+
+
+def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of ``n`` images in an epoch."""
+    return np.random.default_rng([seed, epoch, 0]).permutation(n)
+
+
+class TrainBatches:
+    """The batches of one epoch for one process; iterated anew for every epoch.
+
+    The last images of an epoch that do not fill a batch are left out; they are others in each epoch.
+
+    Args:
+        rows: manifest rows of the training images.
+        shares: how batches are dealt out.
+        seed: of the run.
+        epoch: tells the epoch at the moment when iteration starts.
+        limit: use only this many batches.
+    """
+
+    def __init__(
+        self, rows: list[int], shares: Shares, seed: int, epoch: Callable[[], int], limit: int | None = None
+    ) -> None:
+        self.rows = np.asarray(rows)
+        self.shares = shares
+        self.seed = seed
+        self.epoch = epoch
+        steps = len(rows) // shares.batch
+        self.steps = steps if limit is None else min(steps, -(-limit // shares.accumulate))
+
+    def __len__(self) -> int:
+        return self.steps * self.shares.accumulate
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        # Not a generator: loader workers ask for batches ahead of time, and the epoch must be read now.
+        return iter(self.in_epoch(self.epoch()))
+
+    def in_epoch(self, epoch: int) -> list[list[Key]]:
+        """The keys of this process's batches in an epoch."""
+        order = self.rows[permutation(len(self.rows), self.seed, epoch)]
+        size, world, rank = self.shares.per_device, self.shares.world, self.shares.rank
+        starts = [(index * world + rank) * size for index in range(len(self))]
+        return [[(int(row), epoch) for row in order[start : start + size]] for start in starts]
+
+
+class EvalBatches:
+    """Rows in order, dealt out to the processes in turn; the last ones get fillers so that all make equal steps.
+
+    A filler is written as ``(row, -1)``.
+    """
+
+    def __init__(self, rows: list[int], per_device: int, world: int = 1, rank: int = 0) -> None:
+        keys: list[Key] = [(row, 0) for row in rows]
+        keys += [(rows[0], -1)] * (-len(rows) % world)
+        mine = keys[rank::world]
+        self.batches = [mine[i : i + per_device] for i in range(0, len(mine), per_device)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)

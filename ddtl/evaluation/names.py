@@ -1,0 +1,27 @@
+"""The one list of score names: what can be monitored, what stands in ``results.json``, what the tables print."""
+
+from __future__ import annotations
+
+# What is computed after every epoch and can decide about the best checkpoint, with the direction that is better.
+MONITORS: dict[str, str] = {
+    "val/loss": "min",
+    "val/roc_auc": "max",
+    "val/average_precision": "max",
+    "val/accuracy": "max",
+    "val/balanced_accuracy": "max",
+    "val/f1": "max",
+}
+
+# What results.json holds for each split, in the order of the tables.
+SCORES: tuple[str, ...] = (
+    "roc_auc",
+    "average_precision",
+    "accuracy",
+    "balanced_accuracy",
+    "sensitivity",
+    "specificity",
+    "precision",
+    "f1",
+    "mcc",
+    "brier",
+)

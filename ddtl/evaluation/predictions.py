@@ -1,0 +1,112 @@
+"""The table of predictions: what every score is computed from, now and later."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddtl.data.manifest import Manifest
+from ddtl.files import write_csv
+
+_FIXED = ("split", "sample_id", "group", "patient_id", "site", "label")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row an image, in manifest order.
+
+    Attributes:
+        classes: class names by label; the last one is the positive class.
+        split, sample_id, group, patient_id, site: (N,) strings; ``patient_id`` is empty where it is not known.
+        label: (N,) int64.
+        logits: (N, classes) float64.
+    """
+
+    classes: tuple[str, ...]
+    split: np.ndarray
+    sample_id: np.ndarray
+    group: np.ndarray
+    patient_id: np.ndarray
+    site: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, classes) softmax of the logits."""
+        shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    def of(self, split: str) -> Predictions:
+        """The rows of one split."""
+        keep = self.split == split
+        columns = {name: getattr(self, name)[keep] for name in (*_FIXED, "logits")}
+        return Predictions(self.classes, **columns)
+
+
+def join(manifest: Manifest, rows: Sequence[int], logits: np.ndarray) -> Predictions:
+    """Predictions with what the manifest knows about their images.
+
+    Args:
+        manifest: the dataset.
+        rows: manifest row of each prediction, each at most once, in any order.
+        logits: (N, classes).
+    """
+    assert len(set(rows)) == len(rows), "an image must be predicted once"
+    order = np.argsort(rows, kind="stable")
+    samples = [manifest.samples[rows[i]] for i in order]
+    return Predictions(
+        classes=manifest.classes,
+        split=np.array([s.split for s in samples], dtype=str),
+        sample_id=np.array([s.sample_id for s in samples], dtype=str),
+        group=np.array([s.group for s in samples], dtype=str),
+        patient_id=np.array([s.patient_id or "" for s in samples], dtype=str),
+        site=np.array([s.site for s in samples], dtype=str),
+        label=np.array([s.label for s in samples], dtype=np.int64),
+        logits=np.asarray(logits, dtype=np.float64)[order],
+    )
+
+
+def write(predictions: Predictions, path: Path) -> None:
+    """As CSV: the fixed columns, then a logit and a probability for each class."""
+    columns = [*_FIXED, *(f"{kind}_{name}" for kind in ("logit", "probability") for name in predictions.classes)]
+    label_names = [predictions.classes[label] for label in predictions.label]
+    probabilities = predictions.probabilities
+    write_csv(
+        path,
+        columns,
+        (
+            (
+                predictions.split[i],
+                predictions.sample_id[i],
+                predictions.group[i],
+                predictions.patient_id[i],
+                predictions.site[i],
+                label_names[i],
+                *(repr(float(x)) for x in predictions.logits[i]),
+                *(f"{x:.6f}" for x in probabilities[i]),
+            )
+            for i in range(len(predictions))
+        ),
+    )
+
+
+def read(path: Path) -> Predictions:
+    """The table that :func:`write` wrote; logits come back to the bit."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    classes = tuple(name.removeprefix("logit_") for name in rows[0] if name.startswith("logit_"))
+    texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
+    return Predictions(
+        classes=classes,
+        **texts,
+        label=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
+        logits=np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows]),
+    )

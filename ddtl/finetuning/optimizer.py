@@ -1,0 +1,68 @@
+"""The optimiser and its rates: one parameter group for each stage, with and without weight decay, from the start."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from ddtl.config.schema import OptimizerConfig
+from ddtl.finetuning.schedule import Schedule
+from ddtl.models.network import Network
+
+
+def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """Stages × (decay, no decay), in the order of the stages. Biases and normalisation layers are not decayed.
+
+    Groups never change during a run, so schedules, resuming and distributed training see the same optimiser.
+    """
+    groups: list[dict[str, Any]] = []
+    for stage, module in network.stages.items():
+        parameters = list(module.parameters())
+        for name, chosen, decay in (
+            ("decay", [p for p in parameters if p.ndim > 1], weight_decay),
+            ("no_decay", [p for p in parameters if p.ndim <= 1], 0.0),
+        ):
+            if chosen:
+                groups.append({"name": f"{stage}/{name}", "stage": stage, "params": chosen, "weight_decay": decay})
+    return groups
+
+
+def build_optimizer(network: Network, config: OptimizerConfig, fused: bool) -> torch.optim.Optimizer:
+    """AdamW or SGD on the stage groups."""
+    groups = parameter_groups(network, config.weight_decay)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+
+
+def rate_shape(config: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
+    """Optimiser step to the share of the peak rate: a linear warm-up, then constant or a half cosine."""
+    warmup = round(config.warmup * total_steps)
+
+    def shape(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if config.schedule == "constant":
+            return 1.0
+        progress = (step - warmup) / max(1, total_steps - warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine
+
+    return shape
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, schedule: Schedule, steps_per_epoch: int, max_epochs: int
+) -> LambdaLR:
+    """Stepped after every optimiser step: the shape over the run × the stage's rate in that epoch."""
+    shape = rate_shape(config, steps_per_epoch * max_epochs)
+
+    def rate_of(stage: str) -> Callable[[int], float]:
+        return lambda step: shape(step) * schedule.at(step // steps_per_epoch)[stage].rate
+
+    return LambdaLR(optimizer, [rate_of(group["stage"]) for group in optimizer.param_groups])

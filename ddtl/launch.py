@@ -1,0 +1,39 @@
+"""What surrounds every command: signals, exit codes, and errors without traceback where a person can mend them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from ddtl import console
+from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, Stopped, TrainingFailure, UserError
+
+
+def guarded(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    console.set_up_logging()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
+    again = shlex.join([os.path.basename(sys.executable), *sys.argv])
+    try:
+        return main(argv)
+    except UserError as error:
+        console.error(str(error))
+        return EXIT_MISTAKE
+    except TrainingFailure as error:
+        console.error(f"{error}\nThe same command goes on from the last epoch: {again}")
+        return EXIT_FAILURE
+    except Stopped as stop:
+        console.line(f"{stop}; the same command goes on from the last epoch:\n  {again}")
+        return stop.exit_code
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Unwind from wherever we are: every file is written whole, so no moment is a bad one. A second signal is final."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda n, _: os._exit(128 + n))
+    raise Stopped(signum)

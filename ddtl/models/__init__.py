@@ -1,0 +1,1 @@
+"""Backbones as ordered stages, heads, initial weights, and the LightningModule around them."""

@@ -1,0 +1,141 @@
+"""The LightningModule: loss, scores of an epoch, optimiser, and the predict pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    BinaryF1Score,
+    MulticlassAccuracy,
+)
+
+from ddtl.config.schema import ModelConfig, OptimizerConfig
+from ddtl.finetuning.optimizer import build_optimizer, build_scheduler
+from ddtl.finetuning.schedule import Schedule
+from ddtl.models.network import Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the module must know about the run beside its configuration.
+
+    Attributes:
+        seed: of the run; dropout is a function of it, the step and the rank.
+        steps_per_epoch: optimiser steps.
+        max_epochs: length of the run.
+        class_weights: of the loss, by label; None weighs all alike.
+        fused: use the optimiser's single-kernel form.
+    """
+
+    seed: int
+    steps_per_epoch: int
+    max_epochs: int
+    class_weights: tuple[float, ...] | None
+    fused: bool
+
+
+def epoch_scores() -> MetricCollection:
+    """The scores of a two-class epoch, from the probability of the positive class; ``names.py`` lists them."""
+    scores: dict[str, Metric | MetricCollection] = {
+        "roc_auc": BinaryAUROC(),
+        "average_precision": BinaryAveragePrecision(),
+        "accuracy": BinaryAccuracy(),
+        "balanced_accuracy": MulticlassAccuracy(num_classes=2, average="macro"),
+        "f1": BinaryF1Score(),
+    }
+    return MetricCollection(scores, prefix="val/", compute_groups=False)
+
+
+class Classifier(pl.LightningModule):
+    """Trains a :class:`Network` with cross-entropy.
+
+    A batch is a dict of ``image`` (N, 1, H, W) float in [0, 1], ``label`` (N,) int, ``row`` (N,) index into the
+    manifest and ``real`` (N,) bool, False for copies that only fill up the last batch of a distributed evaluation.
+    """
+
+    def __init__(
+        self, network: Network, model: ModelConfig, optimizer: OptimizerConfig, schedule: Schedule, plan: Plan
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.model_config = model
+        self.optimizer_config = optimizer
+        self.schedule = schedule
+        self.plan = plan
+        self.scores = epoch_scores()
+        self.val_loss = MeanMetric()
+        self.train_loss = MeanMetric()
+        weights = None if plan.class_weights is None else torch.tensor(plan.class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 1, H, W) to logits (N, classes)."""
+        return self.network(images)
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Make dropout a function of (seed, step, rank): a resumed run draws what an uninterrupted one draws."""
+        words = np.random.SeedSequence([self.plan.seed, self.trainer.global_step, batch_idx, self.global_rank])
+        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        logits = self(batch["image"]).float()
+        loss = F.cross_entropy(
+            logits,
+            batch["label"],
+            weight=self.class_weights,  # type: ignore[arg-type]
+            label_smoothing=self.model_config.label_smoothing,
+        )
+        self.train_loss.update(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss", self.train_loss.compute())
+        self.train_loss.reset()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        real = batch["real"]
+        logits = self(batch["image"]).float()[real]
+        labels = batch["label"][real]
+        positive = logits.softmax(dim=1)[:, -1]
+        for name, metric in self.scores.items():
+            per_class = name.endswith("balanced_accuracy")
+            metric.update(logits.argmax(dim=1) if per_class else positive, labels)
+        self.val_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict(self.scores.compute())
+        self.log("val/loss", self.val_loss.compute())
+        self.scores.reset()
+        self.val_loss.reset()
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Manifest rows and float32 logits of the images that are not fillers."""
+        real = batch["real"]
+        return {"row": batch["row"][real].cpu(), "logits": self(batch["image"]).float()[real].cpu()}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm. Lightning's own refuses fused optimisers, though without a gradient scaler nothing is amiss."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.network, self.optimizer_config, self.plan.fused)
+        scheduler = build_scheduler(
+            optimizer, self.optimizer_config, self.schedule, self.plan.steps_per_epoch, self.plan.max_epochs
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,1 @@
+"""One run: from a ``Config`` to a trained model, its scores and its record."""

@@ -1,0 +1,173 @@
+"""What happens at the end of an epoch, and when a loss is no number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from torch import Tensor
+
+from ddtl.data.manifest import Manifest
+from ddtl.errors import TrainingFailure
+from ddtl.evaluation.names import MONITORS
+from ddtl.files import append_line, read_lines, replace_file, write_text
+from ddtl.training.run_folder import RunFolder
+
+
+class EpochEnd(Checkpoint):
+    """Writes the epoch's row to ``metrics.jsonl``, then ``best.ckpt`` and ``last.ckpt``.
+
+    The order makes a kill at any moment harmless: ``last.ckpt`` comes last, and everything written after it for an
+    epoch that it does not know is written again, the same, when that epoch is run again.
+
+    A subclass of Lightning's ``Checkpoint`` because those run after all other callbacks.
+    """
+
+    def __init__(self, folder: RunFolder, monitor: str, report: Callable[[Mapping[str, Any]], None]) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.sign = 1.0 if MONITORS[monitor] == "max" else -1.0
+        self.report = report
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self._started = 0.0
+        self._rows: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Start the next epoch as an uninterrupted run would.
+
+        Lightning's own loop state, saved here, stands between two epochs: restored, it would skip the next epoch's
+        start hooks. So only the counts are taken from the checkpoint, into loops that are otherwise fresh.
+        """
+        checkpoint.pop("loops")
+        epoch, step = checkpoint["epoch"] + 1, checkpoint["global_step"]
+        loop = trainer.fit_loop
+        for counts in (loop.epoch_progress.current, loop.epoch_progress.total):
+            counts.ready = counts.started = counts.processed = counts.completed = epoch  # type: ignore[attr-defined]
+        steps = loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step
+        steps.total.ready = steps.total.completed = step
+        loop.epoch_loop._batches_that_stepped = step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            known = [row for row in read_lines(self.folder.metrics) if row["epoch"] < trainer.current_epoch]
+            write_text(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in known))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.monotonic()
+        self._rows = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._rows.append(batch["row"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._check_finite(scores, trainer)
+        score = scores[self.monitor]
+        improved = self.best_score is None or self.sign * score > self.sign * self.best_score
+        if improved:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        if trainer.is_global_zero:
+            row = {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "seconds": round(time.monotonic() - self._started, 3),
+                "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+                **dict(sorted(scores.items())),
+                "order": self._order(),
+            }
+            append_line(self.folder.metrics, row)
+            self.report({**row, "best": improved})
+        self._save(trainer, improved)
+
+    def _order(self) -> str:
+        """Which images this process trained on in the epoch, in their order, as a short hash."""
+        return hashlib.sha256(torch.cat(self._rows).cpu().numpy().tobytes()).hexdigest()[:12]
+
+    def _save(self, trainer: pl.Trainer, improved: bool) -> None:
+        last, best = self.folder.last, self.folder.best
+        fresh = last.with_name(".last.partial")
+        trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
+        if not trainer.is_global_zero:
+            return
+        if not fresh.exists():
+            # Lightning swallows a refused write; going on would lose the run without a word.
+            raise TrainingFailure(f"could not write {last}: is the folder writable?")
+        if improved:
+            link = best.with_name(".best.partial")
+            link.unlink(missing_ok=True)
+            os.link(fresh, link)
+            replace_file(link, best)
+        replace_file(fresh, last)
+
+    def _check_finite(self, scores: Mapping[str, float], trainer: pl.Trainer) -> None:
+        value = scores[self.monitor]
+        if math.isnan(value):
+            raise TrainingFailure(
+                f"{self.monitor} is not a number after epoch {trainer.current_epoch}. "
+                "Lower optimizer.lr, or look for the cause with debug=anomaly."
+            )
+
+
+class Patience(EarlyStopping):
+    """Early stopping that stays stopped: a run killed after the decision does not train on when it is resumed."""
+
+    def __init__(self, monitor: str, patience: int) -> None:
+        super().__init__(
+            monitor=monitor, mode=MONITORS[monitor], patience=patience, check_on_train_epoch_end=True, verbose=False
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class StopOnNonFinite(pl.Callback):
+    """Ends training at the first loss that is no number, naming the step and the images.
+
+    The check looks at the batch before, whose loss the device has long computed, so it costs no waiting.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._before: tuple[int, Tensor, Tensor] | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._check()
+        self._before = (trainer.global_step, outputs["loss"].detach(), batch["row"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._check()
+        self._before = None
+
+    def _check(self) -> None:
+        if self._before is None:
+            return
+        step, loss, rows = self._before
+        if not torch.isfinite(loss):
+            names = [self.manifest.samples[row].sample_id for row in rows.tolist()]
+            raise TrainingFailure(
+                f"the loss became {float(loss)} at step {step}, on the images {', '.join(names)}. "
+                "Lower optimizer.lr, set trainer.clip_norm, or look for the cause with debug=anomaly."
+            )

@@ -1,0 +1,108 @@
+"""What this machine has, and what ``auto`` means on it. Reads the hardware; measures nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import torch
+
+from ddtl.config.schema import TrainerConfig
+from ddtl.errors import UserError
+
+PACKAGES = (
+    "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
+    "albumentations", "opencv-python-headless", "numpy", "scipy", "scikit-learn", "pillow", "wandb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choices that ``auto`` came to; ``reason`` says why in a few words."""
+
+    accelerator: Literal["cpu", "gpu"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    channels_last: bool
+    reason: str
+
+    @property
+    def fused(self) -> bool:
+        """Whether the optimiser may run as one kernel; under a gradient scaler Lightning cannot clip with it."""
+        return self.precision != "16-mixed"
+
+
+def resolve(config: TrainerConfig) -> Hardware:
+    """Read the hardware.
+
+    Raises:
+        UserError: what was asked for is not here.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.accelerator == "gpu" and gpus < config.devices:
+        raise UserError(
+            f"trainer.accelerator=gpu with trainer.devices={config.devices}: "
+            f"this machine shows {gpus} GPUs. Use trainer=cpu or fewer devices."
+        )
+    accelerator: Literal["cpu", "gpu"] = (
+        "gpu" if config.accelerator == "gpu" or (config.accelerator == "auto" and gpus >= config.devices) else "cpu"
+    )
+    bf16 = torch.cuda.is_bf16_supported() if accelerator == "gpu" else _cpu_has_bf16()
+    if config.precision == "16-mixed" and accelerator == "cpu":
+        raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32.")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    if config.precision == "auto":
+        precision = "bf16-mixed" if bf16 else "32-true"
+    else:
+        precision = "32-true" if config.precision == 32 else config.precision
+    fast_layout = accelerator == "gpu" or precision == "bf16-mixed"
+    channels_last = fast_layout if config.channels_last == "auto" else bool(config.channels_last)
+    name = torch.cuda.get_device_name(0) if accelerator == "gpu" else cpu_name()
+    has = "with" if bf16 else "without"
+    return Hardware(accelerator, precision, channels_last, f"{name}, {has} bf16 instructions")
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to repeat the run. Stays on this machine: it holds the command line."""
+    return {
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "packages": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that results depend on."""
+    found: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line.split() for line in file if line.startswith("flags")), [])
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,68 @@
+"""What makes a run the run that it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ddtl.config.schema import Config
+from ddtl.models.weights import Weights
+from ddtl.training.hardware import Hardware
+
+# Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
+# how the run is named, and what is scored of a trained model.
+_NEUTRAL: dict[str, Any] = {
+    "paths": True,
+    "logger": True,
+    "run": True,
+    "evaluation": True,
+    "dataset": {"num_workers": True},
+    "trainer": {"profiler": True, "detect_anomaly": True},
+}
+
+
+def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
+    """Everything that changes the result, by dotted key."""
+    settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
+    # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
+    settings["trainer.accelerator"] = hardware.accelerator
+    settings["trainer.precision"] = hardware.precision
+    settings["trainer.channels_last"] = hardware.channels_last
+    settings["model.weights"] = "none" if weights.digest is None else f"sha256:{weights.digest}"
+    settings["dataset.digest"] = manifest_digest
+    return settings
+
+
+def short_hash(identity_: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits that name an identity."""
+    text = json.dumps(identity_, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_name(config: Config, identity_: Mapping[str, Any]) -> str:
+    """The folder's name: by hand, or what a reader wants to know first and the hash of the rest."""
+    if config.run.name is not None:
+        return config.run.name
+    return f"{config.model.name}-{config.finetune.name}-s{config.seed}-{short_hash(identity_)}"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each key in which two identities differ."""
+    keys = sorted(set(before) | set(now))
+    return [
+        f"{key}: was {before.get(key, '(absent)')}, is {now.get(key, '(absent)')}"
+        for key in keys
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

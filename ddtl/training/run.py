@@ -1,0 +1,80 @@
+"""The parts of one run, put together before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddtl.config.schema import Config
+from ddtl.data.datamodule import CTDataModule
+from ddtl.finetuning.schedule import Schedule, compile_schedule
+from ddtl.models.module import Classifier, Plan
+from ddtl.models.network import Network
+from ddtl.models.weights import Weights
+from ddtl.training.hardware import Hardware
+from ddtl.training.identity import identity, run_name
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of; the data is loaded and the network holds its initial weights."""
+
+    config: Config
+    machine: Hardware
+    datamodule: CTDataModule
+    weights: Weights
+    network: Network
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that changes the result."""
+        return identity(self.config, self.machine, self.datamodule.digest, self.weights)
+
+    @property
+    def runs_dir(self) -> Path:
+        """Folder of all runs."""
+        return Path(self.config.paths.runs_dir).expanduser()
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return self.runs_dir / self.config.dataset.name / run_name(self.config, self.identity)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Which stages train when."""
+        return compile_schedule(self.config.finetune, list(self.network.stages), self.config.trainer.max_epochs)
+
+    def module(self) -> Classifier:
+        """The LightningModule around the network."""
+        config = self.config
+        plan = Plan(
+            seed=config.seed,
+            steps_per_epoch=self.datamodule.steps_per_epoch,
+            max_epochs=config.trainer.max_epochs,
+            class_weights=self._class_weights(),
+            fused=self.machine.fused,
+        )
+        return Classifier(self.network, config.model, config.optimizer, self.schedule, plan)
+
+    def public_settings(self) -> dict[str, Any]:
+        """The settings that loggers may show: no local path, no file name."""
+        config = self.config
+        settings = config.model_dump(mode="json", exclude={"paths": True, "run": True, "logger": True})
+        settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
+        settings["model"]["weights_digest"] = self.weights.digest
+        settings["dataset"]["digest"] = self.datamodule.digest
+        return settings
+
+    def _class_weights(self) -> tuple[float, ...] | None:
+        """Inverse shares of the classes in train, 1 on average."""
+        if self.config.model.class_weights == "none":
+            return None
+        manifest = self.datamodule.manifest
+        labels = self.datamodule.labels[manifest.rows("train")]
+        counts = np.bincount(labels, minlength=len(manifest.classes))
+        return tuple((len(labels) / (len(counts) * counts)).tolist())

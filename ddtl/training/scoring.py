@@ -1,0 +1,93 @@
+"""A trained run to its record: predictions, weights and results, the results last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ddtl.data import splits
+from ddtl.data.datamodule import CTDataModule
+from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.predictions import Predictions
+from ddtl.evaluation.score import score
+from ddtl.files import replace_file, write_json
+from ddtl.models.module import Classifier
+from ddtl.models.network import Network
+from ddtl.training import hardware, ledger
+from ddtl.training.run import Run
+from ddtl.training.run_folder import RunFolder
+
+
+def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
+    """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict."""
+    checkpoint = torch.load(folder.best, map_location="cpu", weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    epoch = int(checkpoint["epoch"])
+    evaluation = run.config.evaluation
+    wanted = ["val", "test"] if evaluation.test else ["val"]
+
+    results = {**_setting(run), "best_epoch": epoch}
+    if evaluation.test:
+        results["look"] = _look(run, folder, epoch)
+    table = predict(trainer, module, run.datamodule, wanted)
+    for split in wanted:
+        results[split] = score(table.of(split), evaluation.threshold)
+    prediction_table.write(table, folder.predictions)
+    _write_weights(folder, run.network, results)
+    write_json(folder.results, results)
+    return results
+
+
+def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
+    """Logits for every image of some splits, each once."""
+    batches: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
+    rows = torch.cat([batch["row"] for batch in batches])
+    logits = torch.cat([batch["logits"] for batch in batches])
+    return prediction_table.join(datamodule.manifest, rows.tolist(), logits.numpy())
+
+
+def _setting(run: Run) -> dict[str, Any]:
+    """What a reader of the scores must know."""
+    manifest = run.datamodule.manifest
+    return {
+        "dataset": manifest.dataset,
+        "protocol": manifest.protocol,
+        "grouping": manifest.grouping,
+        "classes": list(manifest.classes),
+        "positive": manifest.positive,
+        "warnings": [*splits.describe(manifest), *manifest.notes],
+        "leaked_share": splits.leaked_share(manifest),
+        "splits": manifest.counts(),
+        "split_seed": run.config.dataset.split_seed,
+        "seed": run.config.seed,
+        "digest": run.datamodule.digest,
+        "weights": {"source": run.weights.source, "digest": run.weights.digest},
+        "monitor": run.config.trainer.monitor,
+        "threshold": run.config.evaluation.threshold,
+        "precision": run.machine.precision,
+        "versions": hardware.versions(),
+    }
+
+
+def _look(run: Run, folder: RunFolder, epoch: int) -> int:
+    manifest = run.datamodule.manifest
+    return ledger.record_look(
+        run.runs_dir,
+        dataset=manifest.dataset,
+        protocol=str(manifest.protocol),
+        run=folder.path.name,
+        checkpoint=f"epoch {epoch}",
+        digest=run.datamodule.digest,
+    )
+
+
+def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    temporary = folder.weights.with_name(f".{folder.weights.name}.partial")
+    save_file(state, temporary, metadata={"dataset": results["dataset"], "classes": "\n".join(results["classes"])})
+    replace_file(temporary, folder.weights)

@@ -1,0 +1,142 @@
+"""One run from its configuration to its record: ``train`` is the whole story, in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ddtl import console
+from ddtl.config.schema import Config
+from ddtl.data import splits
+from ddtl.data.datamodules import build_datamodule
+from ddtl.files import write_csv, write_json, write_text
+from ddtl.models import weights as initial_weights
+from ddtl.models.network import Network
+from ddtl.training import hardware, loggers, run_folder
+from ddtl.training.run import Run
+from ddtl.training.run_folder import RunFolder
+from ddtl.training.scoring import score_run
+from ddtl.training.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind: its folder, and the contents of its ``results.json``."""
+
+    folder: Path
+    results: dict[str, Any]
+
+
+def train(config: Config) -> RunResult:
+    """Train, score and record one run; go on with it where it was stopped; do nothing where it is finished.
+
+    Raises:
+        UserError: data, weights or hardware are not as asked; no folder is left behind.
+        TrainingFailure: training broke; the same command goes on from the last epoch.
+    """
+    run = assemble(config)
+    _announce(run)
+    with run_folder.opened(run.path, run.identity, config.run.overwrite) as folder:
+        results = _results_that_fit(folder, config)
+        if results is None:
+            _write_setting(run, folder)
+            results = _fit_and_score(run, folder)
+        else:
+            console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
+    console.score_table(results)
+    if config.run.published is not None:
+        console.published_table(config.run.published.model_dump(), results)
+    console.line(f"results: {run.path}")
+    return RunResult(run.path, results)
+
+
+def assemble(config: Config) -> Run:
+    """Read the hardware, load the data, fetch the weights and build the network; nothing is written but caches."""
+    machine = hardware.resolve(config.trainer)
+    datamodule = build_datamodule(config)
+    with console.progress("preparing images") as bar:
+        datamodule.load(bar)
+    weights = initial_weights.locate(config.model, config.paths.weights_mirror)
+    torch.manual_seed(config.seed)
+    network = Network(config.model, n_classes=len(datamodule.manifest.classes))
+    initial_weights.load_into(network, weights, config.model.name)
+    return Run(config, machine, datamodule, weights, network)
+
+
+def _announce(run: Run) -> None:
+    """What is about to happen, before it takes time."""
+    console.dataset_table(run.datamodule.manifest)
+    for warning in splits.describe(run.datamodule.manifest):
+        log.warning(warning)
+    t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
+    layout = "channels_last" if machine.channels_last else "contiguous"
+    console.line(f"{machine.reason}: {machine.accelerator}, {machine.precision}, {layout}")
+    devices = t.devices * t.num_nodes
+    console.line(
+        f"batch {batch} = {batch // (devices * t.accumulate)} images × {devices} device(s) × "
+        f"{t.accumulate} accumulated; "
+        f"{run.datamodule.steps_per_epoch} steps an epoch"
+    )
+
+
+def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
+    """The results of a finished run, if they hold what is asked for now; else scoring, not training, is done again."""
+    results = folder.finished()
+    if results is None or results["threshold"] != config.evaluation.threshold:
+        return None
+    return None if config.evaluation.test and "test" not in results else results
+
+
+def _write_setting(run: Run, folder: RunFolder) -> None:
+    """The run's settings, machine and split, as they were at its first start."""
+    if not folder.config.exists():
+        write_text(folder.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+    if not folder.environment.exists():
+        write_json(folder.environment, hardware.environment())
+    if not folder.split.exists():
+        manifest = run.datamodule.manifest
+        rows = ((s.sample_id, s.split or "", s.group, manifest.classes[s.label]) for s in manifest.samples)
+        write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
+
+
+def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
+    module = run.module()
+    if run.machine.channels_last:
+        module.to(memory_format=torch.channels_last)
+    checkpoint = folder.last if folder.last.exists() else None
+    if checkpoint is not None:
+        _warn_if_moved(folder)
+        console.line(f"going on with {folder.path}")
+    with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
+        trainer = build_trainer(run, folder, shown_to)
+        trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
+        results = score_run(run, folder, trainer, module)
+        final = {
+            f"final/{split}/{name}": value
+            for split in ("val", "test")
+            for name, value in results.get(split, {}).items()
+            if isinstance(value, float)
+        }
+        for logger in shown_to:
+            logger.log_metrics(final, step=trainer.global_step)
+    return results
+
+
+def _warn_if_moved(folder: RunFolder) -> None:
+    """A resumed run repeats an uninterrupted one to the bit only with the same torch and as many threads."""
+    before, now = json.loads(folder.environment.read_text(encoding="utf-8")), hardware.environment()
+    changes = {
+        "torch": (before["packages"].get("torch"), now["packages"].get("torch")),
+        "the number of threads": (before["threads"], now["threads"]),
+    }
+    for what, (was, is_) in changes.items():
+        if was != is_:
+            log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)

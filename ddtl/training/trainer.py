@@ -1,0 +1,45 @@
+"""Lightning's Trainer as the configuration asks for it."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.loggers import Logger
+
+from ddtl import console
+from ddtl.finetuning.callback import ApplySchedule
+from ddtl.training.callbacks import EpochEnd, Patience, StopOnNonFinite
+from ddtl.training.run import Run
+from ddtl.training.run_folder import RunFolder
+
+
+def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Trainer:
+    """A trainer that writes to ``folder``."""
+    t = run.config.trainer
+    callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
+    if t.patience is not None:
+        callbacks.append(Patience(t.monitor, t.patience))
+    if console.is_terminal():
+        callbacks.append(RichProgressBar(leave=False))
+    callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
+    return pl.Trainer(
+        accelerator=run.machine.accelerator,
+        devices=t.devices,
+        num_nodes=t.num_nodes,
+        strategy=t.strategy,
+        precision=run.machine.precision,
+        max_epochs=t.max_epochs,
+        accumulate_grad_batches=t.accumulate,
+        gradient_clip_val=t.clip_norm or None,
+        deterministic=t.deterministic,
+        detect_anomaly=t.detect_anomaly,
+        profiler=t.profiler,
+        callbacks=callbacks,
+        logger=shown_to or False,
+        default_root_dir=folder.path,
+        use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/order.py
+        num_sanity_val_steps=0,
+        enable_progress_bar=console.is_terminal(),
+        enable_model_summary=False,
+        log_every_n_steps=max(1, run.datamodule.steps_per_epoch),
+    )
