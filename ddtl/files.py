@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ddtl.errors import UserError
+
 
 def replace_file(temporary: Path, path: Path) -> None:
     """Move a finished file over ``path`` so that a crash leaves the old one or the new one, never a part."""
@@ -21,8 +23,12 @@ def replace_file(temporary: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as a whole."""
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    replace_file(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        replace_file(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,19 +46,43 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line and make it last."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """Append one JSON object as a line and make it last. One process at a time may do so."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    with path.open("a+b") as file:
+        file.seek(0)
+        _, _, tail = file.read().rpartition(b"\n")
+        if _parsed(tail) is not None:
+            line = b"\n" + line  # whole, and only its line break is missing
+        elif tail:
+            file.truncate(file.tell() - len(tail))  # cut off by a crash; what is new must not be glued to it
+        file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; a last line that a crash cut off is left out."""
-    rows: list[dict[str, Any]] = []
+    """The JSON objects of a file of lines; a last line that a crash cut off is left out.
+
+    Raises:
+        UserError: a line before the last one is damaged.
+    """
     if not path.exists():
-        return rows
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for line in lines[:-1]:  # what follows the last line break was not written to its end
-        rows.append(json.loads(line))
-    return rows
+        return []
+    rows: list[dict[str, Any]] = []
+    *lines, tail = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        row = _parsed(line)
+        if row is None:
+            raise UserError(f"{path}, line {number}: is damaged, no JSON object. Mend that line, or delete it.")
+        rows.append(row)
+    last = _parsed(tail)
+    return rows if last is None else [*rows, last]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The JSON object on a line; None where there is no whole one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

@@ -18,18 +18,22 @@ def guarded(main: Callable[[list[str]], int], argv: list[str]) -> int:
     console.set_up_logging()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
-    again = shlex.join([os.path.basename(sys.executable), *sys.argv])
     try:
         return main(argv)
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
     except TrainingFailure as error:
-        console.error(f"{error}\nThe same command goes on from the last epoch: {again}")
+        console.error(f"{error}\nThe same command goes on from the last epoch:\n  {_again()}")
         return EXIT_FAILURE
     except Stopped as stop:
-        console.line(f"{stop}; the same command goes on from the last epoch:\n  {again}")
+        console.line(f"{stop}; the same command goes on from the last epoch:\n  {_again()}")
         return stop.exit_code
+
+
+def _again() -> str:
+    """The command as it was typed, to be pasted; without the word that would delete what has been done."""
+    return shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

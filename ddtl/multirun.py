@@ -2,36 +2,91 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from ddtl import console
 from ddtl.config.command_line import expand
-from ddtl.config.load import load
-from ddtl.errors import UserError
+from ddtl.config.load import ConfigError, check
+from ddtl.config.schema import Config
+from ddtl.errors import Stopped
+
+Job = list[str]
 
 
 def run_each(overrides: Sequence[str]) -> int:
     """Run each job and return the first exit code that is not 0. All jobs are checked before the first one starts.
 
     Raises:
-        UserError: a job has a mistake, or asks for several devices.
+        UserError: with one line for every mistake in any job.
     """
-    jobs = expand(overrides)
+    jobs, problems = expand(overrides)
+    configs: list[Config] = []
     for job in jobs:
-        trainer = load(job).trainer
-        if trainer.devices * trainer.num_nodes > 1:
-            raise UserError(
-                f"-m runs one job after the other on one device each, but {' '.join(job)} asks for "
-                f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}. "
-                "Start such runs one by one, or search with sweep.py."
+        try:
+            config, _ = check(job)  # each job logs its own warnings
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            configs.append(config)
+            problems += _too_many_devices(job, config)
+    problems += _shared_names(configs)
+    if problems:
+        raise ConfigError(problems)
+
+    codes = [_run(job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
+    return next((code for code in codes if code), 0)
+
+
+def _too_many_devices(job: Job, config: Config) -> Iterator[str]:
+    trainer = config.trainer
+    if trainer.devices * trainer.num_nodes > 1:
+        yield (
+            f"-m runs one job after the other on one device each, but {' '.join(job)} asks for "
+            f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}. "
+            "Start such runs one by one, or search with sweep.py."
+        )
+
+
+def _shared_names(configs: Sequence[Config]) -> Iterator[str]:
+    folders = Counter(
+        (config.paths.runs_dir, config.dataset.name, config.run.name)
+        for config in configs
+        if config.run.name is not None and not config.run.overwrite
+    )
+    for (_, _, name), count in folders.items():
+        if count > 1:
+            yield (
+                f"run.name={name}: {count} jobs would share this one folder. "
+                f"Leave run.name out, or put what differs into it: 'run.name={name}-${{seed}}'."
             )
-    first_bad = 0
-    for number, job in enumerate(jobs, start=1):
-        console.line(f"\njob {number} of {len(jobs)}: {' '.join(job) or '(defaults)'}")
-        code = subprocess.run([sys.executable, sys.argv[0], *job], check=False).returncode
-        first_bad = first_bad or code
-        if code < 0 or code >= 128:
-            return code  # stopped by a signal, which was meant for the whole command
-    return first_bad
+
+
+def _run(job: Job, number: str) -> int:
+    """Run a job in a process of its own.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        Stopped: the job was stopped by a signal, which was meant for the whole command.
+    """
+    words = " ".join(job) or "(defaults)"
+    console.line(f"\njob {number}: {words}")
+    with subprocess.Popen([sys.executable, sys.argv[0], *job]) as process:
+        try:
+            code = process.wait()
+        except Stopped as stop:
+            # Ctrl-C reaches every process at the terminal; anything else reached this one alone. Let the job unwind.
+            if stop.exit_code != 128 + signal.SIGINT:
+                process.terminate()
+            process.wait()
+            raise
+    if code < 0 or code >= 128:
+        raise Stopped(-code if code < 0 else code - 128)
+    if code:
+        console.line(f"job {number} ended with exit code {code}: {words}")
+    return code

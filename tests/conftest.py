@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+# Before anything imports torch: threads × processes must not exceed the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Phantoms and decoded images of the tests, drawn once; never the user's own, and never an online logger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DDTL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("WANDB_MODE", "offline")
+        yield
 
 
 def _without_data(reason: str) -> NoReturn:
@@ -35,3 +48,15 @@ def original_index(real_data: Path) -> Path:
     if not folder.is_dir():
         _without_data(f"{real_data} holds no folder index/")
     return folder
+
+
+@pytest.fixture
+def real_weights() -> Path:
+    """SqueezeNet 1.1's real ImageNet weights."""
+    folder = os.environ.get("DDTL_TEST_WEIGHTS")
+    if not folder:
+        _without_data("the environment variable DDTL_TEST_WEIGHTS does not say where the real ImageNet weights are")
+    path = Path(folder) / "squeezenet1_1-imagenet.safetensors"
+    if not path.is_file():
+        _without_data(f"DDTL_TEST_WEIGHTS={folder} holds no {path.name}")
+    return path

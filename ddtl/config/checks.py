@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
-from ddtl.evaluation.names import MONITORS
+from ddtl.evaluation.names import MONITORS, SCORES
 
 # What each dataset offers; a new dataset gets its line here and its class in ddtl/data/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
@@ -24,13 +25,15 @@ WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 def problems(config: Config) -> list[str]:
     """A line for each contradiction, naming the key to change."""
-    return [line for check in (_names, _ranges, _hardware, _weights, _phantom, _loggers) for line in check(config)]
+    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _loggers)
+    return [line for check in every for line in check(config)]
 
 
 def _names(c: Config) -> Iterator[str]:
     protocols = DATASET_PROTOCOLS.get(c.dataset.name)
     if protocols is None:
-        yield f"dataset.name={c.dataset.name}: no such dataset.{did_you_mean(c.dataset.name, DATASET_PROTOCOLS)}"
+        hint = did_you_mean(c.dataset.name, DATASET_PROTOCOLS)
+        yield f"dataset.name={c.dataset.name}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
     elif c.dataset.protocol not in protocols:
         yield f"dataset.protocol={c.dataset.protocol}: {c.dataset.name} has none. There are {', '.join(protocols)}."
     if c.model.name not in MODELS:
@@ -39,9 +42,43 @@ def _names(c: Config) -> Iterator[str]:
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)
         yield f"trainer.monitor={c.trainer.monitor}: no such score.{hint} There are {', '.join(MONITORS)}."
+
+
+def _run(c: Config) -> Iterator[str]:
     name = c.run.name
-    if name is not None and (name != Path(name).name or name.startswith(".") or not name.strip()):
-        yield f"run.name={name}: must be a plain folder name."
+    if name is not None and not (name.strip() and name.isprintable() and len(name.encode(errors="replace")) <= 200):
+        yield f"run.name={name!r}: must be 1 to 200 printable characters. Leave it out, and the run is named for you."
+    elif name is not None and (name.startswith(".") or set(name) & set("/\\")):
+        yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
+    for score in c.run.published.scores if c.run.published is not None else ():
+        if score not in SCORES:
+            hint = did_you_mean(score, SCORES)
+            yield f"run.published.scores.{score}: no such score.{hint} There are {', '.join(SCORES)}."
+
+
+def _paths(c: Config) -> Iterator[str]:
+    for key, text, written in (
+        ("paths.data_dir", c.paths.data_dir, False),
+        ("paths.runs_dir", c.paths.runs_dir, True),
+        ("paths.cache_dir", c.paths.cache_dir, True),
+    ):
+        path = os.path.expanduser(text)
+        if path.startswith("~"):
+            yield f"{key}={text}: there is no such user. A folder that is called ~ is written ./~."
+            continue
+        there = _nearest(path)
+        if not os.path.isdir(there):
+            yield f"{key}={text}: {there} is not a folder."
+        elif written and not os.access(there, os.W_OK | os.X_OK):
+            yield f"{key}={text}: {there} cannot be written to."
+
+
+def _nearest(path: str) -> str:
+    """The path itself, or the first folder above it that exists."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _ranges(c: Config) -> Iterator[str]:
@@ -74,8 +111,8 @@ def _weights(c: Config) -> Iterator[str]:
     weights = c.model.weights
     if weights in ("imagenet", "none"):
         return
-    path = Path(weights).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(weights))
+    if not os.path.exists(path):
         hint = did_you_mean(weights, ("imagenet", "none"))
         yield f"model.weights={weights}: no such file or folder.{hint} It takes imagenet, none, a file or a run folder."
     elif path.is_dir() and not (path / "model.safetensors").is_file():
@@ -114,6 +151,8 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         (f"logger.wandb.{key}", lambda c: c.logger.wandb.mode == "disabled", "W&B is off: logger.wandb.mode=disabled")
         for key in ("project", "entity", "group", "tags", "timeout")
     ),
+    ("logger.upload_samples", lambda c: c.logger.wandb.mode == "disabled", "nothing is uploaded: W&B is off"),
+    ("finetune.batchnorm", lambda c: c.model.name == "squeezenet1_1", "squeezenet1_1 has no BatchNorm"),
 )
 
 

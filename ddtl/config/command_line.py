@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from ddtl.config.where import options
 from ddtl.errors import UserError
+
+MAX_JOBS = 1000
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,10 @@ class CommandLine:
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
-    """Split flags from overrides.
+    """Split flags from overrides. Unknown flags stay among the overrides, whose reader names all mistakes at once.
 
     Raises:
-        UserError: a flag that ddtl does not know.
+        UserError: flags that do not go together.
     """
     overrides: list[str] = []
     flags = {"help": False, "show_config": False, "multirun": False}
@@ -42,38 +47,53 @@ def parse(argv: Sequence[str]) -> CommandLine:
                 flags["show_config"] = True
             case "--cfg=job":
                 flags["show_config"] = True
-            case _ if word.startswith("-"):
-                raise UserError(f"{word}: no such flag. There are --help, --cfg job and -m (--multirun).")
             case _:
                 overrides.append(word)
+    if flags["show_config"] and flags["multirun"]:
+        raise UserError("--cfg job prints one configuration: leave out -m, and give each key one value.")
     return CommandLine(tuple(overrides), **flags)
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
+def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """The jobs of a ``-m`` command: every combination of its comma lists, ``choice()``, ``range()`` and ``glob()``.
 
-    Raises:
-        UserError: an override that cannot be read or not be listed out.
+    Returns:
+        The jobs, and a line for each word that cannot be listed out; the jobs are without those.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    from ddtl.config.load import group_options
-
-    parser = OverridesParser.create()
-    choices: list[list[str]] = []
+    each: list[list[str]] = []
+    problems: list[str] = []
     for text in overrides:
         try:
-            override = parser.parse_override(text)
-            if not override.is_sweep_override():
-                choices.append([text])
-            elif override.is_discrete_sweep():
-                key = override.get_key_element()
-                choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-            else:
-                glob = override.value()
-                options = group_options(override.key_or_group)
-                choices.append([f"{override.key_or_group}={name}" for name in glob.filter(options)])  # type: ignore[union-attr]
-        except (HydraException, AttributeError) as error:
-            raise UserError(f"{text}: cannot be listed out into jobs ({error}).") from error
-    return [list(job) for job in itertools.product(*choices)]
+            each.append(list(itertools.islice(_values(text), MAX_JOBS + 1)))
+        except UserError as problem:
+            problems.append(f"{text}: {problem}")
+    count = math.prod(len(values) for values in each)
+    if count > MAX_JOBS:
+        return [], [*problems, f"-m: more than {MAX_JOBS} jobs. Search with sweep.py, or give fewer values."]
+    return [list(job) for job in itertools.product(*each)], problems
+
+
+def _values(text: str) -> Iterator[str]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        yield text  # whoever reads the job says what is wrong with it
+        return
+    key, values = override.get_key_element(), override.value()
+    found: Iterator[Any]
+    if not override.is_sweep_override():
+        found = iter([text])
+    elif isinstance(values, Glob):
+        found = (f"{key}={name}" for name in values.filter(options(override.key_or_group)))
+    elif override.is_discrete_sweep():
+        found = (f"{key}={value}" for value in override.sweep_string_iterator())
+    else:
+        raise UserError("has no end of values. List them: a,b,c or range(start,stop,step).")
+    first = next(found, None)
+    if first is None:
+        raise UserError("stands for no value at all.")
+    yield from itertools.chain([first], found)

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
-from ddtl.config.where import conf_dir
-
-_GROUPS = (
-    ("dataset", "the images"),
-    ("model", "backbone and head"),
-    ("finetune", "which stages train"),
-    ("augment", "how training images are varied"),
-    ("optimizer", "optimiser and learning rate"),
-    ("trainer", "length, hardware, precision"),
-    ("logger", "who is shown the curves"),
-    ("evaluation", "what is scored"),
-    ("experiment", "a whole study's settings"),
-    ("debug", "for finding faults"),
-)
+from ddtl.config.where import conf_dir, groups, options
 
 _HEAD = """\
 Train, score and record one model. The same command goes on with a run that was stopped, and shows one that is finished.
@@ -33,7 +21,7 @@ Flags
   --cfg job         print every setting as it would be used, and stop
   --multirun, -m    run every combination of values given as a,b,c
 
-Groups: take another option with group=option
+Groups: take another option with group=option; * marks the one taken if none is named
 """
 
 _TAIL = """
@@ -47,7 +35,7 @@ _KEYS = (
 )  # fmt: skip
 
 _FOOT = """
-Every key with its meaning stands in conf/<group>/<option>.yaml.
+Every key with its meaning stands in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
 Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 130/143 stopped.
 """
 
@@ -55,48 +43,52 @@ Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mista
 def render() -> str:
     """The page as text."""
     folder = conf_dir()
+    defaults = groups()
+    comments = _comments(folder / "train.yaml", "")
     lines = [_HEAD]
-    for group, what in _GROUPS:
-        lines.append(f"  {group}: {what}")
-        for path in sorted((folder / group).glob("*.yaml")):
-            lines.append(f"    {path.stem:<20} {_first_comment(path)}")
+    for group, default in defaults.items():
+        lines.append(f"  {group}: {comments[f'- {group}']}")
+        for option in options(group):
+            mark = "*" if option == default else " "
+            lines.append(_row(f"  {mark} {option}", _first_comment(folder / group / f"{option}.yaml")))
     lines.append(_TAIL)
-    comments = {key: comment for path in _default_files(folder) for key, comment in _comments(path, folder)}
-    lines += [f"  {key:<22} {comments[key]}" for key in _KEYS]
+    for group, default in defaults.items():
+        if default is not None:
+            comments = _comments(folder / group / f"{default}.yaml", f"{group}.") | comments
+    lines += [_row(f"  {key}", comments[key]) for key in _KEYS]
     lines.append(_FOOT)
     return "\n".join(lines)
 
 
+def _row(name: str, text: str) -> str:
+    return textwrap.fill(text, width=118, initial_indent=f"{name:<25} ", subsequent_indent=" " * 26)
+
+
 def _first_comment(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
-    return next(
-        line.removeprefix("# ").strip() for line in lines if line.startswith("# ") and not line.startswith("# @")
-    )
+    return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
-def _default_files(folder: Path) -> list[Path]:
-    names = ("train", "trainer/auto", "optimizer/adamw", "dataset/phantom", "model/densenet121", "evaluation/default")
-    return [folder / f"{name}.yaml" for name in names]
-
-
-def _comments(path: Path, folder: Path) -> list[tuple[str, str]]:
-    """(dotted key, comment) of each commented line of a file."""
+def _comments(path: Path, prefix: str) -> dict[str, str]:
+    """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list)."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    above = "" if path.parent == folder or lines[0].startswith("# @package _global_") else f"{path.parent.name}."
-    found: list[tuple[str, str]] = []
+    if lines[0].startswith("# @package _global_"):
+        prefix = ""
+    found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
-    before = ""
+    above = ""
     for line in lines:
         text, _, comment = line.partition(" # ")
         key, colon, _ = text.strip().partition(":")
         if line.lstrip().startswith("#"):
-            before = line.lstrip("# ").strip()
-        elif colon and not key.startswith("-"):
+            above = line.lstrip("# ").strip()
+        elif colon and key.startswith("-"):
+            found[key] = comment.strip()
+        elif colon:
             indent = len(text) - len(text.lstrip())
-            parents = [(i, name) for i, name in parents if i < indent]
-            dotted = above + ".".join([*(name for _, name in parents), key])
-            if comment or before:
-                found.append((dotted, comment.strip() or before))
+            parents = [(depth, name) for depth, name in parents if depth < indent]
+            dotted = prefix + ".".join([*(name for _, name in parents), key])
+            found[dotted] = comment.strip() or above
             parents.append((indent, key))
-            before = ""
+            above = ""
     return found

@@ -15,8 +15,11 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Range = Annotated[tuple[float, float], Field(strict=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Finite, Finite], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
+Text = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 
 class Section(BaseModel):
@@ -32,7 +35,7 @@ class PhantomConfig(Section):
     slices_per_patient: PositiveInt
     sites: Names
     size: Annotated[int, Field(ge=32)]
-    seed: NonNegativeInt
+    seed: Seed
     prevalence: OpenFraction
 
 
@@ -44,7 +47,7 @@ class DatasetConfig(Section):
     image_size: Annotated[int, Field(ge=32, le=1024)]
     batch_size: PositiveInt
     num_workers: NonNegativeInt
-    split_seed: NonNegativeInt
+    split_seed: Seed
     val_fraction: OpenFraction
     test_fraction: OpenFraction
     phantom: PhantomConfig | None
@@ -155,9 +158,9 @@ class EvaluationConfig(Section):
 class PathsConfig(Section):
     """Where things lie on this machine; no result depends on them."""
 
-    data_dir: str
-    cache_dir: str
-    runs_dir: str
+    data_dir: Text
+    cache_dir: Text
+    runs_dir: Text
     weights_mirror: str | None
 
 
@@ -166,7 +169,7 @@ class PublishedConfig(Section):
 
     source: str
     protocol: str
-    scores: dict[str, float]
+    scores: dict[str, Finite]
 
 
 class RunConfig(Section):
@@ -190,4 +193,4 @@ class Config(Section):
     evaluation: EvaluationConfig
     paths: PathsConfig
     run: RunConfig
-    seed: NonNegativeInt
+    seed: Seed

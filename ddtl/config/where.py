@@ -1,6 +1,12 @@
-"""The one answer to where the configuration files lie."""
+"""Where the configuration files lie, and which there are."""
+
+from __future__ import annotations
 
 from pathlib import Path
+
+import yaml
+
+from ddtl.errors import UserError
 
 
 def conf_dir() -> Path:
@@ -8,3 +14,24 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def groups(config_name: str = "train") -> dict[str, str | None]:
+    """The groups in the defaults list of ``conf/<config_name>.yaml``, each with the option taken if none is named.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    path = conf_dir() / f"{config_name}.yaml"
+    try:
+        defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+    except FileNotFoundError as error:
+        raise UserError(f"the configuration files are missing: there is no {path}. Install ddtl again.") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
+    return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+
+
+def options(group: str) -> list[str]:
+    """The options of a group: the files of its folder."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

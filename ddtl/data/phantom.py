@@ -98,7 +98,7 @@ class PhantomSpec:
 
 @dataclass(frozen=True)
 class Patient:
-    """What all slices of a patient share."""
+    """What all slices of a patient share; window and noise in HU."""
 
     label: int
     body: Anatomy
@@ -120,7 +120,7 @@ def patient_label(spec: PhantomSpec, site: str, patient_index: int) -> int:
 
 
 def _rng(spec: PhantomSpec, site: str, index: int, stream: int = 0) -> Rng:
-    """A generator of its own for each site, patient and purpose: 0 patient, 1 label, 2 and up the slices."""
+    """A generator for each purpose: stream 0 draws a patient, 1 a pair of patients, 2 and up a patient's slices."""
     where = [spec.seed, list(SITES).index(site), index]
     return np.random.default_rng([*where, stream] if stream else where)
 
@@ -128,6 +128,8 @@ def _rng(spec: PhantomSpec, site: str, index: int, stream: int = 0) -> Rng:
 @lru_cache(maxsize=2)
 def _draw_patient(spec: PhantomSpec, site: str, patient_index: int) -> Patient:
     rng, scanner = _rng(spec, site, patient_index), SITES[site]
+    # The two of a pair, one of each class, are scanned with the same settings: these then cannot tell the class.
+    pair = _rng(spec, site, patient_index // 2, stream=1).spawn(1)[0]
     label = patient_label(spec, site, patient_index)
     body = draw_anatomy(rng)
     shift = (rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.8))
@@ -136,10 +138,10 @@ def _draw_patient(spec: PhantomSpec, site: str, patient_index: int) -> Patient:
         body=body,
         disease=lesions.draw_disease(rng),
         findings=lesions.draw_findings(rng, label),
-        grid=Grid(spec.size, rng.uniform(*scanner.fov), shift, rng.uniform(-0.07, 0.07)),
-        level=rng.uniform(*scanner.level),
-        window=rng.uniform(*scanner.window),
-        noise=rng.uniform(*scanner.noise),
+        grid=Grid(spec.size, pair.uniform(*scanner.fov), shift, rng.uniform(-0.07, 0.07)),
+        level=pair.uniform(*scanner.level),
+        window=pair.uniform(*scanner.window),
+        noise=pair.uniform(*scanner.noise),
     )
 
 
@@ -154,7 +156,7 @@ def _add_noise(hu: Array, patient: Patient, scanner: Scanner, level: float, rng:
 
 
 def _add_table(hu: Array, grid: Grid) -> Array:
-    """The couch below the patient and the edge of the round field of view."""
+    """The couch below the patient."""
     top = grid.y + 0.012 * grid.x**2
     for at, thickness in ((14.6, 0.14), (16.2, 0.2)):
         hu = paint(hu, 0.6 * grid.cover(thickness - np.abs(top - at)), 0.0)

@@ -10,7 +10,7 @@ from ddtl.data.phantom_anatomy import LUNG_HEIGHT, MUSCLE, Slice
 from ddtl.data.phantom_shapes import Array, Rng, paint, step
 
 FAINTEST = 30.0  # HU; a fainter change counts as none
-SMALLEST = 20.0  # cm² of lesion in every slice of a COVID patient
+SMALLEST = 40.0  # cm² of lesion in every slice of a COVID patient
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Disease:
 
 def draw_disease(rng: Rng) -> Disease:
     """Several foci, mostly in both lungs, under the pleura and at the back."""
-    n = int(rng.integers(7, 14))
+    n = int(rng.integers(8, 15))
     side = np.where(rng.random(n) < 0.5, -1.0, 1.0)
     if rng.random() < 0.8:
         side[:2] = (-1.0, 1.0)
@@ -58,7 +58,7 @@ def draw_disease(rng: Rng) -> Disease:
         reach=rng.uniform(0.15, 0.4, n),
         across=rng.uniform(1.7, 3.1, n),
         along=rng.uniform(2.6, 5.4, n),
-        haze=rng.uniform(300.0, 480.0, n),
+        haze=rng.uniform(330.0, 500.0, n),
         solid=np.where(rng.random(n) < 0.5, rng.uniform(250.0, 480.0, n), 0.0) * consolidating,
         paving=float(rng.uniform(0.4, 1.0)) if rng.random() < 0.4 else 0.0,
     )
@@ -103,14 +103,7 @@ def draw_lesions(cut: Slice, air: Array, disease: Disease, rng: Rng) -> Array:
         texture = texture + 0.4 * disease.paving * (np.exp(-((g.noise(rng, 0.28) / 0.35) ** 2)) - 0.35)
     aerated = g.cover(cut.lung)
     added = np.zeros_like(air)
-    for growth in (
-        0.0,
-        0.15,
-        0.3,
-        0.5,
-        0.8,
-        1.2,
-    ):  # foci grow until they show even in a narrow lung
+    for growth in (0.0, 0.15, 0.3, 0.5, 0.8, 1.2):  # until the foci show, even in a narrow lung
         full = (haze + solid * step(inside + growth, 0.4, 0.8)) * (1.0 + texture)
         added = step(inside + growth, 0.0, 0.55) * np.clip(full, 0.0, MUSCLE - air) * aerated
         added = np.where(added > FAINTEST, added, 0.0)
@@ -154,7 +147,7 @@ def draw_findings(rng: Rng, label: int) -> Findings:
         ],
         axis=1,
     )
-    emphysema = float(rng.uniform(0.4, 1.0)) if rng.random() < 0.25 * often else 0.0
+    emphysema = float(rng.uniform(0.3, 0.8)) if rng.random() < 0.25 * often else 0.0
     dependent = float(rng.uniform(0.4, 0.9)) if rng.random() < 0.3 * often else 0.0
     effusion = (0.0, 0.0)
     if rng.random() < (0.40 if label == 0 else 0.12):

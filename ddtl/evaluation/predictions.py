@@ -59,6 +59,7 @@ def join(manifest: Manifest, rows: Sequence[int], logits: np.ndarray) -> Predict
         rows: manifest row of each prediction, each at most once, in any order.
         logits: (N, classes).
     """
+    assert len(rows) == len(logits), "a prediction belongs to one image"
     assert len(set(rows)) == len(rows), "an image must be predicted once"
     order = np.argsort(rows, kind="stable")
     samples = [manifest.samples[rows[i]] for i in order]
@@ -101,12 +102,13 @@ def write(predictions: Predictions, path: Path) -> None:
 def read(path: Path) -> Predictions:
     """The table that :func:`write` wrote; logits come back to the bit."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    classes = tuple(name.removeprefix("logit_") for name in rows[0] if name.startswith("logit_"))
+        table = csv.DictReader(file)
+        rows = list(table)
+    classes = tuple(name.removeprefix("logit_") for name in table.fieldnames or () if name.startswith("logit_"))
     texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
     return Predictions(
         classes=classes,
         **texts,
         label=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
-        logits=np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows]),
+        logits=np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows]).reshape(-1, len(classes)),
     )

@@ -73,8 +73,8 @@ class Classifier(pl.LightningModule):
         self.schedule = schedule
         self.plan = plan
         self.scores = epoch_scores()
-        self.val_loss = MeanMetric()
-        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy="disable")
+        self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
         weights = None if plan.class_weights is None else torch.tensor(plan.class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 

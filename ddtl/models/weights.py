@@ -61,13 +61,15 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     spec = BACKBONES[model]
     theirs = _our_names(_read(weights.path), spec)
     ours = network.state_dict()
-    # Counters that old files lack; they play no part with the fixed momentum of these models.
-    theirs |= {key: value for key, value in ours.items() if key.endswith("num_batches_tracked") and key not in theirs}
     head_keys = {key for key in ours if key.startswith("head.")}
     head_fits = all(key in theirs and theirs[key].shape == ours[key].shape for key in head_keys)
     if not head_fits:
         theirs = {key: value for key, value in theirs.items() if not key.startswith("head.")}
-    wanted = {key: value for key, value in ours.items() if head_fits or key not in head_keys}
+    # Old files lack these counters, which play no part with the fixed momentum of these models.
+    optional = {key for key in ours if key.endswith("num_batches_tracked") and key not in theirs}
+    wanted = {
+        key: value for key, value in ours.items() if key not in optional and (head_fits or key not in head_keys)
+    }
     faults = {
         "missing": sorted(set(wanted) - set(theirs)),
         "unexpected": sorted(set(theirs) - set(wanted)),
@@ -144,9 +146,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 # DenseNet files from before 2018 name these layers norm.1, conv.2, …
-_OLD_DENSENET = re.compile(
-    r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$"
-)
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 
 
 def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:

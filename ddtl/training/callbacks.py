@@ -65,7 +65,7 @@ class EpochEnd(Checkpoint):
         steps.total.ready = steps.total.completed = step
         loop.epoch_loop._batches_that_stepped = step
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             known = [row for row in read_lines(self.folder.metrics) if row["epoch"] < trainer.current_epoch]
             write_text(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in known))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ddtl.config.schema import Config
-from ddtl.models.weights import Weights
-from ddtl.training.hardware import Hardware
+if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
+    from ddtl.config.schema import Config
+    from ddtl.models.weights import Weights
+    from ddtl.training.hardware import Hardware
 
 # Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
 # how the run is named, and what is scored of a trained model.
@@ -50,11 +51,11 @@ def run_name(config: Config, identity_: Mapping[str, Any]) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each key in which two identities differ."""
-    keys = sorted(set(before) | set(now))
+    absent = "(absent)"
     return [
-        f"{key}: was {before.get(key, '(absent)')}, is {now.get(key, '(absent)')}"
-        for key in keys
-        if before.get(key) != now.get(key)
+        f"{key}: was {before.get(key, absent)}, is {now.get(key, absent)}"
+        for key in sorted({*before, *now})
+        if before.get(key, absent) != now.get(key, absent)
     ]
 
 

@@ -6,20 +6,23 @@ code, host and user names is switched off, unless ``logger.upload_samples=true``
 
 from __future__ import annotations
 
+import csv
 import logging
 import netrc
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
-from ddtl.config.schema import Config, WandbConfig
-from ddtl.files import write_text
+from ddtl.config.schema import Config
+from ddtl.files import write_csv, write_text
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -38,73 +41,175 @@ def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iter
     """
     loggers: list[Logger] = []
     if config.logger.csv:
-        loggers.append(CSVLogger(folder.path, name="csv", version=""))
+        loggers.append(_harmless(CSVFile(folder.path / "csv" / "metrics.csv")))
     if config.logger.tensorboard:
-        loggers.append(TensorBoardLogger(folder.path, name="tensorboard", version=""))
+        loggers.append(_harmless(TensorBoardLogger(folder.path, name="tensorboard", version="")))
     run = _wandb_run(config, folder, public)
     if run is not None:
-        from pytorch_lightning.loggers import WandbLogger
-
-        loggers.append(WandbLogger(experiment=run))
+        loggers.append(_harmless(WandbLogger(experiment=run)))
     failed = True
     try:
         yield loggers
         failed = False
     finally:
+        for logger in loggers:
+            logger.finalize("failed" if failed else "success")
         if run is not None:
-            run.finish(exit_code=int(failed))
+            try:
+                run.finish(exit_code=int(failed))
+            except Exception as error:
+                log.warning("W&B did not come to its end: %s", _first_line(error))
+
+
+class CSVFile(Logger):
+    """The curves as a table, a row a step. A run that is gone on with goes on in its file.
+
+    Lightning's own deletes the file of a run that is gone on with, and drops what is logged after its last flush.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[dict[str, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        assert step is not None, "Lightning names the step"
+        if self._rows is None:
+            self._rows = [row for row in _csv_rows(self.path) if int(row["step"]) < step]
+        if not self._rows or self._rows[-1]["step"] != step:
+            self._rows.append({"step": step})
+        self._rows[-1] |= {name: float(value) for name, value in metrics.items()}
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """They stand in ``config.yaml``."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        if not self._rows:
+            return
+        columns = ["step", *sorted({name for row in self._rows for name in row} - {"step"})]
+        self.path.parent.mkdir(exist_ok=True)
+        write_csv(self.path, columns, ([row.get(name, "") for name in columns] for row in self._rows))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _harmless(logger: Logger) -> Logger:
+    """The logger, silent after its first failure, which is a warning and not the end of the run."""
+    broken = False
+
+    def guarded(method: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **kwargs: Any) -> None:
+            nonlocal broken
+            if broken:
+                return
+            try:
+                method(*args, **kwargs)
+            except Exception as error:
+                broken = True
+                log.warning("%s is broken, going on without it: %s", type(logger).__name__, _first_line(error))
+
+        return call
+
+    for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize"):
+        setattr(logger, name, guarded(getattr(logger, name)))
+    return logger
 
 
 def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Any:
     """A W&B run, online or offline; None where W&B is off or broken."""
-    settings = config.logger.wandb
-    mode = os.environ.get("WANDB_MODE", settings.mode) if settings.mode == "auto" else settings.mode
+    mode = config.logger.wandb.mode
+    if mode == "auto":
+        mode = _MODES.get(os.environ.get("WANDB_MODE", ""), "auto")
     if mode == "disabled":
         return None
-    if mode == "auto":
-        mode = "online" if _logged_in() else "offline"
+    # Its reports of errors hold local paths, and a server that does not answer them holds up the end of the process.
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
     try:
-        if mode == "online":
-            try:
-                return _init(config, folder, public, "online")
-            except Exception as error:
-                _abandon()
-                log.warning("W&B cannot be reached, going on offline: %s", str(error).strip().split("\n")[0])
-        run = _init(config, folder, public, "offline")
+        run = None if mode == "offline" else _online(config, folder, public, asked_for=mode == "online")
+        if run is None:
+            run = _init(config, folder, public, "offline")
+            log.info("W&B: offline; `wandb sync %s` shows it online", Path(run.dir).parent)
     except Exception as error:
-        log.warning("W&B does not work here, going on without it: %s", str(error).strip().split("\n")[0])
+        log.warning("W&B does not work here, going on without it: %s", _first_line(error))
         return None
-    log.info("W&B: offline; `wandb sync %s` shows it online", Path(run.dir).parent)
     return run
 
 
-def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: str) -> Any:
+# What the variable WANDB_MODE may say.
+_MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+
+
+def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], asked_for: bool) -> Any:
+    """A run on the server; None, with a warning, where that cannot be had. Never asks for a key."""
     import wandb
 
-    settings: WandbConfig = config.logger.wandb
+    if not _logged_in():
+        if asked_for:
+            log.warning("W&B: not logged in, going on offline. Type `wandb login`, or set WANDB_API_KEY.")
+        return None
+    before = set(folder.path.glob("wandb/run-*"))
+    try:
+        run = _init(config, folder, public, "online")
+    except Exception as error:
+        log.warning("W&B cannot be reached, going on offline: %s", _first_line(error))
+        if wandb.run is None:  # a run of the caller's own would be ended, too
+            wandb.teardown()  # else it goes on trying, and holds up the end of the process
+        for attempt in set(folder.path.glob("wandb/run-*")) - before:
+            shutil.rmtree(attempt, ignore_errors=True)
+        return None
+    log.info("W&B: %s", run.url)
+    return run
+
+
+def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: Literal["online", "offline"]) -> Any:
+    import wandb
+
+    settings = config.logger.wandb
     base = _run_id(folder)
-    segments = len(list(folder.path.glob("wandb/offline-run-*")))
-    # An offline run cannot be gone on with; what follows is a further piece, kept together with the first by the group.
-    piece = f"{base}-{segments}" if mode == "offline" and segments else base
-    return wandb.init(
-        mode=mode,  # type: ignore[arg-type]
+    run = wandb.init(
+        mode=mode,
         project=settings.project,
         entity=settings.entity,
         group=settings.group or base,
         tags=list(settings.tags),
         name=folder.path.name,
-        id=piece,
+        # An offline run cannot be gone on with, and sent later under the online run's id it would overwrite its curves.
+        # So every offline piece has an id of its own; the group keeps the pieces of a run together.
+        id=base if mode == "online" else f"{base}-{secrets.token_hex(2)}",
         resume="allow" if mode == "online" else None,
+        reinit="create_new",
         dir=str(folder.path),
         config=dict(public),
-        settings=_settings(config, settings.timeout),
+        settings=_settings(settings.timeout, private=not config.logger.upload_samples),
     )
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return run
 
 
-def _settings(config: Config, timeout: float) -> Any:
+def _settings(timeout: float, *, private: bool) -> Any:
     import wandb
 
-    private = not config.logger.upload_samples
     return wandb.Settings(
         silent=True,
         console="off" if private else "auto",
@@ -118,6 +223,7 @@ def _settings(config: Config, timeout: float) -> Any:
         disable_git=private,
         save_code=False,
         host="" if private else None,
+        program="ddtl.train" if private else None,  # else it sends the script's path
     )
 
 
@@ -127,19 +233,20 @@ def _run_id(folder: RunFolder) -> str:
     return folder.wandb_id.read_text(encoding="utf-8").strip()
 
 
-def _abandon() -> None:
-    """Forget a run whose start failed halfway, so that the offline one is not taken for its sequel."""
+def _logged_in() -> bool:
     import wandb
 
-    wandb.teardown()
-
-
-def _logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    settings = wandb.setup().settings
+    if settings.api_key:
+        return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        return netrc.netrc(path).authenticators(host) is not None
+        return netrc.netrc(path).authenticators(urlsplit(settings.base_url).netloc) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -91,27 +91,31 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
     parent owns the folder.
 
     Raises:
-        UserError: another process works in it, or it holds another run; nothing is changed.
+        UserError: another process works in it, or it holds another run or something else; nothing is changed.
     """
-    fresh = not path.exists()
-    path.mkdir(parents=True, exist_ok=True)
+    if path.exists() and _is_foreign(path):
+        raise UserError(
+            f"{path} is not the folder of a run, and is left as it is (run.overwrite=true, too, deletes only runs). "
+            "Take another run.name, or move it away."
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     lock = _locked(path)
     try:
-        folder = RunFolder(path)
-        if overwrite and not fresh:
+        if overwrite:
             _empty(path)
-        if folder.identity.exists():
-            changed = differences(json.loads(folder.identity.read_text(encoding="utf-8")), identity)
-            if changed:
-                lines = "\n".join(f"  {line}" for line in changed)
-                raise UserError(
-                    f"{path} holds another run. What differs:\n{lines}\n"
-                    "Take another run.name, or run.overwrite=true to delete it and start anew."
-                )
-        elif any(child.name not in (_LOCK, _OWNER) for child in path.iterdir()):
-            raise UserError(f"{path} is not the folder of a run. Take another run.name, or move it away.")
-        else:
+        folder = RunFolder(path)
+        earlier = _identity(path)
+        if earlier is None:
             write_json(folder.identity, dict(identity))
+        elif changed := differences(earlier, identity):
+            lines = "\n".join(f"  {line}" for line in changed)
+            raise UserError(
+                f"{path} holds another run. What differs:\n{lines}\n"
+                "Take another run.name, or run.overwrite=true to delete it and start anew."
+            )
         folder.last.parent.mkdir(exist_ok=True)
         yield folder
     finally:
@@ -134,6 +138,8 @@ def _locked(path: Path) -> FileLock:
                     f"{path} is in use by another process{who}. Wait for it, or take another run.name."
                 ) from None
             time.sleep(0.2)
+        except OSError as error:
+            raise _unwritable(path, error) from error
     write_json(path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
     return lock
 
@@ -158,13 +164,38 @@ def _alive(owner: Mapping[str, Any]) -> bool:
     return True
 
 
+def _identity(path: Path) -> dict[str, Any] | None:
+    """The identity of the run that the folder holds; None where it holds none."""
+    try:
+        found = json.loads((path / "identity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "dataset.digest" in found else None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether the path holds something that is not a run's."""
+    return not path.is_dir() or (_identity(path) is None and any(map(_is_content, path.iterdir())))
+
+
+def _is_content(child: Path) -> bool:
+    """Whether a file is more than what a start leaves when it is killed at its first steps."""
+    return child.name not in (_LOCK, _OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot write there ({error.strerror}). Set another paths.runs_dir.")
+
+
 def _empty(path: Path) -> None:
-    """Delete what a run left in its folder, the lock excepted."""
-    if not (path / "identity.json").exists() and any(c.name not in (_LOCK, _OWNER) for c in path.iterdir()):
-        raise UserError(f"{path} is not the folder of a run; run.overwrite=true deletes only those. Move it away.")
-    for child in path.iterdir():
-        if child.name in (_LOCK, _OWNER):
-            continue
+    """Delete what a run left in its folder.
+
+    In an order that makes a kill harmless: without results a run is not finished, without checkpoints it starts at
+    its first epoch, and as long as its identity is there the folder is known as a run's.
+    """
+    order = {"results.json": 0, "checkpoints": 1, "identity.json": 3}
+    children = (child for child in path.iterdir() if child.name not in (_LOCK, _OWNER))
+    for child in sorted(children, key=lambda child: order.get(child.name, 2)):
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
         else:

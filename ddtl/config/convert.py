@@ -1,0 +1,113 @@
+"""Plain data to a typed ``Config``, and pydantic's errors to sentences for its user."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from ddtl.config.overrides import shown
+from ddtl.config.schema import Config, Section
+from ddtl.config.suggest import did_you_mean
+
+_SAYS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "tuple_type": "must be a list in brackets: {key}=[{shown}]",
+    "dict_type": "must be a dict, such as {accuracy: 0.9}",
+    "greater_than": "must be more than {gt:.10g}",
+    "greater_than_equal": "must be at least {ge:.10g}",
+    "less_than": "must be less than {lt:.10g}",
+    "less_than_equal": "must be at most {le:.10g}",
+    "too_long": "takes {max_length} values",
+}
+
+
+def convert(tree: Mapping[str, Any]) -> tuple[Config | None, dict[str, str]]:
+    """The typed configuration; or, by key, what is wrong with each value of a wrong type or out of bounds."""
+    try:
+        return Config.model_validate(tree), {}
+    except ValidationError as error:
+        lines: dict[str, str] = {}
+        for item in error.errors():
+            key, line = _explained(item, tree)
+            lines.setdefault(key, line)
+        return None, lines
+
+
+def _explained(item: Any, tree: Any) -> tuple[str, str]:
+    """The key of one of pydantic's errors, and a line about it."""
+    names: list[str] = []
+    value = tree
+    for part in item["loc"]:
+        if not isinstance(value, dict) or part not in value:
+            break
+        names.append(str(part))
+        value = value[part]
+    key = ".".join(names)
+    inside = len(names) < len(item["loc"])
+    if item["type"] == "missing" and isinstance(value, dict):
+        full = ".".join([*names, item["loc"][-1]])
+        return full, f"{full}: missing; {key or 'the configuration'} needs it."
+    if item["type"] == "extra_forbidden":
+        siblings = [".".join([*names[:-1], name]) for name in _section(_type_of(names[:-1])).model_fields]
+        return key, f"{key}: no such key.{did_you_mean(key, siblings)}"
+    if item["type"] == "missing":
+        return key, f"{key}={shown(value)}: takes two values."
+    if inside:
+        return key, f"{key}={shown(value)}: {shown(item['input'])} {_says(item)}."
+    return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names))}"
+
+
+def _wrong(item: Any, key: str, wanted: Any) -> str:
+    value = item["input"]
+    allowed = _literals(wanted)
+    nullable = type(None) in get_args(wanted)
+    if item["type"] == "literal_error":
+        options = [shown(option) for option in [*allowed, *([None] if nullable else [])]]
+        if value in options:
+            return "must stand without quotes."
+        return f"must be one of {', '.join(options)}.{did_you_mean(shown(value), options)}"
+    if item["type"] in ("model_type", "model_attributes_type"):
+        first = next(iter(_section(wanted).model_fields))
+        return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
+    if item["type"] == "string_type" and isinstance(value, (int, float)):
+        return f"must be text. To have it taken as text, quote it: {key}=\"'{shown(value)}'\"."
+    return f"{_says(item, key=key, shown=shown(value))}{', or null' if nullable else ''}."
+
+
+def _says(item: Any, **names: str) -> str:
+    says = _SAYS.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
+    return says.format(**item.get("ctx", {}), **names)
+
+
+def _type_of(names: list[str]) -> Any:
+    """The type of a key's value in the schema."""
+    wanted: Any = Config
+    for name in names:
+        field = _section(wanted).model_fields.get(name)
+        wanted = field.annotation if field is not None else None
+    return wanted
+
+
+def _section(wanted: Any) -> type[Section]:
+    """The class among the alternatives of a type; the empty one where there is none."""
+    for each in (wanted, *get_args(wanted)):
+        if isinstance(each, type) and issubclass(each, Section):
+            return each
+    return Section
+
+
+def _literals(wanted: Any) -> list[Any]:
+    if get_origin(wanted) is Literal:
+        return list(get_args(wanted))
+    if get_origin(wanted) in (Union, types.UnionType):
+        return [option for each in get_args(wanted) for option in _literals(each)]
+    return []

@@ -1,0 +1,128 @@
+"""The words ``group=option`` and ``key=value``, read in Hydra's grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddtl.config.suggest import closest, did_you_mean
+from ddtl.config.where import options
+
+FLAGS = ("help", "cfg", "multirun")
+
+# What Hydra's grammar wants quoted and nobody can mistake: ~/data, epoch=3.ckpt.
+_PLAIN = re.compile(r"\+{0,2}([\w.]+)=([^,'\"\[\]{}()$\\]*)")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key, the value it shall have, and the words in which that was asked."""
+
+    key: str
+    value: Any
+    text: str
+
+
+@dataclass
+class Asked:
+    """What a command line asks for.
+
+    Attributes:
+        choices: the option of each group that was named.
+        settings: the values, in the order given.
+        problems: a line for each word that means nothing.
+        unsure: groups whose option was mistyped; ``choices`` holds the nearest one for them.
+    """
+
+    choices: dict[str, str] = field(default_factory=dict)
+    settings: list[Setting] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
+
+
+class _Unreadable(ValueError):
+    pass
+
+
+def read(overrides: Iterable[str], groups: Mapping[str, str | None]) -> Asked:
+    """Sort words into options of ``groups`` (as :func:`ddtl.config.where.groups` lists them) and values of keys."""
+    asked = Asked()
+    for text in overrides:
+        try:
+            key, value = _key_and_value(text)
+            if key not in groups:
+                asked.settings.append(Setting(key, value, text))
+            elif value is None and groups[key] is None:
+                asked.choices.pop(key, None)
+            else:
+                _choose(asked, key, str(value))
+        except _Unreadable as problem:
+            asked.problems.append(f"{text or repr(text)}: {problem}")
+    return asked
+
+
+def _choose(asked: Asked, group: str, option: str) -> None:
+    known = options(group)
+    if option in known:
+        asked.choices[group] = option
+        return
+    asked.unsure.add(group)
+    hint, nearest = did_you_mean(option, known), closest(option, known)
+    if nearest is not None:
+        asked.choices[group] = nearest
+    raise _Unreadable(f"no such option.{hint} There are {', '.join(known)}.")
+
+
+def _key_and_value(text: str) -> tuple[str, Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if text.startswith("-"):
+        raise _Unreadable(_no_flag(text))
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        plain = _PLAIN.fullmatch(text)
+        if plain is None:
+            raise _Unreadable(_how_to_write(text)) from None
+        return plain[1], plain[2].strip()
+    # Hydra adds a key with `+`; every key that means something is there already, so `+` changes nothing here.
+    key = override.key_or_group
+    if override.is_delete():
+        raise _Unreadable("nothing can be taken away. Set the value that you want instead.")
+    if override.package is not None:
+        raise _Unreadable(f"settings stay in their place. Write {key}=… without @.")
+    if override.is_sweep_override():
+        raise _Unreadable(f"several values. Add -m to run each of them, or put a list in brackets: {key}=[…].")
+    return key, override.value()
+
+
+def _no_flag(text: str) -> str:
+    word = text.lstrip("-")
+    if "=" in word:
+        return f"settings are written without dashes: {word}."
+    nearest = closest(word, FLAGS)
+    hint = f" Did you mean --{nearest}?" if nearest else ""
+    return f"no such flag.{hint} There are --help, --cfg job and -m; settings are written key=value."
+
+
+def _how_to_write(text: str) -> str:
+    if "=" not in text:
+        return "cannot be read. Write key=value or group=option."
+    return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
+
+
+def shown(value: Any) -> str:
+    """A value as it would be typed."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{', '.join(shown(item) for item in value)}]"
+        case dict():
+            return f"{{{', '.join(f'{key}: {shown(item)}' for key, item in value.items())}}}"
+    return str(value)

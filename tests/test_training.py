@@ -1,0 +1,246 @@
+"""Whole runs: the record they leave, what happens the second time, and what happens when they break."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddtl.config.load import load
+from ddtl.errors import TrainingFailure, UserError
+from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.names import MONITORS, SCORES
+from ddtl.evaluation.score import score
+from ddtl.files import append_line, read_lines
+from ddtl.training import run_folder
+from ddtl.training.train import assemble, train
+from tests.runs import config, run, same_tensors, state
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(folder of runs, result) of one run that came to its end."""
+    runs_dir = tmp_path_factory.mktemp("finished")
+    return runs_dir, run(runs_dir)
+
+
+def test_a_run_leaves_its_whole_record(finished):
+    _, result = finished
+    names = {path.relative_to(result.folder).as_posix() for path in result.folder.rglob("*") if path.is_file()}
+    assert names - {".lock"} == {
+        "config.yaml",
+        "identity.json",
+        "environment.json",
+        "split.csv",
+        "metrics.jsonl",
+        "predictions.csv",
+        "results.json",
+        "model.safetensors",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    assert json.loads((result.folder / "results.json").read_text()) == result.results
+    assert result.folder.name.startswith("densenet121-full-s0-")
+
+
+def test_every_epoch_has_its_row(finished):
+    _, result = finished
+    rows = read_lines(result.folder / "metrics.jsonl")
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    steps = rows[0]["step"]
+    assert [row["step"] for row in rows] == [steps, 2 * steps, 3 * steps]
+    assert all(set(MONITORS) | {"train/loss", "lr", "seconds", "order"} <= set(row) for row in rows)
+    assert len({row["order"] for row in rows}) == 3
+    best = max(rows, key=lambda row: row["val/roc_auc"])
+    assert result.results["best_epoch"] == best["epoch"]
+
+
+def test_the_scores_are_those_of_the_predictions_of_the_best_checkpoint(finished):
+    _, result = finished
+    table = prediction_table.read(result.folder / "predictions.csv")
+    assert Counter(table.split.tolist()) == {s: result.results["splits"][s]["images"] for s in ("val", "test")}
+    assert len(set(table.sample_id.tolist())) == len(table)
+    for split in ("val", "test"):
+        assert score(table.of(split), 0.5) == result.results[split]
+        assert set(SCORES) <= set(result.results[split])
+    # An epoch's own score, by torchmetrics in bf16 or not, is the same number.
+    rows = read_lines(result.folder / "metrics.jsonl")
+    assert result.results["val"]["roc_auc"] == pytest.approx(
+        rows[result.results["best_epoch"]]["val/roc_auc"], abs=1e-6
+    )
+    weights = load_file(result.folder / "model.safetensors")
+    best = state(result.folder / "checkpoints" / "best.ckpt")["state_dict"]
+    assert all(torch.equal(weights[name.removeprefix("network.")], value) for name, value in best.items())
+
+
+def test_the_record_says_what_the_scores_rest_on(finished):
+    _, result = finished
+    r = result.results
+    assert (r["dataset"], r["protocol"], r["grouping"], r["positive"], r["look"]) == (
+        "phantom",
+        "grouped",
+        "patient",
+        "COVID",
+        1,
+    )
+    assert r["leaked_share"] == 0
+    assert any("synthetic" in warning for warning in r["warnings"])
+    assert r["test"]["images"] == sum(r["test"]["classes"].values()) == sum(r["test"]["confusion"].values())
+
+
+def test_a_finished_run_is_not_trained_again(finished, capsys):
+    runs_dir, result = finished
+    before = {path: path.stat().st_mtime_ns for path in result.folder.rglob("*") if path.is_file()}
+    again = run(runs_dir)
+    assert again == result
+    assert {p: p.stat().st_mtime_ns for p in before if p.name != ".lock"} == {
+        p: t for p, t in before.items() if p.name != ".lock"
+    }
+    assert len(read_lines(runs_dir / "phantom" / "test_looks_grouped.jsonl")) == 1
+    assert "finished" in capsys.readouterr().err
+
+
+def test_another_seed_is_another_run_and_another_look(finished):
+    runs_dir, result = finished
+    other = run(runs_dir, "seed=1", "trainer.max_epochs=1", "trainer.limit_batches=1")
+    assert other.folder != result.folder
+    assert other.results["look"] == 2
+
+
+def test_the_test_set_can_be_scored_later_without_training(tmp_path):
+    first = run(tmp_path, "evaluation.test=false", "trainer.max_epochs=1")
+    assert "test" not in first.results
+    assert not (tmp_path / "phantom" / "test_looks_grouped.jsonl").exists()
+    rows = (first.folder / "metrics.jsonl").read_bytes()
+    second = run(tmp_path, "trainer.max_epochs=1")
+    assert second.folder == first.folder
+    assert second.results["look"] == 1
+    assert second.results["val"] == first.results["val"]
+    assert (first.folder / "metrics.jsonl").read_bytes() == rows
+
+
+def test_another_threshold_is_scored_without_training(finished):
+    runs_dir, result = finished
+    before = state(result.folder / "checkpoints" / "last.ckpt")
+    strict = run(runs_dir, "evaluation.threshold=0.9")
+    assert strict.results["threshold"] == 0.9
+    assert strict.results["test"]["roc_auc"] == result.results["test"]["roc_auc"]
+    assert strict.results["test"]["sensitivity"] <= result.results["test"]["sensitivity"]
+    assert same_tensors(state(result.folder / "checkpoints" / "last.ckpt"), before)
+    assert run(runs_dir) == result
+
+
+def test_a_run_named_by_hand_refuses_other_settings_and_says_which(tmp_path):
+    quick = ("run.name=mine", "trainer.max_epochs=1", "trainer.limit_batches=1")
+    first = run(tmp_path, *quick)
+    assert first.folder == tmp_path / "phantom" / "mine"
+    with pytest.raises(UserError, match=r"(?s)holds another run.*optimizer\.lr: was 0\.0005, is 0\.001"):
+        run(tmp_path, *quick, "optimizer.lr=0.001")
+    assert run(tmp_path, *quick) == first
+    anew = run(tmp_path, *quick, "optimizer.lr=0.001", "run.overwrite=true")
+    assert anew.results != first.results
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    c = config(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
+    assembled = assemble(c)
+    with (
+        run_folder.opened(assembled.path, assembled.identity, overwrite=False),
+        pytest.raises(UserError, match="in use by another process"),
+    ):
+        run(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
+
+
+def test_a_mistake_found_in_the_data_leaves_no_folder(tmp_path):
+    runs_dir = tmp_path / "runs"
+    with pytest.raises(UserError, match="more than the"):
+        run(runs_dir, "dataset.batch_size=4000")
+    with pytest.raises(UserError, match="DDTL_DATA"):
+        train(load(["dataset=covid19ct", f"paths.runs_dir={runs_dir}", f"paths.data_dir={tmp_path}/nowhere"]))
+    assert not runs_dir.exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_images(tmp_path):
+    with pytest.raises(
+        TrainingFailure, match=r"(?s)loss became (nan|inf).*at step \d+, on the images .*a/p\d+.*optimizer\.lr"
+    ):
+        run(
+            tmp_path,
+            "model=squeezenet1_1",
+            "model.weights=none",
+            "optimizer=sgd",
+            "optimizer.lr=1e30",
+            "trainer.clip_norm=0",
+        )
+    assert not list(tmp_path.glob("*/*/results.json"))
+
+
+def test_patience_ends_a_run_which_then_stays_ended(tmp_path):
+    overrides = ("trainer.patience=1", "trainer.max_epochs=30", "trainer.limit_batches=2", "optimizer.lr=1e-9")
+    first = run(tmp_path, *overrides)
+    rows = (first.folder / "metrics.jsonl").read_bytes()
+    assert len(rows.splitlines()) < 30
+    (first.folder / "results.json").unlink()  # as if it was killed after training, before its scores
+    assert run(tmp_path, *overrides).results == first.results
+    assert (first.folder / "metrics.jsonl").read_bytes() == rows
+
+
+def test_a_row_written_before_a_kill_is_not_written_twice(tmp_path):
+    quick = ("trainer.max_epochs=2", "trainer.limit_batches=2")
+    first = run(tmp_path, *quick)
+    rows = read_lines(first.folder / "metrics.jsonl")
+    (first.folder / "results.json").unlink()
+    append_line(first.folder / "metrics.jsonl", {**rows[1], "epoch": 2})
+    run(tmp_path, *quick)
+    assert read_lines(first.folder / "metrics.jsonl") == rows
+
+
+def test_loader_processes_do_not_change_a_result(tmp_path):
+    quick = ("trainer.max_epochs=2", "trainer.limit_batches=3", "augment=strong")
+    one, two = run(tmp_path / "0", *quick), run(tmp_path / "2", *quick, "dataset.num_workers=2")
+    assert one.folder.name == two.folder.name
+    assert one.results == two.results
+    last = [state(result.folder / "checkpoints" / "last.ckpt")["state_dict"] for result in (one, two)]
+    assert same_tensors(*last)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
+    # A network without BatchNorm and dropout, in full precision: then it is the same sum in another order.
+    plain = (
+        "model=squeezenet1_1",
+        "model.weights=none",
+        "model.head.dropout=0",
+        "trainer=cpu",
+        "trainer.max_epochs=1",
+        "trainer.limit_batches=4",
+    )
+    whole = run(tmp_path, *plain)
+    parts = run(tmp_path, *plain, "trainer.accumulate=2", "trainer.limit_batches=8")
+    a, b = (state(result.folder / "checkpoints" / "last.ckpt")["state_dict"] for result in (whole, parts))
+    rows = [read_lines(result.folder / "metrics.jsonl") for result in (whole, parts)]
+    assert [row[0]["step"] for row in rows] == [4, 4]
+    assert [row[0]["order"] for row in rows] == [rows[0][0]["order"]] * 2
+    for name, value in a.items():
+        assert torch.allclose(value, b[name], atol=2e-4), name
+
+
+def test_balanced_class_weights_are_inverse_shares(tmp_path):
+    assembled = assemble(config(tmp_path, "model.class_weights=balanced", "dataset.phantom.prevalence=0.25"))
+    labels = assembled.datamodule.labels[assembled.datamodule.manifest.rows("train")]
+    counts = np.bincount(labels)
+    weights = assembled.module().plan.class_weights
+    assert counts[0] > counts[1]
+    assert weights == pytest.approx((len(labels) / 2 / counts).tolist())
+    assert (weights * counts).sum() == pytest.approx(len(labels))
+
+
+def test_checkpoints_hold_plain_data_only(finished):
+    _, result = finished
+    for name in ("best.ckpt", "last.ckpt"):
+        contents = state(result.folder / "checkpoints" / name)  # weights_only=True refuses anything else
+        assert "hyper_parameters" not in contents
+        assert "state_dict" in contents
