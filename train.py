@@ -10,6 +10,7 @@ from ddtl.launch import guarded
 def main(argv: list[str]) -> int:
     """Read the command line, check all of it, then train."""
     from ddtl.config import command_line, help_page, load
+    from ddtl.data import catalogue
 
     command = command_line.parse(argv)
     if command.help:
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
         return run_each(command.overrides)
 
     config = load.load(command.overrides)
+    catalogue.require_images(config)
     from ddtl.training.train import train
 
     train(config)

@@ -17,19 +17,29 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import conf_dir
 from ddtl.errors import UserError
 
+# OmegaConf's words, and ours.
+_REFERENCES = (
+    (r"Recursive interpolation detected", "refers to itself"),
+    (r"Unsupported interpolation type (\w+)", r"no function is called \1"),
+    (r'^\w+ raised while resolving interpolation: "(.*)"$', r"cannot be worked out: \1"),
+)
+
 
 def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
-    """The files of the chosen options put together, references unresolved.
+    """The files of the chosen options put together, references unresolved. Not to be changed: it is shared.
 
     Raises:
         UserError: a file under ``conf/`` is not in order.
     """
     # Hydra takes a tenth of a second, and the jobs of a sweep mostly differ in values alone.
-    return copy.deepcopy(_composed(conf_dir(), config_name, tuple(choices.items())))
+    folder = conf_dir()
+    state = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*.yaml")))
+    return _composed(folder, state, config_name, tuple(choices.items()))
 
 
 @lru_cache(maxsize=64)
-def _composed(folder: Path, config_name: str, choices: tuple[tuple[str, str], ...]) -> DictConfig:
+def _composed(folder: Path, state: object, config_name: str, choices: tuple[tuple[str, str], ...]) -> DictConfig:
+    """As above; ``state`` of the files is there to be compared with that of an earlier call."""
     import yaml
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -94,12 +104,14 @@ def _plain(value: Any) -> Any:
 
 def _reason(error: OmegaConfBaseException, config: DictConfig) -> str:
     """What is wrong with a reference such as ``${optimizer.lr}``."""
-    message = re.sub(r'^\w+ raised while resolving interpolation: "(.*)"$', r"\1", _one_line(error))
+    message = _one_line(error)
     missing = re.match(r"Interpolation key '(.*?)' not found", message)
-    if missing is None:
-        return f"cannot be worked out: {message.removesuffix('.')}."
-    keys = _keys(OmegaConf.to_container(config, resolve=False))
-    return f"refers to {missing[1]}, and there is no such key.{did_you_mean(missing[1], keys)}"
+    if missing is not None:
+        keys = _keys(OmegaConf.to_container(config, resolve=False))
+        return f"refers to {missing[1]}, and there is no such key.{did_you_mean(missing[1], keys)}"
+    for theirs, ours in _REFERENCES:
+        message = re.sub(theirs, ours, message)
+    return f"{message.removesuffix('.')}."
 
 
 def _one_line(error: Exception) -> str:

@@ -18,10 +18,10 @@ _SAYS = {
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
-    "string_type": "must be text",
+    "string_type": "must be text, in quotes where it looks like a number",
     "string_too_short": "must not be empty",
     "tuple_type": "must be a list in brackets: {key}=[{shown}]",
-    "dict_type": "must be a dict, such as {accuracy: 0.9}",
+    "dict_type": "must be a dict, such as {{accuracy: 0.9}}",
     "greater_than": "must be more than {gt:.10g}",
     "greater_than_equal": "must be at least {ge:.10g}",
     "less_than": "must be less than {lt:.10g}",
@@ -84,8 +84,9 @@ def _wrong(item: Any, key: str, wanted: Any) -> str:
 
 
 def _says(item: Any, **names: str) -> str:
-    says = _SAYS.get(item["type"], item["msg"][0].lower() + item["msg"][1:])
-    return says.format(**item.get("ctx", {}), **names)
+    if item["type"] not in _SAYS:
+        return str(item["msg"][0].lower() + item["msg"][1:])
+    return _SAYS[item["type"]].format(**item.get("ctx", {}), **names)
 
 
 def _type_of(names: list[str]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ddtl.config.where import conf_dir, groups, options
 
 _HEAD = """\
-Train, score and record one model. The same command goes on with a run that was stopped, and shows one that is finished.
+Train, score and record one model. The same command goes on with a run that was stopped, and shows a finished one.
 
   python train.py                                   the defaults: DenseNet121 on the built-in phantom
   python train.py dataset=covid19ct                 real images, from paths.data_dir (or the variable DDTL_DATA)

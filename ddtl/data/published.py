@@ -111,6 +111,16 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
     )
 
 
+def require_folder(origin: Origin, data_dir: Path) -> None:
+    """Only that the dataset's folder is there, which takes no time.
+
+    Raises:
+        UserError: it is absent; the message names the ways on.
+    """
+    if not (data_dir / origin.name).is_dir():
+        raise UserError(_absent(origin, data_dir))
+
+
 def _sample(root: Path, row: IndexRow) -> Sample:
     return Sample(
         sample_id=row.sample_id,

@@ -80,6 +80,10 @@ class CSVFile(Logger):
     def version(self) -> str:
         return ""
 
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         assert step is not None, "Lightning names the step"
@@ -137,7 +141,7 @@ def _harmless(logger: Logger) -> Logger:
 
 def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Any:
     """A W&B run, online or offline; None where W&B is off or broken."""
-    mode = config.logger.wandb.mode
+    mode: str = config.logger.wandb.mode
     if mode == "auto":
         mode = _MODES.get(os.environ.get("WANDB_MODE", ""), "auto")
     if mode == "disabled":
@@ -241,9 +245,12 @@ def _logged_in() -> bool:
     settings = wandb.setup().settings
     if settings.api_key:
         return True
+    hosts = {urlsplit(settings.base_url).netloc}
+    if settings.base_url == wandb.Settings().base_url:
+        hosts.add("api.wandb.ai")  # its name in versions before 0.31, and in the files that they wrote
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        return netrc.netrc(path).authenticators(urlsplit(settings.base_url).netloc) is not None
+        return not hosts.isdisjoint(netrc.netrc(path).hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 

@@ -190,13 +190,14 @@ def _unwritable(path: Path, error: OSError) -> UserError:
 def _empty(path: Path) -> None:
     """Delete what a run left in its folder.
 
-    In an order that makes a kill harmless: without results a run is not finished, without checkpoints it starts at
-    its first epoch, and as long as its identity is there the folder is known as a run's.
+    In an order that makes a kill harmless: without results a run is not finished, without its last checkpoint it
+    starts at the first epoch, and as long as its identity is there the folder is known as a run's.
     """
     order = {"results.json": 0, "checkpoints": 1, "identity.json": 3}
     children = (child for child in path.iterdir() if child.name not in (_LOCK, _OWNER))
     for child in sorted(children, key=lambda child: order.get(child.name, 2)):
         if child.is_dir() and not child.is_symlink():
+            (child / "last.ckpt").unlink(missing_ok=True)
             shutil.rmtree(child)
         else:
             child.unlink()
