@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ddtl.data.manifest import Manifest
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+out = Console(soft_wrap=True, highlight=False, emoji=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 Progress = Callable[[int, int], None]
 

@@ -67,9 +67,7 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
         theirs = {key: value for key, value in theirs.items() if not key.startswith("head.")}
     # Old files lack these counters, which play no part with the fixed momentum of these models.
     optional = {key for key in ours if key.endswith("num_batches_tracked") and key not in theirs}
-    wanted = {
-        key: value for key, value in ours.items() if key not in optional and (head_fits or key not in head_keys)
-    }
+    wanted = {key: value for key, value in ours.items() if key not in optional and (head_fits or key not in head_keys)}
     faults = {
         "missing": sorted(set(wanted) - set(theirs)),
         "unexpected": sorted(set(theirs) - set(wanted)),

@@ -81,7 +81,7 @@ class EpochEnd(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self._check_finite(scores, trainer)
+        self._check_finite(scores, trainer.current_epoch)
         score = scores[self.monitor]
         improved = self.best_score is None or self.sign * score > self.sign * self.best_score
         if improved:
@@ -92,7 +92,7 @@ class EpochEnd(Checkpoint):
                 "step": trainer.global_step,
                 "seconds": round(time.monotonic() - self._started, 3),
                 "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
-                **dict(sorted(scores.items())),
+                **{name: value if math.isfinite(value) else None for name, value in sorted(scores.items())},
                 "order": self._order(),
             }
             append_line(self.folder.metrics, row)
@@ -119,13 +119,13 @@ class EpochEnd(Checkpoint):
             replace_file(link, best)
         replace_file(fresh, last)
 
-    def _check_finite(self, scores: Mapping[str, float], trainer: pl.Trainer) -> None:
-        value = scores[self.monitor]
-        if math.isnan(value):
-            raise TrainingFailure(
-                f"{self.monitor} is not a number after epoch {trainer.current_epoch}. "
-                "Lower optimizer.lr, or look for the cause with debug=anomaly."
-            )
+    def _check_finite(self, scores: Mapping[str, float], epoch: int) -> None:
+        for name in ("train/loss", "val/loss", self.monitor):
+            if not math.isfinite(scores[name]):
+                raise TrainingFailure(
+                    f"{name} is {scores[name]} after epoch {epoch + 1}. "
+                    "Lower optimizer.lr, or look for the cause with debug=anomaly."
+                )
 
 
 class Patience(EarlyStopping):
