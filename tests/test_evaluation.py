@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.evaluation import names, predictions
 from ddtl.evaluation.metrics import binary_scores, confusion
-from ddtl.evaluation.predictions import Predictions, join
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
+from ddtl.training.joining import join
 
 FEW = settings(max_examples=30, deadline=None)
 

@@ -123,7 +123,7 @@ def test_each_group_follows_its_stage_and_the_shape():
     c, net = network("finetune.backbone_lr_ratio=0.1", "finetune.head_lr_ratio=3", "optimizer.warmup=0")
     schedule = compile_schedule(c.finetune, list(net.stages), 2)
     optimizer = build_optimizer(net, c.optimizer, fused=False)
-    scheduler = build_scheduler(optimizer, c.optimizer, schedule, steps_per_epoch=5, max_epochs=2)
+    scheduler = build_scheduler(optimizer, c.optimizer, schedule, steps_per_epoch=5)
     for done in range(10):
         shape = c.optimizer.final_lr_ratio + (1 - c.optimizer.final_lr_ratio) * 0.5 * (
             1 + math.cos(math.pi * done / 10)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
@@ -232,7 +234,7 @@ def test_balanced_class_weights_are_inverse_shares(tmp_path):
     assembled = assemble(config(tmp_path, "model.class_weights=balanced", "dataset.phantom.prevalence=0.25"))
     labels = assembled.datamodule.labels[assembled.datamodule.manifest.rows("train")]
     counts = np.bincount(labels)
-    weights = assembled.module().plan.class_weights
+    weights = assembled.class_weights()
     assert counts[0] > counts[1]
     assert weights == pytest.approx((len(labels) / 2 / counts).tolist())
     assert (weights * counts).sum() == pytest.approx(len(labels))
@@ -244,3 +246,37 @@ def test_checkpoints_hold_plain_data_only(finished):
         contents = state(result.folder / "checkpoints" / name)  # weights_only=True refuses anything else
         assert "hyper_parameters" not in contents
         assert "state_dict" in contents
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_epoch(tmp_path, monkeypatch):
+    save = pl.Trainer.save_checkpoint
+    full = []
+
+    def save_until_full(trainer, path, **kwargs):
+        if full:
+            path.write_bytes(b"the first part of a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        full.append(True)
+        save(trainer, path, **kwargs)
+
+    quick = ("trainer.max_epochs=2", "trainer.limit_batches=2")
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.Trainer, "save_checkpoint", save_until_full)
+        with pytest.raises(TrainingFailure, match="No space left on device"):
+            run(tmp_path, *quick)
+    folder = next(tmp_path.glob("phantom/*/checkpoints"))
+    assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert state(folder / "last.ckpt")["epoch"] == 0
+    resumed = run(tmp_path, *quick)
+    straight = run(tmp_path / "straight", *quick)
+    assert resumed.results["test"] == straight.results["test"]
+
+
+def test_checkpoints_are_written_where_links_are_not_to_be_had(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    result = run(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
+    best, last = (state(result.folder / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
+    assert same_tensors(best["state_dict"], last["state_dict"])

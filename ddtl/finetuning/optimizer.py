@@ -57,12 +57,21 @@ def rate_shape(config: OptimizerConfig, total_steps: int) -> Callable[[int], flo
 
 
 def build_scheduler(
-    optimizer: torch.optim.Optimizer, config: OptimizerConfig, schedule: Schedule, steps_per_epoch: int, max_epochs: int
+    optimizer: torch.optim.Optimizer, config: OptimizerConfig, schedule: Schedule, steps_per_epoch: int
 ) -> LambdaLR:
     """Stepped after every optimiser step: the shape over the run × the stage's rate in that epoch."""
-    shape = rate_shape(config, steps_per_epoch * max_epochs)
+    shape = rate_shape(config, steps_per_epoch * len(schedule.epochs))
 
     def rate_of(stage: str) -> Callable[[int], float]:
         return lambda step: shape(step) * schedule.at(step // steps_per_epoch)[stage].rate
 
     return LambdaLR(optimizer, [rate_of(group["stage"]) for group in optimizer.param_groups])
+
+
+def configure(
+    network: Network, config: OptimizerConfig, schedule: Schedule, *, steps_per_epoch: int, fused: bool
+) -> dict[str, Any]:
+    """Optimiser and scheduler in the form in which Lightning takes them."""
+    optimizer = build_optimizer(network, config, fused)
+    scheduler = build_scheduler(optimizer, config, schedule, steps_per_epoch)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,7 @@ from torchmetrics.classification import (
     MulticlassAccuracy,
 )
 
-from ddtl.config.schema import ModelConfig, OptimizerConfig
-from ddtl.finetuning.optimizer import build_optimizer, build_scheduler
-from ddtl.finetuning.schedule import Schedule
 from ddtl.models.network import Network
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the module must know about the run beside its configuration.
-
-    Attributes:
-        seed: of the run; dropout is a function of it, the step and the rank.
-        steps_per_epoch: optimiser steps.
-        max_epochs: length of the run.
-        class_weights: of the loss, by label; None weighs all alike.
-        fused: use the optimiser's single-kernel form.
-    """
-
-    seed: int
-    steps_per_epoch: int
-    max_epochs: int
-    class_weights: tuple[float, ...] | None
-    fused: bool
 
 
 def epoch_scores() -> MetricCollection:
@@ -61,21 +39,33 @@ class Classifier(pl.LightningModule):
 
     A batch is a dict of ``image`` (N, 1, H, W) float in [0, 1], ``label`` (N,) int, ``row`` (N,) index into the
     manifest and ``real`` (N,) bool, False for copies that only fill up the last batch of a distributed evaluation.
+
+    Args:
+        network: the model.
+        optimizers_for: makes what Lightning's ``configure_optimizers`` returns.
+        seed: of the run; dropout is a function of it, the step and the rank.
+        label_smoothing: share of the target given to the other classes.
+        class_weights: of the loss, by label; None weighs all alike.
     """
 
     def __init__(
-        self, network: Network, model: ModelConfig, optimizer: OptimizerConfig, schedule: Schedule, plan: Plan
+        self,
+        network: Network,
+        optimizers_for: Callable[[Network], Any],
+        *,
+        seed: int,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.model_config = model
-        self.optimizer_config = optimizer
-        self.schedule = schedule
-        self.plan = plan
+        self.optimizers_for = optimizers_for
+        self.seed = seed
+        self.label_smoothing = label_smoothing
         self.scores = epoch_scores()
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
-        weights = None if plan.class_weights is None else torch.tensor(plan.class_weights)
+        weights = None if class_weights is None else torch.tensor(class_weights)
         self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,7 +74,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Make dropout a function of (seed, step, rank): a resumed run draws what an uninterrupted one draws."""
-        words = np.random.SeedSequence([self.plan.seed, self.trainer.global_step, batch_idx, self.global_rank])
+        words = np.random.SeedSequence([self.seed, self.trainer.global_step, batch_idx, self.global_rank])
         torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -93,7 +83,7 @@ class Classifier(pl.LightningModule):
             logits,
             batch["label"],
             weight=self.class_weights,  # type: ignore[arg-type]
-            label_smoothing=self.model_config.label_smoothing,
+            label_smoothing=self.label_smoothing,
         )
         self.train_loss.update(loss.detach())
         return loss
@@ -134,8 +124,4 @@ class Classifier(pl.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.network, self.optimizer_config, self.plan.fused)
-        scheduler = build_scheduler(
-            optimizer, self.optimizer_config, self.schedule, self.plan.steps_per_epoch, self.plan.max_epochs
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return self.optimizers_for(self.network)

@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -95,8 +97,11 @@ class EpochEnd(Checkpoint):
                 **{name: value if math.isfinite(value) else None for name, value in sorted(scores.items())},
                 "order": self._order(),
             }
-            append_line(self.folder.metrics, row)
             self.report({**row, "best": improved})
+            try:
+                append_line(self.folder.metrics, row)
+            except OSError as error:
+                raise self._unwritable(self.folder.metrics, error) from error
         self._save(trainer, improved)
 
     def _order(self) -> str:
@@ -105,19 +110,24 @@ class EpochEnd(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
         last, best = self.folder.last, self.folder.best
-        fresh = last.with_name(".last.partial")
-        trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
-        if not trainer.is_global_zero:
-            return
-        if not fresh.exists():
-            # Lightning swallows a refused write; going on would lose the run without a word.
-            raise TrainingFailure(f"could not write {last}: is the folder writable?")
-        if improved:
-            link = best.with_name(".best.partial")
-            link.unlink(missing_ok=True)
-            os.link(fresh, link)
-            replace_file(link, best)
-        replace_file(fresh, last)
+        fresh, fresh_best = last.with_name(".last.partial"), best.with_name(".best.partial")
+        try:
+            trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
+            if not trainer.is_global_zero:
+                return
+            if improved:
+                fresh_best.unlink(missing_ok=True)
+                _link_or_copy(fresh, fresh_best)
+                replace_file(fresh_best, best)
+            replace_file(fresh, last)  # Lightning swallows a refused write; this finds it
+        except OSError as error:
+            for partial in (fresh, fresh_best):
+                partial.unlink(missing_ok=True)
+            raise self._unwritable(last, error) from error
+
+    @staticmethod
+    def _unwritable(path: Path, error: OSError) -> TrainingFailure:
+        return TrainingFailure(f"could not write {path}: {error.strerror or error}. Make room or mend the folder.")
 
     def _check_finite(self, scores: Mapping[str, float], epoch: int) -> None:
         for name in ("train/loss", "val/loss", self.monitor):
@@ -126,6 +136,13 @@ class EpochEnd(Checkpoint):
                     f"{name} is {scores[name]} after epoch {epoch + 1}. "
                     "Lower optimizer.lr, or look for the cause with debug=anomaly."
                 )
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # not every file system has hard links
+        shutil.copyfile(source, target)
 
 
 class Patience(EarlyStopping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from ddtl.config.schema import Config
 from ddtl.data.datamodule import CTDataModule
+from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
-from ddtl.models.module import Classifier, Plan
+from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
 from ddtl.training.hardware import Hardware
@@ -51,15 +52,20 @@ class Run:
 
     def module(self) -> Classifier:
         """The LightningModule around the network."""
-        config = self.config
-        plan = Plan(
-            seed=config.seed,
+        optimizers_for = partial(
+            configure,
+            config=self.config.optimizer,
+            schedule=self.schedule,
             steps_per_epoch=self.datamodule.steps_per_epoch,
-            max_epochs=config.trainer.max_epochs,
-            class_weights=self._class_weights(),
             fused=self.machine.fused,
         )
-        return Classifier(self.network, config.model, config.optimizer, self.schedule, plan)
+        return Classifier(
+            self.network,
+            optimizers_for,
+            seed=self.config.seed,
+            label_smoothing=self.config.model.label_smoothing,
+            class_weights=self.class_weights(),
+        )
 
     def public_settings(self) -> dict[str, Any]:
         """The settings that loggers may show: no local path, no file name."""
@@ -70,7 +76,7 @@ class Run:
         settings["dataset"]["digest"] = self.datamodule.digest
         return settings
 
-    def _class_weights(self) -> tuple[float, ...] | None:
+    def class_weights(self) -> tuple[float, ...] | None:
         """Inverse shares of the classes in train, 1 on average."""
         if self.config.model.class_weights == "none":
             return None

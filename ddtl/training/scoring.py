@@ -17,6 +17,7 @@ from ddtl.files import replace_file, write_json
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.training import hardware, ledger
+from ddtl.training.joining import join
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
@@ -46,7 +47,7 @@ def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, w
     batches: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])
-    return prediction_table.join(datamodule.manifest, rows.tolist(), logits.numpy())
+    return join(datamodule.manifest, rows.tolist(), logits.numpy())
 
 
 def _setting(run: Run) -> dict[str, Any]:
