@@ -46,9 +46,16 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*modules in eval mode.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*custom batch sampler.*for prediction.*")
     # Lightning 2.6 uses parts of torch that newer ones deprecate.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def be_quiet() -> None:
+    """Say nothing but errors: the first process of a distributed run speaks for all."""
+    out.quiet = True
+    logging.getLogger("ddtl").setLevel(logging.ERROR)
 
 
 def error(message: str) -> None:
@@ -58,7 +65,8 @@ def error(message: str) -> None:
 
 def line(message: str) -> None:
     """A line of news."""
-    err.print(escape(message))
+    if not out.quiet:
+        err.print(escape(message))
 
 
 @contextmanager
@@ -66,6 +74,9 @@ def progress(what: str) -> Iterator[Progress]:
     """A bar at a terminal; elsewhere a line at the start and one at the end."""
     from rich.progress import Progress as Bar
 
+    if out.quiet:
+        yield lambda done, total: None
+        return
     if not err.is_terminal:
         told = False
 
@@ -91,7 +102,8 @@ def dataset_table(manifest: Manifest) -> None:
         table.add_column(heading, justify="right")
     for split, counts in manifest.counts().items():
         table.add_row(split, *(str(value) for value in counts.values()))
-    err.print(table)
+    if not out.quiet:
+        err.print(table)
 
 
 def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:

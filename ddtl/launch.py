@@ -9,13 +9,15 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from ddtl import console
+from ddtl import console, ranks
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, Stopped, TrainingFailure, UserError
 
 
 def guarded(main: Callable[[list[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     console.set_up_logging()
+    if not ranks.is_first():
+        console.be_quiet()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     try:

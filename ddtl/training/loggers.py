@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from ddtl import ranks
 from ddtl.config.schema import Config
 from ddtl.files import write_csv, write_text
 from ddtl.training.run_folder import RunFolder
@@ -39,6 +40,9 @@ def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iter
         folder: of the run; loggers keep their files in it.
         public: the settings to show; must hold nothing that identifies a sample or this machine.
     """
+    if not ranks.is_first():
+        yield []
+        return
     loggers: list[Logger] = []
     if config.logger.csv:
         loggers.append(_harmless(CSVFile(folder.path / "csv" / "metrics.csv")))

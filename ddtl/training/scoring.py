@@ -16,6 +16,7 @@ from ddtl.evaluation.score import score
 from ddtl.files import replace_file, write_json
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.ranks import gathered
 from ddtl.training import hardware, ledger
 from ddtl.training.joining import join
 from ddtl.training.run import Run
@@ -24,6 +25,7 @@ from ddtl.training.run_folder import RunFolder
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
     """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict."""
+    trainer.strategy.barrier("the best checkpoint is written")
     checkpoint = torch.load(folder.best, map_location="cpu", weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     epoch = int(checkpoint["epoch"])
@@ -31,11 +33,13 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
     results = {**_setting(run), "best_epoch": epoch}
-    if evaluation.test:
+    if evaluation.test and trainer.is_global_zero:
         results["look"] = _look(run, folder, epoch)
     table = predict(trainer, module, run.datamodule, wanted)
     for split in wanted:
         results[split] = score(table.of(split), evaluation.threshold)
+    if not trainer.is_global_zero:
+        return results
     prediction_table.write(table, folder.predictions)
     _write_weights(folder, run.network, results)
     write_json(folder.results, results)
@@ -44,7 +48,8 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
     """Logits for every image of some splits, each once."""
-    batches: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
+    mine: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
+    batches = gathered(mine)
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])
     return join(datamodule.manifest, rows.tolist(), logits.numpy())

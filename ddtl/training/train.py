@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from ddtl import console
+from ddtl import console, ranks
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
@@ -44,18 +45,28 @@ def train(config: Config) -> RunResult:
     """
     run = assemble(config)
     _announce(run)
-    with run_folder.opened(run.path, run.identity, config.run.overwrite) as folder:
+    with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            _write_setting(run, folder)
+            if ranks.is_first():
+                _write_setting(run, folder)
             results = _fit_and_score(run, folder)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
+    if not ranks.is_first():
+        return RunResult(run.path, results)
     console.score_table(results)
     if config.run.published is not None:
         console.published_table(config.run.published.model_dump(), results)
     console.line(f"results: {run.path}")
     return RunResult(run.path, results)
+
+
+def _folder(run: Run) -> AbstractContextManager[RunFolder]:
+    """The run's folder, owned by the first process; the others of a distributed run work under its lock."""
+    if ranks.is_first():
+        return run_folder.opened(run.path, run.identity, run.config.run.overwrite)
+    return nullcontext(RunFolder(run.path))
 
 
 def assemble(config: Config) -> Run:
