@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -161,4 +160,4 @@ def _shown(value: float | None) -> str:
 
 def is_terminal() -> bool:
     """Whether a person is watching."""
-    return err.is_terminal and sys.stdin is not None
+    return err.is_terminal and not out.quiet

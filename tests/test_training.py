@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections import Counter
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
+from ddtl import console
 from ddtl.config.load import load
 from ddtl.errors import TrainingFailure, UserError
 from ddtl.evaluation import predictions as prediction_table
@@ -280,3 +283,10 @@ def test_checkpoints_are_written_where_links_are_not_to_be_had(tmp_path, monkeyp
     result = run(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
     best, last = (state(result.folder / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
     assert same_tensors(best["state_dict"], last["state_dict"])
+
+
+def test_at_a_terminal_a_bar_moves_and_the_lines_of_finished_epochs_stay(tmp_path, monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=120, highlight=False))
+    run(tmp_path, "trainer.max_epochs=2", "trainer.limit_batches=2")
+    assert all(text in screen.getvalue() for text in ("━", "epoch 1/2   train loss", "epoch 2/2   train loss"))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
-from ddtl.training.callbacks import EpochEnd, Patience, StopOnNonFinite
+from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
@@ -20,7 +20,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     if t.patience is not None:
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(EpochBar(console.err))
     callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
     return pl.Trainer(
         accelerator=run.machine.accelerator,
@@ -39,7 +39,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
         default_root_dir=folder.path,
         use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/order.py
         num_sanity_val_steps=0,
-        enable_progress_bar=console.is_terminal(),
+        enable_progress_bar=False,  # EpochBar is ours: Lightning's hides the lines of finished epochs
         enable_model_summary=False,
         log_every_n_steps=max(1, run.datamodule.steps_per_epoch),
     )
