@@ -29,7 +29,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     ("signum", "workers"),
     [
         (signal.SIGKILL, 0),
-        (signal.SIGKILL, 2),
+        pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow),
         (signal.SIGINT, 2),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
