@@ -290,3 +290,13 @@ def test_at_a_terminal_a_bar_moves_and_the_lines_of_finished_epochs_stay(tmp_pat
     monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=120, highlight=False))
     run(tmp_path, "trainer.max_epochs=2", "trainer.limit_batches=2")
     assert all(text in screen.getvalue() for text in ("━", "epoch 1/2   train loss", "epoch 2/2   train loss"))
+
+
+@pytest.mark.parametrize("part", ["", "checkpoints/best.ckpt", "model.safetensors"])
+def test_a_run_can_start_from_what_another_one_learned(finished, tmp_path, part):
+    _, result = finished
+    learned = load_file(result.folder / "model.safetensors")
+    assembled = assemble(config(tmp_path, f"model.weights={result.folder / part}"))
+    assert same_tensors(dict(assembled.network.state_dict()), learned)
+    assert assembled.identity["model.weights"].startswith("sha256:")
+    assert str(result.folder) not in str(assembled.public_settings())
