@@ -30,7 +30,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     [
         (signal.SIGKILL, 0),
         pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow),
-        (signal.SIGINT, 2),
+        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
