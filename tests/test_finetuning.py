@@ -13,6 +13,7 @@ from ddtl.config.schema import Config
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.finetuning.optimizer import build_optimizer, build_scheduler, parameter_groups, rate_shape
 from ddtl.finetuning.schedule import compile_schedule
+from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 
 STAGES = ["stem", "block1", "head"]
@@ -133,3 +134,14 @@ def test_each_group_follows_its_stage_and_the_shape():
             assert group["lr"] == pytest.approx(c.optimizer.lr * rate * shape)
         optimizer.step()
         scheduler.step()
+
+
+def test_gradients_are_clipped_to_the_norm_asked_for():
+    _, net = network("model=squeezenet1_1")
+    module = Classifier(net, lambda _: None, seed=0)
+    for norm in (0.0, 0.5):
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        module.configure_gradient_clipping(torch.optim.SGD(net.parameters(), lr=0.1), norm)
+        total = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
+        assert float(total) == pytest.approx(norm or sum(p.numel() for p in net.parameters()) ** 0.5, rel=1e-3)

@@ -16,11 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from ddtl.data.transforms import NONE, STANDARD, STRONG, Augmenter, AugmentSpec
+from ddtl.config.load import load
+from ddtl.data.transforms import NONE, Augmenter, AugmentSpec
 from ddtl.errors import UserError
 
 SIZE = 32
 SEEDS = [(7, epoch, sample) for epoch in range(3) for sample in range(20)]
+# What users get: the values of conf/augment/.
+STANDARD, STRONG = (
+    AugmentSpec(**load([f"augment={name}"]).augment.model_dump(exclude={"name"})) for name in ("standard", "strong")
+)
 PRESETS = {"standard": STANDARD, "strong": STRONG}
 
 
@@ -283,7 +288,7 @@ def test_importing_costs_nothing_until_something_is_augmented() -> None:
     code = (
         "import sys, numpy as np\n"
         "from ddtl.data.transforms import *\n"
-        "Augmenter(NONE, 4)(np.zeros((4, 4), np.uint8), (1,)); Augmenter(STRONG, 4)\n"
+        "Augmenter(NONE, 4)(np.zeros((4, 4), np.uint8), (1,)); Augmenter(AugmentSpec(blur=1.0), 4)\n"
         "sys.exit(bool({'albumentations', 'cv2', 'torch'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

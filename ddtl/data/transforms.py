@@ -64,26 +64,6 @@ class AugmentSpec:
 
 NONE = AugmentSpec()
 
-# Label-preserving for a chest CT in an 8-bit window: a lung's lesions may be on either side, patients lie a little
-# askew and fill the field of view differently, and readers set windows differently.
-STANDARD = AugmentSpec(
-    horizontal_flip=0.5, rotate_degrees=10.0, shift=0.05, scale=(0.9, 1.1), brightness=0.1, contrast=0.1
-)
-
-# Wider, and with what differs between scanners and published figures: sharpness, noise, gray curve, annotations.
-STRONG = AugmentSpec(
-    horizontal_flip=0.5,
-    rotate_degrees=20.0,
-    shift=0.1,
-    scale=(0.8, 1.25),
-    blur=0.3,
-    noise=0.03,
-    brightness=0.2,
-    contrast=0.2,
-    gamma=(0.7, 1.4),
-    erase=0.3,
-)
-
 
 class Augmenter:
     """Augments one image at a time; safe in threads, cheap to send to other processes.

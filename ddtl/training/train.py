@@ -99,7 +99,7 @@ def _announce(run: Run) -> None:
 
 
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
-    """The results of a finished run, if they hold what is asked for now; else it is scored again, not trained."""
+    """The results of a finished run, if they hold what this command asks for; else it is scored again, not trained."""
     results = folder.finished()
     if results is None or results["threshold"] != config.evaluation.threshold:
         return None
