@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.evaluation.names import SCORES
+from ddtl.evaluation.names import PER_CLASS, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,12 +95,12 @@ def progress(what: str) -> Iterator[Progress]:
 def dataset_table(manifest: Manifest) -> None:
     """Images, groups and classes of each split."""
     groups = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
-    table = Table(title=f"{manifest.dataset} · protocol {manifest.protocol}", title_justify="left")
+    table = Table(title=escape(f"{manifest.dataset} · protocol {manifest.protocol}"), title_justify="left")
     table.add_column("split")
-    for heading in ("images", groups[manifest.grouping], *manifest.classes):
+    for heading in ("images", groups[manifest.grouping], *map(escape, manifest.classes)):
         table.add_column(heading, justify="right")
     for split, counts in manifest.counts().items():
-        table.add_row(split, *(str(value) for value in counts.values()))
+        table.add_row(split, *map(str, (counts["images"], counts["groups"], *counts["classes"].values())))
     if not out.quiet:
         err.print(table)
 
@@ -123,10 +123,12 @@ def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], N
 
 
 def score_table(results: Mapping[str, Any]) -> None:
-    """The scores of a run, one column a split, with what they rest on."""
+    """The scores of a run, one column a split, with what they rest on; those of each class where there are over two."""
     splits = [split for split in ("val", "test") if split in results]
-    title = f"{results['dataset']} · protocol {results['protocol']} · positive class {results['positive']}"
-    table = Table(title=title, title_justify="left")
+    classes = ", ".join(results["classes"])
+    what = f"classes {classes}" if results["positive"] is None else f"positive class {results['positive']}"
+    title = f"{results['dataset']} · protocol {results['protocol']} · {what}"
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("score")
     for split in splits:
         table.add_column(split, justify="right")
@@ -136,10 +138,22 @@ def score_table(results: Mapping[str, Any]) -> None:
     table.add_row("images", *(str(results[split]["images"]) for split in splits))
     table.add_row("groups", *(str(results[split]["groups"]) for split in splits))
     out.print(table)
+    if splits and "per_class" in results[splits[-1]]:
+        _class_table(results[splits[-1]]["per_class"], splits[-1])
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
     if "test" in results:
         out.print(f"look {results['look']} at this test set")
+
+
+def _class_table(per_class: Mapping[str, Any], split: str) -> None:
+    table = Table(title=f"{split}, each class against all others", title_justify="left")
+    table.add_column("class")
+    for heading in (*PER_CLASS, "images"):
+        table.add_column(heading, justify="right")
+    for name, scores in per_class.items():
+        table.add_row(escape(name), *(_shown(scores[key]) for key in PER_CLASS), str(scores["images"]))
+    out.print(table)
 
 
 def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) -> None:

@@ -6,11 +6,23 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ddtl.errors import UserError
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Makes an ``OSError`` say which file it is about: one from a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace_file(temporary: Path, path: Path) -> None:
@@ -20,15 +32,21 @@ def replace_file(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as a whole."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` as a whole."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        replace_file(temporary, path)
+        with _named(path):
+            temporary.write_bytes(data)
+            replace_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as a whole, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,7 +66,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON object as a line and make it last. One process at a time may do so."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with path.open("a+b") as file:
+    with _named(path), path.open("a+b") as file:
         file.seek(0)
         _, _, tail = file.read().rpartition(b"\n")
         if _parsed(tail) is not None:

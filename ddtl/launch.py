@@ -6,14 +6,14 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 from ddtl import console, ranks
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, Stopped, TrainingFailure, UserError
 
 
-def guarded(main: Callable[[list[str]], int], argv: list[str]) -> int:
+def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     console.set_up_logging()
     if not ranks.is_first():
@@ -26,10 +26,10 @@ def guarded(main: Callable[[list[str]], int], argv: list[str]) -> int:
         console.error(str(error))
         return EXIT_MISTAKE
     except TrainingFailure as error:
-        console.error(f"{error}\nThe same command goes on from the last epoch:\n  {_again()}")
+        console.error(f"{error}\nThe same command goes on where it stopped:\n  {_again()}")
         return EXIT_FAILURE
     except Stopped as stop:
-        console.line(f"{stop}; the same command goes on from the last epoch:\n  {_again()}")
+        console.line(f"{stop}; the same command goes on where it stopped:\n  {_again()}")
         return stop.exit_code
 
 

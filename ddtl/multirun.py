@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ddtl import console
 from ddtl.config.command_line import expand
@@ -17,8 +17,24 @@ from ddtl.errors import Stopped
 Job = list[str]
 
 
-def run_each(overrides: Sequence[str]) -> int:
+def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Run each job and return the first exit code that is not 0. All jobs are checked before the first one starts.
+
+    Args:
+        overrides: what was asked for, with several values.
+        argv: the words of this process's command line that the jobs' own take the place of.
+
+    Raises:
+        UserError: with one line for every mistake in any job.
+    """
+    jobs = planned(overrides)
+    program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(argv)]]
+    codes = [run_one(program, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
+    return next((code for code in codes if code), 0)
+
+
+def planned(overrides: Sequence[str]) -> list[Job]:
+    """The jobs, each of them checked.
 
     Raises:
         UserError: with one line for every mistake in any job.
@@ -36,9 +52,7 @@ def run_each(overrides: Sequence[str]) -> int:
     problems += _shared_names(configs)
     if problems:
         raise ConfigError(problems)
-
-    codes = [_run(job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
-    return next((code for code in codes if code), 0)
+    return jobs
 
 
 def _too_many_devices(job: Job, config: Config) -> Iterator[str]:
@@ -47,7 +61,7 @@ def _too_many_devices(job: Job, config: Config) -> Iterator[str]:
         yield (
             f"-m runs one job after the other on one device each, but {' '.join(job)} asks for "
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}. "
-            "Start such runs one by one, or search with sweep.py."
+            "Start such runs one by one."
         )
 
 
@@ -65,8 +79,14 @@ def _shared_names(configs: Sequence[Config]) -> Iterator[str]:
             )
 
 
-def _run(job: Job, number: str) -> int:
+def run_one(program: Sequence[str], job: Job, number: str, environment: Mapping[str, str] | None = None) -> int:
     """Run a job in a process of its own.
+
+    Args:
+        program: the words before the job's.
+        job: overrides.
+        number: which job it is, for the person.
+        environment: of the process; None: this one's.
 
     Returns:
         Its exit code.
@@ -76,7 +96,7 @@ def _run(job: Job, number: str) -> int:
     """
     words = " ".join(job) or "(defaults)"
     console.line(f"\njob {number}: {words}")
-    with subprocess.Popen([sys.executable, sys.argv[0], *job]) as process:
+    with subprocess.Popen([*program, *job], env=environment) as process:
         try:
             code = process.wait()
         except Stopped as stop:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,11 +18,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Phantoms and decoded images of the tests, drawn once; never the user's own, and never an online logger."""
+    """Phantoms and decoded images of the tests, drawn once; never the user's own, and nothing online."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DDTL_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("WANDB_MODE", "offline")
+        # Where images are to be fetched, nobody answers: no test reaches out of this machine.
+        patch.setenv("DDTL_DATA_MIRROR", "http://127.0.0.1:9")
+        patch.setenv("no_proxy", "127.0.0.1")
         yield
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]], int]]:
+    """``train.py`` with a command line, in this process; its exit code. Signals and logging are put back afterwards."""
+    from ddtl import launch
+    from ddtl.training import command
+
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "as=typed"])
+    logger = logging.getLogger("ddtl")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    yield lambda argv: launch.guarded(command.main, list(argv))
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def _without_data(reason: str) -> NoReturn:

@@ -89,3 +89,17 @@ def same_tensors(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same_tensors, a, b))
     return bool(a == b)
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """That two folders hold the same run to the bit: its state, its curves, its predictions and its results."""
+    ours, theirs = (state(path / "checkpoints" / "last.ckpt") for path in (folder, other))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step"):
+        assert same_tensors(ours[part], theirs[part]), part
+    timeless = [
+        [{key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")]
+        for path in (folder, other)
+    ]
+    assert timeless[0] == timeless[1]  # with the order of the images of each epoch
+    for name in ("predictions.csv", "results.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name

@@ -32,7 +32,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def manifest_of(paths: list[Path], **changes: Any) -> Manifest:
-    samples = tuple(Sample(f"{i}-{path.name}", path, i % 2) for i, path in enumerate(paths))
+    samples = tuple(Sample(f"{i:04}-{path.name}", path, i % 2) for i, path in enumerate(paths))
     return Manifest(**{"dataset": "toy", "classes": ("no", "yes"), "samples": samples, "grouping": "none"} | changes)
 
 

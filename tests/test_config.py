@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ddtl.config import checks, compose, schema, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
-from ddtl.config.schema import Config, Section
+from ddtl.config.schema import Config, DatasetConfig, Section
 from ddtl.config.suggest import closest
 from ddtl.errors import UserError
 
@@ -29,6 +29,9 @@ JARGON = (
 )  # fmt: skip
 FILES = sorted(where.conf_dir().rglob("*.yaml"))
 OPTIONS = [(group, option) for group in where.groups() for option in where.options(group)]
+
+
+FROM_FOLDER = ("dataset=folder", f"dataset.root={Path(__file__).parent}")
 
 
 def complaint(*overrides: str) -> str:
@@ -65,7 +68,10 @@ def value_at(config: Any, key: str) -> Any:
         ("hydra.run.dir=x", ["paths.runs_dir"]),
         ("hydra/launcher=joblib", ["none of its settings"]),
         # options of groups
-        ("dataset=phantum", ["no such option", "Did you mean phantom?", "covid19ct, phantom, sarscov2ct"]),
+        (
+            "dataset=phantum",
+            ["no such option", "Did you mean phantom?", "covid19ct, folder, phantom, sarscov2ct, table"],
+        ),
         ("dataset=", ["no such option", "covid19ct"]),
         ("model=null", ["no such option", "densenet121"]),
         ("trainer={max_epochs:3}", ["no such option"]),
@@ -132,7 +138,9 @@ def value_at(config: Any, key: str) -> Any:
         ("--seed=3", ["without dashes: seed=3"]),
         # values that only the checks know
         ("trainer.monitor=val/auc", ["no such score", "Did you mean val/roc_auc?", "val/loss"]),
-        ("dataset.name=covid19", ["Did you mean covid19ct?", "There are phantom"]),
+        ("dataset.kind=covid19", ["Did you mean covid19ct?", "There are phantom"]),
+        ("dataset.name=../x", ["plain folder name"]),
+        ("dataset.name=' '", ["plain folder name"]),
         ("dataset.protocol=official", ["phantom has none", "grouped, random"]),
         ("model.name=densenet", ["Did you mean densenet121?"]),
         ("model.weights=imagenett", ["Did you mean imagenet?"]),
@@ -162,6 +170,15 @@ def test_a_mistake_is_named_with_its_mending(override: str, parts: list[str]) ->
         (("dataset.batch_size=30", "trainer.devices=4"), ["Set dataset.batch_size=32"]),
         (("trainer=cpu", "trainer.precision=16-mixed"), ["needs a GPU", "bf16-mixed or 32"]),
         (("trainer.num_nodes=2",), ["trainer.strategy=ddp"]),
+        (("dataset.protocol=kfold", "dataset.n_folds=4", "dataset.fold=4"), ["count from 0"]),
+        (("dataset=covid19ct", "dataset.name=mine"), ["filed under its own name"]),
+        (("dataset=folder",), ["dataset.root=FOLDER"]),
+        (("dataset=table",), ["dataset.table=FILE"]),
+        (("dataset=folder", "dataset.root=/nowhere"), ["dataset.root=/nowhere", "no such folder"]),
+        (("dataset=table", "dataset.table=/nowhere.csv"), ["dataset.table=/nowhere.csv", "no such file"]),
+        ((*FROM_FOLDER, "dataset.patient_regex='(P'"), ["not a regular expression"]),
+        ((*FROM_FOLDER, "dataset.patient_regex=P", f"dataset.patients={__file__}"), ["set one of them to null"]),
+        ((*FROM_FOLDER, "dataset.classes=[a]"), ["two classes or more"]),
         (("experiment=ddtl_cov_covid19ct", "dataset=phantom"), ["phantom has none", "grouped, random"]),
     ],
 )
@@ -359,10 +376,14 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
+# What has no default: a person's own files.
+NEEDED = {"folder": [FROM_FOLDER[1]], "table": [f"dataset.table={__file__}"]}
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
-    config, warnings = check([f"{group}={option}"])
+    config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
         assert getattr(config, group).name == option
     assert not warnings or option == "linear_probe"
@@ -394,7 +415,8 @@ def test_every_field_stands_in_every_file_of_its_group(group: str, option: str) 
     wanted = {key for key in leaves(Config) if key.startswith(f"{group}.")}
     if group == "dataset" and option != "phantom":
         wanted = {key for key in wanted if not key.startswith("dataset.phantom.")} | {"dataset.phantom"}
-    assert found == wanted
+    optional = {f"dataset.{name}" for name, field in DatasetConfig.model_fields.items() if not field.is_required()}
+    assert found | optional == wanted | optional
 
 
 def test_every_other_field_stands_in_the_main_file() -> None:
@@ -461,6 +483,9 @@ IDLE = [
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.test_fraction=0.3", "dataset=covid19ct", "dataset=sarscov2ct"),
+    ("dataset.fold=1", "dataset=covid19ct", "dataset.protocol=kfold"),
+    ("dataset.n_folds=4", "dataset=covid19ct", "dataset.protocol=kfold"),
+    ("dataset.phantom.gap=grey", "dataset.phantom.sites=[a]", "dataset.phantom.sites=[a,b]"),
     ("trainer.strategy=ddp", "trainer=gpu", "trainer.devices=2"),
     ("logger.upload_samples=true", "logger=none", "logger=wandb"),
     *_WANDB,

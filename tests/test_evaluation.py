@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.evaluation import names, predictions
-from ddtl.evaluation.metrics import binary_scores, confusion
+from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
 from ddtl.training.joining import join
@@ -162,17 +162,17 @@ def test_torchmetrics_agrees(case: tuple[np.ndarray, np.ndarray, float]) -> None
             assert found[name] == pytest.approx(float(value), abs=1e-6), name
 
 
-NAMES = [
-    "a,b",
-    'quo"ted',
-    "per%cent",
-    "søren 研究.png",
-    "sub/dir/1.png",
+NAMES = [  # by name, as a manifest keeps its rows
     " spaced ",
     "'; --",
-    "=1+1",
-    "semi;colon",
     "0",
+    "=1+1",
+    "a,b",
+    "per%cent",
+    'quo"ted',
+    "semi;colon",
+    "sub/dir/1.png",
+    "søren 研究.png",
 ]
 
 
@@ -266,3 +266,131 @@ def test_score_counts_what_it_rests_on() -> None:
     assert (found["images"], found["groups"]) == (10, 10)
     assert found["classes"] == {"non-COVID": 5, "COVID": 5}
     assert score(table.of("test"), threshold=0.5)["roc_auc"] is None  # one class
+
+
+# --- more than two classes -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def many(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, probabilities) of 3 or 4 classes, each of them with images; no two probabilities of an image alike."""
+    k = draw(st.integers(3, 4))
+    labels = np.array([*range(k), *draw(st.lists(st.integers(0, k - 1), min_size=4, max_size=40))])
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    return labels, rng.dirichlet(np.ones(k), size=len(labels))
+
+
+def test_three_classes_by_hand() -> None:
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    p = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.2, 0.7, 0.1], [0.1, 0.5, 0.4], [0.1, 0.1, 0.8], [0.5, 0.2, 0.3]])
+    assert multiclass_confusion(labels, p) == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
+    found, each = multiclass_scores(labels, p)
+    assert tuple(found) == names.SCORES
+    expected = {
+        # Class 0: 0.8 above all four others, 0.3 above three. Class 1: 0.7 above all, 0.5 above three. Class 2: 0.8
+        # above all, 0.3 above all but 0.4.
+        "roc_auc": (7 / 8 + 7 / 8 + 7 / 8) / 3,
+        "average_precision": ((1 + 2 / 3) / 2 + (1 + 2 / 3) / 2 + (1 + 2 / 3) / 2) / 3,
+        "accuracy": 4 / 6,
+        "balanced_accuracy": (1 / 2 + 1 + 1 / 2) / 3,
+        "sensitivity": (1 / 2 + 1 + 1 / 2) / 3,
+        "specificity": (3 / 4 + 3 / 4 + 1) / 3,
+        "precision": (1 / 2 + 2 / 3 + 1) / 3,
+        "f1": (1 / 2 + 4 / 5 + 2 / 3) / 3,
+        "mcc": (4 * 6 - 2 * (2 + 3 + 1)) / math.sqrt((36 - 4 - 9 - 1) * (36 - 3 * 4)),  # Gorodkin 2004
+        "brier": (0.06 + 0.86 + 0.14 + 0.42 + 0.06 + 0.78) / 6,
+    }
+    assert found == pytest.approx(expected)
+    assert [scores["sensitivity"] for scores in each] == [1 / 2, 1, 1 / 2]
+
+
+@FEW
+@given(many())
+def test_scikit_learn_agrees_on_many_classes(case: tuple[np.ndarray, np.ndarray]) -> None:
+    from sklearn import metrics
+
+    labels, p = case
+    called = p.argmax(axis=1)
+    found, each = multiclass_scores(labels, p)
+    theirs = {
+        "roc_auc": metrics.roc_auc_score(labels, p, multi_class="ovr", average="macro"),
+        "average_precision": metrics.average_precision_score(np.eye(p.shape[1])[labels], p, average="macro"),
+        "accuracy": metrics.accuracy_score(labels, called),
+        "balanced_accuracy": metrics.balanced_accuracy_score(labels, called),
+        "sensitivity": metrics.recall_score(labels, called, average="macro"),
+        "precision": metrics.precision_score(labels, called, average="macro", zero_division=0),
+        "f1": metrics.f1_score(labels, called, average="macro"),
+        "mcc": metrics.matthews_corrcoef(labels, called),
+    }
+    everyone_called = len(np.unique(called)) == p.shape[1]
+    assert (found["precision"] is not None) == everyone_called
+    for name, value in theirs.items():
+        if found[name] is not None:
+            assert found[name] == pytest.approx(float(value)), name
+    assert (
+        multiclass_confusion(labels, p) == metrics.confusion_matrix(labels, called, labels=range(p.shape[1])).tolist()
+    )
+    for k, scores in enumerate(each):
+        tn, fp, fn, tp = metrics.confusion_matrix(labels == k, called == k, labels=[False, True]).ravel()
+        assert scores["specificity"] == tn / (tn + fp)
+        assert scores["sensitivity"] == tp / (tp + fn)
+
+
+@FEW
+@given(many(), st.randoms(use_true_random=False))
+def test_the_order_of_the_classes_plays_no_part(case: tuple[np.ndarray, np.ndarray], random: Any) -> None:
+    labels, p = case
+    order = list(range(p.shape[1]))
+    random.shuffle(order)
+    new_label = np.argsort(order)
+    a, _ = multiclass_scores(labels, p)
+    b, _ = multiclass_scores(new_label[labels], p[:, order])
+    assert all(close(a[name], b[name]) for name in names.SCORES)
+
+
+@FEW
+@given(cases(both=True))
+def test_two_classes_taken_as_many_are_the_two_class_scores_of_both_sides(
+    case: tuple[np.ndarray, np.ndarray, float],
+) -> None:
+    labels, p, _ = case
+    assume(not np.any(p == 0.5))
+    found, each = multiclass_scores(labels, np.stack([1 - p, p], axis=1))
+    two = binary_scores(labels, p, 0.5)
+    assert each[1] == two
+    for name in ("roc_auc", "accuracy", "balanced_accuracy", "mcc"):
+        assert close(found[name], two[name]), name
+    brier = two["brier"]
+    assert brier is not None
+    assert close(found["brier"], 2 * brier)
+
+
+def test_a_class_without_images_leaves_means_undefined_without_a_word() -> None:
+    labels = np.array([0, 0, 1, 1])
+    p = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, each = multiclass_scores(labels, p)
+        one, _ = multiclass_scores(np.zeros(4, dtype=int), p)
+    undefined = {name for name, value in found.items() if value is None}
+    assert undefined == {
+        "roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "precision", "f1"
+    }  # fmt: skip
+    assert found["accuracy"] == 3 / 4
+    assert each[0]["roc_auc"] is not None
+    assert one["mcc"] is None
+    assert one["accuracy"] == 1 / 4
+
+
+def test_score_of_three_classes_says_how_it_was_made() -> None:
+    table = join(manifest(("x", "y", "z")), range(len(NAMES)), np.eye(3)[[i % 3 for i in range(len(NAMES))]])
+    found: dict[str, Any] = score(table, threshold=0.9)
+    assert set(names.SCORES) <= set(found)
+    assert found["accuracy"] == found["roc_auc"] == 1
+    assert (found["averaging"], found["decision"]) == ("macro one-vs-rest", "argmax")
+    assert found["confusion"]["classes"] == ["x", "y", "z"]
+    assert found["confusion"]["counts"] == [[4, 0, 0], [0, 3, 0], [0, 0, 3]]
+    assert list(found["per_class"]) == ["x", "y", "z"]
+    assert found["per_class"]["x"] == {**dict.fromkeys(names.PER_CLASS, 1.0), "images": 4}
+    assert found == score(table, threshold=0.1)
+    assert "averaging" not in score(join(manifest(), range(3), np.zeros((3, 2))), 0.5)

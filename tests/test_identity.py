@@ -31,6 +31,11 @@ NEUTRAL = {
     "paths.cache_dir",
     "paths.runs_dir",
     "paths.weights_mirror",
+    "paths.data_mirror",
+    "dataset.root",
+    "dataset.table",
+    "dataset.patient_regex",
+    "dataset.patients",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",
@@ -104,7 +109,7 @@ def another(value: Any, annotation: Any) -> Any:
     if isinstance(value, dict):
         return value | {"another": 0.5}
     kind = next(a for a in arguments(annotation) if a is not type(None))
-    return f"{value}-another" if kind is str else 3
+    return f"{value}-another" if kind is str else ("a", "b") if typing.get_origin(kind) is tuple else 3
 
 
 def changed(model: BaseModel, key: str, value: Any) -> Any:

@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from ddtl.config.load import load
 from ddtl.errors import UserError
+from ddtl.finetuning.optimizer import parameter_groups
 from ddtl.models import weights as weights_module
-from ddtl.models.backbones import BACKBONES
+from ddtl.models.backbones import BACKBONES, Backbone
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights, load_into, locate
 
-MODELS = {"densenet121": torchvision.models.densenet121, "squeezenet1_1": torchvision.models.squeezenet1_1}
+MODELS = {name: getattr(torchvision.models, name) for name in BACKBONES}
+# Known from torchvision's documentation, less the layer for ImageNet's 1000 classes.
+PARAMETERS = {
+    "densenet121": 7978856 - 1025 * 1000,
+    "densenet169": 14149480 - 1665 * 1000,
+    "densenet201": 20013928 - 1921 * 1000,
+    "resnet18": 11689512 - 513 * 1000,
+    "resnet50": 25557032 - 2049 * 1000,
+    "squeezenet1_1": 1235496 - 513 * 1000,
+}
 
 
 def network(model: str, *overrides: str) -> Network:
@@ -47,11 +61,21 @@ def state(request, tmp_path) -> tuple[str, dict[str, torch.Tensor], Path]:
     return model, values, path
 
 
-both = pytest.mark.parametrize("state", list(MODELS), indirect=True)
+each = pytest.mark.parametrize("state", list(MODELS), indirect=True)
 
 
-@both
-def test_features_equal_torchvisions_to_the_bit(state):
+def before_the_classifier(theirs: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What torchvision's own forward hands to its classifier, as pooled features (N, C)."""
+    classifier = getattr(theirs, "fc" if hasattr(theirs, "fc") else "classifier")
+    seen = []
+    handle = classifier.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    theirs(x)
+    handle.remove()
+    return seen[0].mean(dim=(2, 3)) if seen[0].ndim == 4 else seen[0]
+
+
+@each
+def test_features_equal_torchvisions(state):
     model, values, path = state
     theirs = MODELS[model](weights=None)
     theirs.load_state_dict(values)
@@ -61,28 +85,51 @@ def test_features_equal_torchvisions_to_the_bit(state):
     images = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         x = (images - net.mean) / net.std
-        expected = theirs.features(x)
-        if model == "densenet121":
-            expected = expected.relu()
-        assert torch.equal(net.backbone(x), expected)
-        assert torch.equal(net(images), net.head(expected))
+        expected = before_the_classifier(theirs, x)
+        found = net.backbone(x)
+        assert found.shape[1] == BACKBONES[model].features
+        torch.testing.assert_close(found.mean(dim=(2, 3)), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(net(images), net.head.layers(expected), atol=1e-5, rtol=1e-5)
 
 
-@both
+@pytest.mark.parametrize("model", list(MODELS))
+def test_stages_are_whole_and_ordered(model):
+    with torch.device("meta"):
+        net = Backbone(BACKBONES[model])
+    assert sum(p.numel() for p in net.parameters()) == PARAMETERS[model]
+    assert list(net.stages) == list(BACKBONES[model].stages)
+    assert next(iter(net.stages)) == "stem"
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_no_later_layer_changes_a_stages_output(model):
+    net = network(model).backbone.eval()
+    seen = []
+    for stage in net.stages.values():
+        stage.register_forward_hook(lambda _, __, out: seen.append((out, out.clone())))
+    with torch.no_grad():
+        net(torch.randn(1, 3, 64, 64))
+    assert len(seen) == len(net.stages)
+    assert all(torch.equal(now, then) for now, then in seen)
+
+
+@pytest.mark.parametrize("state", ["resnet18", "squeezenet1_1"], indirect=True)
 def test_a_wrapped_or_prefixed_state_dict_fits_too(state, tmp_path):
     model, values, path = state
-    plain = network(model)
+    plain, net = network(model), network(model)
     locate_and_load(plain, model, path)
     for number, wrapped in enumerate(
         (
             {"state_dict": {f"module.{k}": v for k, v in values.items()}, "epoch": 3},
             {"model": {f"_orig_mod.{k}": v for k, v in values.items()}},
+            {"state_dict": {f"network.{k}": v for k, v in plain.state_dict().items()}},
             {k: v for k, v in values.items() if not k.endswith("num_batches_tracked")},
         )
     ):
         other = tmp_path / f"{number}.pt"
         torch.save(wrapped, other)
-        net = network(model)
+        for value in net.state_dict().values():
+            value.zero_()
         locate_and_load(net, model, other)
         assert all(
             torch.equal(net.state_dict()[k], v) for k, v in plain.backbone.state_dict(prefix="backbone.").items()
@@ -100,32 +147,159 @@ def test_the_names_of_old_densenet_files_fit(tmp_path):
     assert torch.equal(net.backbone.stages.state_dict()[key], values["features.denseblock1.denselayer1.norm1.weight"])
 
 
-@both
+# Each beside the one that it is most easily taken for.
+MISTAKEN = {
+    "densenet121": "densenet201",
+    "densenet169": "densenet121",
+    "densenet201": "densenet169",
+    "resnet18": "resnet50",
+    "resnet50": "resnet18",
+    "squeezenet1_1": "densenet121",
+}
+
+
+@each
 def test_a_misfit_names_keys_counts_and_the_right_model(state):
     model, _, path = state
-    other = next(name for name in MODELS if name != model)
+    other = MISTAKEN[model]
     net = network(other)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(UserError, match=rf"(?s)does not fit {other}: 0 of \d+ tensors match.*add model={model}"):
+    wanted = rf"(?s)does not fit {other}: \d+ of \d+ tensors match.*It would fit with model={model}\.$"
+    with pytest.raises(UserError, match=wanted):
         locate_and_load(net, other, path)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
+def test_an_earlier_runs_file_names_its_model_and_its_channels(tmp_path):
+    save_file(network("resnet18", "model.grayscale=sum").state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"It would fit with model=resnet18 model\.grayscale=sum\.$"):
+        locate_and_load(network("densenet121"), "densenet121", tmp_path)
+
+
 def test_a_tensor_of_another_shape_is_named(tmp_path):
     values = torchvision.models.squeezenet1_1(weights=None).state_dict()
-    values["features.0.weight"] = torch.zeros(64, 1, 3, 3)
-    save_file(values, tmp_path / "gray.safetensors")
-    with pytest.raises(UserError, match=r"1 of another shape: backbone\.stages\.stem\.0\.weight"):
-        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "gray.safetensors")
+    values["features.0.weight"] = torch.zeros(64, 4, 3, 3)
+    save_file(values, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"1 of another shape: backbone\.stages\.stem\.0\.weight$"):
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "other.safetensors")
+
+
+# --- gray as three colours, or once ----------------------------------------------------------------------------------
+
+
+def gray_pair(model: str) -> tuple[Network, Network]:
+    """The same random start with ``replicate`` and with ``sum``."""
+    pair = []
+    for grayscale in ("replicate", "sum"):
+        torch.manual_seed(3)
+        pair.append(network(model, f"model.grayscale={grayscale}").eval())
+    return pair[0], pair[1]
+
+
+def first_maps(net: Network, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return net.backbone.get_submodule(net.backbone.first)((images - net.mean) / net.std)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_a_sum_starts_as_the_same_function(model):
+    replicate, summed = gray_pair(model)
+    first = summed.backbone.get_submodule(summed.backbone.first)
+    assert first.weight.shape[1] == first.in_channels == 1
+    assert torch.equal(replicate.head.layers[-1].weight, summed.head.layers[-1].weight)  # no random number more
+    images = torch.rand(2, 1, 64, 64)
+    a, b = first_maps(replicate, images), first_maps(summed, images)
+    edge = 2  # outputs that see the padding: (7 // 2) / stride 2, rounded up
+    torch.testing.assert_close(b[:, :, edge:-edge, edge:-edge], a[:, :, edge:-edge, edge:-edge], atol=1e-4, rtol=1e-4)
+    if first.padding == (0, 0):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-4)
+    else:
+        assert not torch.allclose(b, a, atol=1e-3)
+        assert (b - a).norm() < 0.1 * a.norm()
+
+
+def test_a_gray_net_s_new_bias_is_not_decayed_and_trains():
+    net = network("resnet18", "model.grayscale=sum")
+    bias = net.backbone.get_submodule(net.backbone.first).bias
+    groups = {group["name"]: group for group in parameter_groups(net, 0.01)}
+    assert any(p is bias for p in groups["stem/no_decay"]["params"])
+    net.eval()(torch.rand(2, 1, 32, 32)).sum().backward()
+    assert float(bias.grad.abs().sum()) > 0
+    net.freeze(stages=["stem"], fixed_statistics=["stem"])
+    assert not bias.requires_grad
+
+
+@pytest.mark.parametrize("state", ["densenet121", "resnet18", "squeezenet1_1"], indirect=True)
+def test_a_colour_file_folds_into_a_gray_net(state):
+    model, _, path = state
+    replicate, summed = gray_pair(model)
+    locate_and_load(replicate, model, path)
+    locate_and_load(summed, model, path)
+    images = torch.rand(1, 1, 64, 64)
+    inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(
+        first_maps(summed, images)[inner], first_maps(replicate, images)[inner], atol=1e-4, rtol=1e-4
+    )
+    ours, theirs = summed.state_dict(), replicate.state_dict()
+    first = f"backbone.{summed.backbone.first}"
+    same = [k for k in theirs if k.startswith("backbone.") and not k.startswith(first)]
+    assert same
+    assert all(torch.equal(ours[k], theirs[k]) for k in same)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "squeezenet1_1"])
+def test_a_gray_run_s_file_fits_a_gray_net_alone(tmp_path, model):
+    torch.manual_seed(4)
+    earlier = network(model, "model.grayscale=sum")
+    save_file(earlier.state_dict(), tmp_path / "model.safetensors")
+    net = network(model, "model.grayscale=sum")
+    locate_and_load(net, model, tmp_path)
+    assert all(torch.equal(v, earlier.state_dict()[k]) for k, v in net.state_dict().items())
+    with pytest.raises(UserError, match=r"It would fit with model\.grayscale=sum\.$"):
+        locate_and_load(network(model), model, tmp_path)
+
+
+# --- files that are no weights ---------------------------------------------------------------------------------------
+
+
+def saved(values: object, path: Path, zipped: bool = True) -> bytes:
+    torch.save(values, path, _use_new_zipfile_serialization=zipped)
+    return path.read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.pth", b"not a pickle"), ("a.safetensors", b"\xff" * 64), ("empty.pt", b"")]
+    ("name", "content", "said"),
+    [
+        ("text.pth", b"these are my weights\n", "a text file"),
+        ("page.safetensors", b"<!DOCTYPE html>\n<html>", "a text file"),
+        ("noise.safetensors", b"\xff" * 64, "cannot be read as a state dict"),
+        ("noise.pth", b"\xff" * 64, "cannot be read as a state dict"),
+        ("empty.pt", b"", "the file is empty"),
+        ("empty.safetensors", b"", "the file is empty"),
+    ],
 )
-def test_a_broken_file_is_one_line(tmp_path, name, content):
+def test_a_file_that_is_no_weights_is_one_line(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="cannot be read as a state dict"):
+    with pytest.raises(UserError, match=rf"^model\.weights=.*{name}: .*{said}.*Fetch it again") as raised:
         locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / name)
+    assert "\n" not in str(raised.value)
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["new.pth", "old.pth", "file.safetensors"])
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.9999])
+def test_a_download_cut_short_says_so(tmp_path, kind, share):
+    path = tmp_path / kind
+    values = {f"features.{i}.weight": torch.randn(64, 64) for i in range(8)}
+    if kind == "file.safetensors":
+        save_file(values, path)
+        whole = path.read_bytes()
+    else:
+        whole = saved(values, path, zipped=kind == "new.pth")
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"cut short.*Fetch it again") as raised:
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", path)
+    assert "\n" not in str(raised.value)
 
 
 class Trap:
@@ -135,12 +309,52 @@ class Trap:
         return os.mkdir, (os.environ["DDTL_TRAP"],)
 
 
-def test_a_file_never_runs_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["new", "old", "plain pickle"])
+def test_a_file_never_runs_code(tmp_path, monkeypatch, how):
     monkeypatch.setenv("DDTL_TRAP", str(tmp_path / "sprung"))
-    torch.save({"features.0.weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="cannot be read"):
-        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "trap.pth")
+    path = tmp_path / "trap.pth"
+    if how == "plain pickle":
+        path.write_bytes(pickle.dumps({"features.0.weight": Trap()}))
+    else:
+        saved({"features.0.weight": Trap()}, path, zipped=how == "new")
+    with pytest.raises(
+        UserError, match=r"can run code.*was not loaded.*torch\.save\(model\.state_dict\(\), FILE\)"
+    ) as e:
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", path)
+    assert "\n" not in str(e.value)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_whole_pickled_model_is_told_to_save_its_state_dict(tmp_path):
+    saved(torchvision.models.squeezenet1_1(weights=None), tmp_path / "model.pth")
+    with pytest.raises(
+        UserError, match=r"it asks for torchvision\.models\.squeezenet\.SqueezeNet\).*state_dict\(\), FILE"
+    ):
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "model.pth")
+
+
+def test_a_bad_file_ends_the_command_with_exit_code_2(tmp_path, monkeypatch, capsys):
+    from ddtl import console
+    from ddtl.launch import guarded
+
+    monkeypatch.setenv("DDTL_TRAP", str(tmp_path / "sprung"))
+    saved(Trap(), tmp_path / "trap.pth")
+
+    def main(_: list[str]) -> int:
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "trap.pth")
+        return 0
+
+    with console.err.capture() as said:
+        assert guarded(main, []) == 2
+    assert said.get().startswith("error: model.weights=")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_what_cannot_be_opened_is_named(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    config = load(["model=squeezenet1_1", "model.weights=none"]).model.model_copy(update={"weights": str(tmp_path)})
+    with pytest.raises(UserError, match=r"model\.weights=.*model\.safetensors: cannot be read \(Is a directory\)"):
+        locate(config, None)
 
 
 def test_an_earlier_runs_weights_bring_their_head_where_it_is_the_same(tmp_path):
@@ -267,3 +481,15 @@ def test_the_real_imagenet_weights_of_squeezenet_fit(real_weights):
     assert weights.digest is not None
     # Trained filters of the first layer: far from a random start's, and not zero.
     assert 0.1 < float(net.state_dict()["backbone.stages.stem.0.weight"].std()) < 0.3
+
+
+@pytest.mark.realdata
+def test_real_weights_give_the_same_answer_on_real_images_either_way(real_weights, real_data):
+    files = sorted((real_data / "covid19ct").glob("*/*"))[::90]
+    images = torch.stack([torch.from_numpy(np.array(Image.open(f).convert("L").resize((96, 96)))) for f in files])
+    images = images[:, None].float() / 255
+    replicate, summed = gray_pair("squeezenet1_1")
+    for net in (replicate, summed):
+        locate_and_load(net, "squeezenet1_1", real_weights)
+    with torch.no_grad():
+        torch.testing.assert_close(summed(images), replicate(images), atol=1e-3, rtol=1e-4)

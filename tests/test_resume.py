@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.files import read_lines
-from tests.runs import finish, same_tensors, small, start, state, wait_for_epochs
+from tests.runs import assert_same_run, finish, small, start, wait_for_epochs
 
 HARD = ("augment=strong", "model.head.dropout=0.5", "trainer.patience=20")
 
@@ -58,14 +56,4 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
     assert code == 0, text
     assert "going on with" in text
     assert folder.name == uninterrupted.name
-
-    ours, theirs = (state(path / "checkpoints" / "last.ckpt") for path in (folder, uninterrupted))
-    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step"):
-        assert same_tensors(ours[part], theirs[part]), part
-    timeless = [
-        [{key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")]
-        for path in (folder, uninterrupted)
-    ]
-    assert timeless[0] == timeless[1]  # with the order of the images of each epoch
-    assert (folder / "predictions.csv").read_bytes() == (uninterrupted / "predictions.csv").read_bytes()
-    assert json.loads((folder / "results.json").read_text()) == json.loads((uninterrupted / "results.json").read_text())
+    assert_same_run(folder, uninterrupted)

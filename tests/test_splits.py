@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddtl.config.checks import DATASET_PROTOCOLS
 from ddtl.data import covid19ct, sarscov2ct
 from ddtl.data.manifest import SPLITS, Grouping, Manifest, Sample
 from ddtl.data.splits import PROTOCOLS, assert_disjoint, assign, describe, leaked_share
@@ -50,7 +51,10 @@ def check_shares(manifest: Manifest, *, val: float, test: float, within: float =
         assert counts[split]["images"] / len(manifest) == pytest.approx(wanted, abs=within), split
         for label, name in enumerate(manifest.classes):
             overall = sum(sample.label == label for sample in manifest.samples) / len(manifest)
-            assert counts[split][name] / counts[split]["images"] == pytest.approx(overall, abs=within), (split, name)
+            assert counts[split]["classes"][name] / counts[split]["images"] == pytest.approx(overall, abs=within), (
+                split,
+                name,
+            )
 
 
 SEEDS = st.integers(0, 2**32)
@@ -86,7 +90,7 @@ def test_random_meets_the_fractions(manifest: Manifest, seed: int, part: tuple[f
 
 
 @settings(deadline=None, max_examples=25)
-@given(populations(), SEEDS, st.randoms(use_true_random=False), st.sampled_from(["grouped", "random"]))
+@given(populations(), SEEDS, st.randoms(use_true_random=False), st.sampled_from(["grouped", "random", "kfold"]))
 def test_split_does_not_depend_on_the_order_of_rows(
     manifest: Manifest, seed: int, rng: random.Random, protocol: str
 ) -> None:
@@ -96,7 +100,7 @@ def test_split_does_not_depend_on_the_order_of_rows(
     first = assign(manifest, protocol, seed=seed, val_fraction=0.1, test_fraction=0.2)
     second = assign(shuffled, protocol, seed=seed, val_fraction=0.1, test_fraction=0.2)
     assert split_of(first) == split_of(second)
-    assert [s.sample_id for s in second.samples] == [s.sample_id for s in rows]
+    assert first.samples == second.samples
 
 
 @settings(deadline=None, max_examples=60)
@@ -113,7 +117,7 @@ def test_three_groups_of_each_class_are_enough(
     result = assign(manifest, "grouped", seed=seed, val_fraction=part[0], test_fraction=part[1])
     assert_disjoint(result)
     for split, counts in result.counts().items():
-        assert min(counts[name] for name in CLASSES) > 0, split
+        assert min(counts["classes"].values()) > 0, split
 
 
 def test_split_is_the_same_on_every_machine() -> None:
@@ -162,7 +166,7 @@ def test_a_mixed_group_can_be_the_third_of_a_class() -> None:
     manifest = make_manifest([(0, 2), (0, 2), (1, 2), (1, 2), (0, 2)])
     samples = [*manifest.samples[:-1], replace(manifest.samples[-1], label=1)]
     result = assign(replace(manifest, samples=tuple(samples)), "grouped", seed=0, val_fraction=0.3, test_fraction=0.3)
-    assert all(min(counts[name] for name in CLASSES) > 0 for counts in result.counts().values())
+    assert all(min(counts["classes"].values()) > 0 for counts in result.counts().values())
 
 
 @pytest.mark.parametrize("n_patients", [60, 150])
@@ -232,8 +236,87 @@ def test_a_published_split_that_cannot_be_used(where: tuple[str, ...], message: 
 def test_a_published_split_that_tears_a_patient_is_refused() -> None:
     manifest = make_manifest([(g % 2, 3) for g in range(2)])
     published = {s.sample_id: SPLITS[int(s.sample_id[-5])] for s in manifest.samples}
-    with pytest.raises(UserError, match="one group into several splits, 2 times; the first is 'p0'"):
+    with pytest.raises(
+        UserError, match="tears 2 patients apart; the first, 'p0', has images in train and val and test"
+    ):
         assign(replace(manifest, published=published), "official", seed=0, val_fraction=0.1, test_fraction=0.2)
+
+
+# ---- k folds
+
+
+def folds_of(manifest: Manifest, n_folds: int, **changes: float) -> list[Manifest]:
+    """The manifest under each of its folds."""
+    asked = {"seed": 0, "val_fraction": 0.15, "test_fraction": 0.25} | changes
+    return [assign(manifest, "kfold", **asked, n_folds=n_folds, fold=fold) for fold in range(n_folds)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(populations(), SEEDS, st.integers(2, 8))
+def test_folds_are_equal_parts(manifest: Manifest, seed: int, n_folds: int) -> None:
+    folds = folds_of(manifest, n_folds, seed=seed)
+    tests = [{s.sample_id for s in fold.samples if s.split == "test"} for fold in folds]
+    assert sum(map(len, tests)) == len(set().union(*tests)) == len(manifest)
+    for fold in folds:
+        check_shares(fold, val=0.15, test=1 / n_folds, within=0.07)
+
+
+def test_parts_depend_on_neither_fold_nor_fractions() -> None:
+    manifest = make_manifest([(g % 2, 1 + g % 3) for g in range(40)])
+    first, second = folds_of(manifest, 4), folds_of(manifest, 4, val_fraction=0.3, test_fraction=0.6)
+    assert [fold.rows("test") for fold in first] == [fold.rows("test") for fold in second]
+    assert [fold.rows("test") for fold in first] != [fold.rows("test") for fold in folds_of(manifest, 4, seed=1)]
+
+
+def test_folds_are_the_same_on_every_machine() -> None:
+    """Golden: a change here changes every published result by folds."""
+    manifest = make_manifest([(g % 2, 1 + g % 3) for g in range(12)])
+    tests = [sorted({fold.samples[i].group for i in fold.rows("test")}) for fold in folds_of(manifest, 3)]
+    assert tests == [["p10", "p4", "p5", "p9"], ["p11", "p3", "p6", "p8"], ["p0", "p1", "p2", "p7"]]
+
+
+def test_a_fold_says_that_it_is_one_of_several() -> None:
+    fold = folds_of(make_manifest([(g % 2, 2) for g in range(20)]), 4)[3]
+    assert (fold.protocol, fold.fold) == ("kfold", (3, 4))
+    assert describe(fold) == ["fold 3 of 0 to 3: the test is one of 4 parts; only all folds together score every image"]
+
+
+@pytest.mark.parametrize("grouping", ["near_duplicate", "none"])
+def test_folds_without_patients_say_so(grouping: Grouping) -> None:
+    fold = folds_of(make_manifest([(g % 2, 2) for g in range(40)], grouping), 4)[0]
+    assert "names no patients" in describe(fold)[1]
+
+
+def test_as_many_folds_as_patients_of_a_class() -> None:
+    for fold in folds_of(make_manifest([(0, 2)] * 9 + [(1, 5)] * 4), 4):
+        assert all(min(counts["classes"].values()) > 0 for counts in fold.counts().values())
+
+
+@pytest.mark.parametrize(
+    ("patients", "n_folds", "fix"),
+    [
+        (4, 5, "Set dataset.n_folds=4 or less, or add some"),
+        (2, 2, "Add some"),
+        (2, 5, "Add some"),
+        (3, 5, "Set dataset.n_folds=3 or less"),
+    ],
+)
+def test_too_few_groups_for_the_folds(patients: int, n_folds: int, fix: str) -> None:
+    manifest = make_manifest([(0, 2)] * 9 + [(1, 5)] * patients)
+    with pytest.raises(UserError, match=rf"class COVID has {patients} patients \({5 * patients} images\).*{fix}"):
+        folds_of(manifest, n_folds)
+
+
+@pytest.mark.parametrize("fold", [-1, 5])
+def test_a_fold_that_is_not_there(fold: int) -> None:
+    manifest = make_manifest([(g % 2, 1) for g in range(40)])
+    with pytest.raises(UserError, match=r"folds count from 0 to dataset.n_folds - 1, here 4"):
+        assign(manifest, "kfold", seed=0, val_fraction=0.1, test_fraction=0.2, n_folds=5, fold=fold)
+
+
+def test_folds_that_leave_nothing_to_train_on() -> None:
+    with pytest.raises(UserError, match=r"dataset.val_fraction=0.5 and a test of one in dataset.n_folds=2"):
+        folds_of(make_manifest([(g % 2, 1) for g in range(40)]), 2, val_fraction=0.5)
 
 
 # ---- mistakes
@@ -241,9 +324,9 @@ def test_a_published_split_that_tears_a_patient_is_refused() -> None:
 
 def test_unknown_protocol() -> None:
     with pytest.raises(
-        UserError, match=r"dataset\.protocol=kfold is not known; choose one of official, grouped, random"
+        UserError, match=r"dataset\.protocol=holdout is not known; choose one of official, grouped, random"
     ):
-        assign(make_manifest([(0, 1), (1, 1)]), "kfold", seed=0, val_fraction=0.1, test_fraction=0.2)
+        assign(make_manifest([(0, 1), (1, 1)]), "holdout", seed=0, val_fraction=0.1, test_fraction=0.2)
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.0, 0.2), (0.1, 0.0), (0.5, 0.5), (0.9, 0.2), (-0.1, 0.2)])
@@ -341,9 +424,9 @@ def test_describe_has_nothing_to_say_about_a_split_by_patient() -> None:
 def test_official_split_of_covid19ct(real_data: Path) -> None:
     result = assign(covid19ct.build_manifest(real_data), "official", seed=0, val_fraction=0.1, test_fraction=0.2)
     assert result.counts() == {
-        "train": {"images": 425, "groups": 128 + 105, "non-COVID": 234, "COVID": 191},
-        "val": {"images": 118, "groups": 32 + 24, "non-COVID": 58, "COVID": 60},
-        "test": {"images": 203, "groups": 53 + 42, "non-COVID": 105, "COVID": 98},
+        "train": {"images": 425, "groups": 128 + 105, "classes": {"non-COVID": 234, "COVID": 191}},
+        "val": {"images": 118, "groups": 32 + 24, "classes": {"non-COVID": 58, "COVID": 60}},
+        "test": {"images": 203, "groups": 53 + 42, "classes": {"non-COVID": 105, "COVID": 98}},
     }
     assert_disjoint(result)
     assert leaked_share(result) == 0
@@ -373,4 +456,4 @@ def test_most_test_images_of_a_random_covid19ct_split_leak(real_data: Path) -> N
 
 
 def test_protocols_are_the_ones_the_configuration_offers() -> None:
-    assert PROTOCOLS == ("official", "grouped", "random")
+    assert {protocol for offered in DATASET_PROTOCOLS.values() for protocol in offered} == set(PROTOCOLS)

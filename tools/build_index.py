@@ -11,10 +11,11 @@ The tables ship in the package, so this runs only when an index itself is to cha
     index/          covid19ct.csv and sarscov2ct.csv: path, bytes and sha256 of every original file in the repository
                     that publishes it, as ``ddtl/data/covid19ct.py`` and ``ddtl/data/sarscov2ct.py`` name it
 
-Near-duplicates (sarscov2ct, which names no patients). Each image is made 8-bit gray (Pillow mode L) and resized to
-17 x 16 pixels (width x height) with Pillow's bilinear filter, which averages over the whole area when it shrinks an
-image. Bit (y, x) of the 256-bit difference hash says whether pixel (y, x + 1) is brighter than pixel (y, x). Two images
-whose hashes differ in at most 20 bits are a pair; images joined by pairs, directly or through others, are a cluster.
+Every image has its 256-bit difference hash (``ddtl/data/picture_hash.py``) in the table, by which
+``ddtl data verify`` knows a picture again that was saved anew. Copies made smaller change a few of its bits.
+
+Near-duplicates (sarscov2ct, which names no patients). Two images whose hashes differ in at most 20 bits are a pair;
+images joined by pairs, directly or through others, are a cluster.
 
 The shipped table was made from grayscale copies of shorter side 256 pixels at most, JPEG quality 95, with Pillow 13.0:
 78 pairs, 142 images in 66 clusters (58 of two, 6 of three, 2 of four), none across the classes. Pairs near the limit
@@ -33,11 +34,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-COLUMNS = ("sample_id", "label", "patient_id", "site", "split", "cluster_id", "bytes", "sha256")
+from ddtl.data.images import decode_gray, read_bytes
+from ddtl.data.picture_hash import BITS, difference_hash
+
+COLUMNS = ("sample_id", "label", "patient_id", "site", "split", "cluster_id", "bytes", "sha256", "dhash")
 NEAR = 20  # bits of 256
-HASH_SIDE = 16
 
 Row = dict[str, str]
 
@@ -83,6 +85,7 @@ def covid19ct(folder: Path, originals: Path) -> list[Row]:
         row(
             sample_id,
             original,
+            hash_of(folder / sample_id),
             label=int(sample_id.startswith("CT_COVID/")),
             patient_id=patients[sample_id],
             site=covid19ct_site(sample_id, patients[sample_id]),
@@ -117,25 +120,29 @@ def covid19ct_site(sample_id: str, patient: str) -> str:
 def sarscov2ct(folder: Path, originals: Path) -> list[Row]:
     """SARS-CoV-2 CT: no patients and no split, so clusters of near-duplicates."""
     index = read_originals(originals)
-    clusters = cluster_ids([folder / sample_id for sample_id in index])
+    hashes = {sample_id: hash_of(folder / sample_id) for sample_id in index}
+    clusters = cluster_ids(hashes)
     return [
         row(
             sample_id,
             original,
+            hashes[sample_id],
             label=int(sample_id.startswith("COVID/")),
             site="sao_paulo",
-            cluster_id=clusters.get(folder / sample_id, ""),
+            cluster_id=clusters.get(sample_id, ""),
         )
         for sample_id, original in index.items()
     ]
 
 
-def cluster_ids(paths: list[Path]) -> dict[Path, str]:
+def cluster_ids(hashes: dict[str, int]) -> dict[str, str]:
     """``d0001``, ``d0002``, ... in the order of their first image, for the images that have a near-duplicate."""
-    bits = np.array([difference_hash(path) for path in paths], dtype=np.float32)
+    names = list(hashes)
+    packed = np.array([list(value.to_bytes(BITS // 8, "big")) for value in hashes.values()], dtype=np.uint8)
+    bits = np.unpackbits(packed, axis=1).astype(np.float32)
     differ = bits @ (1 - bits).T  # exact: sums of at most 256 ones
     distance = differ + differ.T
-    parent = list(range(len(paths)))
+    parent = list(range(len(names)))
 
     def root(i: int) -> int:
         while parent[i] != i:
@@ -145,19 +152,16 @@ def cluster_ids(paths: list[Path]) -> dict[Path, str]:
 
     for i, j in np.argwhere(np.triu(distance <= NEAR, k=1)).tolist():
         parent[root(j)] = root(i)
-    members: dict[int, list[Path]] = defaultdict(list)
-    for i, path in enumerate(paths):
-        members[root(i)].append(path)
+    members: dict[int, list[str]] = defaultdict(list)
+    for i, name in enumerate(names):
+        members[root(i)].append(name)
     clusters = [group for group in members.values() if len(group) > 1]
-    return {path: f"d{number:04}" for number, group in enumerate(clusters, start=1) for path in group}
+    return {name: f"d{number:04}" for number, group in enumerate(clusters, start=1) for name in group}
 
 
-def difference_hash(path: Path) -> np.ndarray:
-    """256 truth values: is each pixel of the 17 x 16 image darker than its right neighbour?"""
-    with Image.open(path) as image:
-        small = image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR)
-    pixels = np.asarray(small)
-    return (pixels[:, 1:] > pixels[:, :-1]).ravel()
+def hash_of(path: Path) -> int:
+    """The difference hash of an image file."""
+    return difference_hash(decode_gray(read_bytes(path), path))
 
 
 def read_originals(table: Path) -> dict[str, Row]:
@@ -170,6 +174,7 @@ def read_originals(table: Path) -> dict[str, Row]:
 def row(
     sample_id: str,
     original: Row,
+    dhash: int,
     *,
     label: int,
     site: str,
@@ -178,7 +183,8 @@ def row(
     cluster_id: str = "",
 ) -> Row:
     """One line of an index table."""
-    values = (sample_id, str(label), patient_id, site, split, cluster_id, original["bytes"], original["sha256"])
+    hashes = (original["bytes"], original["sha256"], f"{dhash:0{BITS // 4}x}")
+    values = (sample_id, str(label), patient_id, site, split, cluster_id, *hashes)
     return dict(zip(COLUMNS, values, strict=True))
 
 

@@ -4,38 +4,49 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ddtl import threads
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.evaluation.names import MONITORS, SCORES
 
 # What each dataset offers; a new dataset gets its line here and its class in ddtl/data/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
-    "phantom": ("grouped", "random"),
-    "covid19ct": ("official", "grouped", "random"),
-    "sarscov2ct": ("grouped", "random"),
+    "phantom": ("grouped", "random", "kfold"),
+    "covid19ct": ("official", "grouped", "random", "kfold"),
+    "sarscov2ct": ("grouped", "random", "kfold"),
+    "folder": ("grouped", "random", "kfold"),
+    "table": ("grouped", "random", "kfold", "official"),
 }
+# Datasets that everyone knows by their name.
+PUBLISHED = ("covid19ct", "sarscov2ct")
 # The backbones of ddtl/models/backbones.py; a test holds the two lists together.
-MODELS: tuple[str, ...] = ("densenet121", "squeezenet1_1")
+MODELS: tuple[str, ...] = ("densenet121", "densenet169", "densenet201", "resnet18", "resnet50", "squeezenet1_1")
 
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def problems(config: Config) -> list[str]:
     """A line for each contradiction, naming the key to change."""
-    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _loggers)
+    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _own, _loggers)
     return [line for check in every for line in check(config)]
 
 
 def _names(c: Config) -> Iterator[str]:
-    protocols = DATASET_PROTOCOLS.get(c.dataset.name)
+    kind, name = c.dataset.kind, c.dataset.name
+    protocols = DATASET_PROTOCOLS.get(kind)
     if protocols is None:
-        hint = did_you_mean(c.dataset.name, DATASET_PROTOCOLS)
-        yield f"dataset.name={c.dataset.name}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
+        hint = did_you_mean(kind, DATASET_PROTOCOLS)
+        yield f"dataset.kind={kind}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
     elif c.dataset.protocol not in protocols:
-        yield f"dataset.protocol={c.dataset.protocol}: {c.dataset.name} has none. There are {', '.join(protocols)}."
+        yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
+    if kind in PUBLISHED and name != kind:
+        yield f"dataset.name={name}: {kind} is filed under its own name, so that looks at its test set are counted."
+    elif not _is_folder_name(name):
+        yield f"dataset.name={name}: must be a plain folder name; results are filed under it."
     if c.model.name not in MODELS:
         hint = did_you_mean(c.model.name, MODELS)
         yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(MODELS)}."
@@ -48,7 +59,7 @@ def _run(c: Config) -> Iterator[str]:
     name = c.run.name
     if name is not None and not (name.strip() and name.isprintable() and len(name.encode(errors="replace")) <= 200):
         yield f"run.name={name!r}: must be 1 to 200 printable characters. Leave it out, and the run is named for you."
-    elif name is not None and (name.startswith(".") or set(name) & set("/\\")):
+    elif name is not None and not _is_folder_name(name):
         yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
     for score in c.run.published.scores if c.run.published is not None else ():
         if score not in SCORES:
@@ -56,11 +67,15 @@ def _run(c: Config) -> Iterator[str]:
             yield f"run.published.scores.{score}: no such score.{hint} There are {', '.join(SCORES)}."
 
 
+def _is_folder_name(name: str) -> bool:
+    return bool(name.strip()) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
+
+
 def _paths(c: Config) -> Iterator[str]:
     for key, text, written in (
         ("paths.data_dir", c.paths.data_dir, False),
         ("paths.runs_dir", c.paths.runs_dir, True),
-        ("paths.cache_dir", c.paths.cache_dir, True),
+        ("paths.cache_dir", c.paths.cache_dir, False),
     ):
         path = os.path.expanduser(text)
         if path.startswith("~"):
@@ -68,9 +83,9 @@ def _paths(c: Config) -> Iterator[str]:
             continue
         there = _nearest(path)
         if not os.path.isdir(there):
-            yield f"{key}={text}: {there} is not a folder."
+            yield f"{key}={text}: {there} is not a folder. Set another {key}."
         elif written and not os.access(there, os.W_OK | os.X_OK):
-            yield f"{key}={text}: {there} cannot be written to."
+            yield f"{key}={text}: {there} cannot be written to. Set another {key}."
 
 
 def _nearest(path: str) -> str:
@@ -82,8 +97,10 @@ def _nearest(path: str) -> str:
 
 
 def _ranges(c: Config) -> Iterator[str]:
-    if c.dataset.val_fraction + c.dataset.test_fraction >= 1:
+    if c.dataset.protocol in ("grouped", "random") and c.dataset.val_fraction + c.dataset.test_fraction >= 1:
         yield "dataset.val_fraction and dataset.test_fraction leave nothing to train on; their sum must be under 1."
+    if c.dataset.protocol == "kfold" and c.dataset.fold >= c.dataset.n_folds:
+        yield f"dataset.fold={c.dataset.fold}: dataset.n_folds={c.dataset.n_folds} folds count from 0."
     for key, (low, high) in (("augment.scale", c.augment.scale), ("augment.gamma", c.augment.gamma)):
         if not 0 < low <= high:
             yield f"{key}=[{low}, {high}]: must be a range of positive factors, the smaller one first."
@@ -96,10 +113,20 @@ def _ranges(c: Config) -> Iterator[str]:
 def _hardware(c: Config) -> Iterator[str]:
     parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
     if c.dataset.batch_size % parts:
-        up = -(-c.dataset.batch_size // parts) * parts
+        up, cores = -(-c.dataset.batch_size // parts) * parts, threads.cores()
+        fix = f"Set dataset.batch_size={up}."
+        if c.trainer.devices > cores:  # then the batch is hardly what is meant
+            fix = f"Set fewer trainer.devices: {c.trainer.devices} are more than the {cores} cores of this machine."
         yield (
             f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
-            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. Set dataset.batch_size={up}."
+            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
+        )
+    started, wanted = os.environ.get("WORLD_SIZE"), c.trainer.devices * c.trainer.num_nodes
+    if started is not None and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
+        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        yield (
+            f"torchrun started {started} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
+            f"{wanted}. Set trainer.devices={here} trainer.num_nodes={int(started) // int(here)} trainer.strategy=ddp."
         )
     if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
         yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
@@ -122,14 +149,44 @@ def _weights(c: Config) -> Iterator[str]:
 
 
 def _phantom(c: Config) -> Iterator[str]:
-    if c.dataset.name != "phantom":
+    if c.dataset.kind != "phantom":
         return
     if c.dataset.phantom is None:
-        yield "dataset.phantom is empty: take the dataset with dataset=phantom, not with dataset.name=phantom."
+        yield "dataset.phantom is empty: take the dataset with dataset=phantom, not with dataset.kind=phantom."
         return
     sites = c.dataset.phantom.sites
     if not sites or set(sites) - {"a", "b"} or len(set(sites)) != len(sites):
         yield f"dataset.phantom.sites=[{', '.join(sites)}]: takes a, b or both."
+
+
+def _own(c: Config) -> Iterator[str]:
+    """A person's own images: that they are named, and that what is named is there."""
+    d = c.dataset
+    if d.kind == "folder" and d.root is None:
+        yield "dataset=folder needs dataset.root=FOLDER, which holds a folder of images for each class."
+    if d.kind == "table" and d.table is None:
+        yield "dataset=table needs dataset.table=FILE, a CSV with the columns path and label."
+    if d.patient_regex is not None and d.patients is not None:
+        yield "dataset.patient_regex and dataset.patients both say who the patients are; set one of them to null."
+    if d.patient_regex is not None:
+        try:
+            re.compile(d.patient_regex)
+        except re.error as error:
+            yield f"dataset.patient_regex={d.patient_regex}: not a regular expression ({error})."
+    for key, text, there in (
+        ("dataset.root", d.root, os.path.isdir),
+        ("dataset.table", d.table, os.path.isfile),
+        ("dataset.patients", d.patients, os.path.isfile),
+    ):
+        if text is not None and not there(os.path.expanduser(text)):
+            what = "folder" if there is os.path.isdir else "file"
+            if os.path.exists(os.path.expanduser(text)):
+                yield f"{key}={text}: is not a {what}. Set {key} to a {what}."
+            else:
+                seen_from = "" if os.path.isabs(os.path.expanduser(text)) else f" in {os.getcwd()}"
+                yield f"{key}={text}: there is no such {what}{seen_from}. Set {key} to one that is there."
+    if d.classes is not None and (len(d.classes) < 2 or len(set(d.classes)) != len(d.classes)):
+        yield f"dataset.classes=[{', '.join(d.classes)}]: names two classes or more, each once, the positive one last."
 
 
 def _loggers(c: Config) -> Iterator[str]:
@@ -146,6 +203,14 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("dataset.split_seed", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.val_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.test_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
+    ("dataset.test_fraction", lambda c: c.dataset.protocol == "kfold", "the test is one of dataset.n_folds parts"),
+    ("dataset.fold", lambda c: c.dataset.protocol != "kfold", "only dataset.protocol=kfold has folds"),
+    ("dataset.n_folds", lambda c: c.dataset.protocol != "kfold", "only dataset.protocol=kfold has folds"),
+    (
+        "dataset.phantom.gap",
+        lambda c: c.dataset.phantom is not None and "b" not in c.dataset.phantom.sites,
+        "there is no site b; see dataset.phantom.sites",
+    ),
     ("trainer.strategy", lambda c: c.trainer.devices * c.trainer.num_nodes == 1, "there is one process"),
     *(
         (f"logger.wandb.{key}", lambda c: c.logger.wandb.mode == "disabled", "W&B is off: logger.wandb.mode=disabled")
@@ -161,4 +226,6 @@ def warnings(config: Config, explicit: set[str]) -> list[str]:
     lines = [f"{key} has no effect: {why}." for key, idle, why in WITHOUT_EFFECT if key in explicit and idle(config)]
     if config.finetune.name == "linear_probe" and config.model.weights == "none":
         lines.append("finetune=linear_probe with model.weights=none trains a head on random features.")
+    if config.dataset.sampling == "balanced" and config.model.class_weights == "balanced":
+        lines.append("dataset.sampling=balanced with model.class_weights=balanced favours the rare classes twice over.")
     return lines

@@ -22,6 +22,11 @@ Text = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 
+# The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
+# is told them.
+OWN_FILES = ("root", "table", "patient_regex", "patients")
+
+
 class Section(BaseModel):
     """A frozen part of the configuration: no unknown keys, and no value quietly turned into another type."""
 
@@ -37,20 +42,32 @@ class PhantomConfig(Section):
     size: Annotated[int, Field(ge=32)]
     seed: Seed
     prevalence: OpenFraction
+    gap: Literal["scanner", "grey"]
+    shortcut: Fraction
 
 
 class DatasetConfig(Section):
     """Which images, how they are split and how they are fed; see ``conf/dataset/``."""
 
-    name: str
-    protocol: Literal["official", "grouped", "random"]
+    kind: str
+    name: Text
+    protocol: Literal["official", "grouped", "random", "kfold"]
     image_size: Annotated[int, Field(ge=32, le=1024)]
     batch_size: PositiveInt
+    sampling: Literal["shuffle", "balanced"]
     num_workers: NonNegativeInt
+    n_folds: Annotated[int, Field(ge=2)]
+    fold: NonNegativeInt
     split_seed: Seed
     val_fraction: OpenFraction
     test_fraction: OpenFraction
     phantom: PhantomConfig | None
+    # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
+    root: Text | None = None
+    table: Text | None = None
+    classes: Names | None = None
+    patient_regex: Text | None = None
+    patients: Text | None = None
 
 
 class HeadConfig(Section):
@@ -64,6 +81,7 @@ class ModelConfig(Section):
     """Backbone, head, initial weights and loss; see ``conf/model/``."""
 
     name: str
+    grayscale: Literal["replicate", "sum"]
     weights: str
     head: HeadConfig
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
@@ -119,11 +137,13 @@ class TrainerConfig(Section):
     precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
     channels_last: Literal["auto", True, False]
     accumulate: PositiveInt
+    ema: OpenFraction | None
     clip_norm: NonNegative
     deterministic: bool
     monitor: str
     patience: PositiveInt | None
     limit_batches: PositiveInt | None
+    compile: bool
     detect_anomaly: bool
     profiler: Literal["simple", "advanced"] | None
 
@@ -162,6 +182,7 @@ class PathsConfig(Section):
     cache_dir: Text
     runs_dir: Text
     weights_mirror: str | None
+    data_mirror: str | None
 
 
 class PublishedConfig(Section):

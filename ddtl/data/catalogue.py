@@ -5,17 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddtl.config.schema import Config
-from ddtl.data import covid19ct, published, sarscov2ct
+from ddtl.data import covid19ct, sarscov2ct
 
 ORIGINS = {origin.name: origin for origin in (covid19ct.ORIGIN, sarscov2ct.ORIGIN)}
 
 
 def require_images(config: Config) -> None:
-    """Answer at once where a public dataset's images are not here.
+    """Fetch the images of a public dataset that are not here yet; files that are here are left as they are.
+
+    Where all are here this takes one listing of each class folder.
 
     Raises:
-        UserError: with the ways to get them.
+        UserError: they cannot be had; the message names the ways on.
     """
-    origin = ORIGINS.get(config.dataset.name)
-    if origin is not None:
-        published.require_folder(origin, Path(config.paths.data_dir).expanduser())
+    origin = ORIGINS.get(config.dataset.kind)
+    if origin is None:
+        return
+    from ddtl import console
+    from ddtl.data import fetching
+
+    data_dir = Path(config.paths.data_dir).expanduser()
+    missing = fetching.missing(origin, data_dir)
+    if missing:
+        with console.progress(f"fetching {origin.name}") as progress:
+            fetching.fetch(origin, data_dir, missing, mirror=config.paths.data_mirror, progress=progress)

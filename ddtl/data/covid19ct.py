@@ -32,6 +32,7 @@ ORIGIN = Origin(
     commit="6b3a565629e81220ae89010dceaa2ef1566e23e0",
     folder="Images",
     elsewhere=" (first published as UCSD-AI4H/COVID-CT, which is offline)",
+    licence="none stated; the figures belong to the papers they come from",
     grouping="patient",
     notes=(
         "COVID and non-COVID images come from different sources and differ in file format, size and annotations: "

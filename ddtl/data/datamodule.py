@@ -52,7 +52,13 @@ class CTDataModule(pl.LightningDataModule):
         c = self.config.dataset
         manifest = self.build_manifest(progress)
         self.manifest = splits.assign(
-            manifest, c.protocol, seed=c.split_seed, val_fraction=c.val_fraction, test_fraction=c.test_fraction
+            manifest,
+            c.protocol,
+            seed=c.split_seed,
+            val_fraction=c.val_fraction,
+            test_fraction=c.test_fraction,
+            n_folds=c.n_folds,
+            fold=c.fold,
         )
         if c.protocol != "random":
             splits.assert_disjoint(self.manifest)
@@ -98,10 +104,9 @@ class CTDataModule(pl.LightningDataModule):
         return self._loader(EvalBatches(rows, batch, shares.world, shares.rank), NONE)
 
     def _train_batches(self) -> TrainBatches:
-        config = self.config
-        return TrainBatches(
-            self.manifest.rows("train"), self.shares, config.seed, self._epoch, config.trainer.limit_batches
-        )
+        config, rows = self.config, self.manifest.rows("train")
+        balance_by = self.labels[rows] if config.dataset.sampling == "balanced" else None
+        return TrainBatches(rows, self.shares, config.seed, self._epoch, config.trainer.limit_batches, balance_by)
 
     def _epoch(self) -> int:
         # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.

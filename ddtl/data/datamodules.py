@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ddtl.config.schema import Config
-from ddtl.data import covid19ct, phantom, sarscov2ct
+from ddtl.data import covid19ct, folder, phantom, sarscov2ct, table
 from ddtl.data.datamodule import CTDataModule, Progress
 from ddtl.data.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 
 class PhantomDataModule(CTDataModule):
@@ -34,13 +37,39 @@ class SarsCov2CTDataModule(CTDataModule):
         return sarscov2ct.build_manifest(Path(self.config.paths.data_dir).expanduser())
 
 
+class FolderDataModule(CTDataModule):
+    """A person's own images in one folder a class."""
+
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        c = self.config.dataset
+        assert c.root is not None, "checked with the configuration"
+        patients = None if c.patients is None else Path(c.patients).expanduser()
+        return folder.build_manifest(c.name, Path(c.root).expanduser(), c.classes, c.patient_regex, patients)
+
+
+class TableDataModule(CTDataModule):
+    """A person's own images, listed in a CSV."""
+
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        c = self.config.dataset
+        assert c.table is not None, "checked with the configuration"
+        path = Path(c.table).expanduser()
+        root = path.parent if c.root is None else Path(c.root).expanduser()
+        manifest = table.build_manifest(c.name, path, root, c.classes)
+        if manifest.published and c.protocol != "official":
+            logger.warning("%s: its column split is used with dataset.protocol=official alone.", path)
+        return manifest
+
+
 DATAMODULES: dict[str, type[CTDataModule]] = {
     "phantom": PhantomDataModule,
     "covid19ct": Covid19CTDataModule,
     "sarscov2ct": SarsCov2CTDataModule,
+    "folder": FolderDataModule,
+    "table": TableDataModule,
 }
 
 
 def build_datamodule(config: Config) -> CTDataModule:
-    """The data module that ``config.dataset`` names."""
-    return DATAMODULES[config.dataset.name](config)
+    """The data module of ``config.dataset.kind``."""
+    return DATAMODULES[config.dataset.kind](config)

@@ -97,6 +97,16 @@ def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
         uint8, ``(size, size)``, 0 black.
 
     Raises:
+        BadImageError: as :func:`decode_gray` does.
+    """
+    gray = decode_gray(data, path)
+    return np.array(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+
+
+def decode_gray(data: bytes, path: Path) -> Image.Image:
+    """The whole picture, upright, in 8-bit gray (mode ``L``).
+
+    Raises:
         BadImageError: not a PNG, JPEG, TIFF or BMP; cut off or damaged; over ``MAX_PIXELS``; several pages; or of a
             pixel type without a fixed white (see ``_gray``).
     """
@@ -107,9 +117,7 @@ def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
             # After load(), which already turns TIFF upright and then forgets its orientation.
             upright = _UPRIGHT.get(_orientation(image))
             gray = _gray(image, path)
-        if upright is not None:
-            gray = gray.transpose(upright)
-        return np.array(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
+        return gray if upright is None else gray.transpose(upright)
     except (BadImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:

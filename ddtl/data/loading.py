@@ -24,7 +24,8 @@ class Slices(Dataset[dict[str, Tensor]]):
         cache: the decoded images, in manifest order.
         labels: label of each manifest row.
         augmenter: makes float images of grayscale ones.
-        seed: of the run. What happens to an image is a function of (seed, epoch, row), whoever loads it.
+        seed: of the run. What happens to an image is a function of (seed, epoch, row, how often it came before in that
+            epoch), whoever loads it.
     """
 
     def __init__(self, cache: DecodedCache, labels: np.ndarray, augmenter: Augmenter, seed: int) -> None:
@@ -39,14 +40,15 @@ class Slices(Dataset[dict[str, Tensor]]):
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """``image`` (N, 1, H, W) float32 in [0, 1], ``label``, ``row`` and ``real`` (N,); fillers are not real."""
         images = [
-            self.augmenter(self.cache[row], (self.seed, _AUGMENTATION, max(epoch, 0), row)) for row, epoch in keys
+            self.augmenter(self.cache[row], (self.seed, _AUGMENTATION, max(epoch, 0), row, before))
+            for row, epoch, before in keys
         ]
-        rows = np.array([row for row, _ in keys])
+        rows = np.array([row for row, *_ in keys])
         return {
             "image": torch.from_numpy(np.stack(images)),
             "label": torch.from_numpy(self.labels[rows]),
             "row": torch.from_numpy(rows),
-            "real": torch.tensor([epoch >= 0 for _, epoch in keys]),
+            "real": torch.tensor([epoch >= 0 for _, epoch, _ in keys]),
         }
 
 

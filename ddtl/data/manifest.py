@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ddtl.errors import UserError
 
@@ -51,11 +51,13 @@ class Manifest:
     Attributes:
         dataset: the name under which results are filed.
         classes: class names by label. In a two-class task the last one is the positive class.
-        samples: the rows, in an order that is the same on every machine.
+        samples: the rows. They are kept by sample id, whatever order they come in: what is drawn for an image in
+            training depends on its row.
         grouping: what ``Sample.group`` means here. Results made without patients say so.
         protocol: how ``split`` came about; None while no split is assigned.
         published: the split that the dataset's authors published, by sample id; empty where there is none.
         notes: sentences that every result on this dataset must carry.
+        fold: which part is the test, from 0, and of how many parts; None but for the protocol ``kfold``.
     """
 
     dataset: str
@@ -65,6 +67,7 @@ class Manifest:
     protocol: str | None = None
     published: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -77,6 +80,7 @@ class Manifest:
         if wrong is not None:
             n = len(self.classes)
             raise UserError(f"{self.dataset}: {wrong.sample_id!r} has label {wrong.label}, but there are {n} classes.")
+        object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda s: s.sample_id)))
 
     @property
     def positive(self) -> str:
@@ -90,21 +94,23 @@ class Manifest:
         """Indices of the samples in ``split``, in manifest order."""
         return [i for i, sample in enumerate(self.samples) if sample.split == split]
 
-    def with_splits(self, assignment: Mapping[str, str | None], protocol: str) -> Manifest:
+    def with_splits(
+        self, assignment: Mapping[str, str | None], protocol: str, fold: tuple[int, int] | None = None
+    ) -> Manifest:
         """The same table with ``split`` set from ``assignment`` (sample id -> split)."""
         samples = tuple(replace(s, split=assignment.get(s.sample_id)) for s in self.samples)
-        return replace(self, samples=samples, protocol=protocol)
+        return replace(self, samples=samples, protocol=protocol, fold=fold)
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Images, groups and images of each class, by split: ``{"train": {"images": …, "groups": …, class: …}}``."""
-        table: dict[str, dict[str, int]] = {}
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """By split: ``{"train": {"images": …, "groups": …, "classes": {class: images, …}}, …}``."""
+        table: dict[str, dict[str, Any]] = {}
         for split in SPLITS:
             rows = [self.samples[i] for i in self.rows(split)]
             per_class = Counter(sample.label for sample in rows)
             table[split] = {
                 "images": len(rows),
                 "groups": len({sample.group for sample in rows}),
-                **{name: per_class[label] for label, name in enumerate(self.classes)},
+                "classes": {name: per_class[label] for label, name in enumerate(self.classes)},
             }
         return table
 

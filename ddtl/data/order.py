@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-# One image of a batch: its row in the manifest, and the epoch it is drawn in (the seed of its augmentation).
-Key = tuple[int, int]
+# One image of a batch: its row in the manifest, and the seeds of its augmentation: the epoch it is drawn in, and how
+# often it has been drawn in that epoch before.
+Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,30 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 0]).permutation(n)
 
 
+def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """As many draws as there are images, each class equally often (to one draw), in random order.
+
+    Within a class no image is drawn once more before every other one has been drawn as often; which ones are drawn once
+    more, or not at all, is another draw in each epoch.
+
+    Args:
+        labels: (N,) class of each image.
+        seed, epoch: what the order is a function of.
+
+    Returns:
+        (N,) positions in ``labels``.
+    """
+    rng = np.random.default_rng([seed, epoch, 2])
+    classes = rng.permutation(np.unique(labels))
+    quotas = [len(labels) // len(classes) + (i < len(labels) % len(classes)) for i in range(len(classes))]
+    drawn = []
+    for label, quota in zip(classes, quotas, strict=True):
+        members = np.flatnonzero(labels == label)
+        rounds = [rng.permutation(members) for _ in range(-(-quota // len(members)))]
+        drawn.append(np.concatenate(rounds)[:quota])
+    return rng.permutation(np.concatenate(drawn))
+
+
 class TrainBatches:
     """The batches of one epoch for one process; iterated anew for every epoch.
 
@@ -49,15 +75,23 @@ class TrainBatches:
         seed: of the run.
         epoch: tells the epoch at the moment when iteration starts.
         limit: use only this many batches.
+        balance_by: class of each of ``rows``, to draw each class equally often; None draws each image once.
     """
 
     def __init__(
-        self, rows: list[int], shares: Shares, seed: int, epoch: Callable[[], int], limit: int | None = None
+        self,
+        rows: list[int],
+        shares: Shares,
+        seed: int,
+        epoch: Callable[[], int],
+        limit: int | None = None,
+        balance_by: np.ndarray | None = None,
     ) -> None:
         self.rows = np.asarray(rows)
         self.shares = shares
         self.seed = seed
         self.epoch = epoch
+        self.balance_by = balance_by
         steps = len(rows) // shares.batch
         self.steps = steps if limit is None else min(steps, -(-limit // shares.accumulate))
 
@@ -70,21 +104,30 @@ class TrainBatches:
 
     def in_epoch(self, epoch: int) -> list[list[Key]]:
         """The keys of this process's batches in an epoch."""
-        order = self.rows[permutation(len(self.rows), self.seed, epoch)]
+        order = (
+            permutation(len(self.rows), self.seed, epoch)
+            if self.balance_by is None
+            else balanced(self.balance_by, self.seed, epoch)
+        )
+        before: Counter[int] = Counter()
+        keys: list[Key] = []
+        for row in self.rows[order].tolist():
+            keys.append((row, epoch, before[row]))
+            before[row] += 1
         size, world, rank = self.shares.per_device, self.shares.world, self.shares.rank
         starts = [(index * world + rank) * size for index in range(len(self))]
-        return [[(int(row), epoch) for row in order[start : start + size]] for start in starts]
+        return [keys[start : start + size] for start in starts]
 
 
 class EvalBatches:
     """Rows in order, dealt out to the processes in turn; the last ones get fillers so that all make equal steps.
 
-    A filler is written as ``(row, -1)``.
+    A filler is written as ``(row, -1, 0)``.
     """
 
     def __init__(self, rows: list[int], per_device: int, world: int = 1, rank: int = 0) -> None:
-        keys: list[Key] = [(row, 0) for row in rows]
-        keys += [(rows[0], -1)] * (-len(rows) % world)
+        keys: list[Key] = [(row, 0, 0) for row in rows]
+        keys += [(rows[0], -1, 0)] * (-len(rows) % world)
         mine = keys[rank::world]
         self.batches = [mine[i : i + per_device] for i in range(0, len(mine), per_device)]
 

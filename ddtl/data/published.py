@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from ddtl.errors import UserError
 
 CLASSES = ("non-COVID", "COVID")
 
-_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # missing files that a message names
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class IndexRow:
         site: the source of the image.
         size: bytes of the file as published.
         sha256: of the file as published.
+        dhash: the picture's difference hash, see ``ddtl/data/picture_hash.py``.
     """
 
     sample_id: str
@@ -41,6 +43,7 @@ class IndexRow:
     cluster_id: str | None
     size: int
     sha256: str
+    dhash: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Origin:
         repository, commit: a public copy of the images, ``https://github.com/<repository>`` at a fixed commit.
         folder: the folder of the repository that holds the class folders.
         elsewhere: other places that publish it, as the end of a sentence.
+        licence: under which its images are published.
         grouping: what an image's group is.
         notes: sentences that every result must carry.
     """
@@ -63,6 +67,7 @@ class Origin:
     commit: str
     folder: str
     elsewhere: str
+    licence: str
     grouping: Grouping
     notes: tuple[str, ...]
 
@@ -81,6 +86,7 @@ def read_index(name: str) -> tuple[IndexRow, ...]:
                 cluster_id=line["cluster_id"] or None,
                 size=int(line["bytes"]),
                 sha256=line["sha256"],
+                dhash=int(line["dhash"], 16),
             )
             for line in csv.DictReader(file)
         )
@@ -94,12 +100,10 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
     """
     root = data_dir / origin.name
     rows = read_index(origin.name)
-    found = _find_images(root, sorted({_class_folder(row) for row in rows}))
+    found = image_files(root, rows)
     missing = [row.sample_id for row in rows if row.sample_id not in found]
-    if len(missing) == len(rows):
-        raise UserError(_absent(origin, data_dir))
     if missing:
-        raise UserError(_incomplete(origin, root, missing, len(rows)))
+        raise UserError(_missing(origin, data_dir, missing, len(rows)))
     _warn_of_extra_files(origin, root, sorted(found - {row.sample_id for row in rows}))
     return Manifest(
         dataset=origin.name,
@@ -111,14 +115,60 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
     )
 
 
-def require_folder(origin: Origin, data_dir: Path) -> None:
-    """Only that the dataset's folder is there, which takes no time.
+def image_files(root: Path, rows: Iterable[IndexRow]) -> set[str]:
+    """Sample ids of the image files in the class folders under ``root``: one listing a folder, no look at each file.
 
     Raises:
-        UserError: it is absent; the message names the ways on.
+        UserError: a folder cannot be read.
     """
-    if not (data_dir / origin.name).is_dir():
-        raise UserError(_absent(origin, data_dir))
+    found: set[str] = set()
+    for folder in class_folders(rows):
+        try:
+            with os.scandir(root / folder) as entries:
+                names = [entry.name for entry in entries if entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UserError(f"{root / folder} cannot be read: {error.strerror or error}.") from error
+        found.update(f"{folder}/{name}" for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
+    return found
+
+
+def class_folders(rows: Iterable[IndexRow]) -> list[str]:
+    """The folders that hold the images, a class each."""
+    return sorted({row.sample_id.partition("/")[0] for row in rows})
+
+
+def ways_on(origin: Origin) -> str:
+    """What a person can do where the images are not here and cannot be fetched; lines to put behind an error."""
+    layout = " and ".join(f"{origin.name}/{folder}/" for folder in class_folders(read_index(origin.name)))
+    return (
+        "Ways on:\n"
+        "- You have the images: set paths.data_dir=FOLDER or the variable DDTL_DATA to the folder that holds "
+        f"{layout} with the published file names.\n"
+        f"- Another machine can download: they are in {origin.folder}/ of https://github.com/{origin.repository} "
+        f"at commit {origin.commit}{origin.elsewhere}. Bring the archive "
+        f"https://github.com/{origin.repository}/archive/{origin.commit}.zip here, then "
+        f"`ddtl data fetch {origin.name} from=ARCHIVE.zip` (a folder will do, too).\n"
+        "- A mirror in your net: set paths.data_mirror=URL or the variable DDTL_DATA_MIRROR; it serves "
+        f"{origin.name}/<class folder>/<file>.\n"
+        "To try things out first: dataset=phantom needs no download."
+    )
+
+
+def too_deep(origin: Origin, data_dir: Path) -> str:
+    """A hint where ``data_dir`` is the dataset's own folder instead of the one above it; else nothing."""
+    rows = read_index(origin.name)
+    if (data_dir / origin.name).is_dir() or image_files(data_dir, rows).isdisjoint(row.sample_id for row in rows):
+        return ""
+    folder = class_folders(rows)[0]
+    return f" {data_dir} itself holds {folder}/: rename it to {origin.name} and give the folder above it."
+
+
+def named(sample_ids: Sequence[str]) -> str:
+    """The first few of some files, and how many more there are."""
+    more = f" and {len(sample_ids) - _NAMED} more" if len(sample_ids) > _NAMED else ""
+    return ", ".join(repr(sample_id) for sample_id in sample_ids[:_NAMED]) + more
 
 
 def _sample(root: Path, row: IndexRow) -> Sample:
@@ -132,49 +182,13 @@ def _sample(root: Path, row: IndexRow) -> Sample:
     )
 
 
-def _class_folder(row: IndexRow) -> str:
-    return row.sample_id.partition("/")[0]
-
-
-def _find_images(root: Path, class_folders: list[str]) -> set[str]:
-    """Sample ids of the image files under ``root``: one listing a folder instead of a look at each file."""
-    found: set[str] = set()
-    for folder in class_folders:
-        try:
-            with os.scandir(root / folder) as entries:
-                names = [entry.name for entry in entries if entry.is_file()]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise UserError(f"{root / folder} cannot be read: {error.strerror or error}.") from error
-        found.update(f"{folder}/{name}" for name in names if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES)
-    return found
-
-
-def _absent(origin: Origin, data_dir: Path) -> str:
-    folders = sorted({_class_folder(row) for row in read_index(origin.name)})
-    layout = " and ".join(f"{origin.name}/{folder}/" for folder in folders)
-    message = f"{origin.title}: no images in {(data_dir / origin.name).absolute()}."
-    if any((data_dir / folder).is_dir() for folder in folders):
-        message += f" {data_dir} itself holds {folders[0]}/: rename it to {origin.name} and give the folder above it."
-    return (
-        f"{message}\n"
-        f"- If you have them: set paths.data_dir=FOLDER or the environment variable DDTL_DATA to the folder that holds "
-        f"{origin.name}/. Expected are {layout} with the published file names.\n"
-        f"- If not: they are published in folder {origin.folder}/ of https://github.com/{origin.repository} at commit "
-        f"{origin.commit}{origin.elsewhere}.\n"
-        f"- To try things out first: dataset=phantom needs no download."
-    )
-
-
-def _incomplete(origin: Origin, root: Path, missing: list[str], total: int) -> str:
-    named = ", ".join(repr(name) for name in missing[:_NAMED])
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    return (
-        f"{origin.title}: {len(missing)} of {total} images are missing under {root.absolute()}: {named}{more}. "
-        f"Put them there under these names, from folder {origin.folder}/ of https://github.com/{origin.repository} at "
-        f"commit {origin.commit}."
-    )
+def _missing(origin: Origin, data_dir: Path, missing: list[str], total: int) -> str:
+    root = (data_dir / origin.name).absolute()
+    if len(missing) == total:
+        what = f"no images in {root}.{too_deep(origin, data_dir)}"
+    else:
+        what = f"{len(missing)} of {total} images are missing under {root}: {named(missing)}."
+    return f"{origin.title}: {what}\n`ddtl data fetch {origin.name}` fetches what is missing.\n{ways_on(origin)}"
 
 
 def _warn_of_extra_files(origin: Origin, root: Path, extra: list[str]) -> None:

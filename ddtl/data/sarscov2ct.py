@@ -26,6 +26,7 @@ ORIGIN = Origin(
     commit="1b912a4ba27b4548103a598b169e939d0b933806",
     folder="Dataset",
     elsewhere=", and on Kaggle as plameneduardo/sarscov2-ctscan-dataset",
+    licence="CC BY-NC-SA 4.0, as its publishers state",
     grouping="near_duplicate",
     notes=(
         "The dataset names no patients. About 120 of them share 2,481 slices, so under every split slices of one "

@@ -1,50 +1,50 @@
 """Which images train, choose and test a model: pure functions from a manifest to a manifest with splits.
 
 ``official`` takes the split that the dataset's authors published. ``grouped`` shares out whole groups (patients, or
-near-duplicate clusters where no patients are named). ``random`` shares out single images, as most papers do, and leaks.
-
-``grouped`` and ``random`` are one procedure on different units. In each class the units are put in a random order and
-cut into test, validation and training where the cuts come closest to the asked fractions. Orders are drawn until the
-splits hold what was asked within two points, at most ``_DRAWS`` times; then the best one is taken. So a large group can
-land anywhere; scikit-learn's StratifiedGroupKFold places the largest group first, in the same fold under every seed,
-and knows no fractions but 1/2, 1/3, 1/4, ...
-
-The order is that of sha256(seed, draw, unit): the same on every machine and under every version of every library, and
-it does not depend on the order of the manifest's rows.
+near-duplicate clusters where no patients are named). ``kfold`` shares whole groups out to equal parts, one of which is
+the test. ``random`` shares out single images, as most papers do, and leaks. How units are shared out stands in
+``ddtl/data/dealing.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 
+from ddtl.data.dealing import Assignment, Units, cut, fill, gather, share_out
 from ddtl.data.manifest import SPLITS, Manifest, Sample
 from ddtl.errors import UserError
 
-PROTOCOLS = ("official", "grouped", "random")
+PROTOCOLS = ("official", "grouped", "random", "kfold")
 
-_DRAWS = 200
-_CLOSE = 0.02  # a draw this near to what was asked is taken
-_FAR = 0.05  # beyond this the user is told
+_FAR = 0.05  # beyond this distance from what was asked the user is told
 
 _UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicates", "none": "images"}
-
-Units = Mapping[str, Sequence[Sample]]
-Assignment = dict[str, str]  # sample id -> split
 
 logger = logging.getLogger(__name__)
 
 
-def assign(manifest: Manifest, protocol: str, *, seed: int, val_fraction: float, test_fraction: float) -> Manifest:
+def assign(
+    manifest: Manifest,
+    protocol: str,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    n_folds: int = 5,
+    fold: int = 0,
+) -> Manifest:
     """The manifest with ``split`` set.
 
     Args:
         manifest: the dataset; splits that it has are replaced.
         protocol: one of ``PROTOCOLS``.
         seed: another seed is another split; ``official`` ignores it.
-        val_fraction, test_fraction: shares of the images; ``official`` ignores them.
+        val_fraction: share of the images; ``official`` ignores it.
+        test_fraction: share of the images, for ``grouped`` and ``random``.
+        n_folds, fold: for ``kfold``: in how many parts the images are shared out, and which of them, from 0, is the
+            test. The parts depend on the seed and the groups alone.
 
     Raises:
         UserError: the dataset has no such split, or too few groups or images for one.
@@ -53,15 +53,22 @@ def assign(manifest: Manifest, protocol: str, *, seed: int, val_fraction: float,
         raise UserError(f"dataset.protocol={protocol} is not known; choose one of {', '.join(PROTOCOLS)}.")
     if protocol == "official":
         return _official(manifest)
-    fractions = {"test": test_fraction, "val": val_fraction, "train": 1 - val_fraction - test_fraction}
-    if min(fractions.values()) <= 0:
+    if protocol == "kfold":
+        return _kfold(manifest, seed, val_fraction, n_folds, fold)
+    _check_fractions(val_fraction, test_fraction, f"dataset.test_fraction={test_fraction:g}")
+    unit_of = _group if protocol == "grouped" else _image
+    units = gather(manifest.samples, unit_of)
+    shares = {"test": test_fraction, "val": val_fraction, "train": 1 - val_fraction - test_fraction}
+    assignment = share_out(units, shares, str(seed), cut)
+    if assignment is None or not _has_every_class(manifest):
+        asked = f"dataset.val_fraction={val_fraction:g}, dataset.test_fraction={test_fraction:g}"
         raise UserError(
-            f"dataset.val_fraction={val_fraction} and dataset.test_fraction={test_fraction} must be above 0, and their "
-            "sum under 1, so that each of the three splits gets images."
+            f"{_too_few(manifest, units, protocol)} for training, validation and test to get their share ({asked}). "
+            f"Each split needs {_kind(manifest, protocol)} of every class; add some, or change the fractions."
         )
-    unit_of: Callable[[Sample], str] = _group if protocol == "grouped" else _image
-    assignment = _share_out(manifest, unit_of, seed, fractions)
     result = manifest.with_splits(assignment, protocol)
+    _warn_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    _warn_if_far(result, "test", test_fraction, f"dataset.test_fraction={test_fraction:g}")
     if protocol == "grouped":
         assert_disjoint(result)
     return result
@@ -87,6 +94,12 @@ def leaked_share(manifest: Manifest) -> float:
 def describe(manifest: Manifest) -> list[str]:
     """What a reader of results must know about the split: one sentence each, none if all is well."""
     sentences = []
+    if manifest.fold is not None:
+        fold, n_folds = manifest.fold
+        sentences.append(
+            f"fold {fold} of 0 to {n_folds - 1}: the test is one of {n_folds} parts; only all folds together score "
+            "every image"
+        )
     leaked = f"{100 * leaked_share(manifest):.0f} %"
     if manifest.protocol == "random":
         sentences.append(
@@ -123,7 +136,10 @@ def _official(manifest: Manifest) -> Manifest:
     """The published split, checked."""
     others = "choose dataset.protocol=grouped or dataset.protocol=random"
     if not manifest.published:
-        raise UserError(f"{manifest.dataset} has no published split (dataset.protocol=official); {others}.")
+        raise UserError(
+            f"{manifest.dataset} has no published split (dataset.protocol=official), which a table of your own gives "
+            f"in a column called split; {others}."
+        )
     unknown = sorted(set(manifest.published.values()) - set(SPLITS))
     if unknown:
         raise UserError(f"{manifest.dataset}: its split {unknown[0]!r} is not one of {', '.join(SPLITS)}.")
@@ -134,85 +150,43 @@ def _official(manifest: Manifest) -> Manifest:
             raise UserError(f"{manifest.dataset}: its published split has no {lacking[0]} image in {split}; {others}.")
     torn = _torn_groups(result)
     if torn:
+        group = torn[0]
+        where = [split for split in SPLITS if any(s.group == group and s.split == split for s in result.samples)]
         raise UserError(
-            f"{manifest.dataset}: its published split puts images of one group into several splits, {len(torn)} times; "
-            f"the first is {torn[0]!r}. Mend it, or {others}."
+            f"{manifest.dataset}: its published split tears {len(torn)} {_UNITS[manifest.grouping]} apart; the first, "
+            f"{group!r}, has images in {' and '.join(where)}. Put all images of one into the same split, or {others}."
         )
     return result
 
 
-def _share_out(
-    manifest: Manifest, unit_of: Callable[[Sample], str], seed: int, fractions: Mapping[str, float]
-) -> Assignment:
-    """Shares whole units out to the splits; see the module's docstring."""
-    units: dict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(manifest.samples, key=lambda s: s.sample_id):
-        units[unit_of(sample)].append(sample)
-    strata = _strata(manifest, units)
-    best: tuple[float, Assignment] | None = None
-    for draw in range(_DRAWS):
-        assignment: Assignment = {}
-        for stratum in strata:
-            ordered = _shuffled(stratum, seed, draw)
-            assignment.update(_deal(ordered, units, fractions, _shuffled(SPLITS, seed, draw)))
-        error = _error(manifest, assignment, fractions)
-        if error is not None and (best is None or error < best[0]):
-            best = error, assignment
-        if best is not None and best[0] <= _CLOSE:
-            break
-    if best is None:
-        raise UserError(_too_few(manifest, units, unit_of, fractions))
-    _warn_if_far(manifest, best[1], fractions)
-    return best[1]
+def _kfold(manifest: Manifest, seed: int, val_fraction: float, n_folds: int, fold: int) -> Manifest:
+    """Equal parts of whole groups: number ``fold`` is the test, and validation comes out of the others."""
+    if not (n_folds >= 2 and 0 <= fold < n_folds):
+        raise UserError(f"dataset.fold={fold}: folds count from 0 to dataset.n_folds - 1, here {n_folds - 1}.")
+    _check_fractions(val_fraction, 1 / n_folds, f"a test of one in dataset.n_folds={n_folds}")
+    units = gather(manifest.samples, _group)
+    parts = share_out(units, {str(part): 1 / n_folds for part in range(n_folds)}, f"{seed}\x1fparts", fill)
+    if parts is None or not _has_every_class(manifest):
+        raise UserError(_too_few_for_folds(manifest, units, n_folds))
+    assignment: Assignment = {name: "test" for name, part in parts.items() if part == str(fold)}
+    rest = {unit: samples for unit, samples in units.items() if samples[0].sample_id not in assignment}
+    val = val_fraction * len(manifest) / sum(map(len, rest.values()))
+    others = share_out(rest, {"val": val, "train": 1 - val}, f"{seed}\x1ffold {fold}", cut) if val < 1 else None
+    if others is None:
+        raise UserError(_too_few_for_folds(manifest, units, n_folds))
+    result = manifest.with_splits(assignment | others, "kfold", (fold, n_folds))
+    _warn_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    _warn_if_far(result, "test", 1 / n_folds, f"dataset.n_folds={n_folds}")
+    assert_disjoint(result)
+    return result
 
 
-def _strata(manifest: Manifest, units: Units) -> list[list[str]]:
-    """Units by the rarest class among their images, so that rare classes are the first to be shared out evenly."""
-    frequency = Counter(sample.label for sample in manifest.samples)
-    strata: dict[int, list[str]] = defaultdict(list)
-    for unit, samples in units.items():
-        strata[min({s.label for s in samples}, key=lambda label: (frequency[label], -label))].append(unit)
-    return [strata[label] for label in sorted(strata)]
-
-
-def _deal(ordered: Sequence[str], units: Units, fractions: Mapping[str, float], splits: Sequence[str]) -> Assignment:
-    """Cuts a row of units into test, validation and training, at least one unit each; one or two go to ``splits``."""
-    if len(ordered) < len(SPLITS):
-        split_of = dict(zip(ordered, splits, strict=False))
-    else:
-        sizes = [len(units[unit]) for unit in ordered]
-        first = _closest(sizes, 0, fractions["test"] * sum(sizes), len(ordered) - 2)
-        last = _closest(sizes, first, fractions["val"] * sum(sizes), len(ordered) - 1)
-        split_of = {unit: "test" if i < first else "val" if i < last else "train" for i, unit in enumerate(ordered)}
-    return {sample.sample_id: split for unit, split in split_of.items() for sample in units[unit]}
-
-
-def _closest(sizes: Sequence[int], start: int, wanted: float, most: int) -> int:
-    """The ``end`` in (start, most] for which ``sum(sizes[start:end])`` comes closest to ``wanted``."""
-    end, total = start + 1, sizes[start]
-    while end < most and abs(total + sizes[end] - wanted) < abs(total - wanted):
-        total += sizes[end]
-        end += 1
-    return end
-
-
-def _error(manifest: Manifest, assignment: Assignment, fractions: Mapping[str, float]) -> float | None:
-    """The worst deviation, as a share, of a split's size and of its classes; None if a class lacks in a split."""
-    table = Counter((assignment[s.sample_id], s.label) for s in manifest.samples)
-    overall = Counter(s.label for s in manifest.samples)
-    deviations = []
-    for split, fraction in fractions.items():
-        counts = {label: table[split, label] for label in range(len(manifest.classes))}
-        if min(counts.values()) == 0:
-            return None
-        size = sum(counts.values())
-        deviations.append(abs(size / len(manifest) - fraction))
-        deviations.extend(abs(counts[label] / size - overall[label] / len(manifest)) for label in counts)
-    return max(deviations)
-
-
-def _shuffled(names: Sequence[str], seed: int, draw: int) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}\x1f{draw}\x1f{name}".encode()).digest())
+def _check_fractions(val: float, test: float, test_named: str) -> None:
+    if min(val, test, 1 - val - test) <= 0:
+        raise UserError(
+            f"dataset.val_fraction={val:g} and {test_named} must be above 0, and their sum under 1, so that each of "
+            "the three splits gets images."
+        )
 
 
 def _group(sample: Sample) -> str:
@@ -235,34 +209,48 @@ def _classes_by_split(manifest: Manifest, samples: Sequence[Sample]) -> dict[str
     return {split: {manifest.classes[s.label] for s in samples if s.split == split} for split in SPLITS}
 
 
-def _too_few(manifest: Manifest, units: Units, unit_of: Callable[[Sample], str], fractions: Mapping[str, float]) -> str:
-    kind = "images" if unit_of is _image else _UNITS[manifest.grouping]
+def _has_every_class(manifest: Manifest) -> bool:
+    return len({sample.label for sample in manifest.samples}) == len(manifest.classes)
+
+
+def _kind(manifest: Manifest, protocol: str) -> str:
+    return "images" if protocol == "random" else _UNITS[manifest.grouping]
+
+
+def _rarest(manifest: Manifest, units: Units) -> tuple[str, int]:
+    """The class with the fewest units, and how many they are."""
     per_class = {
         name: sum(any(s.label == label for s in samples) for samples in units.values())
         for label, name in enumerate(manifest.classes)
     }
-    name = min(per_class, key=lambda name: per_class[name])
-    n = per_class[name]
+    return min(per_class.items(), key=lambda item: item[1])
+
+
+def _too_few(manifest: Manifest, units: Units, protocol: str) -> str:
+    name, n = _rarest(manifest, units)
     images = sum(manifest.classes[s.label] == name for s in manifest.samples)
+    return f"{manifest.dataset}: class {name} has {n} {_kind(manifest, protocol)} ({images} images), too few"
+
+
+def _too_few_for_folds(manifest: Manifest, units: Units, n_folds: int) -> str:
+    n = _rarest(manifest, units)[1]
+    most = min(n, n_folds - 1)
+    fix = f"Set dataset.n_folds={most} or less, or add some." if n >= 3 and most >= 2 else "Add some."
     return (
-        f"{manifest.dataset}: class {name} has {n} {kind} ({images} images), too few for training, validation and test "
-        f"to get their share (dataset.val_fraction={fractions['val']:g}, dataset.test_fraction={fractions['test']:g}). "
-        f"Each split needs {kind} of every class; add some, or change the fractions."
+        f"{_too_few(manifest, units, 'kfold')} for a test in each of dataset.n_folds={n_folds} parts, and for training "
+        f"and validation beside it. {fix}"
     )
 
 
-def _warn_if_far(manifest: Manifest, assignment: Assignment, fractions: Mapping[str, float]) -> None:
-    sizes = Counter(assignment.values())
-    shares = {split: sizes[split] / len(manifest) for split in ("val", "test")}
-    far = [split for split, share in shares.items() if abs(share - fractions[split]) > _FAR]
-    for split in far:
+def _warn_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> None:
+    share = len(manifest.rows(split)) / len(manifest)
+    if abs(share - wanted) > _FAR:
         logger.warning(
-            "%s: dataset.%s_fraction=%g cannot be met with these group sizes; %s gets %.2f of the images.",
+            "%s: %s cannot be met with these group sizes; %s gets %.2f of the images.",
             manifest.dataset,
+            named,
             split,
-            fractions[split],
-            split,
-            shares[split],
+            share,
         )
 
 

@@ -1,11 +1,13 @@
-"""Scores of a two-class prediction, each by the library that the field trusts for it."""
+"""Scores of a prediction, each by the library that the field trusts for it."""
 
 from __future__ import annotations
 
 import numpy as np
 
+Scores = dict[str, float | None]
 
-def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float | None]:
+
+def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Scores:
     """The scores named in ``names.SCORES``.
 
     Args:
@@ -16,27 +18,42 @@ def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: floa
     Returns:
         Each score by name; None where it is not defined, as a ROC AUC is not with one class.
     """
+    return _of_one_class(labels, probabilities, (probabilities >= threshold).astype(int))
+
+
+def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
+    """The scores named in ``names.SCORES`` for more than two classes; a sample is called the likeliest of them.
+
+    A score that knows positives and negatives is the plain mean over the classes, each against all others (macro);
+    balanced accuracy is the mean sensitivity. Accuracy and Matthews' coefficient are those of the whole table. The
+    Brier score is Brier's own, the squared error summed over the classes, from 0 to 2; for two classes that would be
+    twice what ``binary_scores`` gives.
+
+    Args:
+        labels: (N,) class of each sample, 0 to K - 1.
+        probabilities: (N, K).
+
+    Returns:
+        The scores, and those of each class against all others. None where a score is not defined; a mean is not where
+        that of one class is not, so a class that nobody is called leaves the precision undefined.
+    """
     from sklearn import metrics
 
-    assert len(labels) == len(probabilities) > 0
-    called = (probabilities >= threshold).astype(int)
-    tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
-    both = 0 < labels.sum() < len(labels)
-    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
-    return {
-        "roc_auc": float(metrics.roc_auc_score(labels, probabilities)) if both else None,
-        "average_precision": float(metrics.average_precision_score(labels, probabilities)) if both else None,
-        "accuracy": (tp + tn) / len(labels),
-        "balanced_accuracy": (sensitivity + specificity) / 2
-        if sensitivity is not None and specificity is not None
-        else None,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "precision": _ratio(tp, tp + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "mcc": float(metrics.matthews_corrcoef(labels, called)) if both and 0 < called.sum() < len(called) else None,
-        "brier": float(np.mean((probabilities - labels) ** 2)),
+    called = probabilities.argmax(axis=1)
+    truth = np.eye(probabilities.shape[1])[labels]
+    each = [
+        _of_one_class((labels == k).astype(int), probabilities[:, k], (called == k).astype(int))
+        for k in range(probabilities.shape[1])
+    ]
+    several = len(np.unique(labels)) > 1 and len(np.unique(called)) > 1
+    means = {name: _mean([scores[name] for scores in each]) for name in each[0]}
+    whole = {
+        "accuracy": float(np.mean(called == labels)),
+        "balanced_accuracy": means["sensitivity"],
+        "mcc": float(metrics.matthews_corrcoef(labels, called)) if several else None,
+        "brier": float(np.mean(((probabilities - truth) ** 2).sum(axis=1))),
     }
+    return {**means, **whole}, each
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, int]:
@@ -51,5 +68,41 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
     }
 
 
+def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
+    """(K, K) counts: a row for each true class, a column for each class that is called."""
+    n = probabilities.shape[1]
+    counts = np.zeros((n, n), dtype=int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    table: list[list[int]] = counts.tolist()
+    return table
+
+
+def _of_one_class(labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray) -> Scores:
+    """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
+    from sklearn import metrics
+
+    assert len(labels) == len(probabilities) > 0
+    tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
+    both = 0 < labels.sum() < len(labels)
+    sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    return {
+        "roc_auc": float(metrics.roc_auc_score(labels, probabilities)) if both else None,
+        "average_precision": float(metrics.average_precision_score(labels, probabilities)) if both else None,
+        "accuracy": (tp + tn) / len(labels),
+        "balanced_accuracy": _mean([sensitivity, specificity]),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": _ratio(tp, tp + fp),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "mcc": float(metrics.matthews_corrcoef(labels, called)) if both and 0 < called.sum() < len(called) else None,
+        "brier": float(np.mean((probabilities - labels) ** 2)),
+    }
+
+
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -25,3 +25,6 @@ SCORES: tuple[str, ...] = (
     "mcc",
     "brier",
 )
+
+# What stands there for each class against all others, where there are more than two.
+PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddtl.evaluation.metrics import binary_scores, confusion
+from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
+from ddtl.evaluation.names import PER_CLASS
 from ddtl.evaluation.predictions import Predictions
 
 
@@ -13,16 +14,42 @@ def score(predictions: Predictions, threshold: float) -> dict[str, Any]:
 
     Args:
         predictions: of one split.
-        threshold: from which probability on an image is called positive.
+        threshold: from which probability on an image is called positive. With more than two classes it plays no part:
+            an image is called the likeliest class.
     """
-    positive = len(predictions.classes) - 1
-    labels = (predictions.label == positive).astype(int)
-    probabilities = predictions.probabilities[:, positive]
     counts = {name: int((predictions.label == label).sum()) for label, name in enumerate(predictions.classes)}
     return {
-        **binary_scores(labels, probabilities, threshold),
-        "confusion": confusion(labels, probabilities, threshold),
+        **(_two(predictions, threshold) if len(predictions.classes) == 2 else _more(predictions, counts)),
         "images": len(predictions),
         "groups": len(set(predictions.group.tolist())),
         "classes": counts,
+    }
+
+
+def _two(predictions: Predictions, threshold: float) -> dict[str, Any]:
+    labels = (predictions.label == 1).astype(int)
+    probabilities = predictions.probabilities[:, 1]
+    return {
+        **binary_scores(labels, probabilities, threshold),
+        "confusion": confusion(labels, probabilities, threshold),
+    }
+
+
+def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
+    labels, probabilities = predictions.label, predictions.probabilities
+    means, each = multiclass_scores(labels, probabilities)
+    return {
+        **means,
+        "averaging": "macro one-vs-rest",
+        "decision": "argmax",
+        "confusion": {
+            "classes": list(predictions.classes),
+            "rows": "true class",
+            "columns": "called class",
+            "counts": multiclass_confusion(labels, probabilities),
+        },
+        "per_class": {
+            name: {**{key: scores[key] for key in PER_CLASS}, "images": counts[name]}
+            for name, scores in zip(predictions.classes, each, strict=True)
+        },
     }

@@ -10,28 +10,10 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric, MetricCollection
-from torchmetrics.classification import (
-    BinaryAccuracy,
-    BinaryAUROC,
-    BinaryAveragePrecision,
-    BinaryF1Score,
-    MulticlassAccuracy,
-)
+from torchmetrics import MeanMetric
 
 from ddtl.models.network import Network
-
-
-def epoch_scores() -> MetricCollection:
-    """The scores of a two-class epoch, from the probability of the positive class; ``names.py`` lists them."""
-    scores: dict[str, Metric | MetricCollection] = {
-        "roc_auc": BinaryAUROC(),
-        "average_precision": BinaryAveragePrecision(),
-        "accuracy": BinaryAccuracy(),
-        "balanced_accuracy": MulticlassAccuracy(num_classes=2, average="macro"),
-        "f1": BinaryF1Score(),
-    }
-    return MetricCollection(scores, prefix="val/", compute_groups=False)
+from ddtl.models.scores import epoch_scores, update
 
 
 class Classifier(pl.LightningModule):
@@ -62,7 +44,7 @@ class Classifier(pl.LightningModule):
         self.optimizers_for = optimizers_for
         self.seed = seed
         self.label_smoothing = label_smoothing
-        self.scores = epoch_scores()
+        self.scores = epoch_scores(network.n_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
         weights = None if class_weights is None else torch.tensor(class_weights)
@@ -70,7 +52,9 @@ class Classifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 1, H, W) to logits (N, classes)."""
-        return self.network(images)
+        # torch.compile replaces the call and not `forward`. Evaluation goes without it: a last batch of another size,
+        # and the mode itself, would each cost as long a compilation as training does.
+        return self.network(images) if self.training else self.network.forward(images)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Make dropout a function of (seed, step, rank): a resumed run draws what an uninterrupted one draws."""
@@ -96,11 +80,11 @@ class Classifier(pl.LightningModule):
         real = batch["real"]
         logits = self(batch["image"]).float()[real]
         labels = batch["label"][real]
-        positive = logits.softmax(dim=1)[:, -1]
-        for name, metric in self.scores.items():
-            per_class = name.endswith("balanced_accuracy")
-            metric.update(logits.argmax(dim=1) if per_class else positive, labels)
-        self.val_loss.update(F.cross_entropy(logits, labels), weight=len(labels))
+        if not len(labels):  # fillers alone, in a distributed evaluation's last batch
+            return
+        update(self.scores, logits, labels)
+        # One value an image: MeanMetric with nan_strategy="disable" takes no notice of weights (torchmetrics 1.9).
+        self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scores.compute())

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ddtl.config.schema import HeadConfig, ModelConfig
 from ddtl.models.backbones import BACKBONES, Backbone
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from ddtl.models.grayscale import normalisation
 
 HEAD = "head"  # the stage after the backbone's
 
@@ -44,10 +41,12 @@ class Network(nn.Module):
 
     def __init__(self, config: ModelConfig, n_classes: int) -> None:
         super().__init__()
-        self.backbone = Backbone(BACKBONES[config.name])
+        self.n_classes = n_classes
+        self.backbone = Backbone(BACKBONES[config.name], config.grayscale)
         self.head = Head(self.backbone.features, config.head, n_classes)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        mean, std = normalisation(config.grayscale)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
         self._fixed_statistics: frozenset[str] = frozenset()
 
     @property
@@ -56,7 +55,7 @@ class Network(nn.Module):
         return {**dict(self.backbone.stages.items()), HEAD: self.head}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Grayscale images (N, 1, H, W) in [0, 1] to logits (N, n_classes); gray stands for all three colours."""
+        """Grayscale images (N, 1, H, W) in [0, 1] to logits (N, n_classes)."""
         return self.head(self.backbone((images - self.mean) / self.std))
 
     def freeze(self, stages: Sequence[str], fixed_statistics: Sequence[str]) -> None:

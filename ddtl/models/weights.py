@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import pickle
 import re
 import socket
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +20,8 @@ from torch import Tensor
 
 from ddtl.config.schema import ModelConfig
 from ddtl.errors import UserError
-from ddtl.models.backbones import BACKBONES, BackboneSpec
+from ddtl.models.backbones import BACKBONES, Backbone, BackboneSpec
+from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
 
 log = logging.getLogger(__name__)
@@ -54,27 +58,22 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     """Copy the weights into the network: the backbone always, the head where it is the same.
 
     Raises:
-        UserError: the file cannot be read or does not fit; the network is unchanged.
+        UserError: the file cannot be read or does not fit, and what to do; the network is unchanged.
     """
     if weights.path is None:
         return
-    spec = BACKBONES[model]
-    theirs = _our_names(_read(weights.path), spec)
+    file = _read(weights.path)
+    theirs = _for(network.backbone, BACKBONES[model], file)
     ours = network.state_dict()
     head_keys = {key for key in ours if key.startswith("head.")}
     head_fits = all(key in theirs and theirs[key].shape == ours[key].shape for key in head_keys)
     if not head_fits:
-        theirs = {key: value for key, value in theirs.items() if not key.startswith("head.")}
-    # Old files lack these counters, which play no part with the fixed momentum of these models.
-    optional = {key for key in ours if key.endswith("num_batches_tracked") and key not in theirs}
-    wanted = {key: value for key, value in ours.items() if key not in optional and (head_fits or key not in head_keys)}
-    faults = {
-        "missing": sorted(set(wanted) - set(theirs)),
-        "unexpected": sorted(set(theirs) - set(wanted)),
-        "of another shape": sorted(k for k in set(wanted) & set(theirs) if theirs[k].shape != wanted[k].shape),
-    }
+        theirs = _without_head(theirs)
+    wanted = _wanted(ours if head_fits else _without_head(ours), theirs)
+    faults = _faults(wanted, theirs)
     if any(faults.values()):
-        raise UserError(_misfit(weights.path, model, len(wanted), faults))
+        hint = _what_would_fit(file, model, network.backbone.grayscale)
+        raise UserError(_misfit(weights.path, model, len(wanted), faults, hint))
     network.load_state_dict({**ours, **theirs})
     log.info("weights: %s, %d tensors%s", weights.source, len(wanted), "" if head_fits else ", a new head")
 
@@ -118,8 +117,11 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"model.weights={path}: cannot be read ({error.strerror or error}).") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -130,50 +132,133 @@ def _read(path: Path) -> dict[str, Tensor]:
 
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            _refuse_compressed(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error says it in our words
+                state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"model.weights={path}: cannot be read as a state dict ({reason}).") from error
+        raise UserError(f"model.weights={path}: {_why_unreadable(path, error)}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
-        raise UserError(f"model.weights={path}: holds no tensors by name.")
+        raise UserError(f"model.weights={path}: holds no tensors by name. Give the file of a model's state dict.")
     return tensors
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch stores tensors as they are. A compressed one can unpack to any size, and torch would unpack it."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
+            raise UserError(
+                f"model.weights={path}: its parts are compressed, which torch.save never does, so it was not loaded. "
+                "If it is an archive with the weights in it, unpack it and give the file inside; else fetch it again."
+            )
+
+
+# How torch says that a pickle asks for a class or function that is not on its short list.
+_ASKS_FOR = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be loaded, and what to do."""
+    reason = " ".join(str(error).split())
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "the file is empty. Fetch it again."
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
+        return "a text file (a web page or a Git LFS pointer, saved in place of the weights?). Fetch it again."
+    asked = _ASKS_FOR.search(reason)
+    another_pickle = isinstance(error, pickle.UnpicklingError) and start.startswith(b"\x80")
+    if asked or another_pickle or "TorchScript" in reason:
+        what = f" (it asks for {asked[1]})" if asked else ""
+        return (
+            f"no plain state dict{what}. Loading such a file can run code that it brings, so it was not loaded. "
+            "Where its source can be trusted, load it there and write its weights alone: "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    detail = "" if "weights_only" in reason else f" ({reason.split('. ')[0][:120]})"
+    return f"cannot be read as a state dict{detail}: damaged, cut short or no weights at all. Fetch it again."
 
 
 # DenseNet files from before 2018 name these layers norm.1, conv.2, …
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+# What torchvision's models call the layers that a new task replaces.
+_CLASSIFIERS = ("classifier.", "fc.")
+
+
+def _for(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file's tensors by our names, the first layer's colours added up where the backbone takes gray."""
+    theirs = _our_names(state, spec)
+    key = f"backbone.{backbone.first}"
+    weight = theirs.get(f"{key}.weight")
+    if backbone.grayscale == "sum" and weight is not None and weight.ndim == 4 and weight.shape[1] == 3:
+        theirs[f"{key}.weight"], theirs[f"{key}.bias"] = folded(weight, theirs.get(f"{key}.bias"))
+    return theirs
 
 
 def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
     """torchvision's, DataParallel's, torch.compile's and Lightning's names to ours; other classifiers are left out."""
     stage_of = {child: stage for stage, children in spec.stages.items() for child in children}
+    trunk = f"{spec.trunk}." if spec.trunk else ""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         name = re.sub(r"^(?:module\.|_orig_mod\.|network\.)+", "", key)
         if old := _OLD_DENSENET.match(name):
             name = old[1] + old[2]
-        if name.startswith("classifier."):
+        if name.startswith(_CLASSIFIERS):
             continue
-        if name.startswith("features."):
-            child = name.split(".")[1]
-            if child in stage_of:
-                name = f"backbone.stages.{stage_of[child]}.{name.removeprefix('features.')}"
-        renamed[name] = value
+        inner = name.removeprefix(trunk)
+        stage = stage_of.get(inner.split(".")[0])
+        renamed[f"backbone.stages.{stage}.{inner}" if stage and name.startswith(trunk) else name] = value
     return renamed
 
 
-def _misfit(path: Path, model: str, wanted: int, faults: Mapping[str, list[str]]) -> str:
+def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith("head.")}
+
+
+def _wanted(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a file must hold. Old ones lack counters, which play no part with the fixed momentum of these models."""
+    return {key: value for key, value in ours.items() if key in theirs or not key.endswith("num_batches_tracked")}
+
+
+def _faults(wanted: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    return {
+        "missing": sorted(set(wanted) - set(theirs)),
+        "unexpected": sorted(set(theirs) - set(wanted)),
+        "of another shape": sorted(k for k in set(wanted) & set(theirs) if theirs[k].shape != wanted[k].shape),
+    }
+
+
+def _what_would_fit(state: Mapping[str, Tensor], model: str, grayscale: str) -> str | None:
+    """The settings with which the file fits, as they are typed; None if there are none."""
+    for other, spec in BACKBONES.items():
+        for gray in (grayscale, "sum"):
+            with torch.device("meta"):
+                backbone = Backbone(spec, gray)
+            theirs = _without_head(_for(backbone, spec, state))
+            wanted = _wanted(backbone.state_dict(prefix="backbone."), theirs)
+            if not any(_faults(wanted, theirs).values()):
+                change = {"model": (model, other), "model.grayscale": (grayscale, gray)}
+                return " ".join(f"{key}={new}" for key, (old, new) in change.items() if new != old)
+    return None
+
+
+def _misfit(path: Path, model: str, wanted: int, faults: Mapping[str, list[str]], hint: str | None) -> str:
     matched = wanted - len(faults["missing"]) - len(faults["of another shape"])
     lines = [f"model.weights={path} does not fit {model}: {matched} of {wanted} tensors match."]
     for what, keys in faults.items():
         if keys:
             lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}")
-    unexpected = faults["unexpected"]
-    for other, spec in BACKBONES.items():
-        children = {f"features.{child}" for names in spec.stages.values() for child in names}
-        if unexpected and all(".".join(key.split(".")[:2]) in children for key in unexpected):
-            lines.append(f"  It looks like {other}'s: add model={other}.")
+    fix = (
+        f"It would fit with {hint}" if hint else f"Give a file of {model}'s weights, or model.weights=imagenet or none"
+    )
+    lines.append(f"  {fix}.")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from ddtl.data.manifest import Manifest
 from ddtl.errors import TrainingFailure
 from ddtl.evaluation.names import MONITORS
 from ddtl.files import append_line, read_lines, replace_file, write_text
+from ddtl.ranks import gathered
 from ddtl.training.run_folder import RunFolder
 
 
@@ -86,6 +87,7 @@ class EpochEnd(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._check_finite(scores, trainer.current_epoch)
+        _assert_ranks_agree(trainer, pl_module)
         score = scores[self.monitor]
         improved = self.best_score is None or self.sign * score > self.sign * self.best_score
         if improved:
@@ -138,6 +140,20 @@ class EpochEnd(Checkpoint):
                     f"{name} is {scores[name]} after epoch {epoch + 1}. "
                     "Lower optimizer.lr, or look for the cause with debug=anomaly."
                 )
+
+
+def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """The processes of a distributed run must hold the same weights to the bit, or its result is nobody's."""
+    if trainer.world_size == 1:
+        return
+    digest = hashlib.sha256()
+    for parameter in pl_module.parameters():
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    if len(set(gathered([digest.hexdigest()]))) > 1:
+        raise TrainingFailure(
+            f"the processes hold different weights after epoch {trainer.current_epoch + 1}. Their result would be "
+            "that of none of them; run with trainer.devices=1 trainer.num_nodes=1, and report this."
+        )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from ddtl import threads
 from ddtl.config.schema import TrainerConfig
 from ddtl.errors import UserError
 
@@ -42,14 +43,17 @@ def resolve(config: TrainerConfig) -> Hardware:
         UserError: what was asked for is not here.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if config.accelerator == "gpu" and gpus < config.devices:
-        raise UserError(
-            f"trainer.accelerator=gpu with trainer.devices={config.devices}: "
-            f"this machine shows {gpus} GPUs. Use trainer=cpu or fewer devices."
-        )
     accelerator: Literal["cpu", "gpu"] = (
-        "gpu" if config.accelerator == "gpu" or (config.accelerator == "auto" and gpus >= config.devices) else "cpu"
+        "gpu" if config.accelerator == "gpu" or (config.accelerator == "auto" and gpus) else "cpu"
     )
+    if accelerator == "gpu" and not gpus:
+        raise UserError("trainer.accelerator=gpu: torch sees no GPU on this machine. Take trainer=cpu.")
+    have, what, instead = (gpus, "GPUs", "trainer=cpu or ") if accelerator == "gpu" else (threads.cores(), "cores", "")
+    if config.devices > have:
+        raise UserError(
+            f"trainer.devices={config.devices}: this machine has {have} {what} to use. "
+            f"Take {instead}trainer.devices={have}."
+        )
     bf16 = torch.cuda.is_bf16_supported() if accelerator == "gpu" else _cpu_has_bf16()
     if config.precision == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32.")

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ddtl.config.schema import OWN_FILES
+
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.config.schema import Config
     from ddtl.models.weights import Weights
@@ -19,7 +21,8 @@ _NEUTRAL: dict[str, Any] = {
     "logger": True,
     "run": True,
     "evaluation": True,
-    "dataset": {"num_workers": True},
+    # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
+    "dataset": {"num_workers": True, **dict.fromkeys(OWN_FILES, True)},
     "trainer": {"profiler": True, "detect_anomaly": True},
 }
 

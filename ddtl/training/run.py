@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.config.schema import Config
+from ddtl.config.schema import OWN_FILES, Config
 from ddtl.data.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
@@ -70,7 +70,8 @@ class Run:
     def public_settings(self) -> dict[str, Any]:
         """The settings that loggers may show: no local path, no file name."""
         config = self.config
-        settings = config.model_dump(mode="json", exclude={"paths": True, "run": True, "logger": True})
+        hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": set(OWN_FILES)}
+        settings = config.model_dump(mode="json", exclude=hidden)
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
         settings["model"]["weights_digest"] = self.weights.digest
         settings["dataset"]["digest"] = self.datamodule.digest

@@ -7,8 +7,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,36 +91,65 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
     parent owns the folder.
 
     Raises:
-        UserError: another process works in it, or it holds another run or something else; nothing is changed.
+        UserError: another process works in it, it holds another run or something else, or nothing can be written
+            there; nothing is changed.
     """
     if path.exists() and _is_foreign(path):
         raise UserError(
             f"{path} is not the folder of a run, and is left as it is (run.overwrite=true, too, deletes only runs). "
             "Take another run.name, or move it away."
         )
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path)
+        try:
+            folder = _claimed(path, identity, overwrite)
+        except BaseException:
+            _release(path, lock)
+            raise
     except OSError as error:
-        raise _unwritable(path, error) from error
-    lock = _locked(path)
+        _remove(made)
+        raise UserError(
+            f"{path}: cannot write there ({error.strerror or error}). Make room, or set another paths.runs_dir."
+        ) from error
     try:
-        if overwrite:
-            _empty(path)
-        folder = RunFolder(path)
-        earlier = _identity(path)
-        if earlier is None:
-            write_json(folder.identity, dict(identity))
-        elif changed := differences(earlier, identity):
-            lines = "\n".join(f"  {line}" for line in changed)
-            raise UserError(
-                f"{path} holds another run. What differs:\n{lines}\n"
-                "Take another run.name, or run.overwrite=true to delete it and start anew."
-            )
-        folder.last.parent.mkdir(exist_ok=True)
         yield folder
     finally:
+        _release(path, lock)
+
+
+def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
+    """The folder with this run's identity in it."""
+    if overwrite:
+        _empty(path)
+    folder = RunFolder(path)
+    earlier = _identity(path)
+    if earlier is None:
+        write_json(folder.identity, dict(identity))
+    elif changed := differences(earlier, identity):
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(
+            f"{path} holds another run. What differs:\n{lines}\n"
+            "Take another run.name, or run.overwrite=true to delete it and start anew."
+        )
+    folder.last.parent.mkdir(exist_ok=True)
+    return folder
+
+
+def _release(path: Path, lock: FileLock) -> None:
+    with suppress(OSError):  # on a disk that has become read-only; a dead owner is known as such
         (path / _OWNER).unlink(missing_ok=True)
-        lock.release()
+    lock.release()
+
+
+def _remove(made: Sequence[Path]) -> None:
+    """Takes back the folders that a failed start made, the innermost first."""
+    for folder in made[:1]:
+        shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def _locked(path: Path) -> FileLock:
@@ -138,8 +167,6 @@ def _locked(path: Path) -> FileLock:
                     f"{path} is in use by another process{who}. Wait for it, or take another run.name."
                 ) from None
             time.sleep(0.2)
-        except OSError as error:
-            raise _unwritable(path, error) from error
     write_json(path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
     return lock
 
@@ -181,10 +208,6 @@ def _is_foreign(path: Path) -> bool:
 def _is_content(child: Path) -> bool:
     """Whether a file is more than what a start leaves when it is killed at its first steps."""
     return child.name not in (_LOCK, _OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot write there ({error.strerror}). Set another paths.runs_dir.")
 
 
 def _empty(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,12 @@ from ddtl.data.datamodule import CTDataModule
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
-from ddtl.files import replace_file, write_json
+from ddtl.files import write_bytes, write_json
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.ranks import gathered
 from ddtl.training import hardware, ledger
+from ddtl.training.ema import scored_weights
 from ddtl.training.joining import join
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
@@ -27,7 +29,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict."""
     trainer.strategy.barrier("the best checkpoint is written")
     checkpoint = torch.load(folder.best, map_location="cpu", weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
+    run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
@@ -61,9 +63,10 @@ def _setting(run: Run) -> dict[str, Any]:
     return {
         "dataset": manifest.dataset,
         "protocol": manifest.protocol,
+        **({} if manifest.fold is None else {"fold": manifest.fold[0], "n_folds": manifest.fold[1]}),
         "grouping": manifest.grouping,
         "classes": list(manifest.classes),
-        "positive": manifest.positive,
+        "positive": manifest.positive if len(manifest.classes) == 2 else None,
         "warnings": [*splits.describe(manifest), *manifest.notes],
         "leaked_share": splits.leaked_share(manifest),
         "splits": manifest.counts(),
@@ -80,10 +83,13 @@ def _setting(run: Run) -> dict[str, Any]:
 
 def _look(run: Run, folder: RunFolder, epoch: int) -> int:
     manifest = run.datamodule.manifest
+    protocol = str(manifest.protocol)
+    if manifest.fold is not None:  # each fold is a test set of its own
+        protocol += "-{}-of-{}".format(*manifest.fold)
     return ledger.record_look(
         run.runs_dir,
         dataset=manifest.dataset,
-        protocol=str(manifest.protocol),
+        protocol=protocol,
         run=folder.path.name,
         checkpoint=f"epoch {epoch}",
         digest=run.datamodule.digest,
@@ -91,9 +97,9 @@ def _look(run: Run, folder: RunFolder, epoch: int) -> int:
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    temporary = folder.weights.with_name(f".{folder.weights.name}.partial")
-    save_file(state, temporary, metadata={"dataset": results["dataset"], "classes": "\n".join(results["classes"])})
-    replace_file(temporary, folder.weights)
+    # One entry: safetensors writes several in an order left to chance, and the same run would leave another file.
+    metadata = {"ddtl": json.dumps({"dataset": results["dataset"], "classes": results["classes"]})}
+    write_bytes(folder.weights, save(state, metadata))

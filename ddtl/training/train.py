@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ddtl import console, ranks
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
+from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
@@ -48,9 +50,10 @@ def train(config: Config) -> RunResult:
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            if ranks.is_first():
-                _write_setting(run, folder)
-            results = _fit_and_score(run, folder)
+            with _broken_off(folder):
+                if ranks.is_first():
+                    _write_setting(run, folder)
+                results = _fit_and_score(run, folder)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
     if not ranks.is_first():
@@ -128,7 +131,8 @@ def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
         console.line(f"going on with {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
         trainer = build_trainer(run, folder, shown_to)
-        trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with _compiled(run):
+            trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
         results = score_run(run, folder, trainer, module)
         final = {
             f"final/{split}/{name}": value
@@ -139,6 +143,41 @@ def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
         for logger in shown_to:
             logger.log_metrics(final, step=trainer.global_step)
     return results
+
+
+@contextmanager
+def _compiled(run: Run) -> Iterator[None]:
+    """Train the network compiled in place, where that is asked for: its parameters and their names stay as they are."""
+    if not run.config.trainer.compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    console.line("compiling the network: the first steps take minutes")
+    run.network.compile()
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingFailure(f"torch.compile failed ({reason}). trainer.compile=false goes without it.") from error
+
+
+@contextmanager
+def _broken_off(folder: RunFolder) -> Iterator[None]:
+    """What breaks a run from outside, in words: a disk that is full, a loader process that was killed."""
+    try:
+        yield
+    except OSError as error:
+        what = f"could not read or write {error.filename or folder.path}: {error.strerror or error}"
+        raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).split(". ")[0]
+        raise TrainingFailure(
+            f"a loader process died ({reason}): out of memory, of shared memory (docker run --shm-size=…), or the "
+            "decoded images were changed. dataset.num_workers=0 goes without such processes."
+        ) from error
 
 
 def _warn_if_moved(folder: RunFolder) -> None:

@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import Logger
 from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
 from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
+from ddtl.training.ema import RunningMean
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
@@ -17,6 +18,8 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     """A trainer that writes to ``folder``."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
+    if t.ema is not None:
+        callbacks.append(RunningMean(run.network, t.ema))
     if t.patience is not None:
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():

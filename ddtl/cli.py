@@ -1,0 +1,49 @@
+"""The installed command ``ddtl``: what it can do, each loaded when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ddtl.config.suggest import did_you_mean
+from ddtl.errors import UserError
+from ddtl.launch import guarded
+
+# Name -> the module whose ``main(argv)`` does it, and a line about it.
+COMMANDS = {
+    "train": ("ddtl.training.command", "train, score and record one model: what train.py does in a checkout"),
+    "sweep": ("ddtl.sweeps.command", "train many variants and compare them on validation: what sweep.py does"),
+    "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Hand over to the command that is named first.
+
+    Raises:
+        UserError: there is no such command.
+    """
+    if not argv or argv[0] in ("--help", "-h"):
+        sys.stdout.write(_help())
+        return 0
+    name, *rest = argv
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ddtl {version('ddtl')}\n")
+        return 0
+    if name not in COMMANDS:
+        raise UserError(f"{name}: no such command.{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.")
+    return int(import_module(COMMANDS[name][0]).main(rest))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  ddtl {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(["Deep transfer learning on small chest-CT datasets.\n", *lines, "\nMore: ddtl COMMAND --help\n"])
+
+
+def script() -> None:
+    """The entry point of the installed command."""
+    sys.exit(guarded(main, sys.argv[1:]))

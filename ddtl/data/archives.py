@@ -1,0 +1,167 @@
+"""Reading zip and tar archives of unknown origin: nothing is unpacked here, entries are handed over one by one.
+
+What an archive says of itself is not believed. Names that point out of it, links, devices and encrypted entries are
+refused; so are more entries or bytes than any dataset has. Who writes an entry to disk chooses its name himself.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddtl.errors import UserError
+
+MAX_ENTRIES = 200_000
+MAX_TOTAL = 16 * 2**30  # bytes, unpacked
+MAX_ENTRY = 64 * 2**20  # bytes of an entry that is read
+_MAX_HEADER = 2**20  # bytes of a tar header that holds a long name or the like; tarfile reads it whole
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file in an archive.
+
+    Attributes:
+        name: its path, with ``/``; relative and without ``..``.
+        size: bytes, as the archive says.
+        read: its content. Of a tar only until the next member is asked for.
+    """
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
+
+
+def members(archive: Path) -> Iterator[Member]:
+    """The files in a zip or a tar (plain, gzip, bzip2 or xz), in the archive's order.
+
+    Raises:
+        UserError: it is no such archive, damaged, or unsafe; also from ``Member.read``.
+    """
+    with _explained(archive), archive.open("rb") as file:
+        is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    counted = _Counted(archive)
+    yield from _zip_members(archive, counted) if is_zip else _tar_members(archive, counted)
+
+
+class _Counted:
+    """Adds up what has been met in an archive and refuses what is unsafe."""
+
+    def __init__(self, archive: Path) -> None:
+        self.archive = archive
+        self.entries = 0
+        self.total = 0
+
+    def add(self, name: str, size: int) -> str:
+        """Count an entry; its name with ``/``, whatever separators it came with."""
+        self.entries += 1
+        self.total += size
+        if self.entries > MAX_ENTRIES:
+            raise self.refused(f"holds more than {MAX_ENTRIES} entries")
+        if self.total > MAX_TOTAL:
+            raise self.refused(f"unpacks to more than {MAX_TOTAL / 2**30:.0f} GB")
+        plain = name.replace("\\", "/")
+        if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/") or "\0" in plain:
+            raise self.refused(f"holds an entry that points out of it: {name!r}")
+        return plain
+
+    def refused(self, why: str) -> UserError:
+        return UserError(
+            f"from={self.archive}: {why}, and is not used. Unpack it in a safe place with a tool of yours, look "
+            "through what comes out, and give that folder: from=FOLDER."
+        )
+
+    def read(self, name: str, size: int, read: Callable[[int], bytes]) -> bytes:
+        """An entry's content: as many bytes as it claims, and not too many."""
+        if size > MAX_ENTRY:
+            raise self.refused(f"the entry {name!r} claims {size / 2**20:.0f} MB, more than an image has")
+        with _explained(self.archive):
+            data = read(size + 1)
+        if len(data) != size:
+            raise self.refused(f"the entry {name!r} holds {len(data)} bytes or more, but claims {size}")
+        return data
+
+
+@contextmanager
+def _explained(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    # Python's readers meet damaged archives with almost any exception: BadZipFile, EOFError, struct.error, …
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"from={archive}: cannot be read as a zip or tar archive ({reason}). If it was downloaded, it may be cut "
+            "off or be a web page: fetch it again."
+        ) from error
+
+
+def _zip_members(archive: Path, counted: _Counted) -> Iterator[Member]:
+    """All entries are looked at before the first is handed over."""
+    with _explained(archive):
+        opened = zipfile.ZipFile(archive)
+    with opened:
+        files = []
+        for info in opened.infolist():
+            name = counted.add(info.filename, info.file_size)
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise counted.refused(f"holds a link or a special file: {info.filename!r}")
+            if info.flag_bits & 1:
+                raise counted.refused(f"is encrypted, at {info.filename!r}")
+            if not info.is_dir():
+                files.append((name, info))
+        for name, info in files:
+            yield Member(name, info.file_size, _zip_reader(opened, info, counted))
+
+
+def _zip_reader(opened: zipfile.ZipFile, info: zipfile.ZipInfo, counted: _Counted) -> Callable[[], bytes]:
+    def read(limit: int) -> bytes:
+        with opened.open(info) as file:
+            return file.read(limit)
+
+    return lambda: counted.read(info.filename, info.file_size, read)
+
+
+class _TarEntry(tarfile.TarInfo):
+    """Refuses headers that would fill the memory before anyone can look at them."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
+        entry = super().frombuf(buf, encoding, errors)
+        if not entry.isreg() and entry.size > _MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {entry.size} bytes")
+        return entry
+
+
+def _tar_members(archive: Path, counted: _Counted) -> Iterator[Member]:
+    """Read as a stream, front to back."""
+    with _explained(archive):
+        opened = tarfile.open(archive, mode="r|*", tarinfo=_TarEntry)  # noqa: SIM115  # closed below
+    with opened:
+        while True:
+            with _explained(archive):
+                info = opened.next()
+            opened.members = []  # type: ignore[attr-defined]  # or it would remember every entry
+            if info is None:
+                return
+            name = counted.add(info.name, info.size)
+            if info.isdir():
+                continue
+            if not info.isreg() or info.issparse():
+                raise counted.refused(f"holds a link or a special file: {info.name!r}")
+            yield Member(name, info.size, _tar_reader(opened, info, counted))
+
+
+def _tar_reader(opened: tarfile.TarFile, info: tarfile.TarInfo, counted: _Counted) -> Callable[[], bytes]:
+    def read(limit: int) -> bytes:
+        file = opened.extractfile(info)
+        assert file is not None, "a regular file has content"
+        return file.read(limit)
+
+    return lambda: counted.read(info.name, info.size, read)

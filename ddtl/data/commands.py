@@ -1,0 +1,174 @@
+"""``ddtl data list | fetch | verify``: the public datasets on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from ddtl import console
+from ddtl.config.load import load
+from ddtl.config.schema import PathsConfig
+from ddtl.config.suggest import did_you_mean
+from ddtl.data import fetching
+from ddtl.data.catalogue import ORIGINS
+from ddtl.data.published import Origin, image_files, named, read_index, ways_on
+from ddtl.data.verifying import FINE, Finding, State, verify
+from ddtl.errors import UserError
+
+HELP = f"""\
+The public datasets: {", ".join(ORIGINS)}.
+
+  ddtl data list                          which there are, and what of them is on this machine
+  ddtl data fetch covid19ct               download what is missing, damaged or another picture
+  ddtl data fetch covid19ct from=A.zip    take it out of an archive (zip, tar, tar.gz) or a folder instead
+  ddtl data verify covid19ct              compare every file with its published checksum
+
+Several names may be given. Settings, as for train.py:
+  paths.data_dir=FOLDER    (or DDTL_DATA)         where the images lie: FOLDER/covid19ct/CT_COVID/…
+  paths.data_mirror=URL    (or DDTL_DATA_MIRROR)  a server that has covid19ct/CT_COVID/… instead of GitHub
+
+Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 130/143 stopped.
+"""
+
+_SETTINGS = ("paths.data_dir", "paths.data_mirror")
+_DRAWN = {"phantom": "is drawn on this machine", "folder": "reads your own files", "table": "reads your own files"}
+_SHOWN = 10  # files of a kind that are named
+
+
+def main(argv: list[str]) -> int:
+    """What follows ``ddtl data`` on the command line; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command, or images that are missing or wrong.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    action, *words = argv
+    if action not in ("list", "fetch", "verify"):
+        raise UserError(
+            f"ddtl data {action}: no such action.{did_you_mean(action, ('list', 'fetch', 'verify'))} "
+            "There are list, fetch and verify."
+        )
+    origins, paths, source = _read(action, words)
+    data_dir = Path(paths.data_dir).expanduser()
+    if action == "list":
+        _list(origins or list(ORIGINS.values()), data_dir)
+        return 0
+    problems = []
+    for origin in origins:
+        try:
+            if action == "fetch":
+                _fetch(origin, data_dir, paths.data_mirror, source)
+            else:
+                _verify(origin, data_dir)
+        except UserError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise UserError("\n".join(problems))
+    return 0
+
+
+def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
+    """Datasets, where they lie, and the archive or folder to take them from."""
+    source = None
+    overrides, names, problems = [], [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            names.append(word)
+        elif key == "from" and action == "fetch" and value:
+            source = Path(value).expanduser()
+        elif key in _SETTINGS:
+            overrides.append(word)
+        else:
+            problems.append(f"{word}: not a setting of `ddtl data {action}`.{_meant(key, value, action)}")
+    problems += [_unknown(name) for name in names if name not in ORIGINS]
+    if action != "list" and not names and not problems:
+        problems.append(f"ddtl data {action} needs the name of a dataset: {', '.join(ORIGINS)}.")
+    if problems:
+        raise UserError("\n".join(problems))
+    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides).paths, source
+
+
+def _meant(key: str, value: str, action: str) -> str:
+    if key == "dataset":
+        return f" Write the name alone: ddtl data {action} {value}"
+    keys = (*_SETTINGS, "from=ARCHIVE") if action == "fetch" else _SETTINGS
+    return f"{did_you_mean(key, keys)} There are {', '.join(keys)}."
+
+
+def _unknown(name: str) -> str:
+    if name in _DRAWN:
+        return f"{name}: {_DRAWN[name]}, there is nothing to fetch or verify."
+    return f"{name}: no such public dataset.{did_you_mean(name, ORIGINS)} There are {', '.join(ORIGINS)}."
+
+
+def _list(origins: Sequence[Origin], data_dir: Path) -> None:
+    table = Table(title=escape(f"public datasets in {data_dir.absolute()}"), title_justify="left")
+    for heading in ("name", "images", "MB", "here", "licence", "source"):
+        table.add_column(heading, justify="right" if heading in ("images", "MB") else "left", overflow="fold")
+    for origin in origins:
+        rows = read_index(origin.name)
+        here = len({row.sample_id for row in rows} & image_files(data_dir / origin.name, rows))
+        state = "present" if here == len(rows) else f"incomplete: {here}" if here else "absent"
+        source = f"github.com/{origin.repository}@{origin.commit[:12]}"
+        table.add_row(origin.name, str(len(rows)), str(fetching.megabytes(rows)), state, origin.licence, source)
+    console.out.print(table)
+
+
+def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | None) -> None:
+    """Replace what is missing or wrong; what is as published or the same picture stays."""
+    wanted = fetching.missing(origin, data_dir)
+    total = len(read_index(origin.name))
+    if len(wanted) < total:
+        wanted = [finding.row for finding in _examined(origin, data_dir) if finding.state not in FINE]
+    if wanted:
+        with console.progress(f"fetching {origin.name}") as progress:
+            fetching.fetch(origin, data_dir, wanted, mirror=mirror, source=source, progress=progress)
+    console.line(f"{origin.name}: all {total} images are in {data_dir / origin.name}")
+
+
+def _verify(origin: Origin, data_dir: Path) -> None:
+    findings = _examined(origin, data_dir)
+    counts = Counter(finding.state for finding in findings)
+    if counts[State.MISSING] == len(findings):
+        raise UserError(
+            f"{origin.title}: no images in {(data_dir / origin.name).absolute()}.\n"
+            f"`ddtl data fetch {origin.name}` fetches them.\n{ways_on(origin)}"
+        )
+    table = Table(title=f"{origin.name}: {len(findings)} images", title_justify="left")
+    table.add_column("what the files are")
+    table.add_column("files", justify="right")
+    for state in State:
+        if counts[state] or state is State.PUBLISHED:
+            table.add_row(state.value, str(counts[state]))
+    console.out.print(table)
+    extra = image_files(data_dir / origin.name, read_index(origin.name)) - {f.row.sample_id for f in findings}
+    if extra:
+        console.out.print(escape(f"not part of the dataset, and not used: {named(sorted(extra))}"))
+    wrong = [finding for finding in findings if finding.state not in FINE]
+    if wrong:
+        raise UserError(
+            "\n".join(
+                [f"{origin.title}: {len(wrong)} of {len(findings)} images in {data_dir / origin.name} are not right:"]
+                + [line for state in State for line in _lines(state, wrong)]
+                + [f"`ddtl data fetch {origin.name}` fetches just these."]
+            )
+        )
+
+
+def _lines(state: State, wrong: Sequence[Finding]) -> list[str]:
+    found = [finding for finding in wrong if finding.state is state]
+    more = [f"  … and {len(found) - _SHOWN} more: {state.value}"] if len(found) > _SHOWN else []
+    return [f"  {finding}" for finding in found[:_SHOWN]] + more
+
+
+def _examined(origin: Origin, data_dir: Path) -> list[Finding]:
+    with console.progress(f"checking {origin.name}") as progress:
+        return verify(data_dir / origin.name, read_index(origin.name), progress)

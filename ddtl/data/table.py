@@ -1,0 +1,231 @@
+"""A person's own images, listed in a CSV: ``dataset=table``. And reading such CSVs, which ``folder`` does, too."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddtl.config.suggest import did_you_mean
+from ddtl.data.manifest import SPLITS, Manifest, Sample
+from ddtl.errors import UserError
+
+REQUIRED = ("path", "label")
+OPTIONAL = ("sample_id", "patient_id", "site", "split")
+
+_UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}  # how programs write that a cell is empty
+_SHOWN = 10  # problems that a message tells
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a CSV.
+
+    Attributes:
+        line: where it stands in the file, from 1 (of several lines, the last).
+        cells: text by column, without blanks around it; empty where the line has none.
+    """
+
+    line: int
+    cells: dict[str, str]
+
+    def text(self, column: str) -> str:
+        """What the cell says, in one Unicode form; a path is better read from ``cells``."""
+        return nfc(self.cells[column])
+
+    def known(self, column: str) -> str | None:
+        """The same; None where the cell is empty or says that nothing is known (``nan``, ``NA``, …)."""
+        text = self.text(column)
+        return None if text.lower() in _UNKNOWN else text
+
+
+def build_manifest(name: str, table: Path, root: Path, classes: Sequence[str] | None) -> Manifest:
+    """The images that a CSV lists, without a split; the column ``split``, where there is one, is the published split.
+
+    Args:
+        name: under which results are filed.
+        table: a CSV with the columns ``path`` and ``label`` and, where known, ``sample_id`` (else it is the path),
+            ``patient_id``, ``site`` and ``split``. UTF-8; separated by commas, semicolons or tabs.
+        root: where relative paths start.
+        classes: the labels in order, the positive one last; None takes them by alphabet.
+
+    Raises:
+        UserError: the table cannot be used; all its problems, each with its line, in one message.
+    """
+    rows = read_table(table, REQUIRED, OPTIONAL)
+    labels = sorted({row.text("label") for row in rows} - {""}) if classes is None else list(map(nfc, classes))
+    paths = [root / os.path.expanduser(row.cells["path"]) for row in rows]
+    ids = [row.text("sample_id") or _name(path, root) for row, path in zip(rows, paths, strict=True)]
+    problems = [*_problems(rows, ids, labels), *_absent(rows, paths, root), *_bare_classes(rows, labels)]
+    if problems:
+        shown = problems[:_SHOWN] + [f"... and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)
+        raise UserError("\n  ".join([f"{table} cannot be used as it is:", *shown]) + "\nMend the table.")
+    if classes is None:
+        tell_order(name, labels)
+    return Manifest(
+        dataset=name,
+        classes=tuple(labels),
+        samples=tuple(
+            Sample(
+                sample_id=sample_id,
+                path=path,
+                label=labels.index(row.text("label")),
+                patient_id=row.known("patient_id"),
+                site=row.known("site") or "unknown",
+            )
+            for row, path, sample_id in zip(rows, paths, ids, strict=True)
+        ),
+        grouping="patient" if any(row.known("patient_id") for row in rows) else "none",
+        published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
+    )
+
+
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+    """The lines of a CSV, blank ones left out. Further columns are ignored.
+
+    Raises:
+        UserError: it is not UTF-8, has no line or lacks a required column, or its quotes or commas are out of order.
+    """
+    lines = _lines(path, (*required, *optional))
+    header = next(lines, (1, []))[1]
+    twice = [column for column in (*required, *optional) if header.count(column) > 1]
+    if twice:
+        raise UserError(f"{path}: the column {twice[0]} stands there twice. Rename one of them.")
+    lacking = [column for column in required if column not in header]
+    if lacking:
+        hints = "".join(did_you_mean(column, header) for column in lacking)
+        raise UserError(
+            f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns and "
+            f"has: {', '.join(header) or 'nothing'}.{hints}"
+        )
+    _tell_likely_slips(path, header, optional)
+    rows = []
+    for line, cells in lines:
+        if len(cells) > len(header):
+            raise UserError(
+                f"{path}, line {line}: has {len(cells)} cells under {len(header)} columns. Put quotes around a text "
+                "that holds the separator."
+            )
+        rows.append(
+            Row(line, dict.fromkeys(optional, "") | dict(zip(header, cells + [""] * len(header), strict=False)))
+        )
+    if not rows:
+        raise UserError(f"{path}: holds no line but the names of its columns. Add a line for each image.")
+    return rows
+
+
+def tell_order(name: str, classes: Sequence[str]) -> None:
+    """Says which of two classes is scored as the positive one where only the alphabet has decided that."""
+    if len(classes) == 2:
+        other, positive = classes
+        logger.warning(
+            "%s: the positive class is %r, by alphabet; %s makes it %r.",
+            name,
+            positive,
+            classes_override((positive, other)),
+            other,
+        )
+
+
+def classes_override(classes: Sequence[str]) -> str:
+    """``dataset.classes=[…]`` as it is typed."""
+    names = ",".join(
+        name if name.isascii() and name.replace("-", "_").isidentifier() else repr(name) for name in classes
+    )
+    text = f"dataset.classes=[{names}]"
+    return f'"{text}"' if "'" in text else text
+
+
+def nfc(text: str) -> str:
+    """Text in the Unicode form that Linux and Windows type; macOS takes names apart (``e`` + accent)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each line that is not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, columns), strict=True)
+    try:
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                yield reader.line_num, stripped
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}. Look for a quote that is not closed.") from None
+
+
+def _separator(text: str, columns: Sequence[str]) -> str:
+    """What divides the first line into the most columns that are looked for."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+
+    def fit(separator: str) -> tuple[int, int]:
+        names = [name.strip(' \t"') for name in first.split(separator)]
+        return sum(name in columns for name in names), len(names)
+
+    return max(",;\t", key=fit)
+
+
+def _tell_likely_slips(path: Path, header: Sequence[str], optional: Sequence[str]) -> None:
+    absent = [column for column in optional if column not in header]
+    for column in header:
+        meant = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+        if meant:
+            logger.warning("%s: the column %r is not read; if it is meant as %s, call it that.", path, column, meant[0])
+
+
+def _name(path: Path, root: Path) -> str:
+    """A path as a sample id: as seen from ``root``, so that it is the same on every machine."""
+    return nfc(Path(os.path.relpath(path, root)).as_posix())
+
+
+def _problems(rows: Sequence[Row], ids: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+    """What is wrong with single lines, in their order."""
+    first: dict[str, int] = {}
+    for row, sample_id in zip(rows, ids, strict=True):
+        line, label, split = row.line, row.text("label"), row.known("split")
+        empty = [column for column in REQUIRED if not row.cells[column]]
+        if empty:
+            yield f"line {line}: {' and '.join(empty)} must not be empty"
+        elif sample_id in first:
+            yield f"line {line}: the sample id {sample_id!r} stands in line {first[sample_id]} already"
+        first.setdefault(sample_id, line)
+        if label and label not in labels:
+            hint = did_you_mean(label, labels)
+            yield f"line {line}: the label {label!r} is not among dataset.classes=[{', '.join(labels)}].{hint}"
+        if split is not None and split not in SPLITS:
+            yield f"line {line}: the split {split!r} is none of {', '.join(SPLITS)}"
+
+
+def _absent(rows: Sequence[Row], paths: Sequence[Path], root: Path) -> Iterator[str]:
+    """One line for all files that are not there."""
+    absent = [(row, path) for row, path in zip(rows, paths, strict=True) if row.cells["path"] and not path.is_file()]
+    if absent:
+        row, path = absent[0]
+        hint = " (folders are divided by /, not by \\)" if "\\" in row.cells["path"] else ""
+        relative = "" if os.path.isabs(row.cells["path"]) else f"; relative paths start at dataset.root, here {root}"
+        yield (
+            f"{len(absent)} of {len(rows)} files are not there, first (line {row.line}): {path.absolute()}{hint}"
+            f"{relative}"
+        )
+
+
+def _bare_classes(rows: Sequence[Row], labels: Sequence[str]) -> Iterator[str]:
+    used = {row.text("label") for row in rows}
+    for label in labels:
+        if label not in used:
+            yield f"no line has the label {label!r} of dataset.classes"
+    if len(labels) < 2:
+        yield f"two classes are needed, and the only label is {', '.join(map(repr, labels)) or 'empty'}"
