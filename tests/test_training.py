@@ -222,6 +222,7 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path):
         "trainer=cpu",
         "trainer.max_epochs=1",
         "trainer.limit_batches=4",
+        "optimizer=sgd",  # Adam makes whole steps of rounding errors where a gradient is near 0
     )
     whole = run(tmp_path, *plain)
     parts = run(tmp_path, *plain, "trainer.accumulate=2", "trainer.limit_batches=8")

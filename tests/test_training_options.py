@@ -84,16 +84,7 @@ def test_a_running_mean_takes_in_a_step_once_however_many_batches_it_has(tmp_pat
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
-# --- accumulation, sampling -------------------------------------------------------------------------------------------
-
-
-def test_accumulated_batches_make_the_step_of_one_batch(tmp_path):
-    once, often = (
-        run(tmp_path / str(n), *PLAIN, f"trainer.accumulate={n}", f"trainer.limit_batches={6 * n}").folder
-        for n in (1, 4)
-    )
-    for name, value in last(once).items():
-        torch.testing.assert_close(last(often)[name], value, atol=1e-4, rtol=1e-3)
+# --- sampling ---------------------------------------------------------------------------------------------------------
 
 
 def test_balanced_sampling_feeds_each_class_equally_often(tmp_path, monkeypatch):
