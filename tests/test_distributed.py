@@ -18,10 +18,11 @@ from ddtl.threads import cores
 from tests.runs import ROOT, finish, small, start, state
 
 # Without BatchNorm and dropout and in full precision, dealing out a batch changes only the order of a sum; Adam would
-# make whole steps of that where a gradient is near 0. Balanced sampling of rare patients: the hardest order to deal out.
+# make whole steps of that where a gradient is near 0. Balanced sampling of rare patients: the hardest to deal out.
 PLAIN = (
     "model=squeezenet1_1", "model.head.dropout=0", "trainer=cpu", "trainer.max_epochs=2", "trainer.limit_batches=6",
-    "optimizer=sgd", "dataset.sampling=balanced", "dataset.phantom.prevalence=0.3", "logger=csv", "logger.wandb.mode=offline",
+    "optimizer=sgd", "dataset.sampling=balanced", "dataset.phantom.prevalence=0.3", "logger=csv",
+    "logger.wandb.mode=offline",
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow
