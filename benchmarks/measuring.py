@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import multiprocessing
 import platform
 import statistics
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +22,36 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> d
         shown = "   ".join(f"{name} {values[-1]:.2f}" for name, values in figures.items())
         print(f"round {number + 1} of {rounds}: {shown}", flush=True)
     return figures
+
+
+def in_own_process(build: Callable[..., Callable[[], float]], *arguments: Any) -> Callable[[], float]:
+    """What ``build(*arguments)`` measures, in a process of its own that lives as long as this one.
+
+    Settings of the process, as of memory or determinism, then touch no other contender. While one measures the others
+    wait.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(theirs, build, arguments)).start()
+    theirs.close()
+    atexit.register(ours.close)  # which ends it
+    ours.recv()  # it is ready
+
+    def measure() -> float:
+        ours.send("go")
+        figure: float = ours.recv()
+        return figure
+
+    return measure
+
+
+def _serve(pipe: Any, build: Callable[..., Callable[[], float]], arguments: tuple[Any, ...]) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # as in a program that is simply started
+    measure = build(*arguments)
+    pipe.send("ready")
+    with suppress(EOFError):
+        while pipe.recv() == "go":
+            pipe.send(measure())
 
 
 def summary(figures: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

@@ -5,10 +5,10 @@
 
 - ddtl: the trainer, the data module (decoded cache, standard augmentation) and the callbacks that train.py uses.
 - lightning: what one writes first: fp32, PIL decoding of the same PNG files, torchvision transforms, two workers.
-- bare: a loop over one batch of tensors that lie on the device, bf16 autocast and channels_last: the upper bound.
+- bare: a loop over one batch of tensors that lie on the device, channels_last and in ddtl's precision: the upper bound.
 
 All train the same network with AdamW from random weights on the same phantom. A figure is the mean over the steps of
-a round behind the first ones; the rounds of the contenders take turns.
+a round behind the first ones; each contender has a process of its own, and their rounds take turns.
 """
 
 from __future__ import annotations
@@ -17,54 +17,51 @@ import argparse
 import itertools
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import finish, interleaved, ratio, summary
+from benchmarks.measuring import finish, in_own_process, interleaved, ratio, summary
+from ddtl.config.load import load
+from ddtl.training.hardware import resolve
 
 WARM_UP = 2  # steps of a round that are not counted
 
 
 def main() -> None:
     arguments = _arguments()
-    import torch
-
-    from ddtl.config.load import load
-    from ddtl.training.train import assemble
-
-    warnings.filterwarnings("ignore")
-    torch.set_float32_matmul_precision("high")
-    gpu = arguments.accelerator == "gpu"
     with tempfile.TemporaryDirectory() as folder:
-        config = load([
-            f"model={arguments.model}", "model.weights=none", "logger=none", f"paths.runs_dir={folder}",
-            f"dataset.phantom.n_patients={max(60, 3 * arguments.batch * (arguments.steps + 1) // 8 // 2 * 2)}",
-            "dataset.phantom.slices_per_patient=4", f"dataset.phantom.size={arguments.size}",
-            "dataset.val_fraction=0.1", "dataset.test_fraction=0.1",
-            f"dataset.image_size={arguments.size}", f"dataset.batch_size={arguments.batch}",
-            f"dataset.num_workers={arguments.workers}", f"trainer.accelerator={arguments.accelerator}",
-            f"trainer.limit_batches={arguments.steps}", "trainer.max_epochs=1", "trainer.precision=bf16-mixed",
-            "trainer.channels_last=true", f"trainer.compile={str(arguments.compile).lower()}",
-            f"trainer.deterministic={str(not gpu).lower()}",
-        ])  # fmt: skip
+        settings = _settings(arguments, folder)
         contenders = {
-            "ddtl": ours(assemble(config), Path(folder)),
-            "lightning": stock_lightning(assemble(config), arguments),
-            "bare": bare(arguments, torch.device("cuda" if gpu else "cpu")),
+            "ddtl": in_own_process(ours, settings, folder),
+            "lightning": in_own_process(stock_lightning, settings, arguments),
+            "bare": in_own_process(bare, settings, arguments),
         }
         figures = interleaved(contenders, arguments.rounds)
-    memory = {"gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if gpu else {}
     finish(
         benchmark="train_throughput",
         ratio_vs_lightning=ratio(figures, "ddtl", "lightning")["median"],
         ratio_vs_bare=ratio(figures, "ddtl", "bare")["median"],
         ratios={theirs: ratio(figures, "ddtl", theirs) for theirs in ("lightning", "bare")},
         images_per_second=summary(figures),
-        **vars(arguments),
-        **memory,
+        **{**vars(arguments), "precision": resolve(load(settings).trainer).precision},
     )
+
+
+def _settings(arguments: argparse.Namespace, folder: str) -> list[str]:
+    """The same run for all: what train.py would be told."""
+    gpu = arguments.accelerator == "gpu"
+    return [
+        f"model={arguments.model}", "model.weights=none", "logger=none", f"paths.runs_dir={folder}",
+        f"dataset.phantom.n_patients={max(60, 3 * arguments.batch * (arguments.steps + 1) // 8 // 2 * 2)}",
+        "dataset.phantom.slices_per_patient=4", f"dataset.phantom.size={arguments.size}",
+        "dataset.val_fraction=0.1", "dataset.test_fraction=0.1",
+        f"dataset.image_size={arguments.size}", f"dataset.batch_size={arguments.batch}",
+        f"dataset.num_workers={arguments.workers}", f"trainer.accelerator={arguments.accelerator}",
+        f"trainer.limit_batches={arguments.steps}", "trainer.max_epochs=1",
+        f"trainer.precision={arguments.precision}", f"trainer.compile={str(arguments.compile).lower()}",
+        f"trainer.deterministic={str(not gpu).lower()}",
+    ]  # fmt: skip
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,6 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, default=0, help="loader processes of ddtl")
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--precision", choices=("auto", "32", "bf16-mixed"), default="auto")
     parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
 
@@ -110,23 +108,28 @@ def _timer(clock: Clock) -> Any:
     return Timer()
 
 
-def ours(run: Any, folder: Path) -> Callable[[], float]:
-    """A round of training as ``training.train`` does it, up to the scores."""
+def ours(settings: list[str], folder: str) -> Callable[[], float]:
+    """A round of training as ``train.py`` does it, up to the scores."""
     import torch
 
+    from ddtl.threads import keep_freed_memory
     from ddtl.training.run_folder import RunFolder
+    from ddtl.training.train import assemble
     from ddtl.training.trainer import build_trainer
 
+    keep_freed_memory()
+    torch.set_float32_matmul_precision("high")
+    run = assemble(load(settings))
     if run.config.trainer.compile:
         run.network.compile()
     module = run.module().to(memory_format=torch.channels_last)
     counter = itertools.count()
 
     def measure() -> float:
-        to = RunFolder(folder / f"round{next(counter)}")
+        to = RunFolder(Path(folder) / f"round{next(counter)}")
         to.last.parent.mkdir(parents=True)
         trainer = build_trainer(run, to, [])
-        clock = Clock(run.config.dataset.batch_size, run.config.trainer.limit_batches)
+        clock = Clock(run.config.dataset.batch_size, run.config.trainer.limit_batches or 0)
         trainer.callbacks.append(_timer(clock))  # type: ignore[attr-defined]
         trainer.fit(module, datamodule=run.datamodule)
         return clock.figure
@@ -134,7 +137,7 @@ def ours(run: Any, folder: Path) -> Callable[[], float]:
     return measure
 
 
-def stock_lightning(run: Any, arguments: argparse.Namespace) -> Callable[[], float]:
+def stock_lightning(settings: list[str], arguments: argparse.Namespace) -> Callable[[], float]:
     """The loop of Lightning's own tutorials on the same files."""
     import pytorch_lightning as pl
     import torch
@@ -143,7 +146,11 @@ def stock_lightning(run: Any, arguments: argparse.Namespace) -> Callable[[], flo
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    manifest = run.datamodule.manifest
+    from ddtl.data.datamodules import build_datamodule
+
+    datamodule = build_datamodule(load(settings))
+    datamodule.load()
+    manifest = datamodule.manifest
     samples = [manifest.samples[row] for row in manifest.rows("train")]
     prepare = transforms.Compose([
         transforms.Resize((arguments.size, arguments.size)),
@@ -194,10 +201,14 @@ def stock_lightning(run: Any, arguments: argparse.Namespace) -> Callable[[], flo
     return measure
 
 
-def bare(arguments: argparse.Namespace, device: Any) -> Callable[[], float]:
+def bare(settings: list[str], arguments: argparse.Namespace) -> Callable[[], float]:
     """Forward, backward and step on one batch that is there already."""
     import torch
     import torchvision
+
+    torch.set_float32_matmul_precision("high")
+    device = torch.device("cuda" if arguments.accelerator == "gpu" else "cpu")
+    bf16 = resolve(load(settings).trainer).precision == "bf16-mixed"
 
     model = torchvision.models.get_model(arguments.model, weights=None, num_classes=2)
     model = model.to(device, memory_format=torch.channels_last)
@@ -212,7 +223,7 @@ def bare(arguments: argparse.Namespace, device: Any) -> Callable[[], float]:
         clock = Clock(arguments.batch, arguments.steps)
         model.train()
         for _ in range(arguments.steps):
-            with torch.autocast(device.type, torch.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = torch.nn.functional.cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()

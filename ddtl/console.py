@@ -123,27 +123,50 @@ def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], N
 
 
 def score_table(results: Mapping[str, Any]) -> None:
-    """The scores of a run, one column a split, with what they rest on; those of each class where there are over two."""
+    """The scores of a run with their intervals and what they rest on; those of each class where there are over two."""
     splits = [split for split in ("val", "test") if split in results]
     classes = ", ".join(results["classes"])
     what = f"classes {classes}" if results["positive"] is None else f"positive class {results['positive']}"
     title = f"{results['dataset']} · protocol {results['protocol']} · {what}"
+    columns = {f"{split}, by image": results[split] for split in splits}
+    by_patient = {f"{split}, by patient": results[split].get("patients", {"why_not": ""}) for split in splits[-1:]}
+    columns |= {heading: scores for heading, scores in by_patient.items() if "why_not" not in scores}
     table = Table(title=escape(title), title_justify="left")
     table.add_column("score")
-    for split in splits:
-        table.add_column(split, justify="right")
+    for heading in columns:
+        table.add_column(heading, justify="right")
     for name in SCORES:
-        table.add_row(name, *(_shown(results[split][name]) for split in splits))
+        table.add_row(name, *(_with_interval(scores, name) for scores in columns.values()))
     table.add_section()
-    table.add_row("images", *(str(results[split]["images"]) for split in splits))
-    table.add_row("groups", *(str(results[split]["groups"]) for split in splits))
+    for unit in ("images", "groups", "patients"):
+        counts = [scores.get(unit) for scores in columns.values()]
+        table.add_row(unit, *(str(n) if isinstance(n, int) else "" for n in counts))
     out.print(table)
     if splits and "per_class" in results[splits[-1]]:
         _class_table(results[splits[-1]]["per_class"], splits[-1])
+    if "interval" in results:
+        interval = results["interval"]
+        out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
+        rule = results["threshold_rule"]
+        chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
+        if results["positive"] is not None:
+            out.print(f"threshold {results['threshold']:.4f}{chosen}")
+    for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
+        scores = results.get("baselines", {}).get(name, {"why_not": ""})
+        if "why_not" not in scores:
+            shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
+            out.print(f"test set by {about}: {shown}")
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
     if "test" in results:
         out.print(f"look {results['look']} at this test set")
+
+
+def _with_interval(scores: Mapping[str, Any], name: str) -> str:
+    interval = scores.get("intervals", {}).get(name)
+    if interval is None or scores[name] is None:
+        return _shown(scores[name])
+    return f"{scores[name]:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
 
 
 def _class_table(per_class: Mapping[str, Any], split: str) -> None:

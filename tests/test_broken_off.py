@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ddtl.files import write_json
 from ddtl.training.callbacks import EpochEnd, StopOnNonFinite
 from tests.mounts import mounted, remount
 from tests.runs import assert_same_run, finish, run, small, start, state
@@ -144,6 +147,11 @@ def test_images_and_cache_that_vanish_in_training(
         patch.setattr(StopOnNonFinite, "on_train_batch_end", vanish)
         assert guarded(on(table, "disturbed", f"dataset.num_workers={workers}")) == 0
     assert not list(table.parent.glob("*.png"))
+    path = the_run(table, "disturbed") / "results.json"
+    results = json.loads(path.read_text())
+    assert "does not exist" in results["baselines"]["file_facts"]["why_not"]  # this alone needs the files
+    results["baselines"] = json.loads((the_run(table, "straight") / "results.json").read_text())["baselines"]
+    write_json(path, results)
     assert_same_run(the_run(table, "disturbed"), the_run(table, "straight"))
 
 
@@ -199,3 +207,20 @@ def test_decoded_images_cut_off_under_a_loader_process(
     assert guarded(argv) == 0
     assert "making them anew" in capfd.readouterr().err
     assert_same_run(folder, the_run(table, "straight"))
+
+
+# --- a GPU that is too small ------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_whose_memory_is_full(
+    tmp_path: Path, guarded: Guarded, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of …")
+
+    argv = small(tmp_path, *QUICK)
+    with monkeypatch.context() as patch:
+        after_epoch(patch, 1, full)
+        code = guarded(argv)
+    assert_broken_off(code, capfd.readouterr().err, "the GPU's memory is full (CUDA out of memory)", "batch_size")
+    assert guarded(argv) == 0

@@ -99,7 +99,7 @@ def value_at(config: Any, key: str) -> Any:
         ("trainer.precision=bf16", ["must be one of auto, 32,", "Did you mean bf16-mixed?"]),
         ("trainer.precision='32'", ["without quotes"]),
         ("trainer.profiler=simpel", ["simple, advanced, null", "Did you mean simple?"]),
-        ("trainer.channels_last=yes", ["auto, true, false"]),
+        ("trainer.channels_last=auto", ["true or false"]),
         # lists and sections
         ("augment.scale=3", ["must be a list in brackets", "augment.scale=[3]"]),
         ("augment.scale=[1]", ["augment.scale=[1]: takes two values"]),
@@ -475,6 +475,7 @@ _WANDB = [
     for key, value in (("project", "x"), ("entity", "x"), ("group", "x"), ("tags", "[x]"), ("timeout", "3"))
 ]
 IDLE = [
+    ("evaluation.target=0.9", "evaluation.threshold=youden", "evaluation.threshold=sensitivity"),
     ("optimizer.momentum=0.5", "optimizer=adamw", "optimizer=sgd"),
     ("optimizer.betas=[0.5,0.5]", "optimizer=sgd", "optimizer=adamw"),
     ("optimizer.final_lr_ratio=0.5", "optimizer.schedule=constant", "optimizer.schedule=cosine"),
@@ -580,7 +581,7 @@ def test_seed_0_is_a_seed() -> None:
     from ddtl.training.hardware import Hardware
     from ddtl.training.identity import identity, run_name
 
-    machine = Hardware("cpu", "32-true", False, "")
+    machine = Hardware("cpu", "32-true", "")
     names = []
     for seed in range(3):
         config = load([f"seed={seed}"])

@@ -52,11 +52,17 @@ NEUTRAL = {
     "run.published.scores",
     "evaluation.test",
     "evaluation.threshold",
+    "evaluation.target",
+    "evaluation.patient",
+    "evaluation.interval",
+    "evaluation.level",
+    "evaluation.replicates",
+    "evaluation.prevalences",
 }
 # Part of it by what they come to on this machine, not by how they are written.
-RESOLVED = {"trainer.accelerator", "trainer.precision", "trainer.channels_last", "model.weights"}
+RESOLVED = {"trainer.accelerator", "trainer.precision", "model.weights"}
 
-HARDWARE = Hardware("cpu", "32-true", False, "a reason")
+HARDWARE = Hardware("cpu", "32-true", "a reason")
 WEIGHTS = Weights("imagenet (x.pth)", Path("/home/me/x.pth"), "ab" * 32)
 
 
@@ -147,7 +153,7 @@ def test_an_optional_section_is_part_of_it(config: Config) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"accelerator": "gpu"}, {"precision": "bf16-mixed"}, {"channels_last": True}],
+    [{"accelerator": "gpu"}, {"precision": "bf16-mixed"}],
     ids=lambda c: next(iter(c)),
 )
 def test_what_auto_came_to_is_part_of_it(config: Config, change: dict[str, Any]) -> None:
@@ -198,7 +204,7 @@ import sys
 from types import SimpleNamespace
 from ddtl.config.load import load
 from ddtl.training.identity import identity, short_hash
-hardware = SimpleNamespace(accelerator="cpu", precision="32-true", channels_last=False)
+hardware = SimpleNamespace(accelerator="cpu", precision="32-true")
 config = load(["dataset=phantom", "logger=none"])
 print(short_hash(identity(config, hardware, "d", SimpleNamespace(digest="ab" * 32))))
 """

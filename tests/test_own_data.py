@@ -416,7 +416,7 @@ def test_a_patient_in_two_splits(tmp_path: Path) -> None:
         images_of_patients(tmp_path), lambda number, i: ("test", "val", "train")[min(number, 2) if i else 2]
     )
     message = mistake(loaded, *dataset("table", f"dataset.table={path}", "dataset.protocol=official"))
-    assert "tears 4 patients apart; the first, 'P00', has images in train and test" in message
+    assert "tears 4 of its patients apart; the first, 'P00', has images in train (" in message
     assert "Put all images of one into the same split, or choose dataset.protocol=grouped" in message
 
 

@@ -44,6 +44,8 @@ def test_a_run_leaves_its_whole_record(finished):
         "metrics.jsonl",
         "predictions.csv",
         "results.json",
+        "report.html",
+        "methods.md",
         "model.safetensors",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -70,7 +72,7 @@ def test_the_scores_are_those_of_the_predictions_of_the_best_checkpoint(finished
     assert Counter(table.split.tolist()) == {s: result.results["splits"][s]["images"] for s in ("val", "test")}
     assert len(set(table.sample_id.tolist())) == len(table)
     for split in ("val", "test"):
-        assert score(table.of(split), 0.5) == result.results[split]
+        assert score(table.of(split), 0.5).items() <= result.results[split].items()
         assert set(SCORES) <= set(result.results[split])
     # An epoch's own score, by torchmetrics in bf16 or not, is the same number.
     rows = read_lines(result.folder / "metrics.jsonl")

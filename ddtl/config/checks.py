@@ -31,7 +31,7 @@ WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 def problems(config: Config) -> list[str]:
     """A line for each contradiction, naming the key to change."""
-    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _own, _loggers)
+    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _own, _loggers, _evaluation)
     return [line for check in every for line in check(config)]
 
 
@@ -194,6 +194,14 @@ def _loggers(c: Config) -> Iterator[str]:
         yield "logger.tensorboard=true needs a package that is not here: pip install 'ddtl[tensorboard]'."
 
 
+def _evaluation(c: Config) -> Iterator[str]:
+    e = c.evaluation
+    if e.threshold in ("sensitivity", "specificity") and e.target is None:
+        yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
+    if e.level < 0.5:
+        yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."
+
+
 # (key, whether it has no effect, why): a line is logged where such a key was set on the command line.
 WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("optimizer.momentum", lambda c: c.optimizer.name == "adamw", "adamw has no momentum; see optimizer.betas"),
@@ -217,6 +225,11 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         for key in ("project", "entity", "group", "tags", "timeout")
     ),
     ("logger.upload_samples", lambda c: c.logger.wandb.mode == "disabled", "nothing is uploaded: W&B is off"),
+    (
+        "evaluation.target",
+        lambda c: c.evaluation.threshold not in ("sensitivity", "specificity"),
+        "only evaluation.threshold=sensitivity or specificity aim at a value",
+    ),
     ("finetune.batchnorm", lambda c: c.model.name == "squeezenet1_1", "squeezenet1_1 has no BatchNorm"),
 )
 

@@ -61,6 +61,11 @@ def _explained(item: Any, tree: Any) -> tuple[str, str]:
         return key, f"{key}: no such key.{did_you_mean(key, siblings)}"
     if item["type"] == "missing":
         return key, f"{key}={shown(value)}: takes two values."
+    words = _literals(_type_of(names))
+    if inside and words:  # a number or one of some words: the first error is about the number
+        options = [shown(word) for word in words]
+        hint = did_you_mean(shown(value), options)
+        return key, f"{key}={shown(value)}: {_says(item)}, or one of {', '.join(options)}.{hint}"
     if inside:
         return key, f"{key}={shown(value)}: {shown(item['input'])} {_says(item)}."
     return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names))}"

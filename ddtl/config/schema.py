@@ -135,7 +135,7 @@ class TrainerConfig(Section):
     num_nodes: PositiveInt
     strategy: Literal["auto", "ddp"]
     precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
-    channels_last: Literal["auto", True, False]
+    channels_last: bool
     accumulate: PositiveInt
     ema: OpenFraction | None
     clip_norm: NonNegative
@@ -172,7 +172,13 @@ class EvaluationConfig(Section):
     """How the trained model is scored; see ``conf/evaluation/``."""
 
     test: bool
-    threshold: OpenFraction
+    threshold: OpenFraction | Literal["youden", "sensitivity", "specificity"]
+    target: OpenFraction | None
+    patient: Literal["mean", "max", "vote"]
+    interval: Literal["default", "percentile", "bca", "logit", "wilson"]
+    level: OpenFraction
+    replicates: Annotated[int, Field(ge=100, le=100_000)]
+    prevalences: Annotated[tuple[OpenFraction, ...], Field(strict=False)]
 
 
 class PathsConfig(Section):

@@ -132,10 +132,11 @@ def _sample_id(path: Path, root: Path) -> str:
 def _empty(folder: Path, filled: Sequence[str]) -> str:
     """Why a folder is no class, and what to do."""
     suffixes = Counter(path.suffix.lower() or "no ending" for path in folder.rglob("*") if path.is_file())
-    found = ", ".join(f"{n} × {suffix}" for suffix, n in suffixes.most_common(3)) or "nothing"
+    found = ", ".join(f"{n} × {suffix}" for suffix, n in suffixes.most_common(3))
     fix = f" or list the class folders: {classes_override(filled)}" if len(filled) > 1 else ""
+    instead = f"but {found}" if found else "and no other file"
     return (
-        f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}) but {found}. If it is a class, put its images "
+        f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}) {instead}. If it is a class, put its images "
         f"there; if not, remove it{fix}."
     )
 

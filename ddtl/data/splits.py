@@ -151,10 +151,11 @@ def _official(manifest: Manifest) -> Manifest:
     torn = _torn_groups(result)
     if torn:
         group = torn[0]
-        where = [split for split in SPLITS if any(s.group == group and s.split == split for s in result.samples)]
+        first = {split: s.sample_id for split in SPLITS for s in result.samples if (s.group, s.split) == (group, split)}
+        where = " and ".join(f"{split} ({sample_id})" for split, sample_id in first.items())
         raise UserError(
-            f"{manifest.dataset}: its published split tears {len(torn)} {_UNITS[manifest.grouping]} apart; the first, "
-            f"{group!r}, has images in {' and '.join(where)}. Put all images of one into the same split, or {others}."
+            f"{manifest.dataset}: its published split tears {len(torn)} of its {_UNITS[manifest.grouping]} apart; the "
+            f"first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
         )
     return result
 

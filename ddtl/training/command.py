@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, check all of it, then train."""
     from ddtl.config import command_line, help_page, load
     from ddtl.data import catalogue
-    from ddtl.threads import share_out
+    from ddtl.threads import keep_freed_memory, share_out
 
     command = command_line.parse(argv)
     if command.help:
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     config = load.load(command.overrides)
     catalogue.require_images(config)
     share_out(config.trainer.devices)
+    keep_freed_memory()
     from ddtl.training.train import train
 
     folder = train(config).folder

@@ -33,7 +33,6 @@ def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: 
     # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
     settings["trainer.accelerator"] = hardware.accelerator
     settings["trainer.precision"] = hardware.precision
-    settings["trainer.channels_last"] = hardware.channels_last
     settings["model.weights"] = "none" if weights.digest is None else f"sha256:{weights.digest}"
     settings["dataset.digest"] = manifest_digest
     return settings

@@ -72,6 +72,10 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id"
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from ddtl.audit import file_facts
+from ddtl.config.schema import EvaluationConfig
 from ddtl.data import splits
 from ddtl.data.datamodule import CTDataModule
+from ddtl.data.images import BadImageError
+from ddtl.data.manifest import Manifest
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
-from ddtl.evaluation.score import score
 from ddtl.files import write_bytes, write_json
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
@@ -34,18 +38,49 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
-    results = {**_setting(run), "best_epoch": epoch}
+    results = {**setting(run), "best_epoch": epoch}
     if evaluation.test and trainer.is_global_zero:
-        results["look"] = _look(run, folder, epoch)
+        results["look"] = look(run, folder, epoch)
     table = predict(trainer, module, run.datamodule, wanted)
-    for split in wanted:
-        results[split] = score(table.of(split), evaluation.threshold)
     if not trainer.is_global_zero:
         return results
+    manifest = run.datamodule.manifest
+    results |= scored(table, table.of("val"), wanted, evaluation, manifest.grouping)
+    if evaluation.test:
+        results["baselines"] = baselines(table.of("test"), manifest, evaluation)
     prediction_table.write(table, folder.predictions)
     _write_weights(folder, run.network, results)
     write_json(folder.results, results)
     return results
+
+
+def scored(
+    table: Predictions, val: Predictions, splits_: Sequence[str], config: EvaluationConfig, grouping: str
+) -> dict[str, Any]:
+    """What ``results.json`` says about predictions: the operating point, then each split.
+
+    Args:
+        table: the predictions that are scored.
+        val: what decides about threshold and calibration: validation images of the dataset that the run learned from.
+        splits_: which splits of the table are scored.
+        grouping: of the manifest: what an interval may take for independent.
+    """
+    learnt = record.learn(val, config)
+    results = record.setting(learnt, config, grouping)
+    results["evaluation"] = config.model_dump(mode="json", exclude={"test"})
+    return results | {split: record.of_split(table.of(split), learnt, config) for split in splits_}
+
+
+def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
+    """What needs no network: the commonest class, and a classifier on file facts."""
+    try:
+        facts = record.baseline(file_facts.probabilities(manifest), test, config)
+    except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
+        facts = {"why_not": str(error)}
+    return {
+        "majority": record.majority(manifest.counts()["train"]["classes"], test),
+        "file_facts": {**facts, "features": list(file_facts.FEATURES)},
+    }
 
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
@@ -57,7 +92,7 @@ def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, w
     return join(datamodule.manifest, rows.tolist(), logits.numpy())
 
 
-def _setting(run: Run) -> dict[str, Any]:
+def setting(run: Run) -> dict[str, Any]:
     """What a reader of the scores must know."""
     manifest = run.datamodule.manifest
     return {
@@ -75,13 +110,13 @@ def _setting(run: Run) -> dict[str, Any]:
         "digest": run.datamodule.digest,
         "weights": {"source": run.weights.source, "digest": run.weights.digest},
         "monitor": run.config.trainer.monitor,
-        "threshold": run.config.evaluation.threshold,
         "precision": run.machine.precision,
         "versions": hardware.versions(),
     }
 
 
-def _look(run: Run, folder: RunFolder, epoch: int) -> int:
+def look(run: Run, folder: RunFolder, epoch: int) -> int:
+    """Count the look at the test set of the run's dataset, and say the how-manieth it is."""
     manifest = run.datamodule.manifest
     protocol = str(manifest.protocol)
     if manifest.fold is not None:  # each fold is a test set of its own

@@ -21,6 +21,7 @@ from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
+from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, loggers, run_folder
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
@@ -54,8 +55,11 @@ def train(config: Config) -> RunResult:
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder)
+                _report(folder)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
+            if not folder.report.exists():
+                _report(folder)
     if not ranks.is_first():
         return RunResult(run.path, results)
     console.score_table(results)
@@ -63,6 +67,11 @@ def train(config: Config) -> RunResult:
         console.published_table(config.run.published.model_dump(), results)
     console.line(f"results: {run.path}")
     return RunResult(run.path, results)
+
+
+def _report(folder: RunFolder) -> None:
+    if ranks.is_first():
+        write_report(folder.path)
 
 
 def _folder(run: Run) -> AbstractContextManager[RunFolder]:
@@ -91,7 +100,7 @@ def _announce(run: Run) -> None:
     for warning in splits.describe(run.datamodule.manifest):
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
-    layout = "channels_last" if machine.channels_last else "contiguous"
+    layout = "channels_last" if t.channels_last else "contiguous"
     console.line(f"{machine.reason}: {machine.accelerator}, {machine.precision}, {layout}")
     devices = t.devices * t.num_nodes
     console.line(
@@ -104,7 +113,11 @@ def _announce(run: Run) -> None:
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     """The results of a finished run, if they hold what this command asks for; else it is scored again, not trained."""
     results = folder.finished()
-    if results is None or results["threshold"] != config.evaluation.threshold:
+    if (
+        results is None
+        or not folder.predictions.exists()
+        or results.get("evaluation") != config.evaluation.model_dump(mode="json", exclude={"test"})
+    ):
         return None
     return None if config.evaluation.test and "test" not in results else results
 
@@ -123,7 +136,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
 
 def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
     module = run.module()
-    if run.machine.channels_last:
+    if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint is not None:
@@ -164,12 +177,17 @@ def _compiled(run: Run) -> Iterator[None]:
 
 @contextmanager
 def _broken_off(folder: RunFolder) -> Iterator[None]:
-    """What breaks a run from outside, in words: a disk that is full, a loader process that was killed."""
+    """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
     try:
         yield
     except OSError as error:
         what = f"could not read or write {error.filename or folder.path}: {error.strerror or error}"
         raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingFailure(
+            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not hold it, start a "
+            "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
@@ -25,6 +26,8 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     if console.is_terminal():
         callbacks.append(EpochBar(console.err))
     callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
+    # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
         accelerator=run.machine.accelerator,
         devices=t.devices,

@@ -1,0 +1,104 @@
+"""A classifier on file facts alone: how far one gets without looking at a single pixel.
+
+In datasets put together from several sources the classes often differ in how their images were stored. A network that
+reads the images can learn that instead of the disease, and its score means little where this one is as good.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddtl.data.images import FORMATS, BadImageError
+from ddtl.data.manifest import Manifest
+
+FEATURES = (
+    "file format",
+    "colour mode",
+    "width",
+    "height",
+    "file bytes",
+)
+
+# Images that are stored alike get one and the same probability, often near 0.5: with 300 trees the accuracy on the
+# official test of covid19ct lay between 0.87 and 0.94, depending on the seed; with 1,000 between 0.92 and 0.94.
+_TREES = 1000
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the header of one image file says."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    file_bytes: int
+
+    def numbers(self) -> tuple[float, ...]:
+        """Those of ``FEATURES`` that are numbers, in their order."""
+        return self.width, self.height, self.file_bytes
+
+
+def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The facts about image files, from their headers; nothing is decoded.
+
+    Returns:
+        F names, and (N, F) float64: 0 or 1 for each file format and each colour mode that occurs, then the numbers.
+
+    Raises:
+        BadImageError: a file is missing or its header cannot be read.
+    """
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = list(pool.map(_read, paths))
+    formats, modes = sorted({one.format for one in found}), sorted({one.mode for one in found})
+    names = (*(f"{FEATURES[0]} {x}" for x in formats), *(f"{FEATURES[1]} {x}" for x in modes), *FEATURES[2:])
+    rows = [
+        (*(one.format == x for x in formats), *(one.mode == x for x in modes), *one.numbers())
+        for one in found
+    ]  # fmt: skip
+    return names, np.array(rows, dtype=float).reshape(len(found), len(names))
+
+
+def probabilities(manifest: Manifest) -> np.ndarray:
+    """What a random forest on ``FEATURES`` that learned from training and validation says about the test images.
+
+    Args:
+        manifest: with splits; images in each of training and test.
+
+    Returns:
+        (N,) probability of the positive class for the rows of the test split, in manifest order; (N, K) where there are
+        K > 2 classes. The same on every call.
+
+    Raises:
+        BadImageError: a file is missing or its header cannot be read.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    learn, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
+    assert learn, "no image to learn from"
+    assert test, "no image to test on"
+    _, table = facts([manifest.samples[i].path for i in learn + test])
+    labels = np.array([manifest.samples[i].label for i in learn])
+    forest = RandomForestClassifier(_TREES, random_state=_SEED, n_jobs=1).fit(table[: len(learn)], labels)
+    p = np.zeros((len(test), len(manifest.classes)))
+    p[:, forest.classes_] = forest.predict_proba(table[len(learn) :])  # a class may be missing in training
+    return p[:, 1] if len(manifest.classes) == 2 else p
+
+
+def _read(path: Path) -> _Facts:
+    try:
+        with Image.open(path, formats=FORMATS) as image:  # reads the header alone
+            return _Facts(str(image.format), image.mode, image.width, image.height, path.stat().st_size)
+    except FileNotFoundError:
+        raise BadImageError(path, "does not exist") from None
+    # Pillow meets damaged headers with almost any exception: OSError, SyntaxError, struct.error, …
+    except Exception as error:
+        raise BadImageError(path, f"has a header that cannot be read: {error}") from None

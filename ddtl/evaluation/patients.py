@@ -1,0 +1,92 @@
+"""From images to patients: one probability for each patient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ddtl.evaluation.predictions import Predictions
+
+Aggregation = Literal["mean", "max", "vote"]
+
+
+@dataclass(frozen=True)
+class PatientTable:
+    """One row a patient, by patient id.
+
+    Attributes:
+        patient_id: (P,) strings.
+        label: (P,) 0 or 1, 1 being the positive class.
+        p: (P,) the patient's score, 0 to 1.
+        images: (P,) how many images it comes from.
+        threshold: from which score on a patient is called positive.
+        mixed: how many patients are left out because they have images of both classes.
+    """
+
+    patient_id: np.ndarray
+    label: np.ndarray
+    p: np.ndarray
+    images: np.ndarray
+    threshold: float
+    mixed: int
+
+
+@dataclass(frozen=True)
+class WhyNot:
+    """Why there is no table: the end of a sentence that begins with "no scores by patient:"."""
+
+    reason: str
+
+
+def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: float) -> PatientTable | WhyNot:
+    """A score for each patient.
+
+    Args:
+        predictions: of one split, of two classes.
+        aggregation: ``mean`` or ``max``: of the probabilities of the patient's images; the patient is called positive
+            at the same threshold as an image. ``vote``: the share of the images that are called positive; the patient
+            is called positive where that is half of them or more.
+        threshold: from which probability on an image is called positive.
+    """
+    reason = _why_not(predictions)
+    if reason is not None:
+        return WhyNot(reason)
+    names, of_image = np.unique(predictions.patient_id, return_inverse=True)
+    images = np.bincount(of_image)
+    positive = np.bincount(of_image, predictions.label == 1)
+    pure = (positive == 0) | (positive == images)
+    if not pure.any():
+        return WhyNot("every patient has images of both classes")
+    score = _aggregate(predictions.probabilities[:, 1], of_image, images, aggregation, threshold)
+    return PatientTable(
+        patient_id=names[pure],
+        label=(positive[pure] > 0).astype(int),
+        p=score[pure],
+        images=images[pure],
+        threshold=0.5 if aggregation == "vote" else threshold,
+        mixed=int((~pure).sum()),
+    )
+
+
+def _why_not(predictions: Predictions) -> str | None:
+    if len(predictions) == 0:
+        return "there are no images"
+    if len(predictions.classes) != 2:
+        return f"they are for two classes, and there are {len(predictions.classes)}"
+    unnamed = int((predictions.patient_id == "").sum())
+    return f"{unnamed} of {len(predictions)} images have no patient id" if unnamed else None
+
+
+def _aggregate(
+    p: np.ndarray, of_image: np.ndarray, images: np.ndarray, aggregation: Aggregation, threshold: float
+) -> np.ndarray:
+    """(P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts."""
+    if aggregation == "max":
+        highest = np.zeros(len(images))
+        np.maximum.at(highest, of_image, p)
+        return highest
+    votes = p if aggregation == "mean" else p >= threshold
+    mean: np.ndarray = np.bincount(of_image, votes) / images
+    return mean

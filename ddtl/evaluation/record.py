@@ -1,0 +1,176 @@
+"""Predictions to what ``results.json`` says about them: scores by image and by patient, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddtl.errors import UserError
+from ddtl.evaluation import calibration, thresholds
+from ddtl.evaluation.calibration import Calibration
+from ddtl.evaluation.decision import predictive_values
+from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals
+from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_scores
+from ddtl.evaluation.patients import WhyNot, by_patient
+from ddtl.evaluation.predictions import Predictions
+from ddtl.evaluation.score import score
+
+if TYPE_CHECKING:
+    from ddtl.config.schema import EvaluationConfig
+
+# What an interval takes for granted, by what is resampled.
+ASSUMES = {
+    "patient": "Patients are independent of each other; the images of one patient may be alike.",
+    "group": (
+        "There are no patient ids: groups of near-duplicate images are taken for independent. Where one patient stands "
+        "in several groups the true interval is wider."
+    ),
+    "image": (
+        "There are no patient ids: images are taken for independent. Where patients have several images the true "
+        "interval is wider, easily twice as wide."
+    ),
+}
+_UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What the validation images decide, before a test image is looked at.
+
+    Attributes:
+        threshold: from which probability on an image is called positive.
+        reached: sensitivity and specificity on validation at a threshold that was chosen there.
+        note: what a reader of the threshold must know.
+        calibration: the corrections of the probabilities.
+    """
+
+    threshold: float
+    reached: Mapping[str, float] | None
+    note: str | None
+    calibration: Calibration
+
+
+def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
+    """Choose the threshold and fit the calibration.
+
+    Args:
+        val: predictions of the validation split.
+
+    Raises:
+        UserError: the threshold is to be chosen on images of one class, or with more than two classes.
+    """
+    fitted = calibration.fit(val.label, val.logits)
+    rule = config.threshold
+    if not isinstance(rule, str):
+        return Learnt(rule, None, None, fitted)
+    if len(val.classes) != 2:
+        raise UserError(
+            f"evaluation.threshold={rule}: with {len(val.classes)} classes an image is called the likeliest, and no "
+            "threshold plays a part. Set evaluation.threshold=0.5."
+        )
+    chosen = thresholds.choose(val.label, val.probabilities[:, 1], rule, config.target)
+    return Learnt(chosen.value, chosen.reached, chosen.note, fitted)
+
+
+def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
+    """What holds for every split: threshold, calibration, and how intervals are made."""
+    unit = _UNITS[grouping]
+    return {
+        "threshold": learnt.threshold,
+        "threshold_rule": config.threshold if isinstance(config.threshold, str) else "fixed",
+        "threshold_target": config.target if config.threshold in ("sensitivity", "specificity") else None,
+        "threshold_on_val": None if learnt.reached is None else dict(learnt.reached),
+        "threshold_note": learnt.note,
+        "calibration": learnt.calibration.record(),
+        "interval": {
+            "level": config.level,
+            "method": config.interval,
+            "replicates": config.replicates,
+            "unit": unit,
+            "assumes": ASSUMES[unit],
+        },
+    }
+
+
+def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
+    """Everything that is said about one split."""
+    scores = score(predictions, learnt.threshold)
+    two = len(predictions.classes) == 2
+    return {
+        **scores,
+        "intervals": _written(_intervals(predictions, learnt.threshold, config)),
+        "patients": _by_patient(predictions, learnt.threshold, config),
+        "calibration": calibration.summary(
+            predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt
+        ),
+        **({"predictive_values": _predictive_values(scores, config.prevalences)} if two else {}),
+    }
+
+
+def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
+    """The scores of saying for every image how common the classes are in training.
+
+    Args:
+        train: training images of each class, in the order of the classes.
+    """
+    counts = np.array([train[name] for name in test.classes], dtype=float)
+    shares = np.tile(counts / counts.sum(), (len(test), 1))
+    if len(test.classes) == 2:
+        return dict(binary_scores(test.label, shares[:, 1], 0.5))
+    return dict(multiclass_scores(test.label, shares)[0])
+
+
+def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationConfig) -> dict[str, Any]:
+    """The scores, with intervals, of other probabilities for the same test images.
+
+    Args:
+        probabilities: (N,) of the positive class, or (N, K) with more than two classes.
+    """
+    if probabilities.ndim == 1:
+        probabilities = np.column_stack([1 - probabilities, probabilities])
+    with np.errstate(divide="ignore"):
+        logits = np.maximum(np.log(probabilities), -1e3)  # finite, and the probabilities come back
+    table = Predictions(**{**vars(test), "logits": logits})
+    scores = score(table, 0.5)
+    return {**scores, "intervals": _written(_intervals(table, 0.5, config))}
+
+
+def _intervals(predictions: Predictions, threshold: float, config: EvaluationConfig) -> dict[str, Interval | None]:
+    given: Any = {"level": config.level, "replicates": config.replicates}
+    if len(predictions.classes) != 2:
+        return multiclass_intervals(predictions.label, predictions.probabilities, predictions.group, **given)
+    p = predictions.probabilities[:, 1]
+    return intervals(predictions.label, p, predictions.group, threshold, method=config.interval, **given)
+
+
+def _by_patient(predictions: Predictions, threshold: float, config: EvaluationConfig) -> dict[str, Any]:
+    table = by_patient(predictions, config.patient, threshold)
+    if isinstance(table, WhyNot):
+        return {"why_not": table.reason}
+    found = intervals(
+        table.label, table.p, table.patient_id, table.threshold,
+        method=config.interval, level=config.level, replicates=config.replicates,
+    )  # fmt: skip
+    return {
+        **binary_scores(table.label, table.p, table.threshold),
+        "confusion": confusion(table.label, table.p, table.threshold),
+        "patients": len(table.label),
+        "aggregation": config.patient,
+        "mixed": table.mixed,
+        "intervals": _written(found),
+    }
+
+
+def _predictive_values(scores: Mapping[str, Any], prevalences: Sequence[float]) -> list[dict[str, float | None]]:
+    rows = []
+    for prevalence in prevalences:
+        ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
+        rows.append({"prevalence": prevalence, "ppv": ppv, "npv": npv})
+    return rows
+
+
+def _written(found: Mapping[str, Interval | None]) -> dict[str, Any]:
+    return {name: None if interval is None else asdict(interval) for name, interval in found.items()}

@@ -1,0 +1,149 @@
+"""A comparison as tables for the terminal, as Markdown and as a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import rich.table
+from rich.markup import escape
+
+from ddtl.evaluation.comparison import Comparison, Result
+from ddtl.evaluation.intervals import Interval
+from ddtl.reports import claims, numbers
+from ddtl.reports.compared import Compared
+from ddtl.reports.page import Cell, Table
+
+_BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")
+
+
+def of_methods(compared: Compared, result: Result) -> Table:
+    """Each method's scores with intervals: the one that is judged first."""
+    first = result.pairs[0]
+    names = [first.score, *(name for name in _BESIDE if name != first.score)]
+    rows: list[list[str | Cell]] = [
+        [one.name, str(one.runs), *(_cell(one.scores[name], one.intervals[name]) for name in names)]
+        for one in result.methods
+    ]
+    run = compared.runs[0].record
+    where = {"test": "test", "val": "validation"}[compared.split]
+    return Table(
+        f"{run['dataset']}, protocol {run['protocol']}, {where}: {claims.images(first)}",
+        ["method", "runs", *(_heading(name) for name in names)],
+        rows,
+    )
+
+
+def of_pairs(result: Result) -> Table:
+    """Each pair's difference and its p-values."""
+    first = result.pairs[0]
+    rows: list[list[str | Cell]] = [
+        [
+            f"{pair.a} – {pair.b}",
+            _cell(pair.judged.value, pair.judged.interval),
+            *(claims.p_value(p) for p in (pair.delong_p, pair.mcnemar_p, pair.holm_p)),
+        ]
+        for pair in result.pairs
+    ]
+    tests = {claims.TESTS[pair.test] for pair in result.pairs}
+    why = dict.fromkeys(reason for pair in result.pairs for reason in pair.no_tests)
+    notes = [
+        "DeLong's test is of the ROC AUC, McNemar's of the accuracy.",
+        f"Holm p is of {_heading(first.score)}, by {' or '.join(sorted(tests))}"
+        + (f", adjusted for {len(result.pairs)} pairs." if len(result.pairs) > 1 else "; one pair needs no adjusting."),
+        *(f"{numbers.NONE}: {reason}." for reason in why),
+    ]
+    return Table(
+        f"{_heading(first.score)}, first less second, {claims.percent(first.level)} intervals",
+        ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
+        rows,
+        " ".join(notes),
+    )
+
+
+def for_terminal(table: Table) -> rich.table.Table:
+    """With intervals below their numbers, so that a narrow terminal holds it."""
+    drawn = rich.table.Table(
+        title=escape(table.caption), title_justify="left", caption=escape(table.note) or None, caption_justify="left"
+    )
+    for i, heading in enumerate(table.columns):
+        drawn.add_column(escape(heading), justify="right" if i else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(
+            *(escape(cell if isinstance(cell, str) else f"{cell.text}\n{cell.note.strip('()')}") for cell in row)
+        )
+    return drawn
+
+
+def markdown(tables: Sequence[Table], sentences: Sequence[str], notes: Sequence[str]) -> str:
+    """Claims, tables and caveats."""
+    parts = ["# Comparison", *sentences]
+    for table in tables:
+        lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)]]
+        lines += [
+            [cell if isinstance(cell, str) else f"{cell.text} {cell.note}".strip() for cell in row]
+            for row in table.rows
+        ]
+        drawn = "\n".join(f"| {' | '.join(_plain(text) for text in line)} |" for line in lines)
+        parts += [f"**{_plain(table.caption)}**", drawn, *([table.note] if table.note else [])]
+    parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def record(compared: Compared, result: Result) -> dict[str, Any]:
+    """Everything that was computed, for JSON."""
+    first = result.pairs[0]
+    run = compared.runs[0].record
+    return {
+        "dataset": run["dataset"],
+        "protocol": run["protocol"],
+        "split": compared.split,
+        "unit": first.unit,
+        "units": first.units,
+        "images": first.images,
+        "score": first.score,
+        "level": first.level,
+        "replicates": result.replicates,
+        "methods": [
+            {
+                "name": one.name,
+                "runs": [run.name for run in method.runs],
+                "scores": one.scores,
+                "intervals": {name: found and asdict(found) for name, found in one.intervals.items()},
+            }
+            for one, method in zip(result.methods, compared.methods, strict=True)
+        ],
+        "pairs": [_pair(pair) for pair in result.pairs],
+        "caveats": claims.caveats(compared, result.pairs),
+    }
+
+
+def _pair(pair: Comparison) -> dict[str, Any]:
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "differences": {name: asdict(found) for name, found in pair.differences.items()},
+        "delong_p": pair.delong_p,
+        "mcnemar_p": pair.mcnemar_p,
+        "no_tests": list(pair.no_tests),
+        "p": pair.p,
+        "test": pair.test,
+        "holm_p": pair.holm_p,
+        "smallest_difference": pair.smallest,
+        "claimed": claims.claimed(pair),
+        "claim": claims.claim(pair),
+    }
+
+
+def _cell(value: float | None, found: Interval | None) -> Cell:
+    return Cell(numbers.score(value), numbers.interval(None if found is None else asdict(found)))
+
+
+def _heading(name: str) -> str:
+    return numbers.TITLES[name].partition(" (")[0]
+
+
+def _plain(text: str) -> str:
+    """Text that no Markdown table takes for its own signs."""
+    return text.replace("|", "\\|")

@@ -1,0 +1,261 @@
+"""Charts as plain Plotly specifications, from plain arrays; their colours are names in ``templates/style.css``."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ddtl.evaluation.calibration import Bin
+from ddtl.evaluation.decision import NetBenefit
+from ddtl.reports.curves import GRID, Band, Curves
+
+Spec = dict[str, Any]
+Trace = dict[str, Any]
+
+_SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_REFERENCE = "var(--reference)"
+_LONGEST_NAME = 28
+
+
+def label(name: str) -> str:
+    """A name as Plotly shows it letter by letter: it takes tags for markup. Long ones are cut."""
+    flat = " ".join(name.split())
+    short = flat if len(flat) <= _LONGEST_NAME else flat[: _LONGEST_NAME - 1] + "…"
+    return html.escape(short, quote=False)
+
+
+def roc(curves: Mapping[str, Curves], point: tuple[float, float] | None = None) -> Spec:
+    """ROC curves by name, the first with its band.
+
+    Args:
+        curves: what is drawn, in the order of the legend.
+        point: false-positive and true-positive rate at the threshold in use.
+    """
+    traces = [_line(GRID, GRID, "chance", color=_REFERENCE, dash="dot", width=1)]
+    traces += [part for i, curve in enumerate(curves.values()) for part in _band(curve.roc_band, i)]
+    traces += [_line(*curve.roc, name, i) for i, (name, curve) in enumerate(curves.items())]
+    if point is not None:
+        traces.append(_point(*point, "at the threshold"))
+    return _spec(traces, _share("1 - specificity"), _share("sensitivity"), legend="bottom right")
+
+
+def precision_recall(
+    curves: Mapping[str, Curves], prevalence: float | None = None, point: tuple[float, float] | None = None
+) -> Spec:
+    """Precision-recall curves by name, the first with its band.
+
+    Args:
+        curves: as for :func:`roc`.
+        prevalence: share of positives: the precision of chance.
+        point: recall and precision at the threshold in use.
+    """
+    traces = [part for i, curve in enumerate(curves.values()) for part in _band(curve.precision_recall_band, i)]
+    if prevalence is not None:
+        level = np.full(2, prevalence)
+        traces.append(_line(np.array([0.0, 1.0]), level, "chance", color=_REFERENCE, dash="dot", width=1))
+    traces += [_line(*c.precision_recall, name, i, shape="vh") for i, (name, c) in enumerate(curves.items())]
+    if point is not None:
+        traces.append(_point(*point, "at the threshold"))
+    return _spec(traces, _share("recall (sensitivity)"), _share("precision (PPV)"), legend="bottom left")
+
+
+def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
+    """Reliability diagrams by name, above the number of samples in each bin.
+
+    Args:
+        bins: from :func:`ddtl.evaluation.calibration.reliability`.
+        x, y: what the axes show.
+    """
+    traces = [_line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "perfect", color=_REFERENCE, dash="dot", width=1)]
+    for i, (name, found) in enumerate(bins.items()):
+        counts = [part.count for part in found]
+        shares = [part.share_positive for part in found]
+        line = _line(np.array([part.mean_p for part in found]), shares, name, i, mode="lines+markers")
+        traces.append({**line, "customdata": counts, "hovertemplate": "%{x:.3f}, %{y:.3f}, n = %{customdata}"})
+        traces.append(
+            {
+                "type": "bar",
+                "x": _short([(part.low + part.high) / 2 for part in found]),
+                "width": _short([(part.high - part.low) * 0.9 / max(1, len(bins)) for part in found]),
+                "offset": _short([(i / len(bins) - 0.5) * (part.high - part.low) * 0.9 for part in found]),
+                "y": counts,
+                "yaxis": "y2",
+                "marker": {"color": ("var(--bar)", "var(--bar-2)")[i % 2]},
+                "name": label(name),
+                "showlegend": False,
+                "hovertemplate": "n = %{y}",
+            }
+        )
+    spec = _spec(traces, _share(x), {**_share(y), "domain": [0.3, 1]}, legend="bottom right")
+    spec["layout"]["legend"]["y"] = 0.32  # within the upper part
+    spec["layout"]["xaxis"]["anchor"] = "y2"
+    spec["layout"]["yaxis2"] = {**_axis("n"), "domain": [0, 0.2], "rangemode": "tozero", "nticks": 3}
+    spec["layout"]["barmode"] = "overlay"
+    return spec
+
+
+def decision_curve(rows: Mapping[str, Sequence[NetBenefit]], threshold: float | None = None) -> Spec:
+    """Net benefit of the model, by name, against calling everyone and nobody positive.
+
+    Args:
+        rows: from :func:`ddtl.evaluation.decision.decision_curve`, all at the same thresholds.
+        threshold: the one in use, marked.
+    """
+    first = next(iter(rows.values()))
+    t = np.array([row.threshold for row in first])
+    # What runs far below zero says nothing more, and would leave no height for the rest.
+    best = max([row.model or 0.0 for found in rows.values() for row in found] + [first[0].treat_all or 0.0, 0.01])
+    traces = [
+        _line(t, [row.treat_all for row in first], "everyone", color=_REFERENCE, dash="dash", width=1),
+        _line(t, [row.treat_none for row in first], "nobody", color=_REFERENCE, dash="dot", width=1),
+        *(_line(t, [row.model for row in found], name, i) for i, (name, found) in enumerate(rows.items())),
+    ]
+    x = {**_share("threshold probability"), "range": [0, float(t[-1])]}
+    spec = _spec(traces, x, {**_axis("net benefit"), "range": [-0.35 * best, 1.08 * best]}, legend="outside")
+    if threshold is not None and threshold <= t[-1]:
+        spec["layout"]["shapes"] = [_upright(threshold)]
+    return spec
+
+
+def epochs(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, best: int | None) -> Spec:
+    """Curves over the epochs, counted from 1.
+
+    Args:
+        rows: of ``metrics.jsonl``.
+        names: which of its numbers.
+        title: of the axis.
+        best: the epoch, counted from 0, that is marked.
+    """
+    x = np.array([row["epoch"] + 1 for row in rows])
+    mode = "lines" if len(rows) > 40 else "lines+markers"
+    traces = [_line(x, [row.get(name) for row in rows], name, i, mode=mode) for i, name in enumerate(names)]
+    axis = {**_axis("epoch"), "range": [0.5, float(x[-1]) + 0.5]}
+    if len(rows) <= 10:
+        axis["dtick"] = 1
+    spec = _spec(traces, axis, _axis(title), legend="outside")
+    if best is not None:
+        spec["layout"]["shapes"] = [_upright(best + 1)]
+        spec["layout"]["annotations"] = [_note(best + 1, f"epoch {best + 1}", left=best >= len(rows) / 2)]
+    return spec
+
+
+def _note(x: float, text: str, *, left: bool) -> dict[str, Any]:
+    """Words at the foot of an upright line."""
+    return {
+        "x": x,
+        "y": 0,
+        "xref": "x",
+        "yref": "paper",
+        "xanchor": "right" if left else "left",
+        "yanchor": "bottom",
+        "text": text,
+        "showarrow": False,
+        "font": {"size": 12, "color": "var(--muted)"},
+    }
+
+
+def _line(
+    x: np.ndarray,
+    y: Sequence[float | None] | np.ndarray,
+    name: str,
+    place: int = 0,
+    *,
+    color: str | None = None,
+    dash: str | None = None,
+    width: float = 2,
+    shape: str = "linear",
+    mode: str = "lines",
+) -> Trace:
+    """A line in the colour, and beyond the sixth the dash, of its place in the legend."""
+    color = color or _SERIES[place % len(_SERIES)]
+    dash = dash or _DASHES[place // len(_SERIES) % len(_DASHES)]
+    trace: Trace = {
+        "type": "scatter",
+        "mode": mode,
+        "x": _short(x),
+        "y": _short(y),
+        "name": label(name),
+        "line": {"color": color, "dash": dash, "width": width, "shape": shape},
+        "hovertemplate": "%{x:.3f}, %{y:.3f}",
+    }
+    if "markers" in mode:
+        trace["marker"] = {"color": color, "size": 7}
+    return trace
+
+
+def _band(band: Band | None, place: int) -> list[Trace]:
+    if band is None or place:
+        return []
+    outline = {"type": "scatter", "mode": "lines", "x": _short(GRID), "hoverinfo": "skip", "showlegend": False}
+    line = {"color": "var(--clear)", "width": 0}
+    return [
+        {**outline, "y": _short(band.low), "line": line},
+        {**outline, "y": _short(band.high), "line": line, "fill": "tonexty", "fillcolor": "var(--band)"},
+    ]
+
+
+def _point(x: float, y: float, name: str) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": _short([x]),
+        "y": _short([y]),
+        "name": label(name),
+        "marker": {"color": "var(--ink)", "size": 10, "symbol": "circle-open", "line": {"width": 2}},
+        "hovertemplate": "%{x:.3f}, %{y:.3f}",
+    }
+
+
+def _upright(x: float) -> dict[str, Any]:
+    line = {"color": _REFERENCE, "width": 1, "dash": "dot"}
+    return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line, "layer": "below"}
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {
+        "title": {"text": html.escape(title, quote=False), "standoff": 10, "font": {"size": 13}},
+        "color": "var(--muted)",
+        "gridcolor": "var(--grid)",
+        "linecolor": "var(--line)",
+        "zeroline": False,
+        "automargin": True,
+        "fixedrange": True,
+    }
+
+
+def _share(title: str) -> dict[str, Any]:
+    return {**_axis(title), "range": [-0.01, 1.01], "dtick": 0.2}
+
+
+_LEGENDS: dict[str, dict[str, Any]] = {
+    "bottom right": {"x": 0.98, "xanchor": "right", "y": 0.03, "yanchor": "bottom"},
+    "bottom left": {"x": 0.03, "xanchor": "left", "y": 0.03, "yanchor": "bottom"},
+    "outside": {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "orientation": "h"},
+}
+
+
+def _spec(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: str) -> Spec:
+    layout = {
+        "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, Inter, sans-serif", "size": 13}
+        | {"color": "var(--ink)"},
+        "paper_bgcolor": "var(--clear)",
+        "plot_bgcolor": "var(--clear)",
+        "margin": {"l": 52, "r": 12, "t": 12, "b": 48},
+        "xaxis": x,
+        "yaxis": y,
+        "legend": {**_LEGENDS[legend], "bgcolor": "var(--clear)", "font": {"size": 12, "color": "var(--ink)"}},
+        "showlegend": True,
+        "hoverlabel": {"bgcolor": "var(--surface)", "bordercolor": "var(--line)", "font": {"color": "var(--ink)"}},
+        "dragmode": False,
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:
+    """Plain numbers of five digits, which no screen can tell from more; what is no number leaves a gap."""
+    return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]

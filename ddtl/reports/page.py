@@ -1,0 +1,185 @@
+"""A self-contained HTML page of headlines, warnings, sections, tables and figures: what every report is made of.
+
+A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
+inside the JSON of figures too, so a class or a file may be called whatever it likes. The page asks the network for
+nothing, which its own content security policy also forbids; tables stand without JavaScript, figures need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell with more than its text.
+
+    Attributes:
+        text: what stands in it.
+        note: small print behind the text: an interval, or why there is no number.
+        shade: 0 to 1, how strongly it is coloured; for tables of counts.
+    """
+
+    text: str
+    note: str = ""
+    shade: float = 0.0
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows.
+
+    Attributes:
+        caption: what it shows, in a line.
+        columns: headings.
+        rows: one value a heading.
+        note: what a reader must know about it, below.
+        words: columns that hold words and not numbers, beside the first.
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    note: str = ""
+    words: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            assert len(row) == len(self.columns), f"{self.caption}: {row}"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart.
+
+    Attributes:
+        title: what it shows, above it.
+        spec: ``{"data": […], "layout": {…}}`` as Plotly takes it; colours may be ``var(--name)`` of ``style.css``.
+        alt: what is to be seen on it, for those who do not see it.
+        caption: what a reader must know about it, below.
+    """
+
+    kind: ClassVar[str] = "figure"
+    title: str
+    spec: dict[str, Any]
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    tone: Literal["plain", "good", "bad"] = "plain"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines as they are, to be read or copied."""
+
+    kind: ClassVar[str] = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """Blocks side by side where the screen is wide enough."""
+
+    kind: ClassVar[str] = "row"
+    blocks: Sequence[Table | Figure | Text | Code]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks behind a line that opens them."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    blocks: Sequence[Table | Figure | Text | Code]
+
+
+Block = Table | Figure | Text | Code | Row | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a page."""
+
+    title: str
+    blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        """What a link to it ends in."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number that is read first."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        eyebrow: what kind of page it is, above the title.
+        title: what it is about.
+        subtitle: a line below it.
+        headlines: at most four.
+        caveat: what holds for every number on the page, beside the headlines; empty where there is nothing.
+        warnings: sentences that come before everything else.
+        sections: the rest.
+    """
+
+    eyebrow: str
+    title: str
+    subtitle: str = ""
+    headlines: Sequence[Headline] = ()
+    caveat: str = ""
+    warnings: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    figures = any(_has_figure(block) for section in page.sections for block in section.blocks)
+    plotly = resources.files("plotly").joinpath("package_data", "plotly.min.js")
+    script = plotly.read_text(encoding="utf-8") if figures else ""
+    return _environment().get_template("page.html.jinja").render(page=page, plotly=script)
+
+
+def _has_figure(block: Block) -> bool:
+    return isinstance(block, Figure) or (isinstance(block, Row | Fold) and any(map(_has_figure, block.blocks)))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    templates = resources.files(__package__).joinpath("templates")
+    environment = Environment(
+        loader=FunctionLoader(lambda name: templates.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return environment

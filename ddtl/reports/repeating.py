@@ -1,0 +1,64 @@
+"""How a run is repeated: its command and settings, without what concerns only the machine it ran on.
+
+A report is made to be sent to others, so no local path, no server and no own file's name stands in it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from ddtl.config.schema import OWN_FILES
+
+_HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
+_OWN = {"root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN"}
+assert set(_OWN) == set(OWN_FILES)
+
+
+def command(environment: Mapping[str, Any]) -> str | None:
+    """The command, ready for a shell; None where the record has none.
+
+    Settings of this machine are left out, an own file becomes ``FILE`` and a weights file its bare name.
+    """
+    words: Sequence[str] = environment.get("command") or ()
+    if not words:
+        return None
+    program, *arguments = words
+    shown = [_shown(word) for word in arguments if not _is_local(word)]
+    start = ["python", "-m", "ddtl"] if program == "__main__.py" else [program]
+    if program.endswith(".py") and program != "__main__.py":
+        start = ["python", program]
+    return shlex.join([*start, *shown])
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that the result depends on."""
+    kept = {name: value for name, value in config.items() if name not in _HERE}
+    if "dataset" in kept:
+        kept["dataset"] = {name: value for name, value in kept["dataset"].items() if name not in OWN_FILES}
+    if "model" in kept:
+        kept["model"] = {**kept["model"], "weights": _bare(str(kept["model"].get("weights")))}
+    return kept
+
+
+def _is_local(word: str) -> bool:
+    key = word.partition("=")[0].lstrip("+~")
+    return key.partition(".")[0] in _HERE
+
+
+def _shown(word: str) -> str:
+    key, equals, value = word.partition("=")
+    plain = key.lstrip("+~")
+    if plain.removeprefix("dataset.") in _OWN and plain.startswith("dataset."):
+        return f"{key}={_OWN[plain.removeprefix('dataset.')]}"
+    if plain == "model.weights":
+        return f"{key}={_bare(value)}"
+    # Not a setting: a folder or a file, as in `ddtl evaluate RUN`.
+    return word if equals else _bare(word)
+
+
+def _bare(path: str) -> str:
+    """The last part of a path in either system's spelling."""
+    return PurePath(path.replace("\\", "/")).name or path

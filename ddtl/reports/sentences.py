@@ -1,0 +1,205 @@
+"""What a record says, in sentences: shared by the page and by the methods text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddtl.evaluation.intervals import DESCRIPTIONS
+from ddtl.reports import numbers
+from ddtl.reports.stored import GROUPS, Stored, patients
+
+_SMALL = 100  # patients: below, intervals are too wide to tell good models apart
+
+_ASKED = {
+    "fixed": "was fixed before training (evaluation.threshold)",
+    "youden": "is where sensitivity + specificity is highest on validation (Youden's index)",
+    "sensitivity": "is the highest at which the sensitivity on validation is at least {target}",
+    "specificity": "is the lowest at which the specificity on validation is at least {target}",
+}
+
+
+def warnings(stored: Stored) -> list[str]:
+    """What a reader must know before the numbers, the gravest first."""
+    record = stored.record
+    found = []
+    if stored.split == "val" and stored.trained_on is None:
+        found.append(
+            "No test set was scored. These are validation scores, and the best epoch was chosen on the same images: "
+            "they are optimistic. evaluation.test=true scores the test set."
+        )
+    if record.get("look", 1) > 1:
+        found.append(
+            f"This is the {numbers.ordinal(record['look'])} look at this test set. What was decided after an earlier "
+            "look makes the scores optimistic."
+        )
+    found += [sentence(warning) for warning in record["warnings"]]
+    finding = shortcut(stored)
+    if finding is not None and finding[0]:
+        found.append(finding[1])
+    return [*found, *_small(stored)]
+
+
+def independent_units(scores: Mapping[str, Any], unit: str) -> int:
+    """How many patients, groups or images the scores of a split rest on."""
+    by_patient = patients(scores)
+    if unit == "patient" and by_patient is not None:
+        return int(by_patient["patients"])
+    return int(scores["images"] if unit == "image" else scores["groups"])
+
+
+def _small(stored: Stored) -> list[str]:
+    unit = stored.record.get("interval", {}).get("unit", "patient")
+    n = independent_units(stored.scores, unit)
+    if n >= _SMALL:
+        return []
+    what = GROUPS[stored.record["grouping"]] if unit != "image" else "images"
+    wide = numbers.interval_of(stored.main, "roc_auc")
+    width = (
+        ""
+        if wide is None
+        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide: smaller differences mean little."
+    )
+    return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
+
+
+def threshold(record: Mapping[str, Any]) -> str:
+    """Where the threshold came from."""
+    if len(record["classes"]) > 2:
+        return "There is no threshold: an image is called the class with the highest probability."
+    target = record.get("threshold_target")
+    asked = _ASKED[record.get("threshold_rule", "fixed")].format(target="" if target is None else f"{target:g}")
+    reached, note = record.get("threshold_on_val"), record.get("threshold_note")
+    there = (
+        f" On validation images it gave sensitivity {numbers.score(reached['sensitivity'])} and specificity "
+        f"{numbers.score(reached['specificity'])}."
+        if reached
+        else ""
+    )
+    more = f" {sentence(note)}" if note else ""
+    return f"The threshold {record['threshold']:.3g} {asked}.{there}{more}"
+
+
+def intervals(record: Mapping[str, Any]) -> str:
+    """What the intervals are, and what they assume."""
+    made = record.get("interval")
+    if not made:
+        return "This record has no intervals."
+    return (
+        f"In brackets: {numbers.percent(made['level'])} confidence intervals over {interval_unit(record)}. "
+        f"{sentence(made['assumes'])}"
+    )
+
+
+def interval_unit(record: Mapping[str, Any]) -> str:
+    """What the intervals take for independent."""
+    return {"patient": "patients", "group": "groups of near-duplicate images", "image": "images"}[
+        record["interval"]["unit"]
+    ]
+
+
+def interval_methods(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What made the intervals: (scores, method) in words, apart for images and patients where that differs."""
+    used: dict[str, dict[str, None]] = {}  # method -> the scores, by image and by patient, in order
+    by: dict[tuple[str, str], set[str]] = {}
+    for split in ("test", "val"):
+        scores = record.get(split) or {}
+        for unit, holder in (("image", scores), ("patient", patients(scores) or {})):
+            for name, found in (holder.get("intervals") or {}).items():
+                if found is not None:
+                    used.setdefault(found["method"], {})[numbers.plain(name)] = None
+                    by.setdefault((found["method"], numbers.plain(name)), set()).add(unit)
+    several = len({unit for units in by.values() for unit in units}) > 1
+    rows = []
+    for method, titles in used.items():
+        for units, suffix in (({"image", "patient"}, ""), ({"image"}, " by image"), ({"patient"}, " by patient")):
+            here = [title for title in titles if by[method, title] == units]
+            if here:
+                rows.append((numbers.listed(here) + suffix * several, _described(record, method)))
+    return rows
+
+
+def _described(record: Mapping[str, Any], method: str) -> str:
+    text = DESCRIPTIONS.get(method, method)
+    return f"{text}, {record['interval']['replicates']:,} replicates" if "bootstrap" in text else text
+
+
+def monitor(name: str) -> str:
+    """A monitored score in words: ``val/roc_auc`` is the ROC AUC."""
+    score = name.partition("/")[2]
+    return numbers.plain(score) if score in numbers.TITLES else score
+
+
+def aggregation(scores: Mapping[str, Any]) -> str:
+    """How images became patients; or why they did not; empty where the record does not say."""
+    found = scores.get("patients")
+    if not found:
+        return ""
+    if "why_not" in found:
+        return f"By patient: {numbers.NONE} {sentence(found['why_not'], capital=False)}"
+    how = {
+        "mean": "A patient's probability is the mean over the patient's images.",
+        "max": "A patient's probability is the highest of the patient's images.",
+        "vote": "A patient is called positive where at least half of the patient's images are.",
+    }[found["aggregation"]]
+    mixed = found.get("mixed") or 0
+    left_out = (
+        f" {numbers.count(mixed, 'patient')} with images of both classes {'is' if mixed == 1 else 'are'} left out."
+        if mixed
+        else ""
+    )
+    return how + left_out
+
+
+def shortcut(stored: Stored) -> tuple[bool, str] | None:
+    """Whether facts about the files alone, with no pixel seen, explain the model's score.
+
+    Returns:
+        (it is a reason to worry, the sentence); None where no such baseline was scored.
+    """
+    facts = (stored.record.get("baselines") or {}).get("file_facts")
+    if not facts:
+        return None
+    if "why_not" in facts:
+        return False, f"File facts were not scored: {sentence(facts['why_not'], capital=False)}"
+    found, model = facts.get("roc_auc"), stored.scores.get("roc_auc")
+    if found is None or model is None:
+        return None
+    begin = f"A classifier that sees only facts about the files, and no pixel, scores ROC AUC {found:.3f}"
+    chance, own = numbers.interval_of(facts, "roc_auc"), numbers.interval_of(stored.scores, "roc_auc")
+    shown = f" {numbers.interval(chance)}" if chance else ""
+    if (chance["low"] if chance else found) <= 0.5:
+        return False, f"{begin}{shown}: no better than chance, so these facts do not explain the model's score."
+    if found >= (own["low"] if own else model):
+        than = "better than" if chance and own and chance["low"] > own["high"] else "as good as"
+        return True, (
+            f"{begin}{shown}: {than} the model's {numbers.with_interval(stored.scores, 'roc_auc')} by image. The "
+            "dataset has a shortcut, and this score does not show that the model has learned to see the disease."
+        )
+    return False, (
+        f"{begin}{shown}: better than chance, though below the model. The files tell something about the class, and a "
+        "part of the model's score may come from it."
+    )
+
+
+def shortcut_text(stored: Stored) -> str:
+    """The same as a sentence alone; empty where nothing is known."""
+    found = shortcut(stored)
+    return "" if found is None else found[1]
+
+
+def leaked(stored: Stored) -> str:
+    """The mark that a leaky split puts on every number; empty where the split is sound."""
+    if not stored.leaky:
+        return ""
+    share = stored.record.get("leaked_share")
+    what = {"patient": "a patient", "near_duplicate": "a near-duplicate"}.get(stored.record["grouping"], "a group")
+    known = f": {numbers.percent(share)} of the test images have {what} in training or validation" if share else ""
+    return f"Leaky split{known}. Every score on this page is optimistic."
+
+
+def sentence(text: str, capital: bool = True) -> str:
+    """With a capital and a full stop."""
+    text = text.strip()
+    text = text if text.endswith((".", "!", "?")) else text + "."
+    return text[:1].upper() + text[1:] if capital else text

@@ -1,0 +1,40 @@
+// Draws every figure in the colours of style.css, again when the reader's theme changes or the page is printed.
+"use strict";
+(() => {
+  const coloured = (value, key, css) => {
+    if (typeof value === "string") {
+      const name = /color$/i.test(key) && /^var\((--[\w-]+)\)$/.exec(value);
+      return name ? css.getPropertyValue(name[1]).trim() : value;
+    }
+    if (Array.isArray(value)) return value.map((part) => coloured(part, key, css));
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, coloured(part, name, css)]));
+  };
+  const figures = [...document.querySelectorAll("figure.plot")];
+  const spec = (figure, element) =>
+    coloured(JSON.parse(figure.querySelector("script").textContent), "", getComputedStyle(element));
+  const draw = () => {
+    for (const figure of figures) {
+      const { data, layout } = spec(figure, document.documentElement);
+      Plotly.react(figure.querySelector(".chart"), data, layout, { responsive: true, displayModeBar: false });
+    }
+  };
+  const addButton = (figure) => {
+    const title = figure.querySelector("h3");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Save SVG";
+    button.setAttribute("aria-label", `Save the chart ${title.textContent} as SVG`);
+    button.addEventListener("click", () => {
+      const name = `${document.title} ${title.textContent}`.replace(/[^\w-]+/g, "_").slice(0, 100);
+      // Always in the colours of paper: a figure of a dark screen is of no use in a manuscript.
+      Plotly.downloadImage(spec(figure, button), { format: "svg", width: 560, height: 420, filename: name });
+    });
+    button.className = "paper";
+    title.after(button);
+  };
+  figures.forEach(addButton);
+  draw();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("print").addEventListener("change", draw);
+})();

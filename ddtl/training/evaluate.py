@@ -1,0 +1,146 @@
+"""``ddtl evaluate RUN``: a trained run scored in another way, or on another dataset."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddtl.config import overrides as override_grammar
+from ddtl.config.load import check
+from ddtl.config.schema import Config
+from ddtl.config.where import groups
+from ddtl.errors import UserError
+
+if TYPE_CHECKING:
+    from ddtl.training.run_folder import RunFolder
+
+HELP = """\
+A trained run, scored in another way or on another dataset; nothing is trained.
+
+  ddtl evaluate RUN evaluation.threshold=youden           from the stored predictions, with other evaluation settings
+  ddtl evaluate RUN dataset=sarscov2ct                    the run's network on the test set of another dataset
+
+RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
+trainer.accelerator and trainer.precision. Threshold and calibration always come from the run's own validation images.
+Without dataset=… the run's results.json and report.html are written anew. With it,
+RUN/evaluations/<dataset>-<protocol>/ holds predictions.csv, results.json and report.html, and the look goes into that
+dataset's ledger.
+
+Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
+"""
+_SECTIONS = ("dataset", "evaluation", "paths")
+_KEYS = ("trainer.accelerator", "trainer.precision")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The configuration to evaluate with, and whether it names another dataset than the run's own test set."""
+
+    config: Config
+    elsewhere: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl evaluate``; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command, or a run that cannot be evaluated so.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    from ddtl import console
+    from ddtl.training.run_folder import RunFolder
+
+    named, *words = argv
+    folder = RunFolder(Path(named).expanduser())
+    saved, results = _stored(folder)
+    asked = _asked(saved, words)
+    shown = _elsewhere(folder, asked.config, results) if asked.elsewhere else _again(folder, asked.config, results)
+    console.score_table(shown)
+    return 0
+
+
+def _stored(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
+    """The configuration and the results of a finished run."""
+    import yaml
+    from pydantic import ValidationError
+
+    if not folder.path.is_dir():
+        raise UserError(f"{folder.path}: there is no such folder. Name the folder of a run, under paths.runs_dir.")
+    if not folder.config.exists():
+        raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
+    results = folder.finished()
+    if results is None:
+        raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
+    try:
+        return Config.model_validate(yaml.safe_load(folder.config.read_text(encoding="utf-8"))), results
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UserError(f"{folder.config} was written by another version of ddtl, or is damaged: {error}") from error
+
+
+def _asked(saved: Config, words: Sequence[str]) -> _Asked:
+    """The run's configuration with what the command changes; how images are prepared stays the run's."""
+    asked = override_grammar.read(words, groups("train"))
+    named = {*asked.choices, *(setting.key for setting in asked.settings)}
+    for key in sorted(named):
+        if key.split(".")[0] not in _SECTIONS and key not in _KEYS:
+            raise UserError(
+                f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
+                f"paths.…, {' and '.join(_KEYS)}."
+            )
+    fresh, _ = check([*words, *_unless(named, saved)])
+    elsewhere = any(key.split(".")[0] == "dataset" for key in named)
+    changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
+    evaluation = saved.evaluation.model_copy(update={key: getattr(fresh.evaluation, key) for key in changed})
+    # Prepared as the run's images were; and no batch is filled with training images.
+    kept = {"image_size": saved.dataset.image_size, "batch_size": 1}
+    dataset = fresh.dataset.model_copy(update=kept) if elsewhere else saved.dataset
+    trainer = saved.trainer.model_copy(
+        update={key.removeprefix("trainer."): getattr(fresh.trainer, key.removeprefix("trainer.")) for key in _KEYS
+                if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    )  # fmt: skip
+    changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
+    return _Asked(saved.model_copy(update=changes), elsewhere)
+
+
+def _unless(named: set[str], saved: Config) -> list[str]:
+    """Where the run's own settings must stand beside the new ones, for the checks to see both."""
+    target = saved.evaluation.target
+    return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
+
+
+def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
+    """The stored predictions, scored with other settings; ``results.json`` and the report are written anew."""
+    from ddtl.evaluation import predictions as prediction_table
+    from ddtl.files import write_json
+    from ddtl.reports.command import write as write_report
+    from ddtl.training.scoring import scored
+
+    if config.evaluation.test and "test" not in before:
+        raise UserError(
+            f"{folder.path} was not scored on its test set. The command that made it does so with evaluation.test=true."
+        )
+    table = prediction_table.read(folder.predictions)
+    present = [split for split in ("val", "test") if split in before]
+    results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    write_json(folder.results, results)
+    write_report(folder.path)
+    return results
+
+
+def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
+    """The run's network on another test set."""
+    from ddtl.data import catalogue
+    from ddtl.threads import keep_freed_memory
+
+    weights = config.model.model_copy(update={"weights": str(folder.path)})
+    config = config.model_copy(update={"model": weights})
+    catalogue.require_images(config)
+    keep_freed_memory()
+    from ddtl.training.transfer import score_elsewhere
+
+    return score_elsewhere(folder, config, before)

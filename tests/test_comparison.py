@@ -1,0 +1,256 @@
+"""Models against each other: known differences, none at all, several seeds, and what must not be compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ddtl.errors import UserError
+from ddtl.evaluation import delong
+from ddtl.evaluation.answers import Answers, Method, unit_of
+from ddtl.evaluation.comparison import Comparison, compare
+from ddtl.evaluation.intervals import paired_intervals
+from ddtl.evaluation.names import SCORES
+from tests.hospital import CLASSES, Hospital, answers
+
+
+def one(run: Answers) -> Method:
+    return Method(run.name, (run,))
+
+
+def pair(a: Answers, b: Answers, **settings: object) -> Comparison:
+    (found,) = compare([one(a), one(b)], replicates=300, **settings).pairs  # type: ignore[arg-type]
+    return found
+
+
+def rows(run: Answers, keep: np.ndarray) -> Answers:
+    """The run with some of its images, in some order."""
+    p = run.predictions
+    columns = ("split", "sample_id", "group", "patient_id", "site", "label", "logits")
+    return replace(run, predictions=replace(p, **{name: getattr(p, name)[keep] for name in columns}))
+
+
+def changed(run: Answers, **columns: np.ndarray) -> Answers:
+    return replace(run, name="changed", predictions=replace(run.predictions, **columns))
+
+
+def test_a_pair_is_delongs_test_and_the_paired_intervals() -> None:
+    hospital = Hospital(60)
+    a, b = hospital.run(2.5, "a"), hospital.run(1.5, "b", threshold=0.4)
+    found = pair(a, b)
+    labels, clusters = a.predictions.label, a.predictions.patient_id
+    theirs = delong.paired(labels, a.p, b.p, clusters)
+    assert found.p == found.delong_p == found.holm_p == theirs.p_value
+    assert found.judged.value == pytest.approx(theirs.difference)
+    assert found.smallest == pytest.approx(2.801585 * theirs.standard_error)
+    intervals = paired_intervals(labels, a.p, b.p, clusters, 0.5, 0.4, replicates=300)
+    assert {name: found.differences[name].interval for name in SCORES} == intervals
+    assert (found.unit, found.units, found.images) == ("patient", 60, len(labels))
+
+
+def test_accuracy_is_judged_by_mcnemar() -> None:
+    hospital = Hospital(60)
+    found = pair(hospital.run(2.5), hospital.run(1.5), score="accuracy")
+    assert (found.test, found.p) == ("McNemar", found.mcnemar_p)
+
+
+def test_other_scores_are_judged_by_bootstrap() -> None:
+    hospital = Hospital(60)
+    good, bad = hospital.run(4), hospital.run(0)
+    found = pair(good, bad, score="f1")
+    assert found.test == "bootstrap"
+    assert found.p == pytest.approx(2 / 301)  # not one of 300 resamples lies on the other side
+    assert pair(good, good, score="f1").p == 1
+
+
+def test_the_other_way_round_is_the_same_with_the_other_sign() -> None:
+    hospital = Hospital(50)
+    a, b = hospital.run(2.5), hospital.run(1.5)
+    there, back = pair(a, b), pair(b, a)
+    assert there.p == pytest.approx(back.p)
+    assert there.mcnemar_p == pytest.approx(back.mcnemar_p)
+    for name in SCORES:
+        x, y = there.differences[name], back.differences[name]
+        assert x.value == pytest.approx(-y.value)
+        assert (x.interval.low, x.interval.high) == pytest.approx((-y.interval.high, -y.interval.low), abs=1e-9)
+
+
+def test_the_order_of_the_images_plays_no_part() -> None:
+    hospital = Hospital(40)
+    a, b = hospital.run(2.5), hospital.run(1.5)
+    order = hospital.random.permutation(len(b.predictions))
+    assert pair(a, rows(b, order)) == pair(a, b)
+
+
+def test_a_model_does_not_differ_from_itself() -> None:
+    run = Hospital(40).run(2)
+    found = pair(run, run)
+    assert (found.judged.value, found.p, found.mcnemar_p, found.smallest) == (0, 1, 1, None)
+    assert found.judged.interval is not None
+    assert found.judged.interval.low < 0 < found.judged.interval.high
+
+
+def test_holm_counts_all_pairs() -> None:
+    hospital = Hospital(60)
+    found = compare([one(hospital.run(s, f"m{s}")) for s in (2.5, 1.5, 2.4)], replicates=100).pairs
+    assert [(x.a, x.b) for x in found] == [("m2.5", "m1.5"), ("m2.5", "m2.4"), ("m1.5", "m2.4")]
+    by_p = sorted(found, key=lambda x: x.p)
+    assert by_p[0].holm_p == pytest.approx(min(1, 3 * by_p[0].p))
+    assert all(x.pairs == 3 and x.holm_p >= x.p for x in found)
+
+
+def test_methods_have_the_mean_of_their_seeds() -> None:
+    hospital = Hospital(60)
+    a = Method("a", tuple(hospital.run(2.5, f"a{i}") for i in range(3)))
+    b = one(hospital.run(1.5, "b"))
+    result = compare([a, b], replicates=300)
+    (found,) = result.pairs
+    for name in SCORES:
+        mean = np.mean([run.scores()[name] for run in a.runs])
+        assert result.methods[0].scores[name] == pytest.approx(mean)
+        assert found.differences[name].value == pytest.approx(mean - b.runs[0].scores()[name])
+    assert found.seeds == (3, 1)
+    assert (found.delong_p, found.mcnemar_p, found.test) == (None, None, "bootstrap")
+    assert "seeds" in found.no_tests[0]
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    hospital = Hospital(80)
+    base = hospital.run(2)
+    alike = Method("alike", (base,) * 4)
+    apart = Method("apart", tuple(hospital.run(s) for s in (0.5, 1.5, 2.5, 3.5)))
+    widths = []
+    for method in (alike, apart):
+        scored = compare([method, one(base)], replicates=500).methods[0].intervals["roc_auc"]
+        assert scored is not None
+        widths.append(scored.high - scored.low)
+    assert widths[1] > 1.3 * widths[0]
+
+
+def test_the_error_over_seeds_is_that_of_their_mean() -> None:
+    """All images alike, so that only the seeds differ: the standard deviation over the root of their number."""
+    labels = np.arange(60) % 2
+    sure = [answers(labels, np.outer(2 * labels - 1, [-x / 2, x / 2]), np.arange(60)) for x in (0.0, 1.0, 3.0)]
+    briers = [run.scores()["brier"] for run in sure]
+    (found,) = compare([Method("a", tuple(sure)), one(sure[0])], score="brier").pairs
+    assert found.smallest == pytest.approx(2.801585 * np.std(briers, ddof=1) / np.sqrt(3), rel=0.05)
+
+
+def test_three_classes_have_no_delong_test_but_all_else() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    a, b = (answers(labels, np.eye(3)[labels] * s + random.normal(size=(90, 3)), np.arange(90) // 2,
+                   classes=("x", "y", "z")) for s in (3, 1))  # fmt: skip
+    found = pair(a, b)
+    assert (found.delong_p, found.test) == (None, "bootstrap")
+    assert found.no_tests == ("DeLong's test is for two classes",)
+    assert found.mcnemar_p is not None
+    assert found.mcnemar_p < 0.05
+    assert found.judged.value == pytest.approx(a.scores()["roc_auc"] - b.scores()["roc_auc"])
+    assert found.judged.interval is not None
+    assert found.judged.interval.low > 0
+
+
+def test_one_class_leaves_the_area_without_a_test_and_accuracy_with_one() -> None:
+    hospital = Hospital(40)
+    a, b = (rows(run, run.predictions.label == 1) for run in (hospital.run(2), hospital.run(1)))
+    found = pair(a, b)
+    assert (found.judged.value, found.judged.interval, found.delong_p, found.p) == (None, None, None, None)
+    assert found.mcnemar_p is not None
+    assert "both classes" in found.no_tests[0]
+
+
+def test_too_few_patients_have_no_interval_and_no_claim() -> None:
+    labels = np.array([0, 0, 1, 1, 1, 1])
+    a, b = (answers(labels, np.random.default_rng(s).normal(size=(6, 2)), np.array([0, 0, 1, 1, 2, 2])) for s in (0, 1))
+    for score in ("roc_auc", "f1"):
+        found = pair(a, b, score=score)
+        assert (found.judged.interval, found.p, found.smallest) == (None, None, None)
+
+
+def test_what_images_come_in() -> None:
+    p = Hospital(5).run(1).predictions
+    assert unit_of(p)[0] == "patient"
+    nobody = np.full(len(p), "")
+    assert unit_of(replace(p, patient_id=nobody))[0] == "group"
+    assert unit_of(replace(p, patient_id=nobody, group=p.sample_id))[0] == "image"
+    someone = np.where(np.arange(len(p)) == 0, "", p.patient_id)
+    assert unit_of(replace(p, patient_id=someone))[0] == "group"
+
+
+def test_without_patients_images_are_independent_and_mcnemar_is_plain() -> None:
+    from ddtl.evaluation.significance import mcnemar
+
+    hospital = Hospital(60)
+    a, b = hospital.run(2.5), hospital.run(1.5)
+    nobody = np.full(len(a.predictions), "")
+    alone = [changed(run, patient_id=nobody, group=run.predictions.sample_id) for run in (a, b)]
+    found = pair(*alone)
+    assert found.unit == "image"
+    assert found.mcnemar_p == mcnemar(a.right, b.right).p_value != pair(a, b).mcnemar_p
+
+
+def refused(a: Answers, b: Answers) -> str:
+    with pytest.raises(UserError) as error:
+        compare([one(a), one(b)], replicates=100)
+    return str(error.value)
+
+
+def test_other_images_are_refused_with_what_differs() -> None:
+    run = Hospital(40).run(2, "first")
+    n = len(run.predictions)
+    fewer = replace(rows(run, np.arange(10)), name="second", images="sarscov2ct, protocol grouped")
+    for a, b, expected in (
+        (run, fewer, f"first was tested on {n} images of covid19ct, protocol official, second on 10 of sarscov2ct"),
+        (fewer, run, f"second was tested on 10 images of sarscov2ct, protocol grouped, first on {n} of covid19ct"),
+    ):
+        message = refused(a, b)
+        assert expected in message
+        assert "10 of them are the same" in message
+        assert "dataset.protocol" in message
+
+
+def test_as_many_other_images_are_refused() -> None:
+    run = Hospital(40).run(2)
+    assert "0 of them are the same" in refused(run, changed(run, sample_id=np.char.add("x", run.predictions.sample_id)))
+
+
+@pytest.mark.parametrize(("column", "word"), [("patient_id", "patient"), ("group", "group")])
+def test_other_patients_are_refused(column: str, word: str) -> None:
+    run = Hospital(40).run(2)
+    other = getattr(run.predictions, column).copy()
+    other[3] = ""
+    message = refused(run, changed(run, **{column: other}))
+    assert f"1 of {len(other)} images have another {word} in run than in changed, as image0003" in message
+    assert "none" in message
+
+
+def test_other_labels_are_refused_by_their_names() -> None:
+    run = Hospital(40).run(2)
+    labels = run.predictions.label.copy()
+    labels[:2] = 1 - labels[:2]
+    message = refused(run, changed(run, label=labels))
+    assert "2 of" in message
+    assert "image0000: non-COVID and COVID" in message
+
+
+def test_other_classes_are_refused() -> None:
+    run = Hospital(40).run(2)
+    turned = replace(run, name="turned", predictions=replace(run.predictions, classes=CLASSES[::-1]))
+    assert "COVID / non-COVID" in refused(run, turned)
+
+
+def test_equal_models_are_seldom_told_apart_and_better_ones_often() -> None:
+    """At 5 %: of 20 hospitals about one, and nearly all."""
+    claimed = {"equal": 0, "better": 0}
+    for seed in range(20):
+        hospital = Hospital(60, seed)
+        methods = [one(hospital.run(s, name)) for s, name in ((5.0, "better"), (2.2, "equal"), (2.2, "standard"))]
+        for found in compare(methods, replicates=100).pairs:
+            if found.b == "standard":
+                assert found.judged.interval is not None
+                claimed[found.a] += found.p < 0.05 and found.judged.interval.low * found.judged.interval.high > 0
+    assert claimed["equal"] <= 3
+    assert claimed["better"] >= 18

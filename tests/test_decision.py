@@ -1,0 +1,101 @@
+"""Net benefit and predictive values against closed forms and counted tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddtl.evaluation.decision import decision_curve, predictive_values
+from ddtl.evaluation.metrics import binary_scores
+
+FEW = settings(max_examples=50, deadline=None)
+
+
+def test_net_benefit_by_hand() -> None:
+    labels = np.array([1, 1, 0, 0, 0])
+    p = np.array([0.9, 0.3, 0.6, 0.2, 0.1])
+    low, high = decision_curve(labels, p, [0.2, 0.5])
+    assert low.threshold == 0.2
+    assert low.model == pytest.approx(2 / 5 - 2 / 5 * 0.25)  # 0.2 itself is called positive
+    assert high.model == pytest.approx(1 / 5 - 1 / 5 * 1)
+    assert low.treat_all == pytest.approx(2 / 5 - 3 / 5 * 0.25)
+    assert high.treat_all == pytest.approx(2 / 5 - 3 / 5)
+    assert low.treat_none == high.treat_none == 0
+
+
+def test_net_benefit_of_true_probabilities_in_closed_form() -> None:
+    """p uniform and true: TP/N = (1 - t²) / 2, FP/N = (1 - t)² / 2, so the net benefit is (1 - t) / 2."""
+    rng = np.random.default_rng(0)
+    p = rng.random(400_000)
+    labels = (rng.random(len(p)) < p).astype(int)
+    rows = decision_curve(labels, p, np.linspace(0, 0.9, 10))
+    assert [row.model for row in rows] == pytest.approx([(1 - row.threshold) / 2 for row in rows], abs=0.005)
+    for row in rows:
+        assert row.model is not None
+        assert row.treat_all is not None
+        assert row.model >= max(row.treat_all, 0) - 0.005
+
+
+@FEW
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=40), st.floats(0, 0.99))
+def test_a_model_lies_between_harm_and_perfection(rows: list[tuple[int, float]], threshold: float) -> None:
+    labels, p = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    model, perfect, nobody, everyone = (
+        decision_curve(labels, x, [threshold])[0].model for x in (p, labels, np.full(len(p), -1.0), np.ones(len(p)))
+    )
+    assert None not in (model, perfect, nobody, everyone)
+    assert nobody == 0
+    assert everyone == pytest.approx(decision_curve(labels, p, [threshold])[0].treat_all)
+    if threshold > 0:  # at 0 the perfect answer calls everyone positive too
+        assert perfect == pytest.approx(labels.mean())
+        assert model <= perfect + 1e-12
+
+
+def test_at_a_threshold_of_one_no_benefit_is_defined() -> None:
+    row = decision_curve(np.array([0, 1]), np.array([0.2, 1.0]), [1.0])[0]
+    assert (row.threshold, row.model, row.treat_all, row.treat_none) == (1.0, None, None, None)
+
+
+def test_one_class_alone_has_a_net_benefit() -> None:
+    assert decision_curve(np.array([1, 1]), np.array([0.9, 0.1]), [0.5])[0].model == 0.5
+    assert decision_curve(np.array([0, 0]), np.array([0.9, 0.1]), [0.5])[0].model == -0.5
+
+
+def test_predictive_values_by_hand() -> None:
+    """The textbook case: a good test for a rare disease is mostly wrong when it is positive."""
+    ppv, npv = predictive_values(0.99, 0.95, 0.01)
+    assert ppv == pytest.approx(99 / (99 + 495))
+    assert npv == pytest.approx(9405 / 9406)
+
+
+@FEW
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4)), min_size=1, max_size=40))
+def test_at_the_samples_own_prevalence_they_are_the_counted_shares(rows: list[tuple[int, int]]) -> None:
+    labels, p = np.array([row[0] for row in rows]), np.array([row[1] for row in rows]) / 4
+    scores, mirrored = binary_scores(labels, p, 0.4), binary_scores(1 - labels, 1 - p, 0.6)
+    ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], float(labels.mean()))
+    if 0 < labels.sum() < len(labels):
+        assert ppv == (None if scores["precision"] is None else pytest.approx(scores["precision"]))
+        assert npv == (None if mirrored["precision"] is None else pytest.approx(mirrored["precision"]))
+    else:
+        assert (ppv, npv) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "specificity", "prevalence", "expected"),
+    [
+        (None, 0.9, 0.1, (None, None)),
+        (0.9, None, 0.1, (None, None)),
+        (0.0, 1.0, 0.3, (None, 0.7)),  # nobody is called positive
+        (1.0, 0.0, 0.3, (0.3, None)),  # nobody is called negative
+        (0.8, 0.9, 0.0, (0.0, 1.0)),
+        (0.8, 0.9, 1.0, (1.0, 0.0)),
+        (0.8, 1.0, 0.0, (None, 1.0)),
+    ],
+)
+def test_predictive_values_at_the_ends(
+    sensitivity: float | None, specificity: float | None, prevalence: float, expected: tuple[float | None, ...]
+) -> None:
+    assert predictive_values(sensitivity, specificity, prevalence) == pytest.approx(expected)

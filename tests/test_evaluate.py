@@ -1,0 +1,155 @@
+"""``ddtl evaluate``: a finished run scored in another way and elsewhere, and what its record then says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from ddtl import cli
+from ddtl.errors import UserError
+from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation import record, thresholds
+from ddtl.evaluation.patients import PatientTable, by_patient
+from ddtl.files import read_lines
+from tests.runs import SMALL, run
+
+PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(tmp_path_factory.mktemp("evaluated")).folder
+
+
+@pytest.fixture
+def a_run(trained: Path, tmp_path: Path) -> Path:
+    """A finished run whose record may be changed."""
+    folder: Path = shutil.copytree(trained, tmp_path / "runs" / "phantom" / trained.name)
+    return folder
+
+
+def evaluate(folder: Path, *words: str) -> dict[str, Any]:
+    assert cli.main(["evaluate", str(folder), *words]) == 0
+    read: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return read
+
+
+def test_every_number_of_the_record_is_that_of_its_predictions(trained: Path) -> None:
+    r = json.loads((trained / "results.json").read_text())
+    table = prediction_table.read(trained / "predictions.csv")
+    assert (r["interval"]["unit"], r["threshold"], r["threshold_rule"]) == ("patient", 0.5, "fixed")
+    for split in ("val", "test"):
+        found, part = r[split], table.of(split)
+        by = by_patient(part, "mean", 0.5)
+        assert isinstance(by, PatientTable)
+        assert found["patients"]["patients"] == found["groups"] == len(set(part.patient_id.tolist()))
+        assert found["patients"]["roc_auc"] == pytest.approx(metrics.roc_auc_score(by.label, by.p))
+        for scores in (found, found["patients"]):
+            low, high = (scores["intervals"]["roc_auc"][end] for end in ("low", "high"))
+            assert low <= scores["roc_auc"] <= high
+        assert found["calibration"]["brier"] == pytest.approx(found["brier"])
+        at_half = next(row for row in found["predictive_values"] if row["prevalence"] == 0.5)
+        sensitivity, specificity = found["sensitivity"], found["specificity"]
+        if sensitivity + 1 - specificity > 0:
+            assert at_half["ppv"] == pytest.approx(sensitivity / (sensitivity + 1 - specificity))
+    assert r["baselines"]["majority"]["accuracy"] == 0.5
+    assert r["baselines"]["majority"]["roc_auc"] == 0.5
+    assert r["baselines"]["file_facts"]["images"] == r["test"]["images"]
+
+
+def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> None:
+    before = json.loads((a_run / "results.json").read_text())
+    after = evaluate(a_run, "evaluation.threshold=youden", "evaluation.replicates=200")
+    val = prediction_table.read(a_run / "predictions.csv").of("val")
+    chosen = thresholds.choose(val.label, val.probabilities[:, 1], "youden")
+    assert (after["threshold"], after["threshold_rule"]) == (chosen.value, "youden")
+    assert after["threshold_on_val"] == pytest.approx(chosen.reached)
+    assert after["val"]["sensitivity"] == pytest.approx(chosen.reached["sensitivity"])
+    assert after["test"]["roc_auc"] == before["test"]["roc_auc"]
+    assert after["look"] == before["look"]
+    assert len(read_lines(a_run.parent / "test_looks_grouped.jsonl")) == 0, "no image was predicted again"
+    aimed = evaluate(a_run, "evaluation.threshold=sensitivity", "evaluation.target=0.9", "evaluation.replicates=200")
+    assert aimed["threshold_target"] == 0.9
+    assert aimed["val"]["sensitivity"] >= 0.9
+
+
+def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> None:
+    table = prediction_table.read(a_run / "predictions.csv").of("test")
+    words = ["evaluation.patient=max", "evaluation.interval=percentile", "evaluation.level=0.8"]
+    found = evaluate(a_run, *words, "evaluation.replicates=200", "evaluation.prevalences=[0.01]")
+    by = by_patient(table, "max", 0.5)
+    assert isinstance(by, PatientTable)
+    assert found["test"]["patients"]["aggregation"] == "max"
+    assert found["test"]["patients"]["brier"] == pytest.approx(np.mean((by.p - by.label) ** 2))
+    assert found["interval"] | {"level": 0.8, "method": "percentile", "replicates": 200} == found["interval"]
+    assert [row["prevalence"] for row in found["test"]["predictive_values"]] == [0.01]
+
+
+def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: Path) -> None:
+    r = evaluate(a_run, "evaluation.threshold=youden", "evaluation.replicates=200")
+    runs_dir = a_run.parents[1]
+    words = [*PHANTOM, "dataset=phantom", "dataset.phantom.sites=[b]", f"paths.runs_dir={runs_dir}"]
+    assert evaluate(a_run, *words, "evaluation.threshold=youden", "evaluation.replicates=200") == r, "the run stays"
+    there = a_run / "evaluations" / "phantom-grouped"
+    found = json.loads((there / "results.json").read_text())
+    assert found["trained_on"] == {"dataset": "phantom", "protocol": "grouped", "run": a_run.name}
+    assert found["threshold"] == r["threshold"]
+    assert "val" not in found
+    table = prediction_table.read(there / "predictions.csv")
+    assert set(table.site.tolist()) == {"b"}
+    assert found["test"]["roc_auc"] == pytest.approx(metrics.roc_auc_score(table.label, table.probabilities[:, 1]))
+    assert (there / "report.html").exists()
+    looks = read_lines(runs_dir / "phantom" / "test_looks_grouped.jsonl")
+    assert [(row["run"], row["look"]) for row in looks] == [(a_run.name, found["look"])]
+
+
+def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> None:
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}", "evaluation.replicates=200"]
+    evaluate(a_run, *words)
+    own = prediction_table.read(a_run / "predictions.csv").of("test")
+    again = prediction_table.read(a_run / "evaluations" / "phantom-grouped" / "predictions.csv")
+    assert again.sample_id.tolist() == own.sample_id.tolist()
+    assert np.allclose(again.logits, own.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["optimizer.lr=1"], "optimizer.lr: a trained run is evaluated as it is"),
+        (["evaluation.threshold=sensitivity"], "needs the value to reach: evaluation.target=0.95"),
+        (["evaluation.treshold=0.5"], "evaluation.treshold"),
+        (["evaluation.level=0.2"], "evaluation.level=0.2"),
+        (["dataset=covid19"], "covid19ct"),
+    ],
+)
+def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], message: str) -> None:
+    before = (a_run / "results.json").read_bytes()
+    with pytest.raises(UserError, match=message):
+        cli.main(["evaluate", str(a_run), *words])
+    assert (a_run / "results.json").read_bytes() == before
+
+
+def test_what_is_no_finished_run_is_named(a_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        cli.main(["evaluate", str(tmp_path / "none")])
+    with pytest.raises(UserError, match=r"not the folder of a run: it holds no config\.yaml"):
+        cli.main(["evaluate", str(tmp_path)])
+    (a_run / "results.json").unlink()
+    with pytest.raises(UserError, match="the run is not finished"):
+        cli.main(["evaluate", str(a_run)])
+
+
+def test_a_baseline_of_certain_probabilities_keeps_them(a_run: Path) -> None:
+    from ddtl.config.load import load
+
+    test = prediction_table.read(a_run / "predictions.csv").of("test")
+    sure = (np.arange(len(test)) % 2).astype(float)
+    found = record.baseline(sure, test, load(["evaluation.replicates=100"]).evaluation)
+    assert found["brier"] == pytest.approx(np.mean((sure - test.label) ** 2))
+    assert found["accuracy"] == pytest.approx(np.mean(sure == test.label))
