@@ -27,6 +27,7 @@ OWN = (
     "trainer.max_epochs=1",
     "model=squeezenet1_1",
     "model.weights=none",
+    "finetune=full",
     "logger=none",
 )
 PHANTOM = ("dataset.phantom.n_patients=12", "dataset.phantom.slices_per_patient=1", "dataset.phantom.size=32")

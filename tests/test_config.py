@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ddtl.config import checks, compose, schema, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
-from ddtl.config.schema import Config, DatasetConfig, Section
+from ddtl.config.schema import Config, DatasetConfig, FinetuneConfig, Section
 from ddtl.config.suggest import closest
 from ddtl.errors import UserError
 
@@ -356,14 +356,14 @@ def test_the_printed_configuration_is_the_configuration(overrides: list[str]) ->
 
 
 def leaves(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of all fields that are no section."""
+    """Dotted keys of all fields that are no section; a list of sections is a field."""
     for name, field in section.model_fields.items():
         inner = [
             each
             for each in (field.annotation, *get_args(field.annotation))
             if isinstance(each, type) and issubclass(each, Section)
         ]
-        if inner:
+        if inner and get_origin(field.annotation) is not tuple:
             yield from leaves(inner[0], f"{prefix}{name}.")
         else:
             yield prefix + name
@@ -386,7 +386,7 @@ def test_every_option_composes(group: str, option: str, monkeypatch: pytest.Monk
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
         assert getattr(config, group).name == option
-    assert not warnings or option == "linear_probe"
+    assert not warnings or option in ("linear_probe", "lp_ft", "gradual")  # the phantom starts from random weights
 
 
 def test_every_folder_is_a_group_and_every_default_an_option() -> None:
@@ -415,7 +415,13 @@ def test_every_field_stands_in_every_file_of_its_group(group: str, option: str) 
     wanted = {key for key in leaves(Config) if key.startswith(f"{group}.")}
     if group == "dataset" and option != "phantom":
         wanted = {key for key in wanted if not key.startswith("dataset.phantom.")} | {"dataset.phantom"}
-    optional = {f"dataset.{name}" for name, field in DatasetConfig.model_fields.items() if not field.is_required()}
+    sections = (("dataset", DatasetConfig), ("finetune", FinetuneConfig))
+    optional = {
+        f"{above}.{name}"
+        for above, section in sections
+        for name, field in section.model_fields.items()
+        if not field.is_required()
+    }
     assert found | optional == wanted | optional
 
 
@@ -481,6 +487,12 @@ IDLE = [
     ("optimizer.final_lr_ratio=0.5", "optimizer.schedule=constant", "optimizer.schedule=cosine"),
     ("finetune.backbone_lr_ratio=0.5", "finetune=linear_probe model.weights=imagenet", "finetune=full"),
     ("finetune.batchnorm=frozen_stats", "model=squeezenet1_1", "model=densenet121"),
+    (
+        "finetune.cached_views=4",
+        "finetune=linear_probe model.weights=imagenet augment=none",
+        "finetune=linear_probe model.weights=imagenet augment=standard",
+    ),
+    ("finetune.cache_gb=1", "finetune=full", "finetune=lp_ft model.weights=imagenet"),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.test_fraction=0.3", "dataset=covid19ct", "dataset=sarscov2ct"),
@@ -572,7 +584,7 @@ def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datamodules import DATAMODULES
     from ddtl.models.backbones import BACKBONES
 
-    assert set(checks.MODELS) == set(BACKBONES) == set(where.options("model"))
+    assert set(checks.STAGES) == set(BACKBONES) == set(where.options("model"))
     assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(where.options("dataset"))
 
 

@@ -11,10 +11,16 @@ from torch import nn
 from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.finetuning.callback import apply_epoch
-from ddtl.finetuning.optimizer import build_optimizer, build_scheduler, parameter_groups, rate_shape
-from ddtl.finetuning.schedule import compile_schedule
+from ddtl.finetuning.optimizer import build_optimizer, build_scheduler, parameter_groups, rate_of_stage, rate_shape
+from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.training.callbacks import EpochEnd
+from tests.runs import run, same_tensors, state
+from tests.tiny import STAGES as TINY_STAGES
+from tests.tiny import tiny
+
+__all__ = ["tiny"]  # a fixture
 
 STAGES = ["stem", "block1", "head"]
 
@@ -49,7 +55,8 @@ def test_full_trains_every_stage_at_its_rate():
 def test_a_linear_probe_freezes_all_but_the_head():
     row = compile_schedule(config("finetune=linear_probe").finetune, STAGES, 3).at(0)
     assert [name for name, state in row.items() if state.frozen] == ["stem", "block1"]
-    assert [name for name, state in row.items() if state.fixed_statistics] == ["stem", "block1"]
+    assert row["stem"].fixed_statistics
+    assert row["block1"].fixed_statistics
 
 
 def test_a_schedule_holds_its_last_row_after_the_end():
@@ -80,7 +87,9 @@ def test_fixed_statistics_stay_while_the_weights_train():
     c, net = network("finetune.batchnorm=frozen_stats")
     before = {name: value.clone() for name, value in net.state_dict().items()}
     step(c, net)
-    net.eval().train()  # whoever calls it
+    net.eval()
+    for module in net.modules():  # whoever calls it, on whatever
+        module.train()
     net(torch.rand(4, 1, 32, 32))
     after = net.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before if "running_" in name or "tracked" in name)
@@ -145,3 +154,154 @@ def test_gradients_are_clipped_to_the_norm_asked_for():
         module.configure_gradient_clipping(torch.optim.SGD(net.parameters(), lr=0.1), norm)
         total = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
         assert float(total) == pytest.approx(norm or sum(p.numel() for p in net.parameters()) ** 0.5, rel=1e-3)
+
+
+# --- a stage that stands still ----------------------------------------------------------------------------------------
+
+PHASES = (
+    "finetune.phases=[{name: a, train: [all], epochs: 2}, {name: b, train: [head], epochs: 1}, "
+    "{name: c, train: [layer1], epochs: 2}, {name: d, train: [all], epochs: 1}]"
+)
+FROZEN = {2: {*TINY_STAGES} - {"head"}, 3: {*TINY_STAGES} - {"layer1"}, 4: {*TINY_STAGES} - {"layer1"}}
+
+
+def stage_of(name: str) -> str:
+    """The stage that a name in the module's ``state_dict`` belongs to."""
+    return "head" if name.startswith("network.head.") else name.removeprefix("network.backbone.stages.").split(".")[0]
+
+
+def held(checkpoint: dict, stage: str) -> dict[str, torch.Tensor]:
+    """A stage's parameters, statistics and optimiser state."""
+    found = {name: value for name, value in checkpoint["state_dict"].items() if stage_of(name) == stage}
+    optimizer = checkpoint["optimizer_states"][0]
+    for group in optimizer["param_groups"]:
+        for number in group["params"] if group["stage"] == stage else ():
+            found |= {f"{number}/{key}": value for key, value in optimizer["state"].get(number, {}).items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("optimizer=adamw", "optimizer.weight_decay=0.5", "trainer.precision=32"),
+        ("optimizer=adamw", "optimizer.weight_decay=0.5", "trainer.precision=bf16-mixed", "trainer.ema=0.5"),
+        ("optimizer=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.5", "trainer.accumulate=2"),
+    ],
+    ids=["adamw", "adamw-bf16-ema", "sgd-accumulate"],
+)
+def test_a_frozen_stage_keeps_parameters_statistics_and_optimiser_state_to_the_bit(
+    tiny, tmp_path, monkeypatch, options
+):
+    after: list[dict] = []
+    save = EpochEnd._save
+
+    def keeping(self, trainer, improved):
+        save(self, trainer, improved)
+        after.append(state(self.folder.last))
+        assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
+
+    monkeypatch.setattr(EpochEnd, "_save", keeping)
+    command = (tiny, "finetune=full", PHASES, "trainer=cpu", "trainer.max_epochs=6", "trainer.limit_batches=4")
+    run(tmp_path, *command, *options)
+    assert len(after) == 6
+    for epoch in range(1, 6):
+        for stage in TINY_STAGES:
+            before, now = held(after[epoch - 1], stage), held(after[epoch], stage)
+            assert before.keys() == now.keys()
+            assert len(now) > 2
+            if stage in FROZEN.get(epoch, ()):
+                assert same_tensors(before, now), (epoch, stage)
+            else:
+                assert [name for name in now if torch.equal(before[name], now[name])] == [], (epoch, stage)
+
+
+def test_a_stage_that_has_never_trained_has_no_optimiser_state(tiny):
+    c, net = network(tiny, "finetune=linear_probe")
+    schedule = compile_schedule(c.finetune, TINY_STAGES, 1)
+    apply_epoch(net, schedule, 0)
+    optimizer = build_optimizer(net, c.optimizer, fused=True)
+    net.train()(torch.rand(4, 1, 32, 32)).logsumexp(1).sum().backward()
+    optimizer.step()
+    assert {id(p) for p in optimizer.state} == {id(p) for p in net.head.parameters()}
+
+
+def test_freezing_takes_away_the_gradient_of_the_last_step():
+    _, net = network("model=squeezenet1_1")
+    net.train()(torch.rand(2, 1, 32, 32)).sum().backward()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in net.backbone.parameters()]
+    net.freeze([*net.backbone.stages], [])
+    optimizer.step()
+    assert all(map(torch.equal, before, net.backbone.parameters()))
+
+
+@pytest.mark.parametrize("model", ["densenet121", "squeezenet1_1"])
+def test_a_frozen_prefix_runs_without_autograd_and_to_the_same_bit(model):
+    _, net = network(f"model={model}", "model.head.dropout=0")
+    stages, images = list(net.stages), torch.rand(4, 1, 64, 64)
+    net.train()
+    for depth in range(len(stages)):
+        net.freeze([], stages[:depth])  # the same statistics, and autograd for all
+        net.zero_grad()
+        expected = net(images)
+        expected.sum().backward()
+        gradients = [p.grad.clone() for stage in stages[depth:] for p in net.stages[stage].parameters()]
+
+        net.freeze(stages[:depth], stages[:depth])
+        net.zero_grad()
+        graph: list[bool] = []
+        watch = [
+            stage.register_forward_hook(lambda _, __, output, graph=graph: graph.append(output.requires_grad))
+            for stage in net.stages.values()
+        ]
+        running = {name: value.clone() for name, value in net.named_buffers()}
+        found = net(images)
+        found.sum().backward()
+        for handle in watch:
+            handle.remove()
+        assert graph == [False] * depth + [True] * (len(stages) - depth)
+        assert torch.equal(found, expected)
+        ours = [p.grad for stage in stages[depth:] for p in net.stages[stage].parameters()]
+        assert same_tensors(ours, gradients)
+        for name, value in running.items():  # back to where both began, for the next depth
+            net.get_buffer(name).copy_(value)
+
+
+def test_who_asks_for_gradients_of_an_evaluation_gets_them_through_frozen_stages():
+    _, net = network("model=squeezenet1_1")
+    net.freeze([*net.backbone.stages], [])
+    images = torch.rand(2, 1, 32, 32, requires_grad=True)
+    net.eval()(images).sum().backward()
+    assert float(images.grad.abs().sum()) > 0
+
+
+# --- warm-up again ----------------------------------------------------------------------------------------------------
+
+
+def test_a_thawed_stage_warms_up_again_and_the_others_do_not():
+    rates = {"stem": [1, 0, 1, 1], "head": [0, 3, 3, 3]}
+    rows = tuple({name: StageState(float(rate[e]), False) for name, rate in rates.items()} for e in range(4))
+    schedule = Schedule(rows, (), rewarm=1.5)
+    found = {name: [rate_of_stage(schedule, name, 2)(step) for step in range(8)] for name in rates}
+    assert found["stem"] == pytest.approx([1, 1, 0, 0, 1 / 4, 2 / 4, 3 / 4, 1])
+    assert found["head"] == pytest.approx([0, 0, 3 / 4, 6 / 4, 9 / 4, 3, 3, 3])
+    assert [rate_of_stage(Schedule(rows, ()), "stem", 2)(step) for step in range(8)] == [1, 1, 0, 0, 1, 1, 1, 1]
+
+
+# --- torch.compile ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_compiled_network_goes_through_the_phases_as_an_eager_one_does(tiny, tmp_path):
+    from torch._dynamo.utils import counters
+
+    command = (
+        tiny, "finetune=full", PHASES, "trainer=cpu", "trainer.max_epochs=6", "trainer.limit_batches=4",
+        "optimizer=sgd", "model.head.dropout=0",
+    )  # fmt: skip
+    eager = state(run(tmp_path / "eager", *command).folder / "checkpoints" / "last.ckpt")
+    counters.clear()
+    compiled = state(run(tmp_path / "compiled", *command, "trainer.compile=true").folder / "checkpoints" / "last.ckpt")
+    assert counters["stats"]["unique_graphs"] == 3  # a, which d is again; b; c
+    for name, value in eager["state_dict"].items():
+        torch.testing.assert_close(compiled["state_dict"][name], value, atol=1e-4, rtol=1e-3)

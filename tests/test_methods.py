@@ -93,7 +93,7 @@ SETTINGS = {
 
 
 def test_settings_in_words(run: Path, tmp_path: Path) -> None:
-    changed = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", *SETTINGS)))
+    changed = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", "finetune=full", *SETTINGS)))
     default = text(run)
     for setting, words in SETTINGS.items():
         assert words in changed, setting

@@ -19,12 +19,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from ddtl.config import checks
 from ddtl.config.load import load
 from ddtl.errors import UserError
 from ddtl.finetuning.optimizer import parameter_groups
 from ddtl.models import weights as weights_module
 from ddtl.models.backbones import BACKBONES, Backbone
-from ddtl.models.network import Network
+from ddtl.models.network import HEAD, Network
 from ddtl.models.weights import Weights, load_into, locate
 
 MODELS = {name: getattr(torchvision.models, name) for name in BACKBONES}
@@ -98,7 +99,14 @@ def test_stages_are_whole_and_ordered(model):
         net = Backbone(BACKBONES[model])
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[model]
     assert list(net.stages) == list(BACKBONES[model].stages)
+    assert (*net.stages, HEAD) == checks.STAGES[model]
     assert next(iter(net.stages)) == "stem"
+    normalised = {
+        name
+        for name, stage in net.stages.items()
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in stage.modules())
+    }
+    assert normalised == (set() if model in checks.WITHOUT_BATCHNORM else set(net.stages))
 
 
 @pytest.mark.parametrize("model", list(MODELS))

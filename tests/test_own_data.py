@@ -28,6 +28,7 @@ from ddtl.training.train import train
 QUICK = (
     "model=squeezenet1_1",
     "model.weights=none",
+    "finetune=full",
     "logger=none",
     "dataset.image_size=32",
     "dataset.batch_size=4",

@@ -14,7 +14,7 @@ from ddtl.training.train import RunResult, train
 
 pytestmark = pytest.mark.realdata
 
-SHORT = ("dataset.image_size=64", "trainer.max_epochs=1", "trainer.limit_batches=3", "logger=none")
+SHORT = ("dataset.image_size=64", "trainer.max_epochs=2", "trainer.limit_batches=3", "logger=none")
 
 
 def short(tmp_path: Path, data: Path, *overrides: str) -> RunResult:

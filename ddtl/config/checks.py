@@ -12,6 +12,7 @@ from ddtl import threads
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.evaluation.names import MONITORS, SCORES
+from ddtl.finetuning import phases
 
 # What each dataset offers; a new dataset gets its line here and its class in ddtl/data/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
@@ -23,15 +24,23 @@ DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
 }
 # Datasets that everyone knows by their name.
 PUBLISHED = ("covid19ct", "sarscov2ct")
-# The backbones of ddtl/models/backbones.py; a test holds the two lists together.
-MODELS: tuple[str, ...] = ("densenet121", "densenet169", "densenet201", "resnet18", "resnet50", "squeezenet1_1")
+# The backbones of ddtl/models/backbones.py and their stages, to which the head comes as the last; a test holds the two
+# lists together.
+_DENSENET = ("stem", "block1", "block2", "block3", "block4", "norm")
+_RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
+STAGES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), (*_DENSENET, "head")),
+    **dict.fromkeys(("resnet18", "resnet50"), (*_RESNET, "head")),
+    "squeezenet1_1": ("stem", "fire1", "fire2", "fire3", "head"),
+}
+WITHOUT_BATCHNORM = ("squeezenet1_1",)
 
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def problems(config: Config) -> list[str]:
     """A line for each contradiction, naming the key to change."""
-    every = (_names, _run, _paths, _ranges, _hardware, _weights, _phantom, _own, _loggers, _evaluation)
+    every = (_names, _run, _paths, _ranges, _finetune, _hardware, _weights, _phantom, _own, _loggers, _evaluation)
     return [line for check in every for line in check(config)]
 
 
@@ -47,9 +56,9 @@ def _names(c: Config) -> Iterator[str]:
         yield f"dataset.name={name}: {kind} is filed under its own name, so that looks at its test set are counted."
     elif not _is_folder_name(name):
         yield f"dataset.name={name}: must be a plain folder name; results are filed under it."
-    if c.model.name not in MODELS:
-        hint = did_you_mean(c.model.name, MODELS)
-        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(MODELS)}."
+    if c.model.name not in STAGES:
+        hint = did_you_mean(c.model.name, STAGES)
+        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(STAGES)}."
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)
         yield f"trainer.monitor={c.trainer.monitor}: no such score.{hint} There are {', '.join(MONITORS)}."
@@ -106,8 +115,24 @@ def _ranges(c: Config) -> Iterator[str]:
             yield f"{key}=[{low}, {high}]: must be a range of positive factors, the smaller one first."
     if not all(0 <= beta < 1 for beta in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)}: each must be at least 0 and under 1."
-    if c.finetune.name == "linear_probe" and c.finetune.batchnorm != "frozen_stats":
-        yield "finetune.batchnorm=train: a linear probe leaves the backbone alone. Set finetune.batchnorm=frozen_stats."
+
+
+def _finetune(c: Config) -> Iterator[str]:
+    if c.model.name in STAGES:
+        yield from phases.problems(c.finetune, STAGES[c.model.name], c.trainer.max_epochs)
+
+
+def _still(c: Config) -> list[int]:
+    """How many stages at the network's beginning stand still, for each phase."""
+    return phases.still(c.finetune, STAGES[c.model.name])
+
+
+def _backbone(c: Config) -> int:
+    return len(STAGES[c.model.name]) - 1
+
+
+def _augments(c: Config) -> bool:
+    return any(value not in (0, (1, 1)) for value in c.augment.model_dump(exclude={"name"}).values())
 
 
 def _hardware(c: Config) -> Iterator[str]:
@@ -207,7 +232,9 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("optimizer.momentum", lambda c: c.optimizer.name == "adamw", "adamw has no momentum; see optimizer.betas"),
     ("optimizer.betas", lambda c: c.optimizer.name == "sgd", "sgd has no betas; see optimizer.momentum"),
     ("optimizer.final_lr_ratio", lambda c: c.optimizer.schedule == "constant", "the rate is constant"),
-    ("finetune.backbone_lr_ratio", lambda c: c.finetune.name == "linear_probe", "the backbone is frozen"),
+    ("finetune.backbone_lr_ratio", lambda c: min(_still(c)) >= _backbone(c), "the backbone is frozen"),
+    ("finetune.cache_gb", lambda c: max(_still(c)) == 0, "the network's first stage always trains"),
+    ("finetune.cached_views", lambda c: not _augments(c), "images are not augmented, so all their views are equal"),
     ("dataset.split_seed", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.val_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.test_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
@@ -230,15 +257,18 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         lambda c: c.evaluation.threshold not in ("sensitivity", "specificity"),
         "only evaluation.threshold=sensitivity or specificity aim at a value",
     ),
-    ("finetune.batchnorm", lambda c: c.model.name == "squeezenet1_1", "squeezenet1_1 has no BatchNorm"),
+    ("finetune.batchnorm", lambda c: c.model.name in WITHOUT_BATCHNORM, "the network has no BatchNorm"),
 )
 
 
 def warnings(config: Config, explicit: set[str]) -> list[str]:
     """A line for each setting among ``explicit`` that changes nothing, and for likely slips."""
     lines = [f"{key} has no effect: {why}." for key, idle, why in WITHOUT_EFFECT if key in explicit and idle(config)]
-    if config.finetune.name == "linear_probe" and config.model.weights == "none":
-        lines.append("finetune=linear_probe with model.weights=none trains a head on random features.")
+    name = config.finetune.name
+    if "finetune.name" in explicit:
+        lines.append(f"finetune.name={name} only renames the schedule. To take another one, write finetune={name}.")
+    if _still(config)[0] >= _backbone(config) and config.model.weights == "none":
+        lines.append(f"finetune={name} with model.weights=none trains a head on random features.")
     if config.dataset.sampling == "balanced" and config.model.class_weights == "balanced":
         lines.append("dataset.sampling=balanced with model.class_weights=balanced favours the rare classes twice over.")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ _SAYS = {
     "bool_type": "must be true or false",
     "string_type": "must be text, in quotes where it looks like a number",
     "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must be made of letters, digits, - and _",
     "tuple_type": "must be a list in brackets: {key}=[{shown}]",
     "dict_type": "must be a dict, such as {{accuracy: 0.9}}",
     "greater_than": "must be more than {gt:.10g}",
@@ -28,6 +29,7 @@ _SAYS = {
     "less_than_equal": "must be at most {le:.10g}",
     "too_long": "takes {max_length} values",
 }
+_NO_SECTION = ("model_type", "model_attributes_type")  # pydantic's names for a value where keys are wanted
 
 
 def convert(tree: Mapping[str, Any]) -> tuple[Config | None, dict[str, str]]:
@@ -42,22 +44,32 @@ def convert(tree: Mapping[str, Any]) -> tuple[Config | None, dict[str, str]]:
         return None, lines
 
 
-def _explained(item: Any, tree: Any) -> tuple[str, str]:
-    """The key of one of pydantic's errors, and a line about it."""
+def _place(loc: Sequence[str | int], tree: Any) -> tuple[list[str], Any]:
+    """The keys that an error's place leads to, lists of sections included, and the value at the last of them."""
     names: list[str] = []
     value = tree
-    for part in item["loc"]:
-        if not isinstance(value, dict) or part not in value:
+    for part in loc:
+        if isinstance(value, list) and isinstance(part, int):
+            known = part < len(value) and isinstance(value[part], dict)
+        else:
+            known = isinstance(value, dict) and part in value
+        if not known:
             break
         names.append(str(part))
         value = value[part]
+    return names, value
+
+
+def _explained(item: Any, tree: Any) -> tuple[str, str]:
+    """The key of one of pydantic's errors, and a line about it."""
+    names, value = _place(item["loc"], tree)
     key = ".".join(names)
     inside = len(names) < len(item["loc"])
     if item["type"] == "missing" and isinstance(value, dict):
         full = ".".join([*names, item["loc"][-1]])
         return full, f"{full}: missing; {key or 'the configuration'} needs it."
     if item["type"] == "extra_forbidden":
-        siblings = [".".join([*names[:-1], name]) for name in _section(_type_of(names[:-1])).model_fields]
+        siblings = [".".join([*names[:-1], name]) for name in _fields(names[:-1])]
         return key, f"{key}: no such key.{did_you_mean(key, siblings)}"
     if item["type"] == "missing":
         return key, f"{key}={shown(value)}: takes two values."
@@ -67,7 +79,8 @@ def _explained(item: Any, tree: Any) -> tuple[str, str]:
         hint = did_you_mean(shown(value), options)
         return key, f"{key}={shown(value)}: {_says(item)}, or one of {', '.join(options)}.{hint}"
     if inside:
-        return key, f"{key}={shown(value)}: {shown(item['input'])} {_says(item)}."
+        keys = f"must be a dict of {', '.join(_fields(names))}" if item["type"] in _NO_SECTION else ""
+        return key, f"{key}={shown(value)}: {shown(item['input'])} {keys or _says(item)}."
     return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names))}"
 
 
@@ -80,7 +93,7 @@ def _wrong(item: Any, key: str, wanted: Any) -> str:
         if value in options:
             return "must stand without quotes."
         return f"must be one of {', '.join(options)}.{did_you_mean(shown(value), options)}"
-    if item["type"] in ("model_type", "model_attributes_type"):
+    if item["type"] in _NO_SECTION:
         first = next(iter(_section(wanted).model_fields))
         return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
     if item["type"] == "string_type" and isinstance(value, (int, float)):
@@ -98,9 +111,16 @@ def _type_of(names: list[str]) -> Any:
     """The type of a key's value in the schema."""
     wanted: Any = Config
     for name in names:
+        if name.isdecimal():  # a place in a list of sections
+            continue
         field = _section(wanted).model_fields.get(name)
         wanted = field.annotation if field is not None else None
     return wanted
+
+
+def _fields(names: list[str]) -> list[str]:
+    """The keys of a section."""
+    return list(_section(_type_of(names)).model_fields)
 
 
 def _section(wanted: Any) -> type[Section]:

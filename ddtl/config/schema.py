@@ -117,13 +117,30 @@ class OptimizerConfig(Section):
     final_lr_ratio: Fraction
 
 
-class FinetuneConfig(Section):
-    """Which stages train, at which rate; see ``conf/finetune/``."""
+class PhaseConfig(Section):
+    """Some epochs in which the same stages train; see ``docs/finetuning.md``."""
 
-    name: Literal["full", "linear_probe"]
+    name: Text
+    train: Annotated[tuple[Text, ...], Field(strict=False)]
+    epochs: PositiveInt | None = None
+    fraction: Annotated[float, Field(ge=0.001, le=1)] | None = None
+    rates: dict[str, Positive] = {}
+
+
+class FinetuneConfig(Section):
+    """Which stages train when, at which rate; see ``conf/finetune/``."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]  # part of the run's name
+    phases: Annotated[tuple[PhaseConfig, ...], Field(strict=False)]
     backbone_lr_ratio: NonNegative
     head_lr_ratio: Positive
+    decay: Annotated[float, Field(gt=0, le=1)]
     batchnorm: Literal["train", "frozen_stats"]
+    rewarm: NonNegative
+    cached_views: NonNegativeInt
+    cache_gb: NonNegative
+    # Only in conf/finetune/surgical.yaml, whose phase refers to it.
+    stages: Names | None = None
 
 
 class TrainerConfig(Section):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -22,6 +23,22 @@ from ddtl.errors import UserError
 Progress = Callable[[int, int], None]
 
 
+class Features(Protocol):
+    """What may feed the network instead of images, in epochs whose first stages are frozen."""
+
+    def views(self, epoch: int) -> int:
+        """How many fixed augmentations an image has in an epoch; 0 where each epoch draws new ones."""
+        ...
+
+    def train_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
+        """As many batches as ``images``, of the same rows."""
+        ...
+
+    def val_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
+        """As many batches as ``images``, of the same rows."""
+        ...
+
+
 class CTDataModule(pl.LightningDataModule):
     """Manifest, split, decoded cache and loaders of one dataset.
 
@@ -31,6 +48,7 @@ class CTDataModule(pl.LightningDataModule):
 
     manifest: Manifest
     cache: DecodedCache
+    features: Features | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -90,11 +108,13 @@ class CTDataModule(pl.LightningDataModule):
         """Optimiser steps; the same for any number of processes."""
         return self._train_batches().steps
 
-    def train_dataloader(self) -> DataLoader:
-        return self._loader(self._train_batches(), augment_spec(self.config.augment))
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:
+        images = self._loader(self._train_batches(), augment_spec(self.config.augment))
+        return self.features.train_loader(images) if self.features else images
 
-    def val_dataloader(self) -> DataLoader:
-        return self.eval_loader("val")
+    def val_dataloader(self) -> Iterable[dict[str, Any]]:
+        images = self.eval_loader("val")
+        return self.features.val_loader(images) if self.features else images
 
     def eval_loader(self, *names: str) -> DataLoader:
         """The images of some splits in manifest order, as they are."""
@@ -104,9 +124,10 @@ class CTDataModule(pl.LightningDataModule):
         return self._loader(EvalBatches(rows, batch, shares.world, shares.rank), NONE)
 
     def _train_batches(self) -> TrainBatches:
-        config, rows = self.config, self.manifest.rows("train")
+        config, rows, limit = self.config, self.manifest.rows("train"), self.config.trainer.limit_batches
         balance_by = self.labels[rows] if config.dataset.sampling == "balanced" else None
-        return TrainBatches(rows, self.shares, config.seed, self._epoch, config.trainer.limit_batches, balance_by)
+        views = self.features.views if self.features else lambda epoch: 0
+        return TrainBatches(rows, self.shares, config.seed, self._epoch, limit, balance_by, views)
 
     def _epoch(self) -> int:
         # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.

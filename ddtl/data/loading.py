@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddtl.data.cache import DecodedCache
-from ddtl.data.order import EvalBatches, Key, TrainBatches
+from ddtl.data.order import Key
 from ddtl.data.transforms import Augmenter
 
 # Tells the random streams of one run apart: this one draws augmentations.
@@ -43,16 +44,19 @@ class Slices(Dataset[dict[str, Tensor]]):
             self.augmenter(self.cache[row], (self.seed, _AUGMENTATION, max(epoch, 0), row, before))
             for row, epoch, before in keys
         ]
+        return {"image": torch.from_numpy(np.stack(images)), **self.facts(keys)}
+
+    def facts(self, keys: list[Key]) -> dict[str, Tensor]:
+        """``label``, ``row`` and ``real`` alone."""
         rows = np.array([row for row, *_ in keys])
         return {
-            "image": torch.from_numpy(np.stack(images)),
             "label": torch.from_numpy(self.labels[rows]),
             "row": torch.from_numpy(rows),
             "real": torch.tensor([epoch >= 0 for _, epoch, _ in keys]),
         }
 
 
-def build_loader(slices: Slices, batches: TrainBatches | EvalBatches, num_workers: int, pin: bool) -> DataLoader:
+def build_loader(slices: Slices, batches: Iterable[list[Key]], num_workers: int, pin: bool) -> DataLoader:
     """A loader whose batches come whole from :class:`Slices`."""
     return DataLoader(
         slices,

@@ -76,6 +76,7 @@ class TrainBatches:
         epoch: tells the epoch at the moment when iteration starts.
         limit: use only this many batches.
         balance_by: class of each of ``rows``, to draw each class equally often; None draws each image once.
+        views: tells how many fixed augmentations an image has in an epoch, which then take turns; 0 for new ones.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class TrainBatches:
         epoch: Callable[[], int],
         limit: int | None = None,
         balance_by: np.ndarray | None = None,
+        views: Callable[[int], int] = lambda epoch: 0,
     ) -> None:
         self.rows = np.asarray(rows)
         self.shares = shares
         self.seed = seed
         self.epoch = epoch
         self.balance_by = balance_by
+        self.views = views
         steps = len(rows) // shares.batch
         self.steps = steps if limit is None else min(steps, -(-limit // shares.accumulate))
 
@@ -111,8 +114,10 @@ class TrainBatches:
         )
         before: Counter[int] = Counter()
         keys: list[Key] = []
+        views = self.views(epoch)
         for row in self.rows[order].tolist():
-            keys.append((row, epoch, before[row]))
+            # A fixed view is seeded as an epoch of its number is, whichever epoch shows it.
+            keys.append((row, (epoch + before[row]) % views, 0) if views else (row, epoch, before[row]))
             before[row] += 1
         size, world, rank = self.shares.per_device, self.shares.world, self.shares.rank
         starts = [(index * world + rank) * size for index in range(len(self))]

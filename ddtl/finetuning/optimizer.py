@@ -56,16 +56,32 @@ def rate_shape(config: OptimizerConfig, total_steps: int) -> Callable[[int], flo
     return shape
 
 
+def rate_of_stage(schedule: Schedule, stage: str, steps_per_epoch: int) -> Callable[[int], float]:
+    """Optimiser step to the stage's rate in the table; over ``schedule.rewarm`` epochs after a thaw it rises linearly.
+
+    The rise has the form of the run's own warm-up: over n steps, 1/(n + 1) … n/(n + 1) of the rate.
+    """
+    warmup = round(schedule.rewarm * steps_per_epoch)
+    starts = [epoch * steps_per_epoch for epoch in schedule.thaws(stage)]
+
+    def rate(step: int) -> float:
+        since = step - max((start for start in starts if start <= step), default=-warmup)
+        return schedule.at(step // steps_per_epoch)[stage].rate * min(1.0, (since + 1) / (warmup + 1))
+
+    return rate
+
+
 def build_scheduler(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, schedule: Schedule, steps_per_epoch: int
 ) -> LambdaLR:
-    """Stepped after every optimiser step: the shape over the run × the stage's rate in that epoch."""
+    """Stepped after every optimiser step: the shape over the run × the stage's rate in that step."""
     shape = rate_shape(config, steps_per_epoch * len(schedule.epochs))
 
-    def rate_of(stage: str) -> Callable[[int], float]:
-        return lambda step: shape(step) * schedule.at(step // steps_per_epoch)[stage].rate
+    def lr_of(stage: str) -> Callable[[int], float]:
+        rate = rate_of_stage(schedule, stage, steps_per_epoch)
+        return lambda step: shape(step) * rate(step)
 
-    return LambdaLR(optimizer, [rate_of(group["stage"]) for group in optimizer.param_groups])
+    return LambdaLR(optimizer, [lr_of(group["stage"]) for group in optimizer.param_groups])
 
 
 def configure(

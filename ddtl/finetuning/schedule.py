@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddtl.config.schema import FinetuneConfig
+from ddtl.errors import UserError
+from ddtl.finetuning import phases
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class StageState:
 
     Attributes:
         rate: its learning rate as a multiple of ``optimizer.lr``; 0 means frozen.
-        fixed_statistics: BatchNorm uses and keeps the statistics that it has.
+        fixed_statistics: BatchNorm uses and keeps the statistics that it has; always so in a frozen stage.
     """
 
     rate: float
@@ -30,14 +32,46 @@ class StageState:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Epochs ``first`` to ``end - 1``, in which every stage stays in its state."""
+
+    name: str
+    first: int
+    end: int
+    states: dict[str, StageState]
+
+
+@dataclass(frozen=True)
 class Schedule:
-    """``epochs[e][stage]`` is what ``stage`` does in epoch ``e``."""
+    """The table.
+
+    Attributes:
+        epochs: ``epochs[e][stage]`` is what ``stage`` does in epoch ``e``; stages in order, the head last.
+        phases: the same, epochs of one kind taken together; they follow each other without gap or overlap.
+        rewarm: epochs over which a stage's rate rises linearly after it begins to train again; 0 for none.
+    """
 
     epochs: tuple[dict[str, StageState], ...]
+    phases: tuple[Phase, ...]
+    rewarm: float = 0.0
 
     def at(self, epoch: int) -> dict[str, StageState]:
         """The states in an epoch; the last ones hold on after the end."""
         return self.epochs[min(epoch, len(self.epochs) - 1)]
+
+    def phase(self, epoch: int) -> Phase:
+        """The phase of an epoch; the last one holds on after the end."""
+        return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
+
+    def thaws(self, stage: str) -> tuple[int, ...]:
+        """The epochs in which ``stage`` trains after it stood still in the epoch before."""
+        frozen = [row[stage].frozen for row in self.epochs]
+        return tuple(e for e in range(1, len(frozen)) if frozen[e - 1] and not frozen[e])
+
+    def prefix(self, epoch: int) -> int:
+        """How many leading stages are frozen: their output is then a constant function of the image."""
+        states = list(self.at(epoch).values())
+        return next((i for i, state in enumerate(states) if not state.frozen), len(states))
 
 
 def compile_schedule(config: FinetuneConfig, stages: Sequence[str], max_epochs: int) -> Schedule:
@@ -47,9 +81,22 @@ def compile_schedule(config: FinetuneConfig, stages: Sequence[str], max_epochs: 
         config: the schedule's settings.
         stages: stage names from the input to the head, the head last.
         max_epochs: length of the run.
+
+    Raises:
+        UserError: a line for each mistake, naming the key and the fix; see :func:`ddtl.finetuning.phases.problems`.
     """
-    backbone_rate = 0.0 if config.name == "linear_probe" else config.backbone_lr_ratio
-    backbone = StageState(backbone_rate, fixed_statistics=backbone_rate == 0 or config.batchnorm == "frozen_stats")
-    head = StageState(config.head_lr_ratio, fixed_statistics=False)
-    row = dict.fromkeys(stages[:-1], backbone) | {stages[-1]: head}
-    return Schedule((row,) * max_epochs)
+    found = phases.problems(config, stages, max_epochs)
+    if found:
+        raise UserError("\n  ".join(found))
+    planned = phases.planned(config, stages)
+    compiled, first = [], 0
+    for phase, length in zip(planned, phases.lengths(planned, max_epochs), strict=True):
+        rates = phases.rates(config, phase, stages)
+        states = {
+            stage: StageState(rate, fixed_statistics=rate == 0 or config.batchnorm == "frozen_stats")
+            for stage, rate in rates.items()
+        }
+        compiled.append(Phase(phase.name, first, first + length, states))
+        first += length
+    rows = tuple(phase.states for phase in compiled for _ in range(phase.first, phase.end))
+    return Schedule(rows, tuple(compiled), config.rewarm)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -21,6 +22,7 @@ class Classifier(pl.LightningModule):
 
     A batch is a dict of ``image`` (N, 1, H, W) float in [0, 1], ``label`` (N,) int, ``row`` (N,) index into the
     manifest and ``real`` (N,) bool, False for copies that only fill up the last batch of a distributed evaluation.
+    Instead of ``image`` it may hold ``features``, what the network's first ``depth`` stages make of it.
 
     Args:
         network: the model.
@@ -56,13 +58,23 @@ class Classifier(pl.LightningModule):
         # and the mode itself, would each cost as long a compilation as training does.
         return self.network(images) if self.training else self.network.forward(images)
 
+    def _logits(self, batch: dict[str, Any]) -> Tensor:
+        """(N, classes) float32."""
+        if "features" in batch:
+            return self.network.classify(batch["features"], batch["depth"]).float()
+        return self(batch["image"]).float()
+
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Make dropout a function of (seed, step, rank): a resumed run draws what an uninterrupted one draws."""
         words = np.random.SeedSequence([self.seed, self.trainer.global_step, batch_idx, self.global_rank])
-        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+        seed = int(words.generate_state(1, np.uint64)[0] >> 1)
+        # torch.manual_seed does as much for every kind of device there is, and notes a stack trace for the absent ones.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        logits = self(batch["image"]).float()
+        logits = self._logits(batch)
         loss = F.cross_entropy(
             logits,
             batch["label"],
@@ -76,9 +88,18 @@ class Classifier(pl.LightningModule):
         self.log("train/loss", self.train_loss.compute())
         self.train_loss.reset()
 
+    def on_validation_start(self) -> None:
+        """Let all processes score the first one's network, which is the one that is kept.
+
+        Since the last step each has BatchNorm statistics of its own images; the next step takes the first one's, too.
+        """
+        if self.trainer.world_size > 1:
+            for statistics in self.network.buffers():
+                dist.broadcast(statistics, src=0)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         real = batch["real"]
-        logits = self(batch["image"]).float()[real]
+        logits = self._logits(batch)[real]
         labels = batch["label"][real]
         if not len(labels):  # fillers alone, in a distributed evaluation's last batch
             return
@@ -95,7 +116,7 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Manifest rows and float32 logits of the images that are not fillers."""
         real = batch["real"]
-        return {"row": batch["row"][real].cpu(), "logits": self(batch["image"]).float()[real].cpu()}
+        return {"row": batch["row"][real].cpu(), "logits": self._logits(batch)[real].cpu()}
 
     def configure_gradient_clipping(
         self,
@@ -105,7 +126,8 @@ class Classifier(pl.LightningModule):
     ) -> None:
         """Clip by norm. Lightning's own refuses fused optimisers, though without a gradient scaler nothing is amiss."""
         if gradient_clip_val:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         return self.optimizers_for(self.network)

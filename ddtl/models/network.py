@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
+import torch
 from torch import Tensor, nn
 
 from ddtl.config.schema import HeadConfig, ModelConfig
@@ -33,8 +34,18 @@ class Head(nn.Module):
         return self.layers(feature_map.mean(dim=(2, 3)))
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm whose statistics can be fixed: it then uses and keeps those that it has, whoever calls ``train()``."""
+
+    fixed = False
+
+    def train(self, mode: bool = True) -> BatchNorm:
+        """Training or evaluation mode; with fixed statistics always the latter."""
+        return super().train(mode and not self.fixed)
+
+
 class Network(nn.Module):
-    """The whole model. Stages can be frozen, and frozen statistics stay frozen whoever calls ``train()``."""
+    """The whole model, as stages in a row, each of which can be frozen."""
 
     mean: Tensor
     std: Tensor
@@ -47,7 +58,11 @@ class Network(nn.Module):
         mean, std = normalisation(config.grayscale)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
-        self._fixed_statistics: frozenset[str] = frozenset()
+        for module in self.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = BatchNorm  # torchvision's DenseNet does not let one choose the layer
+        self.frozen: frozenset[str] = frozenset()
+        self._prefix = 0
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -56,25 +71,41 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Grayscale images (N, 1, H, W) in [0, 1] to logits (N, n_classes)."""
-        return self.head(self.backbone((images - self.mean) / self.std))
+        depth = self._prefix if self.training else 0  # who asks for gradients of an evaluation gets all of them
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not depth):
+            x = self.embed(images, depth)
+        return self.classify(x, depth)
 
-    def freeze(self, stages: Sequence[str], fixed_statistics: Sequence[str]) -> None:
+    def embed(self, images: Tensor, depth: int) -> Tensor:
+        """Grayscale images (N, 1, H, W) in [0, 1] to what the first ``depth`` stages make of them, (N, C, H', W')."""
+        x = (images - self.mean) / self.std
+        for stage in list(self.stages.values())[:depth]:
+            x = stage(x)
+        return x
+
+    def classify(self, x: Tensor, depth: int) -> Tensor:
+        """What the first ``depth`` stages made of images to logits (N, n_classes), through the other stages."""
+        for stage in list(self.stages.values())[depth:]:
+            x = stage(x)
+        return x
+
+    def freeze(self, stages: Collection[str], fixed_statistics: Collection[str]) -> None:
         """Let ``stages`` stand still and all others train.
 
+        The frozen stages before the first one that trains are run without autograd.
+
         Args:
-            stages: these get no gradient and therefore no update and no weight decay.
+            stages: these get no gradient and therefore no update, no moments and no weight decay.
             fixed_statistics: in these BatchNorm uses, and keeps, the statistics that it has.
         """
+        self.frozen = frozenset(stages)
+        names = list(self.stages)
+        self._prefix = next((i for i, name in enumerate(names) if name not in self.frozen), len(names))
         for name, stage in self.stages.items():
-            stage.requires_grad_(name not in stages)
-        self._fixed_statistics = frozenset(fixed_statistics)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Network:
-        """Training or evaluation mode; BatchNorm in stages with fixed statistics stays in evaluation mode."""
-        super().train(mode)
-        for name in self._fixed_statistics:
-            for module in self.stages[name].modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
+            stage.requires_grad_(name not in self.frozen)
+            if name in self.frozen:
+                stage.zero_grad(set_to_none=True)  # else the optimiser would take what the last step left for one more
+            for module in stage.modules():
+                if isinstance(module, BatchNorm):
+                    module.fixed = name in fixed_statistics
+                    module.train(self.training)

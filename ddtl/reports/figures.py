@@ -144,6 +144,40 @@ def epochs(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, 
     return spec
 
 
+def lr_ramp(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smoothed: np.ndarray,
+    *,
+    ends: tuple[float, float],
+    readings: Mapping[str, float],
+    chosen: float | None,
+) -> Spec:
+    """Loss against a rising learning rate.
+
+    Args:
+        rates, losses, smoothed: (N,) of a range test, as far as it went.
+        ends: of the whole ramp.
+        readings: rates by rule, marked on the smoothed curve.
+        chosen: the rate suggested, marked.
+    """
+    traces = [_line(rates, losses, "each step", color="var(--bar)", width=1), _line(rates, smoothed, "smoothed")]
+    for place, (rule, rate) in enumerate(readings.items(), start=1):
+        point = _point(rate, float(np.interp(math.log(rate), np.log(rates), smoothed)), rule)
+        point["marker"]["color"] = _SERIES[place]
+        traces.append(point)
+    # The fall fills the picture; where the loss runs away, it may leave it.
+    low, first = float(losses.min()), float(losses[: max(1, len(losses) // 10)].max())
+    room = 0.15 * (first - low) or 0.1
+    x = {**_axis("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}
+    spec = _spec(traces, x, {**_axis("training loss"), "range": [low - room, first + 2 * room]}, legend="outside")
+    for trace in traces:
+        trace["hovertemplate"] = "%{x:.2g}, %{y:.4f}"
+    if chosen is not None:
+        spec["layout"]["shapes"] = [_upright(chosen)]
+    return spec
+
+
 def _note(x: float, text: str, *, left: bool) -> dict[str, Any]:
     """Words at the foot of an upright line."""
     return {

@@ -1,8 +1,9 @@
 """A self-contained HTML page of headlines, warnings, sections, tables and figures: what every report is made of.
 
 A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
-inside the JSON of figures too, so a class or a file may be called whatever it likes. The page asks the network for
-nothing, which its own content security policy also forbids; tables stand without JavaScript, figures need it.
+inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
+network for nothing, which its own content security policy also forbids; tables and pictures stand without JavaScript,
+figures need it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,22 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A drawing that needs no JavaScript.
+
+    Attributes:
+        title: what it shows, above it.
+        svg: an ``<svg>`` element whose texts are escaped already; it tells those who do not see it what is on it.
+        caption: what a reader must know about it, below.
+    """
+
+    kind: ClassVar[str] = "picture"
+    title: str
+    svg: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Text:
     """A paragraph."""
 
@@ -109,7 +126,7 @@ class Fold:
     blocks: Sequence[Table | Figure | Text | Code]
 
 
-Block = Table | Figure | Text | Code | Row | Fold
+Block = Table | Figure | Picture | Text | Code | Row | Fold
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation.names import SCORES
-from ddtl.reports import numbers, repeating, sentences
+from ddtl.reports import numbers, repeating, schedule, sentences
 from ddtl.reports.stored import Stored
 
 _UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicate images", "none": "images"}
@@ -152,11 +152,7 @@ def training(stored: Stored) -> str:
     config = stored.config
     if not {"finetune", "optimizer", "trainer", "dataset", "model"} <= set(config):
         return blank("training: loss, optimiser, schedule, epochs, batch size")
-    optimizer, trainer, finetune = config["optimizer"], config["trainer"], config["finetune"]
-    strategy = {
-        "full": "All layers were trained",
-        "linear_probe": "Only the classification head was trained; the backbone stayed as loaded",
-    }.get(finetune["name"], f"Layers were trained by the schedule {escaped(finetune['name'])}")
+    trainer = config["trainer"]
     loss = "cross-entropy"
     if config["model"].get("label_smoothing"):
         loss += f" with label smoothing {config['model']['label_smoothing']:g}"
@@ -169,22 +165,18 @@ def training(stored: Stored) -> str:
     ]
     more = "".join(f"; {extra}" for extra in extras if extra)
     return (
-        f"{augmentation(stored)} {strategy}, on {loss}, with {_optimizer(optimizer, finetune)}, for up to "
+        f"{augmentation(stored)} {escaped(schedule.strategy(stored))}, on {loss}, with {_optimizer(stored)}, for up to "
         f"{trainer['max_epochs']} epochs in batches of {config['dataset']['batch_size']}{more}. {_seed(stored)}"
     )
 
 
-def _optimizer(found: Mapping[str, Any], finetune: Mapping[str, Any]) -> str:
+def _optimizer(stored: Stored) -> str:
+    found = stored.config["optimizer"]
     name = {"adamw": "AdamW", "sgd": f"SGD (momentum {found['momentum']:g})"}.get(found["name"], escaped(found["name"]))
-    head, backbone = found["lr"] * finetune["head_lr_ratio"], found["lr"] * finetune["backbone_lr_ratio"]
-    if head == backbone or not backbone:
-        rate = f"peak learning rate {head:.3g}"
-    else:
-        rate = f"peak learning rates {backbone:.3g} (backbone) and {head:.3g} (head)"
     warmup = f"linear warm-up over {numbers.percent(found['warmup'])} of the steps, then " if found["warmup"] else ""
     shape = f"cosine decay to {numbers.percent(found['final_lr_ratio'])} of the peak"
     after = shape if found["schedule"] == "cosine" else f"a {escaped(found['schedule'])} rate"
-    return f"{name} ({rate}, weight decay {found['weight_decay']:g}, {warmup}{after})"
+    return f"{name} ({schedule.peak_rates(stored)}, weight decay {found['weight_decay']:g}, {warmup}{after})"
 
 
 def _seed(stored: Stored) -> str:

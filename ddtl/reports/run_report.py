@@ -12,7 +12,7 @@ import yaml
 from ddtl.evaluation import calibration as calibrating
 from ddtl.evaluation.decision import decision_curve
 from ddtl.evaluation.patients import WhyNot, by_patient
-from ddtl.reports import figures, numbers, repeating, sentences, tables
+from ddtl.reports import figures, numbers, repeating, schedule, sentences, tables
 from ddtl.reports.curves import Curves, curves
 from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -34,6 +34,7 @@ def page(stored: Stored) -> Page:
         "Threshold": _threshold(stored),
         "Calibration": _calibration(stored),
         "Baselines": _baselines(stored),
+        "Schedule": schedule.blocks(stored),
         "Training": _training(stored),
         "Data": [tables.splits(stored)],
         "Repeat it": _repeat(stored),

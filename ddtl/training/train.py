@@ -164,12 +164,15 @@ def _compiled(run: Run) -> Iterator[None]:
     if not run.config.trainer.compile:
         yield
         return
+    from torch._dynamo import config
     from torch._dynamo.exc import TorchDynamoException
 
-    console.line("compiling the network: the first steps take minutes")
+    console.line("compiling the network: the first steps of a phase take minutes")
     run.network.compile()
+    # Each phase is compiled anew, for other parameters want a gradient; beyond its limit torch quietly stops compiling.
     try:
-        yield
+        with config.patch(recompile_limit=config.recompile_limit + len(run.schedule.phases)):
+            yield
     except TorchDynamoException as error:
         reason = " ".join(str(error).split())[:300]
         raise TrainingFailure(f"torch.compile failed ({reason}). trainer.compile=false goes without it.") from error

@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import Logger
 
 from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
+from ddtl.finetuning.features import FrozenFeatures
 from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
 from ddtl.training.ema import RunningMean
 from ddtl.training.run import Run
@@ -19,6 +20,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     """A trainer that writes to ``folder``."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
+    callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
     if t.ema is not None:
         callbacks.append(RunningMean(run.network, t.ema))
     if t.patience is not None:

@@ -1,0 +1,78 @@
+"""``ddtl finetune show``: a schedule's table before anything trains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from ddtl import console
+from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
+from ddtl.config.load import load
+from ddtl.config.suggest import did_you_mean
+from ddtl.config.where import options
+from ddtl.errors import UserError
+from ddtl.files import write_text
+from ddtl.finetuning import picture
+from ddtl.finetuning.schedule import Schedule, compile_schedule
+
+HELP = f"""\
+Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is read.
+
+  ddtl finetune show finetune=gradual trainer.max_epochs=20
+  ddtl finetune show finetune=lp_ft model=resnet50 dataset=covid19ct svg=schedule.svg
+
+It takes the settings of train.py, so what follows `train.py` on a command line can be shown as it is.
+  svg=FILE    draw it, too; the run's report holds the same picture
+
+Schedules: {", ".join(options("finetune"))}. docs/finetuning.md says how to write one's own.
+
+Exit codes: 0 shown, 2 a mistake in the settings (the message says what to change).
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl finetune`` on the command line; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command or in the settings.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    action, *words = argv
+    if action != "show":
+        raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
+    config = load([word for word in words if not word.startswith("svg=")])
+    stages, epochs = STAGES[config.model.name], config.trainer.max_epochs
+    schedule = compile_schedule(config.finetune, stages, epochs)
+    has_batchnorm = config.model.name not in WITHOUT_BATCHNORM
+    title = f"{config.finetune.name} · {config.model.name} · {epochs} epochs"
+    console.out.print(table(schedule, title, has_batchnorm))
+    console.out.print(escape(picture.note(schedule, has_batchnorm)))
+    for file in (word.removeprefix("svg=") for word in words if word.startswith("svg=")):
+        _write(file, picture.svg(schedule, has_batchnorm))
+    return 0
+
+
+def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
+    """Epochs × stages, the epochs of a phase in one row."""
+    *backbone, head = schedule.epochs[0]
+    found = Table(title=escape(title), title_justify="left")
+    for heading in ("phase", "epochs", *backbone, head):
+        found.add_column(escape(heading), justify="left" if heading == "phase" else "right")
+    for phase in schedule.phases:
+        states = [picture.cell(phase.states[stage], has_batchnorm).replace(", ", "\n") for stage in backbone]
+        found.add_row(escape(phase.name), picture.span(phase), *states, picture.cell(phase.states[head], False))
+    return found
+
+
+def _write(file: str, text: str) -> None:
+    path = Path(file).expanduser()
+    if not file or not path.parent.is_dir():
+        raise UserError(f"svg={file}: there is no folder {path.parent} to write to. Name a file in one that is there.")
+    write_text(path, text)
+    console.line(f"picture: {path}")
