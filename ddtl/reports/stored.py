@@ -114,8 +114,8 @@ def read(folder: Path) -> Stored:
         raise UserError(
             f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
         ) from error
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: config.yaml or predictions.csv is damaged ({error}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} is damaged ({error}).") from error
     return Stored(
         folder=folder,
         record=record,
