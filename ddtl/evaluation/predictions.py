@@ -83,8 +83,6 @@ def read(path: Path) -> Predictions:
     """
     try:
         table = _read(path)
-        if not len(table):
-            raise ValueError("it holds no row")
         names, counts = np.unique(table.sample_id, return_counts=True)
         if (counts > 1).any():
             raise ValueError(f"{names[counts > 1][0]} stands in it more than once")
@@ -103,6 +101,8 @@ def _read(path: Path) -> Predictions:
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         names, rows = table.fieldnames or (), list(table)
+    if not rows:
+        raise ValueError("it holds no row")
     classes = tuple(name.removeprefix("logit_") for name in names if name.startswith("logit_"))
     texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
     return Predictions(
