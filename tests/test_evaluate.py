@@ -118,6 +118,24 @@ def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> Non
     assert np.allclose(again.logits, own.logits, atol=1e-5)
 
 
+def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
+    evaluate(a_run, *words)
+    there = a_run / "evaluations" / "phantom-grouped" / "results.json"
+    own = json.loads(there.read_text())
+    assert (own["leaked_share"], [w for w in own["warnings"] if "optimistic" in w]) == (0, [])
+    evaluate(a_run, *words, "dataset.split_seed=5")
+    split = (a_run / "split.csv").read_text().splitlines()[1:]
+    learned = {row.split(",")[2] for row in split if row.split(",")[1] in ("train", "val")}
+    table = prediction_table.read(there.with_name("predictions.csv"))
+    share = np.mean([group in learned for group in table.group.tolist()])
+    other = json.loads(there.read_text())
+    assert other["leaked_share"] == share > 0.3
+    assert (
+        f"{share:.0%} of the test images are of patients or groups that the run learned from" in other["warnings"][-1]
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -73,7 +73,8 @@ class Stored:
     @property
     def leaky(self) -> bool:
         """Whether the split lets the model see in training what it is tested on."""
-        return self.record["protocol"] == "random" or bool(self.record.get("leaked_share"))
+        torn = self.record["protocol"] == "random" and not self.trained_on
+        return torn or bool(self.record.get("leaked_share"))
 
     @cached_property
     def unit(self) -> str:
