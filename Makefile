@@ -6,7 +6,10 @@
 
 UV_VERSION := 0.13.9
 VENV := .venv
+# Test processes, of one thread each.
+WORKERS ?= 2
 BIN := $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 READY := $(VENV)/.ready
 
 # The first interpreter that runs and is of a supported version; PYTHON=… names another.
@@ -19,10 +22,10 @@ quickstart: env
 	$(BIN)/python train.py
 
 test: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: env
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: env
 	$(BIN)/ruff check .

@@ -288,7 +288,7 @@ MISTAKES: dict[Callable[[Place], list[str]], tuple[str, ...]] = {
     no_label_column: ("list.csv", "column label", "Did you mean lable"),
     no_path_column: ("list.csv", "column path"),
     a_sample_twice: ("list.csv", "line 5", "'covid2'", "line 4", "Mend"),
-    a_patient_in_two_splits: ("'c1'", "train and val", "same split"),
+    a_patient_in_two_splits: ("'c1'", "images in train (", "and val (", "same split"),
     a_label_misspelt: ("list.csv", "line 6", "'covd'", "Did you mean covid"),
     a_split_misspelt: ("list.csv", "line 4", "'vla'", "train, val, test"),
     a_table_of_files_elsewhere: ("list.csv", "24 of 24 files", "pictures/covid/00.png", "dataset.root"),

@@ -41,9 +41,9 @@ def said(printed: io.StringIO) -> str:
 
 
 def held(name: str, text: str) -> None:
-    """Against the stored file; DDTL_GOLDEN=1 writes it."""
+    """Against the stored file; DDTL_RENEW_GOLDEN=1 writes it."""
     path = GOLDEN / name
-    if os.environ.get("DDTL_GOLDEN") == "1":
+    if os.environ.get("DDTL_RENEW_GOLDEN") == "1":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")

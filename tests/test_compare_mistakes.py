@@ -67,7 +67,7 @@ def cell(text: str) -> Callable[[list[str]], list[str]]:
 # What happened to the lines of predictions.csv, and what the message says.
 DAMAGED_TABLES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "empty": (lambda lines: [], "predictions.csv is damaged"),
-    "no rows": (lambda lines: lines[:1], "predictions.csv is damaged: it holds 0 images of test"),
+    "no rows": (lambda lines: lines[:1], "predictions.csv is damaged: it holds no row"),
     "cut in a row": (lambda lines: [*lines[:-1], lines[-1][:20]], "predictions.csv is damaged"),
     "rows lost": (lambda lines: lines[:-3], "by results.json there are"),
     "nan": (cell("nan"), "are no finite numbers"),

@@ -481,6 +481,7 @@ _WANDB = [
     for key, value in (("project", "x"), ("entity", "x"), ("group", "x"), ("tags", "[x]"), ("timeout", "3"))
 ]
 IDLE = [
+    ("evaluation.replicates=500", "evaluation.interval=default", "evaluation.interval=bca"),
     ("evaluation.target=0.9", "evaluation.threshold=youden", "evaluation.threshold=sensitivity"),
     ("optimizer.momentum=0.5", "optimizer=adamw", "optimizer=sgd"),
     ("optimizer.betas=[0.5,0.5]", "optimizer=sgd", "optimizer=adamw"),

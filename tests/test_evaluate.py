@@ -65,7 +65,7 @@ def test_every_number_of_the_record_is_that_of_its_predictions(trained: Path) ->
 
 def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> None:
     before = json.loads((a_run / "results.json").read_text())
-    after = evaluate(a_run, "evaluation.threshold=youden", "evaluation.replicates=200")
+    after = evaluate(a_run, "evaluation.threshold=youden")
     val = prediction_table.read(a_run / "predictions.csv").of("val")
     chosen = thresholds.choose(val.label, val.probabilities[:, 1], "youden")
     assert (after["threshold"], after["threshold_rule"]) == (chosen.value, "youden")
@@ -74,7 +74,7 @@ def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> 
     assert after["test"]["roc_auc"] == before["test"]["roc_auc"]
     assert after["look"] == before["look"]
     assert len(read_lines(a_run.parent / "test_looks_grouped.jsonl")) == 0, "no image was predicted again"
-    aimed = evaluate(a_run, "evaluation.threshold=sensitivity", "evaluation.target=0.9", "evaluation.replicates=200")
+    aimed = evaluate(a_run, "evaluation.threshold=sensitivity", "evaluation.target=0.9")
     assert aimed["threshold_target"] == 0.9
     assert aimed["val"]["sensitivity"] >= 0.9
 
@@ -92,10 +92,10 @@ def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> N
 
 
 def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: Path) -> None:
-    r = evaluate(a_run, "evaluation.threshold=youden", "evaluation.replicates=200")
+    r = evaluate(a_run, "evaluation.threshold=youden")
     runs_dir = a_run.parents[1]
     words = [*PHANTOM, "dataset=phantom", "dataset.phantom.sites=[b]", f"paths.runs_dir={runs_dir}"]
-    assert evaluate(a_run, *words, "evaluation.threshold=youden", "evaluation.replicates=200") == r, "the run stays"
+    assert evaluate(a_run, *words, "evaluation.threshold=youden") == r, "the run stays"
     there = a_run / "evaluations" / "phantom-grouped"
     found = json.loads((there / "results.json").read_text())
     assert found["trained_on"] == {"dataset": "phantom", "protocol": "grouped", "run": a_run.name}
@@ -110,12 +110,30 @@ def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: 
 
 
 def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> None:
-    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}", "evaluation.replicates=200"]
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
     evaluate(a_run, *words)
     own = prediction_table.read(a_run / "predictions.csv").of("test")
     again = prediction_table.read(a_run / "evaluations" / "phantom-grouped" / "predictions.csv")
     assert again.sample_id.tolist() == own.sample_id.tolist()
     assert np.allclose(again.logits, own.logits, atol=1e-5)
+
+
+def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
+    evaluate(a_run, *words)
+    there = a_run / "evaluations" / "phantom-grouped" / "results.json"
+    own = json.loads(there.read_text())
+    assert (own["leaked_share"], [w for w in own["warnings"] if "optimistic" in w]) == (0, [])
+    evaluate(a_run, *words, "dataset.split_seed=5")
+    split = (a_run / "split.csv").read_text().splitlines()[1:]
+    learned = {row.split(",")[2] for row in split if row.split(",")[1] in ("train", "val")}
+    table = prediction_table.read(there.with_name("predictions.csv"))
+    share = np.mean([group in learned for group in table.group.tolist()])
+    other = json.loads(there.read_text())
+    assert other["leaked_share"] == share > 0.3
+    assert (
+        f"{share:.0%} of the test images are of patients or groups that the run learned from" in other["warnings"][-1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +168,6 @@ def test_a_baseline_of_certain_probabilities_keeps_them(a_run: Path) -> None:
 
     test = prediction_table.read(a_run / "predictions.csv").of("test")
     sure = (np.arange(len(test)) % 2).astype(float)
-    found = record.baseline(sure, test, load(["evaluation.replicates=100"]).evaluation)
+    found = record.baseline(sure, test, load().evaluation)
     assert found["brier"] == pytest.approx(np.mean((sure - test.label) ** 2))
     assert found["accuracy"] == pytest.approx(np.mean(sure == test.label))

@@ -226,16 +226,6 @@ def test_awkward_classes(tmp_path: Path, classes: tuple[str, ...]) -> None:
     same(predictions.read(tmp_path / "p.csv"), table)
 
 
-def test_no_predictions_come_back_as_none(tmp_path: Path) -> None:
-    table = join(manifest(), range(len(NAMES)), np.zeros((len(NAMES), 2))).of("train")
-    assert len(table) == 0
-    predictions.write(table, tmp_path / "p.csv")
-    found = predictions.read(tmp_path / "p.csv")
-    assert found.classes == table.classes
-    assert found.logits.shape == (0, 2)
-    assert len(found) == 0
-
-
 def test_join_puts_rows_into_the_manifest_s_order() -> None:
     logits = np.arange(6.0).reshape(3, 2)
     table = join(manifest(), [7, 0, 3], logits)

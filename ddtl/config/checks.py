@@ -253,6 +253,11 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ),
     ("logger.upload_samples", lambda c: c.logger.wandb.mode == "disabled", "nothing is uploaded: W&B is off"),
     (
+        "evaluation.replicates",
+        lambda c: c.evaluation.interval not in ("percentile", "bca"),
+        "only evaluation.interval=percentile and bca draw bootstrap samples",
+    ),
+    (
         "evaluation.target",
         lambda c: c.evaluation.threshold not in ("sensitivity", "specificity"),
         "only evaluation.threshold=sensitivity or specificity aim at a value",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddtl.errors import UserError
 from ddtl.files import write_csv
 
 _FIXED = ("split", "sample_id", "group", "patient_id", "site", "label")
@@ -74,11 +75,35 @@ def write(predictions: Predictions, path: Path) -> None:
 
 
 def read(path: Path) -> Predictions:
-    """The table that :func:`write` wrote; logits come back to the bit."""
+    """The table that :func:`write` wrote; logits come back to the bit.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        UserError: it is damaged: something that scores cannot be computed from.
+    """
+    try:
+        table = _read(path)
+        names, counts = np.unique(table.sample_id, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"{names[counts > 1][0]} stands in it more than once")
+        finite = np.isfinite(table.logits).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"the logits of {table.sample_id[~finite][0]} are no finite numbers")
+    except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
+        raise UserError(
+            f"{path} is damaged: {error}. Delete it and repeat the command that made the run: it predicts again, "
+            "without training."
+        ) from error
+    return table
+
+
+def _read(path: Path) -> Predictions:
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
-        rows = list(table)
-    classes = tuple(name.removeprefix("logit_") for name in table.fieldnames or () if name.startswith("logit_"))
+        names, rows = table.fieldnames or (), list(table)
+    if not rows:
+        raise ValueError("it holds no row")
+    classes = tuple(name.removeprefix("logit_") for name in names if name.startswith("logit_"))
     texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
     return Predictions(
         classes=classes,

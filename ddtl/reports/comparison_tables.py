@@ -13,7 +13,9 @@ from ddtl.evaluation.comparison import Comparison, Result
 from ddtl.evaluation.intervals import Interval
 from ddtl.reports import claims, numbers
 from ddtl.reports.compared import Compared
+from ddtl.reports.methods import markdown_table
 from ddtl.reports.page import Cell, Table
+from ddtl.reports.paragraphs import escaped
 
 _BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")
 
@@ -80,13 +82,7 @@ def markdown(tables: Sequence[Table], sentences: Sequence[str], notes: Sequence[
     """Claims, tables and caveats."""
     parts = ["# Comparison", *sentences]
     for table in tables:
-        lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)]]
-        lines += [
-            [cell if isinstance(cell, str) else f"{cell.text} {cell.note}".strip() for cell in row]
-            for row in table.rows
-        ]
-        drawn = "\n".join(f"| {' | '.join(_plain(text) for text in line)} |" for line in lines)
-        parts += [f"**{_plain(table.caption)}**", drawn, *([table.note] if table.note else [])]
+        parts += [f"**{escaped(table.caption)}**", markdown_table(table), *([table.note] if table.note else [])]
     parts += ["\n".join(f"- {note}" for note in notes)] if notes else []
     return "\n\n".join(parts) + "\n"
 
@@ -142,8 +138,3 @@ def _cell(value: float | None, found: Interval | None) -> Cell:
 
 def _heading(name: str) -> str:
     return numbers.TITLES[name].partition(" (")[0]
-
-
-def _plain(text: str) -> str:
-    """Text that no Markdown table takes for its own signs."""
-    return text.replace("|", "\\|")

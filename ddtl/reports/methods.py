@@ -5,10 +5,8 @@ Everything comes from the record; what no record can know is a blank, ``[to be f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ddtl.reports import checklist, paragraphs, tables
-from ddtl.reports.page import Cell
+from ddtl.reports.page import Cell, Table
 from ddtl.reports.paragraphs import blank, escaped
 from ddtl.reports.stored import Stored
 
@@ -46,17 +44,18 @@ def render(stored: Stored) -> str:
 def results(stored: Stored) -> str:
     """The table of scores."""
     table = tables.scores(stored)
-    rows = [[_text(value) for value in row] for row in table.rows]
     note = f"\n\n{escaped(table.note)}" if table.note else ""
     marked = "Scores are optimistic: leaky split.\n\n" if stored.leaky else ""
-    return marked + markdown_table(table.columns, rows) + note
+    return marked + markdown_table(table) + note
 
 
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(table: Table) -> str:
     """A pipe table; numbers to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)]]
-    body = [[escaped(value) for value in row] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [[escaped(c) for c in columns], lines[1], *body])
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [
+        rule if line is rule else [escaped(_text(cell)) for cell in line] for line in (table.columns, rule, *table.rows)
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _text(value: str | Cell) -> str:

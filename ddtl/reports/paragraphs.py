@@ -209,6 +209,7 @@ def evaluation(stored: Stored) -> str:
         f"Reported are {numbers.listed(titles)}.",
         sentences.aggregation(stored.scores),
         intervals(record),
+        sentences.coverage(stored),
         calibrated(record),
         sentences.shortcut_text(stored),
         looks(record),

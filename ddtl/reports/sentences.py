@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ddtl.evaluation.coverage import measured_coverage
 from ddtl.evaluation.intervals import DESCRIPTIONS
 from ddtl.reports import numbers
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -88,6 +89,21 @@ def intervals(record: Mapping[str, Any]) -> str:
     return (
         f"In brackets: {numbers.percent(made['level'])} confidence intervals over {interval_unit(record)}. "
         f"{sentence(made['assumes'])}"
+    )
+
+
+def coverage(stored: Stored) -> str:
+    """How often, in simulation, an interval like that of the headline's ROC AUC held the truth."""
+    made, found = stored.record.get("interval"), numbers.interval_of(stored.main, "roc_auc")
+    if not made or found is None or (made["level"], made["method"]) != (0.95, "default") or made["unit"] == "image":
+        return ""
+    name = "patient_roc_auc" if stored.unit == "patient" else "roc_auc"
+    share = measured_coverage(name, stored.main["roc_auc"]) if stored.binary else None
+    if share is None:
+        return ""
+    return (
+        f"In simulated test sets of 95 patients the 95 % interval of a ROC AUC near {stored.main['roc_auc']:.2f} by "
+        f"{stored.unit} held the truth in {100 * share:.1f} % of cases or more."
     )
 
 

@@ -73,7 +73,8 @@ class Stored:
     @property
     def leaky(self) -> bool:
         """Whether the split lets the model see in training what it is tested on."""
-        return self.record["protocol"] == "random" or bool(self.record.get("leaked_share"))
+        torn = self.record["protocol"] == "random" and not self.trained_on
+        return torn or bool(self.record.get("leaked_share"))
 
     @cached_property
     def unit(self) -> str:
@@ -114,8 +115,8 @@ def read(folder: Path) -> Stored:
         raise UserError(
             f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
         ) from error
-    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: config.yaml or predictions.csv is damaged ({error}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{config} is damaged ({error}).") from error
     return Stored(
         folder=folder,
         record=record,

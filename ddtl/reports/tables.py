@@ -29,8 +29,9 @@ def scores(stored: Stored) -> Table:
     rows: Rows = [[numbers.TITLES[name], *(numbers.cell(found, name) for found in columns.values())] for name in SCORES]
     macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
     bare = any(cell.text != numbers.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
-    few = "No brackets: too few patients or groups bear the score. " if bare and "interval" in stored.record else ""
-    note = f"{macro}{sentences.intervals(stored.record)} {few}{sentences.aggregation(stored.scores)}".strip()
+    few = "No brackets: too few patients or groups bear the score." if bare and "interval" in stored.record else ""
+    parts = (sentences.intervals(stored.record), sentences.coverage(stored), few, sentences.aggregation(stored.scores))
+    note = macro + " ".join(filter(None, parts))
     return Table(_marked(stored, f"Scores{_at(stored)}"), ["score", *columns], rows, note)
 
 

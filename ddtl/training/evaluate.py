@@ -124,7 +124,12 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
         raise UserError(
             f"{folder.path} was not scored on its test set. The command that made it does so with evaluation.test=true."
         )
-    table = prediction_table.read(folder.predictions)
+    try:
+        table = prediction_table.read(folder.predictions)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder.predictions} is not there. The command that made the run predicts again, without training."
+        ) from error
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
     write_json(folder.results, results)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -12,6 +14,7 @@ from ddtl.config.schema import Config
 from ddtl.data.manifest import Manifest
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_json
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware
@@ -51,8 +54,10 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
         "best_epoch": trained["best_epoch"],
         "look": look(run, folder, trained["best_epoch"]),
     }
-    results["warnings"] += matched
     table = predict(trainer, module, run.datamodule, ["test"])
+    # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
+    results["leaked_share"] = _seen(folder, table, manifest.dataset == trained["dataset"])
+    results["warnings"] = [*manifest.notes, *matched, *_leak(results["leaked_share"])]
     val = prediction_table.read(folder.predictions).of("val")
     results |= scored(table, val, ["test"], config.evaluation, manifest.grouping)
     results["baselines"] = baselines(table, manifest, config.evaluation)
@@ -63,6 +68,23 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     write_json(to / "results.json", results)
     write_report(to)
     return results
+
+
+def _seen(folder: RunFolder, test: Predictions, same_dataset: bool) -> float:
+    """The share of the test images whose patient (or group) is among those that the run learned from."""
+    if not same_dataset:
+        return 0.0
+    with folder.split.open(newline="", encoding="utf-8") as file:
+        learned = {row["group"] for row in csv.DictReader(file) if row["split"] in ("train", "val")}
+    return float(np.mean([group in learned for group in test.group.tolist()]))
+
+
+def _leak(share: float) -> list[str]:
+    if not share:
+        return []
+    warning = f"{share:.0%} of the test images are of patients or groups that the run learned from: optimistic."
+    log.warning(warning)
+    return [warning]
 
 
 def _matched(manifest: Manifest, classes: list[str]) -> list[str]:
