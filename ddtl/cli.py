@@ -18,7 +18,7 @@ COMMANDS = {
     "lr-find": ("ddtl.finetuning.lr_find_command", "look for a learning rate by a range test"),
     "evaluate": ("ddtl.training.evaluate", "score a trained run in another way, or on another dataset"),
     "compare": ("ddtl.reports.compare", "compare runs by paired tests, patient by patient"),
-    "report": ("ddtl.reports.command", "write a run's page and its methods paragraph"),
+    "report": ("ddtl.reports.command", "write the page of a run or of a sweep, and a run's methods paragraph"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
 }
 

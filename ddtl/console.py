@@ -19,8 +19,12 @@ if TYPE_CHECKING:
 
     from ddtl.data.manifest import Manifest
 
-out = Console(soft_wrap=True, highlight=False, emoji=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+
+
+out, err = _console(), _console(stderr=True)
 
 Progress = Callable[[int, int], None]
 
@@ -49,6 +53,12 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=".*custom batch sampler.*for prediction.*")
     # Lightning 2.6 uses parts of torch that newer ones deprecate.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def renew() -> None:
+    """Look at the streams anew: they lead elsewhere now."""
+    global out, err  # noqa: PLW0603
+    out, err = _console(), _console(stderr=True)
 
 
 def be_quiet() -> None:

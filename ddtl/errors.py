@@ -12,6 +12,10 @@ class TrainingFailure(RuntimeError):
     """Training broke in a way that its user should read about, not debug. Exit code 1, no traceback."""
 
 
+class NotFinite(TrainingFailure):
+    """A loss or a score became NaN or infinite."""
+
+
 class Stopped(BaseException):
     """A signal asked this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
 

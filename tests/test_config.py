@@ -222,7 +222,7 @@ def test_every_wrong_type_has_words_of_its_own() -> None:
             tree = copy.deepcopy(sound)
             above, _, name = key.rpartition(".")
             (value_at(tree, above) if above else tree)[name] = value
-            for named, line in convert(tree)[1].items():
+            for named, line in convert(tree, Config)[1].items():
                 assert named.startswith(key)
                 assert line.startswith(f"{named}=") or "missing" in line or "no such key" in line
                 assert not [word for word in JARGON if word in line.lower()], line
@@ -391,8 +391,9 @@ def test_every_option_composes(group: str, option: str, monkeypatch: pytest.Monk
 
 def test_every_folder_is_a_group_and_every_default_an_option() -> None:
     folders = {path.name for path in where.conf_dir().iterdir() if path.is_dir()}
-    assert folders == set(where.groups())
-    for group, default in where.groups().items():
+    every = where.groups() | where.groups("sweep")
+    assert folders == set(every)
+    for group, default in every.items():
         assert default is None or default in where.options(group)
 
 
@@ -400,7 +401,7 @@ def test_every_folder_is_a_group_and_every_default_an_option() -> None:
 def test_every_key_in_the_files_has_a_comment(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("# ") and not line.startswith("# @") for line in lines[:2]), "says what it is for"
-    if path.parent.name in ("experiment", "debug"):
+    if path.parent.name in ("experiment", "debug", "search"):
         return
     for before, line in zip(["", *lines], lines, strict=False):
         key, colon, value = line.partition(" #")[0].partition(":")
@@ -494,6 +495,11 @@ IDLE = [
         "finetune=linear_probe model.weights=imagenet augment=standard",
     ),
     ("finetune.cache_gb=1", "finetune=full", "finetune=lp_ft model.weights=imagenet"),
+    (
+        "finetune.probe=0.5",
+        "model.weights=imagenet finetune=lp_ft finetune.phases=[{name:a,train:[all],fraction:1.0}]",
+        "model.weights=imagenet finetune=lp_ft",
+    ),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.test_fraction=0.3", "dataset=covid19ct", "dataset=sarscov2ct"),

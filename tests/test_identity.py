@@ -27,6 +27,7 @@ NEUTRAL = {
     "dataset.num_workers",
     "trainer.profiler",
     "trainer.detect_anomaly",
+    "finetune.probe",
     "paths.data_dir",
     "paths.cache_dir",
     "paths.runs_dir",
@@ -112,10 +113,15 @@ def another(value: Any, annotation: Any) -> Any:
         return value + 1
     if isinstance(value, tuple):
         return (*value[:-1], another(value[-1], type(value[-1]))) if value else (1,)
-    if isinstance(value, dict):
-        return value | {"another": 0.5}
+    if isinstance(value, (dict, BaseModel)):
+        return value | {"another": 0.5} if isinstance(value, dict) else renamed(value)
     kind = next(a for a in arguments(annotation) if a is not type(None))
     return f"{value}-another" if kind is str else ("a", "b") if typing.get_origin(kind) is tuple else 3
+
+
+def renamed(model: BaseModel) -> BaseModel:
+    first = next(iter(type(model).model_fields))
+    return model.model_copy(update={first: f"{getattr(model, first)}-another"})
 
 
 def changed(model: BaseModel, key: str, value: Any) -> Any:

@@ -207,6 +207,36 @@ def test_the_length_that_a_refusal_names_is_accepted_and_is_the_first(parts: lis
     assert all(0 in phases.lengths(config.phases, n) for n in range(epochs, enough))
 
 
+def test_the_rest_is_what_the_other_fractions_leave() -> None:
+    listed = [{"name": "a", "train": ["head"], "fraction": 0.1}, {"name": "b", "train": ["head"], "fraction": 0.2}]
+    last = {"name": "c", "train": ["all"], "fraction": "rest"}
+    assert [phase.fraction for phase in phases.planned(own(*listed, last), STAGES)] == [0.1, 0.2, 0.7]
+    first = {"name": "a", "train": ["head"], "epochs": 3}
+    assert [phase.end for phase in compile_schedule(own(first, last), STAGES, 10).phases] == [3, 10]
+
+
+@given(st.floats(0.01, 0.99), st.integers(2, 200))
+def test_a_probe_takes_its_share_of_the_run(probe: float, epochs: int) -> None:
+    head = {"name": "probe", "train": ["head"], "fraction": probe}
+    config = own(head, {"name": "all", "train": ["all"], "fraction": "rest"})
+    lengths = phases.lengths(phases.planned(config, STAGES), epochs)
+    assert sum(lengths) == epochs
+    assert abs(lengths[0] - probe * epochs) <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("name", ["full", "lp_ft", "gradual", "layer_decay"])
+@pytest.mark.parametrize("limit", [2, 4])
+def test_stages_before_the_trainable_ones_never_train(name: str, limit: int) -> None:
+    free, limited = compiled(name), compiled(name, f"finetune.trainable_stages={limit}")
+    for epoch in range(20):
+        assert not set(trained(limited, epoch)) & set(STAGES[:-limit])
+        if name != "gradual":  # of which the phases become fewer and longer
+            kept = {stage: rate for stage, rate in rates(free, epoch).items() if stage in STAGES[-limit:]}
+            assert rates(limited, epoch) == {**dict.fromkeys(STAGES[:-limit], 0.0), **kept}
+    assert trained(limited, 19) == list(STAGES[-limit:])
+    assert len(limited.phases) == {"gradual": limit, "lp_ft": 2}.get(name, 1)
+
+
 # --- what holds for all -----------------------------------------------------------------------------------------------
 
 
@@ -341,6 +371,24 @@ def one(text: str) -> str:
             ("finetune=surgical", "finetune.stages=[stem]", "finetune.head_lr_ratio=3"),
             ["the head never trains", "Set finetune.head_lr_ratio=1"],
         ),
+        (
+            ("finetune.phases=[{name: a, train: [head], fraction: rest}, {name: b, train: [all], fraction: rest}]",),
+            ["a and b both take the rest", "Give all but one of them a number"],
+        ),
+        (
+            ("finetune.phases=[{name: a, train: [head], fraction: 1.0}, {name: b, train: [all], fraction: rest}]",),
+            ["leave no rest for b"],
+        ),
+        (("finetune.probe=1",), ["finetune.probe=1: must be less than 1"]),
+        (("finetune=linear_probe", "finetune.probe=0.3"), ["finetune.probe=0.3: no such key"]),
+        (("finetune.trainable_stages=7",), ["finetune.trainable_stages=7: there are 7 stages", "or null for all"]),
+        (
+            (
+                "finetune.trainable_stages=1",
+                "finetune.phases=[{name: a, train: [stem], epochs: 1}, {name: b, train: [all], fraction: rest}]",
+            ),
+            ["finetune.trainable_stages=1: leaves phase a nothing to train"],
+        ),
         # types
         (("finetune.phases=3",), ["finetune.phases=3: must be a list"]),
         (("finetune.phases=[3]",), ["finetune.phases=[3]: 3 must be a dict of name, train, epochs, fraction, rates"]),
@@ -385,6 +433,9 @@ def test_the_phases_are_part_of_the_identity() -> None:
         config = load([*REAL, *overrides])
         return short_hash(identity(config, Hardware("cpu", "32-true", ""), "digest", Weights("none", None, None)))
 
+    spelt = "{name: probe, train: [head], fraction: 0.3, rates: {head: 10.0}}, {name: all, train: [all], fraction: 0.7}"
+    assert named() == named("finetune.probe=0.3") == named(f"finetune.phases=[{spelt}]")
+    assert len({named(), named("finetune.probe=0.4"), named("finetune.trainable_stages=2")}) == 3
     listed = "finetune.phases=[{{name: {}, train: [head], fraction: {}}}, {{name: b, train: [all], fraction: {}}}]"
     variants = [named(listed.format(*values)) for values in (("a", 0.3, 0.7), ("a", 0.4, 0.6), ("c", 0.3, 0.7))]
     assert len({named(), *variants}) == 4

@@ -1,75 +1,133 @@
-"""``sweep.py``: combinations of values, compared on validation alone."""
+"""``sweep.py`` from the command line: what is answered at once, what a grid leaves, and how it is gone on with."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ddtl import multirun
-from ddtl.errors import UserError
-from ddtl.sweeps import command
-from tests.runs import ROOT, small
+from ddtl.errors import TrainingFailure, UserError
+from ddtl.sweeps import command, opening, settle
+from ddtl.sweeps.settle import Outcome
+from ddtl.sweeps.trial import Job
+from tests.sweep_trials import attempts, instead, states
 
-LIGHT = ("model=squeezenet1_1", "trainer=cpu", "trainer.max_epochs=1", "trainer.limit_batches=2")
-
-
-def fake_runs(monkeypatch: pytest.MonkeyPatch, folder: Path, scores: dict[str, float | None]) -> list[list[str]]:
-    """Jobs that leave a folder with the score that stands for their ``optimizer.lr`` instead of training."""
-    asked: list[list[str]] = []
-
-    def run_one(program: list[str], job: list[str], number: str, environment: dict[str, str]) -> int:
-        asked.append(job)
-        lr = next(word.partition("=")[2] for word in job if word.startswith("optimizer.lr="))
-        if scores[lr] is None:
-            return 1
-        made = folder / f"run-{lr}"
-        made.mkdir()
-        (made / "results.json").write_text(json.dumps({"best_epoch": 1, "monitor": "val/loss"}))
-        rows = [{"epoch": 0, "val/loss": 9.0}, {"epoch": 1, "val/loss": scores[lr]}]
-        (made / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        Path(environment[command.FOLDER_TO]).write_text(str(made))
-        return 0
-
-    monkeypatch.setattr(multirun, "run_one", run_one)
-    return asked
+GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=grid", "finalize=false")
 
 
-def test_runs_are_ranked_by_the_monitor_and_a_failed_one_is_told(monkeypatch, tmp_path, capsys):
-    asked = fake_runs(monkeypatch, tmp_path, {"0.01": 0.7, "0.02": 0.3, "0.03": None})
-    code = command.main(["trainer.monitor=val/loss", "optimizer.lr=0.01,0.02,0.03"])
-    assert code == 1
-    assert all("evaluation.test=false" in job for job in asked)
+def by_lr(scores: dict[str, float | None]):
+    """Trials that have the score of their learning rate, or fail."""
+
+    def body(job: Job) -> Outcome:
+        lr = next(word.partition("=")[2] for word in job.overrides if word.startswith("optimizer.lr="))
+        assert "evaluation.test=false" in job.overrides
+        score = scores[lr]
+        return settle.failed("error", "broken") if score is None else settle.completed([score])
+
+    return body
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    return [*GRID, f"paths.runs_dir={tmp_path}"]
+
+
+def test_a_grid_is_ranked_by_the_monitor_and_a_failure_is_told(monkeypatch, tmp_path, capsys, words):
+    instead(monkeypatch, by_lr({"0.01": 0.7, "0.02": 0.3, "0.03": None}))
+    assert command.main(words) == 1
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if "optimizer.lr=" in line and "│" in line]
-    assert ["0.02" in rows[0], "0.01" in rows[1], "0.03" in rows[2]] == [True] * 3
+    assert ["0.02" in rows[0], "0.01" in rows[1], len(rows)] == [True, True, 2]
     assert "0.3000" in rows[0]
-    assert "failed" in rows[2]
-    assert lines[-1].endswith("python train.py trainer.monitor=val/loss optimizer.lr=0.02")
+    assert lines[-1].endswith(f"python train.py optimizer.lr=0.02 trainer.monitor=val/loss paths.runs_dir={tmp_path}")
+    record = json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())
+    assert [trial["state"] for trial in record["trials"]] == ["complete", "complete", "failed"]
+    assert (tmp_path / "sweeps" / "grid" / "report.html").exists()
 
 
-@pytest.mark.parametrize("words", [["evaluation.test=true"], ["seed=0,x"], ["--fast"], ["seed=0,1", "optimzer.lr=1"]])
-def test_mistakes_are_answered_before_the_first_run(monkeypatch, tmp_path, words):
-    asked = fake_runs(monkeypatch, tmp_path, {})
+def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
+    instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"), 0.5)))
+    assert command.main(words) == 0
+    shown = capsys.readouterr()
+
+    def nothing(job: Job) -> Outcome:
+        raise AssertionError("a finished trial was run again")
+
+    instead(monkeypatch, nothing)
+    assert command.main(words) == 0
+    again = capsys.readouterr()
+    assert again.out == shown.out
+    assert "3 trials, 3 of them done" in again.err
+
+
+def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words):
+    instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"))))
+    with pytest.raises(TrainingFailure, match=r"(?s)2 trials failed in a row.*error: broken"):
+        command.main([*words, "sweep.max_failures=2"])
+    assert json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())["counts"]["failed"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluation.test=true"], ["seed=0,x"], ["--fast"], ["seed=0,1", "optimzer.lr=1"], ["-m", "seed=0,1"], []],
+)
+def test_mistakes_are_answered_before_the_first_run(tmp_path, words):
     with pytest.raises(UserError):
-        command.main(words)
-    assert asked == []
+        command.main([*words, f"paths.runs_dir={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["search=lr", "preview=3"], ["search=lr", "--cfg", "job"]])
+def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
+    code = f"import sys; from ddtl.sweeps import command; command.main({words!r}); assert 'torch' not in sys.modules"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout
+
+
+def test_the_command_itself_never_imports_torch(tmp_path):
+    code = f"""
+import multiprocessing, sys
+from ddtl.sweeps import command, processes, settle, trial
+trial._run = lambda job: settle.completed([0.5])
+processes.prepare = lambda **_: multiprocessing.get_context("fork")
+assert command.main(["seed=0,1", "finalize=false", "trainer=cpu", {f"paths.runs_dir={tmp_path}"!r}]) == 0
+assert "torch" not in sys.modules, "it was imported"
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.slow
-def test_a_sweep_from_the_command_line_goes_on_and_never_looks_at_the_test_set(tmp_path):
-    words = [*small(tmp_path / "runs", *LIGHT), "optimizer.lr=1e-4,1e-3"]
-    outputs = []
-    for _ in range(2):
-        ended = subprocess.run(
-            [sys.executable, str(ROOT / "sweep.py"), *words], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stderr
-        outputs.append(ended)
-    assert outputs[0].stdout.splitlines()[-1] == outputs[1].stdout.splitlines()[-1]
-    assert outputs[1].stderr.count("this run is finished") == 2
-    assert len(list(tmp_path.glob("runs/phantom/squeezenet*/results.json"))) == 2
+def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
+    from tests.runs import ROOT, run, small, wait_for_epochs
+    from tests.test_sweep_pruning import SWEEP
+
+    words = [word for word in SWEEP if word != "search=lr"]
+    typed = [sys.executable, str(ROOT / "sweep.py"), *small(tmp_path / "runs", *words, "optimizer.lr=1e-3,1e30,1e-4")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    wait_for_epochs(tmp_path / "runs", first, 1)
+    first.send_signal(signal.SIGINT)
+    text = first.communicate(timeout=300)[0]
+    assert first.returncode == 130, text
+    assert "the same command goes on where it stopped" in text
+
+    ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert ended.returncode == 1, ended.stderr
+    store = opening.reopened(tmp_path / "runs" / "sweeps" / "small")
+    assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert attempts(store, 1)[-1][0] == "nan"
+    assert "optimizer.lr" in attempts(store, 1)[-1][1]
+    log = (store.folder / "trials" / "0.log").read_text()
+    assert log.count("epoch 1/3") == 1 or attempts(store)[0][0] == "completed"
     assert not list(tmp_path.glob("runs/phantom/test_looks*"))
+    assert not list(tmp_path.glob("runs/phantom/*/report.html"))
+    alone = run(tmp_path / "alone", *words[:5], "optimizer.lr=1e-3", "evaluation.test=false")
+    weights = Path(store.trials()[0].user_attrs["run"]) / "model.safetensors"
+    assert weights.read_bytes() == (alone.folder / "model.safetensors").read_bytes()

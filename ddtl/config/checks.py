@@ -54,7 +54,7 @@ def _names(c: Config) -> Iterator[str]:
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
     if kind in PUBLISHED and name != kind:
         yield f"dataset.name={name}: {kind} is filed under its own name, so that looks at its test set are counted."
-    elif not _is_folder_name(name):
+    elif not is_folder_name(name):
         yield f"dataset.name={name}: must be a plain folder name; results are filed under it."
     if c.model.name not in STAGES:
         hint = did_you_mean(c.model.name, STAGES)
@@ -68,7 +68,7 @@ def _run(c: Config) -> Iterator[str]:
     name = c.run.name
     if name is not None and not (name.strip() and name.isprintable() and len(name.encode(errors="replace")) <= 200):
         yield f"run.name={name!r}: must be 1 to 200 printable characters. Leave it out, and the run is named for you."
-    elif name is not None and not _is_folder_name(name):
+    elif name is not None and not is_folder_name(name):
         yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
     for score in c.run.published.scores if c.run.published is not None else ():
         if score not in SCORES:
@@ -76,7 +76,8 @@ def _run(c: Config) -> Iterator[str]:
             yield f"run.published.scores.{score}: no such score.{hint} There are {', '.join(SCORES)}."
 
 
-def _is_folder_name(name: str) -> bool:
+def is_folder_name(name: str) -> bool:
+    """Whether a name is that of one folder, in sight and not a path."""
     return bool(name.strip()) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
 
 
@@ -234,6 +235,7 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("optimizer.final_lr_ratio", lambda c: c.optimizer.schedule == "constant", "the rate is constant"),
     ("finetune.backbone_lr_ratio", lambda c: min(_still(c)) >= _backbone(c), "the backbone is frozen"),
     ("finetune.cache_gb", lambda c: max(_still(c)) == 0, "the network's first stage always trains"),
+    ("finetune.probe", lambda c: not phases.takes(c.finetune, c.finetune.probe), "no phase refers to it"),
     ("finetune.cached_views", lambda c: not _augments(c), "images are not augmented, so all their views are equal"),
     ("dataset.split_seed", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.val_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),

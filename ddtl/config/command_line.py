@@ -69,8 +69,22 @@ def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
             problems.append(f"{text}: {problem}")
     count = math.prod(len(values) for values in each)
     if count > MAX_JOBS:
-        return [], [*problems, f"-m: more than {MAX_JOBS} jobs. Search with sweep.py, or give fewer values."]
+        return [], [
+            *problems,
+            f"-m: more than {MAX_JOBS} combinations. Give fewer values, or search: sweep.py search=….",
+        ]
     return [list(job) for job in itertools.product(*each)], problems
+
+
+def has_several(text: str) -> bool:
+    """Whether a word gives its key several values: ``a,b``, ``choice()``, ``range()`` or ``glob()``."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:
+        return False
 
 
 def _values(text: str) -> Iterator[str]:

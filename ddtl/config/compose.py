@@ -56,15 +56,15 @@ def _composed(folder: Path, state: object, config_name: str, choices: tuple[tupl
 def known(config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]) -> tuple[list[Setting], list[str]]:
     """The settings whose key exists, dicts taken apart, the last of each key; and a line for each of the others."""
     tree = OmegaConf.to_container(config, resolve=False)
-    keys = list(_keys(tree))
+    there = list(_keys(tree))
     found: dict[str, Setting] = {}
     problems: list[str] = []
     for setting in (part for whole in settings for part in _parts(whole, _at(tree, whole.key))):
-        if setting.key in keys:
+        if setting.key in there:
             found.pop(setting.key, None)
             found[setting.key] = setting
         else:
-            problems.append(f"{setting.text}: {_unknown(setting.key, keys, groups)}")
+            problems.append(f"{setting.text}: {_unknown(setting.key, there, groups)}")
     return list(found.values()), problems
 
 
@@ -107,8 +107,7 @@ def _reason(error: OmegaConfBaseException, config: DictConfig) -> str:
     message = _one_line(error)
     missing = re.match(r"Interpolation key '(.*?)' not found", message)
     if missing is not None:
-        keys = _keys(OmegaConf.to_container(config, resolve=False))
-        return f"refers to {missing[1]}, and there is no such key.{did_you_mean(missing[1], keys)}"
+        return f"refers to {missing[1]}, and there is no such key.{did_you_mean(missing[1], keys(config))}"
     for theirs, ours in _REFERENCES:
         message = re.sub(theirs, ours, message)
     return f"{message.removesuffix('.')}."
@@ -118,6 +117,11 @@ def _one_line(error: Exception) -> str:
     """The error's words without OmegaConf's technical lines (full_key, object_type) below them."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith(("full_key:", "object_type=")))
+
+
+def keys(config: DictConfig) -> list[str]:
+    """Every key, sections included."""
+    return list(_keys(OmegaConf.to_container(config, resolve=False)))
 
 
 def _keys(tree: Any, prefix: str = "") -> Iterator[str]:

@@ -1,16 +1,18 @@
-"""Plain data to a typed ``Config``, and pydantic's errors to sentences for its user."""
+"""Plain data to a typed configuration, and pydantic's errors to sentences for its user."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from ddtl.config.overrides import shown
-from ddtl.config.schema import Config, Section
+from ddtl.config.schema import Section
 from ddtl.config.suggest import did_you_mean
+
+Schema = TypeVar("Schema", bound=Section)
 
 _SAYS = {
     "int_type": "must be a whole number",
@@ -22,7 +24,7 @@ _SAYS = {
     "string_too_short": "must not be empty",
     "string_pattern_mismatch": "must be made of letters, digits, - and _",
     "tuple_type": "must be a list in brackets: {key}=[{shown}]",
-    "dict_type": "must be a dict, such as {{accuracy: 0.9}}",
+    "dict_type": "must be a dict in braces: {{name: value}}",
     "greater_than": "must be more than {gt:.10g}",
     "greater_than_equal": "must be at least {ge:.10g}",
     "less_than": "must be less than {lt:.10g}",
@@ -32,14 +34,14 @@ _SAYS = {
 _NO_SECTION = ("model_type", "model_attributes_type")  # pydantic's names for a value where keys are wanted
 
 
-def convert(tree: Mapping[str, Any]) -> tuple[Config | None, dict[str, str]]:
-    """The typed configuration; or, by key, what is wrong with each value of a wrong type or out of bounds."""
+def convert(tree: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, dict[str, str]]:
+    """``tree`` as a ``schema``; or, by key, what is wrong with each value of a wrong type or out of bounds."""
     try:
-        return Config.model_validate(tree), {}
+        return schema.model_validate(tree), {}
     except ValidationError as error:
         lines: dict[str, str] = {}
         for item in error.errors():
-            key, line = _explained(item, tree)
+            key, line = _explained(item, tree, schema)
             lines.setdefault(key, line)
         return None, lines
 
@@ -60,7 +62,7 @@ def _place(loc: Sequence[str | int], tree: Any) -> tuple[list[str], Any]:
     return names, value
 
 
-def _explained(item: Any, tree: Any) -> tuple[str, str]:
+def _explained(item: Any, tree: Any, schema: type[Section]) -> tuple[str, str]:
     """The key of one of pydantic's errors, and a line about it."""
     names, value = _place(item["loc"], tree)
     key = ".".join(names)
@@ -69,19 +71,19 @@ def _explained(item: Any, tree: Any) -> tuple[str, str]:
         full = ".".join([*names, item["loc"][-1]])
         return full, f"{full}: missing; {key or 'the configuration'} needs it."
     if item["type"] == "extra_forbidden":
-        siblings = [".".join([*names[:-1], name]) for name in _fields(names[:-1])]
+        siblings = [".".join([*names[:-1], name]) for name in _fields(names[:-1], schema)]
         return key, f"{key}: no such key.{did_you_mean(key, siblings)}"
     if item["type"] == "missing":
         return key, f"{key}={shown(value)}: takes two values."
-    words = _literals(_type_of(names))
+    words = _literals(_type_of(names, schema))
     if inside and words:  # a number or one of some words: the first error is about the number
         options = [shown(word) for word in words]
         hint = did_you_mean(shown(value), options)
         return key, f"{key}={shown(value)}: {_says(item)}, or one of {', '.join(options)}.{hint}"
     if inside:
-        keys = f"must be a dict of {', '.join(_fields(names))}" if item["type"] in _NO_SECTION else ""
+        keys = f"must be a dict of {', '.join(_fields(names, schema))}" if item["type"] in _NO_SECTION else ""
         return key, f"{key}={shown(value)}: {shown(item['input'])} {keys or _says(item)}."
-    return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names))}"
+    return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names, schema))}"
 
 
 def _wrong(item: Any, key: str, wanted: Any) -> str:
@@ -107,9 +109,9 @@ def _says(item: Any, **names: str) -> str:
     return _SAYS[item["type"]].format(**item.get("ctx", {}), **names)
 
 
-def _type_of(names: list[str]) -> Any:
+def _type_of(names: list[str], schema: type[Section]) -> Any:
     """The type of a key's value in the schema."""
-    wanted: Any = Config
+    wanted: Any = schema
     for name in names:
         if name.isdecimal():  # a place in a list of sections
             continue
@@ -118,9 +120,9 @@ def _type_of(names: list[str]) -> Any:
     return wanted
 
 
-def _fields(names: list[str]) -> list[str]:
+def _fields(names: list[str], schema: type[Section]) -> list[str]:
     """The keys of a section."""
-    return list(_section(_type_of(names)).model_fields)
+    return list(_section(_type_of(names, schema)).model_fields)
 
 
 def _section(wanted: Any) -> type[Section]:

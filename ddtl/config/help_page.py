@@ -42,25 +42,36 @@ Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mista
 
 def render() -> str:
     """The page as text."""
+    comments = _key_comments("train")
+    keys = [row(f"  {key}", comments[key]) for key in _KEYS]
+    return "\n".join([_HEAD, *group_rows("train"), _TAIL, *keys, _FOOT])
+
+
+def group_rows(config_name: str) -> list[str]:
+    """The groups of ``conf/<config_name>.yaml``, each with its options; * marks the one taken if none is named."""
     folder = conf_dir()
-    defaults = groups()
-    comments = _comments(folder / "train.yaml", "")
-    lines = [_HEAD]
-    for group, default in defaults.items():
+    comments = file_comments(folder / f"{config_name}.yaml", "")
+    lines = []
+    for group, default in groups(config_name).items():
         lines.append(f"  {group}: {comments[f'- {group}']}")
         for option in options(group):
             mark = "*" if option == default else " "
-            lines.append(_row(f"  {mark} {option}", _first_comment(folder / group / f"{option}.yaml")))
-    lines.append(_TAIL)
-    for group, default in defaults.items():
+            lines.append(row(f"  {mark} {option}", _first_comment(folder / group / f"{option}.yaml")))
+    return lines
+
+
+def _key_comments(config_name: str) -> dict[str, str]:
+    """What ``conf/<config_name>.yaml`` and the options taken if none is named say about each key."""
+    folder = conf_dir()
+    comments = file_comments(folder / f"{config_name}.yaml", "")
+    for group, default in groups(config_name).items():
         if default is not None:
-            comments = _comments(folder / group / f"{default}.yaml", f"{group}.") | comments
-    lines += [_row(f"  {key}", comments[key]) for key in _KEYS]
-    lines.append(_FOOT)
-    return "\n".join(lines)
+            comments = file_comments(folder / group / f"{default}.yaml", f"{group}.") | comments
+    return comments
 
 
-def _row(name: str, text: str) -> str:
+def row(name: str, text: str) -> str:
+    """A name and what it means, the latter beside or below it."""
     return textwrap.fill(text, width=118, initial_indent=f"{name:<25} ", subsequent_indent=" " * 26)
 
 
@@ -69,7 +80,7 @@ def _first_comment(path: Path) -> str:
     return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
-def _comments(path: Path, prefix: str) -> dict[str, str]:
+def file_comments(path: Path, prefix: str) -> dict[str, str]:
     """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list)."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if lines[0].startswith("# @package _global_"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ddtl.config import checks, compose
-from ddtl.config.convert import convert
-from ddtl.config.overrides import read
+from ddtl.config.convert import Schema, convert
+from ddtl.config.overrides import Setting, read
 from ddtl.config.schema import Config
 from ddtl.config.where import groups
 from ddtl.errors import UserError
@@ -39,33 +39,56 @@ def load(overrides: Sequence[str] = (), config_name: str = "train") -> Config:
     return config
 
 
-def check(overrides: Sequence[str] = (), config_name: str = "train") -> tuple[Config, list[str]]:
+def check(
+    overrides: Sequence[str] = (), config_name: str = "train", also: Iterable[str] = ()
+) -> tuple[Config, list[str]]:
     """As :func:`load`, but hands the warnings over.
+
+    Args:
+        overrides: as for :func:`load`.
+        config_name: as for :func:`load`.
+        also: keys that the command knows besides, for the did-you-mean.
 
     Raises:
         UserError: with one line for every mistake found.
     """
+    config, settings = typed(overrides, config_name, Config, checks.problems, also)
+    return config, checks.warnings(config, {setting.key for setting in settings})
+
+
+def typed(
+    overrides: Sequence[str],
+    config_name: str,
+    schema: type[Schema],
+    contradictions: Callable[[Schema], list[str]],
+    also: Iterable[str] = (),
+) -> tuple[Schema, list[Setting]]:
+    """``conf/<config_name>.yaml`` with overrides as a ``schema``, and the settings that were asked for by their key.
+
+    Raises:
+        UserError: with one line for every mistake found, those of ``contradictions`` included.
+    """
     known_groups = groups(config_name)
     asked = read(overrides, known_groups)
     base = compose.composed(config_name, asked.choices)
-    settings, unknown = compose.known(base, asked.settings, known_groups)
+    settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
-    config, mistyped = convert(tree)
+    config, mistyped = convert(tree, schema)
     problems = [*asked.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
-        typed = any(_related(setting.key, key) for setting in settings)
-        problems.append(line if typed else f"{line} It is set in a file under conf/.")
+        said = any(_related(setting.key, key) for setting in settings)
+        problems.append(line if said else f"{line} It is set in a file under conf/.")
     if config is None:
         # The other checks are still worth their answer: look at the rest without the mistyped values.
         sound = [setting for setting in settings if not any(_related(setting.key, key) for key in mistyped)]
-        config, _ = convert(compose.resolved(base, sound)[0])
+        config, _ = convert(compose.resolved(base, sound)[0], schema)
     if config is not None:
         unsure = [*mistyped, *(f"{group}." for group in asked.unsure)]
-        problems += [line for line in checks.problems(config) if not any(key in line for key in unsure)]
+        problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
     if problems:
         raise ConfigError(problems)
     assert config is not None
-    return config, checks.warnings(config, {setting.key for setting in settings})
+    return config, settings
 
 
 def composed_yaml(overrides: Sequence[str] = (), config_name: str = "train") -> str:

@@ -46,6 +46,11 @@ class _Unreadable(ValueError):
     pass
 
 
+def key_of(text: str) -> str:
+    """The key of a word, whether or not its value can be read."""
+    return text.partition("=")[0].lstrip("+").strip()
+
+
 def read(overrides: Iterable[str], groups: Mapping[str, str | None]) -> Asked:
     """Sort words into options of ``groups`` (as :func:`ddtl.config.where.groups` lists them) and values of keys."""
     asked = Asked()
@@ -114,15 +119,26 @@ def _how_to_write(text: str) -> str:
     return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
 
 
-def shown(value: Any) -> str:
-    """A value as it would be typed."""
+def shown(value: Any, quoted: bool = False) -> str:
+    """A value as it would be typed; ``quoted``: text that Hydra would read as something else stands in quotes."""
     match value:
         case None:
             return "null"
         case bool():
             return str(value).lower()
         case list() | tuple():
-            return f"[{', '.join(shown(item) for item in value)}]"
+            return f"[{', '.join(shown(item, quoted) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {shown(item)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {shown(item, quoted)}' for key, item in value.items())}}}"
+        case str() if quoted and not (value and _reads_as(value)):
+            inner = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+            return f"'{inner}'"
     return str(value)
+
+
+def _reads_as(text: str) -> bool:
+    """Whether Hydra reads the bare text as that text."""
+    try:
+        return bool(_key_and_value(f"key={text}")[1] == text)
+    except _Unreadable:
+        return False

@@ -123,7 +123,7 @@ class PhaseConfig(Section):
     name: Text
     train: Annotated[tuple[Text, ...], Field(strict=False)]
     epochs: PositiveInt | None = None
-    fraction: Annotated[float, Field(ge=0.001, le=1)] | None = None
+    fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
     rates: dict[str, Positive] = {}
 
 
@@ -139,8 +139,12 @@ class FinetuneConfig(Section):
     rewarm: NonNegative
     cached_views: NonNegativeInt
     cache_gb: NonNegative
+    # Not where only the head trains, nor in conf/finetune/surgical.yaml, which names its stages.
+    trainable_stages: PositiveInt | None = None
     # Only in conf/finetune/surgical.yaml, whose phase refers to it.
     stages: Names | None = None
+    # Only in conf/finetune/lp_ft.yaml, whose first phase refers to it.
+    probe: OpenFraction | None = None
 
 
 class TrainerConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -24,9 +25,17 @@ def groups(config_name: str = "train") -> dict[str, str | None]:
     """
     path = conf_dir() / f"{config_name}.yaml"
     try:
-        defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
+        state = path.stat()
     except FileNotFoundError as error:
         raise UserError(f"the configuration files are missing: there is no {path}. Install ddtl again.") from error
+    return dict(_groups(path, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=8)
+def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
+    """As above; a sweep asks for each of its trials."""
+    try:
+        defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
     return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}

@@ -14,17 +14,39 @@ _SLACK = Fraction(1, 100)  # so that three times 0.333 is a whole run
 
 
 def planned(config: FinetuneConfig, stages: Sequence[str]) -> tuple[PhaseConfig, ...]:
-    """The phases as listed; without a list, one for each stage, from the head down, all of a length.
+    """The phases as listed; without a list, one for each trainable stage, from the head down, all of a length.
 
-    The latter is gradual unfreezing (Howard and Ruder 2018, ACL).
+    The latter is gradual unfreezing (Howard and Ruder 2018, ACL). ``trainable_stages`` holds for every phase.
     """
+    trainable = stages[-(config.trainable_stages or len(stages)) :]
     if config.phases:
-        return config.phases
-    share = 1 / len(stages)
+        return tuple(_limited(phase, stages, trainable) for phase in filled(config.phases))
+    share = 1 / len(trainable)
     return tuple(
-        PhaseConfig(name=stages[first], train=tuple(stages[first:]), fraction=share)
-        for first in reversed(range(len(stages)))
+        PhaseConfig(name=trainable[first], train=tuple(trainable[first:]), fraction=share)
+        for first in reversed(range(len(trainable)))
     )
+
+
+def filled(phases: Sequence[PhaseConfig]) -> tuple[PhaseConfig, ...]:
+    """The phases with a number where one takes the ``rest``: what the other fractions leave of 1, exactly."""
+    rest = float(_rest(phases))
+    return tuple(p.model_copy(update={"fraction": rest}) if p.fraction == "rest" else p for p in phases)
+
+
+def _rest(phases: Sequence[PhaseConfig]) -> Fraction:
+    return 1 - sum((Fraction(str(p.fraction)) for p in phases if isinstance(p.fraction, float)), Fraction(0))
+
+
+def _limited(phase: PhaseConfig, stages: Sequence[str], trainable: Sequence[str]) -> PhaseConfig:
+    if len(trainable) == len(stages):
+        return phase
+    return phase.model_copy(update={"train": tuple(name for name in trained(phase, stages) if name in trainable)})
+
+
+def takes(config: FinetuneConfig, fraction: float | None) -> bool:
+    """Whether some phase lasts as long as that."""
+    return any(phase.fraction == fraction for phase in config.phases)
 
 
 def members(word: str, stages: Sequence[str]) -> list[str]:
@@ -78,10 +100,13 @@ def lengths(phases: Sequence[PhaseConfig], max_epochs: int) -> list[int]:
 
 def problems(config: FinetuneConfig, stages: Sequence[str], max_epochs: int) -> list[str]:
     """A line for each mistake in a schedule, naming the key to change."""
+    found = [line for phase in config.phases for line in _names(phase, stages)]
+    found += _remaining(config.phases)
+    found += _limit(config, stages)
+    if found:
+        return found
     wanted = planned(config, stages)
-    found = [line for phase in wanted for line in _names(phase, stages)]
-    found += _times(wanted, max_epochs) if not found else []
-    return found or list(_idle(config, wanted, stages))
+    return [*_times(wanted, max_epochs)] or list(_idle(config, wanted, stages))
 
 
 def _names(phase: PhaseConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -106,6 +131,29 @@ def _names(phase: PhaseConfig, stages: Sequence[str]) -> Iterator[str]:
             yield f"{at}: rates.{word} has no effect on {', '.join(idle)}: not in train. Add it there or leave it out."
     if (phase.epochs is None) == (phase.fraction is None):
         yield f"{at}: takes either epochs or fraction, {'not both' if phase.epochs else 'and has neither'}."
+
+
+def _remaining(phases: Sequence[PhaseConfig]) -> Iterator[str]:
+    taking = [phase.name for phase in phases if phase.fraction == "rest"]
+    if len(taking) > 1:
+        yield f"finetune.phases: {' and '.join(taking)} both take the rest. Give all but one of them a number."
+    elif taking and _rest(phases) <= 0:
+        yield f"finetune.phases: the others leave no rest for {taking[0]}. Their fractions must sum to less than 1."
+
+
+def _limit(config: FinetuneConfig, stages: Sequence[str]) -> Iterator[str]:
+    limit = config.trainable_stages
+    if limit is None:
+        return
+    if limit >= len(stages):
+        yield (
+            f"finetune.trainable_stages={limit}: there are {len(stages)} stages, the head included. Set fewer, or null "
+            "for all."
+        )
+        return
+    for phase in planned(config, stages):
+        if not phase.train:
+            yield f"finetune.trainable_stages={limit}: leaves phase {phase.name} nothing to train. Set more, or null."
 
 
 def _times(phases: Sequence[PhaseConfig], max_epochs: int) -> Iterator[str]:

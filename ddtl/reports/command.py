@@ -1,4 +1,4 @@
-"""``ddtl report``: the page and the methods text of finished runs, written anew from their records."""
+"""``ddtl report``: the pages of finished runs and of sweeps, written anew from their records."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 from ddtl import console
 from ddtl.errors import UserError
 from ddtl.files import write_text
-from ddtl.reports import methods, run_report, stored
+from ddtl.reports import methods, run_report, stored, sweep_report, sweep_stored
 
 HELP = """\
-Write the report of a finished run anew, from what its folder holds.
+Write the report of a finished run or of a sweep anew, from what its folder holds.
 
   ddtl report RUN [RUN …]                   RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
   ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
+  ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
 
-Each folder gets report.html (one file that needs no network and may be sent to others) and methods.md (a methods
-section and a CLAIM checklist, to be completed). Nothing is computed on images, and no look at a test set is taken.
+Each folder gets report.html (one file that needs no network and may be sent to others); that of a run methods.md too (a
+methods section and a CLAIM checklist, to be completed). Nothing is computed on images, and no look at a test set is
+taken.
 
-Exit codes: 0 written, 2 a folder holds no finished run.
+Exit codes: 0 written, 2 a folder holds no finished run and no sweep.
 """
 
 
@@ -28,14 +30,14 @@ def main(argv: Sequence[str]) -> int:
     """What follows ``ddtl report`` on the command line; returns the exit code.
 
     Raises:
-        UserError: a mistake in the command, or a folder without a finished run.
+        UserError: a mistake in the command, or a folder without a finished run or a sweep.
     """
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
     options = [word for word in argv if word.startswith("-")]
     if options:
-        raise UserError(f"ddtl report {options[0]}: no such option. It takes the folders of runs.")
+        raise UserError(f"ddtl report {options[0]}: no such option. It takes the folders of runs and sweeps.")
     problems = []
     for word in argv:
         try:
@@ -48,13 +50,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def write(folder: Path) -> Path:
-    """Write ``report.html`` and ``methods.md`` into a run's folder; the path of the page.
+    """Write ``report.html`` into the folder of a sweep, and into that of a run ``methods.md`` too; the page's path.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder holds no finished run and no sweep.
     """
+    page = folder / "report.html"
+    if (folder / sweep_stored.RECORD).exists():
+        write_text(page, sweep_report.render_sweep(sweep_stored.read(folder)))
+        return page
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))
-    page = folder / "report.html"
     write_text(page, run_report.render_run(found))
     return page

@@ -16,9 +16,9 @@ from ddtl.reports.curves import GRID, Band, Curves
 Spec = dict[str, Any]
 Trace = dict[str, Any]
 
-_SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
+SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_REFERENCE = "var(--reference)"
+REFERENCE = "var(--reference)"
 _LONGEST_NAME = 28
 
 
@@ -36,12 +36,12 @@ def roc(curves: Mapping[str, Curves], point: tuple[float, float] | None = None) 
         curves: what is drawn, in the order of the legend.
         point: false-positive and true-positive rate at the threshold in use.
     """
-    traces = [_line(GRID, GRID, "chance", color=_REFERENCE, dash="dot", width=1)]
+    traces = [stroke(GRID, GRID, "chance", color=REFERENCE, dash="dot", width=1)]
     traces += [part for i, curve in enumerate(curves.values()) for part in _band(curve.roc_band, i)]
-    traces += [_line(*curve.roc, name, i) for i, (name, curve) in enumerate(curves.items())]
+    traces += [stroke(*curve.roc, name, i) for i, (name, curve) in enumerate(curves.items())]
     if point is not None:
         traces.append(_point(*point, "at the threshold"))
-    return _spec(traces, _share("1 - specificity"), _share("sensitivity"), legend="bottom right")
+    return chart(traces, _share("1 - specificity"), _share("sensitivity"), legend="bottom right")
 
 
 def precision_recall(
@@ -57,11 +57,11 @@ def precision_recall(
     traces = [part for i, curve in enumerate(curves.values()) for part in _band(curve.precision_recall_band, i)]
     if prevalence is not None:
         level = np.full(2, prevalence)
-        traces.append(_line(np.array([0.0, 1.0]), level, "chance", color=_REFERENCE, dash="dot", width=1))
-    traces += [_line(*c.precision_recall, name, i, shape="vh") for i, (name, c) in enumerate(curves.items())]
+        traces.append(stroke(np.array([0.0, 1.0]), level, "chance", color=REFERENCE, dash="dot", width=1))
+    traces += [stroke(*c.precision_recall, name, i, shape="vh") for i, (name, c) in enumerate(curves.items())]
     if point is not None:
         traces.append(_point(*point, "at the threshold"))
-    return _spec(traces, _share("recall (sensitivity)"), _share("precision (PPV)"), legend="bottom left")
+    return chart(traces, _share("recall (sensitivity)"), _share("precision (PPV)"), legend="bottom left")
 
 
 def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
@@ -71,18 +71,18 @@ def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
         bins: from :func:`ddtl.evaluation.calibration.reliability`.
         x, y: what the axes show.
     """
-    traces = [_line(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "perfect", color=_REFERENCE, dash="dot", width=1)]
+    traces = [stroke(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "perfect", color=REFERENCE, dash="dot", width=1)]
     for i, (name, found) in enumerate(bins.items()):
         counts = [part.count for part in found]
         shares = [part.share_positive for part in found]
-        line = _line(np.array([part.mean_p for part in found]), shares, name, i, mode="lines+markers")
+        line = stroke(np.array([part.mean_p for part in found]), shares, name, i, mode="lines+markers")
         traces.append({**line, "customdata": counts, "hovertemplate": "%{x:.3f}, %{y:.3f}, n = %{customdata}"})
         traces.append(
             {
                 "type": "bar",
-                "x": _short([(part.low + part.high) / 2 for part in found]),
-                "width": _short([(part.high - part.low) * 0.9 / max(1, len(bins)) for part in found]),
-                "offset": _short([(i / len(bins) - 0.5) * (part.high - part.low) * 0.9 for part in found]),
+                "x": short([(part.low + part.high) / 2 for part in found]),
+                "width": short([(part.high - part.low) * 0.9 / max(1, len(bins)) for part in found]),
+                "offset": short([(i / len(bins) - 0.5) * (part.high - part.low) * 0.9 for part in found]),
                 "y": counts,
                 "yaxis": "y2",
                 "marker": {"color": ("var(--bar)", "var(--bar-2)")[i % 2]},
@@ -91,10 +91,10 @@ def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
                 "hovertemplate": "n = %{y}",
             }
         )
-    spec = _spec(traces, _share(x), {**_share(y), "domain": [0.3, 1]}, legend="bottom right")
+    spec = chart(traces, _share(x), {**_share(y), "domain": [0.3, 1]}, legend="bottom right")
     spec["layout"]["legend"]["y"] = 0.32  # within the upper part
     spec["layout"]["xaxis"]["anchor"] = "y2"
-    spec["layout"]["yaxis2"] = {**_axis("n"), "domain": [0, 0.2], "rangemode": "tozero", "nticks": 3}
+    spec["layout"]["yaxis2"] = {**scale("n"), "domain": [0, 0.2], "rangemode": "tozero", "nticks": 3}
     spec["layout"]["barmode"] = "overlay"
     return spec
 
@@ -111,14 +111,14 @@ def decision_curve(rows: Mapping[str, Sequence[NetBenefit]], threshold: float | 
     # What runs far below zero says nothing more, and would leave no height for the rest.
     best = max([row.model or 0.0 for found in rows.values() for row in found] + [first[0].treat_all or 0.0, 0.01])
     traces = [
-        _line(t, [row.treat_all for row in first], "everyone", color=_REFERENCE, dash="dash", width=1),
-        _line(t, [row.treat_none for row in first], "nobody", color=_REFERENCE, dash="dot", width=1),
-        *(_line(t, [row.model for row in found], name, i) for i, (name, found) in enumerate(rows.items())),
+        stroke(t, [row.treat_all for row in first], "everyone", color=REFERENCE, dash="dash", width=1),
+        stroke(t, [row.treat_none for row in first], "nobody", color=REFERENCE, dash="dot", width=1),
+        *(stroke(t, [row.model for row in found], name, i) for i, (name, found) in enumerate(rows.items())),
     ]
     x = {**_share("threshold probability"), "range": [0, float(t[-1])]}
-    spec = _spec(traces, x, {**_axis("net benefit"), "range": [-0.35 * best, 1.08 * best]}, legend="outside")
+    spec = chart(traces, x, {**scale("net benefit"), "range": [-0.35 * best, 1.08 * best]}, legend="outside")
     if threshold is not None and threshold <= t[-1]:
-        spec["layout"]["shapes"] = [_upright(threshold)]
+        spec["layout"]["shapes"] = [upright(threshold)]
     return spec
 
 
@@ -133,13 +133,13 @@ def epochs(rows: Sequence[Mapping[str, Any]], names: Sequence[str], title: str, 
     """
     x = np.array([row["epoch"] + 1 for row in rows])
     mode = "lines" if len(rows) > 40 else "lines+markers"
-    traces = [_line(x, [row.get(name) for row in rows], name, i, mode=mode) for i, name in enumerate(names)]
-    axis = {**_axis("epoch"), "range": [0.5, float(x[-1]) + 0.5]}
+    traces = [stroke(x, [row.get(name) for row in rows], name, i, mode=mode) for i, name in enumerate(names)]
+    axis = {**scale("epoch"), "range": [0.5, float(x[-1]) + 0.5]}
     if len(rows) <= 10:
         axis["dtick"] = 1
-    spec = _spec(traces, axis, _axis(title), legend="outside")
+    spec = chart(traces, axis, scale(title), legend="outside")
     if best is not None:
-        spec["layout"]["shapes"] = [_upright(best + 1)]
+        spec["layout"]["shapes"] = [upright(best + 1)]
         spec["layout"]["annotations"] = [_note(best + 1, f"epoch {best + 1}", left=best >= len(rows) / 2)]
     return spec
 
@@ -161,20 +161,20 @@ def lr_ramp(
         readings: rates by rule, marked on the smoothed curve.
         chosen: the rate suggested, marked.
     """
-    traces = [_line(rates, losses, "each step", color="var(--bar)", width=1), _line(rates, smoothed, "smoothed")]
+    traces = [stroke(rates, losses, "each step", color="var(--bar)", width=1), stroke(rates, smoothed, "smoothed")]
     for place, (rule, rate) in enumerate(readings.items(), start=1):
         point = _point(rate, float(np.interp(math.log(rate), np.log(rates), smoothed)), rule)
-        point["marker"]["color"] = _SERIES[place]
+        point["marker"]["color"] = SERIES[place]
         traces.append(point)
     # The fall fills the picture; where the loss runs away, it may leave it.
     low, first = float(losses.min()), float(losses[: max(1, len(losses) // 10)].max())
     room = 0.15 * (first - low) or 0.1
-    x = {**_axis("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}
-    spec = _spec(traces, x, {**_axis("training loss"), "range": [low - room, first + 2 * room]}, legend="outside")
+    x = {**scale("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}
+    spec = chart(traces, x, {**scale("training loss"), "range": [low - room, first + 2 * room]}, legend="outside")
     for trace in traces:
         trace["hovertemplate"] = "%{x:.2g}, %{y:.4f}"
     if chosen is not None:
-        spec["layout"]["shapes"] = [_upright(chosen)]
+        spec["layout"]["shapes"] = [upright(chosen)]
     return spec
 
 
@@ -193,8 +193,8 @@ def _note(x: float, text: str, *, left: bool) -> dict[str, Any]:
     }
 
 
-def _line(
-    x: np.ndarray,
+def stroke(
+    x: Sequence[float] | np.ndarray,
     y: Sequence[float | None] | np.ndarray,
     name: str,
     place: int = 0,
@@ -206,13 +206,13 @@ def _line(
     mode: str = "lines",
 ) -> Trace:
     """A line in the colour, and beyond the sixth the dash, of its place in the legend."""
-    color = color or _SERIES[place % len(_SERIES)]
-    dash = dash or _DASHES[place // len(_SERIES) % len(_DASHES)]
+    color = color or SERIES[place % len(SERIES)]
+    dash = dash or _DASHES[place // len(SERIES) % len(_DASHES)]
     trace: Trace = {
         "type": "scatter",
         "mode": mode,
-        "x": _short(x),
-        "y": _short(y),
+        "x": short(x),
+        "y": short(y),
         "name": label(name),
         "line": {"color": color, "dash": dash, "width": width, "shape": shape},
         "hovertemplate": "%{x:.3f}, %{y:.3f}",
@@ -225,11 +225,11 @@ def _line(
 def _band(band: Band | None, place: int) -> list[Trace]:
     if band is None or place:
         return []
-    outline = {"type": "scatter", "mode": "lines", "x": _short(GRID), "hoverinfo": "skip", "showlegend": False}
+    outline = {"type": "scatter", "mode": "lines", "x": short(GRID), "hoverinfo": "skip", "showlegend": False}
     line = {"color": "var(--clear)", "width": 0}
     return [
-        {**outline, "y": _short(band.low), "line": line},
-        {**outline, "y": _short(band.high), "line": line, "fill": "tonexty", "fillcolor": "var(--band)"},
+        {**outline, "y": short(band.low), "line": line},
+        {**outline, "y": short(band.high), "line": line, "fill": "tonexty", "fillcolor": "var(--band)"},
     ]
 
 
@@ -237,20 +237,22 @@ def _point(x: float, y: float, name: str) -> Trace:
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": _short([x]),
-        "y": _short([y]),
+        "x": short([x]),
+        "y": short([y]),
         "name": label(name),
         "marker": {"color": "var(--ink)", "size": 10, "symbol": "circle-open", "line": {"width": 2}},
         "hovertemplate": "%{x:.3f}, %{y:.3f}",
     }
 
 
-def _upright(x: float) -> dict[str, Any]:
-    line = {"color": _REFERENCE, "width": 1, "dash": "dot"}
+def upright(x: float) -> dict[str, Any]:
+    """A dotted line at x."""
+    line = {"color": REFERENCE, "width": 1, "dash": "dot"}
     return {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": line, "layer": "below"}
 
 
-def _axis(title: str) -> dict[str, Any]:
+def scale(title: str) -> dict[str, Any]:
+    """An axis."""
     return {
         "title": {"text": html.escape(title, quote=False), "standoff": 10, "font": {"size": 13}},
         "color": "var(--muted)",
@@ -263,7 +265,7 @@ def _axis(title: str) -> dict[str, Any]:
 
 
 def _share(title: str) -> dict[str, Any]:
-    return {**_axis(title), "range": [-0.01, 1.01], "dtick": 0.2}
+    return {**scale(title), "range": [-0.01, 1.01], "dtick": 0.2}
 
 
 _LEGENDS: dict[str, dict[str, Any]] = {
@@ -273,7 +275,8 @@ _LEGENDS: dict[str, dict[str, Any]] = {
 }
 
 
-def _spec(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: str) -> Spec:
+def chart(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: str) -> Spec:
+    """Traces on two axes; ``legend`` is where it stands, of ``_LEGENDS``."""
     layout = {
         "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, Inter, sans-serif", "size": 13}
         | {"color": "var(--ink)"},
@@ -290,6 +293,6 @@ def _spec(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: 
     return {"data": traces, "layout": layout}
 
 
-def _short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:
+def short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:
     """Plain numbers of five digits, which no screen can tell from more; what is no number leaves a gap."""
     return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]

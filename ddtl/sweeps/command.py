@@ -1,108 +1,145 @@
-"""``sweep.py``, and ``ddtl sweep``: every combination of the values given, compared on validation."""
+"""``sweep.py``, and ``ddtl sweep``: search for settings on validation, then score the choice on the test set, once."""
 
 from __future__ import annotations
 
-import json
-import os
+import importlib.util
+import logging
 import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ddtl import console, multirun
-from ddtl.config import command_line, load
-from ddtl.errors import UserError
-from ddtl.evaluation.names import MONITORS
-from ddtl.files import read_lines
-from ddtl.training.command import FOLDER_TO
+from ddtl import console
+from ddtl.config import command_line
+from ddtl.config.overrides import key_of
+from ddtl.errors import EXIT_FAILURE, UserError
 
-LOCKED = "evaluation.test=false"
+if TYPE_CHECKING:
+    from ddtl.sweeps.settings import Plan
+    from ddtl.sweeps.store import Store
 
-HELP = """\
-Train every combination of the values given, one run after the other, and compare them on validation.
+log = logging.getLogger(__name__)
 
-  python sweep.py optimizer.lr=1e-4,3e-4,1e-3 seed=0,1,2
-  python sweep.py dataset=covid19ct finetune=full,linear_probe
-  python sweep.py dataset=covid19ct dataset.protocol=kfold 'dataset.fold=range(5)'
-
-The test set stays unseen: choose by validation, then score the choice once with the line that is printed. Every run is
-one of train.py with a folder of its own; the same command goes on where it was stopped. `python train.py --help` shows
-what can be set.
-"""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A run of the sweep: what it was told, the monitor's best value, and its folder (both None where it failed)."""
-
-    job: list[str]
-    score: float | None
-    folder: Path | None
+_SHOWN = 20  # trials in the table at the end
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all combinations; the exit code is that of the first run that failed, else 0.
+    """Read the command line, check all of it, then search.
 
     Raises:
-        UserError: with one line for every mistake in any combination, before the first run.
+        UserError: with one line for every mistake found; nothing has been started.
+        TrainingFailure: the sweep cannot go on as things are.
+        Stopped: by a signal; the same command goes on.
     """
     command = command_line.parse(argv)
     if command.help:
-        sys.stdout.write(HELP)
+        from ddtl.sweeps import help_page
+
+        sys.stdout.write(help_page.render())
         return 0
-    overrides = command.overrides
-    if any(word.lstrip("+").startswith("evaluation.test=") for word in overrides):
-        raise UserError(
-            "evaluation.test: a sweep never looks at the test set. Score the run that you choose afterwards."
-        )
+    if command.multirun:
+        raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
+    from ddtl.sweeps import settings
+
     if command.show_config:
-        sys.stdout.write(load.composed_yaml([*overrides, LOCKED]))
+        sys.stdout.write(settings.composed_yaml(command.overrides))
         return 0
-    jobs = multirun.planned([*overrides, LOCKED])
-    outcomes, codes = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, job in enumerate(jobs, start=1):
-            code, folder = _run(job, f"{number} of {len(jobs)}", Path(scratch) / str(number))
-            codes.append(code)
-            outcomes.append(Outcome(job, None if folder is None else _score(folder), folder))
-    monitor = load.check(jobs[0])[0].trainer.monitor
-    _show(outcomes, monitor)
-    return next((code for code in codes if code), 0)
+    plan = settings.read(command.overrides)
+    for note in plan.notes:
+        log.warning(note)
+    if plan.settings.preview is not None:
+        from ddtl.sweeps import preview
+
+        console.out.print("\n".join(preview.lines(plan, plan.settings.preview)), markup=False)
+        return 0
+    return _search(plan)
 
 
-def _run(job: list[str], number: str, folder_to: Path) -> tuple[int, Path | None]:
-    package = str(Path(__file__).resolve().parents[2])  # a checkout need not be installed
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, FOLDER_TO: str(folder_to), "PYTHONPATH": os.pathsep.join(paths)}
-    code = multirun.run_one([sys.executable, "-m", "ddtl", "train"], job, number, environment)
-    return code, Path(folder_to.read_text(encoding="utf-8")) if code == 0 else None
+def _search(plan: Plan) -> int:
+    """Run the trials that are left, and what comes after them; the exit code.
+
+    Of a grid every trial counts, of a search only that there is a completed one.
+    """
+    import optuna
+
+    from ddtl.data import catalogue
+    from ddtl.sweeps import finalize, opening
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    catalogue.require_images(plan.base)
+    store = opening.opened(plan)
+    try:
+        _announce(store)
+        try:
+            _run(store)
+            _show(store)
+            if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
+                finalize.told(found)
+        finally:
+            _write(store)
+        now = store.snapshot()
+    finally:
+        store.close()
+    return EXIT_FAILURE if now.failed and (plan.settings.search is None or not now.complete) else 0
 
 
-def _score(folder: Path) -> float:
-    """The monitor's value in the epoch that was kept."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    row = next(row for row in read_lines(folder / "metrics.jsonl") if row["epoch"] == results["best_epoch"])
-    return float(row[results["monitor"]])
+def _announce(store: Store) -> None:
+    """Where the sweep stands, and how to watch it."""
+    now = store.snapshot()
+    begun = now.total - now.left
+    console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")
+    console.line(f"folder: {store.folder}")
+    journal = store.folder / "journal.log"
+    if importlib.util.find_spec("optuna_dashboard") is not None and journal.exists():
+        console.line(f"to look into it: optuna-dashboard --host 127.0.0.1 {shlex.quote(str(journal))}")
 
 
-def _show(outcomes: Sequence[Outcome], monitor: str) -> None:
-    """The runs, best first, and the line that scores the best one on the test set."""
+def _run(store: Store) -> None:
+    """Run the trials that are left, and show how it goes."""
+    from ddtl.sweeps import engines
+    from ddtl.sweeps.watch import Watch
+
+    with Watch(store.plan.base.trainer.monitor) as watch:
+        engines.run(store, watch.update)
+
+
+def _show(store: Store) -> None:
+    """The completed trials, best first, the failed ones, and the line that scores the best one on the test set."""
+    from optuna.study import StudyDirection
+    from optuna.trial import TrialState
     from rich.markup import escape
     from rich.table import Table
 
-    common = set(outcomes[0].job).intersection(*(outcome.job for outcome in outcomes))
-    sign = 1 if MONITORS[monitor] == "min" else -1
-    done = sorted((o for o in outcomes if o.score is not None), key=lambda o: sign * (o.score or 0.0))
+    from ddtl.sweeps import task
+
+    sign = 1 if store.study.directions[0] == StudyDirection.MINIMIZE else -1
+    done = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
+    done.sort(key=lambda trial: sign * trial.values[0])
     table = Table(title="validation, best first", title_justify="left")
-    for heading in ("run", monitor, "folder"):
-        table.add_column(heading, justify="right" if heading == monitor else "left")
-    for outcome in [*done, *(o for o in outcomes if o.score is None)]:
-        what = " ".join(word for word in outcome.job if word not in common) or "(the only one)"
-        score = "–" if outcome.score is None else f"{outcome.score:.4f}"
-        table.add_row(escape(what), score, escape(outcome.folder.name) if outcome.folder else "failed, see above")
-    console.out.print(table)
+    names = {"score": store.plan.base.trainer.monitor, "seconds": "seconds"}
+    table.add_column("trial", justify="right")
+    for objective in store.plan.settings.sweep.objective:
+        table.add_column(names[objective], justify="right")
+    table.add_column("settings")
+    for trial in done[:_SHOWN]:
+        words = [word for word in trial.user_attrs[task.OVERRIDES] if word not in store.plan.fixed]
+        table.add_row(str(trial.number), *(f"{value:.4f}" for value in trial.values), escape(" ".join(words)))
+    for trial in [trial for trial in store.trials() if trial.state == TrialState.FAIL][:_SHOWN]:
+        reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
+        console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
     if done:
-        console.out.print("The best one's test score:", end=" ")
-        console.out.print(escape(shlex.join(["python", "train.py", *(w for w in done[0].job if w != LOCKED)])))
+        console.out.print(table)
+        words = [word for word in done[0].user_attrs[task.OVERRIDES] if key_of(word) != "evaluation.test"]
+        console.out.print("The best one's test score:", task.line(tuple(words)), markup=False)
+
+
+def _write(store: Store) -> None:
+    """The sweep's record and its page; on a full disk only a warning, for what filled it is told anyway."""
+    from ddtl.reports import command as report
+    from ddtl.sweeps import record
+
+    try:
+        record.write(store)
+        console.line(f"report: {report.write(store.folder)}")
+    except OSError as error:
+        log.warning("%s: no report could be written (%s)", store.folder, error.strerror or error)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ddtl.data.manifest import Manifest
-from ddtl.errors import TrainingFailure
+from ddtl.errors import NotFinite, TrainingFailure
 from ddtl.evaluation.names import MONITORS
 from ddtl.files import append_line, read_lines, replace_file, write_text
 from ddtl.ranks import gathered
@@ -136,7 +136,7 @@ class EpochEnd(Checkpoint):
     def _check_finite(self, scores: Mapping[str, float], epoch: int) -> None:
         for name in ("train/loss", "val/loss", self.monitor):
             if not math.isfinite(scores[name]):
-                raise TrainingFailure(
+                raise NotFinite(
                     f"{name} is {scores[name]} after epoch {epoch + 1}. "
                     "Lower optimizer.lr, or look for the cause with debug=anomaly."
                 )
@@ -161,6 +161,37 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # not every file system has hard links
         shutil.copyfile(source, target)
+
+
+class EarlyEnd(Checkpoint):
+    """May end a fit at its start, and after any epoch but the last one once the epoch's checkpoint is written.
+
+    The run is then not scored, and can be gone on with. All processes of a distributed run hear the first one's word.
+    Of Lightning's ``Checkpoint`` for the same reason as :class:`EpochEnd`, behind which it comes.
+
+    Attributes:
+        ended: why the fit was ended; None where it was not.
+    """
+
+    def __init__(self) -> None:
+        self.ended: str | None = None
+
+    def decide(self, trainer: pl.Trainer) -> str | None:
+        """Why the fit is to end with what is done; None lets it go on. Asked in the first process alone."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The process before may have been killed between its checkpoint and its decision.
+        self._ask(trainer, done=trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._ask(trainer, done=trainer.current_epoch + 1)
+
+    def _ask(self, trainer: pl.Trainer, done: int) -> None:
+        if trainer.should_stop or done == trainer.max_epochs:
+            return
+        self.ended = trainer.strategy.broadcast(self.decide(trainer) if trainer.is_global_zero else None)
+        trainer.should_stop = self.ended is not None
 
 
 class EpochBar(pl.Callback):
@@ -235,7 +266,7 @@ class StopOnNonFinite(pl.Callback):
         step, loss, rows = self._before
         if not torch.isfinite(loss):
             names = [self.manifest.samples[row].sample_id for row in rows.tolist()]
-            raise TrainingFailure(
+            raise NotFinite(
                 f"the loss became {float(loss)} at step {step}, on the images {', '.join(names)}. "
                 "Lower optimizer.lr, set trainer.clip_norm, or look for the cause with debug=anomaly."
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ddtl.config.schema import OWN_FILES
+from ddtl.finetuning.phases import filled
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.config.schema import Config
@@ -24,17 +25,28 @@ _NEUTRAL: dict[str, Any] = {
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
     "dataset": {"num_workers": True, **dict.fromkeys(OWN_FILES, True)},
     "trainer": {"profiler": True, "detect_anomaly": True},
+    "finetune": {"probe": True},  # counts in the phase that refers to it
 }
 
 
 def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
     """Everything that changes the result, by dotted key."""
-    settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
+    settings = counting(config)
     # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
     settings["trainer.accelerator"] = hardware.accelerator
     settings["trainer.precision"] = hardware.precision
     settings["model.weights"] = "none" if weights.digest is None else f"sha256:{weights.digest}"
     settings["dataset.digest"] = manifest_digest
+    return settings
+
+
+def counting(config: Config) -> dict[str, Any]:
+    """The settings that can change a result, by dotted key."""
+    settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
+    # What a phase that takes the rest comes to; and a run without a limit is the run that it was before there were any.
+    settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
+    if config.finetune.trainable_stages is None:
+        del settings["finetune.trainable_stages"]
     return settings
 
 

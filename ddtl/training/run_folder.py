@@ -19,10 +19,14 @@ from ddtl.errors import UserError
 from ddtl.files import write_json
 from ddtl.training.identity import differences
 
-_LOCK = ".lock"
+LOCK = ".lock"
 _OWNER = ".owner.json"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
+
+
+class InUse(UserError):
+    """Another process works in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,8 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
     parent owns the folder.
 
     Raises:
-        UserError: another process works in it, it holds another run or something else, or nothing can be written
-            there; nothing is changed.
+        InUse: another process works in it.
+        UserError: it holds another run or something else, or nothing can be written there; nothing is changed.
     """
     if path.exists() and _is_foreign(path):
         raise UserError(
@@ -157,7 +161,7 @@ def _remove(made: Sequence[Path]) -> None:
 
 
 def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / _LOCK)
+    lock = FileLock(path / LOCK)
     waited_until = time.monotonic() + _WORKERS_NOTICE
     while True:
         try:
@@ -167,7 +171,7 @@ def _locked(path: Path) -> FileLock:
             owner = _owner(path)
             if owner is None or _alive(owner) or time.monotonic() > waited_until:
                 who = f" (process {owner['pid']} on {owner['host']})" if owner else ""
-                raise UserError(
+                raise InUse(
                     f"{path} is in use by another process{who}. Wait for it, or take another run.name."
                 ) from None
             time.sleep(0.2)
@@ -211,7 +215,7 @@ def _is_foreign(path: Path) -> bool:
 
 def _is_content(child: Path) -> bool:
     """Whether a file is more than what a start leaves when it is killed at its first steps."""
-    return child.name not in (_LOCK, _OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
+    return child.name not in (LOCK, _OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
 
 
 def _empty(path: Path) -> None:
@@ -221,7 +225,7 @@ def _empty(path: Path) -> None:
     starts at the first epoch, and as long as its identity is there the folder is known as a run's.
     """
     order = {"results.json": 0, "checkpoints": 1, "identity.json": 3}
-    children = (child for child in path.iterdir() if child.name not in (_LOCK, _OWNER))
+    children = (child for child in path.iterdir() if child.name not in (LOCK, _OWNER))
     for child in sorted(children, key=lambda child: order.get(child.name, 2)):
         if child.is_dir() and not child.is_symlink():
             (child / "last.ckpt").unlink(missing_ok=True)

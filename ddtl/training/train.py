@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, loggers, run_folder
+from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 from ddtl.training.scoring import score_run
@@ -39,12 +40,27 @@ class RunResult:
     results: dict[str, Any]
 
 
-def train(config: Config) -> RunResult:
+class EndedEarly(Exception):
+    """A callback ended the fit after an epoch. The run is not scored, and the same configuration goes on with it."""
+
+    def __init__(self, why: str, folder: Path) -> None:
+        super().__init__(why)
+        self.why = why
+        self.folder = folder
+
+
+def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = True) -> RunResult:
     """Train, score and record one run; go on with it where it was stopped; do nothing where it is finished.
+
+    Args:
+        config: what to train.
+        callbacks: what may end the fit early.
+        report: write the run's page; ``ddtl report`` does so later.
 
     Raises:
         UserError: data, weights or hardware are not as asked; no folder is left behind.
         TrainingFailure: training broke; the same command goes on from the last epoch.
+        EndedEarly: a callback ended the fit.
     """
     run = assemble(config)
     _announce(run)
@@ -54,12 +70,12 @@ def train(config: Config) -> RunResult:
             with _broken_off(folder):
                 if ranks.is_first():
                     _write_setting(run, folder)
-                results = _fit_and_score(run, folder)
-                _report(folder)
+                results = _fit_and_score(run, folder, callbacks)
+                _report(folder, report)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
             if not folder.report.exists():
-                _report(folder)
+                _report(folder, report)
     if not ranks.is_first():
         return RunResult(run.path, results)
     console.score_table(results)
@@ -69,8 +85,8 @@ def train(config: Config) -> RunResult:
     return RunResult(run.path, results)
 
 
-def _report(folder: RunFolder) -> None:
-    if ranks.is_first():
+def _report(folder: RunFolder, wanted: bool) -> None:
+    if wanted and ranks.is_first():
         write_report(folder.path)
 
 
@@ -134,7 +150,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
         write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
 
 
-def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
+def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -> dict[str, Any]:
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
@@ -143,18 +159,22 @@ def _fit_and_score(run: Run, folder: RunFolder) -> dict[str, Any]:
         _warn_if_moved(folder)
         console.line(f"going on with {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
-        trainer = build_trainer(run, folder, shown_to)
+        trainer = build_trainer(run, folder, shown_to, callbacks)
         with _compiled(run):
             trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
-        results = score_run(run, folder, trainer, module)
-        final = {
-            f"final/{split}/{name}": value
-            for split in ("val", "test")
-            for name, value in results.get(split, {}).items()
-            if isinstance(value, float)
-        }
-        for logger in shown_to:
-            logger.log_metrics(final, step=trainer.global_step)
+        why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
+        if why is None:
+            results = score_run(run, folder, trainer, module)
+            final = {
+                f"final/{split}/{name}": value
+                for split in ("val", "test")
+                for name, value in results.get(split, {}).items()
+                if isinstance(value, float)
+            }
+            for logger in shown_to:
+                logger.log_metrics(final, step=trainer.global_step)
+    if why is not None:  # here, so that the loggers end as finished
+        raise EndedEarly(why, folder.path)
     return results
 
 

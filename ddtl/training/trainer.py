@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -16,8 +18,8 @@ from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
 
-def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Trainer:
-    """A trainer that writes to ``folder``."""
+def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[Callback] = ()) -> pl.Trainer:
+    """A trainer that writes to ``folder``; ``more`` callbacks come after its own."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
     callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
@@ -28,6 +30,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     if console.is_terminal():
         callbacks.append(EpochBar(console.err))
     callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
+    callbacks += more
     # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(

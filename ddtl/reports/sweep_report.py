@@ -1,0 +1,207 @@
+"""The page about a sweep: a pure function of its record, ``sweep.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+
+from ddtl.reports import numbers, sweep_figures, sweep_parameters, sweep_tables, sweep_trials
+from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Section, Text, render
+from ddtl.reports.sweep_stored import Sweep, duration, line, settings, varied
+
+
+def render_sweep(sweep: Sweep) -> str:
+    """The page as HTML."""
+    return render(page(sweep))
+
+
+def page(sweep: Sweep) -> Page:
+    """The page, part by part."""
+    record = sweep.record
+    sections: dict[str, Sequence[Block]] = {
+        "Result": _result(sweep),
+        "Search": _search(sweep),
+        "Score against time": _pareto(sweep),
+        "Parameters": _parameters(sweep),
+        "Workers": _workers(sweep),
+        "Failures": sweep_tables.failures(sweep),
+        "Trials": sweep_tables.trials(sweep),
+        "Repeat it": _repeat(sweep),
+    }
+    sampler, pruner = (record["identity"].get(f"{part}.name", "") for part in ("sampler", "pruner"))
+    how = [f"search {record['search']}", sampler, pruner] if record["search"] else ["grid"]
+    parts = [record["dataset"], *how, f"Optuna {record['optuna']}"]
+    return Page(
+        eyebrow="ddtl sweep",
+        title=record["name"],
+        subtitle=" · ".join(filter(None, parts)),
+        headlines=_headlines(sweep),
+        warnings=_warnings(sweep),
+        sections=[Section(title, blocks) for title, blocks in sections.items() if blocks],
+    )
+
+
+def _headlines(sweep: Sweep) -> list[Headline]:
+    winner, counts = sweep.winner, sweep.counts
+    others = [f"{counts[state]} {state}" for state in ("pruned", "failed", "running", "waiting") if counts[state]]
+    seconds = sum(trial["seconds"] or 0 for trial in sweep.trials)
+    epochs = sum(len(trial["curve"]) for trial in sweep.trials)
+    found = [
+        Headline(
+            f"Best validation {sweep.title}",
+            numbers.score(winner["values"][0]) if winner else numbers.NONE,
+            f"trial {winner['number']}, best of {len(sweep.ranked)}: optimistic" if winner else "no trial completed",
+        ),
+        Headline("Trials", f"{len(sweep.trials)}", ", ".join([f"{counts['complete']} complete", *others])),
+        Headline("Spent", duration(seconds), f"all trials together, {numbers.count(epochs, 'epoch')}"),
+    ]
+    difference = _difference(sweep)
+    return found if difference is None else [*found, difference]
+
+
+def _difference(sweep: Sweep) -> Headline | None:
+    comparison = (sweep.final or {}).get("comparison")
+    if not comparison:
+        return None
+    judged = comparison["pairs"][0]["differences"][comparison["score"]]
+    interval = numbers.interval(judged["interval"])[1:-1]
+    note = f"{numbers.percent(comparison['level'])} CI {interval}" if interval else "no interval"
+    title = f"Test {numbers.plain(comparison['score'])}, winner less default"
+    return Headline(title, numbers.score(judged["value"]), note)
+
+
+def _warnings(sweep: Sweep) -> list[str]:
+    found = []
+    done, failed, running = len(sweep.ranked), sweep.counts["failed"], sweep.counts["running"] + sweep.counts["waiting"]
+    if done > 1:
+        where = "below" if sweep.final else "which finalize=true makes"
+        found.append(
+            f"The winner's validation {sweep.title} is the best of {done} trials and therefore optimistic, the more so "
+            "the more trials there are. What counts is the comparison with the default settings on the test set, "
+            f"{where}."
+        )
+    if failed and failed >= 0.2 * len(sweep.trials):
+        found.append(f"{failed} of {len(sweep.trials)} trials failed; the reasons stand below.")
+    if running:
+        found.append(
+            f"{numbers.count(running, 'trial')} had not ended when this was written. The same command goes on with the "
+            "sweep."
+        )
+    return found + [str(note) for note in (sweep.final or {}).get("caveats", ())]
+
+
+def _result(sweep: Sweep) -> list[Block]:
+    winner, final = sweep.winner, sweep.final
+    if winner is None:
+        return [Text("No trial was completed, so there is nothing to choose from.", "bad")]
+    best = numbers.score(winner["values"][0])
+    chosen = Text(f"Trial {winner['number']} has the best validation {sweep.title}, {best}: {varied(winner)}.")
+    typed = Code(line(winner, test=True))
+    if final is None:
+        told = "The test set has not been looked at. This line takes the winner's run, or trains it, and scores it:"
+        return [chosen, Text(told), typed]
+    told = "The winner's line to type; seed=… trains it with another seed:"
+    claim = Text(final["claim"], "good" if final["claimed"] else "plain")
+    return [chosen, claim, sweep_tables.finals(sweep, final), Text(told), typed]
+
+
+def _search(sweep: Sweep) -> list[Block]:
+    if not any(trial["curve"] or trial["values"] for trial in sweep.trials):
+        return []
+    winner = sweep.winner
+    best = f", {numbers.score(winner['values'][0])} from trial {winner['number']} on" if winner else ""
+    history = Figure(
+        "Trial by trial",
+        sweep_figures.history(sweep.trials, sweep.monitor, sweep.signs[0]),
+        f"Score of each of {len(sweep.trials)} trials and the best so far{best}.",
+        "A pruned trial stands at the last score that it reported; only completed ones raise the best so far.",
+    )
+    if not any(trial["curve"] for trial in sweep.trials):
+        return [history]
+    n = sweep.counts["pruned"]
+    told = f"{numbers.count(n, 'trial was', 'trials were')} pruned: stopped, at the cross, as they promised too little."
+    curves = Figure(
+        "All curves",
+        sweep_figures.curves(sweep.trials, None if winner is None else winner["number"], sweep.monitor),
+        f"{sweep.monitor} over the epochs of every trial; where a trial was pruned its curve ends in a cross.",
+        told if n else "",
+    )
+    return [history, curves]
+
+
+def _pareto(sweep: Sweep) -> list[Block]:
+    if not sweep.two or not sweep.ranked:
+        return []
+    front = sweep_trials.front(sweep.trials, sweep.signs)
+    figure = Figure(
+        "Pareto front",
+        sweep_figures.pareto(sweep.ranked, front, sweep.names),
+        f"{numbers.count(len(front), 'trial')} on the Pareto front of {sweep.names[0]} against {sweep.names[1]}.",
+        "No other trial is better than one on the front in one objective without being worse in the other.",
+    )
+    return [figure, sweep_tables.front(sweep, front)]
+
+
+def _parameters(sweep: Sweep) -> list[Block]:
+    scored = [
+        t for t in sweep.trials if t["state"] in ("complete", "pruned") and sweep_trials.last_score(t) is not None
+    ]
+    axes = sweep_parameters.parameters(scored, sweep.space)
+    if not axes or len(scored) < 2:
+        return []
+    best = [trial["number"] for trial in sweep.ranked[: max(1, round(len(sweep.ranked) / 10))]]
+    parallel = Figure(
+        "From settings to score",
+        sweep_figures.parallel(scored, axes, best, sweep.signs[0]),
+        f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
+        f"The best tenth, {numbers.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. What "
+        "a trial did not use, as it belongs to another choice, runs along the lane below.",
+    )
+    found = sweep_parameters.importances(sweep.trials, sweep.space, sweep.signs[0])
+    if found.why_not:
+        return [parallel, Text(f"There are no importances of the parameters: {found.why_not}.")]
+    hint = ", and with so few trials it is a hint." if found.of < sweep_parameters.MANY else "."
+    importances = Figure(
+        "Importance of the parameters",
+        sweep_figures.importances(found.shares),
+        "Shares: " + ", ".join(f"{name} {share:.2f}" for name, share in found.shares.items()) + ".",
+        f"PED-ANOVA (Watanabe et al. 2023, IJCAI): how far the best {found.best} of {found.of} completed trials differ "
+        f"in a parameter from all of them. Pruned trials are not in it{hint}",
+    )
+    return [parallel, importances]
+
+
+def _workers(sweep: Sweep) -> list[Block]:
+    parts = sweep_trials.stretches(sweep.record)
+    if not parts:
+        return []
+    names = sweep_trials.workers(parts)
+    idle = sweep_trials.idle_share(parts)
+    longest = max(part.end for part in parts)
+    unit, seconds = ("hours", 3600.0) if longest > 10_800 else ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
+    return [
+        Text(f"Idle: {numbers.percent(idle)} of the time between a worker's first and its last trial."),
+        Figure(
+            "What the workers did when",
+            sweep_figures.timeline(parts, names, unit, seconds),
+            f"{len(parts)} bars of {numbers.count(len(names), 'worker')} over {longest / seconds:.0f} {unit}.",
+            "Numbers are those of the trials. Times in which the whole sweep was stopped are left out.",
+        ),
+    ]
+
+
+def _repeat(sweep: Sweep) -> list[Block]:
+    blocks: list[Block] = []
+    if sweep.winner is not None:
+        blocks += [Text("The winning trial as it ran, without a look at the test set:"), Code(line(sweep.winner))]
+    space = sweep_tables.space(sweep)
+    if space is not None:
+        blocks.append(space)
+    how = {key: v for key, v in sweep.record["identity"].items() if not key.startswith(("space.", "train."))}
+    blocks.append(Fold("Sampler and pruner", [Code(_yaml(how))]))
+    return [*blocks, Fold("What all trials shared", [Code(_yaml(settings(sweep)))])]
+
+
+def _yaml(tree: object) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip()

@@ -1,0 +1,161 @@
+"""The record of a sweep, ``sweep.json``, as its report reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ddtl.config.schema import OWN_FILES
+from ddtl.errors import UserError
+from ddtl.reports import numbers, repeating, sweep_trials
+from ddtl.reports.sweep_trials import Trial
+
+RECORD = "sweep.json"
+
+# What ended a trial, in words.
+REASONS = {
+    "killed": "killed",
+    "out_of_memory": "out of memory",
+    "nan": "loss became NaN or infinite",
+    "time_limit": "took longer than allowed",
+    "error": "raised an error",
+    "disk_full": "disk full",
+    "stopped": "stopped by its user",
+}
+_NEEDED = ("name", "dataset", "monitor", "objective", "directions", "trials", "identity")
+_PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\]([^\s/\\:'\"]+)")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's record, and what its page asks of it more than once."""
+
+    record: Mapping[str, Any]
+
+    @property
+    def trials(self) -> list[Trial]:
+        return list(self.record["trials"])
+
+    @property
+    def monitor(self) -> str:
+        return str(self.record["monitor"])
+
+    @cached_property
+    def signs(self) -> list[int]:
+        """Of each objective: 1 where more is better, else -1."""
+        return [1 if direction == "maximize" else -1 for direction in self.record["directions"]]
+
+    @property
+    def two(self) -> bool:
+        return len(self.signs) > 1
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the objectives, as an axis shows them."""
+        return [{"score": self.monitor, "seconds": "seconds of training"}[name] for name in self.record["objective"]]
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        return Counter(trial["state"] for trial in self.trials)
+
+    @cached_property
+    def ranked(self) -> list[Trial]:
+        """Completed trials, the best first."""
+        return sweep_trials.ranked(self.trials, self.signs[0])
+
+    @property
+    def winner(self) -> Trial | None:
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def final(self) -> Mapping[str, Any] | None:
+        """The comparison on the test set, where there was one."""
+        return self.record.get("final")
+
+    @property
+    def space(self) -> dict[str, Mapping[str, Any]]:
+        """What was searched, by parameter; of a grid nothing, as its values stand in the trials."""
+        found = {
+            key.removeprefix("space."): what
+            for key, what in self.record["identity"].items()
+            if key.startswith("space.")
+        }
+        return {name: what for name, what in found.items() if isinstance(what, Mapping)}
+
+    @property
+    def title(self) -> str:
+        """Of the score."""
+        name = self.monitor.partition("/")[2]
+        return numbers.plain(name) if name in numbers.TITLES else name
+
+
+def read(folder: Path) -> Sweep:
+    """The record of a sweep.
+
+    Raises:
+        UserError: there is none in the folder, or it is damaged.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: there is no {RECORD} in it. Name a sweep's folder, as runs/sweeps/NAME.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged, no JSON ({error}). {_ANEW}") from error
+    missing = _NEEDED if not isinstance(record, dict) else [key for key in _NEEDED if key not in record]
+    if missing:
+        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}. {_ANEW}")
+    return Sweep(record)
+
+
+_ANEW = "The command that ran the sweep writes it anew from its storage."
+
+
+def line(trial: Trial, *, test: bool = False) -> str:
+    """The command that repeats a trial, without what concerns only this machine; with ``test`` it scores the test."""
+    words = [word for word in trial["overrides"] if not (test and word == "evaluation.test=false")]
+    return repeating.command({"command": ["train.py", *words]}) or ""
+
+
+def varied(trial: Trial) -> str:
+    """What was sampled, as it is typed. A name is a key, or one behind the choice that it belongs to."""
+    words = (f"{name.rpartition('/')[2]}={spelled(value)}" for name, value in trial["params"].items())
+    return shlex.join(words) or "(nothing varied)"
+
+
+def settings(sweep: Sweep) -> dict[str, Any]:
+    """What all trials shared, without what concerns only this machine."""
+    shared = {
+        key.removeprefix("train."): value
+        for key, value in sweep.record["identity"].items()
+        if key.startswith("train.") and key.removeprefix("train.dataset.") not in OWN_FILES
+    }
+    if "model.weights" in shared:
+        shared["model.weights"] = without_folders(str(shared["model.weights"]))
+    return shared
+
+
+def without_folders(words: str) -> str:
+    """Words whose paths are cut to their last part: a report may be sent to others."""
+    return _PATH.sub(r"\1", words)
+
+
+def spelled(value: Any) -> str:
+    """A value as it is typed."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

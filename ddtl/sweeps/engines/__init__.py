@@ -1,0 +1,47 @@
+"""Where workers run. An engine only places them: each is a thin layer on what exists, and all share one store."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from ddtl.errors import Stopped, TrainingFailure
+from ddtl.sweeps import stopping
+from ddtl.sweeps.stopping import Stop
+from ddtl.sweeps.worker import Show
+
+if TYPE_CHECKING:
+    from ddtl.sweeps.store import Store
+
+# Engine -> its module, which is imported when it is asked for.
+ENGINES = {name: f"ddtl.sweeps.engines.{name}" for name in ("local", "ray", "slurm")}
+
+
+class Engine(Protocol):
+    """What such a module offers."""
+
+    def run(self, store: Store, stop: Stop, show: Show) -> str | None:
+        """Place the workers and wait for them; why it makes no sense to go on, None where there is no reason."""
+
+
+def run(store: Store, show: Show) -> None:
+    """Run the trials that are left.
+
+    Args:
+        store: of the sweep.
+        show: called about once a second with how the sweep stands.
+
+    Raises:
+        UserError: the machine or the cluster is not as the engine's settings say.
+        TrainingFailure: it makes no sense to go on.
+        Stopped: by a signal. The trials that were running can be gone on with.
+    """
+    if not store.snapshot().left:
+        return  # before anything slow is imported
+    engine: Engine = import_module(ENGINES[store.plan.settings.engine.kind])
+    with stopping.opened(store.folder) as stop, stop.by_signals():
+        problem = engine.run(store, stop, show)
+        if stop.signum is not None:
+            raise Stopped(stop.signum)
+        if problem is not None:
+            raise TrainingFailure(problem)

@@ -1,0 +1,52 @@
+"""The disk space of a sweep: checkpoints are kept of its best trials alone, records and predictions of all."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from ddtl.sweeps.snapshot import SESSIONS
+from ddtl.training.run_folder import LOCK, RunFolder
+
+if TYPE_CHECKING:
+    from ddtl.sweeps.store import Store
+
+
+def tidy(store: Store) -> None:
+    """Delete the checkpoints of the trials that came to their end and are not among the best ``sweep.keep``.
+
+    Without its checkpoints a run that is gone on with begins anew. What the sweep has not made stays as it is.
+    """
+    made = datetime.fromisoformat(store.study.user_attrs[SESSIONS][0]).timestamp()
+    for path in losers(store):
+        folder = RunFolder(path)
+        try:
+            if not any(file.exists() for file in (folder.last, folder.best)):
+                continue
+            if folder.identity.stat().st_mtime < made or "test" in (folder.finished() or {}):
+                continue
+            with FileLock(path / LOCK, timeout=0):
+                folder.last.unlink(missing_ok=True)  # first: without it a run begins anew
+                folder.best.unlink(missing_ok=True)
+        except (OSError, ValueError, Timeout):
+            continue  # in use by a trial of the same configuration, or gone
+
+
+def losers(store: Store) -> list[Path]:
+    """The run folders of the trials that were pruned, or are complete and not among the best; of no other trial's."""
+    from optuna.trial import TrialState
+
+    trials = store.trials()
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    sign = -1 if store.study.directions[0].name == "MAXIMIZE" else 1
+    ranked = sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))
+    best = {trial.number for trial in ranked[: store.plan.settings.sweep.keep]}
+    if len(store.study.directions) > 1:
+        best |= {trial.number for trial in store.study.best_trials}
+    ended = {trial.number for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)} - best
+    others = {trial.user_attrs.get("run") for trial in trials if trial.number not in ended}
+    runs = {trial.user_attrs.get("run") for trial in trials if trial.number in ended}
+    return [Path(run) for run in runs - others if run is not None]

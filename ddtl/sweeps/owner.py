@@ -1,0 +1,68 @@
+"""Who works at a trial: a process that can be told from every other one, also after its number is used again."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+
+
+def me() -> dict[str, Any]:
+    """This process, as plain JSON."""
+    return process(os.getpid())
+
+
+def process(pid: int) -> dict[str, Any]:
+    """A process of this machine, as plain JSON."""
+    return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _started(pid)}
+
+
+def alive(owner: Mapping[str, Any]) -> bool | None:
+    """Whether that process still runs; None where it cannot be seen from here.
+
+    A number that the system has given to another process since does not count: the two differ in their start.
+    """
+    if owner["host"] != socket.gethostname() or owner["place"] != _place():
+        return None
+    pid = int(owner["pid"])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(pid) == owner["started"] and not _ended(pid)
+
+
+@cache
+def _place() -> str:
+    """What process numbers of this machine can be compared with: one boot, and one container of it."""
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
+    except OSError:  # no Linux
+        return ""
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s stat file after the command's name, which may hold spaces and brackets."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, in clock ticks after the boot; None where the system does not say."""
+    fields = _stat(pid)
+    return fields[19] if fields else None
+
+
+def _ended(pid: int) -> bool:
+    """Whether only its entry is left, until its parent reads its exit code."""
+    return _stat(pid)[:1] in (["Z"], ["X"])

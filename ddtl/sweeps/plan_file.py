@@ -1,0 +1,95 @@
+"""``plan.json``: what a sweep is, for the next command of the same name and for processes that join it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddtl.errors import UserError
+from ddtl.files import write_json
+from ddtl.sweeps import storages
+from ddtl.training.identity import differences
+
+if TYPE_CHECKING:
+    from ddtl.sweeps.settings import Plan
+
+NAME = "plan.json"
+
+
+def without_password(plan: Plan) -> Plan:
+    """The plan as it may be shown, written and sent to other processes."""
+    shown = storages.without_password(plan.settings.sweep.storage)
+    section = plan.settings.sweep.model_copy(update={"storage": shown})
+    settings = plan.settings.model_copy(update={"sweep": section})
+    words = tuple(f"sweep.storage={shown}" if _is_storage(word) else word for word in plan.words)
+    return replace(plan, settings=settings, words=words)
+
+
+def write(plan: Plan) -> None:
+    """Write it; the plan must hold no password."""
+    from ddtl.sweeps.space import Listed
+
+    space = plan.space
+    jobs = [list(job) for job in space.jobs] if isinstance(space, Listed) else None
+    document = {
+        "name": plan.name,
+        "identity": plan.identity(),
+        "settings": plan.settings.model_dump(mode="json"),
+        "fixed": list(plan.fixed),
+        "jobs": jobs,
+        "words": list(plan.words),
+    }
+    write_json(plan.folder / NAME, document)
+
+
+def read(folder: Path) -> Plan:
+    """The plan that stands in a sweep's folder.
+
+    Raises:
+        UserError: none does.
+    """
+    from ddtl.config import load
+    from ddtl.sweeps.schema import SweepConfig
+    from ddtl.sweeps.settings import Plan
+    from ddtl.sweeps.space import Space, listed, sampled
+
+    document = document_in(folder)
+    if document is None:
+        raise UserError(f"{folder}: is not the folder of a sweep: it has no readable {NAME}.")
+    settings = SweepConfig.model_validate_json(json.dumps(document["settings"]))
+    jobs, search = document["jobs"], settings.search
+    space: Space = sampled(search.space) if jobs is None and search is not None else listed(jobs or [])
+    base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
+    words = tuple(document["words"])
+    return Plan(settings, tuple(document["fixed"]), space, base, document["name"], folder, words)
+
+
+def document_in(folder: Path) -> dict[str, Any] | None:
+    """What stands in the folder's file; None where there is none."""
+    try:
+        document: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document
+
+
+def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
+    """Refuse to go on with another search under a name.
+
+    Raises:
+        UserError: with a line for each thing that differs.
+    """
+    changed = [] if earlier is None else differences(earlier, json.loads(json.dumps(plan.identity())))
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(
+            f"sweep {plan.name} in {plan.folder} is another search. What differs:\n{lines}\n"
+            "Set another sweep.name=… for this one, or take back what differs."
+        )
+
+
+def _is_storage(word: str) -> bool:
+    return word.lstrip("+").startswith("sweep.storage=")

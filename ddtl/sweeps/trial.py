@@ -1,0 +1,233 @@
+"""What runs in a trial's process: one run as train.py would make it, whose end is told to the worker."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from ddtl import console, ranks, threads
+from ddtl.errors import NotFinite, Stopped, TrainingFailure, UserError
+from ddtl.files import write_json
+from ddtl.sweeps import settle
+from ddtl.sweeps.settle import Outcome, Reason
+
+if TYPE_CHECKING:
+    from ddtl.config.schema import Config
+    from ddtl.sweeps.pruning import AskSweep
+    from ddtl.sweeps.store import Store
+    from ddtl.training.run_folder import RunFolder
+
+_POLL = 1.0  # seconds between two looks at a run that another trial works at
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial's process is told.
+
+    Attributes:
+        sweep: the sweep's folder.
+        number: of the trial.
+        overrides: for train.py.
+        log: takes everything that is printed.
+        stop: the file whose presence asks all trials to end after their epoch.
+    """
+
+    sweep: Path
+    number: int
+    overrides: tuple[str, ...]
+    log: Path
+    stop: Path
+
+    @property
+    def failure(self) -> Path:
+        """Where another process than the first one of a distributed trial says what broke it."""
+        return self.log.with_suffix(".failure.json")
+
+
+def forked(job: Job, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
+    """The process of a trial on one device. It never returns, so that nothing can hold up its end."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
+    os.environ.clear()
+    os.environ.update(environment)
+    with job.log.open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    console.renew()
+    sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may hold a password
+    parent = parent_process()
+    assert parent is not None
+    out.send(asdict(_outcome(job, parent.sentinel)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def main(argv: list[str]) -> int:
+    """The process of a trial on several devices; Lightning's launcher starts the command once more for each other one.
+
+    Args:
+        argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.
+    """
+    out, sweep, number, log, stop, *overrides = argv
+    job = Job(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
+    if ranks.is_first():
+        outcome = _outcome(job, sys.stdin.fileno())
+        with connection.Connection(int(out), readable=False) as pipe:
+            pipe.send(asdict(outcome))
+        return 0
+    outcome = _outcome(job)
+    if outcome.end in ("completed", "pruned", "stopped"):
+        return 0
+    write_json(job.failure, asdict(outcome))
+    return 1
+
+
+def _outcome(job: Job, parent: int | None = None) -> Outcome:
+    """Run the trial; its outcome, whatever happens.
+
+    Args:
+        job: what to run.
+        parent: a file that ends with the worker, and this process with it.
+    """
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    console.set_up_logging()
+    if not ranks.is_first():
+        console.be_quiet()
+    try:
+        return _run(job)
+    except Stopped as stop:
+        return settle.failed("killed", str(stop))
+    except BaseException as error:
+        reason, words = explained(error)
+        if reason == "error" and not isinstance(error, UserError | TrainingFailure):
+            traceback.print_exc()
+        console.error(words)
+        return settle.failed(reason, words)
+
+
+def _end_with(parent: int) -> None:
+    """End this process, and all that it has started, as soon as the worker is gone: nobody would hear the outcome."""
+    connection.wait([parent])
+    os.killpg(0, signal.SIGKILL)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Unwind from wherever we are, as train.py does."""
+    signal.signal(signum, signal.SIG_IGN)
+    raise Stopped(signum)
+
+
+def _run(job: Job) -> Outcome:
+    """Train, and say how it ended."""
+    from ddtl.config import load
+    from ddtl.data import catalogue
+    from ddtl.sweeps import opening
+    from ddtl.sweeps.pruning import AskSweep
+
+    config = _grouped(load.load(job.overrides), job.sweep.name)
+    catalogue.require_images(config)
+    threads.share_out(config.trainer.devices)
+    threads.keep_freed_memory()
+    store = opening.reopened(job.sweep) if ranks.is_first() else None
+    ask = AskSweep(store, job.number, config.trainer.monitor, job.stop)
+    if store is None:
+        return _trained(config, ask)
+    store.note(job.number, {"phases": _phases(config), "epochs": config.trainer.max_epochs})
+    try:
+        return _trained(config, ask)
+    finally:
+        store.note(job.number, {f"{stage}_seconds": round(seconds, 3) for stage, seconds in ask.seconds.items()})
+
+
+def _trained(config: Config, ask: AskSweep) -> Outcome:
+    from ddtl.training.run_folder import InUse, RunFolder
+    from ddtl.training.train import EndedEarly, train
+
+    told = False
+    while True:
+        try:
+            folder = RunFolder(train(config, [ask], report=config.evaluation.test).folder)
+        except EndedEarly as end:
+            return settle.pruned() if end.why == "pruned" else settle.stopped()
+        except InUse as problem:  # by a trial of the same configuration, whose result will be this one's, too
+            if ask.stop.exists():
+                return settle.stopped()
+            if not told:
+                console.line(f"{problem} This trial does.")
+            told = True
+            time.sleep(_POLL)
+        else:
+            return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder)
+
+
+def _completed(store: Store, ask: AskSweep, folder: RunFolder) -> Outcome:
+    """The values of a finished run, which may have been finished before the sweep."""
+    from ddtl.sweeps.pruning import objectives
+
+    store.note(ask.number, {"run": str(folder.path.absolute())})
+    ask.reported(folder)
+    return settle.completed(objectives(folder, store.plan.settings.sweep.objective))
+
+
+def _grouped(config: Config, group: str) -> Config:
+    """The configuration with the trials' W&B runs in one group, where its user has not named one."""
+    logger = config.logger
+    if logger.wandb.group is not None:
+        return config
+    wandb = logger.wandb.model_copy(update={"group": group})
+    return config.model_copy(update={"logger": logger.model_copy(update={"wandb": wandb})})
+
+
+def _phases(config: Config) -> list[int]:
+    """The epochs, from 0, in which a phase of the schedule begins."""
+    from ddtl.config.checks import STAGES
+    from ddtl.finetuning.schedule import compile_schedule
+
+    schedule = compile_schedule(config.finetune, STAGES[config.model.name], config.trainer.max_epochs)
+    return [phase.first for phase in schedule.phases]
+
+
+def explained(error: BaseException) -> tuple[Reason, str]:
+    """The reason for which a trial broke, and words for its user; from the error or what led to it."""
+    words = str(error).strip() or type(error).__name__
+    if not isinstance(error, UserError | TrainingFailure):
+        words = f"{type(error).__name__}: {words}" if str(error).strip() else words
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return "disk_full", words
+        if isinstance(cause, NotFinite):
+            return "nan", words
+        if isinstance(cause, MemoryError) or _is_torchs(cause):
+            return "out_of_memory", words
+    return "error", words.splitlines()[-1] if words else words
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _is_torchs(error: BaseException) -> bool:
+    """Whether torch could not get memory: on a GPU an error of its own class, on the CPU one with words alone."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
