@@ -151,6 +151,10 @@ def score_table(results: Mapping[str, Any]) -> None:
         chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
         if results["positive"] is not None:
             out.print(f"threshold {results['threshold']:.4f}{chosen}")
+    if "refitted" in results:
+        again = results["refitted"]
+        shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
+        out.print(f"{escape(again['note'])} {shown}")
     for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
         if "why_not" not in scores:

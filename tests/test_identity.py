@@ -27,6 +27,7 @@ NEUTRAL = {
     "dataset.num_workers",
     "trainer.profiler",
     "trainer.detect_anomaly",
+    "trainer.checkpoint_seconds",
     "paths.data_dir",
     "paths.cache_dir",
     "paths.runs_dir",
@@ -36,6 +37,7 @@ NEUTRAL = {
     "dataset.table",
     "dataset.patient_regex",
     "dataset.patients",
+    "dataset.own",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",
@@ -58,6 +60,9 @@ NEUTRAL = {
     "evaluation.level",
     "evaluation.replicates",
     "evaluation.prevalences",
+    "evaluation.batchnorm",
+    "evaluation.batchnorm_prior",
+    "evaluation.refit",
 }
 # Part of it by what they come to on this machine, not by how they are written.
 RESOLVED = {"trainer.accelerator", "trainer.precision", "model.weights"}

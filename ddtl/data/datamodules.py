@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 from ddtl.config.schema import Config
-from ddtl.data import covid19ct, folder, phantom, sarscov2ct, table
+from ddtl.config.sources import source_datasets
+from ddtl.data import covid19ct, folder, phantom, pooled, sarscov2ct, table
+from ddtl.data.catalogue import ORIGINS
 from ddtl.data.datamodule import CTDataModule, Progress
 from ddtl.data.manifest import Manifest
 
@@ -61,12 +63,26 @@ class TableDataModule(CTDataModule):
         return manifest
 
 
+class PooledDataModule(CTDataModule):
+    """Several of the others as one, each split by itself."""
+
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        sources = []
+        for site, dataset in source_datasets(self.config.dataset).items():
+            part = build_datamodule(self.config.model_copy(update={"dataset": dataset}))
+            manifest = part.split(part.build_manifest(progress))
+            hashes = pooled.picture_hashes(manifest, published=dataset.kind in ORIGINS)
+            sources.append(pooled.Source(site, manifest, hashes))
+        return pooled.pool(self.config.dataset.name, sources)
+
+
 DATAMODULES: dict[str, type[CTDataModule]] = {
     "phantom": PhantomDataModule,
     "covid19ct": Covid19CTDataModule,
     "sarscov2ct": SarsCov2CTDataModule,
     "folder": FolderDataModule,
     "table": TableDataModule,
+    "pooled": PooledDataModule,
 }
 
 

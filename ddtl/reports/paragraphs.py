@@ -196,6 +196,11 @@ def selection(stored: Stored) -> str:
     stop = f" Training stopped after {patience} epochs without improvement." if patience else ""
     ran = f" of {len(stored.metrics)}" if stored.metrics else ""
     what = sentences.monitor(record["monitor"])
+    if "averaged_epochs" in record:
+        return (
+            f"The weights after each of the last {record['averaged_epochs']} of {record['best_epoch'] + 1} epochs were "
+            "averaged (stochastic weight averaging, Izmailov et al. 2018)."
+        )
     return f"The epoch with the best {what} on validation was kept (epoch {record['best_epoch'] + 1}{ran}).{stop}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ddtl.config.schema import OWN_FILES
 
 _HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
-_OWN = {"root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN"}
+_OWN = {"root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES"}
 assert set(_OWN) == set(OWN_FILES)
 
 

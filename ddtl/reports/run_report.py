@@ -271,11 +271,10 @@ def _training(stored: Stored) -> list[Block]:
     if monitor != "val/loss":
         shown = figures.epochs(stored.metrics, [monitor], numbers.TITLES.get(title, title), best)
         curves_.append(Figure(f"What chose the epoch: {monitor}", shown, f"{monitor} over the epochs."))
-    text = (
-        f"{numbers.count(len(stored.metrics), 'epoch')} in {took}. Epoch {best + 1} was the best by {monitor} "
-        f"({numbers.score(value)}) and is the one scored."
-    )
-    return [Text(text), Row(curves_)]
+    scored = f"Epoch {best + 1} was the best by {monitor} ({numbers.score(value)}) and is the one scored."
+    if "averaged_epochs" in stored.record:
+        scored = f"Scored is the mean of the weights after each of the last {stored.record['averaged_epochs']}."
+    return [Text(f"{numbers.count(len(stored.metrics), 'epoch')} in {took}. {scored}"), Row(curves_)]
 
 
 def _repeat(stored: Stored) -> list[Block]:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddtl.config.schema import OWN_FILES
+from ddtl.config.schema import NEUTRAL, OWN_FILES
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
-    from ddtl.config.schema import Config
+    from ddtl.config.schema import Config, EvaluationConfig
     from ddtl.models.weights import Weights
     from ddtl.training.hardware import Hardware
 
@@ -30,12 +30,20 @@ _NEUTRAL: dict[str, Any] = {
 def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
     """Everything that changes the result, by dotted key."""
     settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
+    settings = {key: value for key, value in settings.items() if key not in NEUTRAL or value != NEUTRAL[key]}
     # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
     settings["trainer.accelerator"] = hardware.accelerator
     settings["trainer.precision"] = hardware.precision
     settings["model.weights"] = "none" if weights.digest is None else f"sha256:{weights.digest}"
     settings["dataset.digest"] = manifest_digest
     return settings
+
+
+def scoring(config: EvaluationConfig) -> dict[str, Any]:
+    """The settings that decide about a run's scores, as ``results.json`` holds them."""
+    # Whether the test set is scored shows by itself; and only elsewhere is anything refitted.
+    settings = config.model_dump(mode="json", exclude={"test", "refit"})
+    return {key: value for key, value in settings.items() if NEUTRAL.get(f"evaluation.{key}", ...) != value}
 
 
 def short_hash(identity_: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
 from ddtl.finetuning.features import FrozenFeatures
 from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
-from ddtl.training.ema import RunningMean
+from ddtl.training.ema import MeanOfLast, RunningMean
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
@@ -23,6 +23,8 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
     callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
     if t.ema is not None:
         callbacks.append(RunningMean(run.network, t.ema))
+    if t.average_last is not None:
+        callbacks.append(MeanOfLast(run.network, t.max_epochs - t.average_last))
     if t.patience is not None:
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():
