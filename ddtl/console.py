@@ -158,6 +158,9 @@ def score_table(results: Mapping[str, Any]) -> None:
             out.print(f"test set by {about}: {shown}")
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
+    for finding in (results.get("audit") or {"findings": []})["findings"]:
+        if finding["severity"] == "fail":
+            out.print(f"! audit: {escape(finding['title'])}", style="yellow")
     if "test" in results:
         out.print(f"look {results['look']} at this test set")
 

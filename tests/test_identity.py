@@ -36,6 +36,7 @@ NEUTRAL = {
     "dataset.table",
     "dataset.patient_regex",
     "dataset.patients",
+    "dataset.exclude",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",

@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 # The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
 # is told them.
-OWN_FILES = ("root", "table", "patient_regex", "patients")
+OWN_FILES = ("root", "table", "patient_regex", "patients", "exclude")
 
 
 class Section(BaseModel):
@@ -62,6 +62,7 @@ class DatasetConfig(Section):
     val_fraction: OpenFraction
     test_fraction: OpenFraction
     phantom: PhantomConfig | None
+    exclude: Text | None = None
     # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
     root: Text | None = None
     table: Text | None = None

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from ddtl.config.schema import AugmentConfig, Config
-from ddtl.data import splits
+from ddtl.data import manifests, splits
 from ddtl.data.cache import DecodedCache, open_cache
 from ddtl.data.loading import Slices, build_loader
 from ddtl.data.manifest import Manifest
@@ -68,16 +68,8 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        manifest = self.build_manifest(progress)
-        self.manifest = splits.assign(
-            manifest,
-            c.protocol,
-            seed=c.split_seed,
-            val_fraction=c.val_fraction,
-            test_fraction=c.test_fraction,
-            n_folds=c.n_folds,
-            fold=c.fold,
-        )
+        manifest = manifests.without_excluded(self.build_manifest(progress), c)
+        self.manifest = manifests.split(manifest, c)
         if c.protocol != "random":
             splits.assert_disjoint(self.manifest)
         root = Path(self.config.paths.cache_dir).expanduser()
