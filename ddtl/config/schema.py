@@ -160,6 +160,7 @@ class TrainerConfig(Section):
     deterministic: bool
     monitor: str
     patience: PositiveInt | None
+    checkpoint_seconds: NonNegative
     limit_batches: PositiveInt | None
     compile: bool
     detect_anomaly: bool

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for their names only: this module and what imports it can d
     from ddtl.training.hardware import Hardware
 
 # Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
-# how the run is named, and what is scored of a trained model.
+# how often it is saved and how named, and what is scored of a trained model.
 _NEUTRAL: dict[str, Any] = {
     "paths": True,
     "logger": True,
@@ -23,7 +23,7 @@ _NEUTRAL: dict[str, Any] = {
     "evaluation": True,
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
     "dataset": {"num_workers": True, **dict.fromkeys(OWN_FILES, True)},
-    "trainer": {"profiler": True, "detect_anomaly": True},
+    "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
 }
 
 

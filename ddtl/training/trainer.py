@@ -27,7 +27,8 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger]) -> pl.Tra
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():
         callbacks.append(EpochBar(console.err))
-    callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
+    epoch_line = console.epoch_line(t.max_epochs, t.monitor)
+    callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line))
     # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return pl.Trainer(
