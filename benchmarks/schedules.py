@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("study", choices=("covid19ct", "phantom"))
     parser.add_argument("--runs", type=Path, default=Path("runs/schedules"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--schedules", nargs="+", default=SCHEDULES)
+    parser.add_argument("--schedules", type=lambda text: text.split(","), default=SCHEDULES, help="a,b,…; all")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val: to choose by, tests nothing")
     parser.add_argument("settings", nargs="*", help="what train.py takes")
     arguments = parser.parse_intermixed_args()

@@ -18,6 +18,7 @@ COMMANDS = {
     "lr-find": ("ddtl.lr_find.command", "look for a learning rate by a range test"),
     "evaluate": ("ddtl.training.evaluate", "score a trained run in another way, or on another dataset"),
     "compare": ("ddtl.reports.compare", "compare runs by paired tests, patient by patient"),
+    "audit": ("ddtl.audit.command", "look for leaks, label conflicts and shortcuts in datasets"),
     "report": ("ddtl.reports.command", "write a run's page and its methods paragraph"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
 }

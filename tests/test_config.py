@@ -586,10 +586,11 @@ def test_a_key_with_one_letter_missing_is_recognised(key: str, random: Any) -> N
 
 def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datamodules import DATAMODULES
+    from ddtl.data.manifests import BUILDERS
     from ddtl.models.backbones import BACKBONES
 
     assert set(checks.STAGES) == set(BACKBONES) == set(where.options("model"))
-    assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(where.options("dataset"))
+    assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(BUILDERS) == set(where.options("dataset"))
 
 
 def test_seed_0_is_a_seed() -> None:

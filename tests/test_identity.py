@@ -38,6 +38,7 @@ NEUTRAL = {
     "dataset.patient_regex",
     "dataset.patients",
     "dataset.own",
+    "dataset.exclude",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",

@@ -15,7 +15,8 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.evaluation.names import MONITORS, SCORES
 from ddtl.finetuning import phases
 
-# What each dataset offers; a new dataset gets its line here and its class in ddtl/data/datamodules.py.
+# What each dataset offers, its default first; a new dataset gets its line here and its class in
+# ddtl/data/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
     "phantom": ("grouped", "random", "kfold"),
     "covid19ct": ("official", "grouped", "random", "kfold"),
@@ -185,6 +186,7 @@ def _own(c: Config) -> Iterator[str]:
         ("dataset.root", d.root, os.path.isdir),
         ("dataset.table", d.table, os.path.isfile),
         ("dataset.patients", d.patients, os.path.isfile),
+        ("dataset.exclude", d.exclude, os.path.isfile),
     ):
         if text is not None and not there(os.path.expanduser(text)):
             what = "folder" if there is os.path.isdir else "file"

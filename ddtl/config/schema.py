@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 # The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
 # is told them.
-OWN_FILES = ("root", "table", "patient_regex", "patients", "own")
+OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
 # are no part of its identity, so that it keeps its name.
@@ -86,6 +86,7 @@ class DatasetConfig(Section):
     phantom: PhantomConfig | None
     train_patients: PositiveInt | OpenFraction | None = None
     harmonize: Literal["none", "equalize", "clahe", "match", "match_image"] = "none"
+    exclude: Text | None = None
     # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
     root: Text | None = None
     table: Text | None = None

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from ddtl.config.schema import AugmentConfig, Config
-from ddtl.data import splits
+from ddtl.data import manifests, splits
 from ddtl.data.cache import DecodedCache, open_cache
 from ddtl.data.fewer import train_on
 from ddtl.data.harmonize import Counts, Harmonizer, matching, pooled_histogram
@@ -63,25 +63,6 @@ class CTDataModule(pl.LightningDataModule):
     def build_manifest(self, progress: Progress | None) -> Manifest:
         """The dataset's table; without a split, unless it is put together from parts that are split."""
 
-    def split(self, manifest: Manifest) -> Manifest:
-        """The table with the split that the configuration asks for.
-
-        Raises:
-            UserError: it cannot be split so.
-        """
-        c = self.config.dataset
-        assert c.val_fraction is not None, "checked with the configuration"
-        assert c.test_fraction is not None, "checked with the configuration"
-        return splits.assign(
-            manifest,
-            c.protocol,
-            seed=c.split_seed,
-            val_fraction=c.val_fraction,
-            test_fraction=c.test_fraction,
-            n_folds=c.n_folds,
-            fold=c.fold,
-        )
-
     def load(self, progress: Progress | None = None) -> None:
         """Build the manifest, split it, and open the decoded cache.
 
@@ -92,8 +73,7 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        manifest = self.build_manifest(progress)
-        manifest = manifest if manifest.protocol else self.split(manifest)
+        manifest = manifests.split(manifests.without_excluded(self.build_manifest(progress), c), c)
         few = c.train_patients
         self.manifest = manifest if few is None else train_on(manifest, few, c.split_seed)
         if c.protocol != "random":

@@ -12,7 +12,7 @@ import yaml
 from ddtl.evaluation import calibration as calibrating
 from ddtl.evaluation.decision import decision_curve
 from ddtl.evaluation.patients import WhyNot, by_patient
-from ddtl.reports import figures, numbers, repeating, schedule, sentences, tables
+from ddtl.reports import audited, figures, numbers, repeating, schedule, sentences, tables
 from ddtl.reports.curves import Curves, curves
 from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -34,6 +34,7 @@ def page(stored: Stored) -> Page:
         "Threshold": _threshold(stored),
         "Calibration": _calibration(stored),
         "Baselines": _baselines(stored),
+        "Audit": audited.blocks(stored),
         "Schedule": schedule.blocks(stored),
         "Training": _training(stored),
         "Data": [tables.splits(stored)],
@@ -45,7 +46,7 @@ def page(stored: Stored) -> Page:
         subtitle=_subtitle(stored),
         headlines=_headlines(stored),
         caveat=sentences.leaked(stored),
-        warnings=sentences.warnings(stored),
+        warnings=[*sentences.warnings(stored), *audited.warnings(stored)],
         sections=[Section(title, blocks) for title, blocks in sections.items() if blocks],
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from ddtl.audit import file_facts
+from ddtl.audit import record as audits
 from ddtl.config.schema import EvaluationConfig
 from ddtl.config.sources import base
 from ddtl.data import splits
@@ -139,11 +141,13 @@ def setting(run: Run) -> dict[str, Any]:
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
         "warnings": [*splits.describe(manifest), *manifest.notes],
         **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
+        "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
         "leaked_share": splits.leaked_share(manifest),
         "splits": manifest.counts(),
         "split_seed": run.config.dataset.split_seed,
         "seed": run.config.seed,
         "digest": run.datamodule.digest,
+        "audit": audits.newest(run.runs_dir, manifest.dataset, run.datamodule.digest),
         "weights": {"source": run.weights.source, "digest": run.weights.digest},
         "monitor": run.config.trainer.monitor,
         "precision": run.machine.precision,
