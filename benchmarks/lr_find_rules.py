@@ -14,7 +14,7 @@ import json
 
 import numpy as np
 
-from ddtl.finetuning.lr_find import RULES, Curve, Watch, ramp, suggest, valley
+from ddtl.lr_find.rules import RULES, Curve, Watch, ramp, suggest, valley
 
 STEPS, SAMPLES, FEATURES, LENGTH = 100, 400, 50, 300
 GRID = np.geomspace(1e-6, 1, 25)

@@ -15,9 +15,10 @@ COMMANDS = {
     "train": ("ddtl.training.command", "train, score and record one model: what train.py does in a checkout"),
     "sweep": ("ddtl.sweeps.command", "train many variants and compare them on validation: what sweep.py does"),
     "finetune": ("ddtl.finetuning.command", "show which stages of the network a schedule trains in which epoch"),
-    "lr-find": ("ddtl.finetuning.lr_find_command", "look for a learning rate by a range test"),
+    "lr-find": ("ddtl.lr_find.command", "look for a learning rate by a range test"),
     "evaluate": ("ddtl.training.evaluate", "score a trained run in another way, or on another dataset"),
     "compare": ("ddtl.reports.compare", "compare runs by paired tests, patient by patient"),
+    "audit": ("ddtl.audit.command", "look for leaks, label conflicts and shortcuts in datasets"),
     "report": ("ddtl.reports.command", "write the page of a run or of a sweep, and a run's methods paragraph"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
 }

@@ -57,7 +57,7 @@ def set_up_logging() -> None:
 
 def renew() -> None:
     """Look at the streams anew: they lead elsewhere now."""
-    global out, err  # noqa: PLW0603
+    global out, err
     out, err = _console(), _console(stderr=True)
 
 
@@ -154,13 +154,7 @@ def score_table(results: Mapping[str, Any]) -> None:
     out.print(table)
     if splits and "per_class" in results[splits[-1]]:
         _class_table(results[splits[-1]]["per_class"], splits[-1])
-    if "interval" in results:
-        interval = results["interval"]
-        out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
-        rule = results["threshold_rule"]
-        chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
-        if results["positive"] is not None:
-            out.print(f"threshold {results['threshold']:.4f}{chosen}")
+    _rules(results)
     for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
         if "why_not" not in scores:
@@ -168,8 +162,26 @@ def score_table(results: Mapping[str, Any]) -> None:
             out.print(f"test set by {about}: {shown}")
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
+    for finding in (results.get("audit") or {"findings": []})["findings"]:
+        if finding["severity"] == "fail":
+            out.print(f"! audit: {escape(finding['title'])}", style="yellow")
     if "test" in results:
         out.print(f"look {results['look']} at this test set")
+
+
+def _rules(results: Mapping[str, Any]) -> None:
+    """How intervals and decisions were made."""
+    if "interval" in results:
+        interval = results["interval"]
+        out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
+        rule = results["threshold_rule"]
+        chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
+        if results["positive"] is not None:
+            out.print(f"threshold {results['threshold']:.4f}{chosen}")
+    if "refitted" in results:
+        again = results["refitted"]
+        shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
+        out.print(f"{escape(again['note'])} {shown}")
 
 
 def _with_interval(scores: Mapping[str, Any], name: str) -> str:

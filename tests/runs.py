@@ -27,6 +27,7 @@ SMALL = (
     "dataset.batch_size=8",
     "trainer.max_epochs=3",
     "logger=none",
+    "trainer.checkpoint_seconds=0",  # an epoch takes less than a second, and tests stop runs after a certain one
 )
 
 

@@ -70,7 +70,7 @@ def value_at(config: Any, key: str) -> Any:
         # options of groups
         (
             "dataset=phantum",
-            ["no such option", "Did you mean phantom?", "covid19ct, folder, phantom, sarscov2ct, table"],
+            ["no such option", "Did you mean phantom?", "covid19ct, folder, phantom, pooled, sarscov2ct, table"],
         ),
         ("dataset=", ["no such option", "covid19ct"]),
         ("model=null", ["no such option", "densenet121"]),
@@ -414,7 +414,7 @@ def test_every_field_stands_in_every_file_of_its_group(group: str, option: str) 
     tree = yaml.safe_load((where.conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8"))
     found = keys_of(tree if group != "dataset" else tree["dataset"], f"{group}.")
     wanted = {key for key in leaves(Config) if key.startswith(f"{group}.")}
-    if group == "dataset" and option != "phantom":
+    if group == "dataset" and option not in ("phantom", "pooled"):
         wanted = {key for key in wanted if not key.startswith("dataset.phantom.")} | {"dataset.phantom"}
     sections = (("dataset", DatasetConfig), ("finetune", FinetuneConfig))
     optional = {
@@ -483,6 +483,9 @@ _WANDB = [
 ]
 IDLE = [
     ("evaluation.replicates=500", "evaluation.interval=default", "evaluation.interval=bca"),
+    ("evaluation.batchnorm=adapt", "evaluation.test=false", "evaluation.test=true"),
+    ("evaluation.batchnorm_prior=16", "evaluation.batchnorm=stored", "evaluation.batchnorm=adapt"),
+    ("dataset.harmonize=match", "dataset=sarscov2ct", "dataset=pooled"),
     ("evaluation.target=0.9", "evaluation.threshold=youden", "evaluation.threshold=sensitivity"),
     ("optimizer.momentum=0.5", "optimizer=adamw", "optimizer=sgd"),
     ("optimizer.betas=[0.5,0.5]", "optimizer=sgd", "optimizer=adamw"),
@@ -589,10 +592,11 @@ def test_a_key_with_one_letter_missing_is_recognised(key: str, random: Any) -> N
 
 def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datamodules import DATAMODULES
+    from ddtl.data.manifests import BUILDERS
     from ddtl.models.backbones import BACKBONES
 
     assert set(checks.STAGES) == set(BACKBONES) == set(where.options("model"))
-    assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(where.options("dataset"))
+    assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(BUILDERS) == set(where.options("dataset"))
 
 
 def test_seed_0_is_a_seed() -> None:

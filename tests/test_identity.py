@@ -28,6 +28,7 @@ NEUTRAL = {
     "trainer.profiler",
     "trainer.detect_anomaly",
     "finetune.probe",
+    "trainer.checkpoint_seconds",
     "paths.data_dir",
     "paths.cache_dir",
     "paths.runs_dir",
@@ -37,6 +38,8 @@ NEUTRAL = {
     "dataset.table",
     "dataset.patient_regex",
     "dataset.patients",
+    "dataset.own",
+    "dataset.exclude",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",
@@ -59,6 +62,9 @@ NEUTRAL = {
     "evaluation.level",
     "evaluation.replicates",
     "evaluation.prevalences",
+    "evaluation.batchnorm",
+    "evaluation.batchnorm_prior",
+    "evaluation.refit",
 }
 # Part of it by what they come to on this machine, not by how they are written.
 RESOLVED = {"trainer.accelerator", "trainer.precision", "model.weights"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.finetuning.lr_find import Curve, Watch, ramp, settings_for, smooth, suggest, valley
+from ddtl.lr_find.rules import Curve, Watch, ramp, settings_for, smooth, suggest, valley
 
 STEPS = 100
 

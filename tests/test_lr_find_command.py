@@ -14,9 +14,9 @@ import torch
 from ddtl import cli
 from ddtl.config.load import load
 from ddtl.errors import UserError
-from ddtl.finetuning.lr_find import Curve, ramp
-from ddtl.finetuning.lr_find_command import _in_one_process, main, parse
-from ddtl.finetuning.lr_range_test import plan_of, range_test
+from ddtl.lr_find.command import _in_one_process, main, parse
+from ddtl.lr_find.range_test import plan_of, range_test
+from ddtl.lr_find.rules import Curve, ramp
 from ddtl.reports import lr_find as page
 from ddtl.training.run import Run
 from ddtl.training.train import assemble
@@ -55,7 +55,7 @@ def test_a_range_test_leaves_the_run_as_it_was_and_repeats_itself(run):
 
 
 def test_head_alone_and_whole_network_are_trained_at_the_ramps_rates(run, monkeypatch):
-    from ddtl.finetuning import lr_range_test
+    from ddtl.lr_find import range_test as lr_range_test
 
     seen: list[dict[str, Any]] = []
     original = lr_range_test._Ramp.on_train_batch_end
@@ -165,7 +165,7 @@ def test_the_command_measures_writes_and_repeats_itself(tmp_path, capsys):
 
 
 def test_the_command_ends_in_the_line_to_type(tmp_path, capsys, monkeypatch):
-    from ddtl.finetuning import lr_range_test
+    from ddtl.lr_find import range_test as lr_range_test
 
     curves = iter([(1e-4, 3e-2), (1e-6, 3e-4)])  # where the loss of the head, and of all, begins to fall, and ends to
     monkeypatch.setattr(
@@ -197,7 +197,7 @@ def test_without_a_descent_the_command_ends_in_1_and_says_so(tmp_path, capsys):
 
 
 def test_the_line_to_type_keeps_the_words_and_replaces_what_was_sought(tmp_path):
-    from ddtl.finetuning.lr_find_command import _line
+    from ddtl.lr_find.command import _line
 
     line = _line(["dataset=covid19ct", "optimizer.lr=1", "run.name='a b'"], {"optimizer.lr": 3.2e-5})
     assert line == "python train.py dataset=covid19ct 'run.name='\"'\"'a b'\"'\"'' optimizer.lr=3.2e-05"

@@ -41,6 +41,7 @@ def test_a_run_leaves_its_whole_record(finished):
         "identity.json",
         "environment.json",
         "split.csv",
+        "histogram.json",
         "metrics.jsonl",
         "predictions.csv",
         "results.json",

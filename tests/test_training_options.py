@@ -182,3 +182,38 @@ def test_the_options_are_part_of_what_a_run_is(tmp_path):
     for wrong in ("trainer.ema=1", "trainer.ema=0", "dataset.sampling=weighted"):
         with pytest.raises(Exception, match=wrong.partition("=")[0]):
             config(tmp_path, wrong)
+
+
+# --- checkpoints further apart than epochs ----------------------------------------------------------------------------
+
+
+def test_a_run_that_is_saved_less_often_resumes_from_further_back_to_the_same_bit(tmp_path, monkeypatch):
+    seldom = (*PLAIN, "optimizer.lr=1e-5", "trainer.max_epochs=5", "trainer.checkpoint_seconds=3600")
+    whole = run(tmp_path / "whole", *seldom[:-1]).folder
+    saved, fourth = [], []
+    save, start = callbacks.EpochEnd._save, callbacks.EpochEnd.on_train_epoch_start
+
+    def keeping(self, trainer, improved):
+        saved.append((trainer.current_epoch, improved))
+        save(self, trainer, improved)
+
+    def stopped_once(self, trainer, module):
+        if trainer.current_epoch == 3 and not fourth:
+            fourth.append(state(self.folder.last)["epoch"])
+            raise KeyboardInterrupt
+        start(self, trainer, module)
+
+    monkeypatch.setattr(callbacks.EpochEnd, "_save", keeping)
+    monkeypatch.setattr(callbacks.EpochEnd, "on_train_epoch_start", stopped_once)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(tmp_path / "seldom", *seldom)
+    before = list(saved)
+    folder = run(tmp_path / "seldom", *seldom).folder
+    # A process's first epoch, better ones and the last one: so the stopped run went on from further back than epoch 2.
+    assert [epoch for epoch, improved in before if not improved] == []
+    assert fourth[0] < 2
+    after = saved[len(before) :]
+    assert after[0][0] == fourth[0] + 1
+    assert [epoch for epoch, improved in after[1:] if not improved] in ([4], [])
+    assert saved[-1][0] == 4
+    assert_same_run(folder, whole)

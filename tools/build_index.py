@@ -36,10 +36,9 @@ from pathlib import Path
 import numpy as np
 
 from ddtl.data.images import decode_gray, read_bytes
-from ddtl.data.picture_hash import BITS, difference_hash
+from ddtl.data.picture_hash import BITS, NEAR, difference_hash, distances
 
 COLUMNS = ("sample_id", "label", "patient_id", "site", "split", "cluster_id", "bytes", "sha256", "dhash")
-NEAR = 20  # bits of 256
 
 Row = dict[str, str]
 
@@ -138,10 +137,7 @@ def sarscov2ct(folder: Path, originals: Path) -> list[Row]:
 def cluster_ids(hashes: dict[str, int]) -> dict[str, str]:
     """``d0001``, ``d0002``, ... in the order of their first image, for the images that have a near-duplicate."""
     names = list(hashes)
-    packed = np.array([list(value.to_bytes(BITS // 8, "big")) for value in hashes.values()], dtype=np.uint8)
-    bits = np.unpackbits(packed, axis=1).astype(np.float32)
-    differ = bits @ (1 - bits).T  # exact: sums of at most 256 ones
-    distance = differ + differ.T
+    distance = distances(list(hashes.values()), list(hashes.values()))
     parent = list(range(len(names)))
 
     def root(i: int) -> int:

@@ -8,19 +8,22 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ddtl import threads
+from ddtl.config import sources
+from ddtl.config.hardware_checks import hardware
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.evaluation.names import MONITORS, SCORES
 from ddtl.finetuning import phases
 
-# What each dataset offers; a new dataset gets its line here and its class in ddtl/data/datamodules.py.
+# What each dataset offers, its default first; a new dataset gets its line here and its class in
+# ddtl/data/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
     "phantom": ("grouped", "random", "kfold"),
     "covid19ct": ("official", "grouped", "random", "kfold"),
     "sarscov2ct": ("grouped", "random", "kfold"),
     "folder": ("grouped", "random", "kfold"),
     "table": ("grouped", "random", "kfold", "official"),
+    "pooled": ("grouped", "random", "kfold"),
 }
 # Datasets that everyone knows by their name.
 PUBLISHED = ("covid19ct", "sarscov2ct")
@@ -40,7 +43,9 @@ WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 def problems(config: Config) -> list[str]:
     """A line for each contradiction, naming the key to change."""
-    every = (_names, _run, _paths, _ranges, _finetune, _hardware, _weights, _phantom, _own, _loggers, _evaluation)
+    every = (
+        _names, _run, _paths, _ranges, _finetune, hardware, _weights, _phantom, _own, _pooled, _loggers, _evaluation,
+    )  # fmt: skip
     return [line for check in every for line in check(config)]
 
 
@@ -107,7 +112,10 @@ def _nearest(path: str) -> str:
 
 
 def _ranges(c: Config) -> Iterator[str]:
-    if c.dataset.protocol in ("grouped", "random") and c.dataset.val_fraction + c.dataset.test_fraction >= 1:
+    d = c.dataset
+    if d.kind != "pooled" and None in (d.val_fraction, d.test_fraction):
+        yield "dataset.val_fraction and dataset.test_fraction must be numbers; null is for dataset=pooled."
+    elif d.protocol in ("grouped", "random") and (d.val_fraction or 0) + (d.test_fraction or 0) >= 1:
         yield "dataset.val_fraction and dataset.test_fraction leave nothing to train on; their sum must be under 1."
     if c.dataset.protocol == "kfold" and c.dataset.fold >= c.dataset.n_folds:
         yield f"dataset.fold={c.dataset.fold}: dataset.n_folds={c.dataset.n_folds} folds count from 0."
@@ -134,30 +142,6 @@ def _backbone(c: Config) -> int:
 
 def _augments(c: Config) -> bool:
     return any(value not in (0, (1, 1)) for value in c.augment.model_dump(exclude={"name"}).values())
-
-
-def _hardware(c: Config) -> Iterator[str]:
-    parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
-    if c.dataset.batch_size % parts:
-        up, cores = -(-c.dataset.batch_size // parts) * parts, threads.cores()
-        fix = f"Set dataset.batch_size={up}."
-        if c.trainer.devices > cores:  # then the batch is hardly what is meant
-            fix = f"Set fewer trainer.devices: {c.trainer.devices} are more than the {cores} cores of this machine."
-        yield (
-            f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
-            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
-        )
-    started, wanted = os.environ.get("WORLD_SIZE"), c.trainer.devices * c.trainer.num_nodes
-    if started is not None and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
-        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        yield (
-            f"torchrun started {started} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
-            f"{wanted}. Set trainer.devices={here} trainer.num_nodes={int(started) // int(here)} trainer.strategy=ddp."
-        )
-    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
-        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
-    if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
-        yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
 
 
 def _weights(c: Config) -> Iterator[str]:
@@ -203,6 +187,7 @@ def _own(c: Config) -> Iterator[str]:
         ("dataset.root", d.root, os.path.isdir),
         ("dataset.table", d.table, os.path.isfile),
         ("dataset.patients", d.patients, os.path.isfile),
+        ("dataset.exclude", d.exclude, os.path.isfile),
     ):
         if text is not None and not there(os.path.expanduser(text)):
             what = "folder" if there is os.path.isdir else "file"
@@ -215,6 +200,17 @@ def _own(c: Config) -> Iterator[str]:
         yield f"dataset.classes=[{', '.join(d.classes)}]: names two classes or more, each once, the positive one last."
 
 
+def _pooled(c: Config) -> Iterator[str]:
+    """The sources of ``dataset=pooled``: that they exist, and that own files are there."""
+    if c.dataset.kind != "pooled":
+        return
+    wrong = sources.problems(c.dataset, DATASET_PROTOCOLS)
+    yield from wrong
+    for name, source in {} if wrong else sources.source_datasets(c.dataset).items():
+        for line in _own(c.model_copy(update={"dataset": source})):
+            yield line.replace("dataset.", f"dataset.own.{name}.")
+
+
 def _loggers(c: Config) -> Iterator[str]:
     if c.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
         yield "logger.tensorboard=true needs a package that is not here: pip install 'ddtl[tensorboard]'."
@@ -224,6 +220,8 @@ def _evaluation(c: Config) -> Iterator[str]:
     e = c.evaluation
     if e.threshold in ("sensitivity", "specificity") and e.target is None:
         yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
+    if e.batchnorm == "adapt" and c.model.name in WITHOUT_BATCHNORM:
+        yield f"evaluation.batchnorm=adapt: {c.model.name} has no BatchNorm. Set evaluation.batchnorm=stored."
     if e.level < 0.5:
         yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."
 
@@ -264,6 +262,17 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         lambda c: c.evaluation.threshold not in ("sensitivity", "specificity"),
         "only evaluation.threshold=sensitivity or specificity aim at a value",
     ),
+    (
+        "evaluation.batchnorm_prior",
+        lambda c: c.evaluation.batchnorm != "adapt",
+        "only evaluation.batchnorm=adapt measures statistics to mix",
+    ),
+    ("evaluation.batchnorm", lambda c: not c.evaluation.test, "only the test set is adapted to: evaluation.test=true"),
+    (
+        "dataset.harmonize",
+        lambda c: c.dataset.harmonize == "match" and c.dataset.kind != "pooled",
+        "a dataset matches itself; only other datasets that the run is evaluated on are changed",
+    ),
     ("finetune.batchnorm", lambda c: c.model.name in WITHOUT_BATCHNORM, "the network has no BatchNorm"),
 )
 
@@ -272,6 +281,8 @@ def warnings(config: Config, explicit: set[str]) -> list[str]:
     """A line for each setting among ``explicit`` that changes nothing, and for likely slips."""
     lines = [f"{key} has no effect: {why}." for key, idle, why in WITHOUT_EFFECT if key in explicit and idle(config)]
     name = config.finetune.name
+    if config.evaluation.refit:
+        lines.append("evaluation.refit has no effect on a run's own test set: `ddtl evaluate RUN dataset=…` refits.")
     if "finetune.name" in explicit:
         lines.append(f"finetune.name={name} only renames the schedule. To take another one, write finetune={name}.")
     if _still(config)[0] >= _backbone(config) and config.model.weights == "none":

@@ -96,7 +96,9 @@ def _wrong(item: Any, key: str, wanted: Any) -> str:
             return "must stand without quotes."
         return f"must be one of {', '.join(options)}.{did_you_mean(shown(value), options)}"
     if item["type"] in _NO_SECTION:
-        first = next(iter(_section(wanted).model_fields))
+        first = next(iter(_section(wanted).model_fields), None)
+        if first is None:  # in a dict of sections, whose names are free
+            return "must be a dict of keys and values."
         return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
     if item["type"] == "string_type" and isinstance(value, (int, float)):
         return f"must be text. To have it taken as text, quote it: {key}=\"'{shown(value)}'\"."

@@ -5,7 +5,7 @@ Every field stands, with its meaning and its default, in a file under ``conf/``;
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 # The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
 # is told them.
-OWN_FILES = ("root", "table", "patient_regex", "patients")
+OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
+
+# Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
+# are no part of its identity, so that it keeps its name.
+NEUTRAL: dict[str, Any] = {
+    "dataset.sources": None,
+    "dataset.train_patients": None,
+    "dataset.harmonize": "none",
+    "trainer.average_last": None,
+    "finetune.trainable_stages": None,
+    "evaluation.batchnorm": "stored",
+    "evaluation.batchnorm_prior": 0,
+    "evaluation.refit": False,
+}
 
 
 class Section(BaseModel):
@@ -46,6 +59,16 @@ class PhantomConfig(Section):
     shortcut: Fraction
 
 
+class OwnDataset(Section):
+    """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
+
+    root: Text | None = None
+    table: Text | None = None
+    classes: Names | None = None
+    patient_regex: Text | None = None
+    patients: Text | None = None
+
+
 class DatasetConfig(Section):
     """Which images, how they are split and how they are fed; see ``conf/dataset/``."""
 
@@ -59,15 +82,21 @@ class DatasetConfig(Section):
     n_folds: Annotated[int, Field(ge=2)]
     fold: NonNegativeInt
     split_seed: Seed
-    val_fraction: OpenFraction
-    test_fraction: OpenFraction
+    val_fraction: OpenFraction | None
+    test_fraction: OpenFraction | None
     phantom: PhantomConfig | None
+    train_patients: PositiveInt | OpenFraction | None = None
+    harmonize: Literal["none", "equalize", "clahe", "match", "match_image"] = "none"
+    exclude: Text | None = None
     # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
     patient_regex: Text | None = None
     patients: Text | None = None
+    # Only in conf/dataset/pooled.yaml.
+    sources: Names | None = None
+    own: dict[str, OwnDataset] | None = None
 
 
 class HeadConfig(Section):
@@ -159,10 +188,12 @@ class TrainerConfig(Section):
     channels_last: bool
     accumulate: PositiveInt
     ema: OpenFraction | None
+    average_last: PositiveInt | None = None
     clip_norm: NonNegative
     deterministic: bool
     monitor: str
     patience: PositiveInt | None
+    checkpoint_seconds: NonNegative
     limit_batches: PositiveInt | None
     compile: bool
     detect_anomaly: bool
@@ -200,6 +231,9 @@ class EvaluationConfig(Section):
     level: OpenFraction
     replicates: Annotated[int, Field(ge=100, le=100_000)]
     prevalences: Annotated[tuple[OpenFraction, ...], Field(strict=False)]
+    batchnorm: Literal["stored", "adapt"] = "stored"
+    batchnorm_prior: NonNegativeInt = 0
+    refit: bool = False
 
 
 class PathsConfig(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddtl.config.schema import Config
+from ddtl.config.sources import source_datasets
 from ddtl.data import covid19ct, sarscov2ct
 
 ORIGINS = {origin.name: origin for origin in (covid19ct.ORIGIN, sarscov2ct.ORIGIN)}
@@ -18,6 +19,9 @@ def require_images(config: Config) -> None:
     Raises:
         UserError: they cannot be had; the message names the ways on.
     """
+    if config.dataset.kind == "pooled":
+        for dataset in source_datasets(config.dataset).values():
+            require_images(config.model_copy(update={"dataset": dataset}))
     origin = ORIGINS.get(config.dataset.kind)
     if origin is None:
         return

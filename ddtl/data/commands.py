@@ -36,7 +36,12 @@ Exit codes: 0 all is well, 2 something is missing or wrong (the message says wha
 """
 
 _SETTINGS = ("paths.data_dir", "paths.data_mirror")
-_DRAWN = {"phantom": "is drawn on this machine", "folder": "reads your own files", "table": "reads your own files"}
+_DRAWN = {
+    "phantom": "is drawn on this machine",
+    "folder": "reads your own files",
+    "table": "reads your own files",
+    "pooled": "joins other datasets",
+}
 _SHOWN = 10  # files of a kind that are named
 
 

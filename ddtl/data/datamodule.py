@@ -12,11 +12,13 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from ddtl.config.schema import AugmentConfig, Config
-from ddtl.data import splits
+from ddtl.data import manifests, splits
 from ddtl.data.cache import DecodedCache, open_cache
+from ddtl.data.fewer import train_on
+from ddtl.data.harmonize import Counts, Harmonizer, matching, pooled_histogram
 from ddtl.data.loading import Slices, build_loader
 from ddtl.data.manifest import Manifest
-from ddtl.data.order import EvalBatches, Shares, TrainBatches
+from ddtl.data.order import EvalBatches, MixedBatches, Shares, TrainBatches
 from ddtl.data.transforms import NONE, Augmenter, AugmentSpec
 from ddtl.errors import UserError
 
@@ -49,6 +51,9 @@ class CTDataModule(pl.LightningDataModule):
     manifest: Manifest
     cache: DecodedCache
     features: Features | None = None
+    # The histogram to match; None for that of the dataset's own training images.
+    reference: Counts | None = None
+    _harmonizer: Harmonizer | None = None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -56,7 +61,7 @@ class CTDataModule(pl.LightningDataModule):
 
     @abstractmethod
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        """The dataset's table, without a split."""
+        """The dataset's table; without a split, unless it is put together from parts that are split."""
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the manifest, split it, and open the decoded cache.
@@ -68,23 +73,36 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        manifest = self.build_manifest(progress)
-        self.manifest = splits.assign(
-            manifest,
-            c.protocol,
-            seed=c.split_seed,
-            val_fraction=c.val_fraction,
-            test_fraction=c.test_fraction,
-            n_folds=c.n_folds,
-            fold=c.fold,
-        )
+        manifest = manifests.split(manifests.without_excluded(self.build_manifest(progress), c), c)
+        few = c.train_patients
+        self.manifest = manifest if few is None else train_on(manifest, few, c.split_seed)
         if c.protocol != "random":
             splits.assert_disjoint(self.manifest)
         root = Path(self.config.paths.cache_dir).expanduser()
         self.cache = open_cache(self.manifest, size=c.image_size, root=root, progress=progress)
+        self._harmonizer = self._harmonize()
         n_train = len(self.manifest.rows("train"))
         if n_train < c.batch_size:
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
+
+    def histogram(self) -> Counts:
+        """How many pixels of the training images have each grey level, as the images were decoded."""
+        return pooled_histogram(self.cache, self.manifest.rows("train"))
+
+    def _harmonize(self) -> Harmonizer | None:
+        c = self.config.dataset
+        if c.harmonize in ("none", "equalize", "clahe"):
+            return None if c.harmonize == "none" else Harmonizer(c.harmonize)
+        reference = self.histogram() if self.reference is None else self.reference
+        if c.harmonize == "match_image":
+            return Harmonizer(c.harmonize, reference)
+        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
+        # each of them would then tell the class.
+        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
+        names = sorted(set(sites))
+        train = {name: [row for row in self.manifest.rows("train") if sites[row] == name] for name in names}
+        tables = [matching(pooled_histogram(self.cache, rows), reference) for rows in train.values()]
+        return Harmonizer(c.harmonize, None, np.stack(tables), np.array([names.index(site) for site in sites]))
 
     @property
     def digest(self) -> str:
@@ -123,6 +141,10 @@ class CTDataModule(pl.LightningDataModule):
         batch = max(shares.per_device, 32)  # no gradients: what fits in training fits twice over
         return self._loader(EvalBatches(rows, batch, shares.world, shares.rank), NONE)
 
+    def shuffled_loader(self, split: str) -> DataLoader:
+        """The images of a split as they are, mixed, in large batches."""
+        return self._loader(MixedBatches(self.manifest.rows(split), self.shares.world, self.shares.rank), NONE)
+
     def _train_batches(self) -> TrainBatches:
         config, rows, limit = self.config, self.manifest.rows("train"), self.config.trainer.limit_batches
         balance_by = self.labels[rows] if config.dataset.sampling == "balanced" else None
@@ -134,9 +156,9 @@ class CTDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.global_step // self.steps_per_epoch
 
-    def _loader(self, batches: TrainBatches | EvalBatches, spec: AugmentSpec) -> DataLoader:
+    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentSpec) -> DataLoader:
         augmenter = Augmenter(spec, self.config.dataset.image_size)
-        slices = Slices(self.cache, self.labels, augmenter, self.config.seed)
+        slices = Slices(self.cache, self.labels, augmenter, self.config.seed, self._harmonizer)
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return build_loader(slices, batches, self.config.dataset.num_workers, pin)
 

@@ -1,64 +1,56 @@
-"""One LightningDataModule a dataset. A new dataset gets its class, and its line in ``DATAMODULES``, here."""
+"""One LightningDataModule a dataset. A new dataset gets its class, and its line in ``DATAMODULES``, here.
+
+How each builds its table stands in ``ddtl/data/manifests.py``, which does without torch.
+"""
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
 from ddtl.config.schema import Config
-from ddtl.data import covid19ct, folder, phantom, sarscov2ct, table
+from ddtl.data import manifests
 from ddtl.data.datamodule import CTDataModule, Progress
 from ddtl.data.manifest import Manifest
-
-logger = logging.getLogger(__name__)
 
 
 class PhantomDataModule(CTDataModule):
     """Procedural chest CT, drawn at first use."""
 
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        settings = self.config.dataset.phantom
-        assert settings is not None, "checked with the configuration"
-        root = Path(self.config.paths.cache_dir).expanduser()
-        return phantom.build_manifest(phantom.PhantomSpec(**settings.model_dump()), root, progress)
+        return manifests.build_phantom(self.config, progress)
 
 
 class Covid19CTDataModule(CTDataModule):
     """COVID19-CT (UCSD-AI4H/COVID-CT)."""
 
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        return covid19ct.build_manifest(Path(self.config.paths.data_dir).expanduser())
+        return manifests.build_covid19ct(self.config, progress)
 
 
 class SarsCov2CTDataModule(CTDataModule):
     """SARS-CoV-2 CT-scan (Soares et al. 2020)."""
 
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        return sarscov2ct.build_manifest(Path(self.config.paths.data_dir).expanduser())
+        return manifests.build_sarscov2ct(self.config, progress)
 
 
 class FolderDataModule(CTDataModule):
     """A person's own images in one folder a class."""
 
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        c = self.config.dataset
-        assert c.root is not None, "checked with the configuration"
-        patients = None if c.patients is None else Path(c.patients).expanduser()
-        return folder.build_manifest(c.name, Path(c.root).expanduser(), c.classes, c.patient_regex, patients)
+        return manifests.build_folder(self.config, progress)
 
 
 class TableDataModule(CTDataModule):
     """A person's own images, listed in a CSV."""
 
     def build_manifest(self, progress: Progress | None) -> Manifest:
-        c = self.config.dataset
-        assert c.table is not None, "checked with the configuration"
-        path = Path(c.table).expanduser()
-        root = path.parent if c.root is None else Path(c.root).expanduser()
-        manifest = table.build_manifest(c.name, path, root, c.classes)
-        if manifest.published and c.protocol != "official":
-            logger.warning("%s: its column split is used with dataset.protocol=official alone.", path)
-        return manifest
+        return manifests.build_table(self.config, progress)
+
+
+class PooledDataModule(CTDataModule):
+    """Several of the others as one, each split by itself."""
+
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        return manifests.build_pooled(self.config, progress)
 
 
 DATAMODULES: dict[str, type[CTDataModule]] = {
@@ -67,6 +59,7 @@ DATAMODULES: dict[str, type[CTDataModule]] = {
     "sarscov2ct": SarsCov2CTDataModule,
     "folder": FolderDataModule,
     "table": TableDataModule,
+    "pooled": PooledDataModule,
 }
 
 

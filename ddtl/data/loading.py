@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddtl.data.cache import DecodedCache
+from ddtl.data.harmonize import Harmonizer
 from ddtl.data.order import Key
 from ddtl.data.transforms import Augmenter
 
@@ -27,13 +28,22 @@ class Slices(Dataset[dict[str, Tensor]]):
         augmenter: makes float images of grayscale ones.
         seed: of the run. What happens to an image is a function of (seed, epoch, row, how often it came before in that
             epoch), whoever loads it.
+        harmonizer: changes grey levels before the augmentation; None leaves them.
     """
 
-    def __init__(self, cache: DecodedCache, labels: np.ndarray, augmenter: Augmenter, seed: int) -> None:
+    def __init__(
+        self,
+        cache: DecodedCache,
+        labels: np.ndarray,
+        augmenter: Augmenter,
+        seed: int,
+        harmonizer: Harmonizer | None = None,
+    ) -> None:
         self.cache = cache
         self.labels = labels
         self.augmenter = augmenter
         self.seed = seed
+        self.harmonizer = harmonizer
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,10 +51,14 @@ class Slices(Dataset[dict[str, Tensor]]):
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
         """``image`` (N, 1, H, W) float32 in [0, 1], ``label``, ``row`` and ``real`` (N,); fillers are not real."""
         images = [
-            self.augmenter(self.cache[row], (self.seed, _AUGMENTATION, max(epoch, 0), row, before))
+            self.augmenter(self._image(row), (self.seed, _AUGMENTATION, max(epoch, 0), row, before))
             for row, epoch, before in keys
         ]
         return {"image": torch.from_numpy(np.stack(images)), **self.facts(keys)}
+
+    def _image(self, row: int) -> np.ndarray:
+        image = self.cache[row]
+        return image if self.harmonizer is None else self.harmonizer(image, row)
 
     def facts(self, keys: list[Key]) -> dict[str, Tensor]:
         """``label``, ``row`` and ``real`` alone."""

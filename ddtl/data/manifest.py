@@ -45,6 +45,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Images that a list took out of a dataset.
+
+    Attributes:
+        images: how many.
+        list_digest: sha256 of the list's file.
+    """
+
+    images: int
+    list_digest: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A dataset as a table.
 
@@ -58,6 +71,7 @@ class Manifest:
         published: the split that the dataset's authors published, by sample id; empty where there is none.
         notes: sentences that every result on this dataset must carry.
         fold: which part is the test, from 0, and of how many parts; None but for the protocol ``kfold``.
+        left_out: what ``dataset.exclude`` took out; None where there is no such list.
     """
 
     dataset: str
@@ -68,6 +82,7 @@ class Manifest:
     published: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     fold: tuple[int, int] | None = None
+    left_out: LeftOut | None = None
 
     def __post_init__(self) -> None:
         if not self.samples:

@@ -12,6 +12,8 @@ import numpy as np
 # often it has been drawn in that epoch before.
 Key = tuple[int, int, int]
 
+_LARGE = 64  # images
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -135,6 +137,25 @@ class EvalBatches:
         keys += [(rows[0], -1, 0)] * (-len(rows) % world)
         mine = keys[rank::world]
         self.batches = [mine[i : i + per_device] for i in range(0, len(mine), per_device)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
+
+
+class MixedBatches:
+    """Rows mixed, always in the same way, in large batches of nearly equal size.
+
+    What does not go evenly into the processes is left out.
+    """
+
+    def __init__(self, rows: list[int], world: int = 1, rank: int = 0) -> None:
+        mixed = np.asarray(rows)[permutation(len(rows), 0, 0)]
+        mine = mixed[: len(rows) // world * world][rank::world]
+        parts = np.array_split(mine, max(1, len(mine) // _LARGE))
+        self.batches: list[list[Key]] = [[(row, 0, 0) for row in part.tolist()] for part in parts]
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -101,6 +101,8 @@ def describe(manifest: Manifest) -> list[str]:
             "every image"
         )
     leaked = f"{100 * leaked_share(manifest):.0f} %"
+    some = any(sample.patient_id is not None for sample in manifest.samples)  # as where several datasets are pooled
+    nobody = "a part of the dataset names no patients" if some else "the dataset names no patients"
     if manifest.protocol == "random":
         sentences.append(
             {
@@ -115,12 +117,12 @@ def describe(manifest: Manifest) -> list[str]:
         )
     elif manifest.grouping == "near_duplicate":
         sentences.append(
-            "the dataset names no patients, so only near-duplicate images are kept together: slices of one patient "
-            "may stand in training and in test; scores may be optimistic"
+            f"{nobody}, so only near-duplicate images are kept together: slices of one patient may "
+            "stand in training and in test; scores may be optimistic"
         )
     elif manifest.grouping == "none":
         sentences.append(
-            "the dataset names no patients, so images are split one by one: slices of one patient may stand in "
+            f"{nobody}, so images are split one by one: slices of one patient may stand in "
             "training and in test; scores may be optimistic"
         )
     unnamed = sum(sample.patient_id is None for sample in manifest.samples)

@@ -88,8 +88,11 @@ def build_manifest(name: str, table: Path, root: Path, classes: Sequence[str] | 
     )
 
 
-def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Row]:
+def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = (), *, empty: bool = False) -> list[Row]:
     """The lines of a CSV, blank ones left out. Further columns are ignored.
+
+    Args:
+        empty: whether there may be no line but the names of the columns.
 
     Raises:
         UserError: it is not UTF-8, has no line or lacks a required column, or its quotes or commas are out of order.
@@ -117,7 +120,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         rows.append(
             Row(line, dict.fromkeys(optional, "") | dict(zip(header, cells + [""] * len(header), strict=False)))
         )
-    if not rows:
+    if not rows and not empty:
         raise UserError(f"{path}: holds no line but the names of its columns. Add a line for each image.")
     return rows
 

@@ -49,6 +49,11 @@ class Predictions:
         columns = {name: getattr(self, name)[keep] for name in (*_FIXED, "logits")}
         return Predictions(self.classes, **columns)
 
+    def and_then(self, other: Predictions) -> Predictions:
+        """These rows, then others of the same dataset."""
+        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in (*_FIXED, "logits")}
+        return Predictions(self.classes, **columns)
+
 
 def write(predictions: Predictions, path: Path) -> None:
     """As CSV: the fixed columns, then a logit and a probability for each class."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ddtl import console
+from ddtl.audit import record as audits
 from ddtl.errors import UserError
-from ddtl.files import write_text
+from ddtl.files import write_json, write_text
 from ddtl.reports import methods, run_report, stored, sweep_report, sweep_stored
 
 HELP = """\
@@ -18,9 +20,9 @@ Write the report of a finished run or of a sweep anew, from what its folder hold
   ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
   ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
 
-Each folder gets report.html (one file that needs no network and may be sent to others); that of a run methods.md too (a
-methods section and a CLAIM checklist, to be completed). Nothing is computed on images, and no look at a test set is
-taken.
+What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
+(one file that needs no network and may be sent to others); that of a run methods.md too (a methods section and a CLAIM
+checklist, to be completed). Nothing is computed on images, and no look at a test set is taken.
 
 Exit codes: 0 written, 2 a folder holds no finished run and no sweep.
 """
@@ -41,12 +43,26 @@ def main(argv: Sequence[str]) -> int:
     problems = []
     for word in argv:
         try:
+            _state_audit(Path(word).expanduser().resolve())
             console.line(f"report: {write(Path(word).expanduser())}")
         except UserError as problem:
             problems.append(str(problem))
     if problems:
         raise UserError("\n".join(problems))
     return 0
+
+
+def _state_audit(folder: Path) -> None:
+    """Put into a run's record what the newest audit of its images found, where there is one."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        dataset, digest, before = results["dataset"], results["digest"], results.get("audit")
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # whoever reads the record says what is wrong with it
+    run = folder.parents[1] if folder.parent.name == "evaluations" else folder
+    found = audits.newest(run.parents[1], dataset, digest)
+    if found is not None and found != before:
+        write_json(folder / "results.json", {**results, "audit": found})
 
 
 def write(folder: Path) -> Path:

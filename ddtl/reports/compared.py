@@ -18,7 +18,7 @@ from ddtl.reports.stored import Stored
 # What does not make a run another method: the seed, where things lie, who is shown the curves, how it is scored.
 _NEUTRAL_GROUPS = ("run", "paths", "logger", "evaluation")
 _NEUTRAL = {
-    "seed", "dataset.num_workers", "trainer.profiler", "trainer.detect_anomaly",
+    "seed", "dataset.num_workers", "trainer.profiler", "trainer.detect_anomaly", "trainer.checkpoint_seconds",
     *(f"dataset.{name}" for name in OWN_FILES),
 }  # fmt: skip
 # What a reader wants to know first about a method, if it tells the methods apart.

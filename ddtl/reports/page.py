@@ -110,11 +110,58 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something found, and what to do about it.
+
+    Attributes:
+        label: a word or two before the title.
+        title: what it is.
+        text: more of it.
+        fix: what to do.
+    """
+
+    kind: ClassVar[str] = "notice"
+    label: str
+    title: str
+    text: str
+    fix: str = ""
+    tone: Literal["plain", "warn", "bad"] = "plain"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A small photograph; ``uri`` is a ``data:`` URI, for a page asks the network for nothing."""
+
+    uri: str
+    text: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.uri.startswith("data:image/"), self.uri[:40]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photographs that belong together, side by side.
+
+    Attributes:
+        title: what they show, above them.
+        photos: with what stands below each.
+        caption: what a reader must know about them, below.
+    """
+
+    kind: ClassVar[str] = "photos"
+    title: str
+    photos: Sequence[Photo]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """Blocks side by side where the screen is wide enough."""
 
     kind: ClassVar[str] = "row"
-    blocks: Sequence[Table | Figure | Text | Code]
+    blocks: Sequence[Table | Figure | Text | Code | Photos]
 
 
 @dataclass(frozen=True)
@@ -126,7 +173,7 @@ class Fold:
     blocks: Sequence[Table | Figure | Text | Code]
 
 
-Block = Table | Figure | Picture | Text | Code | Row | Fold
+Block = Table | Figure | Picture | Text | Code | Notice | Photos | Row | Fold
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation.names import SCORES
-from ddtl.reports import numbers, repeating, schedule, sentences
+from ddtl.reports import audited, numbers, repeating, schedule, sentences
 from ddtl.reports.stored import Stored
 
 _UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicate images", "none": "images"}
@@ -34,11 +34,21 @@ def data(stored: Stored) -> str:
     groups = "" if record["grouping"] == "none" or stored.leaky else f" of {n_groups:,} {unit}"
     names = numbers.listed([escaped(name) for name in stored.classes])
     positive = f"; {escaped(record['positive'])} was the positive class" if record.get("positive") else ""
-    return (
-        f"The dataset {escaped(record['dataset'])} gave {images:,} CT images{groups} in {len(stored.classes)} classes "
-        f"({names}{positive}). {blank('sources and dates, scanners, who was included and excluded')} "
-        f"{blank('how the classes were established: the reference standard')} {assignment(record)} "
-        f"{counts(stored)} {unknown_patients(record)}".rstrip()
+    return " ".join(
+        filter(
+            None,
+            [
+                f"The dataset {escaped(record['dataset'])} gave {images:,} CT images{groups} in {len(stored.classes)} "
+                f"classes ({names}{positive}).",
+                blank("sources and dates, scanners, who was included and excluded"),
+                escaped(sentences.excluded(record)),
+                blank("how the classes were established: the reference standard"),
+                assignment(record),
+                counts(stored),
+                unknown_patients(record),
+                escaped(audited.text(stored)),
+            ],
+        )
     )
 
 
@@ -196,6 +206,11 @@ def selection(stored: Stored) -> str:
     stop = f" Training stopped after {patience} epochs without improvement." if patience else ""
     ran = f" of {len(stored.metrics)}" if stored.metrics else ""
     what = sentences.monitor(record["monitor"])
+    if "averaged_epochs" in record:
+        return (
+            f"The weights after each of the last {record['averaged_epochs']} of {record['best_epoch'] + 1} epochs were "
+            "averaged (stochastic weight averaging, Izmailov et al. 2018)."
+        )
     return f"The epoch with the best {what} on validation was kept (epoch {record['best_epoch'] + 1}{ran}).{stop}"
 
 

@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ddtl.config import compose
+from ddtl.config.overrides import shown
 from ddtl.config.schema import OWN_FILES
 
 _HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
-_OWN = {"root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN"}
+_OWN = {
+    "root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
+    "exclude": "FILE",
+}  # fmt: skip
 assert set(_OWN) == set(OWN_FILES)
+# Settings of a dataset that change neither its images nor its split.
+_NOT_ITS_IMAGES = ("kind", "image_size", "batch_size", "sampling", "num_workers")
 
 
 def command(environment: Mapping[str, Any]) -> str | None:
@@ -41,6 +48,37 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "model" in kept:
         kept["model"] = {**kept["model"], "weights": _bare(str(kept["model"].get("weights")))}
     return kept
+
+
+def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, elsewhere: bool) -> str:
+    """The command that audits the images and the split of a record; an own file becomes ``FILE``.
+
+    Args:
+        config: settings of the run.
+        environment: with the command that made the record.
+        elsewhere: the record is an evaluation on other data, which that command names and the settings do not.
+    """
+    typed = [word for word in environment.get("command") or () if word.startswith(("dataset=", "dataset."))]
+    words = list(map(_shown, typed)) if elsewhere or not config else _data_words(config["dataset"])
+    return shlex.join(["ddtl", "audit", *(words or ["dataset=NAME"])])
+
+
+def _data_words(found: Mapping[str, Any]) -> list[str]:
+    """A dataset as it would be typed, without what changes neither its images nor their split."""
+    usual, _ = compose.resolved(compose.composed("train", {"dataset": str(found["kind"])}), [])
+    words = [f"dataset={found['kind']}"]
+    for key, value in found.items():
+        if key in _OWN:
+            words += [f"dataset.{key}={_OWN[key]}"] if value is not None else []
+        elif key not in _NOT_ITS_IMAGES:
+            words += _changed(f"dataset.{key}", value, usual["dataset"].get(key))
+    return words
+
+
+def _changed(key: str, value: Any, usual: Any) -> list[str]:
+    if isinstance(value, Mapping) and isinstance(usual, Mapping):
+        return [word for name in value for word in _changed(f"{key}.{name}", value[name], usual.get(name))]
+    return [] if value == usual else [f"{key}={shown(value)}"]
 
 
 def _is_local(word: str) -> bool:

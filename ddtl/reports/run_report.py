@@ -12,7 +12,7 @@ import yaml
 from ddtl.evaluation import calibration as calibrating
 from ddtl.evaluation.decision import decision_curve
 from ddtl.evaluation.patients import WhyNot, by_patient
-from ddtl.reports import figures, numbers, repeating, schedule, sentences, tables
+from ddtl.reports import audited, figures, numbers, repeating, schedule, sentences, tables
 from ddtl.reports.curves import Curves, curves
 from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -34,6 +34,7 @@ def page(stored: Stored) -> Page:
         "Threshold": _threshold(stored),
         "Calibration": _calibration(stored),
         "Baselines": _baselines(stored),
+        "Audit": audited.blocks(stored),
         "Schedule": schedule.blocks(stored),
         "Training": _training(stored),
         "Data": [tables.splits(stored)],
@@ -45,7 +46,7 @@ def page(stored: Stored) -> Page:
         subtitle=_subtitle(stored),
         headlines=_headlines(stored),
         caveat=sentences.leaked(stored),
-        warnings=sentences.warnings(stored),
+        warnings=[*sentences.warnings(stored), *audited.warnings(stored)],
         sections=[Section(title, blocks) for title, blocks in sections.items() if blocks],
     )
 
@@ -271,11 +272,10 @@ def _training(stored: Stored) -> list[Block]:
     if monitor != "val/loss":
         shown = figures.epochs(stored.metrics, [monitor], numbers.TITLES.get(title, title), best)
         curves_.append(Figure(f"What chose the epoch: {monitor}", shown, f"{monitor} over the epochs."))
-    text = (
-        f"{numbers.count(len(stored.metrics), 'epoch')} in {took}. Epoch {best + 1} was the best by {monitor} "
-        f"({numbers.score(value)}) and is the one scored."
-    )
-    return [Text(text), Row(curves_)]
+    scored = f"Epoch {best + 1} was the best by {monitor} ({numbers.score(value)}) and is the one scored."
+    if "averaged_epochs" in stored.record:
+        scored = f"Scored is the mean of the weights after each of the last {stored.record['averaged_epochs']}."
+    return [Text(f"{numbers.count(len(stored.metrics), 'epoch')} in {took}. {scored}"), Row(curves_)]
 
 
 def _repeat(stored: Stored) -> list[Block]:

@@ -214,8 +214,24 @@ def leaked(stored: Stored) -> str:
     return f"Leaky split{known}. Every score on this page is optimistic."
 
 
+def excluded(record: Mapping[str, Any]) -> str:
+    """That a list took images out of the dataset; empty where there was none."""
+    found = record.get("excluded")
+    if not found:
+        return ""
+    return (
+        f"Left out by a list (dataset.exclude, sha256 {found['list_digest'][:12]}): "
+        f"{numbers.count(found['images'], 'image')}, which no count and no score includes."
+    )
+
+
 def sentence(text: str, capital: bool = True) -> str:
     """With a capital and a full stop."""
     text = text.strip()
     text = text if text.endswith((".", "!", "?")) else text + "."
-    return text[:1].upper() + text[1:] if capital else text
+    return capitalised(text) if capital else text
+
+
+def capitalised(text: str) -> str:
+    """With a capital."""
+    return text[:1].upper() + text[1:]

@@ -161,7 +161,7 @@ def splits(stored: Stored) -> Table:
         for split, n in stored.parts.items()
     ]
     caption = f"{stored.record['dataset']}, protocol {stored.record['protocol']}"
-    return Table(caption, ["split", "images", groups, *stored.classes], rows)
+    return Table(caption, ["split", "images", groups, *stored.classes], rows, sentences.excluded(stored.record))
 
 
 def environment(stored: Stored) -> Table:

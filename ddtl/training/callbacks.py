@@ -36,14 +36,18 @@ class EpochEnd(Checkpoint):
     A subclass of Lightning's ``Checkpoint`` because those run after all other callbacks.
     """
 
-    def __init__(self, folder: RunFolder, monitor: str, report: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, folder: RunFolder, monitor: str, seconds_between: float, report: Callable[[Mapping[str, Any]], None]
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.seconds_between = seconds_between
         self.sign = 1.0 if MONITORS[monitor] == "max" else -1.0
         self.report = report
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self._started = 0.0
+        self._saved = -math.inf
         self._rows: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,7 +110,15 @@ class EpochEnd(Checkpoint):
                 append_line(self.folder.metrics, row)
             except OSError as error:
                 raise self._unwritable(self.folder.metrics, error) from error
-        self._save(trainer, improved)
+        if improved or self._is_due(trainer):
+            self._save(trainer, improved)
+            self._saved = time.monotonic()
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        """Whether the last checkpoint is old, or this epoch may be the last one; the first process decides for all."""
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        due = ends or time.monotonic() - self._saved >= self.seconds_between
+        return bool(trainer.strategy.broadcast(due))
 
     def _order(self) -> str:
         """Which images this process trained on in the epoch, in their order, as a short hash."""

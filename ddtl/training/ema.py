@@ -1,4 +1,4 @@
-"""A running mean of the weights, which is what is scored and kept."""
+"""Means of the weights, which are then what is scored and kept."""
 
 from __future__ import annotations
 
@@ -72,11 +72,51 @@ class RunningMean(pl.Callback):
         self._aside = {}
 
 
+class MeanOfLast(pl.Callback):
+    """The mean of the network's weights after each of the last epochs.
+
+    Stochastic weight averaging (Izmailov et al. 2018, Averaging weights leads to wider optima and better
+    generalization, UAI) at a step of one epoch, under the learning rate that the run has. Training and validation go on
+    with the weights themselves; BatchNorm's statistics of the mean are measured when it is scored.
+
+    Args:
+        network: whose weights.
+        first: the first epoch that counts, from 0.
+    """
+
+    state_key = "mean_of_last"
+
+    def __init__(self, network: Network, first: int) -> None:
+        self.network = network
+        self.first = first
+        self.mean: dict[str, Tensor] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.mean = state_dict["mean"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.update(trainer.current_epoch)
+
+    @torch.no_grad()
+    def update(self, epoch: int) -> None:
+        """Take in the weights as they are after an epoch, which counts from 0."""
+        if epoch < self.first:
+            return
+        for name, value in self.network.state_dict().items():
+            if epoch == self.first or not value.is_floating_point():
+                self.mean[name] = value.clone()
+            else:
+                self.mean[name] = self.mean[name].to(value.device).lerp(value, 1 / (epoch - self.first + 1))
+
+
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights that a checkpoint's scores are of, by the network's names: the running mean where there is one."""
-    running = checkpoint["callbacks"].get(RunningMean.state_key)
-    if running is not None:
-        mean: dict[str, Tensor] = running["mean"]
-        return mean
+    """The weights that a checkpoint's scores are of, by the network's names: a mean where there is one."""
+    for kept in (RunningMean.state_key, MeanOfLast.state_key):
+        if kept in checkpoint["callbacks"]:
+            mean: dict[str, Tensor] = checkpoint["callbacks"][kept]["mean"]
+            return mean
     state: dict[str, Tensor] = checkpoint["state_dict"]
     return {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl.config import overrides as override_grammar
 from ddtl.config.load import check
-from ddtl.config.schema import Config
+from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
 from ddtl.errors import UserError
 
@@ -22,12 +22,15 @@ A trained run, scored in another way or on another dataset; nothing is trained.
 
   ddtl evaluate RUN evaluation.threshold=youden           from the stored predictions, with other evaluation settings
   ddtl evaluate RUN dataset=sarscov2ct                    the run's network on the test set of another dataset
+  ddtl evaluate RUN dataset=… dataset.harmonize=match     with its grey levels brought to those of the run's images
+  ddtl evaluate RUN dataset=… evaluation.batchnorm=adapt  with BatchNorm's statistics of the test images
+  ddtl evaluate RUN dataset=… evaluation.refit=true       and with threshold and temperature of its validation images
 
 RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
-trainer.accelerator and trainer.precision. Threshold and calibration always come from the run's own validation images.
-Without dataset=… the run's results.json and report.html are written anew. With it,
-RUN/evaluations/<dataset>-<protocol>/ holds predictions.csv, results.json and report.html, and the look goes into that
-dataset's ledger.
+trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
+is refitted stands beside that. Without dataset=… the run's results.json and report.html are written anew. With it, or
+with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
+results.json and report.html, and the look goes into that dataset's ledger.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
 """
@@ -94,17 +97,35 @@ def _asked(saved: Config, words: Sequence[str]) -> _Asked:
             )
     fresh, _ = check([*words, *_unless(named, saved)])
     elsewhere = any(key.split(".")[0] == "dataset" for key in named)
+    adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
-    evaluation = saved.evaluation.model_copy(update={key: getattr(fresh.evaluation, key) for key in changed})
+    asked_of = {key: getattr(fresh.evaluation, key) for key in changed}
+    evaluation = saved.evaluation.model_copy(update={"refit": False, **asked_of})
     # Prepared as the run's images were; and no batch is filled with training images.
     kept = {"image_size": saved.dataset.image_size, "batch_size": 1}
-    dataset = fresh.dataset.model_copy(update=kept) if elsewhere else saved.dataset
+    asked_for = fresh.dataset if elsewhere else saved.dataset
+    harmonize = _harmonize(saved, asked_for) if "dataset.harmonize" in named else saved.dataset.harmonize
+    elsewhere = elsewhere or adapts  # to adapt, the images are needed
+    dataset = asked_for.model_copy(update=kept | {"harmonize": harmonize}) if elsewhere else saved.dataset
     trainer = saved.trainer.model_copy(
         update={key.removeprefix("trainer."): getattr(fresh.trainer, key.removeprefix("trainer.")) for key in _KEYS
                 if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     )  # fmt: skip
     changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
     return _Asked(saved.model_copy(update=changes), elsewhere)
+
+
+def _harmonize(saved: Config, asked: DatasetConfig) -> str:
+    """How grey levels are harmonised; a network sees images that were prepared as those that it learned from."""
+    before, now = saved.dataset.harmonize, asked.harmonize
+    # A dataset's own map to itself is the identity, so such a run learned from images as they are.
+    as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
+    if before != now and not as_they_are:
+        raise UserError(
+            f"dataset.harmonize={now}: the run learned with dataset.harmonize={before}. Leave it out, or train a run "
+            f"with dataset.harmonize={now}."
+        )
+    return now
 
 
 def _unless(named: set[str], saved: Config) -> list[str]:
@@ -120,6 +141,8 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     from ddtl.reports.command import write as write_report
     from ddtl.training.scoring import scored
 
+    if config.evaluation.refit:
+        raise UserError("evaluation.refit=true: refits on the validation images of another dataset; name it: dataset=…")
     if config.evaluation.test and "test" not in before:
         raise UserError(
             f"{folder.path} was not scored on its test set. The command that made it does so with evaluation.test=true."

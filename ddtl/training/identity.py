@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddtl.config.schema import OWN_FILES
+from ddtl.config.schema import NEUTRAL, OWN_FILES
 from ddtl.finetuning.phases import filled
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
-    from ddtl.config.schema import Config
+    from ddtl.config.schema import Config, EvaluationConfig
     from ddtl.models.weights import Weights
     from ddtl.training.hardware import Hardware
 
 # Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
-# how the run is named, and what is scored of a trained model.
+# how often it is saved and how named, and what is scored of a trained model.
 _NEUTRAL: dict[str, Any] = {
     "paths": True,
     "logger": True,
@@ -24,7 +24,7 @@ _NEUTRAL: dict[str, Any] = {
     "evaluation": True,
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
     "dataset": {"num_workers": True, **dict.fromkeys(OWN_FILES, True)},
-    "trainer": {"profiler": True, "detect_anomaly": True},
+    "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
     "finetune": {"probe": True},  # counts in the phase that refers to it
 }
 
@@ -43,11 +43,16 @@ def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: 
 def counting(config: Config) -> dict[str, Any]:
     """The settings that can change a result, by dotted key."""
     settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
-    # What a phase that takes the rest comes to; and a run without a limit is the run that it was before there were any.
+    # What a phase that takes the rest comes to.
     settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
-    if config.finetune.trainable_stages is None:
-        del settings["finetune.trainable_stages"]
-    return settings
+    return {key: value for key, value in settings.items() if NEUTRAL.get(key, ...) != value}
+
+
+def scoring(config: EvaluationConfig) -> dict[str, Any]:
+    """The settings that decide about a run's scores, as ``results.json`` holds them."""
+    # Whether the test set is scored shows by itself; and only elsewhere is anything refitted.
+    settings = config.model_dump(mode="json", exclude={"test", "refit"})
+    return {key: value for key, value in settings.items() if NEUTRAL.get(f"evaluation.{key}", ...) != value}
 
 
 def short_hash(identity_: Mapping[str, Any]) -> str:

@@ -52,6 +52,10 @@ class RunFolder:
         return self.path / "split.csv"
 
     @property
+    def histogram(self) -> Path:
+        return self.path / "histogram.json"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 

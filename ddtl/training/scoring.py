@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
 from ddtl.audit import file_facts
+from ddtl.audit import record as audits
 from ddtl.config.schema import EvaluationConfig
+from ddtl.config.sources import base
 from ddtl.data import splits
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.images import BadImageError
@@ -19,29 +22,43 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_bytes, write_json
+from ddtl.finetuning.callback import apply_epoch
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.ranks import gathered
-from ddtl.training import hardware, ledger
+from ddtl.training import batchnorm, hardware, ledger
 from ddtl.training.ema import scored_weights
+from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-    """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict."""
+    """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict.
+
+    Where the last epochs' weights are averaged, their mean takes the best checkpoint's place.
+    """
     trainer.strategy.barrier("the best checkpoint is written")
-    checkpoint = torch.load(folder.best, map_location="cpu", weights_only=True)
+    averaged = run.config.trainer.average_last
+    checkpoint = torch.load(folder.best if averaged is None else folder.last, map_location="cpu", weights_only=True)
     run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
+    if averaged is not None:
+        _measure_anew(run, trainer, module, epoch)
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
-    results = {**setting(run), "best_epoch": epoch}
+    results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {"averaged_epochs": averaged})}
     if evaluation.test and trainer.is_global_zero:
         results["look"] = look(run, folder, epoch)
-    table = predict(trainer, module, run.datamodule, wanted)
+    if evaluation.test and evaluation.batchnorm != "stored":
+        val = predict(trainer, module, run.datamodule, ["val"])
+        with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+            table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
+        results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
+    else:
+        table = predict(trainer, module, run.datamodule, wanted)
     if not trainer.is_global_zero:
         return results
     manifest = run.datamodule.manifest
@@ -52,6 +69,25 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     _write_weights(folder, run.network, results)
     write_json(folder.results, results)
     return results
+
+
+def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
+    """BatchNorm's statistics of the network's present weights, where the epoch did not leave them fixed."""
+    apply_epoch(run.network, run.schedule, epoch)
+    layers = [layer for layer in batchnorm.layers_of(module) if not layer.fixed]
+    if layers:
+        batchnorm.measure(trainer, module, run.datamodule, "train", layers)
+
+
+def transductive(run: Run, config: EvaluationConfig) -> str:
+    """What a reader must know of scores with adapted BatchNorm."""
+    n = len(run.datamodule.manifest.rows("test"))
+    prior = config.batchnorm_prior
+    mixed = f", mixed with those of the training as if of {prior} images" if prior else ""
+    return (
+        f"The network was adapted to the test set: BatchNorm's statistics are those of its {n} images, labels unused"
+        f"{mixed} (evaluation.batchnorm=adapt). A prediction depends on the other test images."
+    )
 
 
 def scored(
@@ -67,7 +103,7 @@ def scored(
     """
     learnt = record.learn(val, config)
     results = record.setting(learnt, config, grouping)
-    results["evaluation"] = config.model_dump(mode="json", exclude={"test"})
+    results["evaluation"] = scoring_settings(config)
     return results | {split: record.of_split(table.of(split), learnt, config) for split in splits_}
 
 
@@ -98,16 +134,20 @@ def setting(run: Run) -> dict[str, Any]:
     return {
         "dataset": manifest.dataset,
         "protocol": manifest.protocol,
+        **({} if run.config.dataset.sources is None else {"sources": list(run.config.dataset.sources)}),
         **({} if manifest.fold is None else {"fold": manifest.fold[0], "n_folds": manifest.fold[1]}),
         "grouping": manifest.grouping,
         "classes": list(manifest.classes),
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
         "warnings": [*splits.describe(manifest), *manifest.notes],
+        **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
+        "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
         "leaked_share": splits.leaked_share(manifest),
         "splits": manifest.counts(),
         "split_seed": run.config.dataset.split_seed,
         "seed": run.config.seed,
         "digest": run.datamodule.digest,
+        "audit": audits.newest(run.runs_dir, manifest.dataset, run.datamodule.digest),
         "weights": {"source": run.weights.source, "digest": run.weights.digest},
         "monitor": run.config.trainer.monitor,
         "precision": run.machine.precision,
@@ -121,14 +161,19 @@ def look(run: Run, folder: RunFolder, epoch: int) -> int:
     protocol = str(manifest.protocol)
     if manifest.fold is not None:  # each fold is a test set of its own
         protocol += "-{}-of-{}".format(*manifest.fold)
-    return ledger.record_look(
-        run.runs_dir,
-        dataset=manifest.dataset,
-        protocol=protocol,
-        run=folder.path.name,
-        checkpoint=f"epoch {epoch}",
-        digest=run.datamodule.digest,
-    )
+    sources = [base(source) for source in run.config.dataset.sources or ()]  # a pool's test set is theirs
+    looks = [
+        ledger.record_look(
+            run.runs_dir,
+            dataset=dataset,
+            protocol=protocol,
+            run=folder.path.name,
+            checkpoint=f"epoch {epoch}",
+            digest=run.datamodule.digest,
+        )
+        for dataset in dict.fromkeys([manifest.dataset, *sources])
+    ]
+    return looks[0]
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:

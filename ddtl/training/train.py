@@ -17,6 +17,7 @@ from ddtl import console, ranks
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
+from ddtl.data.harmonize import Counts
 from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
@@ -24,6 +25,7 @@ from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, loggers, run_folder
 from ddtl.training.callbacks import EarlyEnd
+from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 from ddtl.training.scoring import score_run
@@ -97,10 +99,16 @@ def _folder(run: Run) -> AbstractContextManager[RunFolder]:
     return nullcontext(RunFolder(run.path))
 
 
-def assemble(config: Config) -> Run:
-    """Read the hardware, load the data, fetch the weights and build the network; nothing is written but caches."""
+def assemble(config: Config, reference: Counts | None = None) -> Run:
+    """Read the hardware, load the data, fetch the weights and build the network; nothing is written but caches.
+
+    Args:
+        config: what to put together.
+        reference: the histogram that ``dataset.harmonize`` brings images to; None for that of the training images.
+    """
     machine = hardware.resolve(config.trainer)
     datamodule = build_datamodule(config)
+    datamodule.reference = reference
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
     weights = initial_weights.locate(config.model, config.paths.weights_mirror)
@@ -129,11 +137,7 @@ def _announce(run: Run) -> None:
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
     """The results of a finished run, if they hold what this command asks for; else it is scored again, not trained."""
     results = folder.finished()
-    if (
-        results is None
-        or not folder.predictions.exists()
-        or results.get("evaluation") != config.evaluation.model_dump(mode="json", exclude={"test"})
-    ):
+    if results is None or not folder.predictions.exists() or results.get("evaluation") != scoring(config.evaluation):
         return None
     return None if config.evaluation.test and "test" not in results else results
 
@@ -144,6 +148,8 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
         write_text(folder.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
+    if not folder.histogram.exists():
+        write_json(folder.histogram, {"train": run.datamodule.histogram().tolist()})
     if not folder.split.exists():
         manifest = run.datamodule.manifest
         rows = ((s.sample_id, s.split or "", s.group, manifest.classes[s.label]) for s in manifest.samples)

@@ -13,7 +13,7 @@ from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
 from ddtl.finetuning.features import FrozenFeatures
 from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
-from ddtl.training.ema import RunningMean
+from ddtl.training.ema import MeanOfLast, RunningMean
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
@@ -25,11 +25,14 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
     callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
     if t.ema is not None:
         callbacks.append(RunningMean(run.network, t.ema))
+    if t.average_last is not None:
+        callbacks.append(MeanOfLast(run.network, t.max_epochs - t.average_last))
     if t.patience is not None:
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():
         callbacks.append(EpochBar(console.err))
-    callbacks.append(EpochEnd(folder, t.monitor, console.epoch_line(t.max_epochs, t.monitor)))
+    epoch_line = console.epoch_line(t.max_epochs, t.monitor)
+    callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line))
     callbacks += more
     # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from typing import Any
 
@@ -10,16 +11,18 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.config.schema import Config
+from ddtl.config.schema import Config, EvaluationConfig
 from ddtl.data.manifest import Manifest
+from ddtl.data.pooled import prefixed
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_json
 from ddtl.reports.command import write as write_report
-from ddtl.training import hardware
+from ddtl.training import batchnorm, hardware
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import baselines, look, predict, scored, setting
+from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive
 from ddtl.training.train import assemble
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> dict[str, Any]:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
+
+    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name.
 
     Args:
         folder: of the finished run.
@@ -36,7 +41,8 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     Raises:
         UserError: the dataset is not there, or has another number of classes.
     """
-    run = assemble(config)
+    harmonize = config.dataset.harmonize
+    run = assemble(config, _reference(folder) if harmonize.startswith("match") else None)
     manifest = run.datamodule.manifest
     matched = _matched(manifest, trained["classes"])
     module = run.module()
@@ -54,29 +60,79 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
         "best_epoch": trained["best_epoch"],
         "look": look(run, folder, trained["best_epoch"]),
     }
-    table = predict(trainer, module, run.datamodule, ["test"])
+    evaluation = config.evaluation
+    with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+        both = predict(trainer, module, run.datamodule, ["val", "test"] if evaluation.refit else ["test"])
+    table = both.of("test")
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
-    results["leaked_share"] = _seen(folder, table, manifest.dataset == trained["dataset"])
+    tested_on = manifest.dataset if config.dataset.sources is None else None
+    results["leaked_share"] = _seen(folder, table, tested_on, trained)
     results["warnings"] = [*manifest.notes, *matched, *_leak(results["leaked_share"])]
+    if evaluation.batchnorm != "stored":
+        results["warnings"].append(transductive(run, evaluation))
+    if harmonize == "match":
+        results["warnings"].append(
+            "Grey levels were brought to those of the images that the run learned from, by one map made of the "
+            f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
+        )
     val = prediction_table.read(folder.predictions).of("val")
-    results |= scored(table, val, ["test"], config.evaluation, manifest.grouping)
-    results["baselines"] = baselines(table, manifest, config.evaluation)
-    to = folder.path / "evaluations" / f"{manifest.dataset}-{manifest.protocol}"
+    results |= scored(table, val, ["test"], evaluation, manifest.grouping)
+    if evaluation.refit:
+        results["refitted"] = refitted(both, evaluation, manifest)
+    results["baselines"] = baselines(table, manifest, evaluation)
+    ways = [way for way in (harmonize, evaluation.batchnorm) if way not in (trained.get("harmonize", "none"), "stored")]
+    to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *ways])
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "environment.json", hardware.environment())
-    prediction_table.write(table, to / "predictions.csv")
+    prediction_table.write(both, to / "predictions.csv")
     write_json(to / "results.json", results)
     write_report(to)
     return results
 
 
-def _seen(folder: RunFolder, test: Predictions, same_dataset: bool) -> float:
-    """The share of the test images whose patient (or group) is among those that the run learned from."""
-    if not same_dataset:
-        return 0.0
+def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+    """The test set's scores with threshold and temperature of the same dataset's validation images.
+
+    A fixed threshold has nothing to be fitted; Youden's rule takes its place.
+    """
+    val = both.of("val")
+    chosen = config.threshold if isinstance(config.threshold, str) or len(manifest.classes) != 2 else "youden"
+    config = config.model_copy(update={"threshold": chosen})
+    learnt = record.learn(val, config)
+    note = (
+        f"Threshold and temperature refitted on {len(val)} labelled validation images of {manifest.dataset}: what this "
+        "model would score with labels from there."
+    )
+    how = record.setting(learnt, config, manifest.grouping)
+    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), learnt, config)}
+
+
+def _reference(folder: RunFolder) -> np.ndarray:
+    """The grey levels of the images that the run learned from, as a histogram."""
+    try:
+        return np.array(json.loads(folder.histogram.read_text(encoding="utf-8"))["train"], dtype=np.int64)
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder.path} holds no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
+            "made the run. The command that made it trains it anew with run.overwrite=true."
+        ) from None
+
+
+def _seen(folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any]) -> float:
+    """The share of the test images whose patient (or group) is among those that the run learned from.
+
+    Args:
+        folder: of the run.
+        test: predictions of the test images.
+        dataset: theirs; None for a pool, where each group already has its dataset's name before it.
+        trained: the run's own results.
+    """
     with folder.split.open(newline="", encoding="utf-8") as file:
         learned = {row["group"] for row in csv.DictReader(file) if row["split"] in ("train", "val")}
-    return float(np.mean([group in learned for group in test.group.tolist()]))
+    if not trained.get("sources"):
+        learned = {prefixed(trained["dataset"], group) for group in learned}
+    groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
+    return float(np.mean([group in learned for group in groups]))
 
 
 def _leak(share: float) -> list[str]:

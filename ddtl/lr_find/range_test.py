@@ -13,9 +13,9 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ddtl.console import Progress
-from ddtl.finetuning.lr_find import Curve, Ended, Watch
 from ddtl.finetuning.optimizer import build_optimizer
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
+from ddtl.lr_find.rules import Curve, Ended, Watch
 from ddtl.models.network import HEAD
 
 if TYPE_CHECKING:

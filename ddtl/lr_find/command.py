@@ -19,7 +19,7 @@ from ddtl.config.suggest import closest
 from ddtl.config.where import groups
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
-from ddtl.finetuning.lr_find import LEAST_STEPS, RULES, ramp, settings_for, suggest
+from ddtl.lr_find.rules import LEAST_STEPS, RULES, ramp, settings_for, suggest
 
 if TYPE_CHECKING:
     from ddtl.training.run import Run
@@ -132,7 +132,7 @@ def measure(run: Run, settings: Settings) -> dict[str, Any]:
     Raises:
         UserError: the first loss is no number.
     """
-    from ddtl.finetuning.lr_range_test import plan_of, range_test
+    from ddtl.lr_find.range_test import plan_of, range_test
 
     plan = plan_of(run)
     rates = ramp(settings.lr_min, settings.lr_max, settings.steps)

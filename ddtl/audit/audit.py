@@ -1,0 +1,197 @@
+"""An audit from manifests to its record: each image is decoded once, and every check works on what that gave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ddtl.audit import exclude, findings
+from ddtl.audit.differences import Difference, class_differences
+from ddtl.audit.duplicates import Leaks, leaks
+from ddtl.audit.fingerprints import Pictures, Progress, decode
+from ddtl.audit.pairs import Pair, find
+from ddtl.audit.probes import Probe, run_probes
+from ddtl.audit.record import Finding, ordered
+from ddtl.audit.views import look
+from ddtl.data.images import BadImageError, read_bytes
+from ddtl.data.manifest import Manifest
+
+# What a stage of the audit is called, to its bar.
+Stages = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset to audit.
+
+    Attributes:
+        manifest: with a split where it can be split.
+        refused: why training would refuse its split; None where it would not.
+    """
+
+    manifest: Manifest
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        subjects: what was audited.
+        digests: of each manifest, as the record of a run has it.
+        bad: why images cannot be read, by dataset and sample id.
+        pairs: duplicates, the most certain first.
+        leaks: what they break.
+        probes, differences: by dataset.
+        findings: the gravest first.
+    """
+
+    subjects: tuple[Subject, ...]
+    digests: tuple[str, ...]
+    bad: Mapping[tuple[str, str], str]
+    pairs: tuple[Pair, ...]
+    leaks: Leaks
+    probes: Mapping[str, Sequence[Probe]]
+    differences: Mapping[str, Sequence[Difference]]
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether a finding says that no result on these images and splits holds."""
+        return any(finding.severity == "fail" for finding in self.findings)
+
+    def to_leave_out(self, dataset: str) -> list[tuple[str, str]]:
+        """The lines of a dataset's exclude list."""
+        manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
+        return exclude.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain JSON but the pairs themselves, which are counted."""
+        kinds = ("same file", "same pixels", "near")
+        return {
+            "datasets": [self._dataset(s.manifest, d) for s, d in zip(self.subjects, self.digests, strict=True)],
+            "findings": [asdict(finding) for finding in self.findings],
+            "pairs": {
+                "total": len(self.pairs),
+                **{kind: sum(pair.kind == kind for pair in self.pairs) for kind in kinds},
+                "across_splits": len(self.leaks.across_splits),
+                "across_labels": len(self.leaks.across_labels),
+                "across_datasets": len(self.leaks.across_datasets),
+            },
+            "probes": [{"dataset": name, **asdict(probe)} for name, found in self.probes.items() for probe in found],
+            "differences": [{"dataset": name, **asdict(d)} for name, found in self.differences.items() for d in found],
+            "checked": [*_checked(self)],
+            "rule": exclude.RULE,
+        }
+
+    def _dataset(self, manifest: Manifest, digest: str) -> dict[str, Any]:
+        return {
+            "dataset": manifest.dataset,
+            "protocol": manifest.protocol,
+            "fold": manifest.fold,
+            "grouping": manifest.grouping,
+            "digest": digest,
+            "classes": list(manifest.classes),
+            "images": len(manifest),
+            "unreadable": len(_of(manifest.dataset, self.bad)),
+            "patients": len({s.patient_id for s in manifest.samples} - {None}),
+            "splits": manifest.counts() if manifest.protocol else None,
+            "test_images": self.leaks.tests.get(manifest.dataset, 0),
+            "leaked_test_images": self.leaks.test_images.get(manifest.dataset, 0),
+            "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
+            "to_leave_out": len(self.to_leave_out(manifest.dataset)),
+        }
+
+
+def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int = 0) -> Audit:
+    """All checks on one dataset or several.
+
+    Args:
+        subjects: datasets with different names.
+        stage: makes the progress bar of each stage.
+        seed: of the classifiers, the folds and the shuffles.
+    """
+    stage = stage or (lambda what: nullcontext(lambda done, total: None))
+    manifests = [subject.manifest for subject in subjects]
+    with stage("reading images") as bar:
+        pictures = decode(manifests, bar, measure=look)
+    with stage("looking for duplicates") as bar:
+        pairs = find(manifests, bar, pictures)
+    found = leaks(pairs, manifests)
+    looks = dict(zip(pictures.keys, pictures.measured, strict=True))
+    probes, differences = {}, {}
+    for manifest in manifests:
+        own = [looks.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
+        with stage(f"looking for shortcuts in {manifest.dataset}") as bar:
+            probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
+        differences[manifest.dataset] = class_differences(manifest, own)
+    judged = [
+        *(finding for s in subjects for finding in _of_one(s, pictures, pairs, found)),
+        *findings.across_datasets(manifests, found),
+        *(finding for name, each in probes.items() for finding in findings.shortcuts(name, each)),
+        *(finding for name, each in differences.items() for finding in findings.class_differences(name, each)),
+    ]
+    return Audit(
+        subjects=tuple(subjects),
+        digests=tuple(_digest(manifest, pictures) for manifest in manifests),
+        bad=dict(pictures.bad),
+        pairs=tuple(pairs),
+        leaks=found,
+        probes=probes,
+        differences=differences,
+        findings=tuple(ordered(judged)),
+    )
+
+
+def _of_one(subject: Subject, pictures: Pictures, pairs: Sequence[Pair], found: Leaks) -> Iterator[Finding]:
+    manifest = subject.manifest
+    yield from findings.duplicates(manifest, pairs, found)
+    yield from findings.patients(manifest, found.patients.get(manifest.dataset, {}))
+    yield from findings.unreadable(manifest, _of(manifest.dataset, pictures.bad))
+    yield from findings.split(manifest, subject.refused)
+    yield from findings.classes(manifest)
+
+
+def _of(dataset: str, bad: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    return {sample_id: why for (name, sample_id), why in bad.items() if name == dataset}
+
+
+def _digest(manifest: Manifest, pictures: Pictures) -> str:
+    """As a run on these images has it; of files that cannot be decoded the content counts, too."""
+    hashes = {key: file.sha256 for key, file in zip(pictures.keys, pictures.files, strict=True)}
+    for sample in manifest.samples:
+        key = (manifest.dataset, sample.sample_id)
+        if key not in hashes:
+            try:
+                hashes[key] = hashlib.sha256(read_bytes(sample.path)).hexdigest()
+            except BadImageError:
+                hashes[key] = ""
+    return manifest.digest(hashes[manifest.dataset, sample.sample_id] for sample in manifest.samples)
+
+
+def _checked(audit: Audit) -> Iterator[dict[str, Any]]:
+    """Every check: whether it was made, and why not."""
+    names = [subject.manifest.dataset for subject in audit.subjects]
+
+    def check(what: str, datasets: Sequence[str], why_not: str = "") -> dict[str, Any]:
+        return {"check": what, "datasets": list(datasets), "done": not why_not, "why_not": why_not}
+
+    for subject in audit.subjects:
+        manifest, name = subject.manifest, subject.manifest.dataset
+        one_class = "there is one class" if len({s.label for s in manifest.samples}) == 1 else ""
+        no_split = "" if manifest.protocol else "the dataset has no split"
+        unnamed = "no patients are named" if all(s.patient_id is None for s in manifest.samples) else ""
+        yield check("every image can be read", [name])
+        yield check("duplicates, flipped and turned ones too", [name], "there is one image" * (len(manifest) == 1))
+        yield check("duplicates across splits", [name], no_split)
+        yield check("label conflicts", [name], one_class)
+        yield check("patients across splits", [name], no_split or unnamed)
+        for probe in audit.probes[name]:
+            yield check(f"probe: {probe.view}", [name], probe.why_not or "")
+        yield check("differences between classes", [name], one_class)
+    if len(names) > 1:
+        yield check("duplicates across datasets", names)

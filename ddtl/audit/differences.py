@@ -1,0 +1,165 @@
+"""By what the classes differ besides the disease: size, brightness, text and colour marks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ddtl.audit.views import VIEWS, Kind, Look
+from ddtl.data.manifest import Manifest
+from ddtl.evaluation import delong
+from ddtl.evaluation.clustered import MIN_CLUSTERS
+from ddtl.evaluation.resampling import cluster_codes
+from ddtl.evaluation.significance import holm
+
+_LEVEL = 0.95
+# Least size of Cliff's delta that each word stands for: Romano et al. (2006), Florida Association of Institutional
+# Research; the values at which Cohen's d is 0.2, 0.5 and 0.8 in normal distributions.
+_WORDS = ((0.474, "large"), (0.33, "medium"), (0.147, "small"))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity in the images of one class and in all others.
+
+    Attributes:
+        quantity: what is measured, in plain words.
+        kind: ``shortcut``: lesions cannot change it. ``may carry disease``: they can.
+        unit: ``pixels``, ``bytes``, ``%``, ``grey levels`` or empty.
+        of_class: the class.
+        others: the other class, or ``all others`` where there are several.
+        median, median_others: of the images.
+        mean, mean_others: of the images; of a mark that few images have the medians are both 0.
+        delta: Cliff's delta, -1 to 1: how much more often an image of the class has the larger value than the smaller.
+        low, high: its 95 % interval, by group; None where a class has fewer than three groups.
+        p_value: two-sided, of no difference, by group; None where ``low`` is.
+        p_adjusted: after Holm, over all quantities and classes of the dataset.
+        size: of delta in words: ``none``, ``small``, ``medium``, ``large``; also ``none`` where p_adjusted is 0.05 or
+            more, or not known.
+    """
+
+    quantity: str
+    kind: Kind
+    unit: str
+    of_class: str
+    others: str
+    median: float
+    median_others: float
+    mean: float
+    mean_others: float
+    delta: float
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    size: str
+
+
+def _number(view: str, name: str, scale: float = 1) -> Callable[[Look], float]:
+    place = VIEWS[view].names.index(name)
+    return lambda look: scale * float(look.numbers[view][place])
+
+
+# Lesions change the grey levels of the whole picture, and so what a compressed file of it weighs.
+_QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
+    ("width", "shortcut", "pixels", lambda look: look.facts.width),
+    ("height", "shortcut", "pixels", lambda look: look.facts.height),
+    ("width / height", "shortcut", "", lambda look: look.facts.width / look.facts.height),
+    ("picture outside the body", "shortcut", "%", _number("outside the body", "share of the picture", 100)),
+    ("white paper around the picture", "shortcut", "%", _number("marks", "paper white", 100)),
+    ("coloured pixels", "shortcut", "%", _number("marks", "coloured", 100)),
+    ("text and arrows outside the body", "shortcut", "%", lambda look: 25 * float(look.numbers["marks"][2:].sum())),
+    ("file size", "may carry disease", "bytes", lambda look: look.facts.file_bytes),
+    (
+        "file bytes a pixel",
+        "may carry disease",
+        "",
+        lambda look: look.facts.file_bytes / (look.facts.width * look.facts.height),
+    ),
+    ("brightness", "may carry disease", "grey levels", _number("coarse statistics", "mean")),
+    ("contrast", "may carry disease", "grey levels", _number("coarse statistics", "standard deviation")),
+    ("sharpness", "may carry disease", "grey levels", _number("coarse statistics", "sharpness")),
+)
+
+
+def class_differences(manifest: Manifest, looks: Sequence[Look | None]) -> list[Difference]:
+    """Every quantity by class, the largest difference first; empty where there is one class only.
+
+    Two classes are compared once, as the positive class against the other; of more, each is against all others.
+
+    Args:
+        manifest: the dataset.
+        looks: of each image in manifest order, from ``views.look``; None for one that cannot be read.
+    """
+    pairs = [(s, one) for s, one in zip(manifest.samples, looks, strict=True) if one is not None]
+    labels = np.array([sample.label for sample, _ in pairs], dtype=int)
+    groups = cluster_codes(np.array([sample.group for sample, _ in pairs])) if pairs else np.array([], dtype=int)
+    present = np.unique(labels)
+    if len(present) < 2:
+        return []
+    two = len(present) == 2
+    found = []
+    for quantity, kind, unit, of in _QUANTITIES:
+        values = np.array([of(one) for _, one in pairs])
+        for label in present[1:] if two else present:
+            others = manifest.classes[present[0]] if two else "all others"
+            what = (quantity, kind, unit, manifest.classes[label], others)
+            found.append(_difference(what, values, (labels == label) * 1, groups))
+    adjusted = holm([one.p_value for one in found])
+    sized = [
+        replace(one, p_adjusted=p, size=_size(one.delta) if p is not None and p < 1 - _LEVEL else "none")
+        for one, p in zip(found, adjusted, strict=True)
+    ]
+    return sorted(sized, key=lambda one: (one.size == "none", -abs(one.delta)))
+
+
+def cliffs_delta(
+    values: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> tuple[float, tuple[float, float, float] | None]:
+    """Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
+
+    Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
+    So the variance is that of a ROC AUC of clustered images (``evaluation.delong``), and the test Student's t with
+    Satterthwaite's degrees of freedom: for independent images the test of Brunner and Munzel (2000), Biom J 42:17.
+
+    Args:
+        values: (N,).
+        labels: (N,) 0 or 1.
+        groups: (N,) codes; images of one patient share one.
+
+    Returns:
+        Delta, and (low, high, p), None where a class has fewer than three groups. Where no group varies, as with
+        perfect separation, they come from what so few independent pairs of groups leave possible (``delong.unseen``).
+    """
+    from scipy.special import stdtr
+
+    parts = delong.components(labels, values)
+    delta = 2 * parts.auc - 1
+    if min(len(np.unique(groups[labels == k])) for k in (0, 1)) < MIN_CLUSTERS:
+        return delta, None
+    spread, freedom = delong.variance(labels, parts, groups)
+    error = float(np.sqrt(spread))
+    if error <= delong.ROUNDING:
+        k = delong.independent_pairs(labels, groups)
+        p = min(1.0, 2 * (1 + abs(delta)) ** -k)
+        return delta, (*delong.around(delta, -1, 1, delong.unseen(k, _LEVEL)), p)
+    low, high = delong.logit_interval(labels, values, groups, _LEVEL)
+    p = float(2 * stdtr(freedom, -abs(parts.auc - 0.5) / error))
+    return delta, (2 * low - 1, 2 * high - 1, p)
+
+
+def _difference(
+    what: tuple[str, Kind, str, str, str], values: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> Difference:
+    delta, tested = cliffs_delta(values, labels, groups)
+    low, high, p = tested or (None, None, None)
+    one, rest = values[labels == 1], values[labels == 0]
+    medians = float(np.median(one)), float(np.median(rest))
+    means = float(one.mean()), float(rest.mean())
+    return Difference(*what, *medians, *means, delta, low, high, p, None, "none")
+
+
+def _size(delta: float) -> str:
+    return next((word for least, word in _WORDS if abs(delta) >= least), "none")

@@ -1,0 +1,212 @@
+"""From what was measured to sentences: what is wrong, and what to do about it. None of them names an image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from ddtl.audit.differences import Difference
+from ddtl.audit.duplicates import Leaks, clusters
+from ddtl.audit.pairs import Pair
+from ddtl.audit.probes import Probe
+from ddtl.audit.record import Finding
+from ddtl.data.manifest import Manifest
+from ddtl.reports.numbers import count, percent
+
+_EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
+_LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
+
+
+def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
+    """Images that cannot be decoded."""
+    if bad:
+        n = count(len(bad), "image")
+        yield Finding(
+            "unreadable images", "warn", (manifest.dataset,), f"{n} cannot be read",
+            f"{n} of {len(manifest):,} cannot be read and played no part in any other check. Training refuses the "
+            "dataset as it is.",
+            "Replace the files, or leave them out: dataset.exclude=FILE takes the list that lies beside this page.",
+            {"images": dict(sorted(bad.items()))},
+        )  # fmt: skip
+
+
+def classes(manifest: Manifest) -> Iterator[Finding]:
+    """A dataset in which there is nothing to be told apart."""
+    present = sorted({manifest.classes[sample.label] for sample in manifest.samples})
+    if len(manifest) == 1:
+        yield Finding(
+            "classes", "warn", (manifest.dataset,), "one image",
+            "The dataset holds one image: there is nothing to compare it with, and nothing to learn.",
+            "Add images of every class.",
+        )  # fmt: skip
+    elif len(present) == 1:
+        yield Finding(
+            "classes", "warn", (manifest.dataset,), "one class",
+            f"All {len(manifest):,} images are of the class {present[0]}: nothing tells classes apart, so shortcuts, "
+            "differences and label conflicts cannot be looked for.",
+            "Add images of another class.",
+        )  # fmt: skip
+
+
+def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
+    """A split that training would refuse.
+
+    Args:
+        refused: its message; None where the split is sound.
+    """
+    if refused is not None:
+        unknown = " It was audited without a split: leaks from training to test are unknown."
+        yield Finding(
+            "split", "warn", (manifest.dataset,), "training refuses this split",
+            f"The dataset cannot be split as asked.{'' if manifest.protocol else unknown}",
+            "The details say what is wrong; another dataset.protocol may do.",
+            {"message": refused},
+        )  # fmt: skip
+
+
+def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """Patients in several splits, and patients that nobody names.
+
+    Args:
+        torn: the splits of each patient that stands in more than one.
+    """
+    named = {sample.patient_id for sample in manifest.samples} - {None}
+    if torn:
+        fix = {
+            "official": "Put all images of a patient into the same split, or take dataset.protocol=grouped.",
+        }.get(str(manifest.protocol), "dataset.protocol=grouped keeps each patient in one split.")
+        yield Finding(
+            "patients across splits", "fail", (manifest.dataset,), f"{count(len(torn), 'patient')} in several splits",
+            f"{len(torn):,} of {len(named):,} patients have images in more than one of training, validation and test "
+            f"(protocol {manifest.protocol}): a model is tested on patients that it has learned from.",
+            fix,
+            {"patients": {patient: list(where) for patient, where in sorted(torn.items())}},
+        )  # fmt: skip
+    unnamed = sum(sample.patient_id is None for sample in manifest.samples)
+    if unnamed == len(manifest):
+        yield Finding(
+            "patients", "warn", (manifest.dataset,), "no patients are named",
+            "Nobody can say whether slices of one patient stand in training and in test. Duplicates are found without "
+            "names, further slices of a patient are not.",
+            "Name the patients where they are known (dataset.patient_regex, dataset.patients, or the column patient_id "
+            "of a table); else call every score optimistic.",
+        )  # fmt: skip
+    elif unnamed:
+        yield Finding(
+            "patients", "note", (manifest.dataset,), f"{count(unnamed, 'image')} without a patient",
+            f"{unnamed:,} of {len(manifest):,} images have no patient id; each counts as a patient of its own.",
+            "Fill in the patients that are known.",
+        )  # fmt: skip
+
+
+def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Iterator[Finding]:
+    """Duplicates within one dataset: across splits, across labels, and the others."""
+    name = manifest.dataset
+    own = {pair: None for pair in pairs if pair.first[0] == pair.second[0] == name}
+    across = {pair: None for pair in leaks.across_splits if pair in own}
+    conflicts = {pair: None for pair in leaks.across_labels if pair in own}
+    if across:
+        seen, tests = leaks.test_images[name], leaks.tests[name]
+        reached = (
+            f"{seen:,} of {tests:,} test images ({percent(seen / tests)}) have a copy in training or validation"
+            if seen
+            else "None of them reaches the test set, but some stand in training and in validation"
+        )
+        yield Finding(
+            "duplicates across splits", "fail", (name,), f"{count(len(across), 'pair')} of duplicates across splits",
+            f"The same picture stands in different splits in {count(len(across), 'pair')} of images "
+            f"({_kinds(across)}). {reached}.",
+            _EXCLUDE,
+        )  # fmt: skip
+    if conflicts:
+        yield Finding(
+            "label conflicts", "fail", (name,), f"{count(len(conflicts), 'pair')} of duplicates with different labels",
+            f"The same picture stands in different classes in {count(len(conflicts), 'pair')} of images "
+            f"({_kinds(conflicts)}): one label of each is wrong.",
+            "Find out which label is right; until then leave both out, as the list for dataset.exclude=FILE does.",
+        )  # fmt: skip
+    others = [pair for pair in own if pair not in across and pair not in conflicts]
+    if others:
+        extra = sum(len(cluster) - 1 for cluster in clusters(others))
+        where = "within a split" if manifest.protocol else "in the dataset"
+        yield Finding(
+            "duplicates", "warn", (name,), f"{count(len(others), 'pair')} of duplicates {where}",
+            f"The same picture stands {where} twice in {count(len(others), 'pair')} of images "
+            f"({_kinds(others)}). Of {len(manifest):,} images {extra:,} are further copies: they count twice in "
+            "training and in scores, and make intervals too narrow.",
+            _EXCLUDE,
+        )  # fmt: skip
+
+
+def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Finding]:
+    """The same pictures in two datasets."""
+    order = {manifest.dataset: manifest for manifest in manifests}
+    conflicting = set(leaks.across_labels)
+    by_datasets: dict[tuple[str, str], list[Pair]] = {}
+    for pair in leaks.across_datasets:
+        one, other = sorted((pair.first[0], pair.second[0]), key=list(order).index)
+        by_datasets.setdefault((one, other), []).append(pair)
+    for (one, other), found in by_datasets.items():
+        conflicts = sum(pair in conflicting for pair in found)
+        with_labels = f", {conflicts:,} of them with different labels" if conflicts else ""
+        yield Finding(
+            "duplicates across datasets", "warn", (one, other),
+            f"{count(len(found), 'pair')} of duplicates across datasets",
+            f"The same picture stands in {one} and in {other} in {count(len(found), 'pair')} of images "
+            f"({_kinds(found)}){with_labels}: a model trained on one has seen test images of the other.",
+            "Call neither an external test of the other before these images are left out of one of them; pairs.csv "
+            "names them.",
+        )  # fmt: skip
+
+
+def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
+    """Probes that score better than chance."""
+    for probe in probes:
+        if probe.verdict not in ("shortcut", "may carry disease"):
+            continue
+        control = (
+            f" With shuffled labels: {probe.shuffled.mean:.3f} ({probe.shuffled.low:.3f}–{probe.shuffled.high:.3f})."
+            if probe.shuffled
+            else ""
+        )
+        scored = (
+            f"A classifier scores ROC AUC {probe.roc_auc:.3f} ({probe.low:.3f}–{probe.high:.3f}) "
+            f"{_LEARNED[probe.protocol]} from this alone: {probe.about}.{control}"
+        )
+        if probe.verdict == "shortcut":
+            yield Finding(
+                f"shortcut: {probe.view}", "warn", (dataset,), f"shortcut: {probe.view} tells the classes apart",
+                f"{scored} A model can score as well without seeing the disease.",
+                "Report this score beside the model's. Prepare the images of all classes alike, and test on images "
+                "from elsewhere: ddtl evaluate RUN dataset=….",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                f"view: {probe.view}", "note", (dataset,), f"{probe.view}: scores, and may be the disease itself",
+                f"{scored} Disease changes these numbers, too, so this is no shortcut by itself; it says how "
+                "far one gets without a network.",
+                "A model should score clearly better than this.",
+            )  # fmt: skip
+
+
+def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterator[Finding]:
+    """Quantities in which the classes differ."""
+    found = [difference for difference in differences if difference.size != "none"]
+    if found:
+        odd = any(d.size == "large" and d.kind == "shortcut" for d in found)
+        named = list(dict.fromkeys(f"{d.quantity} ({d.size})" for d in found))
+        yield Finding(
+            "differences between classes", "warn" if odd else "note", (dataset,),
+            f"the classes differ in {count(len({d.quantity for d in found}), 'quantity', 'quantities')}",
+            f"The classes differ, beyond what chance would do, in: {', '.join(named)} (size of the effect by Cliff's "
+            "delta).",
+            "Ask where the images of each class come from; a difference of acquisition is not the disease.",
+        )  # fmt: skip
+
+
+def _kinds(pairs: Collection[Pair]) -> str:
+    """``2 the same file, 81 nearly the same``."""
+    words = {"same file": "the same file", "same pixels": "the same pixels", "near": "nearly the same"}
+    counts = {kind: sum(pair.kind == kind for pair in pairs) for kind in words}
+    turned = sum(pair.transform != "none" for pair in pairs)
+    parts = [f"{n:,} {words[kind]}" for kind, n in counts.items() if n]
+    return ", ".join(parts) + (f"; {turned:,} flipped or turned" if turned else "")

@@ -1,0 +1,166 @@
+"""Every image decoded once: its hashes, a thumbnail, and what its file says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ddtl.data.images import FORMATS, BadImageError, decode_gray, read_bytes
+from ddtl.data.manifest import Manifest
+from ddtl.data.picture_hash import difference_hash, orientation_hashes, words
+
+Key = tuple[str, str]  # dataset, sample id
+Progress = Callable[[int, int], None]
+Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray picture
+
+SIDE = 64  # of a thumbnail, in pixels
+# Borders cut off: left, top, right, bottom. A copy that was cropped a little meets one of these.
+TRIMS = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1), (1, 1, 1, 1))
+_TRIM = 0.04  # of the side
+_FEW = 100  # images that are decoded sooner than a second process has started
+_AT_A_TIME = 16  # images handed to a process
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """What one image file is.
+
+    Attributes:
+        sha256: of its content.
+        pixels: sha256 of its decoded gray picture, at full size and upright.
+        format, mode: as Pillow names them; the mode is the stored one, before conversion to gray.
+        width, height: as decoded, in pixels.
+        size: bytes of the file.
+    """
+
+    sha256: str
+    pixels: str
+    format: str
+    mode: str
+    width: int
+    height: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of one or more manifests that could be decoded, N of them, in the order of the manifests.
+
+    Attributes:
+        keys: dataset and sample id of each.
+        paths: where each lies.
+        files: what each file is.
+        hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the picture in its eight orientations, in the order of
+            ``ddtl.data.picture_hash.TRANSFORMS``.
+        trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the upright picture with borders cut off.
+        thumbnails: uint8 ``(N, SIDE, SIDE)``: gray, squashed to a square.
+        measured: what ``measure`` gave for each; None for each where there is no ``measure``.
+        bad: the images that could not be decoded, and why.
+    """
+
+    keys: tuple[Key, ...]
+    paths: tuple[Path, ...]
+    files: tuple[File, ...]
+    hashes: np.ndarray
+    trimmed: np.ndarray
+    thumbnails: np.ndarray
+    measured: tuple[Any, ...]
+    bad: Mapping[Key, str]
+
+
+class _Read(NamedTuple):
+    """One decoded image."""
+
+    file: File
+    hashes: np.ndarray
+    trimmed: np.ndarray
+    thumbnail: np.ndarray
+    measured: Any
+
+
+def decode(
+    manifests: Sequence[Manifest],
+    progress: Progress | None = None,
+    processes: int = 2,
+    measure: Measure | None = None,
+) -> Pictures:
+    """Reads and decodes each image once, as ``ddtl/data/images.py`` does.
+
+    Args:
+        manifests: of datasets with different names.
+        progress: called with (images done, images in all).
+        processes: that decode; 1 works in this one, and so does any number where there are few images.
+        measure: called with each file's content and its gray picture (mode ``L``, full size), in the process that
+            decoded it; a function of a module, whose result can be pickled.
+    """
+    names = [manifest.dataset for manifest in manifests]
+    assert len(set(names)) == len(names), f"a dataset twice: {names}"
+    keys = [(manifest.dataset, sample.sample_id) for manifest in manifests for sample in manifest.samples]
+    paths = [sample.path for manifest in manifests for sample in manifest.samples]
+    rows, reads, bad = [], [], {}
+    for row, result in enumerate(_read_all(paths, processes, measure)):
+        if isinstance(result, BadImageError):
+            bad[keys[row]] = result.reason
+        else:
+            rows.append(row)
+            reads.append(result)
+        if progress is not None:
+            progress(row + 1, len(keys))
+    return Pictures(
+        keys=tuple(keys[row] for row in rows),
+        paths=tuple(paths[row] for row in rows),
+        files=tuple(read.file for read in reads),
+        hashes=np.array([read.hashes for read in reads], dtype=np.uint64).reshape(-1, 8, 4),
+        trimmed=np.array([read.trimmed for read in reads], dtype=np.uint64).reshape(-1, len(TRIMS), 4),
+        thumbnails=np.array([read.thumbnail for read in reads], dtype=np.uint8).reshape(-1, SIDE, SIDE),
+        measured=tuple(read.measured for read in reads),
+        bad=bad,
+    )
+
+
+def _read_all(paths: Sequence[Path], processes: int, measure: Measure | None) -> Iterator[_Read | BadImageError]:
+    measures = [measure] * len(paths)
+    if processes == 1 or len(paths) < _FEW:
+        yield from map(_read, paths, measures)
+        return
+    # Not forked: the caller may have threads, a progress bar's among them.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_read, paths, measures, chunksize=_AT_A_TIME)
+
+
+def _read(path: Path, measure: Measure | None) -> _Read | BadImageError:
+    try:
+        data = read_bytes(path)
+        gray = decode_gray(data, path)
+    except BadImageError as error:
+        return error
+    thumbnail = gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return _Read(
+        file=_file(data, gray),
+        hashes=orientation_hashes(gray),
+        trimmed=np.array([words(difference_hash(thumbnail, _box(trim))) for trim in TRIMS], dtype=np.uint64),
+        thumbnail=np.array(thumbnail),
+        measured=None if measure is None else measure(data, gray),
+    )
+
+
+def _box(trim: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """What is left of a thumbnail."""
+    left, top, right, bottom = (side * _TRIM * SIDE for side in trim)
+    return left, top, SIDE - right, SIDE - bottom
+
+
+def _file(data: bytes, gray: Image.Image) -> File:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
+        stored = str(image.format), image.mode
+    pixels = hashlib.sha256(f"{gray.width} x {gray.height}\n".encode() + gray.tobytes())
+    return File(hashlib.sha256(data).hexdigest(), pixels.hexdigest(), *stored, gray.width, gray.height, len(data))

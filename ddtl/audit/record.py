@@ -1,0 +1,89 @@
+"""What an audit says: findings, and where the record of one lies. A record is plain JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger(__name__)
+
+Severity = Literal["fail", "warn", "note"]
+SEVERITIES: tuple[Severity, ...] = ("fail", "warn", "note")  # the gravest first
+
+AUDITS = "audits"  # the folder of all audits, under paths.runs_dir
+RECORD = "audit.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or that a reader of results must know.
+
+    Attributes:
+        check: what was looked for, in a word or two.
+        severity: ``fail``: no result on these images and this split holds. ``warn``: results may not mean what they
+            seem to. ``note``: to be known.
+        datasets: in which it was found.
+        title, sentence, fix: what it is, what was measured, what to do. They name no image and no patient, for reports
+            of runs repeat them and may be sent to others.
+        details: what the page and the record tell beside that; images and patients among it.
+    """
+
+    check: str
+    severity: Severity
+    datasets: tuple[str, ...]
+    title: str
+    sentence: str
+    fix: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """The gravest first, else as they come."""
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
+    """What the newest audit of just these images and this split found, for the record of a run.
+
+    Args:
+        runs_dir: the folder of all runs, which holds that of the audits.
+        dataset: name under which results are filed.
+        digest: of the manifest: rows, split and image files.
+
+    Returns:
+        ``{"when", "ddtl", "checks", "findings": [{"check", "severity", "title", "sentence"}, …]}``: how many checks
+        were made, and the findings about this dataset, none of which names an image; None where there is no such audit.
+    """
+    found = [
+        record
+        for path in sorted((runs_dir / AUDITS).glob(f"*/{RECORD}"))
+        if (record := _read(path)) is not None
+        and any((one["dataset"], one["digest"]) == (dataset, digest) for one in record["datasets"])
+    ]
+    if not found:
+        return None
+    record = max(found, key=lambda record: str(record["when"]))
+    kept = ("check", "severity", "title", "sentence")
+    return {
+        "when": record["when"],
+        "ddtl": record["ddtl"],
+        "checks": sum(dataset in one["datasets"] and one["done"] for one in record["checked"]),
+        "findings": [
+            {key: finding[key] for key in kept} for finding in record["findings"] if dataset in finding["datasets"]
+        ],
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if {"when", "ddtl", "datasets", "checked", "findings"} <= record.keys():
+            return dict(record)
+    except (OSError, ValueError, AttributeError):
+        pass
+    logger.warning("%s is damaged and is passed over; `ddtl audit` writes it anew.", path)
+    return None

@@ -1,0 +1,185 @@
+"""What a probe is given of an image: numbers that leave the lungs out, or that may show them.
+
+``look`` measures one picture; ``table`` puts together what one view shows of all of them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from ddtl.audit import file_facts
+from ddtl.audit.file_facts import Facts
+from ddtl.audit.lungs import SIDE, Mask, Regions, regions
+from ddtl.data.images import FORMATS
+
+Kind = Literal["shortcut", "may carry disease"]
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image.
+
+    Attributes:
+        kind: ``shortcut``: nothing in the view can be disease of the lungs. ``may carry disease``: lesions change it,
+            as they do the body's grey levels where they lie along the pleura and are taken for its wall.
+        about: in plain words, as what a classifier is given.
+        names: of its numbers; empty for the file facts, whose number depends on the dataset.
+        linear: a logistic regression reads it, as its numbers are pixels; else a random forest does.
+    """
+
+    kind: Kind
+    about: str
+    names: tuple[str, ...]
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one image looks like without its meaning.
+
+    Attributes:
+        facts: what its file says.
+        numbers: (F,) float32 by view; those of ``VIEWS`` but the file facts.
+    """
+
+    facts: Facts
+    numbers: dict[str, np.ndarray]
+
+
+_FRAME, _CORNER = 8, 16  # widths in pixels of SIDE; lungs reach no nearer to the corners
+_FINE = 2 * SIDE  # side in pixels where text is looked for
+_DETAIL = 224  # side in pixels of the coarse statistics, as networks see the picture
+_THUMB = 16
+_BINS = 16
+_COLOURED = 40  # levels between the strongest and the weakest colour of a pixel; less is JPEG's noise on gray
+_STROKE = 9  # text and arrows are thinner than this, in pixels of _FINE
+_BRIGHT = 60  # levels by which they stand out
+
+_SIDES = {
+    "top": np.s_[:_FRAME, :], "bottom": np.s_[-_FRAME:, :], "left": np.s_[:, :_FRAME], "right": np.s_[:, -_FRAME:],
+}  # fmt: skip
+_CORNERS = {
+    "top left": np.s_[:_CORNER, :_CORNER], "top right": np.s_[:_CORNER, -_CORNER:],
+    "bottom left": np.s_[-_CORNER:, :_CORNER], "bottom right": np.s_[-_CORNER:, -_CORNER:],
+}  # fmt: skip
+_EDGES = {**_SIDES, **_CORNERS}
+_QUARTERS = {
+    "top left": np.s_[:SIDE, :SIDE], "top right": np.s_[:SIDE, SIDE:],
+    "bottom left": np.s_[SIDE:, :SIDE], "bottom right": np.s_[SIDE:, SIDE:],
+}  # fmt: skip
+_QUANTILES = (5, 25, 50, 75, 95)
+_LEVELS = ("mean", "standard deviation", *(f"{q} % quantile" for q in _QUANTILES), "share of black", "share of white")
+
+VIEWS: dict[str, View] = {
+    "file facts": View("shortcut", "file format, colour mode, width, height and bytes", ()),
+    "border": View(
+        "shortcut",
+        "the brightness of the four sides and corners with the chest masked out",
+        tuple(f"{place}: {what}" for place in _EDGES for what in ("mean", "standard deviation", "brightest")),
+    ),
+    "outside the body": View(
+        "shortcut",
+        "how much of the picture lies outside the body, and the grey levels there",
+        ("share of the picture", *_LEVELS),
+    ),
+    "marks": View(
+        "shortcut",
+        "the share of coloured and of paper-white pixels, and of bright strokes such as text outside the body",
+        ("coloured", "paper white", *(f"bright strokes {place}" for place in _QUARTERS)),
+    ),
+    "body without the lungs": View(
+        "may carry disease",
+        "the grey levels of the body around the lungs",
+        _LEVELS,
+    ),
+    "coarse statistics": View(
+        "may carry disease",
+        "the histogram, brightness, contrast, sharpness and entropy of the picture",
+        (*(f"bin {i}" for i in range(_BINS)), "mean", "standard deviation", "sharpness", "entropy"),
+    ),
+    "tiny pixels": View(
+        "may carry disease",
+        f"the picture as the loader delivers it, shrunk to {_THUMB} x {_THUMB} pixels",
+        tuple(f"row {r} column {c}" for r in range(_THUMB) for c in range(_THUMB)),
+        linear=True,
+    ),
+}
+
+
+def look(data: bytes, gray: Image.Image) -> Look:
+    """All that the probes and differences need of one image.
+
+    Args:
+        data: the file's whole content, of an image that ``ddtl.data.images.decode_gray`` could read.
+        gray: what it made of it: mode ``L``, full size.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        facts = Facts(str(image.format), image.mode, image.width, image.height, len(data))
+        coloured = _coloured(image)
+    fine, detail = (gray.resize((side, side), Image.Resampling.BILINEAR) for side in (_FINE, _DETAIL))
+    parts = regions(fine)
+    picture = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    numbers = {
+        "border": _edges(picture, ~parts.chest),
+        "outside the body": [parts.outside.mean(), *_levels(picture[parts.outside])],
+        "marks": [coloured, parts.paper.mean(), *_strokes(np.asarray(fine), parts)],
+        "body without the lungs": _levels(picture[~parts.chest & ~parts.outside]),
+        "coarse statistics": _coarse(np.asarray(detail)),
+        "tiny pixels": np.asarray(detail.resize((_THUMB, _THUMB), Image.Resampling.BILINEAR)).ravel() / 255,
+    }
+    return Look(facts, {view: np.asarray(values, dtype=np.float32) for view, values in numbers.items()})
+
+
+def table(view: str, looks: Sequence[Look]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of F numbers, and (N, F) of them, of what a view shows of N images."""
+    if view == "file facts":
+        return file_facts.table([one.facts for one in looks])
+    names = VIEWS[view].names
+    return names, np.array([one.numbers[view] for one in looks]).reshape(len(looks), len(names))
+
+
+def _coloured(image: Image.Image) -> float:
+    """Share of the pixels that are not gray; 0 for gray modes without a look at them."""
+    if image.mode in {"1", "L", "LA", "I;16"}:
+        return 0.0
+    rgb = np.asarray(image.convert("RGB").resize((_FINE, _FINE), Image.Resampling.NEAREST))
+    return float((rgb.max(axis=2) - rgb.min(axis=2) >= _COLOURED).mean())
+
+
+def _levels(values: np.ndarray) -> list[float]:
+    """``_LEVELS`` of (n,) grey levels; zeros where there are none."""
+    if len(values) == 0:
+        return [0.0] * len(_LEVELS)
+    quantiles = np.percentile(values, _QUANTILES).tolist()
+    return [values.mean(), values.std(), *quantiles, (values < 3).mean(), (values > 252).mean()]
+
+
+def _edges(picture: np.ndarray, seen: Mask) -> list[float]:
+    numbers: list[float] = []
+    for place in _EDGES.values():
+        values = picture[place][seen[place]]
+        numbers += [values.mean(), values.std(), values.max()] if len(values) else [0.0, 0.0, 0.0]
+    return numbers
+
+
+def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
+    """Share of each quarter of the picture that is thin, bright and outside the body (white top-hat)."""
+    hat = fine - ndimage.grey_opening(fine, (_STROKE, _STROKE))
+    outside = np.repeat(np.repeat(parts.outside & ~parts.paper, 2, axis=0), 2, axis=1)
+    bright = (hat >= _BRIGHT) & outside
+    return [bright[quarter].mean() for quarter in _QUARTERS.values()]
+
+
+def _coarse(picture: np.ndarray) -> list[float]:
+    shares = np.bincount(picture.ravel() // (256 // _BINS), minlength=_BINS) / picture.size
+    levels = np.bincount(picture.ravel(), minlength=256) / picture.size
+    entropy = -(levels[levels > 0] * np.log2(levels[levels > 0])).sum()
+    sharpness = ndimage.laplace(picture.astype(np.int16)).std()
+    return [*shares, picture.mean(), picture.std(), sharpness, entropy]

@@ -1,0 +1,45 @@
+"""What the trainer's settings contradict: the batch, the processes, the hardware, the length of the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from ddtl import threads
+from ddtl.config.schema import Config
+
+
+def hardware(c: Config) -> Iterator[str]:
+    """A line for each contradiction."""
+    yield from _averages(c)
+    parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
+    if c.dataset.batch_size % parts:
+        up, cores = -(-c.dataset.batch_size // parts) * parts, threads.cores()
+        fix = f"Set dataset.batch_size={up}."
+        if c.trainer.devices > cores:  # then the batch is hardly what is meant
+            fix = f"Set fewer trainer.devices: {c.trainer.devices} are more than the {cores} cores of this machine."
+        yield (
+            f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
+            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
+        )
+    started, wanted = os.environ.get("WORLD_SIZE"), c.trainer.devices * c.trainer.num_nodes
+    if started is not None and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
+        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        yield (
+            f"torchrun started {started} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
+            f"{wanted}. Set trainer.devices={here} trainer.num_nodes={int(started) // int(here)} trainer.strategy=ddp."
+        )
+    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
+    if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
+        yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
+
+
+def _averages(c: Config) -> Iterator[str]:
+    k, epochs = c.trainer.average_last, c.trainer.max_epochs
+    if k is not None and k > epochs:
+        yield f"trainer.average_last={k}: there are trainer.max_epochs={epochs} epochs. Set it to fewer."
+    if k is not None and c.trainer.ema is not None:
+        yield "trainer.average_last and trainer.ema both average the weights; set one of them to null."
+    if k is not None and c.trainer.patience is not None:
+        yield "trainer.average_last needs to know the last epochs, which trainer.patience leaves open; set one to null."

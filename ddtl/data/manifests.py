@@ -1,0 +1,124 @@
+"""From a configuration to a dataset's table, without torch: built, rid of the images to leave out, and split.
+
+A new dataset gets its function, and its line in ``BUILDERS``, here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ddtl.config.schema import Config, DatasetConfig
+from ddtl.config.sources import source_datasets
+from ddtl.data import covid19ct, folder, phantom, pooled, sarscov2ct, splits, table
+from ddtl.data.catalogue import ORIGINS
+from ddtl.data.leaving_out import leave_out
+from ddtl.data.manifest import Manifest
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+Builder = Callable[[Config, Progress | None], Manifest]
+
+
+def build_phantom(config: Config, progress: Progress | None = None) -> Manifest:
+    """Procedural chest CT, drawn at first use."""
+    settings = config.dataset.phantom
+    assert settings is not None, "checked with the configuration"
+    root = Path(config.paths.cache_dir).expanduser()
+    return phantom.build_manifest(phantom.PhantomSpec(**settings.model_dump()), root, progress)
+
+
+def build_covid19ct(config: Config, progress: Progress | None = None) -> Manifest:
+    """COVID19-CT (UCSD-AI4H/COVID-CT)."""
+    return covid19ct.build_manifest(Path(config.paths.data_dir).expanduser())
+
+
+def build_sarscov2ct(config: Config, progress: Progress | None = None) -> Manifest:
+    """SARS-CoV-2 CT-scan (Soares et al. 2020)."""
+    return sarscov2ct.build_manifest(Path(config.paths.data_dir).expanduser())
+
+
+def build_folder(config: Config, progress: Progress | None = None) -> Manifest:
+    """A person's own images in one folder a class."""
+    c = config.dataset
+    assert c.root is not None, "checked with the configuration"
+    patients = None if c.patients is None else Path(c.patients).expanduser()
+    return folder.build_manifest(c.name, Path(c.root).expanduser(), c.classes, c.patient_regex, patients)
+
+
+def build_table(config: Config, progress: Progress | None = None) -> Manifest:
+    """A person's own images, listed in a CSV."""
+    c = config.dataset
+    assert c.table is not None, "checked with the configuration"
+    path = Path(c.table).expanduser()
+    root = path.parent if c.root is None else Path(c.root).expanduser()
+    manifest = table.build_manifest(c.name, path, root, c.classes)
+    if manifest.published and c.protocol != "official":
+        logger.warning("%s: its column split is used with dataset.protocol=official alone.", path)
+    return manifest
+
+
+def build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
+    """Several datasets as one, each split by itself."""
+    sources = []
+    for site, dataset in source_datasets(config.dataset).items():
+        part = config.model_copy(update={"dataset": dataset})
+        manifest = split(BUILDERS[dataset.kind](part, progress), dataset)
+        hashes = pooled.picture_hashes(manifest, published=dataset.kind in ORIGINS)
+        sources.append(pooled.Source(site, manifest, hashes))
+    return pooled.pool(config.dataset.name, sources)
+
+
+BUILDERS: dict[str, Builder] = {
+    "phantom": build_phantom,
+    "covid19ct": build_covid19ct,
+    "sarscov2ct": build_sarscov2ct,
+    "folder": build_folder,
+    "table": build_table,
+    "pooled": build_pooled,
+}
+
+
+def build(config: Config, progress: Progress | None = None) -> Manifest:
+    """The table of ``config.dataset`` without a split and without the images that ``dataset.exclude`` names.
+
+    Args:
+        config: what is read of it is ``dataset`` and ``paths``.
+        progress: told (done, total) where images are drawn.
+
+    Raises:
+        UserError: images are absent, or the dataset or the list cannot be used.
+    """
+    return without_excluded(BUILDERS[config.dataset.kind](config, progress), config.dataset)
+
+
+def without_excluded(manifest: Manifest, c: DatasetConfig) -> Manifest:
+    """The table without the images that ``dataset.exclude`` names.
+
+    Raises:
+        UserError: the list cannot be used.
+    """
+    return manifest if c.exclude is None else leave_out(manifest, Path(c.exclude).expanduser())
+
+
+def split(manifest: Manifest, c: DatasetConfig) -> Manifest:
+    """The table with the split that the configuration asks for; as it is where its builder has split it.
+
+    Raises:
+        UserError: it cannot be split so.
+    """
+    if manifest.protocol:
+        return manifest
+    assert c.val_fraction is not None, "null in a pool alone, whose sources have their own"
+    assert c.test_fraction is not None, "as above"
+    return splits.assign(
+        manifest,
+        c.protocol,
+        seed=c.split_seed,
+        val_fraction=c.val_fraction,
+        test_fraction=c.test_fraction,
+        n_folds=c.n_folds,
+        fold=c.fold,
+    )

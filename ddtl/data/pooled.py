@@ -1,0 +1,125 @@
+"""Several datasets as one: joined tables, in which no picture stands twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from ddtl.data.images import decode_gray, read_bytes
+from ddtl.data.manifest import Grouping, Manifest, Sample
+from ddtl.data.picture_hash import difference_hash, near_any
+from ddtl.data.published import read_index
+from ddtl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_WEAKEST_FIRST: tuple[Grouping, ...] = ("none", "near_duplicate", "patient")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the datasets that are joined.
+
+    Attributes:
+        site: what its images' ``site`` becomes.
+        manifest: its table, split.
+        hashes: the difference hash of each image, in the table's order.
+    """
+
+    site: str
+    manifest: Manifest
+    hashes: Sequence[int]
+
+
+def pool(name: str, sources: Sequence[Source]) -> Manifest:
+    """The sources' tables as one, split as they are.
+
+    Sample ids, patients and clusters are prefixed with the dataset's name. Classes are matched by their order and go by
+    the first source's names. Where a picture stands in two sources (hashes within ``NEAR`` bits), the later one loses
+    it, with all images of its patient or cluster: the same person may stand in the other's test.
+
+    Args:
+        name: under which results are filed.
+        sources: two or more, split by the same protocol.
+
+    Raises:
+        UserError: the sources have different numbers of classes.
+    """
+    first = sources[0].manifest
+    samples: list[Sample] = []
+    notes: list[str] = []
+    known: list[int] = []
+    for source in sources:
+        manifest = source.manifest
+        notes += _matched(first, manifest)
+        twice = near_any(source.hashes, known)
+        out = {sample.group for sample, again in zip(manifest.samples, twice, strict=True) if again}
+        kept = [i for i, sample in enumerate(manifest.samples) if sample.group not in out]
+        if out:
+            notes.append(
+                f"{source.site}: {int(twice.sum())} images also stand in the sources before it; they and the others of "
+                f"their {len(out)} patients or groups, {len(manifest) - len(kept)} images, are left out."
+            )
+            logger.info(notes[-1])
+        samples += [_moved(manifest.samples[i], manifest.dataset, source.site) for i in kept]
+        known += [source.hashes[i] for i in kept]
+        notes += [f"{source.site}: {note}" for note in manifest.notes]
+    return Manifest(
+        dataset=name,
+        classes=first.classes,
+        samples=tuple(samples),
+        grouping=min((source.manifest.grouping for source in sources), key=_WEAKEST_FIRST.index),
+        protocol=first.protocol,
+        notes=tuple(dict.fromkeys(notes)),
+        fold=first.fold,
+    )
+
+
+def prefixed(dataset: str, group: str) -> str:
+    """What a dataset's group (or sample) is called in a pool."""
+    return f"{dataset}/{group}"
+
+
+def picture_hashes(manifest: Manifest, published: bool) -> list[int]:
+    """The difference hash of each image, in the table's order.
+
+    Args:
+        manifest: the dataset.
+        published: take them from the dataset's index table, and read no image.
+
+    Raises:
+        BadImageError: a file cannot be used.
+    """
+    if published:
+        index = {row.sample_id: row.dhash for row in read_index(manifest.dataset)}
+        return [index[sample.sample_id] for sample in manifest.samples]
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(_hash_of, manifest.samples))
+
+
+def _hash_of(sample: Sample) -> int:
+    return difference_hash(decode_gray(read_bytes(sample.path), sample.path))
+
+
+def _moved(sample: Sample, dataset: str, site: str) -> Sample:
+    patient, cluster = (
+        None if value is None else prefixed(dataset, value) for value in (sample.patient_id, sample.cluster_id)
+    )
+    return replace(
+        sample, sample_id=prefixed(dataset, sample.sample_id), patient_id=patient, cluster_id=cluster, site=site
+    )
+
+
+def _matched(first: Manifest, other: Manifest) -> list[str]:
+    """A note where the classes go by other names."""
+    if len(first.classes) != len(other.classes):
+        raise UserError(
+            f"dataset.sources: {first.dataset} has the classes {', '.join(first.classes)}, and {other.dataset} "
+            f"{', '.join(other.classes)}. Pooled datasets need equally many; dataset.own takes classes=[…]."
+        )
+    if first.classes == other.classes:
+        return []
+    pairs = ", ".join(f"{theirs} as {ours}" for ours, theirs in zip(first.classes, other.classes, strict=True))
+    return [f"{other.dataset}: classes are matched by their order: {pairs}."]

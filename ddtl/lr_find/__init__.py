@@ -1,0 +1,1 @@
+"""Learning rates by a range test: the test, the rules that read its curves, and the command."""

@@ -1,0 +1,147 @@
+"""Several datasets as one: what is joined, what stands in it twice, and that each source stays as it is alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddtl import cli
+from ddtl.config.load import load
+from ddtl.config.schema import Config
+from ddtl.config.sources import source_datasets
+from ddtl.data.datamodules import build_datamodule
+from ddtl.data.manifest import Manifest, Sample
+from ddtl.data.picture_hash import NEAR, distance, distances, near_any
+from ddtl.data.pooled import Source, pool
+from ddtl.errors import UserError
+from ddtl.files import read_lines
+from ddtl.training.train import train
+from tests.runs import SMALL
+
+SITES = ["dataset=pooled", "dataset.sources=[phantom:a,phantom:b]", "model.weights=none", *SMALL]
+
+
+def sample(name: str, label: int = 0, patient: str | None = None, split: str = "train") -> Sample:
+    return Sample(name, Path(name), label, patient, split=split)
+
+
+def dataset(name: str, *samples: Sample, classes: tuple[str, ...] = ("no", "yes")) -> Manifest:
+    return Manifest(name, classes, samples, grouping="patient", protocol="grouped", notes=(f"of {name}",))
+
+
+def test_samples_keep_split_and_label_and_are_told_apart() -> None:
+    one = dataset("one", sample("a", 0, "p"), sample("b", 1, "q", "test"))
+    other = replace(dataset("other", sample("a", 1, "p"), classes=("healthy", "ill")), grouping="near_duplicate")
+    joined = pool("both", [Source("x", one, [0, 2**200 - 1]), Source("y", other, [2**100 - 1])])
+    assert [(s.sample_id, s.group, s.label, s.site, s.split) for s in joined.samples] == [
+        ("one/a", "one/p", 0, "x", "train"),
+        ("one/b", "one/q", 1, "x", "test"),
+        ("other/a", "other/p", 1, "y", "train"),
+    ]
+    assert (joined.dataset, joined.classes, joined.protocol) == ("both", ("no", "yes"), "grouped")
+    assert joined.grouping == "near_duplicate", "the weaker of the two"
+    assert {"x: of one", "y: of other"} <= set(joined.notes)
+    assert any("healthy as no, ill as yes" in note for note in joined.notes)
+    with pytest.raises(UserError, match="equally many"):
+        pool("both", [Source("x", one, [0, 1]), Source("y", dataset("z", sample("a"), classes=("a", "b", "c")), [9])])
+
+
+def test_a_picture_that_stands_in_two_sources_costs_the_later_one_its_patient() -> None:
+    one = dataset("one", sample("a", 0, "p"))
+    other = dataset("other", sample("a", 1, "q"), sample("b", 1, "q"), sample("c", 1, "r"), sample("d", 0, "s"))
+    near, far = 2**NEAR - 1, 2 ** (NEAR + 1) - 1  # 20 and 21 bits from 0
+    joined = pool("both", [Source("x", one, [0]), Source("y", other, [near, 2**256 - 1, far, 2**150 - 1])])
+    assert [s.sample_id for s in joined.samples] == ["one/a", "other/c", "other/d"]
+    assert any("1 images also stand" in note and "2 images, are left out" in note for note in joined.notes)
+
+
+def test_distances_are_those_of_single_bits() -> None:
+    random = np.random.default_rng(0)
+    hashes = [int.from_bytes(random.bytes(32), "big") for _ in range(6)]
+    assert distances(hashes[:4], hashes).tolist() == [[distance(a, b) for b in hashes] for a in hashes[:4]]
+    assert near_any(hashes, [hashes[2] ^ 0b111]).tolist() == [False, False, True, False, False, False]
+    assert not near_any(hashes, []).any()
+
+
+def config(runs_dir: Path, *words: str) -> Config:
+    return load([*SITES, f"paths.runs_dir={runs_dir}", "dataset.phantom.n_patients=24", *words])
+
+
+def test_each_source_is_split_as_it_is_alone(tmp_path: Path) -> None:
+    pooled = build_datamodule(config(tmp_path))
+    pooled.load()
+    for site in "ab":
+        alone = build_datamodule(
+            load(["dataset=phantom", *SMALL, "dataset.phantom.n_patients=24", f"dataset.phantom.sites=[{site}]"])
+        )
+        alone.load()
+        part = [s for s in pooled.manifest.samples if s.site == f"phantom:{site}"]
+        assert {(s.sample_id, s.split) for s in part} == {
+            (f"phantom/{s.sample_id}", s.split) for s in alone.manifest.samples
+        }
+    assert len(pooled.manifest) == 2 * 24 * 4
+
+
+def test_a_pool_trains_and_counts_looks_and_what_it_has_seen(tmp_path: Path) -> None:
+    made = train(config(tmp_path, "trainer.max_epochs=1", "finetune=full"))
+    assert made.results["sources"] == ["phantom:a", "phantom:b"]
+    assert made.results["test"]["patients"]["patients"] > 0
+    looks = [read_lines(tmp_path / name / "test_looks_grouped.jsonl") for name in ("pooled", "phantom")]
+    assert [len(rows) for rows in looks] == [1, 1]
+    small = [w for w in SMALL if w.startswith("dataset.phantom.")] + ["dataset.phantom.n_patients=24"]
+    target = ["dataset=phantom", "dataset.phantom.sites=[b]", f"paths.runs_dir={tmp_path}", *small]
+    there = made.folder / "evaluations" / "phantom-grouped" / "results.json"
+    assert cli.main(["evaluate", str(made.folder), *target]) == 0
+    assert json.loads(there.read_text())["leaked_share"] == 0
+    assert cli.main(["evaluate", str(made.folder), *target, "dataset.split_seed=3"]) == 0
+    assert json.loads(there.read_text())["leaked_share"] > 0.2, "training patients of the pool are known again"
+
+
+def test_a_folder_joins_by_its_declared_name(tmp_path: Path) -> None:
+    for label in ("ill", "well"):
+        (tmp_path / "third" / label).mkdir(parents=True)
+        for i in range(8):
+            noise = np.random.default_rng([i, len(label)]).integers(0, 255, (40, 40)).astype(np.uint8)
+            Image.fromarray(noise).save(tmp_path / "third" / label / f"P{i}_0.png")
+    own = f"{{third: {{root: {tmp_path}/third, classes: [well, ill], patient_regex: '(P\\d+)_'}}}}"
+    words = ["dataset=pooled", "dataset.sources=[phantom:a,third]", f"dataset.own={own}", *SMALL, "logger=none"]
+    asked = load([*words, f"paths.runs_dir={tmp_path}"])
+    assert source_datasets(asked.dataset)["third"].kind == "folder"
+    data = build_datamodule(asked)
+    data.load()
+    third = [s for s in data.manifest.samples if s.site == "third"]
+    assert {s.label for s in third if s.sample_id.startswith("third/ill/")} == {1}
+    assert {s.group for s in third} == {f"third/P{i}" for i in range(8)}
+    assert {s.split for s in third} == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dataset.sources=[covid19ct]"], "two datasets or more"),
+        (["dataset.sources=[covid19ct,sarscov2]"], "Did you mean sarscov2ct?"),
+        (["dataset.sources=[phantom,phantom:a]"], "phantom holds its sites"),
+        (["dataset.protocol=official"], "pooled has none"),
+        (["dataset.own={third: {root: /x}}"], "dataset.own.third: is not among"),
+        (["dataset.sources=[phantom,x]", "dataset.own={x: {root: /no/such}}"], r"dataset\.own\.x\.root=/no/such"),
+        (["dataset.sources=[phantom,x]", "dataset.own={x: {classes: [a,b]}}"], "needs root=FOLDER"),
+        (["dataset.sources=[phantom,x]", "dataset.own={x: {rot: /x}}"], r"dataset\.own\.x\.rot: no such key"),
+        (["dataset=phantom", "dataset.val_fraction=null"], "must be numbers"),
+    ],
+)
+def test_a_mistake_names_the_key(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(["dataset=pooled", *words])
+
+
+def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
+    data = build_datamodule(load(["dataset=pooled", f"paths.data_dir={real_data}"]))
+    manifest = data.build_manifest(None)
+    assert len(manifest) == 746 + 2481
+    assert {s.site for s in manifest.samples} == {"covid19ct", "sarscov2ct"}
+    assert not any("left out" in note for note in manifest.notes)
