@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from ddtl.errors import UserError
 from ddtl.sweeps import journal
-from tests.runs import ROOT
+from tests.sweep_plans import ROOT
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -18,8 +18,7 @@ from ddtl.sweeps import opening, record, storages
 from ddtl.sweeps.settle import completed
 from tests import postgres
 from tests.runs import ROOT, small
-from tests.sweep_plans import SEARCH, gone, orphaned, plan
-from tests.test_sweep_store import ELSEWHERE, ended, reasons, states, workers
+from tests.sweep_plans import ELSEWHERE, SEARCH, ended, gone, orphaned, plan, reasons, states, workers
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +120,7 @@ def test_the_same_seed_gives_the_same_trials_as_a_file(tmp_path: Path, url: str)
 
 
 def test_the_password_reaches_neither_disk_nor_terminal(
-    tmp_path: Path, url: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = _password(url)
     store = opening.opened(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=secret", "n_trials=2"))
@@ -138,13 +137,16 @@ def test_the_password_reaches_neither_disk_nor_terminal(
     with pytest.raises(UserError, match="cannot be opened") as refusal:
         opening.opened(plan(tmp_path, f"sweep.storage='{wrong}'", "sweep.name=secret", "n_trials=2"))
     assert "some-other-word" not in str(refusal.value)
+    monkeypatch.delenv(storages.VARIABLE)
+    with pytest.raises(UserError, match="cannot be opened"):
+        opening.reopened(store.folder)
     store.close()
 
 
 def test_a_whole_sweep_leaves_no_password_anywhere(tmp_path: Path, url: str) -> None:
     shared = small(tmp_path, "model=squeezenet1_1", "model.weights=none", "trainer=cpu", "finetune=full")
     words = [*SEARCH, *(word for word in shared if not word.startswith("dataset.batch_size="))]
-    words += ["n_trials=2", "engine.workers=1", "finalize=false", "sweep.name=whole", f"sweep.storage='{url}'"]
+    words += ["n_trials=2", "engine.workers=1", "sweep.seeds=2", "sweep.name=whole", f"sweep.storage='{url}'"]
     command = [sys.executable, str(ROOT / "sweep.py"), *words]
     done = subprocess.run(command, capture_output=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr.decode()

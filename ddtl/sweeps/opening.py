@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
             "one fails. Leave sweep.storage out (a journal file), take postgresql://…, or set engine.workers=1."
         )
     plan = plan_file.without_password(plan)
+    os.environ.update(_environment(url))  # for what this process starts, and for other studies in the same storage
     document = plan_file.document_in(plan.folder)
     plan_file.check_same(document and document["identity"], plan)
     try:

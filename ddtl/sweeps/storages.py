@@ -104,8 +104,9 @@ class DatabasePlace:
                 )
         except ImportError:
             raise UserError("sweep.storage: PostgreSQL needs another package: pip install 'ddtl[postgres]'.") from None
-        except exc.SQLAlchemyError as error:
-            words = str(getattr(error, "orig", None) or error).strip()
+        except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            cause = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__ or error
+            words = str(getattr(cause, "orig", None) or cause).strip()
             raise UserError(f"sweep.storage={shown(url)}: cannot be opened: {words}") from None
         self.storage = self._database
 
@@ -141,10 +142,10 @@ def address(setting: str | None) -> str | None:
     """The storage's URL with its password, which may stand in the environment alone; None for the journal.
 
     Args:
-        setting: ``sweep.storage``.
+        setting: ``sweep.storage``. Where it is the URL in DDTL_SWEEP_STORAGE but for the password, that one counts.
     """
     told = os.environ.get(VARIABLE)
-    return told if told and setting in (None, without_password(told)) else setting
+    return told if told and setting is not None and setting == without_password(told) else setting
 
 
 def without_password(setting: str | None) -> str | None:
