@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+# How long a case takes says more about the machine than about the code.
+settings.register_profile("ddtl", deadline=None)
+settings.load_profile("ddtl")
 
 # Before anything imports torch: threads × processes must not exceed the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -102,7 +102,7 @@ def _first_of_each(rows: Sequence[int], contents: Sequence[str]) -> tuple[list[i
 
 def _near_pairs(pictures: Pictures, rows: np.ndarray, progress: Progress | None) -> Iterator[Pair]:
     """The near pairs among some rows, which are in the order of their keys."""
-    rows = rows[pictures.thumbnails[rows].std(axis=(1, 2)) >= _EVEN]
+    rows = np.array([row for row in rows if pictures.thumbnails[row].std() >= _EVEN], dtype=np.int64)
     candidates = _candidates(pictures.hashes[rows], pictures.trimmed[rows])
     load = lru_cache(_KEPT)(load_image)
     for done, ((i, j), transforms) in enumerate(sorted(candidates.items()), start=1):
