@@ -18,6 +18,8 @@ COMMANDS = {
     "lr-find": ("ddtl.lr_find.command", "look for a learning rate by a range test"),
     "evaluate": ("ddtl.training.evaluate", "score a trained run in another way, or on another dataset"),
     "compare": ("ddtl.reports.compare", "compare runs by paired tests, patient by patient"),
+    "predict": ("ddtl.inference.command", "predict new pictures with a trained run: PNG, JPEG, TIFF, DICOM"),
+    "export": ("ddtl.export.command", "a run's network as ONNX, or as safetensors, each with a model card"),
     "report": ("ddtl.reports.command", "write a run's page and its methods paragraph"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
 }
