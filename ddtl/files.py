@@ -104,3 +104,17 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) else None
+
+
+def output_folder(text: str) -> Path:
+    """What a command's ``output=`` names.
+
+    Raises:
+        ValueError: it is a file, or a run's folder.
+    """
+    path = Path(text).expanduser()
+    if not text or (path.exists() and not path.is_dir()):
+        raise ValueError("name a folder; it is made where there is none.")
+    if (path / "config.yaml").exists():
+        raise ValueError("a run's folder holds its record alone. Name another folder.")
+    return path

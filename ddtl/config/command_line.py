@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,31 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if flags["show_config"] and flags["multirun"]:
         raise UserError("--cfg job prints one configuration: leave out -m, and give each key one value.")
     return CommandLine(tuple(overrides), **flags)
+
+
+def own_settings(
+    words: Sequence[str], readers: Mapping[str, Callable[[str], Any]]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The settings of a command that takes others than ``train.py`` does.
+
+    Args:
+        readers: key -> what makes its value of the text behind ``=``, and says by ``ValueError`` what is wrong with it.
+
+    Returns:
+        The values by key, the words that are no such setting, and a line for each mistake.
+    """
+    values: dict[str, Any] = {}
+    others, problems = [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or key not in readers:
+            others.append(word)
+            continue
+        try:
+            values[key] = readers[key](value)
+        except ValueError as error:
+            problems.append(f"{word}: {error}")
+    return values, others, problems
 
 
 def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:

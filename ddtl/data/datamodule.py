@@ -138,8 +138,7 @@ class CTDataModule(pl.LightningDataModule):
         """The images of some splits in manifest order, as they are."""
         shares = self.shares
         rows = [row for name in names for row in self.manifest.rows(name)]
-        batch = max(shares.per_device, 32)  # no gradients: what fits in training fits twice over
-        return self._loader(EvalBatches(rows, batch, shares.world, shares.rank), NONE)
+        return self._loader(EvalBatches(rows, shares.evaluated, shares.world, shares.rank), NONE)
 
     def shuffled_loader(self, split: str) -> DataLoader:
         """The images of a split as they are, mixed, in large batches."""

@@ -99,7 +99,11 @@ def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
     Raises:
         BadImageError: as :func:`decode_gray` does.
     """
-    gray = decode_gray(data, path)
+    return squared(decode_gray(data, path), size)
+
+
+def squared(gray: Image.Image, size: int) -> np.ndarray:
+    """A picture in 8-bit gray at the size that the network sees: uint8 ``(size, size)``; see :func:`decode_image`."""
     return np.array(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 

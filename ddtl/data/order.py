@@ -36,6 +36,11 @@ class Shares:
         """Images in one batch of one process."""
         return self.batch // (self.world * self.accumulate)
 
+    @property
+    def evaluated(self) -> int:
+        """Images at a time in evaluation: without gradients what fits in training fits twice over."""
+        return max(self.per_device, 32)
+
 
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order of ``n`` images in an epoch."""

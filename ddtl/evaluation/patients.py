@@ -59,15 +59,20 @@ def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: fl
     pure = (positive == 0) | (positive == images)
     if not pure.any():
         return WhyNot("every patient has images of both classes")
-    score = _aggregate(predictions.probabilities[:, 1], of_image, images, aggregation, threshold)
+    score = aggregate(predictions.probabilities[:, 1], of_image, images, aggregation, threshold)
     return PatientTable(
         patient_id=names[pure],
         label=(positive[pure] > 0).astype(int),
         p=score[pure],
         images=images[pure],
-        threshold=0.5 if aggregation == "vote" else threshold,
+        threshold=patient_threshold(aggregation, threshold),
         mixed=int((~pure).sum()),
     )
+
+
+def patient_threshold(aggregation: Aggregation, threshold: float) -> float:
+    """From which score on a patient is called positive, where an image is from ``threshold`` on."""
+    return 0.5 if aggregation == "vote" else threshold
 
 
 def _why_not(predictions: Predictions) -> str | None:
@@ -79,10 +84,10 @@ def _why_not(predictions: Predictions) -> str | None:
     return f"{unnamed} of {len(predictions)} images have no patient id" if unnamed else None
 
 
-def _aggregate(
+def aggregate(
     p: np.ndarray, of_image: np.ndarray, images: np.ndarray, aggregation: Aggregation, threshold: float
 ) -> np.ndarray:
-    """(P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts."""
+    """(P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts, none of them 0."""
     if aggregation == "max":
         highest = np.zeros(len(images))
         np.maximum.at(highest, of_image, p)

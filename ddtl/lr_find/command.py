@@ -18,7 +18,7 @@ from ddtl.config.schema import Config
 from ddtl.config.suggest import closest
 from ddtl.config.where import groups
 from ddtl.errors import UserError
-from ddtl.files import write_json, write_text
+from ddtl.files import output_folder, write_json, write_text
 from ddtl.lr_find.rules import LEAST_STEPS, RULES, ramp, settings_for, suggest
 
 if TYPE_CHECKING:
@@ -251,13 +251,4 @@ def _steps(text: str) -> int:
     return steps
 
 
-def _folder(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not text or (path.exists() and not path.is_dir()):
-        raise ValueError("name a folder; it is made where there is none.")
-    if (path / "config.yaml").exists():
-        raise ValueError("a run's folder holds its record alone. Name another folder.")
-    return path
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {"lr_min": _rate, "lr_max": _rate, "steps": _steps, "output": _folder}
+_READ: Mapping[str, Callable[[str], Any]] = {"lr_min": _rate, "lr_max": _rate, "steps": _steps, "output": output_folder}

@@ -60,15 +60,19 @@ def main(argv: Sequence[str]) -> int:
 
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
-    saved, results = _stored(folder)
+    saved, results = stored_run(folder)
     asked = _asked(saved, words)
     shown = _elsewhere(folder, asked.config, results) if asked.elsewhere else _again(folder, asked.config, results)
     console.score_table(shown)
     return 0
 
 
-def _stored(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
-    """The configuration and the results of a finished run."""
+def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
+    """The configuration and the results of a finished run.
+
+    Raises:
+        UserError: there is no such folder, no run in it, or none that is finished; or it cannot be read.
+    """
     import yaml
     from pydantic import ValidationError
 

@@ -1,0 +1,154 @@
+"""Images a second of `ddtl predict`, from files to tables, against the network's bare forward pass.
+
+    python -m benchmarks.predict_speed                         # 2,481 phantom slices, DenseNet121, 224 px
+    python -m benchmarks.predict_speed --real --rounds 1       # the images of sarscov2ct in DDTL_DATA
+    python -m benchmarks.predict_speed --memory --model squeezenet1_1
+
+- predict: looking for the files, loading the network, decoding, forward pass, distances to the training images, tables.
+- bare: the same network, in the same precision and with the same settings of the process, on tensors in memory.
+
+The network is a run of one training step; what it answers is of no matter. `--memory` measures the most memory that a
+process takes for a tenth of the files and for all of them instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import finish, in_own_process, interleaved, ratio, summary
+from ddtl.config.load import load
+
+
+def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as home:
+        pictures = _pictures(arguments, Path(home))
+        settings = _settings(arguments, home)
+        run = in_own_process(train_a_step, settings)
+        run()
+        (folder,) = Path(home).glob("runs/phantom/*/")
+        if arguments.memory:
+            contenders = {
+                str(len(part)): in_own_process(memory, str(folder), part, arguments.batch)
+                for part in (pictures[::10], pictures)
+            }
+            figures = interleaved(contenders, 1)
+            result: dict[str, Any] = {"peak_mb": {f"{name}_images": values[0] for name, values in figures.items()}}
+        else:
+            contenders = {
+                "predict": in_own_process(ours, str(folder), pictures, arguments.batch),
+                "bare": in_own_process(bare, str(folder), len(pictures), arguments.batch),
+            }
+            figures = interleaved(contenders, arguments.rounds)
+            result = {"ratio": ratio(figures, "predict", "bare"), "images_per_second": summary(figures)}
+    finish(benchmark="predict_speed", **result, **{**vars(arguments), "n": len(pictures)})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="densenet121")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--n", type=int, default=2481, help="images")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--real", action="store_true", help="the images of sarscov2ct in DDTL_DATA")
+    parser.add_argument("--memory", action="store_true")
+    return parser.parse_args()
+
+
+def _pictures(arguments: argparse.Namespace, home: Path) -> list[str]:
+    if arguments.real:
+        found = sorted((Path(os.environ["DDTL_DATA"]) / "sarscov2ct").glob("*/*.png"))
+    else:
+        from ddtl.data import phantom
+
+        spec = phantom.PhantomSpec(n_patients=-(-arguments.n // 4), size=256)
+        phantom.generate(spec, home / "pictures")
+        found = sorted((home / "pictures" / "images").glob("*/*.png"))
+    return [str(path) for path in found[: arguments.n]]
+
+
+def _settings(arguments: argparse.Namespace, home: str) -> list[str]:
+    return [
+        f"model={arguments.model}", "model.weights=none", "logger=none", f"paths.runs_dir={home}/runs",
+        f"paths.cache_dir={home}/cache", "dataset.phantom.n_patients=60", "dataset.phantom.slices_per_patient=2",
+        f"dataset.image_size={arguments.size}", "dataset.batch_size=8", "dataset.val_fraction=0.2",
+        "dataset.test_fraction=0.2", "trainer.max_epochs=1", "trainer.limit_batches=1", "evaluation.test=false",
+    ]  # fmt: skip
+
+
+def train_a_step(settings: list[str]) -> Callable[[], float]:
+    """A run to predict with."""
+    from ddtl.training.train import train
+
+    def work() -> float:
+        train(load(settings))
+        return 0.0
+
+    return work
+
+
+def ours(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
+    """A round of `ddtl predict`; the features of the training images are there from the first, uncounted prediction."""
+    from ddtl.inference import command
+
+    settings = [f"output={folder}/../tables", "overwrite=true", f"batch_size={batch}"]
+    command.main([folder, *pictures[:batch], *settings])
+
+    def measure() -> float:
+        started = time.perf_counter()
+        assert command.main([folder, *pictures, *settings]) == 0
+        return len(pictures) / (time.perf_counter() - started)
+
+    return measure
+
+
+def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
+    """As many images through the network alone."""
+    import torch
+
+    from ddtl.inference import network
+    from ddtl.threads import keep_freed_memory
+    from ddtl.training.evaluate import stored_run
+    from ddtl.training.run_folder import RunFolder
+
+    keep_freed_memory()  # as the command does
+    of = RunFolder(Path(folder))
+    config, results = stored_run(of)
+    predictor = network.Predictor(network.load(of, config, len(results["classes"]))[0], config)
+    size = config.dataset.image_size
+    whole = torch.rand(batch, 1, size, size, device=predictor.device)
+    parts = [whole] * (images // batch) + ([whole[: images % batch]] if images % batch else [])
+
+    def measure() -> float:
+        started = time.perf_counter()
+        with torch.inference_mode(), predictor.autocast():
+            for part in parts:
+                predictor.network(part)
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize()
+        return images / (time.perf_counter() - started)
+
+    return measure
+
+
+def memory(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
+    """The most memory, in MB, that this process took until the pictures were predicted."""
+    measure = ours(folder, pictures, batch)
+
+    def peak() -> float:
+        measure()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    return peak
+
+
+if __name__ == "__main__":
+    main()

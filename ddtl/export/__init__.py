@@ -1,0 +1,1 @@
+"""A trained network for use outside of ddtl."""

@@ -1,0 +1,92 @@
+"""The features of a run's training images: computed once, then kept in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddtl import console
+from ddtl.config.schema import Config
+from ddtl.data.datamodules import build_datamodule
+from ddtl.errors import UserError
+from ddtl.files import write_bytes
+from ddtl.inference.far import Reference
+from ddtl.inference.network import Predictor
+from ddtl.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+NAME = "embeddings.safetensors"
+_VERSION = 1  # raise it with any change to the features or to the distance: what is stored is then computed anew
+
+
+def reference(folder: RunFolder, config: Config, digest: str, predictor: Predictor, batch_size: int) -> Reference:
+    """What new pictures are held against: from the run's folder, else computed from its images and stored there.
+
+    Args:
+        config: of the run, with this machine's paths.
+        digest: sha256 of the run's weights.
+
+    Raises:
+        UserError: there is nothing stored, and the images that the run learned from are not here.
+    """
+    path = folder.path / NAME
+    stored = _stored(path, digest)
+    if stored is not None:
+        return stored
+    found = _computed(config, json.loads(folder.results.read_text(encoding="utf-8")), predictor, batch_size)
+    _store(path, found, digest)
+    return found
+
+
+def _stored(path: Path, digest: str) -> Reference | None:
+    """What the file holds; None where there is none, it is damaged, or belongs to other weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            if json.loads((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
+                return None
+            return Reference(file.get_tensor("train"), file.get_tensor("val"))
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
+def _store(path: Path, found: Reference, digest: str) -> None:
+    from safetensors.numpy import save
+
+    try:
+        write_bytes(path, save({"train": found.train, "val": found.val}, {"ddtl": json.dumps(_key(digest))}))
+    except OSError as error:
+        log.warning("%s cannot be written (%s): the next prediction computes it again.", path, error.strerror)
+
+
+def _key(digest: str) -> dict[str, Any]:
+    return {"version": _VERSION, "weights": digest}
+
+
+def _computed(config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int) -> Reference:
+    """The features of the run's training and validation images, as they are, without augmentation."""
+    datamodule = build_datamodule(config)
+    with console.progress("preparing the run's images") as bar:
+        datamodule.load(bar)
+    if datamodule.digest != results["digest"]:
+        raise UserError(f"the images of {results['dataset']} here are no longer those that the run learned from")
+    rows = {split: datamodule.manifest.rows(split) for split in ("train", "val")}
+    total = sum(map(len, rows.values()))
+    features: dict[str, np.ndarray] = {}
+    done = 0
+    with console.progress("the network's features of the run's images, once") as bar:
+        for split, mine in rows.items():
+            parts = []
+            for start in range(0, len(mine), batch_size):
+                batch = list(datamodule.cache.take(mine[start : start + batch_size]))
+                parts.append(predictor(batch)[1])
+                done += len(batch)
+                bar(done, total)
+            features[split] = np.concatenate(parts)
+    return Reference.of(features["train"], features["val"])

@@ -1,0 +1,67 @@
+"""A run's network on this machine, as the run's own predict pass used it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddtl.config.schema import Config
+from ddtl.data.transforms import NONE, Augmenter
+from ddtl.models import weights
+from ddtl.models.network import Network
+from ddtl.training import hardware
+from ddtl.training.run_folder import RunFolder
+
+
+def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, str]:
+    """The network with the weights that were scored, in evaluation mode, and the sha256 of their file.
+
+    Raises:
+        UserError: the file is not there, or is damaged.
+    """
+    found = weights.locate(config.model.model_copy(update={"weights": str(folder.path)}), None)
+    network = Network(config.model, n_classes)
+    weights.load_into(network, found, config.model.name)
+    assert found.digest is not None, "a file has a digest"
+    return network.eval(), found.digest
+
+
+class Predictor:
+    """Prepared pictures to logits and pooled features.
+
+    Args:
+        network: in evaluation mode; it is moved to the machine's device.
+        config: of the run; its trainer says which accelerator and precision are asked for.
+    """
+
+    def __init__(self, network: Network, config: Config) -> None:
+        self.machine = hardware.resolve(config.trainer)
+        self.device = torch.device("cuda" if self.machine.accelerator == "gpu" else "cpu")
+        self.network = network.to(self.device)
+        if config.trainer.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self._floats = Augmenter(NONE, config.dataset.image_size)
+
+    def __call__(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
+
+        Args:
+            images: N, uint8 (size, size), as the decoded cache holds them.
+        """
+        x = torch.from_numpy(np.stack([self._floats(image, ()) for image in images])).to(self.device)
+        depth = len(self.network.backbone.stages)
+        with torch.inference_mode(), self.autocast():
+            feature_map = self.network.embed(x, depth)
+            logits = self.network.classify(feature_map, depth)
+            features = feature_map.float().mean(dim=(2, 3))
+        return logits.float().cpu().numpy().astype(np.float64), features.cpu().numpy()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The run's precision, as Lightning sets it around a predict step."""
+        if self.machine.precision == "32-true":
+            return nullcontext()
+        dtype = torch.bfloat16 if self.machine.precision == "bf16-mixed" else torch.float16
+        return torch.autocast(self.device.type, dtype)

@@ -1,0 +1,203 @@
+"""Pictures through the network, a batch at a time: what is held in memory does not grow with their number."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddtl import console, threads
+from ddtl.config.schema import Config
+from ddtl.data.images import BadImageError
+from ddtl.errors import UserError
+from ddtl.inference import far, network
+from ddtl.inference.embeddings import reference
+from ddtl.inference.far import Cut, Reference
+from ddtl.inference.inputs import Found, Picture, decoded, shown
+from ddtl.inference.scores import Patients, Rule, columns, row
+from ddtl.inference.writing import Tables
+from ddtl.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+NOTE = "For research. This is no medical device: not for diagnosis."
+_NAMED = 10  # bad files that are named at the terminal; the JSON names all
+
+
+@dataclass
+class Tally:
+    """What became of the pictures.
+
+    Attributes:
+        called: pictures by the class that they were called.
+        far: how many are far from the training images.
+        cut: where that begins; None where it could not be told.
+        why_not: why it could not.
+        bad: what was left out.
+        patients: how many were scored.
+    """
+
+    called: Counter[str] = field(default_factory=Counter)
+    far: int = 0
+    cut: Cut | None = None
+    why_not: str = ""
+    bad: list[BadImageError] = field(default_factory=list)
+    patients: int = 0
+
+    def add(self, said: Mapping[str, Any]) -> None:
+        """Count what the tables say about a picture."""
+        self.called[said["decision"]] += 1
+        self.far += bool(said["far_from_training"])
+
+    def skip(self, error: BadImageError) -> None:
+        """Leave a file out, and say so."""
+        self.bad.append(error)
+        if len(self.bad) <= _NAMED:
+            log.warning("left out: %s", error)
+
+
+@dataclass(frozen=True)
+class _Yardstick:
+    """What pictures are held against, and from where on they are far."""
+
+    reference: Reference
+    cut: Cut
+
+    @classmethod
+    def of(cls, reference: Reference, false_alarms: float) -> _Yardstick:
+        return cls(reference, reference.cut(false_alarms))
+
+    def measure(self, features: np.ndarray) -> list[dict[str, Any]]:
+        """What the tables say about each of (B, D) features."""
+        return [
+            _far(distance, distance > self.cut.distance) for distance in self.reference.distances(features).tolist()
+        ]
+
+
+def _far(distance: float | None = None, is_far: bool | None = None) -> dict[str, Any]:
+    return {"distance": distance, "far_from_training": is_far}
+
+
+def predict(
+    folder: RunFolder, config: Config, results: Mapping[str, Any], found: Found, to: Path, *,
+    batch_size: int, false_alarms: float,
+) -> Tally:  # fmt: skip
+    """Predict the pictures and write the tables.
+
+    Args:
+        folder: of the finished run.
+        config: the run's, with this machine's paths and the accelerator and precision that are asked for.
+        results: the run's ``results.json``.
+        found: the pictures.
+        to: folder for the tables.
+        batch_size: pictures that go through the network at once.
+        false_alarms: the share of pictures like the validation images that may be called far.
+
+    Raises:
+        UserError: the run's weights are damaged, or nothing can be written.
+    """
+    rule = Rule.of(results)
+    net, digest = network.load(folder, config, len(rule.classes))
+    predictor = network.Predictor(net, config)
+    console.line(f"{predictor.machine.reason}: {predictor.machine.accelerator}, {predictor.machine.precision}")
+    tally = Tally()
+    yardstick: _Yardstick | None = None
+    try:
+        yardstick = _Yardstick.of(reference(folder, config, digest, predictor, batch_size), false_alarms)
+        tally.cut = yardstick.cut
+    except UserError as reason:
+        tally.why_not = " ".join(str(reason).split())
+        log.warning("whether pictures are far from the training images is not told: %s", tally.why_not)
+    for error in found.bad:
+        tally.skip(error)
+    head = _head(folder, results, rule, digest, predictor, batch_size) | {"far_from_training": _about(yardstick, tally)}
+    patients = Patients(rule)
+    names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
+    with Tables(to, names, head) as tables, console.progress("predicting") as bar:
+        for pictures, images in _batches(found, config.dataset.image_size, batch_size, tally, bar):
+            logits, features = predictor(images)
+            measured = yardstick.measure(features) if yardstick else [_far()] * len(images)
+            for picture, its, far_ in zip(pictures, logits, measured, strict=True):
+                if not np.isfinite(its).all():
+                    tally.skip(BadImageError(picture.path, "makes the network's output infinite or no number"))
+                    continue
+                said = _about_file(picture) | row(rule, its) | far_
+                tables.add(said)
+                patients.add(said)
+                tally.add(said)
+        rows = patients.rows()
+        tally.patients = len(rows)
+        skipped = [{"file": shown(error.path), "reason": error.reason} for error in tally.bad]
+        tables.finish(rows, {"skipped": skipped})
+    return tally
+
+
+def _batches(
+    found: Found, size: int, batch_size: int, tally: Tally, bar: console.Progress
+) -> Iterator[tuple[list[Picture], list[np.ndarray]]]:
+    """Full batches of what can be decoded, and a last one of the rest."""
+    total = len(found.pictures)
+    pictures: list[Picture] = []
+    images: list[np.ndarray] = []
+    workers = min(threads.cores(), 8)
+    for done, (picture, image) in enumerate(decoded(found.pictures, size, 2 * batch_size, workers), start=1):
+        if isinstance(image, BadImageError):
+            tally.skip(image)
+        else:
+            pictures.append(picture)
+            images.append(image)
+        if len(images) == batch_size or (done == total and images):
+            yield pictures, images
+            pictures, images = [], []
+        bar(done, total)
+
+
+def _about_file(picture: Picture) -> dict[str, Any]:
+    part = picture.slice
+    return {
+        "file": shown(picture.path),
+        "patient_id": picture.patient or None,
+        "series": part.series if part else None,
+        "position_mm": part.position if part else None,
+    }
+
+
+def _head(
+    folder: RunFolder, results: Mapping[str, Any], rule: Rule, digest: str, predictor: network.Predictor, batch: int
+) -> dict[str, Any]:
+    """What a reader of the predictions must know."""
+    return {
+        "note": NOTE,
+        "run": folder.path.name,
+        "trained_on": {key: results[key] for key in ("dataset", "protocol")},
+        "weights": digest,
+        "classes": list(rule.classes),
+        "positive": results["positive"],
+        "threshold": rule.threshold if rule.binary else None,
+        "threshold_rule": results["threshold_rule"] if rule.binary else "argmax",
+        "temperature": rule.temperature,
+        "calibration_notes": results["calibration"]["notes"],
+        "patient_aggregation": rule.aggregation if rule.binary else None,
+        "precision": predictor.machine.precision,
+        "accelerator": predictor.machine.accelerator,
+        "batch_size": batch,
+    }
+
+
+def _about(yardstick: _Yardstick | None, tally: Tally) -> dict[str, Any]:
+    if yardstick is None:
+        return {"why_not": tally.why_not}
+    cut = yardstick.cut
+    return {
+        "distance": f"to the {far.NEIGHBOUR}th nearest training image, between unit features of the last feature map",
+        "training_images": len(yardstick.reference.train),
+        "cut": cut.distance,
+        "false_alarms_expected": cut.expected,
+        "false_alarms_on_validation": cut.on_val,
+        "validation_images": cut.val_images,
+    }
