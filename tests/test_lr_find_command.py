@@ -13,7 +13,7 @@ import torch
 
 from ddtl import cli
 from ddtl.config.load import load
-from ddtl.errors import UserError
+from ddtl.errors import TrainingFailure, UserError
 from ddtl.lr_find.command import _in_one_process, main, parse
 from ddtl.lr_find.range_test import plan_of, range_test
 from ddtl.lr_find.rules import Curve, ramp
@@ -249,3 +249,14 @@ def test_the_page_of_a_record_without_a_suggestion_says_why():
     html = page.page(record)
     assert "no descent to read a rate from" in html
     assert "<b>" not in html
+
+
+def test_a_gpu_whose_memory_is_full_is_told_in_words(tmp_path, monkeypatch):
+    from ddtl.lr_find import range_test
+
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(range_test, "range_test", full)
+    with pytest.raises(TrainingFailure, match="GPU's memory is full"):
+        main(typed(tmp_path, "finetune=full"))

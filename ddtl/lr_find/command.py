@@ -82,11 +82,13 @@ def main(argv: Sequence[str]) -> int:
 
     catalogue.require_images(config)
     keep_freed_memory()
+    from ddtl.training.broken_off import broken_off
     from ddtl.training.train import assemble
 
     run = assemble(_in_one_process(config))
     folder = settings.output or run.runs_dir / "lr_find" / f"{config.dataset.name}-{run.path.name}"
-    found = measure(run, settings)
+    with broken_off(folder):
+        found = measure(run, settings)
     _write(folder, found)
     _show(found, folder)
     return 0 if found["command"] else 1

@@ -24,6 +24,7 @@ from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, loggers, run_folder
+from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
@@ -69,7 +70,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            with _broken_off(folder):
+            with broken_off(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks)
@@ -202,29 +203,6 @@ def _compiled(run: Run) -> Iterator[None]:
     except TorchDynamoException as error:
         reason = " ".join(str(error).split())[:300]
         raise TrainingFailure(f"torch.compile failed ({reason}). trainer.compile=false goes without it.") from error
-
-
-@contextmanager
-def _broken_off(folder: RunFolder) -> Iterator[None]:
-    """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
-    try:
-        yield
-    except OSError as error:
-        what = f"could not read or write {error.filename or folder.path}: {error.strerror or error}"
-        raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
-    except torch.OutOfMemoryError as error:
-        raise TrainingFailure(
-            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not hold it, start a "
-            "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
-        ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        reason = str(error).split(". ")[0]
-        raise TrainingFailure(
-            f"a loader process died ({reason}): out of memory, of shared memory (docker run --shm-size=…), or the "
-            "decoded images were changed. dataset.num_workers=0 goes without such processes."
-        ) from error
 
 
 def _warn_if_moved(folder: RunFolder) -> None:

@@ -1,0 +1,34 @@
+"""What breaks training from outside, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ddtl.errors import TrainingFailure
+
+
+@contextmanager
+def broken_off(folder: Path) -> Iterator[None]:
+    """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
+    try:
+        yield
+    except OSError as error:
+        what = f"could not read or write {error.filename or folder}: {error.strerror or error}"
+        raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
+    except torch.OutOfMemoryError as error:
+        raise TrainingFailure(
+            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not hold it, start a "
+            "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
+        ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).split(". ")[0]
+        raise TrainingFailure(
+            f"a loader process died ({reason}): out of memory, of shared memory (docker run --shm-size=…), or the "
+            "decoded images were changed. dataset.num_workers=0 goes without such processes."
+        ) from error
