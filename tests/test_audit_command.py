@@ -206,6 +206,7 @@ def test_a_clean_dataset_passes_strict(own: Path) -> None:
     assert (code, checks(record, "fail"), record["pairs"]["total"]) == (0, [], 0)
 
 
+@pytest.mark.slow
 def test_leaks_conflicts_corrupt_images_and_torn_patients_in_one_dataset(own: Path) -> None:
     (own / "04.png").write_bytes((own / "08.png").read_bytes())  # P2 (val) = P4 (test), both normal
     Image.fromarray(slices(0)[:, ::-1]).save(own / "02.png")  # P0 normal = P1 covid, flipped, both in training

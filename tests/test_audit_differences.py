@@ -103,6 +103,7 @@ def test_the_correction_is_that_of_statsmodels() -> None:
     assert [one.p_adjusted for one in found] == pytest.approx(adjusted.tolist())
 
 
+@pytest.mark.slow
 def test_chance_is_rarely_called_a_difference() -> None:
     """Patients differ and classes do not: with four slices each, a test by image would cry out far more often."""
     rng, called = np.random.default_rng(1), 0

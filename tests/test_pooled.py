@@ -87,6 +87,7 @@ def test_each_source_is_split_as_it_is_alone(tmp_path: Path) -> None:
     assert len(pooled.manifest) == 2 * 24 * 4
 
 
+@pytest.mark.slow
 def test_a_pool_trains_and_counts_looks_and_what_it_has_seen(tmp_path: Path) -> None:
     made = train(config(tmp_path, "trainer.max_epochs=1", "finetune=full"))
     assert made.results["sources"] == ["phantom:a", "phantom:b"]

@@ -27,7 +27,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("signum", "workers"),
     [
-        (signal.SIGKILL, 0),
+        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),

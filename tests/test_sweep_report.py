@@ -129,6 +129,7 @@ def test_a_grid_shows_its_words_as_choices() -> None:
     assert notes[:3] == ["1e-4", "3e-4", "1e-3"]  # by their size
 
 
+@pytest.mark.slow
 def test_the_same_record_gives_the_same_page() -> None:
     code = (
         "from hashlib import sha256; from ddtl.reports import sweep_report; from tests import sweep_records as r; "

@@ -216,7 +216,7 @@ def test_every_mistake_comes_in_one_message() -> None:
 # --- the shipped spaces -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(SHIPPED),
     st.sampled_from(["densenet121", "resnet18", "squeezenet1_1"]),

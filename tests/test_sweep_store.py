@@ -198,6 +198,7 @@ def test_several_processes_share_the_trials_out(tmp_path: Path) -> None:
     assert states(store) == {"COMPLETE": 40}
 
 
+@pytest.mark.slow
 def test_processes_that_die_leave_their_trials_to_the_others(tmp_path: Path) -> None:
     store = opening.opened(plan(tmp_path, "n_trials=8", "sweep.retries=100"))
     for _ in range(40):
