@@ -1,6 +1,6 @@
 """Several runs one after the other, in processes that the launcher starts once; see test_schedules_distributed.py.
 
-    python -m tests.runs_in_a_row FOLDER, which holds jobs.json: a list of {name, overrides, wrap_anew}
+    python -m tests.runs_in_a_row FOLDER, which holds jobs.json: a list of {name, overrides, wrap_anew, stop_after}
 
 Each process writes FOLDER/<name>-<rank>.jsonl, a line for each epoch. Starting Python and torch takes longer than the
 runs do.
@@ -28,6 +28,7 @@ from ddtl.files import append_line  # noqa: E402
 from ddtl.finetuning import callback  # noqa: E402
 from ddtl.models.network import Network  # noqa: E402
 from ddtl.training import train  # noqa: E402
+from ddtl.training.callbacks import EarlyEnd  # noqa: E402
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str:
@@ -69,20 +70,34 @@ class Record(pl.Callback):
         )
 
 
+class StopAfter(EarlyEnd):
+    """Ends the run after some epochs; the first process alone decides."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def decide(self, trainer: pl.Trainer) -> str | None:
+        return "enough" if trainer.current_epoch + 1 >= self.epochs else None
+
+
 def main(folder: Path) -> None:
     build, wrap = train.build_trainer, callback.wrap_anew
     for job in json.loads((folder / "jobs.json").read_text()):
 
-        def recorded(run: Any, *rest: Any, name: str = job["name"]) -> pl.Trainer:
-            trainer = build(run, *rest)
+        def recorded(run: Any, *rest: Any, name: str = job["name"], **more: Any) -> pl.Trainer:
+            trainer = build(run, *rest, **more)
             path = folder / f"{name}-{trainer.global_rank}.jsonl"
             trainer.callbacks.insert(1, Record(path, run.network))  # behind the schedule, before the run's own check
             return trainer
 
         train.build_trainer = recorded  # type: ignore[assignment]
         callback.wrap_anew = wrap if job["wrap_anew"] else lambda strategy: None
+        stop_after = job.get("stop_after")
         try:
-            train.train(load(job["overrides"]))
+            train.train(load(job["overrides"]), [StopAfter(stop_after)] if stop_after else [])
+        except train.EndedEarly:
+            pass
         except TrainingFailure as failure:
             sys.stderr.write(f"{job['name']}: {failure}\n")
 

@@ -46,6 +46,10 @@ BACK_AND_FORTH = (
     "{name: c, train: [all], epochs: 2}]"
 )
 
+# Runs that end after their second epoch, in the middle of their schedule, and are gone on with.
+STOPPED = {"gradual-row": (*SCHEDULES["gradual"], "trainer.precision=bf16-mixed", "model=squeezenet1_1"),
+           "back-and-forth": ("model=resnet18", "trainer.ema=0.8", "finetune=full", BACK_AND_FORTH)}  # fmt: skip
+
 
 def jobs(runs_dir: Path) -> list[dict]:
     """The runs, the last one without what this is about."""
@@ -57,9 +61,12 @@ def jobs(runs_dir: Path) -> list[dict]:
         found.append({"name": f"{name}-row", "overrides": [*SHORT, *SCHEDULES[name], *options], "wrap_anew": True})
     norms = ("model=resnet18", "trainer.ema=0.8", "finetune=full", BACK_AND_FORTH)
     found.append({"name": "back-and-forth", "overrides": [*SHORT, *norms], "wrap_anew": True})
+    for name, settings in STOPPED.items():
+        again = {"overrides": [*SHORT, *settings, f"run.name={name}-again"], "wrap_anew": True}
+        found += [{"name": f"{name}-stopped", **again, "stop_after": 2}, {"name": f"{name}-again", **again}]
     found.append({"name": "drifting", "overrides": [*PLAIN, *SCHEDULES["lp_ft"]], "wrap_anew": False})
     for job in found:
-        job["overrides"] = small(runs_dir, *job["overrides"], "trainer.devices=2", f"run.name={job['name']}")
+        job["overrides"] = small(runs_dir, f"run.name={job['name']}", *job["overrides"], "trainer.devices=2")
     return found
 
 
@@ -90,6 +97,16 @@ def test_two_processes_hold_the_same_weights_after_every_epoch(made, name):
     assert len({row["digest"] for row in first}) == EPOCHS  # they train
     assert not any(row["moving"] for row in first)
     assert not any(row["unused"] for row in first)
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_two_processes_that_go_on_with_a_stopped_run_end_with_the_same_weights(made, name):
+    stopped, again = rows(made[0], f"{name}-stopped"), rows(made[0], f"{name}-again")
+    assert [row["epoch"] for row in stopped[0]] == [0, 1], made[1][-5000:]
+    assert [row["epoch"] for row in again[0]] == [2, 3, 4]
+    assert again[0] == again[1]
+    whole = rows(made[0], name)[0]
+    assert [row["digest"] for row in (*stopped[0], *again[0])] == [row["digest"] for row in whole]
 
 
 def test_the_schedules_freeze_and_thaw_as_they_say(made):

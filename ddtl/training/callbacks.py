@@ -176,7 +176,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 class EarlyEnd(Checkpoint):
-    """May end a fit at its start, and after any epoch but the last one once the epoch's checkpoint is written.
+    """May end a fit at its start, and after any epoch but the last one once the epoch is recorded.
 
     The run is then not scored, and can be gone on with. All processes of a distributed run hear the first one's word.
     Of Lightning's ``Checkpoint`` for the same reason as :class:`EpochEnd`, behind which it comes.
