@@ -64,15 +64,15 @@ def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> l
 def _source(pooled: DatasetConfig, source: str) -> DatasetConfig:
     own = (pooled.own or {}).get(source)
     if own is not None:
-        usual = _usual("folder" if own.table is None else "table")
+        found = usual("folder" if own.table is None else "table")
         there = {"name": source, **{key: getattr(own, key) for key in type(own).model_fields}}
     else:
-        usual = _usual(base(source))
-        there = {"phantom": _phantom(pooled, source)} if usual.kind == "phantom" else {}
+        found = usual(base(source))
+        there = {"phantom": _phantom(pooled, source)} if found.kind == "phantom" else {}
     shared = {key: getattr(pooled, key) for key in ("protocol", "split_seed", "n_folds", "fold")}
     fractions = {key: getattr(pooled, key) for key in ("val_fraction", "test_fraction")}
     asked = {key: value for key, value in fractions.items() if value is not None}
-    return usual.model_copy(update={**there, **shared, **asked})
+    return found.model_copy(update={**there, **shared, **asked})
 
 
 def _phantom(pooled: DatasetConfig, source: str) -> object:
@@ -81,7 +81,7 @@ def _phantom(pooled: DatasetConfig, source: str) -> object:
     return pooled.phantom.model_copy(update={"sites": (site,)}) if site else pooled.phantom
 
 
-def _usual(option: str) -> DatasetConfig:
+def usual(option: str) -> DatasetConfig:
     """What ``dataset=<option>`` says when nothing else is said."""
     tree, _ = compose.resolved(compose.composed("train", {"dataset": option}), [])
     return DatasetConfig.model_validate(tree["dataset"])

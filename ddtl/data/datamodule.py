@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from ddtl.config.schema import AugmentConfig, Config
 from ddtl.data import manifests, splits
 from ddtl.data.cache import DecodedCache, open_cache
-from ddtl.data.fewer import train_on
 from ddtl.data.harmonize import Counts, Harmonizer, matching, pooled_histogram
 from ddtl.data.loading import Slices, build_loader
 from ddtl.data.manifest import Manifest
@@ -73,9 +72,7 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        manifest = manifests.split(manifests.without_excluded(self.build_manifest(progress), c), c)
-        few = c.train_patients
-        self.manifest = manifest if few is None else train_on(manifest, few, c.split_seed)
+        self.manifest = manifests.prepared(self.build_manifest(progress), c)
         if c.protocol != "random":
             splits.assert_disjoint(self.manifest)
         root = Path(self.config.paths.cache_dir).expanduser()

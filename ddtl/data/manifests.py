@@ -13,6 +13,7 @@ from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.sources import source_datasets
 from ddtl.data import covid19ct, folder, phantom, pooled, sarscov2ct, splits, table
 from ddtl.data.catalogue import ORIGINS
+from ddtl.data.fewer import train_on
 from ddtl.data.leaving_out import leave_out
 from ddtl.data.manifest import Manifest
 
@@ -92,6 +93,16 @@ def build(config: Config, progress: Progress | None = None) -> Manifest:
         UserError: images are absent, or the dataset or the list cannot be used.
     """
     return without_excluded(BUILDERS[config.dataset.kind](config, progress), config.dataset)
+
+
+def prepared(manifest: Manifest, c: DatasetConfig) -> Manifest:
+    """A table as a run uses it: without the images to leave out, split, and with as many training patients as asked.
+
+    Raises:
+        UserError: the list of images cannot be used, or the table cannot be split so.
+    """
+    manifest = split(without_excluded(manifest, c), c)
+    return manifest if c.train_patients is None else train_on(manifest, c.train_patients, c.split_seed)
 
 
 def without_excluded(manifest: Manifest, c: DatasetConfig) -> Manifest:

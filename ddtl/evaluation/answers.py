@@ -24,13 +24,14 @@ class Answers:
         name: what messages call the run.
         images: what messages call its images, as "covid19ct, protocol official".
         predictions: of that split alone.
-        threshold: from which probability on an image is called positive; without effect for more than two classes.
+        threshold: from which probability on an image is called positive, (N,) where images have their own; without
+            effect for more than two classes.
     """
 
     name: str
     images: str
     predictions: Predictions
-    threshold: float
+    threshold: float | np.ndarray
 
     @property
     def binary(self) -> bool:
@@ -109,7 +110,8 @@ def _ordered_as(first: Answers, run: Answers) -> Answers:
     _check_same(first, run, "label", *(np.array(one.classes)[one.label] for one in (ours, table)))
     _check_same(first, run, "patient", ours.patient_id, table.patient_id)
     _check_same(first, run, "group", ours.group, table.group)
-    return replace(run, predictions=table)
+    threshold = run.threshold[order] if isinstance(run.threshold, np.ndarray) else run.threshold
+    return replace(run, predictions=table, threshold=threshold)
 
 
 def _check_same(first: Answers, run: Answers, what: str, ours: np.ndarray, theirs: np.ndarray) -> None:

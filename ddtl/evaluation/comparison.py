@@ -11,11 +11,11 @@ import numpy as np
 
 from ddtl.evaluation import delong, significance
 from ddtl.evaluation.answers import Answers, Method, Unit, join, unit_of
-from ddtl.evaluation.clustered import MAX_UNDEFINED, MIN_CLUSTERS
 from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals, paired_intervals
 from ddtl.evaluation.metrics import Scores
 from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.resampling import Replicates, resampled
+from ddtl.evaluation.repeated import draw_seeds, fewest_clusters, known, means, percentiles, resample_runs
+from ddtl.evaluation.resampling import Replicates
 
 Test = Literal["DeLong", "McNemar", "bootstrap"]
 
@@ -128,6 +128,10 @@ class _Frame:
     seed: int
 
     @property
+    def fewest(self) -> int:
+        return fewest_clusters(self.clusters, self.labels)
+
+    @property
     def settings(self) -> dict[str, Any]:
         return {"level": self.level, "replicates": self.replicates, "seed": self.seed}
 
@@ -151,24 +155,10 @@ class _Resampled:
 
 
 def _resample(method: Method, frame: _Frame, number: int) -> _Resampled:
-    """Resamples clusters, the same for every method, and the seeds of this one.
-
-    Both at once, as the pigeonhole bootstrap does (Owen 2007, Ann Appl Stat 1:386). Of S seeds S - 1 are drawn: with S
-    the variance of their mean would come out too small by (S - 1) / S (Rao and Wu 1988, J Am Stat Assoc 83:231).
-    """
-    points = [run.scores() for run in method.runs]
-    tables = [
-        resampled(run.weighted, frame.clusters, frame.labels, frame.replicates, frame.seed) for run in method.runs
-    ]
-    random = np.random.default_rng([frame.seed, number])
-    drawn = random.integers(len(tables), size=(frame.replicates, max(1, len(tables) - 1)))
-
-    def mean(name: str) -> np.ndarray:
-        each = np.stack([table[name] for table in tables], axis=1)
-        return np.asarray(np.take_along_axis(each, drawn, axis=1).mean(axis=1))
-
-    scores = {name: _mean([point[name] for point in points]) for name in SCORES}
-    return _Resampled(method, scores, {name: mean(name) for name in SCORES})
+    """Resamples clusters, the same for every method, and the seeds of this one."""
+    runs = resample_runs(method, frame.clusters, frame.labels, frame.replicates, frame.seed)
+    drawn = draw_seeds(len(method.runs), frame.replicates, (frame.seed, number))
+    return _Resampled(method, runs.scores, {name: means(runs.tables[name], drawn) for name in SCORES})
 
 
 def _scored(method: _Resampled, frame: _Frame) -> Scored:
@@ -245,32 +235,16 @@ def _tests(a: _Resampled, b: _Resampled, frame: _Frame) -> tuple[dict[str, _Test
 
 def _bootstrap_test(apart: np.ndarray, frame: _Frame) -> _Test:
     """Two-sided, from how many (replicates,) differences lie on either side of 0 (Davison and Hinkley 1997, 4.4)."""
-    known = _known(apart, frame)
-    if known is None:
+    found = known(apart, frame.fewest)
+    if found is None:
         return _Test("bootstrap", None, None)
-    below, above = (1 + (known <= 0).sum()) / (1 + len(known)), (1 + (known >= 0).sum()) / (1 + len(known))
-    return _Test("bootstrap", min(1.0, 2 * float(min(below, above))), float(known.std()))
+    below, above = (1 + (found <= 0).sum()) / (1 + len(found)), (1 + (found >= 0).sum()) / (1 + len(found))
+    return _Test("bootstrap", min(1.0, 2 * float(min(below, above))), float(found.std()))
 
 
 def _percentiles(replicates: np.ndarray, value: float | None, frame: _Frame) -> Interval | None:
-    known = _known(replicates, frame)
-    if value is None or known is None or np.ptp(known) == 0:
-        return None
-    low, high = np.quantile(known, [(1 - frame.level) / 2, (1 + frame.level) / 2])
-    return Interval(float(low), float(high), "percentile")
-
-
-def _known(replicates: np.ndarray, frame: _Frame) -> np.ndarray | None:
-    """Those with a value; None where they are too few, or the clusters of a class are, for any interval."""
-    known = replicates[np.isfinite(replicates)]
-    fewest = min(len(np.unique(frame.clusters[frame.labels == label])) for label in np.unique(frame.labels))
-    return None if len(known) < (1 - MAX_UNDEFINED) * len(replicates) or fewest < MIN_CLUSTERS else known
+    return percentiles(replicates, value, frame.fewest, frame.level)
 
 
 def _less(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

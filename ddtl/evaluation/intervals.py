@@ -19,6 +19,7 @@ METHODS = ("percentile", "bca", "logit", "wilson")
 
 # What the methods of an ``Interval`` are, for texts.
 DESCRIPTIONS = {
+    "mover": "from the intervals of two independent scores (Zou and Donner, 2008)",
     "percentile": "percentile bootstrap of whole clusters, drawn class by class",
     "bca": "bias-corrected and accelerated bootstrap (Efron, 1987) of whole clusters, drawn class by class",
     "logit": "logit-transformed, cluster jackknife variance, Student's t",
@@ -50,7 +51,7 @@ def intervals(
     labels: np.ndarray,
     p: np.ndarray,
     clusters: np.ndarray,
-    threshold: float,
+    threshold: float | np.ndarray,
     *,
     method: str = "default",
     level: float = 0.95,
@@ -63,7 +64,7 @@ def intervals(
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class.
         clusters: (N,) a code for each image; images of one patient share one.
-        threshold: from which probability on an image is called positive.
+        threshold: from which probability on an image is called positive; (N,) where images have their own.
         method: one of ``METHODS``, or ``default``: what covers best, which is logit; of independent images wilson for
             accuracy, sensitivity and specificity. A score that is no proportion gets logit where wilson is wanted.
         level: confidence.
@@ -146,8 +147,8 @@ def paired_intervals(
     p_a: np.ndarray,
     p_b: np.ndarray,
     clusters: np.ndarray,
-    threshold_a: float,
-    threshold_b: float,
+    threshold_a: float | np.ndarray,
+    threshold_b: float | np.ndarray,
     *,
     method: str = "default",
     level: float = 0.95,

@@ -7,13 +7,13 @@ import numpy as np
 Scores = dict[str, float | None]
 
 
-def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Scores:
+def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray) -> Scores:
     """The scores named in ``names.SCORES``.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
         probabilities: (N,) probability of the positive class.
-        threshold: from which probability on a sample is called positive.
+        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
 
     Returns:
         Each score by name; None where it is not defined, as a ROC AUC is not with one class.

@@ -45,8 +45,11 @@ class Predictions:
 
     def of(self, split: str) -> Predictions:
         """The rows of one split."""
-        keep = self.split == split
-        columns = {name: getattr(self, name)[keep] for name in (*_FIXED, "logits")}
+        return self.where(self.split == split)
+
+    def where(self, rows: np.ndarray) -> Predictions:
+        """The (N,) rows that are true, or whose numbers are given, in that order."""
+        columns = {name: getattr(self, name)[rows] for name in (*_FIXED, "logits")}
         return Predictions(self.classes, **columns)
 
     def and_then(self, other: Predictions) -> Predictions:

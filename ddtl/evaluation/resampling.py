@@ -86,14 +86,16 @@ def jackknife(
     return tables
 
 
-def weighted_scores(labels: np.ndarray, p: np.ndarray, weights: np.ndarray, threshold: float) -> Replicates:
+def weighted_scores(
+    labels: np.ndarray, p: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray
+) -> Replicates:
     """The scores of ``metrics.binary_scores`` for every row of weights.
 
     Args:
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class; ties are handled as scikit-learn does.
         weights: (B, N) not negative.
-        threshold: from which probability on a sample is called positive.
+        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
 
     Returns:
         (B,) values by name of score, NaN where a score is not defined.

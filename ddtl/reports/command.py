@@ -1,4 +1,4 @@
-"""``ddtl report``: the pages of finished runs and of sweeps, written anew from their records."""
+"""``ddtl report``: the pages of finished runs, of sweeps and of studies, written anew from their records."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from ddtl import console
 from ddtl.audit import record as audits
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
-from ddtl.reports import methods, run_report, stored, sweep_report, sweep_stored
+from ddtl.reports import methods, run_report, stored, study_report, sweep_report, sweep_stored
+from ddtl.studies import record as study_record
 
 HELP = """\
-Write the report of a finished run or of a sweep anew, from what its folder holds.
+Write the report of a finished run, of a sweep or of a study anew, from what its folder holds.
 
   ddtl report RUN [RUN …]                   RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
   ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
   ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
+  ddtl report STUDY                         STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b
 
 What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
 (one file that needs no network and may be sent to others); that of a run methods.md too (a methods section and a CLAIM
-checklist, to be completed). Nothing is computed on images, and no look at a test set is taken.
+checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed on images,
+and no look at a test set is taken.
 
-Exit codes: 0 written, 2 a folder holds no finished run and no sweep.
+Exit codes: 0 written, 2 a folder holds no finished run, no sweep and no study.
 """
 
 
@@ -66,15 +69,20 @@ def _state_audit(folder: Path) -> None:
 
 
 def write(folder: Path) -> Path:
-    """Write ``report.html`` into the folder of a sweep, and into that of a run ``methods.md`` too; the page's path.
+    """Write ``report.html`` into a folder, ``methods.md`` into that of a run and tables into that of a study, too.
+
+    Returns:
+        The page's path.
 
     Raises:
-        UserError: the folder holds no finished run and no sweep.
+        UserError: the folder holds no finished run, no sweep and no study.
     """
     page = folder / "report.html"
     if (folder / sweep_stored.RECORD).exists():
         write_text(page, sweep_report.render_sweep(sweep_stored.read(folder)))
         return page
+    if (folder / study_record.NAME).exists():
+        return study_report.write(folder)
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))
     write_text(page, run_report.render_run(found))

@@ -73,9 +73,14 @@ def for_terminal(table: Table) -> rich.table.Table:
         drawn.add_column(escape(heading), justify="right" if i else "left", overflow="fold")
     for row in table.rows:
         drawn.add_row(
-            *(escape(cell if isinstance(cell, str) else f"{cell.text}\n{cell.note.strip('()')}") for cell in row)
+            *(escape(cell if isinstance(cell, str) else f"{cell.text}\n{_bare(cell.note)}".rstrip()) for cell in row)
         )
     return drawn
+
+
+def _bare(note: str) -> str:
+    """Without the brackets that small print has beside its number, and does not need below it."""
+    return note.replace("(", "").replace(")", "")
 
 
 def markdown(tables: Sequence[Table], sentences: Sequence[str], notes: Sequence[str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ddtl.evaluation.repeated import draw_seeds
 from ddtl.evaluation.resampling import cluster_weights
 
 GRID = np.linspace(0, 1, 101)
@@ -76,6 +78,46 @@ def curves(
     lines = [(_roc_at(points.roc(w)), _precision_at(points.precision_recall(w))) for w in drawn[both]]
     bands = [_band([line[i] for line in lines], level) for i in (0, 1)]
     return Curves(_thinned(*roc), _thinned(*pr), *bands)
+
+
+def roc_over_seeds(
+    labels: np.ndarray,
+    ps: Sequence[np.ndarray],
+    clusters: np.ndarray,
+    *,
+    level: float = 0.95,
+    replicates: int = 200,
+    seed: int = 0,
+) -> tuple[np.ndarray, Band | None] | None:
+    """(G,) the mean of several networks' sensitivities at each specificity of ``GRID``; None where a class is missing.
+
+    Vertical averaging (Fawcett 2006, Pattern Recognit Lett 27:861). The band resamples clusters, the same for all, and
+    the networks, of R networks R - 1.
+
+    Args:
+        labels: (N,) 0 or 1.
+        ps: of each network, (N,) probabilities of the positive class.
+        clusters: (N,) codes; those who share one are drawn together.
+        level, replicates, seed: of the band.
+    """
+    if len(np.unique(labels)) < 2:
+        return None
+    networks = []
+    for p in ps:
+        order = np.argsort(-p, kind="stable")
+        ends = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
+        networks.append((order, _Points(labels[order] == 1, ends)))
+
+    def lines(weights: np.ndarray, which: Iterable[int]) -> np.ndarray:
+        each = [_roc_at(networks[i][1].roc(weights[networks[i][0]])) for i in which]
+        mean: np.ndarray = np.mean(each, axis=0)
+        return mean
+
+    drawn = cluster_weights(clusters, replicates, seed)
+    both = [w for w in drawn if w[labels == 1].any() and w[labels != 1].any()]
+    seeds = draw_seeds(len(ps), len(both), (seed, 0))
+    band = _band([lines(w, which) for w, which in zip(both, seeds.tolist(), strict=True)], level)
+    return lines(np.ones(len(labels), dtype=int), range(len(ps))), band
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,11 @@ def roc(curves: Mapping[str, Curves], point: tuple[float, float] | None = None) 
         point: false-positive and true-positive rate at the threshold in use.
     """
     traces = [stroke(GRID, GRID, "chance", color=REFERENCE, dash="dot", width=1)]
-    traces += [part for i, curve in enumerate(curves.values()) for part in _band(curve.roc_band, i)]
+    traces += [part for curve in list(curves.values())[:1] for part in band(curve.roc_band)]
     traces += [stroke(*curve.roc, name, i) for i, (name, curve) in enumerate(curves.items())]
     if point is not None:
         traces.append(_point(*point, "at the threshold"))
-    return chart(traces, _share("1 - specificity"), _share("sensitivity"), legend="bottom right")
+    return chart(traces, share("1 - specificity"), share("sensitivity"), legend="bottom right")
 
 
 def precision_recall(
@@ -54,14 +54,14 @@ def precision_recall(
         prevalence: share of positives: the precision of chance.
         point: recall and precision at the threshold in use.
     """
-    traces = [part for i, curve in enumerate(curves.values()) for part in _band(curve.precision_recall_band, i)]
+    traces = [part for curve in list(curves.values())[:1] for part in band(curve.precision_recall_band)]
     if prevalence is not None:
         level = np.full(2, prevalence)
         traces.append(stroke(np.array([0.0, 1.0]), level, "chance", color=REFERENCE, dash="dot", width=1))
     traces += [stroke(*c.precision_recall, name, i, shape="vh") for i, (name, c) in enumerate(curves.items())]
     if point is not None:
         traces.append(_point(*point, "at the threshold"))
-    return chart(traces, _share("recall (sensitivity)"), _share("precision (PPV)"), legend="bottom left")
+    return chart(traces, share("recall (sensitivity)"), share("precision (PPV)"), legend="bottom left")
 
 
 def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
@@ -91,7 +91,7 @@ def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
                 "hovertemplate": "n = %{y}",
             }
         )
-    spec = chart(traces, _share(x), {**_share(y), "domain": [0.3, 1]}, legend="bottom right")
+    spec = chart(traces, share(x), {**share(y), "domain": [0.3, 1]}, legend="bottom right")
     spec["layout"]["legend"]["y"] = 0.32  # within the upper part
     spec["layout"]["xaxis"]["anchor"] = "y2"
     spec["layout"]["yaxis2"] = {**scale("n"), "domain": [0, 0.2], "rangemode": "tozero", "nticks": 3}
@@ -115,7 +115,7 @@ def decision_curve(rows: Mapping[str, Sequence[NetBenefit]], threshold: float | 
         stroke(t, [row.treat_none for row in first], "nobody", color=REFERENCE, dash="dot", width=1),
         *(stroke(t, [row.model for row in found], name, i) for i, (name, found) in enumerate(rows.items())),
     ]
-    x = {**_share("threshold probability"), "range": [0, float(t[-1])]}
+    x = {**share("threshold probability"), "range": [0, float(t[-1])]}
     spec = chart(traces, x, {**scale("net benefit"), "range": [-0.35 * best, 1.08 * best]}, legend="outside")
     if threshold is not None and threshold <= t[-1]:
         spec["layout"]["shapes"] = [upright(threshold)]
@@ -222,14 +222,15 @@ def stroke(
     return trace
 
 
-def _band(band: Band | None, place: int) -> list[Trace]:
-    if band is None or place:
+def band(found: Band | None, fill: str = "var(--band)", x: Sequence[float] | np.ndarray = GRID) -> list[Trace]:
+    """What lies between two curves at ``x``; nothing where there is none."""
+    if found is None:
         return []
-    outline = {"type": "scatter", "mode": "lines", "x": short(GRID), "hoverinfo": "skip", "showlegend": False}
+    outline = {"type": "scatter", "mode": "lines", "x": short(x), "hoverinfo": "skip", "showlegend": False}
     line = {"color": "var(--clear)", "width": 0}
     return [
-        {**outline, "y": short(band.low), "line": line},
-        {**outline, "y": short(band.high), "line": line, "fill": "tonexty", "fillcolor": "var(--band)"},
+        {**outline, "y": short(found.low), "line": line},
+        {**outline, "y": short(found.high), "line": line, "fill": "tonexty", "fillcolor": fill},
     ]
 
 
@@ -264,7 +265,8 @@ def scale(title: str) -> dict[str, Any]:
     }
 
 
-def _share(title: str) -> dict[str, Any]:
+def share(title: str) -> dict[str, Any]:
+    """An axis from 0 to 1."""
     return {**scale(title), "range": [-0.01, 1.01], "dtick": 0.2}
 
 

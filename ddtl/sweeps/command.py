@@ -39,8 +39,13 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
+    from ddtl.studies import settings as study_settings
     from ddtl.sweeps import settings
 
+    if study_settings.is_asked(command.overrides):
+        from ddtl.studies import command as study
+
+        return study.main(command)
     if command.show_config:
         sys.stdout.write(settings.composed_yaml(command.overrides))
         return 0

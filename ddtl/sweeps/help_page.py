@@ -5,6 +5,8 @@ from __future__ import annotations
 from ddtl.config.help_page import file_comments, group_rows, row
 from ddtl.config.where import conf_dir, options
 
+_GROUPS = ("engine", "study")  # whose keys are listed
+
 _HEAD = """\
 Search for the settings that train the best model, on validation; then score the best ones on the test set, once.
 The same command goes on with a search that was stopped.
@@ -15,6 +17,8 @@ The same command goes on with a search that was stopped.
                                                                         with other bounds; null takes a parameter out
   python sweep.py optimizer.lr=1e-4,1e-3 finetune=full,lp_ft            a grid: each combination of the values
   python sweep.py dataset=covid19ct dataset.protocol=kfold 'dataset.fold=range(5)'
+  python sweep.py study=cross_dataset 'study.datasets=[covid19ct,sarscov2ct]' study.seeds=5
+                                                                        train on each, test on all, with intervals
 
 Words that are not listed here are settings of train.py, the same for all trials: see `python train.py --help`.
 
@@ -40,13 +44,15 @@ def render() -> str:
     """The page as text."""
     folder = conf_dir()
     comments = file_comments(folder / "sweep.yaml", "")
-    for option in options("engine"):
-        comments = {**file_comments(folder / "engine" / f"{option}.yaml", "engine."), **comments}
-    own = (key for key in comments if not key.startswith(("- ", "defaults", "engine.kind")))
+    for group in _GROUPS:
+        for option in options(group):
+            comments = {**file_comments(folder / group / f"{option}.yaml", f"{group}."), **comments}
+    kinds = tuple(f"{group}.kind" for group in _GROUPS)
+    own = (key for key in comments if not key.startswith(("- ", "defaults", *kinds)))
     keys = [row(f"  {key}", comments[key]) for key in sorted(own, key=_order) if comments[key]]
     return "\n".join([_HEAD, *group_rows("sweep"), _MIDDLE, *keys, _FOOT])
 
 
-def _order(key: str) -> tuple[bool, bool]:
+def _order(key: str) -> tuple[int, bool]:
     """The sweep's own keys before those of a group, the short ones first."""
-    return key.startswith("engine."), "." in key
+    return next((1 + i for i, group in enumerate(_GROUPS) if key.startswith(f"{group}.")), 0), "." in key

@@ -41,6 +41,7 @@ def write(plan: Plan) -> None:
         "fixed": list(plan.fixed),
         "jobs": jobs,
         "words": list(plan.words),
+        "targets": plan.targets,
     }
     write_json(plan.folder / NAME, document)
 
@@ -64,7 +65,8 @@ def read(folder: Path) -> Plan:
     space: Space = sampled(search.space) if jobs is None and search is not None else listed(jobs or [])
     base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
     words = tuple(document["words"])
-    return Plan(settings, tuple(document["fixed"]), space, base, document["name"], folder, words)
+    targets = tuple(tuple((name, tuple(evaluate)) for name, evaluate in each) for each in document.get("targets", []))
+    return Plan(settings, tuple(document["fixed"]), space, base, document["name"], folder, words, targets=targets)
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:

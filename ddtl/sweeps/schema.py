@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ddtl.config.schema import NonNegativeInt, Positive, PositiveInt, Section, Seed, Text
-
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+from ddtl.studies.schema import StudyConfig, Texts
 
 
 class SearchConfig(Section):
@@ -60,6 +59,7 @@ class SweepConfig(Section):
     """Everything that ``conf/sweep.yaml`` holds; see :func:`ddtl.sweeps.settings.read`."""
 
     search: SearchConfig | None = None  # none for a grid
+    study: StudyConfig | None = None
     engine: EngineConfig
     n_trials: PositiveInt
     finalize: bool

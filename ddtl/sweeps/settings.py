@@ -43,6 +43,8 @@ class Plan:
         folder: where its records lie.
         words: the command line that it was read from.
         notes: lines for the person, such as a parameter that is left out because it has no effect here.
+        targets: of a study's runs, by trial: what each is evaluated on after training, as pairs of a dataset's name and
+            the words of ``ddtl evaluate``.
     """
 
     settings: SweepConfig
@@ -53,6 +55,7 @@ class Plan:
     folder: Path
     words: tuple[str, ...] = field(compare=False)
     notes: tuple[str, ...] = field(compare=False, default=())
+    targets: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What makes the search the one that it is: plain JSON by dotted key, without what may change between calls."""

@@ -6,10 +6,12 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-from optuna.trial import FrozenTrial
+from typing import TYPE_CHECKING
 
 from ddtl.sweeps import owner as owners
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 # Names of a trial's user attributes.
 OWNER, PROCESS, OVERRIDES, ATTEMPTS = "owner", "process", "overrides", "attempts"

@@ -172,15 +172,20 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
             told = True
             time.sleep(_POLL)
         else:
-            return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder)
+            return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder, config)
 
 
-def _completed(store: Store, ask: AskSweep, folder: RunFolder) -> Outcome:
-    """The values of a finished run, which may have been finished before the sweep."""
+def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
+    """The values of a finished run, which may have been finished before the sweep; a study's is evaluated first."""
     from ddtl.sweeps.pruning import objectives
 
     store.note(ask.number, {"run": str(folder.path.absolute())})
     ask.reported(folder)
+    if store.plan.targets:
+        from ddtl.studies import evaluating
+
+        if not evaluating.all_targets(store, ask.number, folder, config, ask.stop.exists):
+            return settle.stopped()
     return settle.completed(objectives(folder, store.plan.settings.sweep.objective))
 
 

@@ -39,7 +39,7 @@ _KEYS = ("trainer.accelerator", "trainer.precision")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The configuration to evaluate with, and whether it names another dataset than the run's own test set."""
 
     config: Config
@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
     saved, results = stored_run(folder)
-    asked = _asked(saved, words)
-    shown = _elsewhere(folder, asked.config, results) if asked.elsewhere else _again(folder, asked.config, results)
+    found = asked(saved, words)
+    shown = _elsewhere(folder, found.config, results) if found.elsewhere else _again(folder, found.config, results)
     console.score_table(shown)
     return 0
 
@@ -89,10 +89,10 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{folder.config} was written by another version of ddtl, or is damaged: {error}") from error
 
 
-def _asked(saved: Config, words: Sequence[str]) -> _Asked:
+def asked(saved: Config, words: Sequence[str]) -> Asked:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
-    asked = override_grammar.read(words, groups("train"))
-    named = {*asked.choices, *(setting.key for setting in asked.settings)}
+    typed = override_grammar.read(words, groups("train"))
+    named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
         if key.split(".")[0] not in _SECTIONS and key not in _KEYS:
             raise UserError(
@@ -116,7 +116,7 @@ def _asked(saved: Config, words: Sequence[str]) -> _Asked:
                 if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     )  # fmt: skip
     changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
-    return _Asked(saved.model_copy(update=changes), elsewhere)
+    return Asked(saved.model_copy(update=changes), elsewhere)
 
 
 def _harmonize(saved: Config, asked: DatasetConfig) -> str:
@@ -164,13 +164,17 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     return results
 
 
+def with_weights(config: Config, folder: Path) -> Config:
+    """The configuration with a run's network for its initial weights."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(folder)})})
+
+
 def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
     """The run's network on another test set."""
     from ddtl.data import catalogue
     from ddtl.threads import keep_freed_memory
 
-    weights = config.model.model_copy(update={"weights": str(folder.path)})
-    config = config.model_copy(update={"model": weights})
+    config = with_weights(config, folder.path)
     catalogue.require_images(config)
     keep_freed_memory()
     from ddtl.training.transfer import score_elsewhere

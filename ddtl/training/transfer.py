@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,12 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_json
+from ddtl.models.module import Classifier
 from ddtl.reports.command import write as write_report
-from ddtl.training import batchnorm, hardware
+from ddtl.training import batchnorm, embeddings, hardware
+from ddtl.training.identity import scoring as scoring_settings
+from ddtl.training.identity import short_hash
+from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive
 from ddtl.training.train import assemble
@@ -41,18 +47,91 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     Raises:
         UserError: the dataset is not there, or has another number of classes.
     """
-    harmonize = config.dataset.harmonize
-    run = assemble(config, _reference(folder) if harmonize.startswith("match") else None)
+    run = _assembled(folder, config)
     manifest = run.datamodule.manifest
-    matched = _matched(manifest, trained["classes"])
+    to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+    return _scored(run, folder, trained, to)
+
+
+def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
+    """As :func:`score_elsewhere`, for a study: in a folder that no other evaluation can have; the folder.
+
+    Its name holds a hash of the images, their split and the settings of the evaluation. One that is there and finished
+    is left as it is.
+
+    Args:
+        folder, config, trained: as there.
+        target: what the study calls the dataset.
+    """
+    run = _assembled(folder, config)
+    settings = {
+        "digest": run.datamodule.digest,
+        "evaluation": scoring_settings(config.evaluation),
+        "refit": config.evaluation.refit,
+        "harmonize": config.dataset.harmonize,
+        "epoch": trained["best_epoch"],
+    }
+    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_ways(config, trained)]
+    to = folder.path / "evaluations" / "-".join([*words, short_hash(settings)])
+    if not (to / "results.json").exists():
+        _scored(run, folder, trained, to, embed=True)
+    return to
+
+
+def embed_own(folder: RunFolder, config: Config) -> None:
+    """Write ``embeddings.npz`` into a run's folder, for the images and in the order of its ``predictions.csv``.
+
+    Args:
+        folder: of the finished and tested run.
+        config: the run's, with its folder as weights.
+    """
+    if (folder.path / embeddings.NAME).exists():
+        return
+    run = assemble(config)
+    splits = ["val", "test"]
+    with embeddings.kept(run.network) as parts:
+        predict(_trainer(run), _module(run), run.datamodule, splits)
+    _write_embeddings(run, splits, parts, folder.path)
+
+
+def _assembled(folder: RunFolder, config: Config) -> Run:
+    return assemble(config, _reference(folder) if config.dataset.harmonize.startswith("match") else None)
+
+
+def _ways(config: Config, trained: dict[str, Any]) -> list[str]:
+    """What is done otherwise than in the run."""
+    ways = (config.dataset.harmonize, config.evaluation.batchnorm)
+    return [way for way in ways if way not in (trained.get("harmonize", "none"), "stored")]
+
+
+def _module(run: Run) -> Classifier:
     module = run.module()
-    if config.trainer.channels_last:
+    if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
-    trainer = pl.Trainer(
+    return module
+
+
+def _trainer(run: Run) -> pl.Trainer:
+    """What predicts, and says nothing."""
+    return pl.Trainer(
         accelerator=run.machine.accelerator, devices=1, precision=run.machine.precision,
-        deterministic=config.trainer.deterministic, logger=False, enable_progress_bar=False,
+        deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
+
+
+def _write_embeddings(run: Run, splits: Sequence[str], parts: Sequence[np.ndarray], to: Path) -> None:
+    rows = [row for split in splits for row in run.datamodule.manifest.rows(split)]
+    embeddings.write(parts, rows, to / embeddings.NAME)
+
+
+def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
+    """Predict and score, into the folder ``to``; ``embed``: with the embeddings."""
+    config = run.config
+    harmonize = config.dataset.harmonize
+    manifest = run.datamodule.manifest
+    matched = _matched(manifest, trained["classes"])
+    module, trainer = _module(run), _trainer(run)
     results = setting(run) | {
         "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
         "seed": trained["seed"],
@@ -62,7 +141,9 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     }
     evaluation = config.evaluation
     with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
-        both = predict(trainer, module, run.datamodule, ["val", "test"] if evaluation.refit else ["test"])
+        splits = ["val", "test"] if evaluation.refit else ["test"]
+        with embeddings.kept(run.network) as parts:
+            both = predict(trainer, module, run.datamodule, splits)
     table = both.of("test")
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
@@ -80,11 +161,11 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     if evaluation.refit:
         results["refitted"] = refitted(both, evaluation, manifest)
     results["baselines"] = baselines(table, manifest, evaluation)
-    ways = [way for way in (harmonize, evaluation.batchnorm) if way not in (trained.get("harmonize", "none"), "stored")]
-    to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *ways])
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "environment.json", hardware.environment())
     prediction_table.write(both, to / "predictions.csv")
+    if embed:
+        _write_embeddings(run, splits, parts, to)
     write_json(to / "results.json", results)
     write_report(to)
     return results

@@ -1,0 +1,1 @@
+"""Studies: many runs and their scores on many test sets, from one command."""

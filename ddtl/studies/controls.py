@@ -1,0 +1,143 @@
+"""What a study's scores are held against: images that two datasets share, and classifiers that see no pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddtl.errors import UserError
+from ddtl.files import write_json
+
+if TYPE_CHECKING:
+    from ddtl.data.manifest import Manifest
+
+NAME = "controls.json"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset as a study uses it.
+
+    Attributes:
+        name: as the study calls it; of a pool that of its datasets joined by ``+``.
+        manifest: its table, split.
+        hashes: the difference hash of each image, in the table's order.
+    """
+
+    name: str
+    manifest: Manifest
+    hashes: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """By source and target: ``duplicates`` (sample ids), ``majority`` and ``file_facts``."""
+
+    pairs: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+    def twice(self, source: str, target: str) -> frozenset[str]:
+        """The target's test images that are left out, as they or others of their patient stand in the source."""
+        return frozenset(self.pairs.get((source, target), {}).get("duplicates", ()))
+
+    def scores(self, source: str, target: str, name: str) -> Mapping[str, Any] | None:
+        """Those of ``majority`` or ``file_facts``; None where there are none."""
+        found: Mapping[str, Any] | None = self.pairs.get((source, target), {}).get(name)
+        return found
+
+
+def read(folder: Path) -> Controls:
+    """The controls in a study's folder; none where there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / NAME
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["pairs"]
+        return Controls({(row["source"], row["target"]): row for row in rows})
+    except FileNotFoundError:
+        return Controls()
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}). Delete it; the study's command writes it anew.") from error
+
+
+def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
+    """The controls of each (source, target), kept in the study's folder; those of the same images are not made anew."""
+    try:
+        before = read(folder).pairs
+    except UserError:
+        before = {}
+    rows = []
+    for source, target in pairs:
+        row = before.get((source.name, target.name), {})
+        same = row.get("images") == _images(source, target)
+        rows.append(dict(row) if same else between(source, target))
+    write_json(folder / NAME, {"pairs": rows})
+    return Controls({(row["source"], row["target"]): row for row in rows})
+
+
+def between(source: Subject, target: Subject) -> dict[str, Any]:
+    """Controls of one pair of datasets.
+
+    ``duplicates``: test images of the target that also stand among what the source trains and validates on (difference
+    hashes within ``NEAR`` bits), with the others of their patients or groups. ``majority``: always the source's
+    commonest class. ``file_facts``: a random forest that learned from the source's image files, see ``file_facts``.
+    Both controls are about the test images that stay. ``images`` is a digest of which images it is all about.
+    """
+    from ddtl.data.picture_hash import near_any
+
+    ours, theirs = source.manifest, target.manifest
+    learn, test = [*ours.rows("train"), *ours.rows("val")], theirs.rows("test")
+    again = near_any([target.hashes[i] for i in test], [source.hashes[i] for i in learn])
+    groups = {theirs.samples[i].group for i, twice in zip(test, again, strict=True) if twice}
+    kept = [i for i in test if theirs.samples[i].group not in groups]
+    found: dict[str, Any] = {
+        "source": source.name,
+        "target": target.name,
+        "images": _images(source, target),
+        "duplicates": [theirs.samples[i].sample_id for i in test if theirs.samples[i].group in groups],
+    }
+    return found | (_blind(ours, theirs, learn, kept) if kept else {})
+
+
+def _images(source: Subject, target: Subject) -> str:
+    """Another one where images, labels or splits are others."""
+    parts = [
+        f"{sample.sample_id} {sample.label} {sample.split} {bits}"
+        for subject in (source, target)
+        for sample, bits in zip(subject.manifest.samples, subject.hashes, strict=True)
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _blind(source: Manifest, target: Manifest, learn: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
+    """The classifiers that see no pixel, asked about some of the target's images."""
+    from ddtl.audit import file_facts
+    from ddtl.data.images import BadImageError
+    from ddtl.evaluation.intervals import intervals, multiclass_intervals
+    from ddtl.evaluation.metrics import binary_scores, multiclass_scores
+
+    labels = np.array([source.samples[i].label for i in learn])
+    asked = np.array([target.samples[i].label for i in test])
+    groups = np.array([target.samples[i].group for i in test])
+    classes = len(source.classes)
+
+    def scores(p: np.ndarray) -> dict[str, Any]:
+        return binary_scores(asked, p[:, 1], 0.5) if classes == 2 else multiclass_scores(asked, p)[0]
+
+    found = {"majority": scores(np.tile(np.bincount(labels, minlength=classes) / len(labels), (len(test), 1)))}
+    try:
+        paths = [source.samples[i].path for i in learn] + [target.samples[i].path for i in test]
+        _, numbers = file_facts.facts(paths)
+    except BadImageError as error:
+        return found | {"file_facts": {"why_not": str(error)}}
+    p = file_facts.forest(numbers[: len(learn)], labels, numbers[len(learn) :], classes)
+    limits = intervals(asked, p[:, 1], groups, 0.5) if classes == 2 else multiclass_intervals(asked, p, groups)
+    written = {name: None if one is None else asdict(one) for name, one in limits.items()}
+    return found | {"file_facts": {**scores(p), "intervals": written}}

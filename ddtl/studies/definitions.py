@@ -1,0 +1,263 @@
+"""What each kind of study consists of: from its settings to a list of runs, and the test sets that each is scored on.
+
+Pure: nothing is read from disk, and nothing is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ddtl.config.checks import DATASET_PROTOCOLS
+from ddtl.config.overrides import key_of, shown
+from ddtl.config.schema import OwnDataset
+from ddtl.studies import methods
+from ddtl.studies.methods import Method
+from ddtl.studies.record import PLAIN
+from ddtl.studies.schema import StudyConfig
+
+TESTED = "evaluation.test=true"
+SEVERAL = "+"  # between the names of pooled datasets
+# Settings of a dataset that are about training, or that an evaluation takes from its run.
+_OF_TRAINING = tuple(
+    f"dataset.{key}"
+    for key in ("image_size", "batch_size", "sampling", "num_workers", "train_patients", "harmonize", "sources", "own")
+)
+_OF_EVALUATION = ("dataset.", "evaluation.", "paths.")
+_MACHINE = ("trainer.accelerator", "trainer.precision")
+_REFITTED = "evaluation.refit=true"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A test set: its dataset's name, and the words of ``ddtl evaluate RUN``; none for the run's own scores."""
+
+    name: str
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the study.
+
+    Attributes:
+        overrides: for train.py.
+        labels: its place on the axes that this kind of study decides (see ``record.Labels``); what is absent follows
+            from the configuration.
+        targets: its own test set first.
+        after: the job whose run's weights it begins with; its ``overrides`` do not name them.
+    """
+
+    overrides: tuple[str, ...]
+    labels: Mapping[str, Any]
+    targets: tuple[Target, ...]
+    after: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all runs of a study share.
+
+    Attributes:
+        study: its settings.
+        words: for train.py, without the seed.
+        seed: the first one.
+        name: of the dataset, where the words name it.
+        n_folds: of ``kfold``.
+        combinations: of ``grid``.
+    """
+
+    study: StudyConfig
+    words: tuple[str, ...]
+    seed: int = 0
+    name: str = ""
+    n_folds: int = 0
+    combinations: Sequence[Sequence[str]] = field(default_factory=tuple)
+
+    @property
+    def own(self) -> Mapping[str, OwnDataset]:
+        """A person's own datasets."""
+        return self.study.own or {}
+
+    @property
+    def seeds(self) -> range:
+        """Of the runs."""
+        return range(self.seed, self.seed + self.study.seeds)
+
+    def overrides(self, own: Sequence[str], phantom: bool = True) -> tuple[str, ...]:
+        """All words of a run; those about the phantom only where it has one."""
+        shared = [word for word in self.words if phantom or not _about_phantom(word)]
+        return (*own, *shared, TESTED)
+
+    def elsewhere(self, name: str, more: Sequence[str] = ()) -> Target:
+        """Another dataset's test set, with what the shared words say about its images and about scoring."""
+        own = dataset_words(name, self.own)
+        shared = [word for word in self.words if _for_evaluation(word, has_phantom([name]))]
+        return Target(name, (*own, *shared, _REFITTED, *more))
+
+    def at_home(self, name: str, more: Sequence[str] = ()) -> Target:
+        """The run's own test set, as it was scored or in another way."""
+        return Target(
+            name, (*(word for word in self.words if key_of(word).startswith("paths.")), *more) if more else ()
+        )
+
+
+def jobs(asked: Asked) -> list[Job]:
+    """The runs of a study, those of the first seed first."""
+    return list(_KINDS[asked.study.kind](asked))
+
+
+def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
+    """What takes a dataset by the name that a study gives it."""
+    if name in own:
+        kind = "folder" if own[name].table is None else "table"
+        return (
+            f"dataset={kind}",
+            f"dataset.name={shown(name, quoted=True)}",
+            *(f"dataset.{key}={shown(value, quoted=True)}" for key, value in _said(own[name]).items()),
+        )
+    option, _, site = name.partition(":")
+    return (f"dataset={option}", f"dataset.phantom.sites=[{site}]") if site else (f"dataset={option}",)
+
+
+def pool_words(names: Sequence[str], own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
+    """What takes several datasets as one."""
+    declared = {name: _said(own[name]) for name in names if name in own}
+    more = (f"dataset.own={shown(declared, quoted=True)}",) if declared else ()
+    return "dataset=pooled", f"dataset.sources=[{','.join(names)}]", *more
+
+
+def has_phantom(names: Sequence[str]) -> bool:
+    """Whether the phantom is among datasets."""
+    return any(name.partition(":")[0] == "phantom" for name in names)
+
+
+def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
+    """The protocols that ``study=paper_vs_honest`` compares on a dataset: by slice, and the dataset's own."""
+    if study.protocols != "auto":
+        return study.protocols
+    files = (study.own or {}).get(name)
+    kind = name.partition(":")[0] if files is None else "folder" if files.table is None else "table"
+    return "random", DATASET_PROTOCOLS.get(kind, ("grouped",))[0]
+
+
+def _cross_dataset(asked: Asked) -> Iterator[Job]:
+    study = asked.study
+    names = study.datasets
+    pools = _pools(study)
+    # The same test images for a dataset alone and in a pool: all are split by one protocol.
+    if not any(key_of(word) == "dataset.protocol" for word in asked.words):
+        asked = replace(asked, words=(*asked.words, "dataset.protocol=grouped"))
+    count = 0
+    first: dict[tuple[str, int], int] = {}
+    for seed in asked.seeds:
+        for method in study.methods:
+            for source in [*((name,) for name in names), *pools]:
+                if method == PLAIN and len(source) == 1:
+                    first[source[0], seed] = count
+                count += 1
+                yield _from_source(asked, source, method, seed)
+    for seed in asked.seeds:
+        for k in study.patients:
+            for source_, target in ((a, b) for a in names for b in names if a != b):
+                own = (*dataset_words(target, asked.own), f"dataset.train_patients={k}", f"seed={seed}")
+                labels = {"source": source_, "method": PLAIN, "patients": k, "seed": seed}
+                overrides = asked.overrides(own, has_phantom([target]))
+                yield Job(overrides, labels, (asked.at_home(target),), first.get((source_, seed)))
+
+
+def _from_source(asked: Asked, source: tuple[str, ...], method: str, seed: int) -> Job:
+    """A run on one dataset or several, tested on its own and on all others."""
+    pooled = len(source) > 1
+    way: Method = methods.of(method, pooled)
+    taken = pool_words(source, asked.own) if pooled else dataset_words(source[0], asked.own)
+    name = SEVERAL.join(source)
+    targets = [asked.elsewhere(other, way.elsewhere) for other in asked.study.datasets if other != name]
+    return Job(
+        asked.overrides((*taken, *way.train, f"seed={seed}"), has_phantom(source)),
+        {"source": name, "method": method, "seed": seed},
+        (asked.at_home(name, way.at_home), *targets),
+    )
+
+
+def _pools(study: StudyConfig) -> list[tuple[str, ...]]:
+    """The sets of datasets that are trained on together."""
+    names = study.datasets
+    one_out = study.leave_one_out is True or (study.leave_one_out == "auto" and len(names) > 2)
+    pools = [tuple(name for name in names if name != left) for left in names] if one_out else []
+    if study.pooled:
+        pools.append(tuple(names))
+    return [pool for pool in pools if len(pool) > 1]
+
+
+def _paper_vs_honest(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for name in asked.study.datasets:
+            for protocol in protocols_of(name, asked.study):
+                own = (*dataset_words(name, asked.own), f"dataset.protocol={protocol}", f"seed={seed}")
+                labels = {"source": name, "protocol": protocol, "seed": seed}
+                yield Job(asked.overrides(own, has_phantom([name])), labels, (Target(name),))
+
+
+def _seeds(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        yield _at_home(asked, (), seed)
+
+
+def _schedules(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for schedule in asked.study.schedules:
+            yield _at_home(asked, (f"finetune={schedule}",), seed, asked.study.targets, schedule=schedule)
+
+
+def _kfold(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for fold in range(asked.n_folds):
+            yield _at_home(asked, ("dataset.protocol=kfold", f"dataset.fold={fold}"), seed, fold=fold)
+
+
+def _learning_curve(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for k in asked.study.patients:
+            yield _at_home(asked, (f"dataset.train_patients={k}",), seed, patients=k)
+        yield _at_home(asked, (), seed)
+
+
+def _grid(asked: Asked) -> Iterator[Job]:
+    for seed in asked.seeds:
+        for words in asked.combinations:
+            yield _at_home(asked, tuple(words), seed, method=" ".join(words))
+
+
+def _at_home(asked: Asked, own: tuple[str, ...], seed: int, others: Sequence[str] = (), **labels: Any) -> Job:
+    """A run on the dataset that the shared words name."""
+    targets = [asked.elsewhere(name) for name in others]
+    return Job(asked.overrides((*own, f"seed={seed}")), {"seed": seed, **labels}, (Target(asked.name), *targets))
+
+
+_KINDS: dict[str, Callable[[Asked], Iterator[Job]]] = {
+    "cross_dataset": _cross_dataset,
+    "paper_vs_honest": _paper_vs_honest,
+    "seeds": _seeds,
+    "schedules": _schedules,
+    "kfold": _kfold,
+    "learning_curve": _learning_curve,
+    "grid": _grid,
+}
+
+
+def _said(files: OwnDataset) -> dict[str, Any]:
+    return files.model_dump(exclude_none=True)
+
+
+def _about_phantom(word: str) -> bool:
+    return key_of(word).startswith("dataset.phantom.")
+
+
+def _for_evaluation(word: str, phantom: bool) -> bool:
+    """Whether ``ddtl evaluate`` on another dataset is to be told a word of the runs."""
+    key = key_of(word)
+    if key in _OF_TRAINING or key == "evaluation.test" or (_about_phantom(word) and not phantom):
+        return False
+    return key.startswith(_OF_EVALUATION) or key in _MACHINE

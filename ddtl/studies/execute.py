@@ -1,0 +1,256 @@
+"""Runs a study: what is not done yet, as a sweep of listed jobs, on any engine.
+
+What is done stands in the study's record and in the folders of runs and evaluations, never in the sweep's memory: each
+call makes a sweep of its own from what is left, below ``calls/`` in the study's folder. So a study that was killed
+anywhere goes on from the runs' own checkpoints, and one that grows computes only what is new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from ddtl.config import load
+from ddtl.config.overrides import shown
+from ddtl.errors import UserError
+from ddtl.studies import record
+from ddtl.studies.definitions import Job
+from ddtl.studies.known import Known
+from ddtl.studies.record import EVALUATIONS, Evaluation, Study
+from ddtl.studies.settings import StudyPlan, less
+from ddtl.sweeps.schema import ClassConfig
+from ddtl.sweeps.settings import Plan
+from ddtl.sweeps.space import listed
+from ddtl.sweeps.task import REASON, WORDS, now
+from ddtl.training.identity import differences
+
+if TYPE_CHECKING:
+    from ddtl.sweeps.snapshot import Snapshot
+    from ddtl.sweeps.store import Store
+
+Show = Callable[["Snapshot"], None]
+Run = Callable[["Store", Show], None]
+
+
+def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
+    """Train and evaluate what is not done yet; the study's record, which is written as it goes.
+
+    Args:
+        plan: the study.
+        run: runs the trials that are left in a store, as :func:`ddtl.sweeps.engines.run` does.
+        show: called about once a second with how the runs stand.
+
+    Raises:
+        UserError: another study stands under this name, or another process works at it.
+        TrainingFailure: it makes no sense to go on.
+        Stopped: by a signal; the same command goes on.
+    """
+    with _alone(plan):
+        earlier = _earlier(plan)
+        study = _begun(plan, earlier)
+        record.write(plan.folder, study)
+        for rows in _left(plan, study):
+            if rows:
+                _run(plan, study, rows, run, show)
+        study["ended"] = now()
+        record.write(plan.folder, study)
+    return study
+
+
+def check_same(plan: StudyPlan, earlier: Study) -> None:
+    """Refuse to go on with another study under a name; asking for more is no other study.
+
+    Raises:
+        UserError: with a line for each thing that differs.
+    """
+    now_ = json.loads(json.dumps(plan.identity))
+    changed = differences(earlier["identity"], now_) + less(plan, earlier)
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise UserError(
+            f"study {plan.name} in {plan.folder} is another study. What differs:\n{lines}\n"
+            "Set another study.name=… for this one, or take back what differs."
+        )
+
+
+@contextmanager
+def _alone(plan: StudyPlan) -> Iterator[None]:
+    """While no other command works at the study."""
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(plan.folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{plan.folder} is in use by another process. Wait for it, or set another study.name."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{plan.folder}: cannot write there ({error.strerror or error}). Make room, or set another paths.runs_dir."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _earlier(plan: StudyPlan) -> Study | None:
+    if not (plan.folder / record.NAME).exists():
+        return None
+    earlier = record.read(plan.folder)
+    check_same(plan, earlier)
+    return earlier
+
+
+def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
+    """The record with what an earlier call did, as far as it still holds."""
+    known = Known(earlier, record.runs_dir(plan.folder))
+    jobs: list[record.Job] = []
+    for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
+        words = job.overrides if job.after is None else _with_weights(plan, job, jobs[job.after])
+        found = known.run(labels, words, config)
+        evaluations = [record.evaluation(t.name, None if t.words else found, t.words) for t in job.targets]
+        for evaluation in evaluations if found is not None else ():
+            evaluation["folder"] = evaluation["folder"] or known.evaluation(labels, config, evaluation)
+        jobs.append(record.job(labels, evaluations, words, found))
+    return {
+        "study": plan.study.kind,
+        "name": plan.name,
+        "settings": plan.study.model_dump(mode="json"),
+        "identity": plan.identity,
+        "jobs": jobs,
+        "started": earlier["started"] if earlier else now(),
+        "ended": None,
+    }
+
+
+def _with_weights(plan: StudyPlan, job: Job, first: record.Job) -> tuple[str, ...]:
+    """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
+    if first["run"] is None:
+        return job.overrides
+    weights = record.runs_dir(plan.folder) / first["run"]
+    return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
+
+
+def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
+    """The jobs that are to be run, those that go on with another's weights after it; one without them has failed."""
+    jobs = study["jobs"]
+    undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
+    yield [row for row in undone if plan.jobs[row].after is None]
+    ready = []
+    for row in undone:
+        job, after = plan.jobs[row], plan.jobs[row].after
+        if after is None:
+            continue
+        first = jobs[after]
+        if first["run"] is None:
+            _failed(jobs[row], f"there are no weights to begin with: {record.shown(first['labels'])} has failed")
+        else:
+            words = _with_weights(plan, job, first)
+            jobs[row] = record.job(jobs[row]["labels"], jobs[row]["evaluations"], words)
+            ready.append(row)
+    yield ready
+
+
+def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Show) -> None:
+    """Run some of the jobs; those with the same words are one run, which is evaluated for all of them."""
+    from ddtl.sweeps import opening
+
+    by_words: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        by_words.setdefault(tuple(study["jobs"][row]["overrides"]), []).append(row)
+    groups = list(by_words.values())
+    store = opening.opened(_call(plan, study, groups))
+    ended = -1
+
+    def seen(snapshot: Snapshot) -> None:
+        nonlocal ended
+        show(snapshot)
+        if ended != snapshot.total - snapshot.left:
+            ended = snapshot.total - snapshot.left
+            _take(study, store, groups)
+            record.write(plan.folder, study)
+
+    try:
+        run(store, seen)
+    finally:
+        _take(study, store, groups)
+        record.write(plan.folder, study)
+        store.close()
+
+
+def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Plan:
+    """The sweep of this call: a trial for each group of jobs."""
+    jobs = [study["jobs"][group[0]]["overrides"] for group in groups]
+    targets = []
+    for group in groups:
+        each = [e for row in group for e in study["jobs"][row]["evaluations"] if e["words"] or _embeds(plan, row)]
+        targets.append(tuple(dict.fromkeys((e["target"], tuple(e["words"])) for e in each)))
+    calls = plan.folder / "calls"
+    number = 1 + max((int(path.name.rpartition("-")[2]) for path in calls.glob(f"{plan.name}-*")), default=0)
+    section = plan.settings.sweep
+    typed = any(word.startswith("sweep.max_failures=") for word in plan.words)
+    section = section.model_copy(update={"max_failures": section.max_failures if typed else len(jobs) + 1})
+    settings = plan.settings.model_copy(
+        update={
+            "n_trials": len(jobs),
+            "finalize": False,
+            "pruner": ClassConfig(name="NopPruner", args={}),
+            "sweep": section,
+        }
+    )
+    name = f"{plan.name}-{number}"
+    base, _ = load.check(jobs[0])
+    return Plan(settings, (), listed(jobs), base, name, calls / name, plan.words, targets=tuple(targets))
+
+
+def _embeds(plan: StudyPlan, row: int) -> bool:
+    """Whether the embeddings of a run's own images are wanted, beside those of others: of one run of each source."""
+    job, labels = plan.jobs[row], plan.labels[row]
+    return len(job.targets) > 1 and labels["method"] == record.PLAIN and labels["seed"] == plan.labels[0]["seed"]
+
+
+def _take(study: Study, store: Store, groups: Sequence[Sequence[int]]) -> None:
+    """Put into the record what became of the trials."""
+    from optuna.trial import TrialState
+
+    for trial in store.trials():
+        attrs = trial.user_attrs
+        for row in groups[trial.number]:
+            job = study["jobs"][row]
+            if trial.state == TrialState.COMPLETE:
+                run = _below_runs(attrs["run"], 2)
+                study["jobs"][row] = record.job(job["labels"], _evaluated(job, run, attrs), job["overrides"], run)
+            elif trial.state == TrialState.FAIL:
+                reason = attrs[REASON].replace("_", " ")
+                _failed(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
+
+
+def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> list[Evaluation]:
+    found = {(e["target"], tuple(e["words"])): e for e in attrs.get(EVALUATIONS, [])}
+    evaluations = []
+    for evaluation in job["evaluations"]:
+        target, words = evaluation["target"], evaluation["words"]
+        there = found.get((target, tuple(words)))
+        if not words:
+            evaluations.append(record.evaluation(target, run))
+        elif there is None:
+            evaluations.append(evaluation)
+        else:
+            folder = there["folder"] and _below_runs(there["folder"], 4)
+            evaluations.append(record.evaluation(target, folder, words, there["reason"]))
+    return evaluations
+
+
+def _failed(job: record.Job, reason: str) -> None:
+    job["run"], job["state"], job["reason"] = None, "failed", reason
+
+
+def _below_runs(folder: str, parts: int) -> str:
+    """A folder as the record names it: the machine that wrote it may have the runs at another place."""
+    return "/".join(Path(folder).parts[-parts:])

@@ -1,0 +1,70 @@
+"""What an earlier call of a study has done, and whether it still holds: the same images, split and evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddtl.config.schema import Config
+from ddtl.errors import UserError
+from ddtl.studies.record import Evaluation, Study, key_of_labels
+from ddtl.training import evaluate
+from ddtl.training.identity import scoring
+
+# They change neither images nor split.
+_NO_MATTER = {"batch_size", "sampling", "num_workers", "harmonize"}
+
+
+class Known:
+    """The runs and evaluations of an earlier record."""
+
+    def __init__(self, earlier: Study | None, runs_dir: Path) -> None:
+        """``earlier`` is the record, None where there is none; its folders lie below ``runs_dir``."""
+        self._jobs = {key_of_labels(job["labels"]): job for job in (earlier["jobs"] if earlier else [])}
+        self._runs_dir = runs_dir
+        self._digests: dict[str, str] = {}
+
+    def run(self, labels: Mapping[str, Any], words: Sequence[str], config: Config) -> str | None:
+        """The folder of a finished and tested run of these labels and words, where the images are as they were."""
+        job = self._jobs.get(key_of_labels(labels))
+        return None if job is None or job["overrides"] != list(words) else self._held(job["run"], config)
+
+    def evaluation(self, labels: Mapping[str, Any], config: Config, asked: Evaluation) -> str | None:
+        """The folder of a run's finished evaluation with the same words, where the images are as they were."""
+        for found in self._jobs[key_of_labels(labels)]["evaluations"]:
+            if (found["target"], found["words"]) == (asked["target"], asked["words"]):
+                return self._held(found["folder"], evaluate.asked(config, asked["words"]).config)
+        return None
+
+    def _held(self, folder: str | None, config: Config) -> str | None:
+        if folder is None:
+            return None
+        path = self._runs_dir / folder
+        try:
+            results = json.loads((path / "results.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        whole = "test" in results and (path / "predictions.csv").exists()
+        same = results.get("evaluation") == json.loads(json.dumps(scoring(config.evaluation)))
+        return folder if whole and same and results["digest"] == self._digest(config) else None
+
+    def _digest(self, config: Config) -> str:
+        """Of a dataset as it is now; empty where it cannot be read."""
+        from ddtl import console
+        from ddtl.data import catalogue, manifests
+        from ddtl.data.cache import open_cache
+
+        key = config.dataset.model_dump_json(exclude=_NO_MATTER)
+        if key not in self._digests:
+            try:
+                catalogue.require_images(config)
+                with console.progress("preparing images") as bar:
+                    manifest = manifests.prepared(manifests.build(config, bar), config.dataset)
+                    root = Path(config.paths.cache_dir).expanduser()
+                    cache = open_cache(manifest, size=config.dataset.image_size, root=root, progress=bar)
+                self._digests[key] = manifest.digest(cache.file_hashes)
+            except UserError:
+                self._digests[key] = ""
+        return self._digests[key]

@@ -1,0 +1,46 @@
+"""What a network makes of images before its head, kept while it predicts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from ddtl.files import write_bytes
+from ddtl.models.network import Network
+
+NAME = "embeddings.npz"
+
+
+@contextmanager
+def kept(network: Network) -> Iterator[list[np.ndarray]]:
+    """Within, each batch that the network sees adds its embeddings: the feature maps' means, (N, features) float16."""
+    parts: list[np.ndarray] = []
+
+    def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        parts.append(inputs[0].detach().float().mean(dim=(2, 3)).half().cpu().numpy())
+
+    handle = network.head.register_forward_pre_hook(keep)
+    try:
+        yield parts
+    finally:
+        handle.remove()
+
+
+def write(parts: Sequence[np.ndarray], rows: Sequence[int], path: Path) -> None:
+    """Write them in the order of predictions, which is that of the manifest.
+
+    Args:
+        parts: from :func:`kept`.
+        rows: manifest row of each embedding, as they were predicted.
+        path: the file; its one array is called ``embeddings``.
+    """
+    found = np.concatenate(parts)
+    assert len(found) == len(rows), "each image was seen once"
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, embeddings=found[np.argsort(rows, kind="stable")])
+    write_bytes(path, buffer.getvalue())
