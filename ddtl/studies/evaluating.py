@@ -13,7 +13,7 @@ from ddtl.data import catalogue
 from ddtl.errors import TrainingFailure, UserError
 from ddtl.studies import record
 from ddtl.studies.record import Evaluation
-from ddtl.sweeps.trial import explained
+from ddtl.sweeps.reasons import explained
 from ddtl.training import evaluate
 from ddtl.training.transfer import embed_own, score_target
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import connection, parent_process
 from pathlib import Path
@@ -17,10 +16,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from ddtl import console, ranks, threads
-from ddtl.errors import NotFinite, Stopped, TrainingFailure, UserError
+from ddtl.errors import Stopped, TrainingFailure, UserError
 from ddtl.files import write_json
 from ddtl.sweeps import settle
-from ddtl.sweeps.settle import Outcome, Reason
+from ddtl.sweeps.reasons import explained
+from ddtl.sweeps.settle import Outcome
 
 if TYPE_CHECKING:
     from ddtl.config.schema import Config
@@ -205,33 +205,6 @@ def _phases(config: Config) -> list[int]:
 
     schedule = compile_schedule(config.finetune, STAGES[config.model.name], config.trainer.max_epochs)
     return [phase.first for phase in schedule.phases]
-
-
-def explained(error: BaseException) -> tuple[Reason, str]:
-    """The reason for which a trial broke, and words for its user; from the error or what led to it."""
-    words = str(error).strip() or type(error).__name__
-    if not isinstance(error, UserError | TrainingFailure):
-        words = f"{type(error).__name__}: {words}" if str(error).strip() else words
-    for cause in _chain(error):
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return "disk_full", words
-        if isinstance(cause, NotFinite):
-            return "nan", words
-        if isinstance(cause, MemoryError) or _is_torchs(cause):
-            return "out_of_memory", words
-    return "error", words.splitlines()[-1] if words else words
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
-
-
-def _is_torchs(error: BaseException) -> bool:
-    """Whether torch could not get memory: on a GPU an error of its own class, on the CPU one with words alone."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":
