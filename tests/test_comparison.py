@@ -242,6 +242,7 @@ def test_other_classes_are_refused() -> None:
     assert "COVID / non-COVID" in refused(run, turned)
 
 
+@pytest.mark.slow
 def test_equal_models_are_seldom_told_apart_and_better_ones_often() -> None:
     """At 5 %: of 20 hospitals about one, and nearly all."""
     claimed = {"equal": 0, "better": 0}

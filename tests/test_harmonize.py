@@ -86,6 +86,7 @@ def test_the_phantoms_grey_gap_is_taken_back() -> None:
     assert left < 0.2 * gap, "other patients have other shares of each tissue"
 
 
+@pytest.mark.slow
 def test_match_is_one_map_for_a_dataset_and_one_for_each_source_of_a_pool() -> None:
     words = ["dataset.sources=[phantom:a,phantom:b]", "dataset.phantom.gap=grey", *SMALL, "dataset.harmonize=match"]
     pool = build_datamodule(load(["dataset=pooled", *words]))

@@ -88,6 +88,7 @@ def test_every_image_has_a_difference_hash_of_its_own(name: str) -> None:
     assert len({row.dhash for row in rows}) == len({row.sha256 for row in rows})
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_build_index_reproduces_the_shipped_tables(real_data: Path, original_index: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(BUILD_INDEX), "--data", str(real_data), "--out", str(tmp_path)]

@@ -207,6 +207,7 @@ def test_a_row_written_before_a_kill_is_not_written_twice(tmp_path):
     assert read_lines(first.folder / "metrics.jsonl") == rows
 
 
+@pytest.mark.slow
 def test_loader_processes_do_not_change_a_result(tmp_path):
     quick = ("trainer.max_epochs=2", "trainer.limit_batches=3", "augment=strong")
     one, two = run(tmp_path / "0", *quick), run(tmp_path / "2", *quick, "dataset.num_workers=2")

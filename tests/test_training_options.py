@@ -87,6 +87,7 @@ def test_a_running_mean_takes_in_a_step_once_however_many_batches_it_has(tmp_pat
 # --- sampling ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_balanced_sampling_feeds_each_class_equally_often(tmp_path, monkeypatch):
     labels: list[int] = []
     whole = Slices.__getitems__
