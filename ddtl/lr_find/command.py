@@ -100,17 +100,12 @@ def parse(words: Sequence[str]) -> tuple[Settings, Config]:
     Raises:
         UserError: there are mistakes.
     """
-    values: dict[str, Any] = {}
-    others, problems = [], []
+    values, rest, problems = command_line.own_settings(words, _READ)
+    others = []
     known = [*_READ, *groups("train"), *Config.model_fields]
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key in _READ and equals:
-            try:
-                values[key] = _READ[key](value)
-            except ValueError as error:
-                problems.append(f"{word}: {error}")
-        elif "." not in key and key not in known and closest(key, known) in _READ:
+    for word in rest:
+        key = word.partition("=")[0]
+        if "." not in key and key not in known and closest(key, known) in _READ:
             problems.append(f"{word}: no such setting. Did you mean {closest(key, known)}?")
         else:
             others.append(word)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ddtl import console
+from ddtl.config.command_line import own_settings
 from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
 from ddtl.evaluation.names import SCORES
@@ -101,16 +102,11 @@ def parse(argv: Sequence[str]) -> Settings:
     Raises:
         UserError: there are mistakes.
     """
-    values: dict[str, Any] = {}
-    runs, problems = [], []
-    for word in argv:
-        key, equals, value = word.partition("=")
-        if key in _READ and equals:
-            try:
-                values[key] = _READ[key](value)
-            except ValueError as error:
-                problems.append(f"{word}: {error}")
-        elif not equals or Path(word).exists():
+    values, rest, problems = own_settings(argv, _READ)
+    runs = []
+    for word in rest:
+        key, equals, _ = word.partition("=")
+        if not equals or Path(word).exists():
             runs.append(Path(word).expanduser())
         else:
             problems.append(
