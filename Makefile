@@ -16,6 +16,9 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
+# Bytecode is kept: without it every process compiles torch and Lightning anew, which takes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test test-all lint env lock
 
 quickstart: env
