@@ -167,7 +167,8 @@ def test_a_mistake_is_named_with_its_mending(override: str, parts: list[str]) ->
     [
         (("dataset.val_fraction=0.6", "dataset.test_fraction=0.4"), ["under 1"]),
         (("finetune=linear_probe", "finetune.batchnorm=train"), ["Set finetune.batchnorm=frozen_stats"]),
-        (("dataset.batch_size=30", "trainer.devices=4"), ["Set dataset.batch_size=32"]),
+        (("dataset.batch_size=30", "trainer.accumulate=4"), ["Set dataset.batch_size=32"]),
+        (("dataset.batch_size=30", "trainer.devices=4096"), ["Set fewer trainer.devices", "of this machine"]),
         (("trainer=cpu", "trainer.precision=16-mixed"), ["needs a GPU", "bf16-mixed or 32"]),
         (("trainer.num_nodes=2",), ["trainer.strategy=ddp"]),
         (("dataset.protocol=kfold", "dataset.n_folds=4", "dataset.fold=4"), ["count from 0"]),
