@@ -103,7 +103,7 @@ class Bench:
         import torch
 
         from ddtl import console
-        from ddtl.threads import keep_freed_memory
+        from ddtl.memory import keep_freed_memory
 
         keep_freed_memory()
         console.set_up_logging()

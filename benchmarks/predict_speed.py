@@ -115,7 +115,7 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     import torch
 
     from ddtl.inference import network
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
     from ddtl.training.evaluate import stored_run
     from ddtl.training.run_folder import RunFolder
 

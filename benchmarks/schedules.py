@@ -67,7 +67,7 @@ def trained(words: Sequence[str]) -> Path:
     """The folder of a run, trained where it is not finished yet."""
     from ddtl import console
     from ddtl.config.load import load
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
     from ddtl.training.train import train
 
     console.set_up_logging()

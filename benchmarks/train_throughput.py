@@ -112,7 +112,7 @@ def ours(settings: list[str], folder: str) -> Callable[[], float]:
     """A round of training as ``train.py`` does it, up to the scores."""
     import torch
 
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
     from ddtl.training.run_folder import RunFolder
     from ddtl.training.train import assemble
     from ddtl.training.trainer import build_trainer

@@ -16,21 +16,3 @@ def share_out(processes: int) -> None:
         mine = max(1, cores() // processes)
         asked = os.environ.get("OMP_NUM_THREADS", "")
         os.environ["OMP_NUM_THREADS"] = str(min(mine, int(asked)) if asked.isdecimal() and int(asked) else mine)
-
-
-def keep_freed_memory() -> None:
-    """Have freed memory kept for the next step, where the C library is glibc; elsewhere nothing happens.
-
-    glibc hands each large tensor back to the system and fetches it again at the next step, page by page: a tenth of
-    the time of a step on a CPU. The most that is used at a time stays the same.
-    """
-    import ctypes
-
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    no_mmap, trim_threshold, top_pad = -4, -1, -2  # of malloc.h
-    mallopt(no_mmap, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**28)

@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         )
     with console.progress("looking at the files") as bar:
         found = find(settings.pictures, by_folder=settings.patients == "folder", progress=bar)
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
 
     keep_freed_memory()
     from ddtl.inference.predict import predict

@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("`ddtl lr-find` works in one process: start it without torchrun.")
     settings, config = parse(command.overrides)
     from ddtl.data import catalogue
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
 
     catalogue.require_images(config)
     keep_freed_memory()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from ddtl import console, ranks, threads
+from ddtl import console, memory, ranks, threads
 from ddtl.errors import Stopped, TrainingFailure, UserError
 from ddtl.files import write_json
 from ddtl.sweeps import settle
@@ -142,7 +142,7 @@ def _run(job: Job) -> Outcome:
     config = _grouped(load.load(job.overrides), job.sweep.name)
     catalogue.require_images(config)
     threads.share_out(config.trainer.devices)
-    threads.keep_freed_memory()
+    memory.keep_freed_memory()
     store = opening.reopened(job.sweep) if ranks.is_first() else None
     ask = AskSweep(store, job.number, config.trainer.monitor, job.stop)
     if store is None:

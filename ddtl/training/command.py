@@ -18,7 +18,8 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, check all of it, then train."""
     from ddtl.config import command_line, help_page, load
     from ddtl.data import catalogue
-    from ddtl.threads import keep_freed_memory, share_out
+    from ddtl.memory import keep_freed_memory
+    from ddtl.threads import share_out
 
     command = command_line.parse(argv)
     if command.help:

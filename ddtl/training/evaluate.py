@@ -172,7 +172,7 @@ def with_weights(config: Config, folder: Path) -> Config:
 def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
     """The run's network on another test set."""
     from ddtl.data import catalogue
-    from ddtl.threads import keep_freed_memory
+    from ddtl.memory import keep_freed_memory
 
     config = with_weights(config, folder.path)
     catalogue.require_images(config)

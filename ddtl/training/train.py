@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 
-from ddtl import console, ranks
+from ddtl import console, memory, ranks
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
@@ -107,6 +107,7 @@ def assemble(config: Config, reference: Counts | None = None) -> Run:
         config: what to put together.
         reference: the histogram that ``dataset.harmonize`` brings images to; None for that of the training images.
     """
+    memory.pass_over_imports()
     machine = hardware.resolve(config.trainer)
     datamodule = build_datamodule(config)
     datamodule.reference = reference
