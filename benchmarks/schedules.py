@@ -33,6 +33,8 @@ def main() -> None:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="val: to choose by, tests nothing")
     parser.add_argument("settings", nargs="*", help="what train.py takes")
     arguments = parser.parse_intermixed_args()
+    if len(set(arguments.schedules)) < 2:
+        parser.error("--schedules takes two or more: they are compared")
     started = time.perf_counter()
     words = ["logger=none", *arguments.settings]
     if arguments.study == "covid19ct":

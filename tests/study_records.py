@@ -44,7 +44,9 @@ def evaluation(
     if home:
         own["val"] = {"images": 50, **run.scores()}
     else:
-        own["refitted"] = {"threshold": 0.5, "val_images": 24, "test": {}}
+        own["calibration"] = {"temperature": 1.5, "platt": None, "notes": []}
+        again = {"temperature": 2.0 + seed, "platt": None, "notes": []}
+        own["refitted"] = {"threshold": 0.5, "val_images": 24, "test": {}, "calibration": again}
         own["trained_on"] = {"dataset": "elsewhere", "protocol": "official", "run": "r"}
     hospital.folder(runs / folder, run, **{**own, **changes})
     return record.evaluation(target, folder)

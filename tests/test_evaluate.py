@@ -79,6 +79,15 @@ def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> 
     assert aimed["val"]["sensitivity"] >= 0.9
 
 
+def elsewhere(run: Path, site: str) -> Path:
+    """The folder with the scores on one site of the phantom."""
+    sites = {
+        folder: set(prediction_table.read(folder / "predictions.csv").site.tolist())
+        for folder in (run / "evaluations").iterdir()
+    }
+    return next(folder for folder, found in sites.items() if found == {site})
+
+
 def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> None:
     table = prediction_table.read(a_run / "predictions.csv").of("test")
     words = ["evaluation.patient=max", "evaluation.interval=percentile", "evaluation.level=0.8"]
@@ -96,7 +105,7 @@ def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: 
     runs_dir = a_run.parents[1]
     words = [*PHANTOM, "dataset=phantom", "dataset.phantom.sites=[b]", f"paths.runs_dir={runs_dir}"]
     assert evaluate(a_run, *words, "evaluation.threshold=youden") == r, "the run stays"
-    there = a_run / "evaluations" / "phantom-grouped"
+    there = elsewhere(a_run, "b")
     found = json.loads((there / "results.json").read_text())
     assert found["trained_on"] == {"dataset": "phantom", "protocol": "grouped", "run": a_run.name}
     assert found["threshold"] == r["threshold"]
@@ -113,18 +122,34 @@ def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> Non
     words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
     evaluate(a_run, *words)
     own = prediction_table.read(a_run / "predictions.csv").of("test")
-    again = prediction_table.read(a_run / "evaluations" / "phantom-grouped" / "predictions.csv")
+    again = prediction_table.read(elsewhere(a_run, "a") / "predictions.csv")
     assert again.sample_id.tolist() == own.sample_id.tolist()
     assert np.allclose(again.logits, own.logits, atol=1e-5)
 
 
+def test_another_site_and_another_split_each_have_their_folder(a_run: Path) -> None:
+    shutil.rmtree(a_run / "evaluations", ignore_errors=True)
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
+    for more in ([], ["dataset.phantom.sites=[b]"], ["dataset.split_seed=5"], [], ["dataset.phantom.sites=[b]"]):
+        evaluate(a_run, *words, *more)
+    folders = sorted((a_run / "evaluations").iterdir())
+    found = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    assert [folder.name for folder in folders] == [
+        "phantom-grouped" + (f"-{one['digest'][:10]}" if number else "") for number, one in enumerate(found)
+    ]
+    assert len({one["digest"] for one in found}) == 3
+    assert elsewhere(a_run, "b") != folders[0]
+
+
 def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
+    shutil.rmtree(a_run / "evaluations", ignore_errors=True)
     evaluate(a_run, *words)
     there = a_run / "evaluations" / "phantom-grouped" / "results.json"
     own = json.loads(there.read_text())
     assert (own["leaked_share"], [w for w in own["warnings"] if "optimistic" in w]) == (0, [])
     evaluate(a_run, *words, "dataset.split_seed=5")
+    (there,) = set((a_run / "evaluations").glob("*/results.json")) - {there}
     split = (a_run / "split.csv").read_text().splitlines()[1:]
     learned = {row.split(",")[2] for row in split if row.split(",")[1] in ("train", "val")}
     table = prediction_table.read(there.with_name("predictions.csv"))

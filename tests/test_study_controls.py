@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ddtl.audit import file_facts
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.pooled import picture_hashes
 from ddtl.errors import UserError
-from ddtl.studies import controls
+from ddtl.studies import controls, settings, subjects
 from ddtl.studies.controls import Subject
 
 SPLITS = ("train", "train", "val", "test")
@@ -99,3 +100,30 @@ def test_a_damaged_file_is_told_and_written_anew(tmp_path: Path) -> None:
         controls.read(tmp_path)
     controls.write(tmp_path, [(subject(tmp_path, "a", seed=0), subject(tmp_path, "b", seed=1))])
     assert controls.read(tmp_path).twice("a", "b") == frozenset()
+
+
+def test_a_dataset_out_of_reach_keeps_the_others_and_its_earlier_controls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["study=cross_dataset", "study.datasets=[phantom:a,phantom:b,third]", "study.seeds=1", "model=resnet18"]
+    root = tmp_path / "third"
+    for name in ("normal", "COVID"):
+        (root / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = np.random.default_rng(number).integers(0, 255, (64, 64), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    own = [f"study.own={{third: {{root: {root}}}}}", "dataset.image_size=32", f"paths.runs_dir={tmp_path / 'runs'}"]
+    plan = settings.read([*words, *own, "study.leave_one_out=false", f"paths.cache_dir={tmp_path / 'cache'}"])
+    assert len(subjects.pairs(plan)) == 6
+    shutil.rmtree(root)
+    found = subjects.pairs(plan)
+    assert {(source.name, target.name) for source, target in found} == {
+        ("phantom:a", "phantom:b"), ("phantom:b", "phantom:a"),
+    }  # fmt: skip
+    assert "third has no controls" in caplog.text
+
+
+def test_controls_of_other_pairs_stay(tmp_path: Path) -> None:
+    a, b, c = (subject(tmp_path, name, seed=i) for i, name in enumerate("abc"))
+    controls.write(tmp_path, [(a, b), (a, c)])
+    assert set(controls.write(tmp_path, [(a, b)]).pairs) == {("a", "b"), ("a", "c")}

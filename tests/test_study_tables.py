@@ -245,3 +245,27 @@ def test_names_are_shown_letter_by_letter(name: str) -> None:
     body = written.latex([table]).partition(r"\midrule")[2].partition(r"\bottomrule")[0]
     for letter in "&%$#_":
         assert body.replace(f"\\{letter}", "").replace(r" & ", "", 1).count(letter) == 0 or letter == "$"
+
+
+def test_the_temperature_stands_beside_the_threshold_and_its_brier_score(cross: Cells) -> None:
+    first, second = (row for row in tables.thresholds(cross).rows if row[0] == "alpha, plain on beta")
+    assert isinstance(first[-2], Shown)
+    assert isinstance(second[-2], Shown)
+    assert (first[-2].text, second[-2].text) == ("1.500 ± 0.000", "3.000 ± 1.000")
+    briers = []
+    for seed in range(3):
+        found = made.answers("beta", 1.0 + 0.3 * seed, seed).predictions
+        kept = found.where(~np.isin(found.sample_id, ["beta/image0000", "beta/image0001"]))
+        difference = (kept.logits[:, 1] - kept.logits[:, 0]) / (2.0 + seed)
+        briers.append(np.mean((1 / (1 + np.exp(-difference)) - kept.label) ** 2))
+    assert isinstance(second[-1], Shown)
+    assert second[-1].text.startswith(f"{np.mean(briers):.3f} ±")
+
+
+def test_a_pair_that_was_not_looked_at_is_named(tmp_path: Path) -> None:
+    folder = made.cross_dataset(tmp_path)
+    found = json.loads((folder / "controls.json").read_text())
+    (folder / "controls.json").write_text(json.dumps({"pairs": found["pairs"][:1]}))
+    note = tables.matrix(cells.read(folder, QUICK), "roc_auc").note
+    assert "2 of beta for alpha" in note
+    assert "could not be read any more: alpha for beta." in note

@@ -37,8 +37,9 @@ ORIGIN = Origin(
     notes=(
         "COVID and non-COVID images come from different sources and differ in file format, size and annotations: "
         "a model can score well by telling the sources apart.",
-        "Two pictures stand in both classes: the COVID images kjr-21-e24-p5-29.png and kjr-21-e24-p5-31.png (official "
-        "test) are the non-COVID images 71%0.jpg and 71%1.jpg (official training) at another size.",
+        "As published, two pictures stand in both classes: the COVID images kjr-21-e24-p5-29.png and "
+        "kjr-21-e24-p5-31.png (official test) are the non-COVID images 71%0.jpg and 71%1.jpg (official training) at "
+        "another size.",
         "All 63 COVID figures from journals are in the official test part; the COVID images of its training and "
         "validation parts come from preprints alone.",
     ),

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 ASSUMES = {
     "patient": "Patients are independent of each other; the images of one patient may be alike.",
     "group": (
-        "There are no patient ids: groups of near-duplicate images are taken for independent. Where one patient stands "
-        "in several groups the true interval is wider."
+        "Not every image has a patient id: groups of near-duplicate images are taken for independent. Where one patient "
+        "stands in several groups the true interval is wider."
     ),
     "image": (
-        "There are no patient ids: images are taken for independent. Where patients have several images the true "
-        "interval is wider, easily twice as wide."
+        "Not every image has a patient id: images are taken for independent. Where patients have several images the "
+        "true interval is wider, easily twice as wide."
     ),
 }
 _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ddtl.errors import UserError
+from ddtl.evaluation import calibration
 from ddtl.evaluation.answers import Answers, Method
 from ddtl.evaluation.matrix import Drop, Measured, Settings, drop, measure, pooled
 from ddtl.evaluation.names import SCORES
@@ -45,6 +46,14 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """What a network's logits are divided by, and the Brier score of the probabilities then."""
+
+    value: float
+    brier: float
+
+
+@dataclass(frozen=True)
 class Cell:
     """The runs of a row on one test set.
 
@@ -57,6 +66,8 @@ class Cell:
         lost: the others, which are in no number here.
         measured: means over the seeds; None where there is none.
         refitted: the same with the thresholds that were fitted to the target's validation images, where they were.
+        temperatures, refitted_temperatures: of the runs where they have one; from the validation images of the source,
+            and of the target.
         drop: what is lost against the row's own test set, over ``drop_seeds`` seeds; None at home, and without one.
         val: means of the scores on the validation images of what was learned from.
         records: of the runs, as their folders hold them; ``folders`` are those.
@@ -72,6 +83,8 @@ class Cell:
     lost: tuple[Lost, ...]
     measured: Measured | None
     refitted: Measured | None
+    temperatures: tuple[Temperature, ...]
+    refitted_temperatures: tuple[Temperature, ...]
     drop: dict[str, Drop] | None
     drop_seeds: int
     val: dict[str, float | None]
@@ -127,6 +140,7 @@ class _Run:
 
     Attributes:
         answers, refitted: the second None where nothing was refitted.
+        temperature, again: that of the source, and that which was refitted; None where there is none.
         record: of the evaluation, from its folder.
         val: the run's scores on validation.
         excluded: how many images were left out.
@@ -134,6 +148,8 @@ class _Run:
 
     answers: Answers
     refitted: Answers | None
+    temperature: Temperature | None
+    again: Temperature | None
     record: Mapping[str, Any]
     folder: Path
     val: Mapping[str, Any]
@@ -210,6 +226,8 @@ def _cell(
         lost=tuple(lost),
         measured=measured,
         refitted=refitted if full else None,
+        temperatures=tuple(run.temperature for run in runs.values() if run.temperature is not None),
+        refitted_temperatures=tuple(run.again for run in runs.values() if run.again is not None),
         drop=None,
         drop_seeds=0,
         val={name: mean([run.val.get(name) for run in found.values()]) for name in SCORES},
@@ -238,10 +256,22 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
         raise UserError("every test image also stands in what was learned from")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     answers = Answers(f"seed {job['labels']['seed']}", images, test.where(kept), found.record["threshold"])
-    again = (found.record.get("refitted") or {}).get("threshold")
-    refitted = None if again is None or not answers.binary else replace(answers, threshold=again)
+    again = found.record.get("refitted") or {}
+    refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
+    temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
     val = _val(runs_dir / job["run"]) if "val" not in found.record else found.record["val"]
-    return _Run(answers, refitted, found.record, found.folder, val, int((~kept).sum()))
+    return _Run(
+        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
+    )
+
+
+def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | None:
+    """The temperature of a record, on these images."""
+    value = (learnt.get("calibration") or {}).get("temperature")
+    if value is None:
+        return None
+    found = calibration.summary(answers.predictions.label, answers.predictions.logits, value, None)
+    return None if found is None else Temperature(value, found["temperature"]["brier"])
 
 
 def _val(run: Path) -> Mapping[str, Any]:
@@ -259,7 +289,13 @@ def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[in
     for (seed, _), run in found.items():
         parts.setdefault(seed, []).append(run)
     return {
-        seed: replace(runs[0], answers=pooled([run.answers for run in runs], f"seed {seed}"), refitted=None)
+        seed: replace(
+            runs[0],
+            answers=pooled([run.answers for run in runs], f"seed {seed}"),
+            refitted=None,
+            temperature=None,
+            again=None,
+        )
         for seed, runs in parts.items()
         if len(runs) == folds
     }

@@ -52,7 +52,7 @@ def _run(plan: StudyPlan) -> int:
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")
-    with Watch(plan.configs[0].trainer.monitor) as watch:
+    with Watch(plan.configs[0].trainer.monitor, of="run") as watch:
         # The best of runs on several datasets says nothing.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)

@@ -68,12 +68,16 @@ def read(folder: Path) -> Controls:
 
 
 def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
-    """The controls of each (source, target), kept in the study's folder; those of the same images are not made anew."""
+    """The controls of each (source, target), kept in the study's folder; those of the same images are not made anew.
+
+    Earlier ones of other pairs stay: a dataset that is out of reach by now has not changed.
+    """
     try:
         before = read(folder).pairs
     except UserError:
         before = {}
-    rows = []
+    new = {(source.name, target.name) for source, target in pairs}
+    rows = [dict(row) for names, row in before.items() if names not in new]
     for source, target in pairs:
         row = before.get((source.name, target.name), {})
         same = row.get("images") == _images(source, target)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from statistics import mean, stdev
 
 from ddtl.evaluation.intervals import Interval
 from ddtl.evaluation.matrix import Mean
 from ddtl.reports import numbers
 from ddtl.reports.claims import UNITS
 from ddtl.reports.page import Cell as Shown
-from ddtl.studies.cells import Cell, Cells
+from ddtl.studies.cells import Cell, Cells, Temperature
 
 LOWER_IS_BETTER = ("brier",)
 
@@ -36,6 +37,14 @@ def shaded(cell: Cell | None, score: str) -> str | Shown:
 def mean_of(one: Mean, more: str) -> Shown:
     text = numbers.score(one.value) + ("" if one.sd is None else f" ± {numbers.score(one.sd)}")
     return Shown(text, ", ".join(filter(None, [numbers.interval(written_of(one.interval)), more])))
+
+
+def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown]:
+    """Temperature and Brier score over the seeds of a cell; dashes where a seed has none."""
+    if not found or len(found) != len(cell.seeds):
+        return [numbers.NONE, numbers.NONE]
+    both = ([one.value for one in found], [one.brier for one in found])
+    return [mean_of(Mean(mean(values), stdev(values) if len(values) > 1 else None, None), "") for values in both]
 
 
 def fewer(seeds: int, expected: int) -> str:
@@ -82,15 +91,22 @@ def counts(cells: Sequence[Cell]) -> str:
 
 def copies(found: Cells) -> list[str]:
     """What is known about pictures that stand in two datasets."""
-    if not found.controls.pairs:
+    away = {(cell.row.source, cell.target) for cell in found.cells if not cell.home}
+    unknown = away - found.controls.pairs.keys()
+    if unknown == away:
         return ["Whether pictures stand in two of the datasets was not looked up."]
     left_out = {f"{cell.excluded} of {cell.target} for {cell.row.source}" for cell in found.cells if cell.excluded}
-    if not left_out:
-        return ["No test image stands, as a picture, in the training images of another dataset."]
-    return [
-        "Test images that also stand in what was learned from, with the others of their patients, are left out: "
-        f"{numbers.listed(sorted(left_out))}."
-    ]
+    if left_out:
+        told = [
+            "Test images that also stand in what was learned from, with the others of their patients, are left out: "
+            f"{numbers.listed(sorted(left_out))}."
+        ]
+    else:
+        told = ["No test image stands, as a picture, in the training images of another dataset."]
+    if unknown:
+        places = numbers.listed(sorted(f"{target} for {source}" for source, target in unknown))
+        told.append(f"Not looked up, for the images could not be read any more: {places}.")
+    return told
 
 
 def lost(found: Cells, cells: Iterable[Cell]) -> list[str]:

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from ddtl import console
 from ddtl.config.schema import Config
 from ddtl.data import manifests, pooled
 from ddtl.data.catalogue import ORIGINS
+from ddtl.errors import UserError
 from ddtl.studies.controls import Subject
 from ddtl.studies.settings import StudyPlan
 from ddtl.training import evaluate
 
+log = logging.getLogger(__name__)
+
 
 def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
-    """Each source with each other dataset that it is tested on, once.
-
-    Raises:
-        UserError: images are not there, or cannot be used.
-    """
-    known: dict[str, Subject] = {}
+    """Each source with each other dataset that it is tested on, once; those that cannot be read by now are left out."""
+    known: dict[str, Subject | None] = {}
     found: dict[tuple[str, str], tuple[Subject, Subject]] = {}
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
         source = labels["source"]
         for target in job.targets:
             if not target.words or target.name == source or (source, target.name) in found:
                 continue
-            theirs = evaluate.asked(config, target.words).config
-            for name, of in ((source, config), (target.name, theirs)):
+            for name, words in ((source, ()), (target.name, target.words)):
                 if name not in known:
-                    known[name] = _subject(name, of)
-            found[source, target.name] = known[source], known[target.name]
+                    known[name] = _subject(name, config, words)
+            ours, other = known[source], known[target.name]
+            if ours is not None and other is not None:
+                found[source, target.name] = ours, other
     return list(found.values())
 
 
-def _subject(name: str, config: Config) -> Subject:
-    with console.progress(f"looking at {name}") as bar:
-        manifest = manifests.prepared(manifests.build(config, bar), config.dataset)
-    return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))
+def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
+    """The dataset of a run, or the one that the words of an evaluation name."""
+    try:
+        config = evaluate.asked(config, words).config if words else config
+        with console.progress(f"looking at {name}") as bar:
+            manifest = manifests.prepared(manifests.build(config, bar), config.dataset)
+        return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))
+    except (OSError, UserError) as error:
+        log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)
+        return None

@@ -21,6 +21,7 @@ from ddtl.studies.shown import (
     mean_of,
     score_of,
     shaded,
+    temperature_of,
     value_of,
     written_of,
 )  # fmt: skip
@@ -94,12 +95,12 @@ def thresholds(found: Cells) -> Table:
     for cell in used:
         first = f"{found.name(cell.row)} on {cell.target}"
         whose = "source validation" if cell.row.patients is None else "target validation, where it went on"
-        rows.append([first, whose, *(score_of(cell, name) for name in _AT_THRESHOLD)])
+        corrected = temperature_of(cell, cell.temperatures)
+        rows.append([first, whose, *(score_of(cell, name) for name in _AT_THRESHOLD), *corrected])
         if cell.refitted is not None:
-            scores = cell.refitted.scores
-            rows.append(
-                [first, "refitted on target validation", *(mean_of(scores[name], "") for name in _AT_THRESHOLD)]
-            )
+            called = (mean_of(cell.refitted.scores[name], "") for name in _AT_THRESHOLD)
+            corrected = temperature_of(cell, cell.refitted_temperatures)
+            rows.append([first, "refitted on target validation", *called, *corrected])
     labelled = {
         f"{cell.target} {again['val_images']}"
         for cell in used
@@ -109,11 +110,14 @@ def thresholds(found: Cells) -> Table:
     notes = [
         "Refitted rows take labels of the target's validation images"
         + (f" ({', '.join(sorted(labelled))} images)" if labelled else "")
-        + ": they are not what a hospital without labels would get.",
+        + ": they are not what a hospital without labels would get. The temperature comes from the same images as the "
+        "threshold; the Brier score is that of the probabilities at it (0.25 is that of always saying one half).",
         *basis(used),
         *lost(found, used),
     ]
-    columns = ["", "threshold from", *(numbers.plain(name) for name in _AT_THRESHOLD)]
+    named = (numbers.plain(name) for name in (*_AT_THRESHOLD, "brier"))
+    columns = ["", "threshold and temperature from", *named]
+    columns.insert(-1, "temperature")
     return Table("Called at a threshold, elsewhere", columns, rows, " ".join(notes), (1,))
 
 

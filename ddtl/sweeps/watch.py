@@ -30,9 +30,9 @@ class Watch:
     so that a log of a thousand updates stays readable.
     """
 
-    def __init__(self, monitor: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """``monitor`` is the score's name; ``clock`` counts seconds."""
-        self._monitor, self._clock = monitor, clock
+    def __init__(self, monitor: str, of: str = "trial", clock: Callable[[], float] = time.monotonic) -> None:
+        """``monitor`` is the score's name, ``of`` what each job is called; ``clock`` counts seconds."""
+        self._monitor, self._of, self._clock = monitor, of, clock
         self._begun: tuple[float, int] | None = None  # when the first snapshot came, and how many had ended by then
         self._told: tuple[int, ...] | None = None
         self._live: Live | None = None
@@ -53,12 +53,12 @@ class Watch:
             self._begun = self._clock(), _ended(snapshot)
         left = self._time_left(snapshot)
         if self._live is not None:
-            self._live.update(picture(snapshot, self._monitor, left))
+            self._live.update(picture(snapshot, self._monitor, left, of=self._of))
             return
         ends = snapshot.complete, snapshot.pruned, snapshot.failed
         if ends != self._told:
             self._told = ends
-            console.line(line(snapshot, self._monitor, left))
+            console.line(line(snapshot, self._monitor, left, self._of))
 
     def _time_left(self, snapshot: Snapshot) -> float | None:
         """Seconds, at the pace of the trials that ended while this watched; None before one has."""
@@ -68,36 +68,38 @@ class Watch:
         return (self._clock() - since) / ended * snapshot.left if ended else None
 
 
-def line(snapshot: Snapshot, monitor: str, left: float | None) -> str:
+def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial") -> str:
     """How the sweep stands, on a line."""
-    parts = [f"{_ended(snapshot)} of {snapshot.total} trials: {_counts(snapshot)}", _best(snapshot, monitor)]
+    parts = [f"{_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
     if snapshot.left and left is not None:
         parts.append(f"about {duration(left)} left")
     return "; ".join(filter(None, parts))
 
 
-def picture(snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None) -> Group:
-    """How the sweep stands, with the running trials."""
+def picture(
+    snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None, of: str = "trial"
+) -> Group:
+    """How the sweep stands, with what is running."""
     now = now or datetime.now(UTC)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("running", "epochs", monitor, "for"):
         table.add_column(escape(heading), justify="left" if heading == "running" else "right")
     for running in snapshot.running[:_SHOWN]:
-        table.add_row(*map(escape, _row(running, now)))
+        table.add_row(*map(escape, _row(running, now, of)))
     more = len(snapshot.running) - _SHOWN
     return Group(
-        Text(line(snapshot, monitor, left), style="bold"),
+        Text(line(snapshot, monitor, left, of), style="bold"),
         *([table] if snapshot.running else []),
         *([Text(f"and {more} more", style="dim")] if more > 0 else []),
         *([Text(f"last failure: {_last_line(snapshot.failures[-1])}", style="yellow")] if snapshot.failures else []),
     )
 
 
-def _row(running: Running, now: datetime) -> tuple[str, ...]:
+def _row(running: Running, now: datetime, of: str) -> tuple[str, ...]:
     again = f", attempt {running.attempt}" if running.attempt > 1 else ""
     for_ = max(0.0, (now - datetime.fromisoformat(running.since)).total_seconds())
     return (
-        f"trial {running.number}{again}",
+        f"{of} {running.number}{again}",
         _epochs(running),
         "–" if running.score is None else f"{running.score:.4f}",
         duration(for_),

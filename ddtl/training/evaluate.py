@@ -30,7 +30,8 @@ RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.�
 trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
 is refitted stands beside that. Without dataset=… the run's results.json and report.html are written anew. With it, or
 with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
-results.json and report.html, and the look goes into that dataset's ledger.
+results.json and report.html, and the look goes into that dataset's ledger. Where that folder holds the scores of other
+images, such as those of another site, a hash stands behind its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
 """

@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> dict[str, Any]:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
 
-    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name.
+    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name. So does a hash
+    of the images where the folder holds the scores of other ones, such as those of another site or split.
 
     Args:
         folder: of the finished run.
@@ -50,7 +51,18 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     run = _assembled(folder, config)
     manifest = run.datamodule.manifest
     to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+    if _digest(to) not in (None, run.datamodule.digest):
+        to = to.with_name(f"{to.name}-{run.datamodule.digest[:10]}")
     return _scored(run, folder, trained, to)
+
+
+def _digest(evaluation: Path) -> str | None:
+    """Which images a folder's scores are of; None where it holds none."""
+    try:
+        found: str | None = json.loads((evaluation / "results.json").read_text(encoding="utf-8")).get("digest")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found
 
 
 def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
