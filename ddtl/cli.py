@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": ("ddtl.reports.compare", "compare runs by paired tests, patient by patient"),
     "audit": ("ddtl.audit.command", "look for leaks, label conflicts and shortcuts in datasets"),
     "predict": ("ddtl.inference.command", "predict new pictures with a trained run: PNG, JPEG, TIFF, DICOM"),
+    "explain": ("ddtl.explain.command", "heat maps of right and wrong answers (Grad-CAM), and how far to believe them"),
     "export": ("ddtl.export.command", "a run's network as ONNX, or as safetensors, each with a model card"),
     "report": ("ddtl.reports.command", "write the page of a run or of a sweep, and a run's methods paragraph"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),

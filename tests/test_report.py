@@ -154,7 +154,7 @@ def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
 
 def test_sections_of_a_whole_run(run: Path) -> None:
     titles = [section.title for section in page(run).sections]
-    before = ["Scores", "Curves", "Threshold", "Calibration", "Baselines", "Audit", "Schedule"]
+    before = ["Scores", "Curves", "Threshold", "Patients", "Calibration", "Baselines", "Audit", "Schedule"]
     assert titles == [*before, "Training", "Data", "Repeat it"]
     assert "Epoch 4 was the best by val/roc_auc (0.900)" in report(run).text
 
@@ -206,7 +206,7 @@ def test_an_evaluation_on_other_data(run: Path, tmp_path: Path) -> None:
     assert "image_size: 224" in text  # the settings are those of the run
     assert "The command that trained the model." in text
     data = next(section for section in found.sections if section.title == "Data")
-    assert [row[0] for row in data.blocks[0].rows] == ["test"]  # type: ignore[union-attr]
+    assert [row[0] for row in data.blocks[1].rows] == ["test"]  # type: ignore[union-attr]
 
 
 def test_one_class_alone_has_reasons_instead_of_numbers(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_names_show_as_text_whatever_they_hold(hostile: Path) -> None:
 def test_figures_are_what_plotly_takes(run: Path, three: Path, hostile: Path) -> None:
     from plotly import graph_objects
 
-    for folder, charts in ((run, 6), (three, 5), (hostile, 4)):
+    for folder, charts in ((run, 7), (three, 5), (hostile, 4)):
         found = report(folder).figures
         assert len(found) == charts
         for figure in found:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ASSUMES = {
     "patient": "Patients are independent of each other; the images of one patient may be alike.",
     "group": (
-        "Not every image has a patient id: groups of near-duplicate images are taken for independent. Where one patient "
+        "Not every image has a patient id: groups of near-duplicate images are taken for independent. Where a patient "
         "stands in several groups the true interval is wider."
     ),
     "image": (

@@ -21,6 +21,7 @@ Write the report of a finished run, of a sweep or of a study anew, from what its
   ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
   ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
   ddtl report STUDY                         STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b
+  ddtl report RUN images=false              without the pictures that `ddtl explain` has made: to be sent to others
 
 What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
 (one file that needs no network and may be sent to others); that of a run methods.md too (a methods section and a CLAIM
@@ -40,19 +41,35 @@ def main(argv: Sequence[str]) -> int:
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
-    options = [word for word in argv if word.startswith("-")]
-    if options:
-        raise UserError(f"ddtl report {options[0]}: no such option. It takes the folders of runs and sweeps.")
+    images, folders = _read(argv)
     problems = []
-    for word in argv:
+    for word in folders:
         try:
             _state_audit(Path(word).expanduser().resolve())
-            console.line(f"report: {write(Path(word).expanduser())}")
+            console.line(f"report: {write(Path(word).expanduser(), images)}")
         except UserError as problem:
             problems.append(str(problem))
     if problems:
         raise UserError("\n".join(problems))
     return 0
+
+
+def _read(argv: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether pictures are wanted, and the folders."""
+    images, folders = True, []
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            raise UserError(f"ddtl report {word}: no such option. It takes the folders of runs, and images=false.")
+        if equals and key == "images" and not Path(word).exists():
+            if value not in ("true", "false"):
+                raise UserError(f"{word}: images takes true or false.")
+            images = value == "true"
+        else:
+            folders.append(word)
+    if not folders:
+        raise UserError("ddtl report: name the folder of a run, a sweep or a study.")
+    return images, folders
 
 
 def _state_audit(folder: Path) -> None:
@@ -68,8 +85,12 @@ def _state_audit(folder: Path) -> None:
         write_json(folder / "results.json", {**results, "audit": found})
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, images: bool = True) -> Path:
     """Write ``report.html`` into a folder, ``methods.md`` into that of a run and tables into that of a study, too.
+
+    Args:
+        folder: of a run, a sweep or a study.
+        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
 
     Returns:
         The page's path.
@@ -85,5 +106,5 @@ def write(folder: Path) -> Path:
         return study_report.write(folder)
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))
-    write_text(page, run_report.render_run(found))
+    write_text(page, run_report.render_run(found, images))
     return page

@@ -12,7 +12,7 @@ import yaml
 from ddtl.evaluation import calibration as calibrating
 from ddtl.evaluation.decision import decision_curve
 from ddtl.evaluation.patients import WhyNot, by_patient
-from ddtl.reports import audited, figures, numbers, repeating, schedule, sentences, tables
+from ddtl.reports import audited, cases, data_card, figures, numbers, repeating, schedule, sentences, strip, tables
 from ddtl.reports.curves import Curves, curves
 from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -21,23 +21,25 @@ _REPLICATES = 500  # of the bands: they are looked at, not read off
 _THRESHOLDS = np.linspace(0.01, 0.99, 99)
 
 
-def render_run(stored: Stored) -> str:
-    """The page as HTML."""
-    return render(page(stored))
+def render_run(stored: Stored, images: bool = True) -> str:
+    """The page as HTML; without ``images`` no picture of a patient is on it."""
+    return render(page(stored, images))
 
 
-def page(stored: Stored) -> Page:
+def page(stored: Stored, images: bool = True) -> Page:
     """The page, part by part."""
     sections: dict[str, Sequence[Block]] = {
         "Scores": _scores(stored),
         "Curves": _curves(stored),
         "Threshold": _threshold(stored),
+        "Patients": strip.blocks(stored),
         "Calibration": _calibration(stored),
         "Baselines": _baselines(stored),
+        "Cases": cases.blocks(stored) if images else [],
         "Audit": audited.blocks(stored),
         "Schedule": schedule.blocks(stored),
         "Training": _training(stored),
-        "Data": [tables.splits(stored)],
+        "Data": data_card.blocks(stored),
         "Repeat it": _repeat(stored),
     }
     return Page(

@@ -1,0 +1,308 @@
+"""From a finished run to its heat maps: which images, the maps, how far to believe them, pictures and record."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddtl import console
+from ddtl.config.schema import Config
+from ddtl.data.datamodule import CTDataModule
+from ddtl.data.datamodules import build_datamodule
+from ddtl.data.phantom import mask_path
+from ddtl.errors import UserError
+from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.predictions import Predictions
+from ddtl.explain import gradcam, pointing, sheets
+from ddtl.explain.choosing import Group, called, groups
+from ddtl.files import write_bytes, write_json
+from ddtl.inference import network as stored_network
+from ddtl.models.network import Network
+from ddtl.training import hardware
+from ddtl.training.run_folder import RunFolder
+
+FOLDER, RECORD = "explain", "explain.json"
+_METHOD = (
+    "Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam, of the log odds of the class that the image is called"
+)
+_SEED = 1_000  # of the first network with randomised weights
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What may be set.
+
+    Attributes:
+        images: the most that are shown of each kind of decision.
+        layer: whose map, see :func:`ddtl.explain.gradcam.chosen_layer`.
+        randomised: how many networks with random weights the maps are held against.
+        batch_size: images at a time.
+    """
+
+    images: int
+    layer: str
+    randomised: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is explained: a network and the images of one split."""
+
+    config: Config
+    network: Network
+    layer: str
+    datamodule: CTDataModule
+    table: Predictions
+    decided: np.ndarray
+    manifest_row: Mapping[str, int]
+
+    def images(self, rows: Sequence[int]) -> torch.Tensor:
+        """What the network sees of rows of the table, (N, 1, S, S)."""
+        keys = [(self.manifest_row[str(self.table.sample_id[row])], 0, 0) for row in rows]
+        found: torch.Tensor = self.datamodule.eval_loader("test").dataset.__getitems__(keys)["image"]  # type: ignore[attr-defined]
+        return found
+
+    def lesion(self, row: int) -> np.ndarray | None:
+        """The lesion mask of an image of the phantom, bool; None of another dataset's."""
+        if self.config.dataset.kind != "phantom":
+            return None
+        sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
+        return np.asarray(Image.open(mask_path(sample))) > 0
+
+    def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
+        """Signed maps (N, h, w) of rows of the table, each for the class that it is called."""
+        module, device, parts = gradcam.module_of(network, self.layer), network.mean.device, []
+        for start in range(0, len(rows), batch):
+            some = rows[start : start + batch]
+            classes = torch.from_numpy(self.decided[some]).to(device)
+            parts.append(gradcam.heat_maps(network, module, self.images(some.tolist()).to(device), classes))
+            if progress is not None:
+                progress(start + len(some), len(rows))
+        return np.concatenate(parts)
+
+
+def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """Make the maps and write them into the run's folder ``explain/``, in place of earlier ones; the record.
+
+    Args:
+        folder: of the finished run.
+        config: the run's, with this machine's paths and accelerator.
+        results: the run's ``results.json``.
+        asked: the settings.
+
+    Raises:
+        UserError: the images are not those of the run, or there is no such layer.
+    """
+    subject = _subject(folder, config, results, asked.layer)
+    kinds = groups(subject.table, results["threshold"], asked.images)
+    with_lesion = _true_positives(subject)
+    wanted = np.unique(np.concatenate([*(kind.rows for kind in kinds), with_lesion])).astype(np.int64)
+    with console.progress("heat maps") as bar:
+        signed = subject.maps(subject.network, wanted, asked.batch_size, bar)
+    where = {row: i for i, row in enumerate(wanted.tolist())}
+    checked = with_lesion if len(with_lesion) else wanted
+    cells = signed.shape[1:]
+    level = results.get("interval", {}).get("level", 0.95)
+    record = _head(folder, results, subject, asked, cells)
+    record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], asked, level)
+    partial = folder.path / f".{FOLDER}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        (partial / "pictures").mkdir(parents=True)
+        record["groups"] = [_written(subject, kind, signed, where, results, partial) for kind in kinds]
+        write_json(partial / RECORD, record)
+        shutil.rmtree(folder.path / FOLDER, ignore_errors=True)
+        partial.rename(folder.path / FOLDER)
+    except OSError as error:
+        raise UserError(f"{error.filename or partial}: cannot be written ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return record
+
+
+def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
+    datamodule = build_datamodule(config)
+    with console.progress("preparing the run's images") as bar:
+        datamodule.load(bar)
+    if datamodule.digest != results["digest"]:
+        raise UserError(
+            f"the images of {results['dataset']} here are no longer those that the run was trained and scored on: its "
+            "heat maps cannot be made. paths.data_dir says where the images lie."
+        )
+    network, _ = stored_network.load(folder, config, len(results["classes"]))
+    network.to("cuda" if hardware.resolve(config.trainer).accelerator == "gpu" else "cpu")
+    try:
+        table = prediction_table.read(folder.predictions)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder.predictions} is missing. The command that made the run makes it anew.") from error
+    table = table.of("test" if "test" in results else "val")
+    return _Subject(
+        config=config,
+        network=network,
+        layer=gradcam.chosen_layer(gradcam.layers(network, config.dataset.image_size), layer),
+        datamodule=datamodule,
+        table=table,
+        decided=called(table, results["threshold"]),
+        manifest_row={sample.sample_id: row for row, sample in enumerate(datamodule.manifest.samples)},
+    )
+
+
+def _true_positives(subject: _Subject) -> np.ndarray:
+    """The rows that the pointing game is played on: called ill rightly, with a lesion to point at."""
+    rows = np.flatnonzero((subject.decided == 1) & (subject.table.label == 1))
+    known = [row for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
+    return np.array(known, dtype=np.int64)
+
+
+def _head(
+    folder: RunFolder, results: Mapping[str, Any], subject: _Subject, asked: Asked, cells: Sequence[int]
+) -> dict[str, Any]:
+    return {
+        "ddtl": version("ddtl"),
+        "captum": version("captum"),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run": folder.path.name,
+        "dataset": results["dataset"],
+        "protocol": results["protocol"],
+        "split": "test" if "test" in results else "val",
+        "digest": results["digest"],
+        "classes": list(results["classes"]),
+        "threshold": results["threshold"] if len(results["classes"]) == 2 else None,
+        "method": _METHOD,
+        "layer": subject.layer,
+        "cells": list(cells),
+        "image_size": subject.config.dataset.image_size,
+        "most_images": asked.images,
+    }
+
+
+def _held_against(
+    subject: _Subject, rows: np.ndarray, signed: np.ndarray, asked: Asked, level: float
+) -> dict[str, Any]:
+    """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
+
+    Every weight is drawn anew, as before training. A method whose maps then stay alike shows the image, not what the
+    network has learned.
+    """
+    lesions = [lesion for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
+    playable = len(lesions) == len(rows) > 0
+    patients = subject.table.group[rows]
+    found: dict[str, Any] = {"pointing_game": None, "randomised": None}
+    if playable:
+        found["pointing_game"] = pointing.game(signed, lesions, patients, level)
+    if not asked.randomised or not len(rows):
+        return found
+    networks: list[dict[str, Any]] = []
+    with console.progress("the same with randomised weights") as bar:
+        for number in range(asked.randomised):
+            seed = _SEED + number
+            maps = subject.maps(_randomised(subject, seed), rows, asked.batch_size, None)
+            played = pointing.game(maps, lesions, patients, level) if playable else None
+            networks.append({"seed": seed, "rank_correlation": rank_correlation(signed, maps), "pointing_game": played})
+            bar(number + 1, asked.randomised)
+    correlations = [value for one in networks if (value := one["rank_correlation"]) is not None]
+    found["randomised"] = {
+        "images": len(rows),
+        "rank_correlation": float(np.mean(correlations)) if correlations else None,
+        "networks": networks,
+        **({"strict_share": _mean(networks, "share"), "strict_other_patients": _mean(networks, "other_patients")}
+           if playable else {}),
+    }  # fmt: skip
+    return found
+
+
+def _mean(networks: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [one["pointing_game"]["strict"][key] for one in networks]
+    return None if None in values else float(np.mean(values))
+
+
+def _randomised(subject: _Subject, seed: int) -> Network:
+    """The network with weights as before training; no other random stream is touched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = Network(subject.config.model, subject.network.n_classes)
+    return fresh.eval().to(subject.network.mean.device)
+
+
+def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
+    """Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
+    from scipy.stats import rankdata
+
+    values = []
+    for a, b in zip(maps.reshape(len(maps), -1), others.reshape(len(others), -1), strict=True):
+        if np.ptp(a) > 0 and np.ptp(b) > 0:
+            values.append(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    return float(np.mean(values)) if values else None
+
+
+def _written(
+    subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
+) -> dict[str, Any]:
+    """The pictures of a kind of decision; what the record says about them."""
+    tiles, about = [], []
+    for number, row in enumerate(kind.rows.tolist(), start=1):
+        tile, said = _tile(subject, row, signed[where[row]], results["classes"])
+        name = f"pictures/{kind.key}-{number:02}.webp"
+        write_bytes(to / name, sheets.webp(sheets.pair(tile, sheets.PAGE_SIDE)))
+        tiles.append(tile)
+        about.append({**said, "picture": name})
+    sheet = None
+    if tiles:
+        sheet = f"{kind.key}.png"
+        head = f"{kind.title} of {results['dataset']}: {len(tiles)} of {kind.total}, the most certain first"
+        sheets.sheet(head, _legend(subject), tiles).save(to / sheet)
+    return {
+        "key": kind.key,
+        "title": kind.title,
+        "right": kind.right,
+        "total": kind.total,
+        "sheet": sheet,
+        "images": about,
+    }
+
+
+def _legend(subject: _Subject) -> str:
+    outline = "; outlined: the lesions that were drawn" if subject.config.dataset.kind == "phantom" else ""
+    return (
+        f"Left: what the network sees. Right: Grad-CAM for the class that it is called, layer {subject.layer}, each "
+        f"map scaled to its own maximum; ring: its hottest cell{outline}."
+    )
+
+
+def _tile(
+    subject: _Subject, row: int, signed: np.ndarray, classes: Sequence[str]
+) -> tuple[sheets.Tile, dict[str, Any]]:
+    """An image for a sheet, and what the record says about it."""
+    table, decided = subject.table, int(subject.decided[row])
+    heat = np.maximum(signed, 0)
+    x, y = pointing.hottest(signed[None])[0].tolist()
+    point = (x, y) if heat.max() > 0 else None
+    lesion = subject.lesion(row)
+    image = (255 * subject.images([row])[0, 0].numpy()).round().astype(np.uint8)
+    p = table.probabilities[row]
+    hit = None
+    if lesion is not None and lesion.any() and point is not None:
+        hit = bool(pointing.inside(np.array([point]), lesion)[0])
+    said = {
+        "sample_id": str(table.sample_id[row]),
+        "patient_id": str(table.patient_id[row]) or None,
+        "true": classes[table.label[row]],
+        "called": classes[decided],
+        "probabilities": [float(f"{value:.6f}") for value in p],
+        "hottest": None if point is None else list(point),
+        "in_lesion": hit,
+    }
+    spoken = f"called {classes[decided]}, is {classes[table.label[row]]}"
+    of, value = (classes[1], p[1]) if len(classes) == 2 else (classes[decided], p[decided])
+    lines = [spoken, f"p({of}) = {value:.3f}" + ("" if point else ", nothing speaks for it")]
+    return sheets.Tile(image, heat, point, lesion, said["sample_id"], lines), said

@@ -1,0 +1,94 @@
+"""Grad-CAM (Selvaraju et al. 2017, ICCV), by captum: which cells of a feature map speak for a class.
+
+A map is the sum over channels of the mean gradient of the score times the activation; what is below zero, and speaks
+against the class, is cut off where it is shown. The score is the log odds of the class, what the network's decision
+rests on: a logit alone means nothing, because softmax lets all logits move together. captum keeps the layer's output
+apart from what runs behind it, so that a ReLU in place there, as torchvision's DenseNet has it, does not change the
+map; ``tests/test_gradcam.py`` holds it to that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddtl.errors import UserError
+from ddtl.models.network import Network
+
+# A map coarser than the 7 × 7 cells that the last layer has at 224 pixels points at no place.
+MIN_CELLS = 7
+
+
+def require() -> None:
+    """See that captum is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        import captum.attr  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"ddtl explain needs captum ({error}): pip install 'ddtl[explain]'") from None
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """log(p / (1 - p)) of each class; (N, K) to (N, K), at least two classes."""
+    own = torch.eye(logits.shape[1], dtype=torch.bool, device=logits.device)
+    others = logits[:, None, :].masked_fill(own, -torch.inf).logsumexp(dim=2)
+    return logits - others
+
+
+def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
+    """A signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
+
+    Args:
+        network: images to logits (N, K), in evaluation mode.
+        layer: of the network; its output is (N, C, h, w).
+        images: what the network takes, (N, …).
+        classes: (N,) whose log odds are explained.
+    """
+    from captum.attr import LayerGradCam
+
+    assert not network.training, "dropout and BatchNorm of batches are no part of what is explained"
+    found = LayerGradCam(lambda x: log_odds(network(x)), layer).attribute(images, classes)
+    maps: np.ndarray = found.detach().float().cpu().numpy()[:, 0]
+    return maps
+
+
+def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
+    """The cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
+
+    These are the parts of the stages, by names such as ``block3.denseblock3``.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    with torch.no_grad():
+        x = network.embed(torch.zeros(1, 1, size, size, device=network.mean.device), 0)
+        for stage, parts in network.backbone.stages.items():
+            for name, part in parts.named_children():
+                x = part(x)
+                found[f"{stage}.{name}"] = (x.shape[2], x.shape[3])
+    return found
+
+
+def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
+    """The layer that is asked for; for ``auto`` the deepest with at least 7 cells a side.
+
+    A stage's name stands for its last part.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    if asked == "auto":
+        fine = [name for name, (h, w) in cells.items() if min(h, w) >= MIN_CELLS]
+        return fine[-1] if fine else next(iter(cells))
+    last = {name.partition(".")[0]: name for name in cells}
+    if asked in cells or asked in last:
+        return last.get(asked, asked)
+    shown = ", ".join(f"{name} ({h} × {w})" for name, (h, w) in cells.items())
+    raise UserError(f"layer={asked}: the network has no such layer. There are, with the cells of their maps: {shown}.")
+
+
+def module_of(network: Network, layer: str) -> nn.Module:
+    """The module of a name in :func:`layers`."""
+    return network.backbone.stages.get_submodule(layer)

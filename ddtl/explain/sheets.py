@@ -1,0 +1,168 @@
+"""Heat maps as pictures: an image beside itself with its map over it, and sheets of many.
+
+Letters are drawn in the font that comes with matplotlib, which captum needs. What that font lacks, and whatever runs
+from right to left or changes the direction, stands as an escape (``\\u80ba``): a name shows letter by letter and in
+order, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+SIDE = 200  # pixels of each half of a tile
+PAGE_SIDE = 176
+_COLUMNS = 3
+_GAP = 16
+_LINES = 3  # that a name may take
+_STRONGEST = 0.65  # how much of the hottest place's colour is that of the map
+_INK, _MUTED = (27, 31, 36), (89, 99, 110)
+_OUTLINE, _RING = (0, 255, 255), (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image on a sheet.
+
+    Attributes:
+        image: uint8 (S, S), as the network sees it.
+        heat: (h, w), 0 and more; it is scaled to its own maximum.
+        point: x and y of the hottest cell's middle, 0 to 1; None where there is no heat.
+        lesion: bool (H, W); None where none is known.
+        name: of the file.
+        lines: what stands below it.
+    """
+
+    image: np.ndarray
+    heat: np.ndarray
+    point: tuple[float, float] | None
+    lesion: np.ndarray | None
+    name: str
+    lines: Sequence[str]
+
+
+def pair(tile: Tile, side: int) -> Image.Image:
+    """The image, and to its right the image under its map: (2 side, side) RGB."""
+    gray = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
+    both = Image.new("RGB", (2 * side, side))
+    both.paste(gray, (0, 0))
+    both.paste(_heated(np.asarray(gray, dtype=float), tile, side), (side, 0))
+    return both
+
+
+def webp(picture: Image.Image) -> bytes:
+    """Small, for a page."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=80, method=6)
+    return buffer.getvalue()
+
+
+def sheet(title: str, about: str, tiles: Sequence[Tile]) -> Image.Image:
+    """A contact sheet; its height is that of its contents."""
+    rows = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
+    texts = {id(tile): _below(tile) for tile in tiles}
+    heights = [SIDE + _GAP + 16 * max(len(texts[id(tile)]) for tile in row) + _GAP for row in rows]
+    width = _COLUMNS * (2 * SIDE + _GAP) + _GAP
+    head = [line for text in (title, about) for line in _wrapped(text, width - 2 * _GAP, most=4)]
+    top = 2 * _GAP + 20 * len(head)
+    page = Image.new("RGB", (width, top + sum(heights)), "white")
+    draw = ImageDraw.Draw(page)
+    for i, line in enumerate(head):
+        draw.text((_GAP, _GAP + 20 * i), line, _INK if i == 0 else _MUTED, font=_font(15 if i == 0 else 12))
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            x = _GAP + column * (2 * SIDE + _GAP)
+            page.paste(pair(tile, SIDE), (x, top))
+            for i, (line, ink) in enumerate(texts[id(tile)]):
+                draw.text((x, top + SIDE + 6 + 16 * i), line, ink, font=_font(12))
+        top += height
+    return page
+
+
+def printable(text: str) -> str:
+    """``text`` with an escape for every character that would not show as itself, in its place."""
+    known = _glyphs()
+    return "".join(c if ord(c) in known and _plain(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _below(tile: Tile) -> list[tuple[str, tuple[int, int, int]]]:
+    """The lines below a tile, each with its colour."""
+    name = [(line, _INK) for line in _wrapped(tile.name)]
+    return name + [(part, _MUTED) for line in tile.lines for part in _wrapped(line, most=2)]
+
+
+def _plain(c: str) -> bool:
+    return unicodedata.category(c)[0] not in "CM" and unicodedata.bidirectional(c) not in ("R", "AL", "AN")
+
+
+def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
+    """In lines no wider than ``width``; of what takes more than ``most`` the middle is left out."""
+    font, text = _font(12), printable(text)
+    per_line = max(1, int(width / max(font.getlength("m"), 1)))
+    room = per_line * most
+    if len(text) > room:
+        text = f"{text[: room // 2 - 1]}…{text[-(room // 2 - 1) :]}"
+    lines = [""]
+    for c in text:
+        if font.getlength(lines[-1] + c) > width:
+            lines.append("")
+        lines[-1] += c
+    return lines
+
+
+def _heated(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
+    heat = tile.heat / tile.heat.max() if tile.heat.max() > 0 else tile.heat
+    large = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+    strength = np.clip(np.asarray(large), 0, 1)
+    colours = _colours()[(255 * strength).astype(int)]
+    share = (_STRONGEST * strength)[..., None]
+    picture = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
+    if tile.lesion is not None and tile.lesion.any():
+        _outline(picture, tile.lesion)
+    if tile.point is not None:
+        x, y, r = tile.point[0] * side, tile.point[1] * side, side / 40
+        ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), outline=_RING, width=2)
+    return picture
+
+
+def _outline(picture: Image.Image, lesion: np.ndarray) -> None:
+    from scipy.ndimage import binary_erosion
+
+    mask = np.asarray(Image.fromarray(lesion.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BILINEAR))
+    edge = (mask > 127) & ~binary_erosion(mask > 127)
+    picture.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
+
+
+@cache
+def _colours() -> np.ndarray:
+    """(256, 3): inferno, whose brightness rises evenly."""
+    from matplotlib import colormaps
+
+    table: np.ndarray = 255 * colormaps["inferno"](np.arange(256))[:, :3]
+    return table
+
+
+@cache
+def _font(size: int) -> Any:
+    return ImageFont.truetype(str(_font_file()), size, layout_engine=ImageFont.Layout.BASIC)
+
+
+def _font_file() -> Path:
+    import matplotlib as mpl
+
+    return Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(str(_font_file())).get_charmap())

@@ -1,0 +1,122 @@
+"""The run page's patients, cases and data card: true to the record, and whole where a part cannot be shown."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddtl.reports import cases, data_card, stored, strip
+from ddtl.reports.page import Figure, Photos, Row, Table, Text
+from tests import records
+from tests.test_report import HOSTILE, report
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return records.write(tmp_path / "run")
+
+
+def explained(run: Path, **changes: Any) -> dict[str, Any]:
+    """What ``ddtl explain`` leaves, with one picture a kind."""
+    found = stored.read(run)
+    folder = run / "explain"
+    (folder / "pictures").mkdir(parents=True)
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 16, 3), np.uint8)).save(picture, "WEBP")
+    groups = []
+    for key, title in (("true_positives", "True positives"), ("false_negatives", "False negatives")):
+        (folder / "pictures" / f"{key}.webp").write_bytes(picture.getvalue())
+        image = {
+            "sample_id": f"{HOSTILE[0]} {key}", "true": HOSTILE[1], "called": HOSTILE[2],
+            "probabilities": [0.25, 0.75], "picture": f"pictures/{key}.webp",
+        }  # fmt: skip
+        groups.append({"key": key, "title": title, "total": 9, "images": [image]})
+    game = {"share": 0.8, "low": 0.7, "high": 0.9, "chance": 0.1}
+    record = {
+        "digest": found.record["digest"], "threshold": found.record["threshold"], "cells": [7, 7],
+        "layer": "norm.norm5", "pointing_game": {"images": 9, "strict": game, "tolerant": {**game, "share": 0.9}},
+        "randomised": {"strict_share": 0.1, "rank_correlation": 0.03}, "groups": groups, **changes,
+    }  # fmt: skip
+    (folder / "explain.json").write_text(json.dumps(record))
+    return record
+
+
+def test_every_patient_stands_once_at_its_score_and_none_is_named(run: Path) -> None:
+    found = stored.read(run)
+    (figure,) = strip.blocks(found)
+    assert isinstance(figure, Figure)
+    large = [trace for trace in figure.spec["data"] if trace["name"].endswith("patient")]
+    places = sorted(x for trace in large for x in trace["x"])
+    assert places == list(range(1, found.main["patients"] + 1))
+    at = dict(pair for trace in large for pair in zip(trace["x"], trace["y"], strict=True))
+    assert [at[x] for x in places] == sorted(at.values())
+    c = found.main["confusion"]
+    threshold = figure.spec["layout"]["shapes"][0]["y0"]
+    negative, positive = large
+    assert sum(y >= threshold for y in positive["y"]) == c["tp"]
+    assert sum(y >= threshold for y in negative["y"]) == c["fp"]
+    assert "test-patient" not in json.dumps(figure.spec)
+    small = [trace for trace in figure.spec["data"] if trace["name"].endswith("image")]
+    assert sum(len(trace["x"]) for trace in small) == found.scores["images"]
+
+
+def test_without_patients_there_is_no_strip(tmp_path: Path) -> None:
+    assert strip.blocks(stored.read(records.write(tmp_path / "run", records.table(named=False)))) == []
+
+
+def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
+    assert cases.blocks(stored.read(run)) == []
+    explained(run)
+    text, row = cases.blocks(stored.read(run))
+    assert isinstance(text, Text)
+    assert "in a drawn lesion in 80 % of 9 true positives (70 % to 90 %; a random place: 10 %)" in text.text
+    assert isinstance(row, Row)
+    assert [(type(p), p.title) for p in row.blocks] == [(Photos, "True positives"), (Photos, "False negatives")]  # type: ignore[union-attr]
+    shown = report(run).text
+    for name in HOSTILE[:3]:
+        assert name in shown
+
+
+@pytest.mark.parametrize("name", ["explain.json", "pictures/true_positives.webp"])
+def test_what_is_missing_or_damaged_costs_the_cases_alone(run: Path, name: str) -> None:
+    explained(run)
+    path = run / "explain" / name
+    path.write_text("{") if name.endswith(".json") else path.unlink()
+    (block,) = cases.blocks(stored.read(run))
+    assert isinstance(block, Text)
+    assert "cannot be shown" in block.text
+    assert "Scores" in report(run).text
+
+
+def test_heat_maps_of_another_threshold_are_not_shown(run: Path) -> None:
+    explained(run, threshold=0.123)
+    (block,) = cases.blocks(stored.read(run))
+    assert isinstance(block, Text)
+    assert "another threshold" in block.text
+
+
+def test_a_picture_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:
+    record = explained(run)
+    (tmp_path / "secret.webp").write_bytes(b"secret")
+    record["groups"][0]["images"][0]["picture"] = "../../secret.webp"
+    (run / "explain" / "explain.json").write_text(json.dumps(record))
+    _, row = cases.blocks(stored.read(run))
+    assert isinstance(row, Row)
+    assert [photos.title for photos in row.blocks] == ["False negatives"]  # type: ignore[union-attr]
+
+
+def test_the_data_card_says_where_images_come_from_and_what_is_known_against_them(run: Path) -> None:
+    found = stored.read(run)
+    card, _, *notes = data_card.blocks(found)
+    assert isinstance(card, Table)
+    facts = {str(row[0]): str(row[1]) for row in card.rows}
+    assert facts["protocol"].startswith(found.record["protocol"])
+    assert facts["images"] == f"{sum(part['images'] for part in found.parts.values()):,}"
+    assert "github.com/KamalEyubov" in facts["source"]
+    assert "journals are in the official test part" in str(notes[0])
