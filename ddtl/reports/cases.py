@@ -39,7 +39,7 @@ def blocks(stored: Stored) -> list[Block]:
 def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
     photos = [photo for image in group["images"][:_MOST] if (photo := _photo(folder, image)) is not None]
     most = f"{len(photos)} of {group['total']:,}, the most certain first" if len(photos) < group["total"] else ""
-    return Photos(group["title"], photos, most)
+    return Photos(group["title"], photos, most, alike=True)
 
 
 def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:

@@ -86,6 +86,7 @@ def _trace(marks: _Marks, name: str, marker: dict[str, object]) -> Trace:
         "text": marks.told,
         "name": figures.label(name),
         "marker": marker,
+        "cliponaxis": False,
         "hovertemplate": "%{text}: %{y:.3f}",
     }
 
