@@ -23,6 +23,8 @@ COMMANDS = {
     "explain": ("ddtl.explain.command", "heat maps of right and wrong answers (Grad-CAM), and how far to believe them"),
     "export": ("ddtl.export.command", "a run's network as ONNX, or as safetensors, each with a model card"),
     "report": ("ddtl.reports.command", "write the page of a run or of a sweep, and a run's methods paragraph"),
+    "dashboard": ("ddtl.dashboard.command", "everything in the runs folder in a browser, on this machine alone"),
+    "runs": ("ddtl.dashboard.runs", "list, show and clean the runs folder; nothing is deleted without asking"),
     "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
 }
 

@@ -59,15 +59,19 @@ class Tab:
 
     def show(self, page: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Open a file and wait until its charts are drawn."""
+        self.go(page.resolve().as_uri(), width=width, height=height, dark=dark)
+        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300))))")
+
+    def go(self, address: str, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Open an address and wait until it is loaded."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self._call("Page.navigate", url=address)
         until = time.monotonic() + _PATIENCE
         while not self.run("document.readyState === 'complete'"):
             assert time.monotonic() < until, "the page did not load"
             time.sleep(0.05)
-        self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300))))")
 
     def run(self, script: str) -> Any:
         """The value of an expression on the page."""

@@ -125,15 +125,16 @@ def _show(record: Mapping[str, Any]) -> None:
         console.out.print(escape(f"{group['title']}: {len(group['images'])} of {group['total']} shown"))
     game, randomised = record["pointing_game"], record["randomised"]
     if game is not None:
-        strict = game["strict"]
-        console.out.print(
-            f"hottest cell in a lesion: {strict['hits']} of {game['images']} true positives, {strict['share']:.3f} "
-            f"({strict['low']:.3f}–{strict['high']:.3f}); a random place: {strict['chance']:.3f}"
-        )
+        for key, where in (("strict", "in a lesion"), ("tolerant", "in one or within 3 % of the side")):
+            one = game[key]
+            console.out.print(
+                f"hottest cell {where}: {one['hits']} of {game['images']} true positives, {one['share']:.3f} "
+                f"({one['low']:.3f}–{one['high']:.3f}); a random place: {one['chance']:.3f}"
+            )
     if randomised is None:
         return
     if "strict_share" in randomised:
-        console.out.print(f"the same with randomised weights: {randomised['strict_share']:.3f}")
+        console.out.print(f"in a lesion with randomised weights: {randomised['strict_share']:.3f}")
     if randomised["rank_correlation"] is not None:
         console.out.print(f"rank correlation with the maps of randomised weights: {randomised['rank_correlation']:.3f}")
 

@@ -38,6 +38,7 @@ must have been tested on the same images. Settings:
   split=test         val compares validation, where no test was scored
   json=FILE          write everything that was computed, for all scores
   markdown=FILE      write the tables and the sentences
+  html=FILE          write a page: the same with ROC curves, their bands, and the epochs of training
 
 docs/comparing.md says how it is computed. Exit codes: 0 compared, 2 a mistake (the message says what).
 """
@@ -54,6 +55,7 @@ class Settings:
     split: str = "test"
     json: Path | None = None
     markdown: Path | None = None
+    html: Path | None = None
 
 
 def main(argv: list[str]) -> int:
@@ -68,6 +70,7 @@ def main(argv: list[str]) -> int:
     settings = parse(argv)
     from ddtl.evaluation.comparison import compare
     from ddtl.reports import claims, compared, comparison_tables
+    from ddtl.reports.comparison_page import render_comparison
 
     runs = compared.read(settings.runs, settings.split)
     result = compare(runs.methods, score=settings.score, level=settings.level, replicates=settings.replicates)
@@ -79,6 +82,8 @@ def main(argv: list[str]) -> int:
             write_json(settings.json, comparison_tables.record(runs, result))
         if settings.markdown is not None:
             write_text(settings.markdown, comparison_tables.markdown(tables, sentences, notes))
+        if settings.html is not None:
+            write_text(settings.html, render_comparison(runs, result))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written ({error.strerror}). Name another file.") from error
     return 0
@@ -112,7 +117,7 @@ def parse(argv: Sequence[str]) -> Settings:
             problems.append(
                 f"{word}: not a setting of `ddtl compare`.{did_you_mean(key, _READ)} There are {', '.join(_READ)}."
             )
-    for key in ("json", "markdown"):
+    for key in ("json", "markdown", "html"):
         if key in values and values[key].absolute().parent.resolve() in [run.resolve() for run in runs]:
             problems.append(f"{key}={values[key]}: a run's folder holds its record alone. Name a file elsewhere.")
     if len(runs) < 2 and not problems:
@@ -171,4 +176,5 @@ _READ: Mapping[str, Callable[[str], Any]] = {
     "split": _split,
     "json": _file,
     "markdown": _file,
+    "html": _file,
 }

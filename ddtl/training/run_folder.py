@@ -20,7 +20,7 @@ from ddtl.files import write_json
 from ddtl.training.identity import differences
 
 LOCK = ".lock"
-_OWNER = ".owner.json"
+OWNER = ".owner.json"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
 
@@ -131,6 +131,24 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
         _release(path, lock)
 
 
+@contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Own a folder while it is deleted.
+
+    Raises:
+        InUse: another process works in it.
+    """
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InUse(f"{path} is in use by another process.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
     """The folder with this run's identity in it."""
     if overwrite:
@@ -151,7 +169,7 @@ def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFol
 
 def _release(path: Path, lock: FileLock) -> None:
     with suppress(OSError):  # on a disk that has become read-only; a dead owner is known as such
-        (path / _OWNER).unlink(missing_ok=True)
+        (path / OWNER).unlink(missing_ok=True)
     lock.release()
 
 
@@ -172,26 +190,28 @@ def _locked(path: Path) -> FileLock:
             lock.acquire(timeout=0)
             break
         except Timeout:
-            owner = _owner(path)
-            if owner is None or _alive(owner) or time.monotonic() > waited_until:
+            owner = owner_of(path)
+            if owner is None or alive(owner) or time.monotonic() > waited_until:
                 who = f" (process {owner['pid']} on {owner['host']})" if owner else ""
                 raise InUse(
                     f"{path} is in use by another process{who}. Wait for it, or take another run.name."
                 ) from None
             time.sleep(0.2)
-    write_json(path / _OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+    write_json(path / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
     return lock
 
 
-def _owner(path: Path) -> dict[str, Any] | None:
+def owner_of(path: Path) -> dict[str, Any] | None:
+    """Which process says that it works in a folder; None where none does."""
     try:
-        owner: dict[str, Any] = json.loads((path / _OWNER).read_text(encoding="utf-8"))
+        owner: dict[str, Any] = json.loads((path / OWNER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return owner
 
 
-def _alive(owner: Mapping[str, Any]) -> bool:
+def alive(owner: Mapping[str, Any]) -> bool:
+    """Whether that process is still there."""
     if owner["host"] != socket.gethostname():
         return True  # cannot be seen from here, so it must be taken for alive
     try:
@@ -219,7 +239,7 @@ def _is_foreign(path: Path) -> bool:
 
 def _is_content(child: Path) -> bool:
     """Whether a file is more than what a start leaves when it is killed at its first steps."""
-    return child.name not in (LOCK, _OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
+    return child.name not in (LOCK, OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
 
 
 def _empty(path: Path) -> None:
@@ -229,7 +249,7 @@ def _empty(path: Path) -> None:
     starts at the first epoch, and as long as its identity is there the folder is known as a run's.
     """
     order = {"results.json": 0, "checkpoints": 1, "identity.json": 3}
-    children = (child for child in path.iterdir() if child.name not in (LOCK, _OWNER))
+    children = (child for child in path.iterdir() if child.name not in (LOCK, OWNER))
     for child in sorted(children, key=lambda child: order.get(child.name, 2)):
         if child.is_dir() and not child.is_symlink():
             (child / "last.ckpt").unlink(missing_ok=True)

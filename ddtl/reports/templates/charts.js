@@ -1,18 +1,9 @@
 // Draws every figure in the colours of style.css, again when the reader's theme changes or the page is printed.
 "use strict";
 (() => {
-  const coloured = (value, key, css) => {
-    if (typeof value === "string") {
-      const name = /color$/i.test(key) && /^var\((--[\w-]+)\)$/.exec(value);
-      return name ? css.getPropertyValue(name[1]).trim() : value;
-    }
-    if (Array.isArray(value)) return value.map((part) => coloured(part, key, css));
-    if (value === null || typeof value !== "object") return value;
-    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, coloured(part, name, css)]));
-  };
   const figures = [...document.querySelectorAll("figure.plot")];
   const spec = (figure, element) =>
-    coloured(JSON.parse(figure.querySelector("script").textContent), "", getComputedStyle(element));
+    coloured(JSON.parse(figure.querySelector("script").textContent), getComputedStyle(element));
   const draw = () => {
     for (const figure of figures) {
       const { data, layout } = spec(figure, document.documentElement);

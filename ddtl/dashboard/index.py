@@ -1,0 +1,311 @@
+"""Everything below the runs folder as rows: runs, their evaluations, sweeps, studies and audits. No torch.
+
+A row is made of small files, and made again only where one of them has changed; so a second look at ten thousand runs
+reads next to nothing. A file that is damaged or half written costs its row alone, which says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ddtl.training import run_folder
+
+Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
+State = Literal["finished", "running", "stopped", "broken"]
+
+# Whose change makes a row another one.
+_WATCHED = ("identity.json", "results.json", "metrics.jsonl", run_folder.OWNER, "report.html")
+_RECORDS: Mapping[str, tuple[Kind, str]] = {
+    "sweeps": ("sweep", "sweep.json"),
+    "studies": ("study", "study.json"),
+    "audits": ("audit", "audit.json"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, evaluation, sweep, study or audit.
+
+    Attributes:
+        path: of its folder, below the runs folder, with slashes.
+        kind, state: ``stopped`` is what neither has ended nor is under way; ``broken`` has no record that can be read.
+        name: of the folder.
+        dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
+        score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
+            interval; of validation where ``split`` says so, and then without one.
+        split: of the score: ``test`` or ``val``.
+        by: ``patient`` or ``image``.
+        epoch, epochs: how many epochs are done, and how many there will be.
+        best: the monitored score of the best epoch so far; ``monitor`` is its name.
+        when: of the last change, seconds since 1970.
+        report: whether there is a page.
+        note: a line more: what is wrong, or what it is made of.
+        trained_on: of an evaluation, the dataset that the network comes from.
+        look: how often this test set has been looked at by then.
+    """
+
+    path: str
+    kind: Kind
+    state: State
+    name: str
+    dataset: str = ""
+    model: str = ""
+    finetune: str = ""
+    protocol: str = ""
+    seed: int | None = None
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    split: str = ""
+    by: str = ""
+    epoch: int | None = None
+    epochs: int | None = None
+    best: float | None = None
+    monitor: str = ""
+    when: float = 0.0
+    report: bool = False
+    note: str = ""
+    trained_on: str = ""
+    look: int | None = None
+
+
+@dataclass
+class Index:
+    """The rows of a runs folder.
+
+    Attributes:
+        runs_dir: the folder.
+    """
+
+    runs_dir: Path
+    _known: dict[str, tuple[tuple[Any, ...], Row]] = field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        """All rows as they are now, the latest first; none where the folder is not there yet."""
+        found: dict[str, tuple[tuple[Any, ...], Row]] = {}
+        for folder, names, read in _folders(self.runs_dir):
+            path = "/".join(folder.relative_to(self.runs_dir).parts)
+            stamp = _stamp(folder, names)
+            before = self._known.get(path)
+            if before is not None and before[0] == stamp and before[1].state != "running":
+                found[path] = before
+            elif (row := read(path, folder)) is not None:
+                found[path] = stamp, row
+        self._known = found
+        return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
+
+
+Read = Callable[[str, Path], Row | None]
+
+
+def _folders(runs_dir: Path) -> Iterator[tuple[Path, tuple[str, ...], Read]]:
+    """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed."""
+    for group in _children(runs_dir):
+        known = _RECORDS.get(group.name)
+        if known is not None:
+            kind, name = known
+            for child in _children(group):
+                yield child, (name, "report.html"), _recorded(kind, name)
+            continue
+        for run in _children(group):
+            yield run, _WATCHED, _run
+            for evaluation in _children(run / "evaluations"):
+                yield evaluation, ("results.json", "report.html"), _evaluation
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                folder / entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+            ]
+    except OSError:
+        return []
+
+
+def _stamp(folder: Path, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Another one where one of the files is another one."""
+    found: list[tuple[int, int] | None] = []
+    for name in names:
+        try:
+            about = os.stat(folder / name)
+            found.append((about.st_mtime_ns, about.st_size))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def _when(folder: Path, *names: str) -> float:
+    times = [about[0] / 1e9 for about in _stamp(folder, names) if about is not None]
+    return max(times, default=0.0) or _modified(folder)
+
+
+def _modified(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _run(path: str, folder: Path) -> Row | None:
+    if not (folder / "identity.json").exists() and not (folder / "results.json").exists():
+        return None  # not the folder of a run
+    about: dict[str, Any] = {"dataset": folder.parent.name, "when": _when(folder, "results.json", "metrics.jsonl")}
+    about["report"] = (folder / "report.html").is_file()
+    try:
+        about |= _settings(folder)
+        about |= _progress(folder, str(about.get("monitor", "")))
+        if (folder / "results.json").exists():
+            return Row(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
+    return Row(path, "run", "running" if in_use(folder) else "stopped", folder.name, **about)
+
+
+def _evaluation(path: str, folder: Path) -> Row | None:
+    if not (folder / "results.json").exists():
+        return None
+    about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": (folder / "report.html").is_file()}
+    try:
+        about |= {key: value for key, value in _settings(folder.parents[1]).items() if key in ("model", "finetune")}
+        return Row(path, "evaluation", "finished", folder.name, **{**about, **_scored(folder)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Row(path, "evaluation", "broken", folder.name, **{**about, "note": _why(error)})
+
+
+def _recorded(kind: Kind, name: str) -> Read:
+    """Reads a sweep, a study or an audit."""
+
+    def read(path: str, folder: Path) -> Row:
+        about: dict[str, Any] = {"when": _when(folder, name), "report": (folder / "report.html").is_file()}
+        try:
+            record = _json(folder / name)
+            told, ended = _ABOUT[kind](record)
+            return Row(path, kind, "finished" if ended else "stopped", folder.name, **{**about, **told})
+        except FileNotFoundError:
+            return Row(path, kind, "stopped", folder.name, **{**about, "note": "no record yet"})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return Row(path, kind, "broken", folder.name, **{**about, "note": _why(error)})
+
+    return read
+
+
+def _sweep(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    states = [trial["state"] for trial in record["trials"]]
+    done = sum(state in ("complete", "pruned", "failed") for state in states)
+    scores = [trial["values"][0] for trial in record["trials"] if trial["state"] == "complete" and trial["values"]]
+    lower = record["directions"][0] == "minimize"
+    best = (min(scores) if lower else max(scores)) if scores else None
+    note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
+    told = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
+    return told, done == len(states)
+
+
+def _study(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    jobs = record["jobs"]
+    scores = [evaluation["folder"] is not None for job in jobs for evaluation in job["evaluations"]]
+    datasets = ", ".join(dict.fromkeys(job["labels"]["source"] for job in jobs))
+    note = f"{record['study']}: {sum(scores)} of {len(scores)} scores of {len(jobs)} runs"
+    return {"dataset": datasets, "note": note}, all(scores)
+
+
+def _audit(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    severities = [finding["severity"] for finding in record["findings"]]
+    counts = ", ".join(f"{severities.count(name)} {name}" for name in ("fail", "warn", "note") if name in severities)
+    return {"dataset": ", ".join(one["dataset"] for one in record["datasets"]), "note": counts or "nothing found"}, True
+
+
+_ABOUT: Mapping[Kind, Callable[[Mapping[str, Any]], tuple[dict[str, Any], bool]]] = {
+    "sweep": _sweep,
+    "study": _study,
+    "audit": _audit,
+}
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Of ``identity.json``, which is quicker read than the YAML of ``config.yaml`` and says the same."""
+    try:
+        found = _json(folder / "identity.json")
+    except FileNotFoundError:
+        return {}
+    return {
+        "dataset": str(found.get("dataset.name", folder.parent.name)),
+        "model": str(found.get("model.name", "")),
+        "finetune": str(found.get("finetune.name", "")),
+        "protocol": str(found.get("dataset.protocol", "")),
+        "seed": found.get("seed"),
+        "epochs": found.get("trainer.max_epochs"),
+        "monitor": str(found.get("trainer.monitor", "")),
+    }
+
+
+def _progress(folder: Path, monitor: str) -> dict[str, Any]:
+    rows = curve(folder)
+    values = [row[monitor] for row in rows if isinstance(row.get(monitor), int | float)]
+    best = None if not values else min(values) if monitor.endswith("loss") else max(values)
+    return {"epoch": len(rows), "best": best}
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """A row for each epoch; a line that is being written is left out."""
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "epoch" in row:
+            rows.append(row)
+    return rows
+
+
+def _scored(folder: Path) -> dict[str, Any]:
+    record = _json(folder / "results.json")
+    split = "test" if "test" in record else "val"
+    scores = record[split]
+    patients = scores.get("patients") or {}
+    main, by = (patients, "patient") if "roc_auc" in patients else (scores, "image")
+    interval = (main.get("intervals") or {}).get("roc_auc") or {}
+    return {
+        "dataset": str(record["dataset"]),
+        "protocol": str(record["protocol"]),
+        "seed": record.get("seed"),
+        "score": main.get("roc_auc"),
+        "low": interval.get("low"),
+        "high": interval.get("high"),
+        "split": split,
+        "by": by,
+        "trained_on": str((record.get("trained_on") or {}).get("dataset", "")),
+        "look": record["look"] if isinstance(record.get("look"), int) else None,
+    }
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process works in a run's folder; one on another machine is taken at its word."""
+    owner = run_folder.owner_of(folder)
+    try:
+        return owner is not None and run_folder.alive(owner)
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return found
+
+
+def _why(error: Exception) -> str:
+    return f"cannot be read: {type(error).__name__}, {error}"[:200]

@@ -1,0 +1,204 @@
+"""The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
+
+Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html`` and
+its curve. Pages of other origins learn nothing: the host is checked, which is what DNS rebinding gets wrong, and stored
+reports are shown in a sandbox, so that whatever somebody put into one cannot ask for the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ddtl.dashboard import index
+from ddtl.dashboard.index import Index, Row
+from ddtl.errors import UserError
+
+MOST_COMPARED = 40
+_FRESH = 0.5  # seconds for which the rows are not looked for again
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+# A stored page brings its own policy; it runs apart from the dashboard.
+_SANDBOXED = {**_HEADERS, "Content-Security-Policy": "sandbox allow-scripts allow-downloads"}
+_STATIC = {
+    "dashboard.css": "text/css",
+    "dashboard.js": "text/javascript",
+    "style.css": "text/css",
+    "colours.js": "text/javascript",
+    "plotly.js": "text/javascript",
+}
+
+
+class Rows:
+    """The index as the dashboard asks for it: looked up again after half a second, by one request at a time."""
+
+    def __init__(self, runs_dir: Path) -> None:
+        self._index, self._lock = Index(runs_dir), Lock()
+        self._at, self._rows, self._body, self._tag = -_FRESH, [], b"", ""  # type: ignore[var-annotated]
+        self.runs_dir = runs_dir
+
+    def now(self) -> tuple[list[Row], bytes, str]:
+        """The rows, the same as JSON, and a tag that changes with them."""
+        with self._lock:
+            if time.monotonic() - self._at >= _FRESH:
+                self._rows = self._index.rows()
+                told = {"runs_dir": str(self.runs_dir), "rows": [asdict(row) for row in self._rows]}
+                self._body = json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+                self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
+                self._at = time.monotonic()
+            return self._rows, self._body, self._tag
+
+    def folders(self, paths: Sequence[str]) -> list[Path]:
+        """The folders of rows.
+
+        Raises:
+            UserError: there is no such row, or it leads out of the runs folder.
+        """
+        known = {row.path for row in self.now()[0]}
+        root = self.runs_dir.resolve()
+        for path in paths:
+            if path not in known or not (self.runs_dir / path).resolve().is_relative_to(root):
+                raise UserError(f"{path}: there is no such run here.")
+        return [self.runs_dir / path for path in paths]
+
+
+def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
+    """The application.
+
+    Args:
+        runs_dir: whose runs are shown.
+        hosts: names under which it may be asked; ``*`` for any.
+    """
+    rows = Rows(runs_dir)
+
+    async def home(request: Request) -> Response:
+        return HTMLResponse(_file("dashboard.html"), headers={**_HEADERS, "Content-Security-Policy": _POLICY})
+
+    async def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _STATIC:
+            return _nothing(f"{name}: there is no such file.")
+        headers = {**_HEADERS, "Cache-Control": "max-age=3600"} if name == "plotly.js" else _HEADERS
+        return Response(_file(name), media_type=_STATIC[name], headers=headers)
+
+    async def listed(request: Request) -> Response:
+        _, body, tag = await run_in_threadpool(rows.now)
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
+
+    async def drawn(request: Request) -> Response:
+        try:
+            return JSONResponse(await run_in_threadpool(_curves, rows, _asked(request)), headers=_HEADERS)
+        except UserError as error:
+            return _nothing(str(error))
+
+    async def report(request: Request) -> Response:
+        try:
+            (folder,) = await run_in_threadpool(rows.folders, [request.path_params["path"]])
+        except UserError as error:
+            return _nothing(str(error))
+        page = folder / "report.html"
+        if not page.is_file() or page.is_symlink():
+            return _nothing(f"{request.path_params['path']} has no report.html yet; `ddtl report` writes one.")
+        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_SANDBOXED)
+
+    async def compare(request: Request) -> Response:
+        try:
+            html = await run_in_threadpool(_compared, rows, _asked(request), request.query_params.get("split", "test"))
+        except UserError as error:
+            html = await run_in_threadpool(_refused, str(error))
+            return HTMLResponse(html, status_code=422, headers=_SANDBOXED)
+        return HTMLResponse(html, headers=_SANDBOXED)
+
+    return Starlette(
+        routes=[
+            Route("/", home),
+            Route("/favicon.ico", lambda request: Response(status_code=204)),
+            Route("/static/{name}", static),
+            Route("/api/rows", listed),
+            Route("/api/curves", drawn),
+            Route("/compare", compare),
+            Route("/report/{path:path}", report),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+    )
+
+
+def _asked(request: Request) -> list[str]:
+    """The runs that a request names, each once."""
+    return list(dict.fromkeys(request.query_params.getlist("run")))[:MOST_COMPARED]
+
+
+def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Charts of the runs' epochs: title and specification."""
+    from ddtl.reports.comparison_page import lines
+
+    folders = rows.folders(paths)
+    by_path = {row.path: row for row in rows.now()[0]}
+    known = {
+        f"{by_path[path].dataset} {by_path[path].name}": found
+        for path, folder in zip(paths, folders, strict=True)
+        if (found := index.curve(folder))
+    }
+    if not known:
+        return []
+    monitor = next((by_path[path].monitor for path in paths if by_path[path].monitor), "val/loss")
+    keys = dict.fromkeys(["train/loss", "val/loss", monitor])
+    return [{"title": key, "spec": lines(known, key)} for key in keys]
+
+
+def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
+    from ddtl.evaluation.comparison import compare
+    from ddtl.reports import compared
+    from ddtl.reports.comparison_page import render_comparison
+
+    if len(paths) < 2:
+        raise UserError("Pick two runs or more to compare.")
+    if split not in ("test", "val"):
+        raise UserError(f"split={split}: there are test and val.")
+    runs = compared.read(rows.folders(paths), split)
+    return render_comparison(runs, compare(runs.methods))
+
+
+def _refused(why: str) -> str:
+    from ddtl.reports.page import Page, Section, Text, render
+
+    return render(Page("ddtl comparison", "These cannot be compared", sections=[Section("Why", [Text(why)])]))
+
+
+def _nothing(why: str) -> Response:
+    return PlainTextResponse(why, status_code=404, headers=_HEADERS)
+
+
+def _file(name: str) -> str:
+    if name == "plotly.js":
+        found = resources.files("plotly").joinpath("package_data", "plotly.min.js")
+    elif name in ("style.css", "colours.js"):
+        found = resources.files("ddtl.reports").joinpath("templates", name)
+    else:
+        found = resources.files("ddtl.dashboard").joinpath("static", name)
+    return found.read_text(encoding="utf-8")

@@ -1,0 +1,192 @@
+"""The dashboard as a browser and as an attacker see it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from ddtl.dashboard.command import LOOPBACK
+from ddtl.dashboard.server import app
+from ddtl.errors import UserError
+from tests import browser, records
+from tests.test_dashboard_index import started
+from tests.test_report import HOSTILE
+
+NAME = HOSTILE[1].replace("/", "")[:120]
+
+
+@contextmanager
+def served(root: Path) -> Iterator[int]:
+    """The port of a dashboard."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app(root, [*LOOPBACK, "[::1]"]), log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("dashboard") / "runs"
+    records.write(found / "covid19ct" / "one")
+    records.write(found / "covid19ct" / "two", records.table(seed=1))
+    started(found / "covid19ct" / "under_way")
+    started(found / "odd" / NAME)
+    (found / "covid19ct" / "one" / "report.html").write_text("<!doctype html><title>one</title><p>the page of one")
+    (found.parent / "secret.html").write_text("secret")
+    return found
+
+
+@pytest.fixture(scope="module")
+def port(root: Path) -> Iterator[int]:
+    with served(root) as found:
+        yield found
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+
+
+def test_rows_come_with_a_tag_and_once(port: int) -> None:
+    status, headers, body = ask(port, "/api/rows")
+    assert status == 200
+    assert {row["name"] for row in json.loads(body)["rows"]} == {"one", "two", "under_way", NAME}
+    assert ask(port, "/api/rows", **{"If-None-Match": headers["etag"]})[0] == 304
+
+
+def test_a_report_is_shown_in_a_sandbox(port: int) -> None:
+    status, headers, body = ask(port, "/report/covid19ct/one")
+    assert (status, b"the page of one" in body) == (200, True)
+    assert headers["content-security-policy"] == "sandbox allow-scripts allow-downloads"
+    assert ask(port, "/report/covid19ct/under_way")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/report/../secret.html", "/report/..%2f..%2fsecret.html", "/report/%2e%2e/secret", "/report//etc/passwd",
+        "/report/covid19ct", "/report/covid19ct/one/report.html", "/report/covid19ct/one/../../../secret.html",
+        "/static/../server.py", "/static/..%2fserver.py", "/static/dashboard.html", "/api/curves?run=../x",
+        "/covid19ct/one/results.json", "/report/", "/docs",
+    ],
+)  # fmt: skip
+def test_nothing_but_rows_can_be_had(port: int, path: str) -> None:
+    status, _, body = ask(port, path)
+    assert status == 404
+    assert not body.startswith(b"secret")
+    assert b"root:" not in body
+
+
+def test_links_out_of_the_folder_lead_nowhere(root: Path, tmp_path: Path) -> None:
+    records.write(tmp_path / "runs" / "d" / "run")
+    page = tmp_path / "runs" / "d" / "run" / "report.html"
+    page.unlink(missing_ok=True)
+    page.symlink_to(root.parent / "secret.html")
+    with served(tmp_path / "runs") as port:
+        assert ask(port, "/report/d/run")[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_nothing_can_be_changed(port: int, method: str) -> None:
+    for path in ("/", "/api/rows", "/report/covid19ct/one", "/compare"):
+        assert ask(port, path, method)[0] == 405
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
+def test_another_host_is_refused(port: int, host: str) -> None:
+    assert ask(port, "/api/rows", Host=host)[0] == 400
+
+
+def test_what_cannot_be_compared_is_said(port: int) -> None:
+    for query, said in (
+        ("run=covid19ct/one", b"Pick two runs"),
+        ("run=covid19ct/one&run=covid19ct/under_way", b"not finished"),
+    ):
+        status, _, body = ask(port, f"/compare?{query}")
+        assert (status, said in body) == (422, True)
+
+
+def test_a_port_that_is_taken_is_named(root: Path, port: int) -> None:
+    from ddtl.dashboard import command
+
+    with pytest.raises(UserError, match="port=0"):
+        command.main([f"paths.runs_dir={root}", f"port={port}"])
+    with pytest.raises(UserError, match="Did you mean port"):
+        command.main(["prot=1"])
+    with pytest.raises(UserError, match=r"paths\.runs_dir=FOLDER"):
+        command.main(["paths.runs_dir=/nowhere"])
+
+
+def until(tab: browser.Tab, script: str) -> None:
+    """Wait until an expression on the page is true."""
+    end = time.monotonic() + 30
+    while not tab.run(script):
+        assert time.monotonic() < end, script
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: int, tmp_path: Path) -> None:
+    with browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/", width=1400)
+        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        names = "[...document.querySelectorAll('#body td.name')].map(cell => cell.textContent)"
+        assert NAME in tab.run(names)
+        # sort by name, both ways
+        tab.run("document.querySelector('#head th[data-key=name] button').click()")
+        up = tab.run(names)
+        tab.run("document.querySelector('#head th[data-key=name] button').click()")
+        assert tab.run(names) == up[::-1]
+        assert tab.run("document.querySelector('#head th[data-key=name]').ariaSort") == "descending"
+        # filter
+        tab.run("document.getElementById('filter').value = 'covid19ct finished'")
+        tab.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+        assert sorted(tab.run(names)) == ["one", "two"]
+        # pick both, look at their curves and compare them
+        tab.run("document.querySelectorAll('#body input').forEach(box => box.click())")
+        assert tab.run("document.getElementById('picked-count').textContent") == "2 picked"
+        tab.run("document.getElementById('curves').click()")
+        until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+        tab.run("document.getElementById('filter').value = ''")
+        tab.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+        # a new epoch of a running training
+        folder = root / "covid19ct" / "under_way"
+        (folder / ".owner.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        epochs = "[...document.querySelectorAll('#body tr')].map(row => row.textContent).join('|')"
+        until(tab, f"{epochs}.includes('2/5')")
+        until(tab, "document.querySelectorAll('tr.running').length === 1")
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('/roc_auc": 0.9}\n')
+        until(tab, f"{epochs}.includes('3/5')")
+        until(tab, "document.getElementById('said').textContent.includes('epoch 3 of 5')")
+        assert tab.run("document.querySelectorAll('#body img, #body script').length") == 0
+        assert tab.complaints == []
+        compare = tab.run("document.getElementById('compare').href")
+        tab.go(compare, width=1200)
+        until(tab, "document.querySelectorAll('.main-svg').length > 0")
+        assert "What may be claimed" in tab.run("document.body.textContent")
+        # On a phone nothing runs out of the page.
+        tab.go(f"http://127.0.0.1:{port}/", width=390)
+        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        assert tab.run("document.documentElement.scrollWidth") <= 390
+        assert [
+            one for one in tab.requests if not one.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
+        ] == []
+        assert tab.complaints == []
