@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from threading import Lock
@@ -65,7 +64,7 @@ class Rows:
         with self._lock:
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
-                told = {"runs_dir": str(self.runs_dir), "rows": [asdict(row) for row in self._rows]}
+                told = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
                 self._body = json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
                 self._at = time.monotonic()
