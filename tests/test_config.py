@@ -480,7 +480,14 @@ def test_missing_or_broken_main_file(own_conf: Path) -> None:
 
 _WANDB = [
     (f"logger.wandb.{key}={value}", "logger=none", "logger=wandb")
-    for key, value in (("project", "x"), ("entity", "x"), ("group", "x"), ("tags", "[x]"), ("timeout", "3"))
+    for key, value in (
+        ("project", "x"),
+        ("entity", "x"),
+        ("group", "x"),
+        ("tags", "[x]"),
+        ("artifacts", "false"),
+        ("timeout", "3"),
+    )
 ]
 IDLE = [
     ("evaluation.replicates=500", "evaluation.interval=default", "evaluation.interval=bca"),

@@ -92,3 +92,14 @@ def exit_code(path: Path) -> int | None:
 
 def _items(items: Any) -> dict[str, Any]:
     return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def artifacts(path: Path) -> dict[str, list[str]]:
+    """The names of the files of each artifact, by its type."""
+    found = [r.artifact for r in records(path) if r.WhichOneof("record_type") == "artifact"]
+    found += [
+        r.request.log_artifact.artifact
+        for r in records(path)
+        if r.WhichOneof("record_type") == "request" and r.request.WhichOneof("request_type") == "log_artifact"
+    ]
+    return {one.type: [entry.path for entry in one.manifest.contents] for one in found}

@@ -249,7 +249,7 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("trainer.strategy", lambda c: c.trainer.devices * c.trainer.num_nodes == 1, "there is one process"),
     *(
         (f"logger.wandb.{key}", lambda c: c.logger.wandb.mode == "disabled", "W&B is off: logger.wandb.mode=disabled")
-        for key in ("project", "entity", "group", "tags", "timeout")
+        for key in ("project", "entity", "group", "tags", "artifacts", "timeout")
     ),
     ("logger.upload_samples", lambda c: c.logger.wandb.mode == "disabled", "nothing is uploaded: W&B is off"),
     (

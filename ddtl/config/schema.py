@@ -208,6 +208,7 @@ class WandbConfig(Section):
     entity: str | None
     group: str | None
     tags: Names
+    artifacts: bool
     timeout: Positive
 
 

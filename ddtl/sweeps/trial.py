@@ -190,11 +190,12 @@ def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -
 
 
 def _grouped(config: Config, group: str) -> Config:
-    """The configuration with the trials' W&B runs in one group, where its user has not named one."""
+    """The configuration with the trials' W&B runs in one group, where its user has not named one, and without weights.
+
+    Hundreds of trials would send gigabytes; the one that is chosen can be trained again, and sent, by its line.
+    """
     logger = config.logger
-    if logger.wandb.group is not None:
-        return config
-    wandb = logger.wandb.model_copy(update={"group": group})
+    wandb = logger.wandb.model_copy(update={"group": logger.wandb.group or group, "artifacts": False})
     return config.model_copy(update={"logger": logger.model_copy(update={"wandb": wandb})})
 
 

@@ -26,6 +26,7 @@ from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, loggers, run_folder
 from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
+from ddtl.training.final import conclude
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
@@ -173,14 +174,7 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
             results = score_run(run, folder, trainer, module)
-            final = {
-                f"final/{split}/{name}": value
-                for split in ("val", "test")
-                for name, value in results.get(split, {}).items()
-                if isinstance(value, float)
-            }
-            for logger in shown_to:
-                logger.log_metrics(final, step=trainer.global_step)
+            conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
         raise EndedEarly(why, folder.path)
     return results
