@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from ddtl.errors import NotFinite, TrainingFailure, UserError
-from ddtl.sweeps import settle
+from ddtl.sweeps import processes, settle
 from ddtl.sweeps.settle import Outcome
 from ddtl.sweeps.trial import Job, explained
 from tests.sweep_trials import attempts, instead, states, worked
@@ -182,3 +182,10 @@ def test_what_a_trial_prints_is_in_its_log(monkeypatch, tmp_path: Path, capfd):
     assert "from below" in log
     assert "Traceback" in log
     assert "ZeroDivisionError: why it broke" in log
+
+
+def test_a_process_that_the_system_killed_for_memory_is_told_from_one_killed_by_hand(tmp_path: Path) -> None:
+    assert processes._by_code(-9, tmp_path, True).end == "out_of_memory"
+    assert processes._by_code(-9, tmp_path, False).end == "killed"
+    assert processes._by_code(-15, tmp_path, True).end == "killed"
+    assert processes.oom_kills() >= 0

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from starlette.applications import Starlette
@@ -92,6 +92,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         hosts: names under which it may be asked; ``*`` for any.
     """
     rows = Rows(runs_dir)
+    Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
     async def home(request: Request) -> Response:
         return HTMLResponse(_file("dashboard.html"), headers={**_HEADERS, "Content-Security-Policy": _POLICY})

@@ -95,6 +95,7 @@ class TrialProcess:
         self._started = time.monotonic()
         self._asked_for: Outcome | None = None
         self._kill_at = float("inf")
+        self._oom_kills = oom_kills()
         self._reader, writer = multiprocessing.Pipe(duplex=False)
         job.log.parent.mkdir(exist_ok=True)
         job.failure.unlink(missing_ok=True)
@@ -148,7 +149,7 @@ class TrialProcess:
         told = self._told()
         if told is not None and (told.end != "killed" or self._asked_for is None):
             return told
-        return self._asked_for or self._from_others() or _by_code(code, self.job.log)
+        return self._asked_for or self._from_others() or _by_code(code, self.job.log, oom_kills() > self._oom_kills)
 
     def _code(self) -> int | None:
         if isinstance(self._process, subprocess.Popen):
@@ -224,13 +225,27 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _by_code(code: int, log: Path) -> Outcome:
-    """The outcome of a process that said nothing."""
+def oom_kills() -> int:
+    """How many processes Linux has killed since its start because memory ran out; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except (OSError, ValueError):
+        return 0
+
+
+def _by_code(code: int, log: Path, memory_ran_out: bool) -> Outcome:
+    """The outcome of a process that said nothing; ``memory_ran_out``: whether the system has killed one meanwhile."""
+    if -code == signal.SIGKILL and memory_ran_out:
+        return settle.failed(
+            "out_of_memory",
+            "the system killed it as memory ran out: fewer engine.workers or a smaller dataset.batch_size takes less",
+        )
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if -code in _FAULTS:
             return settle.failed("error", f"crashed by {name}; see {log}")
-        memory = ": by hand, by the scheduler, or by the system as memory ran out" if -code == signal.SIGKILL else ""
+        memory = ": by hand, or by the scheduler" if -code == signal.SIGKILL else ""
         return settle.failed("killed", f"ended by {name}{memory}")
     return settle.failed("error", f"ended with exit code {code}; see {log}")
 
