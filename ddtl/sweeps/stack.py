@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from importlib import import_module
 
 # The server outlives what ends its worker's group, so that the worker hears how its trials ended; it ends when the
@@ -21,6 +22,10 @@ MODULES = (
     "ddtl.training.train", "ddtl.sweeps.trial", "ddtl.sweeps.pruning", "ddtl.sweeps.opening",
     "albumentations", "cv2", "hydra", "safetensors.torch", "sklearn.metrics", "wandb",
 )  # fmt: skip
+# W&B imports this when a run starts: for seconds, for it looks through all modules that are there by then, and so it
+# comes first. It is W&B's own, and may be gone in another version.
+with suppress(ImportError):
+    import_module("wandb.sdk.launch.inputs.internal")
 for _module in MODULES:
     import_module(_module)
 
