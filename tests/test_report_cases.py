@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddtl.reports import cases, data_card, stored, strip
-from ddtl.reports.page import Figure, Photos, Row, Table, Text
+from ddtl.reports.page import Cell, Figure, Photos, Table, Text
 from tests import records
 from tests.test_report import HOSTILE, report
 
@@ -37,11 +37,13 @@ def explained(run: Path, **changes: Any) -> dict[str, Any]:
             "probabilities": [0.25, 0.75], "picture": f"pictures/{key}.webp",
         }  # fmt: skip
         groups.append({"key": key, "title": title, "total": 9, "images": [image]})
-    game = {"share": 0.8, "low": 0.7, "high": 0.9, "chance": 0.1}
+    game = {"share": 0.8, "low": 0.7, "high": 0.9, "chance": 0.1, "other_patients": 0.3}
+    networks = [{"pointing_game": {"strict": {"share": n / 10}, "tolerant": {"share": 0.2}}} for n in range(3)]
     record = {
         "digest": found.record["digest"], "threshold": found.record["threshold"], "cells": [7, 7],
-        "layer": "norm.norm5", "pointing_game": {"images": 9, "strict": game, "tolerant": {**game, "share": 0.9}},
-        "randomised": {"strict_share": 0.1, "rank_correlation": 0.03}, "groups": groups, **changes,
+        "pointing_game": {"images": 9, "patients": 5, "strict": game, "tolerant": {**game, "share": 0.9}},
+        "layer": "norm.norm5",
+        "randomised": {"networks": networks, "rank_correlation": 0.03}, "groups": groups, **changes,
     }  # fmt: skip
     (folder / "explain.json").write_text(json.dumps(record))
     return record
@@ -73,11 +75,12 @@ def test_without_patients_there_is_no_strip(tmp_path: Path) -> None:
 def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
     assert cases.blocks(stored.read(run)) == []
     explained(run)
-    text, row = cases.blocks(stored.read(run))
-    assert isinstance(text, Text)
-    assert "in a drawn lesion in 80 % of 9 true positives (70 % to 90 %; a random place: 10 %)" in text.text
-    assert isinstance(row, Row)
-    assert [(type(p), p.title) for p in row.blocks] == [(Photos, "True positives"), (Photos, "False negatives")]  # type: ignore[union-attr]
+    _, table, said, *photos = cases.blocks(stored.read(run))
+    assert isinstance(table, Table)
+    assert table.rows[0] == ["in a lesion", Cell("0.800", "(0.700–0.900)"), "0.100", "0.300", "0.100"]
+    assert isinstance(said, Text)
+    assert "0.03" in said.text
+    assert [(type(p), p.title) for p in photos] == [(Photos, "True positives"), (Photos, "False negatives")]  # type: ignore[union-attr]
     shown = report(run).text
     for name in HOSTILE[:3]:
         assert name in shown
@@ -106,9 +109,7 @@ def test_a_picture_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) ->
     (tmp_path / "secret.webp").write_bytes(b"secret")
     record["groups"][0]["images"][0]["picture"] = "../../secret.webp"
     (run / "explain" / "explain.json").write_text(json.dumps(record))
-    _, row = cases.blocks(stored.read(run))
-    assert isinstance(row, Row)
-    assert [photos.title for photos in row.blocks] == ["False negatives"]  # type: ignore[union-attr]
+    assert [block.title for block in cases.blocks(stored.read(run)) if isinstance(block, Photos)] == ["False negatives"]
 
 
 def test_the_data_card_says_where_images_come_from_and_what_is_known_against_them(run: Path) -> None:

@@ -159,16 +159,30 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
 
     folders = rows.folders(paths)
     by_path = {row.path: row for row in rows.now()[0]}
+    picked = [by_path[path] for path in paths]
     known = {
-        f"{by_path[path].dataset} {by_path[path].name}": found
-        for path, folder in zip(paths, folders, strict=True)
-        if (found := index.curve(folder))
+        name: found for name, folder in zip(_names(picked), folders, strict=True) if (found := index.curve(folder))
     }
     if not known:
         return []
-    monitor = next((by_path[path].monitor for path in paths if by_path[path].monitor), "val/loss")
+    monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
     keys = dict.fromkeys(["train/loss", "val/loss", monitor])
     return [{"title": key, "spec": lines(known, key)} for key in keys]
+
+
+def _names(picked: Sequence[Row]) -> list[str]:
+    """Short names that tell all of them apart."""
+    several = len({row.dataset for row in picked}) > 1
+    for model in (False, True):
+        names = [
+            " ".join(
+                filter(None, [row.dataset if several else "", row.model if model else "", row.finetune, f"s{row.seed}"])
+            )
+            for row in picked
+        ]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
 
 
 def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:

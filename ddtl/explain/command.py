@@ -115,9 +115,11 @@ def parse(argv: Sequence[str]) -> Settings:
 
 
 def _show(record: Mapping[str, Any]) -> None:
+    from ddtl.explain.gradcam import MIN_CELLS
+
     h, w = record["cells"]
     console.out.print(f"Grad-CAM of layer {record['layer']}: {h} × {w} cells at {record['image_size']} pixels")
-    if min(h, w) < 7:
+    if min(h, w) < MIN_CELLS:
         console.out.print(
             f"! {h} × {w} cells point at no place: train at a larger dataset.image_size for heat maps.", style="yellow"
         )

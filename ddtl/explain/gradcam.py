@@ -72,16 +72,16 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
 
 
 def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
-    """The layer that is asked for; for ``auto`` the deepest with at least 7 cells a side.
+    """The layer that is asked for; for ``auto`` the last one, however few cells it has.
 
-    A stage's name stands for its last part.
+    Earlier layers have finer maps that point elsewhere: at 64 pixels DenseNet's hit lesions of the phantom less often
+    than a random place does. A stage's name stands for its last part.
 
     Raises:
         UserError: there is no such layer.
     """
     if asked == "auto":
-        fine = [name for name, (h, w) in cells.items() if min(h, w) >= MIN_CELLS]
-        return fine[-1] if fine else next(iter(cells))
+        return list(cells)[-1]
     last = {name.partition(".")[0]: name for name in cells}
     if asked in cells or asked in last:
         return last.get(asked, asked)

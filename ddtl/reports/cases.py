@@ -6,10 +6,11 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ddtl.reports import numbers
-from ddtl.reports.page import Block, Photo, Photos, Row, Text
+from ddtl.reports.page import Block, Cell, Photo, Photos, Table, Text
 from ddtl.reports.stored import Stored
 
 _MOST = 6  # of each kind: the page stays small
@@ -30,7 +31,7 @@ def blocks(stored: Stored) -> list[Block]:
         if (record["digest"], record["threshold"]) != (stored.record["digest"], threshold):
             return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
         shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
-        return [Text(_how_far(record)), Row([photos for photos in shown if photos.photos])]
+        return [*_how_far(record), *(photos for photos in shown if photos.photos)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"The heat maps in explain/ cannot be shown ({error!r:.80}); `ddtl explain` makes them anew."
         return [Text(why, "bad")]
@@ -39,7 +40,7 @@ def blocks(stored: Stored) -> list[Block]:
 def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
     photos = [photo for image in group["images"][:_MOST] if (photo := _photo(folder, image)) is not None]
     most = f"{len(photos)} of {group['total']:,}, the most certain first" if len(photos) < group["total"] else ""
-    return Photos(group["title"], photos, most, alike=True)
+    return Photos(group["title"], photos, most, wide=True)
 
 
 def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
@@ -53,28 +54,41 @@ def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
     return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note)
 
 
-def _how_far(record: Mapping[str, Any]) -> str:
+def _how_far(record: Mapping[str, Any]) -> list[Block]:
     """What the pictures are, and how far they can be believed."""
     h, w = record["cells"]
-    text = (
-        "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the class that it is called, "
-        f"from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map shows what "
-        "moved the answer at this resolution; it does not prove that the answer is right for the right reason."
-    )
-    game, randomised = record["pointing_game"], record["randomised"]
-    if game is not None:
-        for key, where in (("strict", "in a drawn lesion"), ("tolerant", "in one or within 3 % of the side")):
-            one = game[key]
-            text += (
-                f" The hottest cell lies {where} in {numbers.percent(one['share'])} of {game['images']} true positives "
-                f"({numbers.percent(one['low'])} to {numbers.percent(one['high'])}; a random place: "
-                f"{numbers.percent(one['chance'])})."
-            )
-    if randomised and randomised.get("strict_share") is not None:
-        text += f" With randomised weights it lies in a lesion in {numbers.percent(randomised['strict_share'])}."
-    if randomised and randomised["rank_correlation"] is not None:
-        text += (
-            " Rank correlation with the maps of randomised weights (Adebayo et al. 2018): "
-            f"{randomised['rank_correlation']:.2f}."
+    blocks: list[Block] = [
+        Text(
+            "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the class that it is "
+            f"called, from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map "
+            "shows what moved the answer at this resolution; it does not prove that the answer is right for the right reason."
         )
-    return text
+    ]
+    game, randomised = record["pointing_game"], record["randomised"] or {}
+    if game is not None:
+        blocks.append(_game(game, randomised))
+    if randomised.get("rank_correlation") is not None:
+        blocks.append(
+            Text(
+                f"Rank correlation with the maps of randomised weights: {randomised['rank_correlation']:.2f}. Near 1 "
+                "the maps would show the image, and not what was learned (Adebayo et al. 2018)."
+            )
+        )
+    return blocks
+
+
+def _game(game: Mapping[str, Any], randomised: Mapping[str, Any]) -> Table:
+    rows: list[list[str | Cell]] = []
+    for key, where in (("strict", "in a lesion"), ("tolerant", "or within 3 % of the side")):
+        one = game[key]
+        played = [n["pointing_game"][key]["share"] for n in randomised.get("networks", []) if n["pointing_game"]]
+        controls = (one["chance"], one["other_patients"], fmean(played) if played else None)
+        share = Cell(numbers.score(one["share"]), numbers.interval(one))
+        rows.append([where, share, *(numbers.score(value) for value in controls)])
+    return Table(
+        "How often the hottest cell lies in a lesion",
+        ["hottest cell", "this network", "a random place", "lesions of other patients", "randomised weights"],
+        rows,
+        f"Pointing game (Zhang et al. 2018) on {game['images']:,} true positives of {game['patients']:,} patients, "
+        "with 95 % intervals by patient. Lesions of other patients: what knowing where lesions usually lie is worth.",
+    )

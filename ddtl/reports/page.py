@@ -148,14 +148,14 @@ class Photos:
         title: what they show, above them.
         photos: with what stands below each.
         caption: what a reader must know about them, below.
-        alike: whether all have one shape; otherwise each is fitted into the same frame.
+        wide: whether all are twice as wide as high; otherwise each is fitted into the same frame.
     """
 
     kind: ClassVar[str] = "photos"
     title: str
     photos: Sequence[Photo]
     caption: str = ""
-    alike: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
