@@ -61,7 +61,8 @@ def _how_far(record: Mapping[str, Any]) -> list[Block]:
         Text(
             "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the class that it is "
             f"called, from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map "
-            "shows what moved the answer at this resolution; it does not prove that the answer is right for the right reason."
+            "shows what moved the answer at this resolution; it does not prove that the answer is right for the right "
+            "reason."
         )
     ]
     game, randomised = record["pointing_game"], record["randomised"] or {}
