@@ -208,7 +208,7 @@ class WandbConfig(Section):
     entity: str | None
     group: str | None
     tags: Names
-    artifacts: bool
+    artifacts: bool = True  # runs of before there were any do not have it
     timeout: Positive
 
 
