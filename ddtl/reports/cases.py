@@ -14,7 +14,7 @@ from ddtl.reports.page import Block, Cell, Photo, Photos, Table, Text
 from ddtl.reports.stored import Stored
 
 _MOST = 6  # of each kind: the page stays small
-_LARGEST = 200_000  # bytes of a picture; those of ddtl explain take a tenth of it
+_LARGEST = 30_000  # bytes of a picture: 24 of them leave the page below 6 MB; those of ddtl explain take 10,000
 
 
 def blocks(stored: Stored) -> list[Block]:
