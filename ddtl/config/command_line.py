@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
 from ddtl.errors import UserError
 
@@ -77,6 +78,46 @@ def own_settings(
         except ValueError as error:
             problems.append(f"{word}: {error}")
     return values, others, problems
+
+
+# Where a run's images and the cache are; on another machine than the run's they are elsewhere.
+_PATHS = ("paths.data_dir", "paths.cache_dir")
+
+
+def settings_and_paths(
+    words: Sequence[str], readers: Mapping[str, Callable[[str], Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a command about one run, and the words that say where images are; all mistakes in one message.
+
+    Args:
+        words: behind the run.
+        readers: as for :func:`own_settings`.
+
+    Raises:
+        UserError: there are mistakes.
+    """
+    values, others, problems = own_settings(words, readers)
+    known, paths = (*readers, *_PATHS), []
+    for word in others:
+        key, equals, _ = word.partition("=")
+        if equals and key in _PATHS:
+            paths.append(word)
+        else:
+            problems.append(f"{word}: no such setting.{did_you_mean(key, known)} There are {', '.join(known)}.")
+    if problems:
+        raise UserError("\n".join(problems))
+    return values, paths
+
+
+def truth(text: str) -> bool:
+    """Reads ``true`` and ``false``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if text not in ("true", "false"):
+        raise ValueError("takes true or false.")
+    return text == "true"
 
 
 def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:

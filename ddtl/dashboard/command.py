@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtl import console
-from ddtl.config.command_line import own_settings
+from ddtl.config.command_line import own_settings, truth
 from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
 
@@ -115,12 +115,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError("takes true or false.")
-    return text == "true"
-
-
 def _host(text: str) -> str:
     if not text:
         raise ValueError("must be an address, such as 127.0.0.1.")
@@ -130,6 +124,6 @@ def _host(text: str) -> str:
 _READ: Mapping[str, Callable[[str], Any]] = {
     "port": _port,
     "host": _host,
-    "open": _truth,
+    "open": truth,
     "paths.runs_dir": Path,
 }

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl import console
-from ddtl.config.command_line import own_settings
+from ddtl.config.command_line import own_settings, truth
 from ddtl.config.suggest import did_you_mean
 from ddtl.dashboard.command import runs_folder
 from ddtl.dashboard.index import Index, Row, curve
@@ -294,10 +294,4 @@ def _days(text: str) -> float:
     return days
 
 
-def _truth(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError("takes true or false.")
-    return text == "true"
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {"paths.runs_dir": Path, "older_than": _days, "yes": _truth}
+_READ: Mapping[str, Callable[[str], Any]] = {"paths.runs_dir": Path, "older_than": _days, "yes": truth}

@@ -11,9 +11,8 @@ from typing import Any, Literal
 from rich.markup import escape
 
 from ddtl import console
-from ddtl.config.command_line import own_settings
+from ddtl.config.command_line import settings_and_paths
 from ddtl.config.load import load
-from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
 
 HELP = """\
@@ -36,8 +35,6 @@ lesion. The images are those that were scored already: no look at a test set is 
 Needs the extra packages of `pip install 'ddtl[explain]'`. For research: a heat map is no proof of what a network sees.
 Exit codes: 0 written, 2 a mistake, 130/143 stopped.
 """
-
-_PATHS = ("paths.data_dir", "paths.cache_dir")
 
 
 @dataclass(frozen=True)
@@ -101,16 +98,7 @@ def parse(argv: Sequence[str]) -> Settings:
         UserError: there are mistakes.
     """
     named, *words = argv
-    values, others, problems = own_settings(words, _READ)
-    paths, known = [], (*_READ, *_PATHS)
-    for word in others:
-        key, equals, _ = word.partition("=")
-        if equals and key in _PATHS:
-            paths.append(word)
-        else:
-            problems.append(f"{word}: no such setting.{did_you_mean(key, known)} There are {', '.join(known)}.")
-    if problems:
-        raise UserError("\n".join(problems))
+    values, paths = settings_and_paths(words, _READ)
     return Settings(Path(named).expanduser(), tuple(paths), **values)
 
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.markup import escape
 
 from ddtl import console
-from ddtl.config.command_line import own_settings
+from ddtl.config.command_line import settings_and_paths
 from ddtl.config.load import load
 from ddtl.config.schema import Config
-from ddtl.config.suggest import did_you_mean
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.files import output_folder, write_bytes, write_json, write_text
 
@@ -42,8 +41,6 @@ with intervals, limits). The card's gaps are marked [to be filled in: …].
 format=onnx needs the extra packages of `pip install 'ddtl[export]'`.
 Exit codes: 0 written, 1 the ONNX file differs from the network by over 1e-4 (it is not kept), 2 a mistake.
 """
-
-_PATHS = ("paths.data_dir", "paths.cache_dir")
 
 
 @dataclass(frozen=True)
@@ -99,16 +96,7 @@ def parse(argv: Sequence[str]) -> Settings:
         UserError: there are mistakes.
     """
     named, *words = argv
-    values, others, problems = own_settings(words, _READ)
-    paths, known = [], (*_READ, *_PATHS)
-    for word in others:
-        key, equals, _ = word.partition("=")
-        if equals and key in _PATHS:
-            paths.append(word)
-        else:
-            problems.append(f"{word}: no such setting.{did_you_mean(key, known)} There are {', '.join(known)}.")
-    if problems:
-        raise UserError("\n".join(problems))
+    values, paths = settings_and_paths(words, _READ)
     return Settings(Path(named).expanduser(), tuple(paths), **values)
 
 
