@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from ddtl.reports import cases, data_card, stored, strip
 from ddtl.reports.page import Cell, Figure, Photos, Table, Text
-from tests import records
+from tests import explained, records
 from tests.test_report import HOSTILE, report
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return records.write(tmp_path / "run")
-
-
-def explained(run: Path, **changes: Any) -> dict[str, Any]:
-    """What ``ddtl explain`` leaves, with one picture a kind."""
-    found = stored.read(run)
-    folder = run / "explain"
-    (folder / "pictures").mkdir(parents=True)
-    picture = io.BytesIO()
-    Image.fromarray(np.zeros((8, 16, 3), np.uint8)).save(picture, "WEBP")
-    groups = []
-    for key, title in (("true_positives", "True positives"), ("false_negatives", "False negatives")):
-        (folder / "pictures" / f"{key}.webp").write_bytes(picture.getvalue())
-        image = {
-            "sample_id": f"{HOSTILE[0]} {key}", "true": HOSTILE[1], "called": HOSTILE[2],
-            "probabilities": [0.25, 0.75], "picture": f"pictures/{key}.webp",
-        }  # fmt: skip
-        groups.append({"key": key, "title": title, "total": 9, "images": [image]})
-    game = {"share": 0.8, "low": 0.7, "high": 0.9, "chance": 0.1, "other_patients": 0.3}
-    networks = [{"pointing_game": {"strict": {"share": n / 10}, "tolerant": {"share": 0.2}}} for n in range(3)]
-    record = {
-        "digest": found.record["digest"], "threshold": found.record["threshold"], "cells": [7, 7],
-        "pointing_game": {"images": 9, "patients": 5, "strict": game, "tolerant": {**game, "share": 0.9}},
-        "layer": "norm.norm5",
-        "randomised": {"networks": networks, "rank_correlation": 0.03}, "groups": groups, **changes,
-    }  # fmt: skip
-    (folder / "explain.json").write_text(json.dumps(record))
-    return record
 
 
 def test_every_patient_stands_once_at_its_score_and_none_is_named(run: Path) -> None:
@@ -74,7 +43,7 @@ def test_without_patients_there_is_no_strip(tmp_path: Path) -> None:
 
 def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
     assert cases.blocks(stored.read(run)) == []
-    explained(run)
+    explained.write(run)
     _, table, said, *photos = cases.blocks(stored.read(run))
     assert isinstance(table, Table)
     assert table.rows[0] == ["in a lesion", Cell("0.800", "(0.700–0.900)"), "0.100", "0.300", "0.100"]
@@ -88,7 +57,7 @@ def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
 
 @pytest.mark.parametrize("name", ["explain.json", "pictures/true_positives.webp"])
 def test_what_is_missing_or_damaged_costs_the_cases_alone(run: Path, name: str) -> None:
-    explained(run)
+    explained.write(run)
     path = run / "explain" / name
     path.write_text("{") if name.endswith(".json") else path.unlink()
     (block,) = cases.blocks(stored.read(run))
@@ -98,14 +67,14 @@ def test_what_is_missing_or_damaged_costs_the_cases_alone(run: Path, name: str) 
 
 
 def test_heat_maps_of_another_threshold_are_not_shown(run: Path) -> None:
-    explained(run, threshold=0.123)
+    explained.write(run, threshold=0.123)
     (block,) = cases.blocks(stored.read(run))
     assert isinstance(block, Text)
     assert "another threshold" in block.text
 
 
 def test_a_picture_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:
-    record = explained(run)
+    record = explained.write(run)
     (tmp_path / "secret.webp").write_bytes(b"secret")
     record["groups"][0]["images"][0]["picture"] = "../../secret.webp"
     (run / "explain" / "explain.json").write_text(json.dumps(record))

@@ -51,7 +51,8 @@ def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
     p = image["probabilities"][-1 if len(image["probabilities"]) == 2 else 0]
     said = f"p = {p:.3f}, " if len(image["probabilities"]) == 2 else ""
     note = f"{said}called {image['called']}, is {image['true']}"
-    return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note)
+    alt = f"{image['sample_id']}, and the same under its heat map"
+    return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note, alt)
 
 
 def _how_far(record: Mapping[str, Any]) -> list[Block]:

@@ -3,13 +3,13 @@
 A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
 inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
 network for nothing, which its own content security policy also forbids; tables and pictures stand without JavaScript,
-figures need it.
+figures and the sorting of tables need it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -44,6 +44,7 @@ class Table:
         rows: one value a heading.
         note: what a reader must know about it, below.
         words: columns that hold words and not numbers, beside the first.
+        sortable: a click on a heading sorts the rows by it.
     """
 
     kind: ClassVar[str] = "table"
@@ -52,6 +53,7 @@ class Table:
     rows: Sequence[Sequence[str | Cell]]
     note: str = ""
     words: Sequence[int] = ()
+    sortable: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -130,11 +132,18 @@ class Notice:
 
 @dataclass(frozen=True)
 class Photo:
-    """A small photograph; ``uri`` is a ``data:`` URI, for a page asks the network for nothing."""
+    """A small photograph.
+
+    Attributes:
+        uri: a ``data:`` URI, for a page asks the network for nothing.
+        text, note: what stands below it.
+        alt: what it shows, for those who do not see it, where ``text`` does not say it.
+    """
 
     uri: str
     text: str
     note: str = ""
+    alt: str = ""
 
     def __post_init__(self) -> None:
         assert self.uri.startswith("data:image/"), self.uri[:40]
@@ -225,14 +234,24 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    figures = any(_has_figure(block) for section in page.sections for block in section.blocks)
+    shown = [block for section in page.sections for block in section.blocks]
     plotly = resources.files("plotly").joinpath("package_data", "plotly.min.js")
-    script = plotly.read_text(encoding="utf-8") if figures else ""
-    return _environment().get_template("page.html.jinja").render(page=page, plotly=script)
+    script = plotly.read_text(encoding="utf-8") if any(_has(block, _is_figure) for block in shown) else ""
+    sortable = any(_has(block, _is_sortable) for block in shown)
+    return _environment().get_template("page.html.jinja").render(page=page, plotly=script, sortable=sortable)
 
 
-def _has_figure(block: Block) -> bool:
-    return isinstance(block, Figure) or (isinstance(block, Row | Fold) and any(map(_has_figure, block.blocks)))
+def _has(block: Block, what: Callable[[Block], bool]) -> bool:
+    """Whether a block is such a one, or holds one."""
+    return what(block) or (isinstance(block, Row | Fold) and any(_has(inner, what) for inner in block.blocks))
+
+
+def _is_figure(block: Block) -> bool:
+    return isinstance(block, Figure)
+
+
+def _is_sortable(block: Block) -> bool:
+    return isinstance(block, Table) and block.sortable
 
 
 @cache

@@ -76,11 +76,10 @@ def trials(sweep: Sweep) -> list[Block]:
     rows = [_row(trial, sweep) for trial in [*sweep.ranked, *rest]]
     columns = ["", "state", sweep.title, *(["seconds"] if sweep.two else []), "epochs", "time", "settings"]
     words = (1, len(columns) - 1)
-    blocks: list[Block] = [Table("The best trials", columns, rows[:_SHOWN], words=words)]
+    blocks: list[Block] = [Table("The best trials", columns, rows[:_SHOWN], words=words, sortable=True)]
     if len(rows) > _SHOWN:
-        blocks.append(
-            Fold(f"All {len(rows)} trials", [Table("All trials, the best first", columns, rows, words=words)])
-        )
+        every = Table("All trials, the best first", columns, rows, words=words, sortable=True)
+        blocks.append(Fold(f"All {len(rows)} trials", [every]))
     return blocks
 
 
