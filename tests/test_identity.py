@@ -45,6 +45,7 @@ NEUTRAL = {
     "logger.wandb.entity",
     "logger.wandb.group",
     "logger.wandb.tags",
+    "logger.wandb.artifacts",
     "logger.wandb.timeout",
     "logger.tensorboard",
     "logger.csv",

@@ -117,7 +117,8 @@ def test_phases_and_group_of_a_trial(tmp_path):
     assert len(_phases(config)) == 2
     assert _grouped(config, "my-sweep").logger.wandb.group == "my-sweep"
     named = runs.config(tmp_path, "logger.wandb.group=mine")
-    assert _grouped(named, "my-sweep") is named
+    assert _grouped(named, "my-sweep").logger.wandb.group == "mine"
+    assert not _grouped(named, "my-sweep").logger.wandb.artifacts, "hundreds of trials would send gigabytes"
 
 
 def test_a_full_gpu_is_known_by_torchs_own_error():
