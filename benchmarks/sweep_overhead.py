@@ -92,10 +92,11 @@ def children() -> None:
 
 def _swept(runs: Path, trials: int, workers: int, words: Sequence[str]) -> Mapping[str, Any]:
     """The record of a sweep without pruning."""
+    told = {word.partition("=")[0] for word in words}
     asked = [
         *("search=lr", f"n_trials={trials}", f"engine.workers={workers}", "sampler.name=RandomSampler"),
         *("pruner.name=NopPruner", "sweep.name=overhead", f"paths.runs_dir={runs}"),
-        *SMALL,
+        *(word for word in SMALL if word.partition("=")[0] not in told),
         *words,
     ]
     print(f"{trials} trials, {workers} at a time", flush=True)
