@@ -1,4 +1,4 @@
-"""Sweeps that meet the machine's limits: a disk that is really full, and a system that really runs out of memory."""
+"""Sweeps that meet the machine's limits, really: a full disk, a system out of memory, parts killed at random."""
 
 from __future__ import annotations
 
@@ -104,3 +104,13 @@ def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_g
     assert ("failed", "out_of_memory") in ends, ends
     assert sum(state == "complete" for state, _ in ends) >= 2, ends
     assert "memory ran out" in ended.stderr + ended.stdout
+
+
+@pytest.mark.slow
+def test_three_rounds_of_killing() -> None:
+    # In this file, and so never while the system kills a trial above: a trial killed then would be taken for that one.
+    command = [sys.executable, str(ROOT / "tools" / "chaos_sweep.py"), "--rounds", "3", "--trials", "3"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=800)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["problems"] == []
+    assert (done.returncode, found["rounds"], found["trials"]) == (0, 3, 9)

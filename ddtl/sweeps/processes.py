@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Context = ForkServerContext | SpawnContext
 
+_MEMORY_ENDS = 3.0  # seconds that a process killed for memory may take to be gone
 GRACE = 10.0  # seconds that a process has for its end before it is killed
 # Signals that a program sends itself by a fault of its own; every other one comes from outside.
 _FAULTS = tuple(getattr(signal, name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS"))
@@ -95,7 +96,7 @@ class TrialProcess:
         self._started = time.monotonic()
         self._asked_for: Outcome | None = None
         self._kill_at = float("inf")
-        self._oom_kills = oom_kills()
+        self._oom_kills = [(time.monotonic(), oom_kills())]
         self._reader, writer = multiprocessing.Pipe(duplex=False)
         job.log.parent.mkdir(exist_ok=True)
         job.failure.unlink(missing_ok=True)
@@ -120,9 +121,18 @@ class TrialProcess:
 
     def ended(self) -> bool:
         """Whether the process is gone; kills it where it was asked to end and has had time to."""
-        if self._code() is None and time.monotonic() > self._kill_at:
-            self.kill()
+        if self._code() is None:
+            self._note_oom_kills()
+            if time.monotonic() > self._kill_at:
+                self.kill()
         return self._code() is not None
+
+    def _note_oom_kills(self) -> None:
+        """Keep how many there were a few seconds ago: those of long before have ended other processes."""
+        now = time.monotonic()
+        self._oom_kills.append((now, oom_kills()))
+        while len(self._oom_kills) > 1 and self._oom_kills[1][0] < now - _MEMORY_ENDS:
+            del self._oom_kills[0]
 
     def ask_to_end(self, outcome: Outcome) -> None:
         """Have it unwind where it is, and be killed if it does not; ``outcome`` is what is then said of it."""
@@ -149,7 +159,9 @@ class TrialProcess:
         told = self._told()
         if told is not None and (told.end != "killed" or self._asked_for is None):
             return told
-        return self._asked_for or self._from_others() or _by_code(code, self.job.log, oom_kills() > self._oom_kills)
+        return (
+            self._asked_for or self._from_others() or _by_code(code, self.job.log, oom_kills() > self._oom_kills[0][1])
+        )
 
     def _code(self) -> int | None:
         if isinstance(self._process, subprocess.Popen):
