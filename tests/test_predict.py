@@ -305,7 +305,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
-    def slowly(picture: Picture, size: int) -> np.ndarray:
+    def slowly(picture: Picture, size: int, note: Any) -> np.ndarray:
         with lock:
             started[0] += 1
             most[0] = max(most[0], started[0] - handed_out[0])
@@ -317,11 +317,11 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "decode", slowly)
         names = []
-        for picture, image in decoded([Picture(Path(str(i))) for i in range(n)], 4, ahead, workers):
+        for one in decoded([Picture(Path(str(i))) for i in range(n)], 4, ahead, workers):
             with lock:
                 handed_out[0] += 1
-            names.append(int(picture.path.name))
-            assert isinstance(image, BadImageError) == (names[-1] % 5 == 3)
+            names.append(int(one.picture.path.name))
+            assert isinstance(one.image, BadImageError) == (names[-1] % 5 == 3)
     assert names == list(range(n))
     assert most[0] <= ahead + 1, "what is decoded and not handed out yet"
 

@@ -12,17 +12,15 @@ _MISSING_WORDS = (
 )  # fmt: skip
 
 # Written by anonymisation tools, scanners and registration desks where no id is known or may be given.
-_PLACEHOLDERS = frozenset(
-    """
-    ANON ANONYM ANONYMIZED ANONYMISED ANONYMOUS ANONYMOUSPATIENT ANONYMIZEDPATIENT ANONYMISEDPATIENT PATIENTANONYMOUS
-    ANONYME ANONIMO ANONYMOUSID ANONID
-    DEIDENTIFIED DEIDENTIFIEDPATIENT DEID REMOVED REDACTED WITHHELD HIDDEN MASKED CONFIDENTIAL DELETED
-    DUMMY DEFAULT EXAMPLE SAMPLE TEST TESTPATIENT PATIENTTEST TESTID DEMO
-    ID NOID NOIDENTIFIER NONAME NOPATIENTID PATIENT PATIENTID PATIENTNAME SUBJECT NOBODY JOHNDOE JANEDOE DOE
-    UNIDENTIFIED UNIDENTIFIEDPATIENT UNKNOWNPATIENT UNKNOWNID UNBEKANNT INCONNU DESCONOCIDO SCONOSCIUTO ONBEKEND
-    TRAUMA EMERGENCY
-    """.split()
-)
+_PLACEHOLDERS = frozenset((
+    "ANON", "ANONYM", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "ANONYMOUSPATIENT", "ANONYMIZEDPATIENT",
+    "ANONYMISEDPATIENT", "PATIENTANONYMOUS", "ANONYME", "ANONIMO", "ANONYMOUSID", "ANONID", "DEIDENTIFIED",
+    "DEIDENTIFIEDPATIENT", "DEID", "REMOVED", "REDACTED", "WITHHELD", "HIDDEN", "MASKED", "CONFIDENTIAL", "DELETED",
+    "DUMMY", "DEFAULT", "EXAMPLE", "SAMPLE", "TEST", "TESTPATIENT", "PATIENTTEST", "TESTID", "DEMO", "ID", "NOID",
+    "NOIDENTIFIER", "NONAME", "NOPATIENTID", "PATIENT", "PATIENTID", "PATIENTNAME", "SUBJECT", "NOBODY", "JOHNDOE",
+    "JANEDOE", "DOE", "UNIDENTIFIED", "UNIDENTIFIEDPATIENT", "UNKNOWNPATIENT", "UNKNOWNID", "UNBEKANNT", "INCONNU",
+    "DESCONOCIDO", "SCONOSCIUTO", "ONBEKEND", "TRAUMA", "EMERGENCY",
+))  # fmt: skip
 
 
 def is_missing(text: str) -> bool:
@@ -52,7 +50,8 @@ def is_placeholder(text: str) -> bool:
 
 def _plain(text: str) -> str:
     """Lower case, one blank between words, no invisible characters."""
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) not in {"Cf", "Cc"} or c in "\t\n\r")
+    characters = unicodedata.normalize("NFKC", text)
+    visible = "".join(c for c in characters if c.isspace() or unicodedata.category(c) not in {"Cf", "Cc"})
     return " ".join(visible.casefold().split())
 
 

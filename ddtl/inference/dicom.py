@@ -199,7 +199,9 @@ def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
         doubts.append("has no pixel below -500 HU, as air and lungs are: RescaleSlope or RescaleIntercept may be wrong")
     levels = len(np.unique(measured))
     if levels < _LEVELS:
-        doubts.append(f"has fewer than {_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong")
+        doubts.append(
+            f"has fewer than {_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong"
+        )
     corners = stored.padding[[0, 0, -1, -1], [0, -1, 0, -1]]
     if stored.padding.any() and not corners.any():
         doubts.append("has pixels of its PixelPaddingValue within the image alone, which may be tissue; they are black")

@@ -24,7 +24,12 @@ SUFFIXES = {".dcm", ".dicom", ".ima"}
 START = 1024  # bytes of a file that tell whether it is DICOM
 
 NATIVE = frozenset(
-    {uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian}
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
 )
 RLE = uid.RLELossless
 # What GDCM decodes, the retired progressive processes included.
@@ -85,7 +90,7 @@ def _starts_with_elements(start: bytes) -> bool:
     """Whether bytes are two elements of a dataset that has no preamble: of group 2 or 8, and one that follows."""
     for order in "<>":
         at = 0
-        tags = []
+        tags: list[tuple[int, int]] = []
         while len(tags) < 2 and len(start) >= at + 12:
             group, element = struct.unpack_from(f"{order}HH", start, at)
             vr = start[at + 4 : at + 6].decode("latin-1")
@@ -127,7 +132,7 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
     file.seek(0)
     ds = pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
     implicit, little = ds.original_encoding
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not syntax:
         guess = f"{'implicit' if implicit else 'explicit'} VR, {'little' if little else 'big'} endian"
         notes = (f"has no transfer syntax; read as {guess}",)

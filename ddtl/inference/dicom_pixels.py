@@ -114,15 +114,16 @@ def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
     if len(data) < expected:
         raise HeaderError(_DAMAGED.format(f"PixelData has {len(data):,} of {expected:,} bytes"))
     # A byte that makes the length even, or a few zeros; more means that the header describes other pixels.
-    if len(data) - expected > min(expected, 1024) - 1 or data[expected:].strip(b"\0"):
-        if len(data) != expected + expected % 2:
-            raise HeaderError(
-                f"has a wrong header: PixelData has {len(data):,} bytes, Rows, Columns and BitsAllocated make "
-                f"{expected:,}"
-            )
+    extra = data[expected:]
+    if len(extra) > 1 and (len(extra) >= min(expected, 1024) or extra.strip(b"\0")):
+        raise HeaderError(
+            f"has a wrong header: PixelData has {len(data):,} bytes, Rows, Columns and BitsAllocated make {expected:,}"
+        )
     if not little and vr == "OW" and layout.allocated != 16:
         if layout.allocated == 32:
-            raise HeaderError("holds 32-bit pixels in big endian order, which are not read. Convert it with: dcmconv +te FILE NEW_FILE")
+            raise HeaderError(
+                "holds 32-bit pixels in big endian order, which are not read. Convert it: dcmconv +te FILE NEW_FILE"
+            )
         padded = data + b"\0" * (len(data) % 2)
         data = np.frombuffer(padded, ">u2").astype("<u2").tobytes()
     words = np.frombuffer(data, f"{'<' if little else '>'}u{layout.allocated // 8}", layout.rows * layout.columns)
@@ -194,7 +195,7 @@ def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, t
 
 def _family(syntax: str) -> str:
     """Compressions that differ in kind; losslessness and the predictor are not told apart."""
-    families = {
+    families: dict[str, set[str]] = {
         "JPEG": {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"},
         "lossless": {uid.JPEGLossless, uid.JPEGLosslessSV1},
         "LS": {uid.JPEGLSLossless, uid.JPEGLSNearLossless},
@@ -215,9 +216,7 @@ def _check(stream: _Codestream, layout: Layout, name: str) -> None:
     if not 2 <= stream.precision <= (32 if stream.syntax == RLE else 16):
         raise HeaderError(f"has {stream.precision} bits in its {name} image; 2 to 16 are read")
     if stream.syntax != RLE and layout.high != layout.stored - 1:
-        raise HeaderError(
-            f"has a wrong header: HighBit {layout.high} with BitsStored {layout.stored} in {name} pixels"
-        )
+        raise HeaderError(f"has a wrong header: HighBit {layout.high} with BitsStored {layout.stored} in {name} pixels")
     if stream.signed and not layout.signed:
         raise HeaderError(f"has a wrong header: PixelRepresentation is 0 (unsigned), its {name} image is signed")
     if layout.signed and not stream.signed and stream.precision < layout.stored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ddtl.data.patient_ids import is_missing, is_placeholder
 from ddtl.inference.dicom import Slice
@@ -14,49 +14,41 @@ _ADVICE = "Put each patient's files into a folder of its own and add patients=fo
 def patients_of(slices: Sequence[Slice]) -> tuple[list[str], list[str]]:
     """Return each slice's patient, empty where it is not known, and what is doubtful about them, a line each.
 
-    PatientID is the patient. Where it is empty, a placeholder, or of people with different birth dates, sexes or issuers
-    of the id, the study is; where that has no UID, or different people as well, the series.
+    PatientID is the patient. Where it is empty, a placeholder, or of people with different birth dates, sexes or
+    issuers of the id, the study is; where that has no UID, or different people as well, the series.
     """
-    patients = [""] * len(slices)
     notes: list[str] = []
-    for name, members in _groups(range(len(slices)), lambda i: slices[i].patient).items():
-        studies = {slices[i].study for i in members}
-        differing = _differing([slices[i] for i in members])
-        if is_missing(name):
-            if name:
-                notes.append(_note(name, "says that no id is known", members, studies))
-            by = ""
-        elif is_placeholder(name):
-            notes.append(_note(name, "is a placeholder, which different people share", members, studies))
-            by = ""
-        elif differing:
-            notes.append(_note(name, f"has {differing}: it is more than one person", members, studies))
-            by = ""
-        else:
-            by = name
-        for i in members:
-            patients[i] = by or _by_study(i, slices)
+    shared = {study for study, members in _groups(slices, "study").items() if not study or _differing(members)}
+    names: dict[str, bool] = {}  # whether it is the patient
+    for name, members in _groups(slices, "patient").items():
+        differing = _differing(members)
+        why = (
+            "says that no id is known" if is_missing(name)
+            else "is a placeholder, which different people share" if is_placeholder(name)
+            else f"has {differing}: it is more than one person" if differing
+            else ""
+        )  # fmt: skip
+        if why and name:
+            notes.append(_note(name, why, members))
+        names[name] = not why
+    patients = [
+        part.patient if names[part.patient] else part.series if part.study in shared else part.study for part in slices
+    ]
     return patients, notes
 
 
-def _by_study(i: int, slices: Sequence[Slice]) -> str:
-    part = slices[i]
-    if part.study and not _differing([other for other in slices if other.study == part.study]):
-        return part.study
-    return part.series
-
-
-def _note(name: str, what: str, members: Sequence[int], studies: set[str]) -> str:
+def _note(name: str, why: str, members: Sequence[Slice]) -> str:
+    studies = len({part.study for part in members})
     return (
-        f"PatientID {name[:60]!r} {what}: its {len(members)} files are grouped by StudyInstanceUID "
-        f"({len(studies)} {'study' if len(studies) == 1 else 'studies'}). {_ADVICE}."
+        f"PatientID {name[:60]!r} {why}: its {len(members)} files are grouped by StudyInstanceUID "
+        f"({studies} {'study' if studies == 1 else 'studies'}). {_ADVICE}."
     )
 
 
-def _groups(numbers: Sequence[int], key: Callable[[int], str]) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i in numbers:
-        groups[key(i)].append(i)
+def _groups(slices: Sequence[Slice], key: str) -> dict[str, list[Slice]]:
+    groups: dict[str, list[Slice]] = defaultdict(list)
+    for part in slices:
+        groups[getattr(part, key)].append(part)
     return groups
 
 

@@ -59,7 +59,12 @@ class Child:
         assert process.stdin is not None, "a pipe"
         assert process.stdout is not None, "a pipe"
         late = threading.Event()
-        timer = threading.Timer(self._seconds, lambda: (late.set(), process.kill()))
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self._seconds, end)
         timer.daemon = True
         timer.start()
         try:
