@@ -40,7 +40,7 @@ COMPRESSED = frozenset(
         "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55",
     }
 )  # fmt: skip
-_MAX_INFLATED = 2**30  # bytes of a deflated file
+_MAX_INFLATED = 2**29  # bytes of a deflated file; the largest image that is read has half of it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 # What Enhanced CT holds in functional groups, a sequence each, and CT in the dataset itself.
@@ -131,6 +131,8 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
         _check_inflated(file, start, meta)
     file.seek(0)
     ds = pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
+    if syntax and not len(ds):  # pydicom drops all elements then
+        raise HeaderError("is cut off: it ends in the middle of an element")
     implicit, little = ds.original_encoding
     notes: tuple[str, ...] = ()
     if not syntax:
@@ -157,9 +159,12 @@ def _check_inflated(file: BinaryIO, start: int, meta: Any) -> None:
     if length is None:
         raise HeaderError("has no FileMetaInformationGroupLength, without which its deflated part cannot be found")
     file.seek(start + 12 + int(length))
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    if len(inflate.decompress(file.read(), _MAX_INFLATED)) == _MAX_INFLATED:
-        raise HeaderError(f"is deflated from more than {_MAX_INFLATED / 2**30:.0f} GB")
+    inflate, packed, length = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), 0
+    while packed and length <= _MAX_INFLATED:
+        length += len(inflate.decompress(packed, 2**24))
+        packed = inflate.unconsumed_tail
+    if length > _MAX_INFLATED:
+        raise HeaderError(f"is deflated from more than {_MAX_INFLATED // 2**20} MB")
 
 
 def _merge_groups(ds: Any) -> None:

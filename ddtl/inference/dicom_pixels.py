@@ -13,6 +13,7 @@ from pydicom.encaps import generate_fragments
 from ddtl.inference.dicom_header import COMPRESSED, RLE, File, HeaderError, integer, required, syntax_name
 from ddtl.inference.pixel_decoder import decoder
 
+_ITEM = b"\xfe\xff\x00\xe0"  # the tag that begins compressed pixels
 _DAMAGED = "is cut off or damaged: {}"
 
 
@@ -35,6 +36,11 @@ class Layout:
     stored: int
     high: int
     signed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of the uncompressed image."""
+        return self.rows * self.columns * self.allocated // 8
 
     @classmethod
     def of(cls, ds: Any) -> Layout:
@@ -92,7 +98,7 @@ def read(file: File) -> Stored:
     element = ds["PixelData"]
     data = bytes(element.value or b"")
     encapsulated = bool(element.is_undefined_length) or (
-        file.syntax in COMPRESSED and data.startswith(b"\xfe\xff\x00\xe0")
+        data.startswith(_ITEM) and (file.syntax in COMPRESSED or len(data) != layout.size)
     )
     notes: tuple[str, ...] = ()
     if encapsulated:
@@ -110,7 +116,7 @@ def read(file: File) -> Stored:
 
 def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
     """Unsigned words of ``allocated`` bits, (rows, columns)."""
-    expected = layout.rows * layout.columns * layout.allocated // 8
+    expected = layout.size
     if len(data) < expected:
         raise HeaderError(_DAMAGED.format(f"PixelData has {len(data):,} of {expected:,} bytes"))
     # A byte that makes the length even, or a few zeros; more means that the header describes other pixels.
