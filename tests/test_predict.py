@@ -196,6 +196,49 @@ def test_a_dicom_series_becomes_one_patients_score(trained: Path, own: Path, tmp
     assert patient["score_COVID"] == pytest.approx(mean)
 
 
+@pytest.mark.realdata
+def test_the_slices_of_a_hospital_are_all_predicted(
+    trained: Path, real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, rows, found = predict(trained, tmp_path / "out", real_data / "covidctmd")
+    assert (code, len(rows), found["skipped"], found["warnings"]) == (0, 72, [], [])
+    patients = {row_["patient_id"]: row_["pictures"] for row_ in found["patients"]}
+    assert patients == dict.fromkeys(["cap001", "cap002", "P001", "P002", "normal001", "normal002"], 12)
+    assert "72 pictures, 6 patients" in capsys.readouterr().out
+
+
+def test_doubts_are_reported_once_and_recorded(
+    trained: Path, own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
+    for number in range(3):
+        ds = ct_slices.dataset(ct_slices.hounsfield(picture), intercept=-1500, PatientID="ANONYMOUS")
+        (tmp_path / f"IM{number}").write_bytes(ct_slices.without_meta(ds))
+    with caplog.at_level("WARNING", "ddtl"):
+        code, rows, found = predict(trained, tmp_path / "out", *sorted(tmp_path.glob("IM*")))
+    assert (code, len(rows)) == (0, 3)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("ANONYMOUS" in line for line in said) == 1
+    assert sum("has no transfer syntax" in line and "and 2 more files" in line for line in said) == 1
+    patients, syntax = found["warnings"]
+    assert patients["warning"].startswith("PatientID 'ANONYMOUS' is a placeholder")
+    assert syntax["warning"] == "has no transfer syntax; read as explicit VR, little endian"
+    assert [Path(name).name for name in syntax["files"]] == ["IM0", "IM1", "IM2"]
+    assert [patient["patient_id"] for patient in found["patients"]] == ["1.2.3"]
+
+
+def test_a_directory_of_a_disc_is_no_bad_file(trained: Path, own: Path, tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
+    shutil.copy(str(get_testdata_file("DICOMDIR")), tmp_path / "DICOMDIR")
+    with pytest.raises(UserError, match=r"DICOMDIR: is a DICOMDIR, .*Name the folder"):
+        cli.main(["predict", str(trained), str(tmp_path / "DICOMDIR"), f"output={tmp_path / 'out'}"])
+    ct_slices.write(tmp_path / "IM1", ct_slices.hounsfield(picture), intercept=-1500)
+    code, rows, found = predict(trained, tmp_path / "out", tmp_path)
+    assert (code, len(rows), found["skipped"]) == (0, 1, [])
+
+
 def test_names_stand_in_the_tables_letter_by_letter(trained: Path, own: Path, tmp_path: Path) -> None:
     source = next(own.rglob("*.png"))
     names = ['a,"b"\n<b>.png', "über 100%.png", "x" * 200 + ".png", "key=value.png"]

@@ -331,6 +331,9 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
         change_frame(JPEGLosslessSV1, lambda frame: frame[:2] + b"\xff\xff" + frame[2:]), GRAY, ""
     ),
     "a pixel range without air": (tagged(values=np.abs(HU)), window(np.abs(HU)), "no pixel below -500 HU"),
+    "a rescale that is applied twice": (
+        tagged(values=HU.clip(max=400) - 1024, intercept=-2048), window(HU.clip(max=400) - 1024), "hardly a pixel as dense as tissue"
+    ),
     "few gray levels": (
         tagged(values=np.where(HU > -900, 50, -1000)), window(np.where(HU > -900, 50.0, -1000.0)), "fewer than 32 gray"
     ),

@@ -54,6 +54,7 @@ class Slice:
         patient: PatientID; may be empty.
         study: StudyInstanceUID, likewise.
         series: SeriesInstanceUID, likewise.
+        instance: SOPInstanceUID, likewise.
         person: by which two people of one PatientID differ: (what it is, value) of birth date, sex, issuer of the id.
         position: along the patient, in mm: the slice's corner on the slice's normal. None where it is not known.
         number: InstanceNumber, likewise.
@@ -63,6 +64,7 @@ class Slice:
     patient: str
     study: str
     series: str
+    instance: str = ""
     person: tuple[tuple[str, str], ...] = ()
     position: float | None = None
     number: int | None = None
@@ -113,6 +115,7 @@ def _slice(file: File) -> Slice:
         patient=text_of(ds, "PatientID"),
         study=text_of(ds, "StudyInstanceUID"),
         series=text_of(ds, "SeriesInstanceUID"),
+        instance=text_of(ds, "SOPInstanceUID"),
         person=tuple((what, value) for what, value in person.items() if value),
         position=_position(ds),
         number=instance,
@@ -197,6 +200,8 @@ def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
         if _kind(ds).startswith(_CAPTURE):
             raise HeaderError("is a screenshot (secondary capture) without Hounsfield units, no CT slice")
         doubts.append("has no pixel below -500 HU, as air and lungs are: RescaleSlope or RescaleIntercept may be wrong")
+    elif np.percentile(measured, 99) < _TISSUE:
+        doubts.append("has hardly a pixel as dense as tissue: RescaleSlope or RescaleIntercept may be wrong")
     levels = len(np.unique(measured))
     if levels < _LEVELS:
         doubts.append(

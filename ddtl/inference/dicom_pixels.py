@@ -70,7 +70,7 @@ class Stored:
     """Pixels as stored values.
 
     Attributes:
-        values: int64, (rows, columns).
+        values: signed integers, (rows, columns).
         padding: bool, (rows, columns): what is no measurement.
         layout: of the file.
         notes: what had to be guessed, as predicates.
@@ -133,7 +133,7 @@ def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
         padded = data + b"\0" * (len(data) % 2)
         data = np.frombuffer(padded, ">u2").astype("<u2").tobytes()
     words = np.frombuffer(data, f"{'<' if little else '>'}u{layout.allocated // 8}", layout.rows * layout.columns)
-    return words.astype(np.int64).reshape(layout.rows, layout.columns)
+    return words.astype(np.int64 if layout.allocated == 32 else np.int32).reshape(layout.rows, layout.columns)
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, t
     }  # fmt: skip
     start = frame.find(b"\xff\x4f\xff\x51") if stream.syntax == uid.JPEG2000 else 0
     pixels = decoder.decode(request, frame[start:], layout.rows * layout.columns * allocated // 8, name)
-    words = np.frombuffer(pixels, f"<u{allocated // 8}").astype(np.int64).reshape(layout.rows, layout.columns)
-    return words, notes
+    words = np.frombuffer(pixels, f"<u{allocated // 8}").reshape(layout.rows, layout.columns)
+    return words.astype(np.int64 if allocated == 32 else np.int32), notes
 
 
 def _family(syntax: str) -> str:

@@ -45,7 +45,7 @@ class Found:
         bad: files that cannot be used, as far as that is known before they are decoded.
         others: how many files in folders are no pictures.
         directories: DICOMDIR files, which list the slices of a medium and are none.
-        warnings: doubts about who the patients are, a line each.
+        warnings: doubts about who the patients are and what counts twice, a line each.
     """
 
     pictures: list[Picture] = field(default_factory=list)
@@ -88,6 +88,7 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
             f"{', '.join(words)}: no picture in {found.others} files. Pictures are PNG, JPEG, TIFF, BMP and DICOM."
         )
     _assign_patients(found)
+    _warn_of_copies(found)
     found.pictures = _in_series(found.pictures)
     return found
 
@@ -139,6 +140,24 @@ def _assign_patients(found: Found) -> None:
     patients, found.warnings = patients_of(slices)
     for i, patient in zip(numbers, patients, strict=True):
         found.pictures[i] = replace(found.pictures[i], patient=patient)
+
+
+def _warn_of_copies(found: Found) -> None:
+    """Report slices that are there twice: they count twice in their patient's score."""
+    seen: dict[tuple[object, ...], Path] = {}
+    copies: list[tuple[Path, Path]] = []
+    for picture in found.pictures:
+        part = picture.slice
+        if part and part.instance:
+            key = (picture.patient, part.series, part.instance, part.position, part.number)
+            if (first := seen.setdefault(key, picture.path)) != picture.path:
+                copies.append((picture.path, first))
+    if copies:
+        one, other = map(shown, copies[0])
+        found.warnings.append(
+            f"{len(copies)} slices are there twice, as {one} is {other} (SOPInstanceUID), and count twice in their "
+            "patient's score. Name only one of the copies."
+        )
 
 
 def _in_series(pictures: Sequence[Picture]) -> list[Picture]:
