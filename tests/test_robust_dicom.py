@@ -332,7 +332,7 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     ),
     "a pixel range without air": (tagged(values=np.abs(HU)), window(np.abs(HU)), "no pixel below -500 HU"),
     "a rescale that is applied twice": (
-        tagged(values=HU.clip(max=400) - 1024, intercept=-2048), window(HU.clip(max=400) - 1024), "hardly a pixel as dense as tissue"
+        tagged(values=HU.clip(max=400) - 1024, intercept=-2048), window(HU.clip(max=400) - 1024), "hardly a pixel as"
     ),
     "few gray levels": (
         tagged(values=np.where(HU > -900, 50, -1000)), window(np.where(HU > -900, 50.0, -1000.0)), "fewer than 32 gray"
@@ -438,6 +438,10 @@ REFUSED: dict[str, tuple[Build, str]] = {
         tagged(values=np.abs(HU) / 5, intercept=0, SOPClassUID=SecondaryCaptureImageStorage), "is a screenshot"
     ),
     "a palette": (tagged(PhotometricInterpretation="PALETTE COLOR"), r"is in colour \(PALETTE COLOR\)"),
+    "three samples of gray": (
+        made(lambda ds: setattr(ds, "SamplesPerPixel", 3)), "SamplesPerPixel 3 with MONOCHROME2"
+    ),
+    "an unknown photometric interpretation": (tagged(PhotometricInterpretation="GRAY"), "Interpretation GRAY, which"),
     "no photometric interpretation": (tagged(PhotometricInterpretation=None), "no PhotometricInterpretation"),
     "several frames": (enhanced(frames=3), "holds 3 frames"),
     "frames that are no number": (text_tag("NumberOfFrames", "many"), "NumberOfFrames 'many' is not a number"),
@@ -630,6 +634,30 @@ def test_a_directory_beside_slices_is_passed_over(tmp_path: Path) -> None:
     assert [picture.path.name for picture in found.pictures] == ["IM0001"]
     assert found.bad == []
     assert found.directories == [tmp_path / "DICOMDIR"]
+
+
+@pytest.mark.parametrize("name", ["a plain slice", "implicit VR", "deflated", "JPEG Lossless", "JPEG 2000", "RLE"])
+def test_a_damaged_file_is_a_line_or_an_image(tmp_path: Path, name: str) -> None:
+    """Bytes changed, lost and added anywhere: no failure of another kind, and no line with a break in it."""
+    path = tmp_path / "slice.dcm"
+    READ[name][0](path)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    lines, read_ones = [], 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in random.integers(130, len(whole), random.integers(1, 6)):
+            kind = random.integers(3)
+            data[at : at + (0 if kind == 2 else 1)] = b"" if kind == 1 else random.bytes(1)
+        path.write_bytes(data)
+        try:
+            read(path)
+            read_ones += 1
+        except BadImageError as error:
+            lines.append(str(error))
+    assert len(lines) + read_ones == 60
+    assert lines
+    assert all(line.isprintable() for line in lines)
 
 
 def test_kinds_of_uid_are_those_of_the_standard() -> None:

@@ -30,6 +30,7 @@ _DENSEST_AIR = 144  # of -500 HU; every slice of a chest has lungs, or air aroun
 _LEVELS = 32  # gray levels: fewer are a sign of pixels crushed by a wrong rescale or depth
 
 _RESCALE_TYPES = {"", "HU", "US"}  # US: unspecified
+_COLORS = {"RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR"}
 _SCOUTS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
 # Words of ImageType and FrameType for maps of other quantities (PS3.3 C.8.15.3.8, and manufacturers' own).
 _MAPS = (
@@ -236,15 +237,19 @@ def _check(ds: Any) -> None:
     if not (rows or kind):
         raise HeaderError("is no DICOM file, whatever its name says")
     if not (rows and columns):
-        raise HeaderError(f"is a DICOM file without an image ({uid.UID(kind).name})")
+        raise HeaderError(f"is a DICOM file without an image ({str(uid.UID(kind).name)[:60]})")
     if text_of(ds, "Modality").upper() != "CT":
-        raise HeaderError(f"is of modality {text_of(ds, 'Modality') or 'unknown'}, not CT")
+        raise HeaderError(f"is of modality {text_of(ds, 'Modality')[:20] or 'unknown'}, not CT")
     if frames > 1:
         raise HeaderError(f"holds {frames} frames: save each slice as a file of its own")
     if not color:
         raise HeaderError("has no PhotometricInterpretation, without which its pixels cannot be read")
-    if integer(ds, "SamplesPerPixel") not in {None, 1} or not color.startswith("MONOCHROME"):
+    if color in _COLORS or color.startswith("YBR"):
         raise HeaderError(f"is in colour ({color}): an image of a screen, no CT slice")
+    if not color.startswith("MONOCHROME"):
+        raise HeaderError(f"has the PhotometricInterpretation {color[:60]}, which is not read")
+    if integer(ds, "SamplesPerPixel") not in {None, 1}:
+        raise HeaderError(f"has a wrong header: SamplesPerPixel {integer(ds, 'SamplesPerPixel')} with {color}")
     if image_type & _SCOUTS:
         raise HeaderError("is a localizer (scout view), no slice")
     _check_quantity(ds, image_type)
@@ -259,10 +264,10 @@ def _check_quantity(ds: Any, image_type: set[str]) -> None:
     """Refuse values that are no Hounsfield units."""
     kind = text_of(ds, "RescaleType")
     if kind.upper() not in _RESCALE_TYPES:
-        raise HeaderError(f"holds no Hounsfield units: RescaleType is {kind!r}")
+        raise HeaderError(f"holds no Hounsfield units: RescaleType is {kind[:60]!r}")
     for word in sorted(image_type):
         if any(sign in word.replace(" ", "_") for sign in _MAPS):
-            raise HeaderError(f"holds no Hounsfield units: ImageType says {word}")
+            raise HeaderError(f"holds no Hounsfield units: ImageType says {word[:60]}")
     description = text_of(ds, "SeriesDescription")
     if any(sign in description.casefold() for sign in _MAP_DESCRIPTIONS):
         raise HeaderError(f"holds no Hounsfield units: SeriesDescription is {description[:60]!r}")
@@ -295,7 +300,8 @@ def _named(what: Callable[[], Any], path: Path) -> Any:
     except (BadImageError, MemoryError):
         raise
     except HeaderError as error:
-        raise BadImageError(path, error.reason) from None
+        reason = error.reason
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise BadImageError(path, f"is cut off or damaged: {text[:200]}") from None
+        reason = f"is cut off or damaged: {str(error)[:200]}"
+    # One line, whatever bytes of the file are quoted in it.
+    raise BadImageError(path, "".join(c if c.isprintable() else " " for c in " ".join(reason.split())))

@@ -144,7 +144,7 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
 
 def _syntax_name(syntax: str) -> str:
     name = uid.UID(syntax).name
-    return syntax if name == syntax else f"{name} ({syntax})"
+    return syntax[:64] if name == syntax else f"{name} ({syntax})"
 
 
 def syntax_name(syntax: str) -> str:

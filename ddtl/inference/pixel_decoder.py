@@ -22,7 +22,7 @@ from ddtl.inference.dicom_header import HeaderError
 
 MEMORY = 3 * 2**30  # bytes that a child may address; the largest image that is read takes 1.5 GB
 SECONDS = 60  # of processor time that a file may take; a slice takes a hundredth of one
-_WAIT = 5  # of the clock, as a multiple: a busy machine gives a child less than a core
+_WAIT = 3  # of the clock, as a multiple: a busy machine gives a child less than a core
 
 _NOT_INSTALLED = (
     "is compressed ({syntax}), and the decoder python-gdcm is not installed. Install it with: pip install python-gdcm"
@@ -73,11 +73,13 @@ class Child:
             answer = json.loads(process.stdout.readline() or b'{"error": "ended"}')
             pixels = process.stdout.read(answer["size"]) if answer.get("size") == expected else b""
             error = answer["error"] or ("" if len(pixels) == expected else "size")
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or no answer of the worker's
             pixels, error = b"", "ended"
         finally:
             timer.cancel()
         if error in {"ended", "size"}:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)  # where it crashed, its own exit code
             code = self.close()
             if late.is_set() or code == -signal.SIGXCPU:
                 error = "time"
@@ -86,8 +88,6 @@ class Child:
     def close(self) -> int:
         """End the process, wait for it and return its exit code."""
         process = self._process
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.2)  # where it crashed, its own exit code
         process.kill()
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
