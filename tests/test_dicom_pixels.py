@@ -28,7 +28,7 @@ from ddtl.inference.dicom_header import HeaderError
 from ddtl.inference.inputs import decoded, find
 from ddtl.inference.pixel_decoder import Decoder
 from tests import ct_slices
-from tests.test_robust_dicom import HU, change_frame, compressed, window
+from tests.test_robust_dicom import HU, change_frame, compressed, text_tag, window
 
 STORED = Path(__file__).with_name("data") / "covidctmd_pixels.csv"
 
@@ -123,6 +123,17 @@ def test_what_dcmtk_compresses_is_read_as_dcmtk_does(tmp_path: Path, option: str
     subprocess.run([f"dcmc{tool or 'jpeg'}", option, tmp_path / "raw", tmp_path / "packed"], check=True, timeout=60)
     theirs = unpacked(tmp_path / "packed", tmp_path / "back", f"dcmd{tool or 'jpeg'}")
     np.testing.assert_array_equal(values(tmp_path / "packed"), theirs)
+
+
+@pytest.mark.usefixtures("dcmtk")
+def test_the_command_of_a_message_corrects_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a slice.dcm"
+    text_tag("RescaleIntercept", "-1024 HU")(path)
+    with pytest.raises(BadImageError) as refused:
+        dicom.decode_slice(path)
+    _, _, command = refused.value.reason.partition("with: ")
+    subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True, timeout=60)
+    np.testing.assert_array_equal(np.asarray(dicom.decode_slice(path)), window(HU))
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -377,7 +377,8 @@ for name, build in {
 REFUSED: dict[str, tuple[Build, str]] = {
     # Values that are no Hounsfield units.
     "RescaleIntercept '-1024 HU'": (
-        text_tag("RescaleIntercept", "-1024 HU"), r"RescaleIntercept '-1024 HU' is not a number.*dcmodify"
+        text_tag("RescaleIntercept", "-1024 HU"),
+        r"RescaleIntercept '-1024 HU' is not a number.* with: dcmodify -m .RescaleIntercept=-1024. \S+/slice.dcm$",
     ),
     "RescaleSlope '1,0'": (text_tag("RescaleSlope", "1,0"), "RescaleSlope '1,0' is not a number"),
     "RescaleSlope '1_0'": (text_tag("RescaleSlope", "1_0"), "RescaleSlope '1_0' is not a number"),
@@ -475,7 +476,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "a private transfer syntax": (
         made(lambda ds: setattr(ds.file_meta, "TransferSyntaxUID", "1.2.840.113619.5.2")),
-        r"transfer syntax 1.2.840.113619.5.2, which is not read.*gdcmconv --raw",
+        r"transfer syntax 1.2.840.113619.5.2, which is not read.*gdcmconv --raw \S+/slice.dcm \S+/slice-new.dcm$",
     ),
     "a video": (
         change_frame(JPEG2000Lossless, lambda frame: frame, says="1.2.840.10008.1.2.4.102"),

@@ -31,7 +31,8 @@ Predict new pictures with a trained run. For research: this is no medical device
 
   output=FOLDER         for predictions.csv, predictions.json and patients.csv; else ./predictions
   overwrite=true        replace those of an earlier prediction
-  patients=folder       of which pictures a patient's score is made; else what DICOM files say
+  patients=folder       of which pictures a patient's score is made; else what DICOM files say (PatientID, or the study
+                        where that is a placeholder)
   false_alarms=0.05     share of pictures like the validation images that may be called far from the training images
   batch_size=32         pictures at once; else what the run was scored with
   accelerator=auto      auto, cpu or gpu

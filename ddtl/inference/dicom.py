@@ -300,8 +300,7 @@ def _named(what: Callable[[], Any], path: Path) -> Any:
     except (BadImageError, MemoryError):
         raise
     except HeaderError as error:
-        reason = error.reason
+        raise BadImageError(path, error.line(path)) from None
     except Exception as error:
-        reason = f"is cut off or damaged: {str(error)[:200]}"
-    # One line, whatever bytes of the file are quoted in it.
-    raise BadImageError(path, "".join(c if c.isprintable() else " " for c in " ".join(reason.split())))
+        reason = HeaderError(f"is cut off or damaged: {str(error)[:200]}")
+        raise BadImageError(path, reason.line(path)) from None

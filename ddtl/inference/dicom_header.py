@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -40,6 +42,7 @@ COMPRESSED = frozenset(
         "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55",
     }
 )  # fmt: skip
+_GE_PRIVATE = "1.2.840.113619.5.2"  # implicit VR with pixels in big endian order
 _MAX_INFLATED = 2**29  # bytes of a deflated file; the largest image that is read has half of it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -57,11 +60,20 @@ class HeaderError(Exception):
 
     Attributes:
         reason: why, as a predicate: ``has no Rows``, …
+        fix: a command that mends it; ``{old}`` and ``{new}`` stand for the file and one beside it. May be empty.
     """
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, fix: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.fix = fix
+
+    def line(self, path: Path) -> str:
+        """Return the reason and what to do about this file, on one line whatever bytes are quoted in it."""
+        new = path.with_name(f"{path.stem}-new.dcm")
+        fix = self.fix.format(old=shlex.quote(str(path)), new=shlex.quote(str(new)))
+        text = f"{self.reason}. Convert or correct it with: {fix}" if fix else self.reason
+        return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
 
 
 @dataclass(frozen=True)
@@ -124,8 +136,8 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
     syntax = text_of(meta, "TransferSyntaxUID")
     if syntax and syntax not in NATIVE | COMPRESSED:
         raise HeaderError(
-            f"has the transfer syntax {_syntax_name(syntax)}, which is not read. Convert it with: gdcmconv --raw FILE "
-            "NEW_FILE"
+            f"has the transfer syntax {_syntax_name(syntax)}, which is not read: export it uncompressed",
+            "gdcmconv --raw {old} {new}" if syntax == _GE_PRIVATE else "",
         )
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         _check_inflated(file, start, meta)
@@ -214,9 +226,9 @@ def number(ds: Any, keyword: str) -> float | None:
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
-        raise HeaderError(f"has a wrong header: {keyword} {text[:60]!r} is not a number. {_CORRECT.format(keyword)}")
+        raise HeaderError(f"has a wrong header: {keyword} {text[:60]!r} is not a number", _correct(keyword, text))
     if not np.isfinite(float(text)):
-        raise HeaderError(f"has a wrong header: {keyword} {text!r} is not finite. {_CORRECT.format(keyword)}")
+        raise HeaderError(f"has a wrong header: {keyword} {text!r} is not finite", _correct(keyword))
     return float(text)
 
 
@@ -228,7 +240,7 @@ def integer(ds: Any, keyword: str) -> int | None:
     """
     value = number(ds, keyword)
     if value is not None and value != int(value):
-        raise HeaderError(f"has a wrong header: {keyword} {value:g} is not a whole number. {_CORRECT.format(keyword)}")
+        raise HeaderError(f"has a wrong header: {keyword} {value:g} is not a whole number", _correct(keyword))
     return None if value is None else int(value)
 
 
@@ -253,4 +265,7 @@ def vector(ds: Any, keyword: str, length: int) -> np.ndarray | None:
     return values if np.isfinite(values).all() else None
 
 
-_CORRECT = 'Correct it with: dcmodify -m "{}=VALUE" FILE'
+def _correct(keyword: str, text: str = "") -> str:
+    """Return the command that sets an element, to the number with which its text begins where there is one."""
+    begun = re.match(r"[+-]?\d+(\.\d+)?(?=\s|[A-Za-z]|$)", text)
+    return f'dcmodify -m "{keyword}={begun[0] if begun else "NUMBER"}" {{old}}'

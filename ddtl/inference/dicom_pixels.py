@@ -127,9 +127,7 @@ def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
         )
     if not little and vr == "OW" and layout.allocated != 16:
         if layout.allocated == 32:
-            raise HeaderError(
-                "holds 32-bit pixels in big endian order, which are not read. Convert it: dcmconv +te FILE NEW_FILE"
-            )
+            raise HeaderError("holds 32-bit pixels in big endian order, which are not read", "dcmconv +te {old} {new}")
         padded = data + b"\0" * (len(data) % 2)
         data = np.frombuffer(padded, ">u2").astype("<u2").tobytes()
     words = np.frombuffer(data, f"{'<' if little else '>'}u{layout.allocated // 8}", layout.rows * layout.columns)

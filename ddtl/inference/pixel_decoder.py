@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ddtl.inference.dicom_header import HeaderError
 
-MEMORY = 3 * 2**30  # bytes that a child may address; the largest image that is read takes 1.5 GB
+MEMORY = 2 * 2**30  # bytes that a child may address; the largest image that is read takes less than half of it
 SECONDS = 60  # of processor time that a file may take; a slice takes a hundredth of one
 _WAIT = 3  # of the clock, as a multiple: a busy machine gives a child less than a core
 
