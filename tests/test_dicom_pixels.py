@@ -20,7 +20,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGLosslessSV1
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from ddtl.data.images import BadImageError
 from ddtl.inference import dicom, dicom_header, dicom_pixels, pixel_decoder
@@ -156,6 +156,18 @@ def test_pillows_jpeg_is_read_as_pillow_does(tmp_path: Path) -> None:
     assert np.abs(values(tmp_path / "slice") - theirs).max() <= 1  # two implementations of the inverse DCT
 
 
+@pytest.mark.parametrize("bits", [8, 12])
+def test_the_sign_of_jpeg_2000_is_the_images_own(tmp_path: Path, bits: int) -> None:
+    """Its header may say more bits than the compressed image has."""
+    stored = np.arange(-100, 92).reshape(12, 16)
+    allocated = 8 if bits == 8 else 16
+    ds = ct_slices.dataset(stored - 1024.0, bits=bits, allocated=allocated, signed=True)
+    ct_slices.compressed(ds, JPEG2000Lossless)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+    ds.save_as(tmp_path / "slice", enforce_file_format=True)
+    np.testing.assert_array_equal(values(tmp_path / "slice"), stored)
+
+
 def test_a_file_in_several_fragments_is_read(tmp_path: Path) -> None:
     ds = ct_slices.compressed(ct_slices.dataset(HU, bits=12), JPEGLosslessSV1)
     _, frame = pydicom.encaps.generate_fragments(ds.PixelData)
@@ -240,6 +252,8 @@ def test_a_killed_child_is_replaced(own_decoder: Decoder) -> None:
 FAULTS = {
     "hangs": ("import time; time.sleep(60)", "take more than 60 s"),
     "ends": ("raise SystemExit(3)", "the decoder crashed"),
+    "does not start": ("raise SystemExit(1)", "does not start on this machine"),
+    "is killed": ("import os; os.kill(os.getpid(), 9)", "the system ended the decoder"),
     "aborts": ("import os; os.abort()", "the decoder crashed"),
     "says nonsense": ("print('nonsense', flush=True)", "the decoder crashed"),
     "says too much": ('print(\'{"size": 999999999999, "error": ""}\', flush=True)', "not as many as Rows"),
@@ -250,7 +264,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_whatever_a_child_does_costs_one_file(tmp_path: Path, fault: str) -> None:
     code, reason = FAULTS[fault]
-    script = f"import sys; sys.stdin.readline(); {code}; import time; time.sleep(60)"
+    ready = "print('{\"ready\": true}', flush=True)" if fault != "does not start" else ""
+    script = f"import sys\nsys.stdin.readline()\n{ready}\n{code}\nimport time; time.sleep(60)"
     decoder = Decoder([sys.executable, "-c", script], seconds=3)
     start = time.monotonic()
     with pytest.raises(HeaderError, match=reason):
@@ -277,7 +292,7 @@ def large_words() -> np.ndarray:
 
 
 def test_processor_time_is_limited() -> None:
-    code = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 5))\nwhile True: pass"
+    code = "print('{\"ready\": true}', flush=True); import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 5))\nwhile True: pass"
     with pytest.raises(HeaderError, match="take more than 60 s"):
         Decoder([sys.executable, "-c", code]).decode(REQUEST, b"", 1920, "x")
 

@@ -145,6 +145,17 @@ def test_equal_series_of_two_patients_are_not_interleaved(tmp_path: Path) -> Non
     assert [picture.patient for picture in found_in(tmp_path).pictures] == ["p", "p", "q", "q"]
 
 
+@pytest.mark.parametrize("other", ["p12", "P12.0", "P 12", "00P12"])
+def test_ids_that_differ_in_spelling_alone_are_named(tmp_path: Path, other: str) -> None:
+    write(tmp_path / "a", "P12", "1.1")
+    write(tmp_path / "b", other, "1.2")
+    (line,) = found_in(tmp_path).warnings
+    assert line.startswith(f"PatientIDs 'P12' and '{other}' differ in spelling alone and are scored as 2 patients")
+    write(tmp_path / "a", "P12", "1.1", PatientSex="F")
+    write(tmp_path / "b", other, "1.2", PatientSex="M")
+    assert found_in(tmp_path).warnings == []
+
+
 def test_slices_that_are_there_twice_are_named(tmp_path: Path) -> None:
     write(tmp_path / "a", "p", "1.1", ImagePositionPatient=[0, 0, 1], SOPInstanceUID="1.7")
     write(tmp_path / "b", "p", "1.1", ImagePositionPatient=[0, 0, 2], SOPInstanceUID="1.7")

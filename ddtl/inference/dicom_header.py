@@ -191,9 +191,13 @@ def _merge_groups(ds: Any) -> None:
                     if keyword not in item:
                         continue
                     ours, theirs = text_of(ds, keyword), text_of(item, keyword)
-                    if ours and ours != theirs:
+                    if ours and keyword.startswith("Rescale") and _plain(ours) != _plain(theirs):
                         raise HeaderError(f"says {keyword} twice: {ours!r}, and {theirs!r} in {macro}")
                     ds[keyword] = item[keyword]
+
+
+def _plain(text: str) -> object:
+    return float(text) if _NUMBER.fullmatch(text) else text.upper()
 
 
 def text_of(ds: Any, keyword: str) -> str:

@@ -194,7 +194,10 @@ def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, t
     start = frame.find(b"\xff\x4f\xff\x51") if stream.syntax == uid.JPEG2000 else 0
     pixels = decoder.decode(request, frame[start:], layout.rows * layout.columns * allocated // 8, name)
     words = np.frombuffer(pixels, f"<u{allocated // 8}").reshape(layout.rows, layout.columns)
-    return words.astype(np.int64 if allocated == 32 else np.int32), notes
+    words = words.astype(np.int64 if allocated == 32 else np.int32)
+    if stream.signed:  # of its own bits, which may be fewer than the header's
+        words = _with_sign(words & (1 << stream.precision) - 1, stream.precision) & (1 << layout.allocated) - 1
+    return words, notes
 
 
 def _family(syntax: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -34,7 +35,23 @@ def patients_of(slices: Sequence[Slice]) -> tuple[list[str], list[str]]:
     patients = [
         part.patient if names[part.patient] else part.series if part.study in shared else part.study for part in slices
     ]
-    return patients, notes
+    return patients, notes + _spellings([part for part in slices if names[part.patient]])
+
+
+def _spellings(slices: Sequence[Slice]) -> list[str]:
+    """Ids that may be one patient's: they differ in case, blanks, leading zeros or a ``.0`` alone."""
+    notes = []
+    alike: dict[str, list[Slice]] = defaultdict(list)
+    for part in slices:
+        alike[re.sub(r"^0+(?=.)|\.0+$|\s", "", part.patient.casefold())].append(part)
+    for members in alike.values():
+        ids = list(dict.fromkeys(part.patient for part in members))
+        if len(ids) > 1 and not _differing(members):
+            notes.append(
+                f"PatientIDs {ids[0][:60]!r} and {ids[1][:60]!r} differ in spelling alone and are scored as "
+                f"{len(ids)} patients. {_ADVICE}."
+            )
+    return notes
 
 
 def _note(name: str, why: str, members: Sequence[Slice]) -> str:

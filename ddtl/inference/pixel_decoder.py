@@ -39,6 +39,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], seconds: float) -> None:
         self._seconds = seconds
+        self._ready = False
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -70,6 +71,7 @@ class Child:
         try:
             process.stdin.write(json.dumps(request | {"size": len(frame)}).encode() + b"\n" + frame)
             process.stdin.flush()
+            self._ready = self._ready or process.stdout.readline().startswith(b'{"ready"')
             answer = json.loads(process.stdout.readline() or b'{"error": "ended"}')
             pixels = process.stdout.read(answer["size"]) if answer.get("size") == expected else b""
             error = answer["error"] or ("" if len(pixels) == expected else "size")
@@ -79,22 +81,26 @@ class Child:
             timer.cancel()
         if error in {"ended", "size"}:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)  # where it crashed, its own exit code
-            code = self.close()
+                process.wait(0.5)  # where it ended by itself, its own exit code
+            code = process.poll()
+            self.close()
             if late.is_set() or code == -signal.SIGXCPU:
                 error = "time"
+            elif not self._ready:
+                error = "start"
+            elif code == -signal.SIGKILL:
+                error = "killed"
         return pixels, error
 
-    def close(self) -> int:
-        """End the process, wait for it and return its exit code."""
+    def close(self) -> None:
+        """End the process and wait for it."""
         process = self._process
         process.kill()
-        code = process.wait()
+        process.wait()
         for pipe in (process.stdin, process.stdout):
             with suppress(OSError):
                 if pipe is not None:
                     pipe.close()
-        return code
 
     @property
     def usable(self) -> bool:
@@ -166,6 +172,10 @@ class Decoder:
 
 
 _REASONS = {
+    "start": "cannot be decoded: the decoder of {name} pixels does not start on this machine. Convert the file to "
+    "uncompressed pixels",
+    "killed": "was not decoded: the system ended the decoder of its {name} pixels, probably for want of memory. Predict it "
+    "again",
     "damaged": "is cut off or damaged: its {name} pixels cannot be decoded. Export it again",
     "ended": "is damaged: the decoder crashed on its {name} pixels. Export it again",
     "size": "is damaged: its {name} pixels are not as many as Rows and Columns say. Export it again",

@@ -3,8 +3,8 @@
 ``python -I -S pixel_worker.py FOLDER MEMORY SECONDS``: the folder that holds GDCM, and what a file may take. Isolated
 (-I, -S), so that nothing is imported from the current folder; and without numpy or pydicom, so that it starts at once.
 
-It reads a request a file from standard input and answers on standard output: a line of JSON, then as many bytes as the
-line's ``size`` says. A damaged file may crash it, which is why it is not the process that predicts.
+It answers a line when it is ready. Then it reads a request a file from standard input and answers on standard output,
+each a line of JSON and as many bytes as its ``size`` says. A damaged file may crash it, which is why it is not the process that predicts.
 """
 
 import json
@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from contextlib import suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 # What the JPEG library reports of pixels that it had to invent.
 _DAMAGE = (b"Corrupt JPEG data", b"Premature end of JPEG", b"Invalid JPEG", b"Inconsistent progression")
@@ -24,13 +24,15 @@ def main() -> None:
     folder, memory, seconds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends this process
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    messages = tempfile.TemporaryFile()  # noqa: SIM115 - it is there as long as the process
+    messages = _scratch_file()
     for stream in (1, 2):  # C libraries print to both
         os.dup2(messages.fileno(), stream)
     sys.path.append(folder)
     problem = _import_gdcm()
     _limit("RLIMIT_AS", memory)
     _limit("RLIMIT_CORE", 0)
+    answers.write(b'{"ready": true}\n')
+    answers.flush()
     while line := requests.readline():
         request = json.loads(line)
         frame = requests.read(request["size"])
@@ -48,6 +50,13 @@ def main() -> None:
         answers.write(json.dumps({"size": 0 if error else len(pixels), "error": error}).encode() + b"\n")
         answers.write(b"" if error else pixels)
         answers.flush()
+
+
+def _scratch_file() -> BinaryIO:
+    """A file in memory, where the system has such, so that no temporary folder is needed."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("messages"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _import_gdcm() -> str:
@@ -98,7 +107,7 @@ def _decode(request: dict[str, Any], frame: bytes) -> bytes:
     return bytes(image.GetBuffer().encode("utf-8", "surrogateescape"))
 
 
-def _reported(messages: Any) -> bool:
+def _reported(messages: BinaryIO) -> bool:
     """Whether the libraries reported damage since the last call."""
     messages.seek(0)
     text = messages.read()
