@@ -215,15 +215,10 @@ def _held_against(
         "images": len(rows),
         "rank_correlation": float(np.mean(correlations)) if correlations else None,
         "networks": networks,
-        **({"strict_share": _mean(networks, "share"), "strict_other_patients": _mean(networks, "other_patients")}
+        **({"strict_share": float(np.mean([one["pointing_game"]["strict"]["share"] for one in networks]))}
            if playable else {}),
     }  # fmt: skip
     return found
-
-
-def _mean(networks: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    values = [one["pointing_game"]["strict"][key] for one in networks]
-    return None if None in values else float(np.mean(values))
 
 
 def _randomised(subject: _Subject, seed: int) -> Network:

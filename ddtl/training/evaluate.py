@@ -90,6 +90,22 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{folder.config} was written by another version of ddtl, or is damaged: {error}") from error
 
 
+def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:
+    """A run's configuration for one device of this machine.
+
+    Args:
+        saved: of the run.
+        paths: words that say where images and caches are here.
+        accelerator: auto, cpu or gpu.
+        precision: as ``trainer.precision`` takes it.
+    """
+    from ddtl.config.load import load
+
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": accelerator, "precision": precision}
+    trainer = saved.trainer.model_copy(update=alone)
+    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths)).paths})
+
+
 def asked(saved: Config, words: Sequence[str]) -> Asked:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
     typed = override_grammar.read(words, groups("train"))

@@ -74,8 +74,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
             with broken_off(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
-                results = _fit_and_score(run, folder, callbacks)
-                _report(folder, report)
+                results = _fit_and_score(run, folder, callbacks, report)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
             if not folder.report.exists():
@@ -159,7 +158,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
         write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
 
 
-def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -> dict[str, Any]:
+def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], report: bool) -> dict[str, Any]:
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
@@ -174,6 +173,7 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
             results = score_run(run, folder, trainer, module)
+            _report(folder, report)
             conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
         raise EndedEarly(why, folder.path)
