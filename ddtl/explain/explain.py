@@ -132,6 +132,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
 
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
     datamodule = build_datamodule(config)
+    datamodule.classes = results["classes"]
     with console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:

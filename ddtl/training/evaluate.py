@@ -160,7 +160,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     from ddtl.evaluation import predictions as prediction_table
     from ddtl.files import write_json
     from ddtl.reports.command import write as write_report
-    from ddtl.training.scoring import scored
+    from ddtl.training.scoring import scored, warn_of_inversion
 
     if config.evaluation.refit:
         raise UserError("evaluation.refit=true: refits on the validation images of another dataset; name it: dataset=…")
@@ -176,6 +176,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
         ) from error
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    warn_of_inversion(results, present)
     write_json(folder.results, results)
     write_report(folder.path)
     return results

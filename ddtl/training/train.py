@@ -100,17 +100,18 @@ def _folder(run: Run) -> AbstractContextManager[RunFolder]:
     return nullcontext(RunFolder(run.path))
 
 
-def assemble(config: Config, reference: Counts | None = None) -> Run:
+def assemble(config: Config, reference: Counts | None = None, classes: Sequence[str] | None = None) -> Run:
     """Read the hardware, load the data, fetch the weights and build the network; nothing is written but caches.
 
     Args:
         config: what to put together.
         reference: the histogram that ``dataset.harmonize`` brings images to; None for that of the training images.
+        classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
     machine = hardware.resolve(config.trainer)
     datamodule = build_datamodule(config)
-    datamodule.reference = reference
+    datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
     weights = initial_weights.locate(config.model, config.paths.weights_mirror)
@@ -123,7 +124,8 @@ def assemble(config: Config, reference: Counts | None = None) -> Run:
 def _announce(run: Run) -> None:
     """What is about to happen, before it takes time."""
     console.dataset_table(run.datamodule.manifest)
-    for warning in splits.describe(run.datamodule.manifest):
+    manifest = run.datamodule.manifest
+    for warning in [*splits.describe(manifest), *manifest.sentences(doubts=True)]:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
     layout = "channels_last" if t.channels_last else "contiguous"
