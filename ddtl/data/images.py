@@ -256,10 +256,7 @@ def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Ima
         if image.mode.startswith("I;16"):
             gray = _gray_of_values(np.asarray(image), _Values(16, "u", False, 1), path, window)
         elif window is not None:
-            raise BadImageError(
-                path, "holds 8-bit grey levels, and dataset.window is for values of more bits: list these images in a "
-                "dataset of their own"
-            )  # fmt: skip
+            raise BadImageError(path, _GREY_LEVELS)
         else:
             gray = _gray(image, path)
     return gray if upright is None else gray.transpose(upright)
@@ -331,6 +328,10 @@ def _gray(image: Image.Image, path: Path) -> Image.Image:
     raise BadImageError(path, f"has the colour mode {mode}, which is not read: save it as gray or RGB")
 
 
+_GREY_LEVELS = (
+    "holds 8-bit grey levels, and dataset.window is for values of more bits: list these images in a dataset of their "
+    "own"
+)
 _NO_WHITE = (
     "holds signed, 32-bit or floating-point values, which have no fixed white: say how they become grey levels with "
     "dataset.window (docs/own_data.md), or save it as 8-bit gray after windowing"
@@ -355,7 +356,7 @@ class _Values:
 
 
 def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
-    """The values of a TIFF that Pillow does not read rightly: more than 8 bits, signed or floating-point.
+    """The values of a TIFF that Pillow does not read rightly: over 8 bits, signed, floating-point, in planes, or big.
 
     Returns:
         ``(rows, columns)`` or, of RGB, ``(rows, columns, 3)``, and what they mean; None for any other TIFF.
@@ -368,7 +369,9 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page: Any = file.pages.first
         bits, kind = _bits_of(page)
-        if bits <= 8 and kind == "u":
+        apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
+        is_shallow = kind == "u" and bits <= 8
+        if is_shallow and (bits < 8 or page.photometric not in _READ_PHOTOMETRIC or not (apart or file.is_bigtiff)):
             return None
         _check_size(page.imagewidth * page.imagelength, path)
         _check_pages(len(file.pages), path)
@@ -381,7 +384,7 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
         if any(count == 0 or offset + count > len(data) for offset, count in parts):
             raise BadImageError(path, "is cut off or damaged: parts of its pixels are missing")
         values = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
+        if apart:
             values = np.moveaxis(values, 0, -1)
         orientation = page.tags.valueof("Orientation", 1)
         channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
@@ -415,12 +418,14 @@ def _on_black(values: np.ndarray, channels: int, kind: str, path: Path) -> np.nd
 def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Window | None) -> Image.Image:
     """Mode ``L`` of values of more than 8 bits."""
     if window is not None:
+        if meaning.bits == 8 and meaning.kind == "u":
+            raise BadImageError(path, _GREY_LEVELS)
         if values.ndim > 2 or meaning.white_is_zero:
             what = "is in colour" if values.ndim > 2 else "stores 0 as white"
             raise BadImageError(path, f"{what}, and dataset.window is for values that grow with Hounsfield units")
-        levels = window.grey_levels(values)
         if meaning.kind == "f" and not np.isfinite(values).all():
             raise BadImageError(path, "holds values that are infinite or no number")
+        levels = window.grey_levels(values)
     elif meaning.kind != "u" or meaning.bits > 16:
         raise BadImageError(path, _NO_WHITE)
     elif values.ndim > 2:
