@@ -1,0 +1,98 @@
+"""Ids of patients as people spell them: never torn apart without a word."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddtl.data.patient_ids import alike, is_missing, is_placeholder, resolve, spelling_key
+from ddtl.errors import UserError
+
+IDS = st.from_regex(r"\A[A-Za-zäß]{0,3}[ -]?[1-9][0-9]{0,3}\Z")
+BLANKS = st.sampled_from(["", " ", "\t", "\u00a0", "\u200b", "\ufeff"])
+
+
+@st.composite
+def spelled(draw: st.DrawFn, patient: str) -> str:
+    """One way in which a program or a person may write an id."""
+    text = patient
+    if draw(st.booleans()):
+        digits = len(text) - len(text.rstrip("0123456789"))
+        text = text[: len(text) - digits] + "0" * draw(st.integers(1, 3)) + text[len(text) - digits :]
+    if draw(st.booleans()):
+        text += draw(st.sampled_from([".0", ".00", ".", ",0"]))
+    if draw(st.booleans()):
+        text = draw(st.sampled_from([text.upper(), text.lower(), text.swapcase()]))
+    place = draw(st.integers(0, len(text)))
+    return draw(BLANKS) + text[:place] + draw(BLANKS) + text[place:] + draw(BLANKS)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """Rows of (the patient, the id as it is written), each patient under several spellings."""
+    people = draw(st.lists(IDS, min_size=1, max_size=6, unique_by=spelling_key))
+    return [(who, draw(spelled(who))) for who in people for _ in range(draw(st.integers(1, 4)))]
+
+
+@given(rows=tables())
+def test_no_spelling_tears_a_patient_apart(rows: list[tuple[str, str]]) -> None:
+    written = {f"image{i}": text for i, (_, text) in enumerate(rows)}
+    person = {f"image{i}": who for i, (who, _) in enumerate(rows)}
+    found, _ = resolve(written, "join", "here")
+    groups: dict[str, set[str | None]] = {}
+    for name, who in person.items():
+        groups.setdefault(who, set()).add(found[name])
+    assert all(len(group) == 1 for group in groups.values()), "joined by the user's word"
+    assert len({next(iter(group)) for group in groups.values()}) == len(groups), "and nobody else with them"
+    same = alike(list(written.values()))
+    if same:
+        with pytest.raises(UserError) as caught:
+            resolve(written, "check", "here")
+        assert all(repr(text) in str(caught.value) for text in same[0][:2])
+    else:
+        checked, _ = resolve(written, "check", "here")
+        assert all(len({checked[n] for n in person if person[n] == who}) == 1 for who in groups), "they were equal"
+
+
+NOBODY = "|  |-|--|?|NA|n/a|N.A.|nan|NaT|<NA>|None|NULL|unknown|Unknown |#N/A|not available"
+
+
+@pytest.mark.parametrize("text", NOBODY.split("|"))
+def test_words_that_say_that_nobody_knows(text: str) -> None:
+    assert is_missing(text)
+    assert is_placeholder(text)
+
+
+@pytest.mark.parametrize("text", ["ANONYMOUS", "anon", "De-Identified", "0", "0000", "TEST", "anonymized"])
+def test_words_that_are_anybodys(text: str) -> None:
+    assert is_placeholder(text)
+
+
+@pytest.mark.parametrize("text", ["1", "P1", "10", "Nan Li", "unknown1", "A", "0001", "NA12"])
+def test_ids_of_people(text: str) -> None:
+    assert not is_missing(text)
+    assert not is_placeholder(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "2"),
+        ("P1", "P10"),
+        ("P1", "Q1"),
+        ("1.5", "1.50"),
+        ("10", "1"),
+        ("100", "1.00e2"),
+        ("1-1", "11"),
+        ("0", "10"),
+    ],
+)
+def test_ids_of_two_people(one: str, other: str) -> None:
+    assert spelling_key(one) != spelling_key(other)
+
+
+def test_one_id_in_one_spelling_is_left_as_it_is() -> None:
+    found, notes = resolve({"a": " P007", "b": " P007", "c": None, "d": ""}, "check", "here")
+    assert found == {"a": " P007", "b": " P007", "c": None, "d": None}
+    assert notes == ()
