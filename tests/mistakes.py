@@ -89,7 +89,7 @@ def furnished(here: Path) -> Place:
     for label in ("covid", "normal"):
         (place.images / label).mkdir(parents=True)
         for i in range(12):
-            pixels = np.random.default_rng(i).integers(0, 256, (20, 20), dtype=np.uint8)
+            pixels = np.random.default_rng([i, len(label)]).integers(0, 256, (20, 20), dtype=np.uint8)
             Image.fromarray(pixels).save(place.images / label / f"{i:02}.png")
             split = ("train", "train", "val", "test")[i % 4]
             lines.append(f"{label}{i},images/{label}/{i:02}.png,{label},{label[0]}{i},{split}")
@@ -287,7 +287,7 @@ MISTAKES: dict[Callable[[Place], list[str]], tuple[str, ...]] = {
     a_huge_png: ("covid/00.png", "900 megapixels", "Replace"),
     no_label_column: ("list.csv", "column label", "Did you mean lable"),
     no_path_column: ("list.csv", "column path"),
-    a_sample_twice: ("list.csv", "line 5", "'covid2'", "line 4", "Mend"),
+    a_sample_twice: ("list.csv", "line 5", "'covid2'", "line 4", "Correct"),
     a_patient_in_two_splits: ("'c1'", "images in train (", "and val (", "same split"),
     a_label_misspelt: ("list.csv", "line 6", "'covd'", "Did you mean covid"),
     a_split_misspelt: ("list.csv", "line 4", "'vla'", "train, val, test"),

@@ -292,7 +292,13 @@ def large_words() -> np.ndarray:
 
 
 def test_processor_time_is_limited() -> None:
-    code = "print('{\"ready\": true}', flush=True); import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 5))\nwhile True: pass"
+    code = """
+import resource
+print('{"ready": true}', flush=True)
+resource.setrlimit(resource.RLIMIT_CPU, (1, 5))
+while True:
+    pass
+"""
     with pytest.raises(HeaderError, match="take more than 60 s"):
         Decoder([sys.executable, "-c", code]).decode(REQUEST, b"", 1920, "x")
 

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn import metrics
 
 from ddtl import cli
+from ddtl.data.datamodules import build_datamodule
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.files import read_lines
-from tests.runs import SMALL, run
+from tests.runs import SMALL, config, run
 
 PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
 
@@ -196,3 +198,59 @@ def test_a_baseline_of_certain_probabilities_keeps_them(a_run: Path) -> None:
     found = record.baseline(sure, test, load().evaluation)
     assert found["brier"] == pytest.approx(np.mean((sure - test.label) ** 2))
     assert found["accuracy"] == pytest.approx(np.mean(sure == test.label))
+
+
+@pytest.fixture(scope="module")
+def own_images(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images as a hospital keeps them, ``covid/`` and ``normal/``: those that the run finds more and less likely."""
+    data = build_datamodule(config(trained.parents[1]))
+    data.load()
+    table = prediction_table.read(trained / "predictions.csv")
+    likely = dict(zip(table.sample_id.tolist(), table.probabilities[:, 1].tolist(), strict=True))
+    root = tmp_path_factory.mktemp("hospital")
+    for row, sample in enumerate(data.manifest.samples):
+        if sample.sample_id in likely:
+            folder = root / ("covid" if likely[sample.sample_id] > np.median(list(likely.values())) else "normal")
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(data.cache[row]).save(folder / f"{row}_x.png")
+    return root
+
+
+def on_own(folder: Path, root: Path, *words: str, name: str = "mine") -> dict[str, Any]:
+    argv = ["dataset=folder", f"dataset.root={root}", f"dataset.name={name}", "dataset.patient_regex='/(.+)_'", *words]
+    assert cli.main(["evaluate", str(folder), *argv]) == 0
+    (there,) = (folder / "evaluations").glob(f"{name}-grouped*/results.json")
+    read: dict[str, Any] = json.loads(there.read_text())
+    return read
+
+
+def test_own_classes_are_matched_by_name_whatever_their_order(a_run: Path, own_images: Path) -> None:
+    found = on_own(a_run, own_images)
+    assert (found["classes"], found["positive"]) == (["non-COVID", "COVID"], "COVID")
+    assert "mine: classes are matched by their names: normal as non-COVID, covid as COVID." in found["warnings"]
+    table = prediction_table.read(a_run / "evaluations" / "mine-grouped" / "predictions.csv")
+    assert [name.startswith("covid/") for name in table.sample_id.tolist()] == (table.label == 1).tolist()
+    for name, order in (("one", "[normal,covid]"), ("two", "[covid,normal]")):
+        again = on_own(a_run, own_images, f"dataset.classes={order}", name=name)
+        assert again["test"]["roc_auc"] == found["test"]["roc_auc"]
+
+
+def test_a_score_worse_than_chance_is_called_a_possible_inversion(a_run: Path, own_images: Path) -> None:
+    """The classes exchanged by hand: the ROC AUC is its mirror image, and the record says what that may mean."""
+    right = on_own(a_run, own_images)["test"]["roc_auc"]
+    wrong = on_own(a_run, own_images, "dataset.class_map={covid: non-COVID, normal: COVID}", name="turned")
+    assert wrong["test"]["roc_auc"] == pytest.approx(1 - right)
+    assert right == 1
+    assert any("test: ROC AUC" in text and "the classes may be inverted" in text for text in wrong["warnings"])
+
+
+def test_classes_whose_names_do_not_tell_are_refused(a_run: Path, own_images: Path, tmp_path: Path) -> None:
+    for name, other in (("covid", "CAP"), ("normal", "rest")):
+        shutil.copytree(own_images / name, tmp_path / "images" / other)
+    argv = ["evaluate", str(a_run), "dataset=folder", f"dataset.root={tmp_path}/images", "dataset.name=other"]
+    one, two = "{CAP: non-COVID, rest: COVID}", "{CAP: COVID, rest: non-COVID}"
+    with pytest.raises(UserError) as caught:
+        cli.main(argv)
+    assert f"'dataset.class_map={one}' or 'dataset.class_map={two}'" in str(caught.value)
+    assert not (a_run / "evaluations" / "other-grouped").exists()
+    assert cli.main([*argv, f"dataset.class_map={two}"]) == 0

@@ -48,7 +48,7 @@ def test_a_share_another_seed_and_the_note() -> None:
     whole = manifest(20, 20)
     quarter = train_on(whole, 0.25, 0)
     assert len(chosen(quarter)) == 10
-    assert "10 of the 40 patients of the training part (dataset.train_patients=0.25)" in quarter.notes[-1]
+    assert "10 of the 40 patients of the training part (dataset.train_patients=0.25)" in quarter.sentences()[-1]
     assert chosen(train_on(whole, 10, 0)) == chosen(quarter) != chosen(train_on(whole, 10, 1))
     assert len(chosen(train_on(whole, 0.001, 0))) == 2, "one of each class at the least"
 
@@ -67,4 +67,4 @@ def test_the_run_is_another_one_and_says_so(tmp_path: Path) -> None:
     assert whole.digest != few.digest
     assert len(few.manifest.rows("train")) == 8 * 4
     assert few.manifest.rows("test") == whole.manifest.rows("test")
-    assert "Trained on 8 of" in few.manifest.notes[-1]
+    assert "Trained on 8 of" in few.manifest.sentences()[-1]

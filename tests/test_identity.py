@@ -17,7 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from ddtl.config.load import load
-from ddtl.config.schema import Config, PublishedConfig
+from ddtl.config.schema import Config, PublishedConfig, WindowConfig
 from ddtl.models.weights import Weights
 from ddtl.training.hardware import Hardware
 from ddtl.training.identity import differences, identity, run_name, short_hash
@@ -40,6 +40,8 @@ NEUTRAL = {
     "dataset.patients",
     "dataset.own",
     "dataset.exclude",
+    "dataset.allow_label_conflicts",
+    "dataset.allow_few_grey_levels",
     "logger.wandb.mode",
     "logger.wandb.project",
     "logger.wandb.entity",
@@ -106,6 +108,8 @@ def config() -> Config:
     loaded = load(["dataset=phantom", "logger=none"])
     assert loaded.dataset.phantom is not None
     published = PublishedConfig(source="a paper", protocol="random", scores={"accuracy": 0.9})
+    window = WindowConfig(center=-600, width=1500)
+    loaded = loaded.model_copy(update={"dataset": loaded.dataset.model_copy(update={"window": window})})
     return loaded.model_copy(update={"run": loaded.run.model_copy(update={"published": published})})
 
 

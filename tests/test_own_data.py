@@ -89,11 +89,11 @@ def test_folders_are_classes_and_paths_are_ids(tmp_path: Path) -> None:
         tmp_path, "normal/b.PNG", "normal/P2/deep/a.jpg", "covid/x y.png", "covid/søren, 研究 (1).tif", "n.txt"
     )
     manifest = from_folder(root)
-    assert manifest.classes == ("covid", "normal")
+    assert manifest.classes == ("normal", "covid"), "the one that is named as healthy is not the positive one"
     assert ids(manifest) == ["covid/søren, 研究 (1).tif", "covid/x y.png", "normal/P2/deep/a.jpg", "normal/b.PNG"]
-    assert [sample.label for sample in manifest.samples] == [0, 0, 1, 1]
+    assert [sample.label for sample in manifest.samples] == [1, 1, 0, 0]
     assert [sample.path for sample in manifest.samples] == [root / name for name in ids(manifest)]
-    assert (manifest.dataset, manifest.grouping, manifest.positive) == ("mine", "none", "normal")
+    assert (manifest.dataset, manifest.grouping, manifest.positive) == ("mine", "none", "covid")
 
 
 def test_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
@@ -107,15 +107,13 @@ def test_classes_choose_folders_and_their_order(tmp_path: Path) -> None:
     ]
 
 
-def test_the_positive_class_is_told_where_the_alphabet_chose_it(
+def test_the_positive_class_is_reported_where_the_names_decide_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "ddtl")
     root = touch(tmp_path, "covid/1.png", "no finding/1.png")
     from_folder(root)
-    assert caplog.messages == [
-        "mine: the positive class is 'no finding', by alphabet; "
-        "\"dataset.classes=['no finding',covid]\" makes it 'covid'."
-    ]
+    assert caplog.messages == ["mine: the positive class is covid, and no finding the negative one."]
     caplog.clear()
     from_folder(root, ["no finding", "covid"])
     assert caplog.messages == []
@@ -130,7 +128,7 @@ def test_what_systems_leave_is_passed_over(tmp_path: Path) -> None:
 
 def test_images_beside_the_class_folders_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     from_folder(touch(tmp_path, "a/1.png", "b/1.png", "2.png"), ["a", "b"])
-    assert "1 images lie beside the class folders: '2.png'" in caplog.text
+    assert "1 images are beside the class folders: '2.png'" in caplog.text
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
@@ -168,9 +166,9 @@ def test_names_that_would_break_a_table_come_back_from_one(tmp_path: Path) -> No
         (["a/1.png", "b/x.txt", "b/y.dcm", "b/z.dcm"], None, ["b holds no image", "2 × .dcm, 1 × .txt", "put its"]),
         (["a/1.png", "b/1.png", "lists/x.txt"], None, ["lists holds no image", "remove it", "dataset.classes=[a,b]"]),
         (["a/1.png", "b/.1.png"], ["a", "b"], ["b holds no image", "put its images there"]),
-        (["a/1.png", "b/1.png"], ["a", "bb"], ["holds no folder 'bb'", "Did you mean b?", "There are a, b."]),
-        (["a/1.png"], None, ["two classes or more; it holds a"]),
-        (["1.png", "2.png"], None, ["two classes or more; it holds no folder"]),
+        (["a/1.png", "b/1.png"], ["a", "bb"], ["has no folder 'bb'", "Did you mean b?", "There are a, b."]),
+        (["a/1.png"], None, ["two classes or more; it has a"]),
+        (["1.png", "2.png"], None, ["two classes or more; it has no folder"]),
         (["train/a/1.png", "test/a/1.png"], None, ["test, train look like splits", "dataset=table"]),
     ],
 )
@@ -359,7 +357,7 @@ def test_all_problems_of_a_table_come_in_one_message(tmp_path: Path) -> None:
         f"  2 of 7 files are not there, first (line 7): {tmp_path}/x\\4.png (folders are divided by /, not by \\); "
         f"relative paths start at dataset.root, here {tmp_path}",
         "  no line has the label 'c' of dataset.classes",
-        "Mend the table.",
+        "Correct the table.",
     ]
 
 

@@ -1,188 +1,98 @@
-"""Ids that name nobody, and the patients that DICOM headers make."""
+"""Ids of patients as people spell them: never torn apart without a word."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl.data.patient_ids import is_missing, is_placeholder
-from ddtl.inference.dicom import Slice
-from ddtl.inference.inputs import Found, find
-from ddtl.inference.patients import patients_of
-from tests import ct_slices
+from ddtl.data.patient_ids import alike, is_missing, is_placeholder, resolve, spelling_key
+from ddtl.errors import UserError
 
-MISSING = [
-    "", " ", "na", "n/a", "N/A", "#N/A", "nan", "NaN", "none", "None", "null", "NULL", "unknown", "Unknown", "-", "--",
-    "—", "?", "???", ".", "nat", "NaT", "<NA>", "missing", "Not available", "not  available", " n/a\u200b", "\ufeffnan",
-    "\t", "*",
-]  # fmt: skip
-PLACEHOLDERS = [
-    "ANONYMOUS", "anonymous", "Anon", "ANONYMIZED", "anonymised", "Anonymous^Patient", "0", "000000", "0-0", "NO ID",
-    "TEST", "Test Patient", "DEIDENTIFIED", "de-identified", "DE_IDENTIFIED", "[REDACTED]", "REMOVED", "XXXX", "999999",
-    "UNKNOWN", "NA", "None", "",
-]  # fmt: skip
-NAMES = [
-    "12", "012", "P1", "1.0", "ANON0042", "anonymous 3", "TEST17", "9999", "0001", "X1", "nano", "Nat Smith", "Ana",
-    "00A",
-]  # fmt: skip
+IDS = st.from_regex(r"\A[A-Za-zäß]{0,3}[ -]?[1-9][0-9]{0,3}\Z")
+BLANKS = st.sampled_from(["", " ", "\t", "\u00a0", "\u200b", "\ufeff"])
 
 
-@pytest.mark.parametrize("text", MISSING)
-def test_words_for_a_missing_value_are_known(text: str) -> None:
+@st.composite
+def spelled(draw: st.DrawFn, patient: str) -> str:
+    """One way in which a program or a person may write an id."""
+    text = patient
+    if draw(st.booleans()):
+        digits = len(text) - len(text.rstrip("0123456789"))
+        text = text[: len(text) - digits] + "0" * draw(st.integers(1, 3)) + text[len(text) - digits :]
+    if draw(st.booleans()):
+        text += draw(st.sampled_from([".0", ".00", ".", ",0"]))
+    if draw(st.booleans()):
+        text = draw(st.sampled_from([text.upper(), text.lower(), text.swapcase()]))
+    place = draw(st.integers(0, len(text)))
+    return draw(BLANKS) + text[:place] + draw(BLANKS) + text[place:] + draw(BLANKS)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """Rows of (the patient, the id as it is written), each patient under several spellings."""
+    people = draw(st.lists(IDS, min_size=1, max_size=6, unique_by=spelling_key))
+    return [(who, draw(spelled(who))) for who in people for _ in range(draw(st.integers(1, 4)))]
+
+
+@given(rows=tables())
+def test_no_spelling_tears_a_patient_apart(rows: list[tuple[str, str]]) -> None:
+    written = {f"image{i}": text for i, (_, text) in enumerate(rows)}
+    person = {f"image{i}": who for i, (who, _) in enumerate(rows)}
+    found, _ = resolve(written, "join", "here")
+    groups: dict[str, set[str | None]] = {}
+    for name, who in person.items():
+        groups.setdefault(who, set()).add(found[name])
+    assert all(len(group) == 1 for group in groups.values()), "joined by the user's word"
+    assert len({next(iter(group)) for group in groups.values()}) == len(groups), "and nobody else with them"
+    same = alike(list(written.values()))
+    if same:
+        with pytest.raises(UserError) as caught:
+            resolve(written, "check", "here")
+        assert all(repr(text) in str(caught.value) for text in same[0][:2])
+    else:
+        checked, _ = resolve(written, "check", "here")
+        assert all(len({checked[n] for n in person if person[n] == who}) == 1 for who in groups), "they were equal"
+
+
+NOBODY = "|  |-|--|?|NA|n/a|N.A.|nan|NaT|<NA>|None|NULL|unknown|Unknown |#N/A|not available"
+
+
+@pytest.mark.parametrize("text", NOBODY.split("|"))
+def test_words_that_say_that_nobody_knows(text: str) -> None:
     assert is_missing(text)
     assert is_placeholder(text)
 
 
-@pytest.mark.parametrize("text", PLACEHOLDERS)
-def test_placeholders_are_known(text: str) -> None:
+@pytest.mark.parametrize("text", ["ANONYMOUS", "anon", "De-Identified", "0", "0000", "TEST", "anonymized"])
+def test_words_that_are_anybodys(text: str) -> None:
     assert is_placeholder(text)
 
 
-@pytest.mark.parametrize("text", NAMES)
-def test_an_id_of_ones_own_is_none(text: str) -> None:
+@pytest.mark.parametrize("text", ["1", "P1", "10", "Nan Li", "unknown1", "A", "0001", "NA12"])
+def test_ids_of_people(text: str) -> None:
     assert not is_missing(text)
     assert not is_placeholder(text)
 
 
-@given(st.sampled_from([*MISSING, *PLACEHOLDERS, *NAMES]), st.sampled_from(["", " ", "\t", "\u200b", "\ufeff"]))
-def test_case_and_blanks_around_change_nothing(text: str, noise: str) -> None:
-    for spelled in (f"{noise}{text}{noise}", text.upper(), text.lower()):
-        assert is_missing(spelled) == is_missing(text)
-        assert is_placeholder(spelled) == is_placeholder(text)
-
-
-def test_a_table_can_ask_without_torch() -> None:
-    code = "import sys, ddtl.data.patient_ids; sys.exit(bool({'torch', 'pydicom', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-def found_in(folder: Path, **how: Any) -> Found:
-    return find([str(folder)], by_folder=how.get("by_folder", False), progress=lambda done, total: None)
-
-
-def write(path: Path, patient: str, study: str, **tags: Any) -> None:
-    ct_slices.write(path, np.zeros((4, 4)), **{"PatientID": patient, "StudyInstanceUID": study, **tags})
-
-
-def test_a_placeholder_makes_no_patient_of_two_studies(tmp_path: Path) -> None:
-    for name, study in (("a", "1.1"), ("b", "1.1"), ("c", "1.2")):
-        write(tmp_path / name, "ANONYMOUS", study)
-    found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["1.1", "1.1", "1.2"]
-    (line,) = found.warnings
-    assert line.startswith(
-        "PatientID 'ANONYMOUS' is a placeholder, which different people share: its 3 files are grouped"
-    )
-    assert "(2 studies)" in line
-    assert "patients=folder" in line
-    assert "\n" not in line
-
-
 @pytest.mark.parametrize(
-    ("tag", "values", "what"),
+    ("one", "other"),
     [
-        ("PatientBirthDate", ("19500101", "19610203"), "2 birth dates"),
-        ("PatientSex", ("M", "F"), "2 sexes"),
-        ("IssuerOfPatientID", ("North", "South"), "2 issuers of the id"),
+        ("1", "2"),
+        ("P1", "P10"),
+        ("P1", "Q1"),
+        ("1.5", "1.50"),
+        ("10", "1"),
+        ("100", "1.00e2"),
+        ("1-1", "11"),
+        ("0", "10"),
     ],
 )
-def test_one_id_of_two_people_is_named(tmp_path: Path, tag: str, values: tuple[str, str], what: str) -> None:
-    write(tmp_path / "a", "4711", "1.1", **{tag: values[0]})
-    write(tmp_path / "b", "4711", "1.2", **{tag: values[1]})
-    write(tmp_path / "c", "4712", "1.3", **{tag: values[1]})
-    found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["1.1", "1.2", "4712"]
-    (line,) = found.warnings
-    assert f"PatientID '4711' has {what}: it is more than one person" in line
-    assert values[0] not in line, "what identifies people is not repeated"
+def test_ids_of_two_people(one: str, other: str) -> None:
+    assert spelling_key(one) != spelling_key(other)
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": ""}),
-        ({"PatientBirthDate": "19500101"}, {"PatientBirthDate": "1950.01.01"}),
-        ({"PatientSex": "F"}, {"PatientSex": "O"}),
-        ({"PatientSex": "F"}, {"PatientSex": "f"}),
-        ({"PatientID": "4711 "}, {"PatientID": "4711"}),
-        ({}, {}),
-    ],
-)
-def test_one_patient_of_two_studies_stays_one(tmp_path: Path, tags: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    for name, study, own in (("a", "1.1", tags[0]), ("b", "1.2", tags[1])):
-        ct_slices.write(tmp_path / name, np.zeros((4, 4)), **{"PatientID": "4711", "StudyInstanceUID": study, **own})
-    found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["4711", "4711"]
-    assert found.warnings == []
-
-
-def test_a_study_of_two_people_falls_back_to_the_series(tmp_path: Path) -> None:
-    for name, sex in (("a", "M"), ("b", "F")):
-        write(tmp_path / name, "0", "1.1", PatientSex=sex, SeriesInstanceUID=f"2.{name == 'a':d}")
-    found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["2.1", "2.0"]
-
-
-def test_the_folder_decides_where_the_user_says_so(tmp_path: Path) -> None:
-    for name in ("x", "y"):
-        (tmp_path / name).mkdir()
-        write(tmp_path / name / "a", "ANONYMOUS", "1.1")
-    found = found_in(tmp_path, by_folder=True)
-    assert [Path(picture.patient).name for picture in found.pictures] == ["x", "y"]
-    assert found.warnings == []
-
-
-def test_equal_series_of_two_patients_are_not_interleaved(tmp_path: Path) -> None:
-    for number, patient in enumerate(("p", "q", "p", "q")):
-        write(tmp_path / f"{number}", patient, f"1.{patient == 'q':d}", ImagePositionPatient=[0, 0, number])
-    assert [picture.patient for picture in found_in(tmp_path).pictures] == ["p", "p", "q", "q"]
-
-
-@pytest.mark.parametrize("other", ["p12", "P12.0", "P 12", "00P12"])
-def test_ids_that_differ_in_spelling_alone_are_named(tmp_path: Path, other: str) -> None:
-    write(tmp_path / "a", "P12", "1.1")
-    write(tmp_path / "b", other, "1.2")
-    (line,) = found_in(tmp_path).warnings
-    assert line.startswith(f"PatientIDs 'P12' and '{other}' differ in spelling alone and are scored as 2 patients")
-    write(tmp_path / "a", "P12", "1.1", PatientSex="F")
-    write(tmp_path / "b", other, "1.2", PatientSex="M")
-    assert found_in(tmp_path).warnings == []
-
-
-def test_slices_that_are_there_twice_are_named(tmp_path: Path) -> None:
-    write(tmp_path / "a", "p", "1.1", ImagePositionPatient=[0, 0, 1], SOPInstanceUID="1.7")
-    write(tmp_path / "b", "p", "1.1", ImagePositionPatient=[0, 0, 2], SOPInstanceUID="1.7")
-    assert found_in(tmp_path).warnings == [], "one UID for all slices is a fault of anonymisation"
-    (tmp_path / "a copy").write_bytes((tmp_path / "a").read_bytes())
-    (line,) = found_in(tmp_path).warnings
-    assert line.startswith(f"1 slices are there twice, as {tmp_path / 'a copy'} is {tmp_path / 'a'} (SOPInstanceUID)")
-
-
-people = st.builds(
-    Slice,
-    patient=st.sampled_from(["", "A", "B", "ANON", "0"]),
-    study=st.sampled_from(["", "1.1", "1.2", "1.3"]),
-    series=st.sampled_from(["2.1", "2.2"]),
-    instance=st.just(""),
-    person=st.sampled_from([(), (("sexes", "M"),), (("sexes", "F"),), (("birth dates", "19500101"),)]),
-)
-
-
-@given(st.lists(people, max_size=12))
-def test_no_patient_is_two_people(slices: list[Slice]) -> None:
-    """Whatever the headers say, an id that is used has no two sexes; and everyone with one true id is together."""
-    patients, notes = patients_of(slices)
-    assert len(patients) == len(slices)
-    for name in {part.patient for part in slices}:
-        theirs = {patient for patient, part in zip(patients, slices, strict=True) if part.patient == name}
-        sexes = {value for part in slices if part.patient == name for what, value in part.person if what == "sexes"}
-        alone = name in {"A", "B"} and len(sexes) < 2
-        assert (theirs == {name}) == alone
-        assert any(f"'{name}'" in note for note in notes) == (not alone and name != "")
+def test_one_id_in_one_spelling_is_left_as_it_is() -> None:
+    found, notes = resolve({"a": " P007", "b": " P007", "c": None, "d": ""}, "check", "here")
+    assert found == {"a": " P007", "b": " P007", "c": None, "d": None}
+    assert notes == ()

@@ -15,7 +15,7 @@ from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.config.sources import source_datasets
 from ddtl.data.datamodules import build_datamodule
-from ddtl.data.manifest import Manifest, Sample
+from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.picture_hash import NEAR, distance, distances, near_any
 from ddtl.data.pooled import Source, pool
 from ddtl.errors import UserError
@@ -31,7 +31,7 @@ def sample(name: str, label: int = 0, patient: str | None = None, split: str = "
 
 
 def dataset(name: str, *samples: Sample, classes: tuple[str, ...] = ("no", "yes")) -> Manifest:
-    return Manifest(name, classes, samples, grouping="patient", protocol="grouped", notes=(f"of {name}",))
+    return Manifest(name, classes, samples, grouping="patient", protocol="grouped", notes=(Note(f"of {name}"),))
 
 
 def test_samples_keep_split_and_label_and_are_told_apart() -> None:
@@ -45,9 +45,10 @@ def test_samples_keep_split_and_label_and_are_told_apart() -> None:
     ]
     assert (joined.dataset, joined.classes, joined.protocol) == ("both", ("no", "yes"), "grouped")
     assert joined.grouping == "near_duplicate", "the weaker of the two"
-    assert {"x: of one", "y: of other"} <= set(joined.notes)
-    assert any("healthy as no, ill as yes" in note for note in joined.notes)
-    with pytest.raises(UserError, match="equally many"):
+    notes = joined.sentences()
+    assert {"x: of one", "y: of other"} <= set(notes)
+    assert any("healthy as no, ill as yes" in note for note in notes)
+    with pytest.raises(UserError, match=r"dataset\.own\.y\.class_map="):
         pool("both", [Source("x", one, [0, 1]), Source("y", dataset("z", sample("a"), classes=("a", "b", "c")), [9])])
 
 
@@ -57,7 +58,7 @@ def test_a_picture_that_stands_in_two_sources_costs_the_later_one_its_patient() 
     near, far = 2**NEAR - 1, 2 ** (NEAR + 1) - 1  # 20 and 21 bits from 0
     joined = pool("both", [Source("x", one, [0]), Source("y", other, [near, 2**256 - 1, far, 2**150 - 1])])
     assert [s.sample_id for s in joined.samples] == ["one/a", "other/c", "other/d"]
-    assert any("1 images also stand" in note and "2 images, are left out" in note for note in joined.notes)
+    assert any("1 images are also in" in note and "2 images, are excluded" in note for note in joined.sentences())
 
 
 def test_distances_are_those_of_single_bits() -> None:
@@ -110,7 +111,8 @@ def test_a_folder_joins_by_its_declared_name(tmp_path: Path) -> None:
         for i in range(8):
             noise = np.random.default_rng([i, len(label)]).integers(0, 255, (40, 40)).astype(np.uint8)
             Image.fromarray(noise).save(tmp_path / "third" / label / f"P{i}_0.png")
-    own = f"{{third: {{root: {tmp_path}/third, classes: [well, ill], patient_regex: '(P\\d+)_'}}}}"
+    mapped = "class_map: {well: non-COVID, ill: COVID}"
+    own = f"{{third: {{root: {tmp_path}/third, {mapped}, patient_regex: '(P\\d+)_'}}}}"
     words = ["dataset=pooled", "dataset.sources=[phantom:a,third]", f"dataset.own={own}", *SMALL, "logger=none"]
     asked = load([*words, f"paths.runs_dir={tmp_path}"])
     assert source_datasets(asked.dataset)["third"].kind == "folder"
@@ -146,4 +148,4 @@ def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
     manifest = data.build_manifest(None)
     assert len(manifest) == 746 + 2481
     assert {s.site for s in manifest.samples} == {"covid19ct", "sarscov2ct"}
-    assert not any("left out" in note for note in manifest.notes)
+    assert not any("excluded" in note for note in manifest.sentences())

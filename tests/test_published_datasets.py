@@ -138,7 +138,8 @@ def test_covid19ct_is_grouped_by_patient_and_carries_the_published_split(tmp_pat
     assert manifest.published["CT_COVID/kjr-21-e24-p5-29.png"] == "test"
     assert by_id["CT_NonCOVID/71%0.jpg"].group == "crawled_patient_71"
     assert manifest.published["CT_NonCOVID/71%0.jpg"] == "train"
-    assert any("kjr-21-e24-p5-29.png" in note and "71%0.jpg" in note for note in manifest.notes)
+    notes = manifest.with_splits({}, "official").sentences()
+    assert any("kjr-21-e24-p5-29.png" in note and "71%0.jpg" in note for note in notes)
 
 
 def test_sarscov2ct_is_grouped_by_near_duplicates_and_says_so(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_sarscov2ct_is_grouped_by_near_duplicates_and_says_so(tmp_path: Path) ->
     manifest = sarscov2ct.build_manifest(tmp_path)
     assert manifest.grouping == "near_duplicate"
     assert not manifest.published
-    assert "no patients" in manifest.notes[0]
+    assert "no patients" in manifest.sentences()[0]
 
 
 # ---- what goes wrong

@@ -189,3 +189,19 @@ def test_a_process_that_the_system_killed_for_memory_is_told_from_one_killed_by_
     assert processes._by_code(-9, tmp_path, False).end == "killed"
     assert processes._by_code(-15, tmp_path, True).end == "killed"
     assert processes.oom_kills() >= 0
+
+
+def test_a_kill_for_memory_of_long_before_was_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, kills = {"now": 0.0}, {"n": 5}
+    monkeypatch.setattr(processes.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(processes, "oom_kills", lambda: kills["n"])
+    process = object.__new__(processes.TrialProcess)
+    process._oom_kills = [(0.0, 5)]
+    for now, n in ((1.0, 5), (2.0, 6), (3.0, 6)):
+        clock["now"], kills["n"] = now, n
+        process._note_oom_kills()
+    assert process._oom_kills[0][1] == 5, "just now: it may be this one's"
+    for now in (4.0, 5.0, 6.0):
+        clock["now"] = now
+        process._note_oom_kills()
+    assert process._oom_kills[0][1] == 6

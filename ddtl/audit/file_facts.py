@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images import FORMATS, BadImageError
+from ddtl.data.images import FORMATS, BadImageError, read_header
 from ddtl.data.manifest import Manifest
 
 FEATURES = (
@@ -112,8 +112,13 @@ def forest(
 
 def _read(path: Path) -> Facts:
     try:
-        with Image.open(path, formats=FORMATS) as image:  # reads the header alone
-            return Facts(str(image.format), image.mode, image.width, image.height, path.stat().st_size)
+        size = path.stat().st_size
+        try:
+            with Image.open(path, formats=FORMATS) as image:  # reads the header alone
+                return Facts(str(image.format), image.mode, image.width, image.height, size)
+        except (Image.UnidentifiedImageError, ValueError):  # a deep TIFF; long texts before a PNG's pixels
+            header = read_header(path.read_bytes())
+            return Facts(header.format, header.mode, header.width, header.height, size)
     except FileNotFoundError:
         raise BadImageError(path, "does not exist") from None
     # Pillow meets damaged headers with almost any exception: OSError, SyntaxError, struct.error, …

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images import FORMATS, BadImageError, decode_gray, read_bytes
-from ddtl.data.manifest import Manifest
+from ddtl.data.images import BadImageError, decode_gray, read_bytes, read_header
+from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.picture_hash import difference_hash, orientation_hashes, words
 
 Key = tuple[str, str]  # dataset, sample id
@@ -57,7 +55,7 @@ class Pictures:
 
     Attributes:
         keys: dataset and sample id of each.
-        paths: where each lies.
+        samples: the rows of the manifests.
         files: what each file is.
         hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the picture in its eight orientations, in the order of
             ``ddtl.data.picture_hash.TRANSFORMS``.
@@ -68,7 +66,7 @@ class Pictures:
     """
 
     keys: tuple[Key, ...]
-    paths: tuple[Path, ...]
+    samples: tuple[Sample, ...]
     files: tuple[File, ...]
     hashes: np.ndarray
     trimmed: np.ndarray
@@ -105,9 +103,9 @@ def decode(
     names = [manifest.dataset for manifest in manifests]
     assert len(set(names)) == len(names), f"a dataset twice: {names}"
     keys = [(manifest.dataset, sample.sample_id) for manifest in manifests for sample in manifest.samples]
-    paths = [sample.path for manifest in manifests for sample in manifest.samples]
+    samples = [sample for manifest in manifests for sample in manifest.samples]
     rows, reads, bad = [], [], {}
-    for row, result in enumerate(_read_all(paths, processes, measure)):
+    for row, result in enumerate(_read_all(samples, processes, measure)):
         if isinstance(result, BadImageError):
             bad[keys[row]] = result.reason
         else:
@@ -117,7 +115,7 @@ def decode(
             progress(row + 1, len(keys))
     return Pictures(
         keys=tuple(keys[row] for row in rows),
-        paths=tuple(paths[row] for row in rows),
+        samples=tuple(samples[row] for row in rows),
         files=tuple(read.file for read in reads),
         hashes=np.array([read.hashes for read in reads], dtype=np.uint64).reshape(-1, 8, 4),
         trimmed=np.array([read.trimmed for read in reads], dtype=np.uint64).reshape(-1, len(TRIMS), 4),
@@ -127,20 +125,20 @@ def decode(
     )
 
 
-def _read_all(paths: Sequence[Path], processes: int, measure: Measure | None) -> Iterator[_Read | BadImageError]:
-    measures = [measure] * len(paths)
-    if processes == 1 or len(paths) < _FEW:
-        yield from map(_read, paths, measures)
+def _read_all(samples: Sequence[Sample], processes: int, measure: Measure | None) -> Iterator[_Read | BadImageError]:
+    measures = [measure] * len(samples)
+    if processes == 1 or len(samples) < _FEW:
+        yield from map(_read, samples, measures)
         return
     # Not forked: the caller may have threads, a progress bar's among them.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_read, paths, measures, chunksize=_AT_A_TIME)
+        yield from pool.map(_read, samples, measures, chunksize=_AT_A_TIME)
 
 
-def _read(path: Path, measure: Measure | None) -> _Read | BadImageError:
+def _read(sample: Sample, measure: Measure | None) -> _Read | BadImageError:
     try:
-        data = read_bytes(path)
-        gray = decode_gray(data, path)
+        data = read_bytes(sample.path)
+        gray = decode_gray(data, sample.path, sample.window)
     except BadImageError as error:
         return error
     thumbnail = gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -160,7 +158,14 @@ def _box(trim: tuple[int, ...]) -> tuple[float, float, float, float]:
 
 
 def _file(data: bytes, gray: Image.Image) -> File:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
-        stored = str(image.format), image.mode
+    header = read_header(data)
     pixels = hashlib.sha256(f"{gray.width} x {gray.height}\n".encode() + gray.tobytes())
-    return File(hashlib.sha256(data).hexdigest(), pixels.hexdigest(), *stored, gray.width, gray.height, len(data))
+    return File(
+        hashlib.sha256(data).hexdigest(),
+        pixels.hexdigest(),
+        header.format,
+        header.mode,
+        gray.width,
+        gray.height,
+        len(data),
+    )

@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -26,7 +25,7 @@ from ddtl.audit.alignment import align, correlation, detail, fitted
 from ddtl.audit.fingerprints import Key, Pictures, Progress, decode
 from ddtl.audit.neighbours import likely_near, near
 from ddtl.data.images import load_image
-from ddtl.data.manifest import Manifest
+from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.picture_hash import TRANSFORMS, turned
 
 Kind = Literal["same file", "same pixels", "near"]
@@ -104,7 +103,7 @@ def _near_pairs(pictures: Pictures, rows: np.ndarray, progress: Progress | None)
     """The near pairs among some rows, which are in the order of their keys."""
     rows = np.array([row for row in rows if pictures.thumbnails[row].std() >= _EVEN], dtype=np.int64)
     candidates = _candidates(pictures.hashes[rows], pictures.trimmed[rows])
-    load = lru_cache(_KEPT)(load_image)
+    load = lru_cache(_KEPT)(_load)
     for done, ((i, j), transforms) in enumerate(sorted(candidates.items()), start=1):
         one, other = rows[i], rows[j]
         alike = {name: _similarity(pictures, one, other, TRANSFORMS[name], load) for name in transforms}
@@ -114,6 +113,10 @@ def _near_pairs(pictures: Pictures, rows: np.ndarray, progress: Progress | None)
             yield Pair(pictures.keys[one], pictures.keys[other], "near", TRANSFORMS[best], bits, alike[best])
         if progress is not None:
             progress(done, len(candidates))
+
+
+def _load(sample: Sample, side: int) -> np.ndarray:
+    return load_image(sample.path, side, sample.window)
 
 
 def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int], set[int]]:
@@ -132,7 +135,7 @@ def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int]
     return candidates
 
 
-def _similarity(pictures: Pictures, i: int, j: int, transform: str, load: Callable[[Path, int], np.ndarray]) -> float:
+def _similarity(pictures: Pictures, i: int, j: int, transform: str, load: Callable[[Sample, int], np.ndarray]) -> float:
     """Correlation of the detail of two pictures, the second turned and brought to fit; 0 where they do not fit."""
     first, second = pictures.thumbnails[i], turned(pictures.thumbnails[j], transform)
     fit = align(first, second)
@@ -140,6 +143,6 @@ def _similarity(pictures: Pictures, i: int, j: int, transform: str, load: Callab
         return 0.0
     smaller = min(side for row in (i, j) for side in (pictures.files[row].width, pictures.files[row].height))
     side = min(max(smaller, _SIDES[0]), _SIDES[1])
-    first, second = load(pictures.paths[i], side), turned(load(pictures.paths[j], side), transform)
+    first, second = load(pictures.samples[i], side), turned(load(pictures.samples[j], side), transform)
     finer = align(first, second, fit, (side // 2,)) or fit
     return correlation(*map(detail, fitted(first, second, finer)))

@@ -57,7 +57,9 @@ def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) ->
     def end(key: Key) -> End:
         manifest, sample = samples[key]
         parts = [manifest.classes[sample.label], sample.split or "no split"]
-        return End(_uri(decode_gray(read_bytes(sample.path), sample.path)), key[1], " · ".join([key[0], *parts]))
+        return End(
+            _uri(decode_gray(read_bytes(sample.path), sample.path, sample.window)), key[1], " · ".join([key[0], *parts])
+        )
 
     found = []
     for pair in worst_first(pairs, leaks)[:MOST]:

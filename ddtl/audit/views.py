@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,7 @@ from scipy import ndimage
 from ddtl.audit import file_facts
 from ddtl.audit.file_facts import Facts
 from ddtl.audit.lungs import SIDE, Mask, Regions, regions
-from ddtl.data.images import FORMATS
+from ddtl.data.images import Header, opened, read_header
 
 Kind = Literal["shortcut", "may carry disease"]
 
@@ -120,9 +119,9 @@ def look(data: bytes, gray: Image.Image) -> Look:
         data: the file's whole content, of an image that ``ddtl.data.images.decode_gray`` could read.
         gray: what it made of it: mode ``L``, full size.
     """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        facts = Facts(str(image.format), image.mode, image.width, image.height, len(data))
-        coloured = _coloured(image)
+    header = read_header(data)
+    facts = Facts(header.format, header.mode, header.width, header.height, len(data))
+    coloured = _coloured(data, header)
     fine, detail = (gray.resize((side, side), Image.Resampling.BILINEAR) for side in (_FINE, _DETAIL))
     parts = regions(fine)
     picture = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
@@ -145,11 +144,12 @@ def table(view: str, looks: Sequence[Look]) -> tuple[tuple[str, ...], np.ndarray
     return names, np.array([one.numbers[view] for one in looks]).reshape(len(looks), len(names))
 
 
-def _coloured(image: Image.Image) -> float:
-    """Share of the pixels that are not gray; 0 for gray modes without a look at them."""
-    if image.mode in {"1", "L", "LA", "I;16"}:
+def _coloured(data: bytes, header: Header) -> float:
+    """Share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
+    if header.mode in {"1", "L", "LA"} or header.mode not in Image.MODES:
         return 0.0
-    rgb = np.asarray(image.convert("RGB").resize((_FINE, _FINE), Image.Resampling.NEAREST))
+    with opened(data) as image:
+        rgb = np.asarray(image.convert("RGB").resize((_FINE, _FINE), Image.Resampling.NEAREST))
     return float((rgb.max(axis=2) - rgb.min(axis=2) >= _COLOURED).mean())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -19,6 +19,22 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Range = Annotated[tuple[Finite, Finite], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def _text_keys(value: Any) -> Any:
+    """A dict whose whole numbers are text: labels such as 0 and 1 need no quotes."""
+    if not isinstance(value, dict):
+        return value
+    return {as_text(key): as_text(name) for key, name in value.items()}
+
+
+def as_text(value: Any) -> Any:
+    """A whole number as text, anything else as it is."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+ClassMap = Annotated[dict[Text, Text], BeforeValidator(_text_keys), Field(min_length=1)]
+PatientIds = Literal["check", "join", "exact"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 
@@ -30,6 +46,9 @@ OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
 # are no part of its identity, so that it keeps its name.
 NEUTRAL: dict[str, Any] = {
     "dataset.sources": None,
+    "dataset.class_map": None,
+    "dataset.window": None,
+    "dataset.patient_ids": "check",
     "dataset.train_patients": None,
     "dataset.harmonize": "none",
     "trainer.average_last": None,
@@ -59,14 +78,26 @@ class PhantomConfig(Section):
     shortcut: Fraction
 
 
+class WindowConfig(Section):
+    """How stored values become grey levels; see :class:`ddtl.data.images.Window`."""
+
+    center: Finite
+    width: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    intercept: Finite = 0.0
+
+
 class OwnDataset(Section):
     """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
 
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
+    class_map: ClassMap | None = None
     patient_regex: Text | None = None
     patients: Text | None = None
+    patient_ids: PatientIds = "check"
+    window: WindowConfig | None = None
 
 
 class DatasetConfig(Section):
@@ -88,12 +119,17 @@ class DatasetConfig(Section):
     train_patients: PositiveInt | OpenFraction | None = None
     harmonize: Literal["none", "equalize", "clahe", "match", "match_image"] = "none"
     exclude: Text | None = None
+    class_map: ClassMap | None = None
+    allow_label_conflicts: bool = False
+    allow_few_grey_levels: bool = False
     # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
     patient_regex: Text | None = None
     patients: Text | None = None
+    patient_ids: PatientIds = "check"
+    window: WindowConfig | None = None
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None

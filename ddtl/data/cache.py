@@ -1,8 +1,9 @@
 """The decoded cache: every image opened, checked, converted and resized once, then read as an array.
 
-``root/decoded/<key>/`` holds ``images.npy`` (a row for each distinct file content) and ``index.json`` (what the rows
-are, and the array's sha256). The key is a hash of the decoder's version, the size and the contents, so that labels,
-splits, names and the order of a manifest neither change it nor make a second copy.
+``root/decoded/<key>/`` has ``images.npy`` (a row for each distinct file content) and ``index.json`` (what the rows are,
+how many grey levels each image has, and the array's sha256). The key is a hash of the decoder's version, the size, the
+contents and the windows through which they are decoded, so that labels, splits, names and the order of a manifest
+neither change it nor make a second copy.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images import DECODER_VERSION, BadImageError, decode_image, read_bytes
-from ddtl.data.manifest import Manifest
+from ddtl.data.images import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
+from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,19 +48,22 @@ class DecodedCache:
         folder: where the array lies.
         rows: int64 ``(N,)``: the row of each sample of the manifest, in its order.
         file_hashes: sha256 of each sample's file, in the manifest's order.
+        levels: int64 ``(N, 2)``: how many grey levels each sample's image has as it was decoded, before it was resized,
+            and how far its brightest is from its darkest.
         images: uint8 ``(distinct files, size, size)``, read-only, mapped from disk.
     """
 
     folder: Path
     rows: np.ndarray
     file_hashes: list[str]
+    levels: np.ndarray = field(repr=False)
     images: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", np.asarray(np.load(self.folder / "images.npy", mmap_mode="r")))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DecodedCache, (self.folder, self.rows, self.file_hashes)
+        return DecodedCache, (self.folder, self.rows, self.file_hashes, self.levels)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,14 +99,16 @@ def open_cache(
     paths = [sample.path for sample in manifest.samples]
     with ThreadPoolExecutor(workers or _default_workers()) as pool:
         hashes, bad = _hash_files(paths, pool)
-        job = _Job(manifest, _group(paths, hashes), size, root / "decoded", pool, progress)
+        job = _Job(manifest, _group(manifest.samples, hashes), size, root / "decoded", pool, progress)
         if bad:  # Look through the other files all the same, to report everything at once.
             raise job.unusable(bad + [result for result in job.decode() if isinstance(result, BadImageError)])
         if job.problem() is not None:
             job.build_once()
-    row = {file_hash: i for i, file_hash in enumerate(job.copies)}
+    row = {content: i for i, content in enumerate(job.copies)}
     file_hashes = [h for h in hashes if h is not None]
-    return DecodedCache(job.folder, np.array([row[h] for h in file_hashes], dtype=np.int64), file_hashes)
+    contents = [content_key(h, s.window) for h, s in zip(file_hashes, manifest.samples, strict=True)]
+    rows = np.array([row[content] for content in contents], dtype=np.int64)
+    return DecodedCache(job.folder, rows, file_hashes, job.levels()[rows])
 
 
 def _default_workers() -> int:
@@ -123,12 +129,12 @@ def _hash_files(paths: Sequence[Path], pool: Executor) -> tuple[list[str | None]
     return [r if isinstance(r, str) else None for r in results], [r for r in results if isinstance(r, BadImageError)]
 
 
-def _group(paths: Sequence[Path], hashes: Sequence[str | None]) -> dict[str, list[Path]]:
-    """Distinct file content -> the files that hold it; sorted by hash, which is the order of the rows."""
-    copies: dict[str, list[Path]] = {}
-    for path, file_hash in zip(paths, hashes, strict=True):
+def _group(samples: Sequence[Sample], hashes: Sequence[str | None]) -> dict[str, list[Sample]]:
+    """Distinct content -> the samples that have it; sorted by content, which is the order of the rows."""
+    copies: dict[str, list[Sample]] = {}
+    for sample, file_hash in zip(samples, hashes, strict=True):
         if file_hash is not None:
-            copies.setdefault(file_hash, []).append(path)
+            copies.setdefault(content_key(file_hash, sample.window), []).append(sample)
     return dict(sorted(copies.items()))
 
 
@@ -137,7 +143,7 @@ class _Job:
     """One cache to be checked or built; ``decoded`` is the folder that holds all caches."""
 
     manifest: Manifest
-    copies: dict[str, list[Path]]
+    copies: dict[str, list[Sample]]
     size: int
     decoded: Path
     pool: Executor
@@ -163,11 +169,18 @@ class _Job:
             index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
             if index["files"] != list(self.copies) or index["size"] != self.size:
                 return "index.json describes other images"
+            if np.array(index["levels"]).shape != (len(self.copies), 2):
+                return "index.json lacks the counts of grey levels"
             if index["sha256"] != _hash_of(array) or np.load(array, mmap_mode="r").shape != self.shape:
                 return "images.npy has changed since it was written"
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
         return None
+
+    def levels(self) -> np.ndarray:
+        """Counts of grey levels of each row, int64 ``(distinct contents, 2)``; the cache is there and whole."""
+        index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        return np.array(index["levels"], dtype=np.int64)
 
     def build_once(self) -> None:
         """Builds the cache unless another process does so first."""
@@ -178,7 +191,9 @@ class _Job:
                 if problem is None:
                     return
                 if self.folder.exists():
-                    logger.warning("The decoded images in %s are damaged (%s); making them anew.", self.folder, problem)
+                    logger.warning(
+                        "The decoded images in %s are damaged (%s); decoding them again.", self.folder, problem
+                    )
                 _remove_leftovers(self.decoded)
                 self._build()
 
@@ -214,6 +229,7 @@ class _Job:
         Plain writes, not a writable memory map: on a full disk a map kills the process (SIGBUS), a write raises.
         """
         bad: list[BadImageError] = []
+        levels: list[tuple[int, int]] = []
         array = partial / "images.npy"
         with array.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
@@ -222,7 +238,9 @@ class _Job:
                 if isinstance(result, BadImageError):
                     bad.append(result)
                 elif not bad:
-                    file.write(result.tobytes())
+                    image, counts = result
+                    file.write(image.tobytes())
+                    levels.append(counts)
         if bad:
             raise self.unusable(bad)
         index = {
@@ -231,35 +249,40 @@ class _Job:
             "size": self.size,
             "sha256": _hash_of(array),
             "files": list(self.copies),
+            "levels": levels,
         }
         (partial / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
 
-    def decode(self) -> Iterator[np.ndarray | BadImageError]:
-        """Each distinct image, or why it is bad, in the order of the rows; holds ``_BATCH`` images at most."""
+    def decode(self) -> Iterator[tuple[np.ndarray, tuple[int, int]] | BadImageError]:
+        """Each distinct image and its counts of grey levels, or why it is bad, in the order of the rows.
 
-        def decode_one(file_hash: str) -> np.ndarray | BadImageError:
-            path = self.copies[file_hash][0]
+        At most ``_BATCH`` images are in memory.
+        """
+
+        def decode_one(content: str) -> tuple[np.ndarray, tuple[int, int]] | BadImageError:
+            sample = self.copies[content][0]
             try:
-                data = read_bytes(path)
-                if hashlib.sha256(data).hexdigest() != file_hash:
-                    return BadImageError(path, "changed while it was read")
-                return decode_image(data, self.size, path)
+                data = read_bytes(sample.path)
+                if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
+                    return BadImageError(sample.path, "changed while it was read")
+                gray = decode_gray(data, sample.path, sample.window)
+                return squared(gray, self.size), grey_levels(gray)
             except BadImageError as error:
                 return error
 
-        hashes = list(self.copies)
-        for start in range(0, len(hashes), _BATCH):
-            for done, result in enumerate(self.pool.map(decode_one, hashes[start : start + _BATCH]), start + 1):
+        contents = list(self.copies)
+        for start in range(0, len(contents), _BATCH):
+            for done, result in enumerate(self.pool.map(decode_one, contents[start : start + _BATCH]), start + 1):
                 yield result
                 if self.progress is not None:
-                    self.progress(done, len(hashes))
+                    self.progress(done, len(contents))
 
     def unusable(self, bad: Sequence[BadImageError]) -> UserError:
         """One error for all bad files, in the manifest's order; copies of a bad file are bad too."""
         reasons = {error.path: error.reason for error in bad}
-        for paths in self.copies.values():
-            if paths[0] in reasons:
-                reasons.update(dict.fromkeys(paths, reasons[paths[0]]))
+        for samples in self.copies.values():
+            if samples[0].path in reasons:
+                reasons.update(dict.fromkeys((s.path for s in samples), reasons[samples[0].path]))
         found = [(s.path, reasons[s.path]) for s in self.manifest.samples if s.path in reasons]
         lines = [f"{self.manifest.dataset}: {len(found)} of {len(self.manifest)} image files cannot be used:"]
         lines += [f"  {path} {reason}" for path, reason in found[:_SHOWN]]

@@ -22,8 +22,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddtl.data.manifest import Manifest
+from ddtl.data.manifest import Manifest, Note
 from ddtl.data.published import Origin, published_manifest
+
+_NOT_OFFICIAL = ("grouped", "random", "kfold")
+_BOTH_CLASSES = (  # one CT slice as COVID (official test part) and as non-COVID (official training part)
+    ("CT_COVID/kjr-21-e24-p5-29.png", "CT_NonCOVID/71%0.jpg"),
+    ("CT_COVID/kjr-21-e24-p5-31.png", "CT_NonCOVID/71%1.jpg"),
+)
+
+
+def _in_both_classes(covid: str, other: str) -> tuple[Note, Note]:
+    text = f"As published, one image is in both classes: {covid} is {other} at another size"
+    official = f"{text}; the first is in the official test part, the second in the training part."
+    return Note(official, ("official",), (covid, other)), Note(f"{text}.", _NOT_OFFICIAL, (covid, other))
+
 
 ORIGIN = Origin(
     name="covid19ct",
@@ -35,13 +48,17 @@ ORIGIN = Origin(
     licence="none stated; the figures belong to the papers they come from",
     grouping="patient",
     notes=(
-        "COVID and non-COVID images come from different sources and differ in file format, size and annotations: "
-        "a model can score well by telling the sources apart.",
-        "As published, two pictures stand in both classes: the COVID images kjr-21-e24-p5-29.png and "
-        "kjr-21-e24-p5-31.png (official test) are the non-COVID images 71%0.jpg and 71%1.jpg (official training) at "
-        "another size.",
-        "All 63 COVID figures from journals are in the official test part; the COVID images of its training and "
-        "validation parts come from preprints alone.",
+        Note(
+            "COVID and non-COVID images come from different sources and differ in file format, size and annotations: "
+            "a model can score well by telling the sources apart."
+        ),
+        *(note for pair in _BOTH_CLASSES for note in _in_both_classes(*pair)),
+        Note(
+            "All 63 COVID figures from journals are in the official test part; the COVID images of its training and "
+            "validation parts come from preprints alone.",
+            protocols=("official",),
+            of_training=True,
+        ),
     ),
 )
 

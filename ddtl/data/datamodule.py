@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from ddtl.config.schema import AugmentConfig, Config
-from ddtl.data import manifests, splits
+from ddtl.data import classes, contents, manifests, splits
 from ddtl.data.cache import DecodedCache, open_cache
 from ddtl.data.harmonize import Counts, Harmonizer, matching, pooled_histogram
 from ddtl.data.loading import Slices, build_loader
@@ -49,9 +49,13 @@ class CTDataModule(pl.LightningDataModule):
 
     manifest: Manifest
     cache: DecodedCache
+    # sha256 of the rows, the split and the image files.
+    digest: str
     features: Features | None = None
     # The histogram to match; None for that of the dataset's own training images.
     reference: Counts | None = None
+    # Classes of a network that is only tested on the dataset; None where one is trained on it.
+    classes: Sequence[str] | None = None
     _harmonizer: Harmonizer | None = None
 
     def __init__(self, config: Config) -> None:
@@ -72,11 +76,24 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        self.manifest = manifests.prepared(self.build_manifest(progress), c)
+        manifest = manifests.prepared(self.build_manifest(progress), c)
         if c.protocol != "random":
-            splits.assert_disjoint(self.manifest)
+            splits.assert_disjoint(manifest)
+        if self.classes is None:
+            classes.require_positive(manifest)
+            self.manifest = manifest
+        else:
+            self.manifest = classes.for_network(manifest, self.classes)
         root = Path(self.config.paths.cache_dir).expanduser()
-        self.cache = open_cache(self.manifest, size=c.image_size, root=root, progress=progress)
+        self.cache = open_cache(manifest, size=c.image_size, root=root, progress=progress)
+        # Of the images and labels as the dataset has them: the same, whatever network is tested on it.
+        self.digest = manifest.digest(self.cache.file_hashes)
+        self.manifest = contents.checked(
+            self.manifest,
+            self.cache,
+            allow_label_conflicts=c.allow_label_conflicts,
+            allow_few_grey_levels=c.allow_few_grey_levels,
+        )
         self._harmonizer = self._harmonize()
         n_train = len(self.manifest.rows("train"))
         if n_train < c.batch_size:
@@ -100,11 +117,6 @@ class CTDataModule(pl.LightningDataModule):
         train = {name: [row for row in self.manifest.rows("train") if sites[row] == name] for name in names}
         tables = [matching(pooled_histogram(self.cache, rows), reference) for rows in train.values()]
         return Harmonizer(c.harmonize, None, np.stack(tables), np.array([names.index(site) for site in sites]))
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the rows, the split and the image files."""
-        return self.manifest.digest(self.cache.file_hashes)
 
     @property
     def labels(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 from itertools import zip_longest
 
-from ddtl.data.manifest import Manifest
+from ddtl.data.manifest import Manifest, Note
 from ddtl.errors import UserError
 
 _CALLED = {"patient": "patients", "near_duplicate": "groups of near-duplicates", "none": "images"}
@@ -39,7 +39,7 @@ def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
         s if s.split != "train" or s.group in kept else replace(s, split=None) for s in manifest.samples
     )  # fmt: skip
     note = f"Trained on {wanted} of the {len(order)} {called} of the training part ({asked})."
-    return replace(manifest, samples=samples, notes=(*manifest.notes, note))
+    return replace(manifest, samples=samples, notes=(*manifest.notes, Note(note, of_training=True)))
 
 
 def _order(manifest: Manifest, seed: int) -> list[str]:

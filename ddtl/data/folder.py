@@ -7,98 +7,150 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ddtl.config.suggest import did_you_mean
-from ddtl.data.manifest import Manifest, Sample
+from ddtl.data import classes as class_names
+from ddtl.data import patient_ids
+from ddtl.data.images import starts_as_image
+from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.published import IMAGE_SUFFIXES, named
-from ddtl.data.table import classes_override, nfc, read_table, tell_order
+from ddtl.data.table import nfc, read_table
 from ddtl.errors import UserError
 
 # What systems leave between images: macOS archives, Synology's thumbnails. Hidden files are passed over anyway.
-_NOT_DATA = {"__MACOSX", "@eaDir"}
+_NOT_DATA = {"__MACOSX", "@eaDir", "thumbs.db", "desktop.ini"}
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 logger = logging.getLogger(__name__)
 
 
 def build_manifest(
-    name: str, root: Path, classes: Sequence[str] | None, patient_regex: str | None, patients: Path | None
+    name: str,
+    root: Path,
+    classes: Sequence[str] | None,
+    patient_regex: str | None,
+    patients: Path | None,
+    class_map: Mapping[str, str] | None = None,
+    patient_id_mode: Literal["check", "join", "exact"] = "check",
 ) -> Manifest:
-    """The images under ``root``, without a split.
+    """Return the images under ``root``, without a split.
 
     Args:
         name: under which results are filed.
-        root: holds a folder for each class, which holds images, at any depth.
-        classes: the class folders in order, the positive one last; None takes all of them by alphabet.
+        root: has a folder for each class, with images at any depth.
+        classes: the classes in order, the positive one last; None takes all folders, and finds the negative one of two
+            classes by its name.
         patient_regex: finds the patient in a sample id, which is the path under ``root``: the group called
             ``patient``, else the first group, else the whole match.
         patients: a CSV with the columns ``sample_id`` and ``patient_id``.
+        class_map: the class of each folder that is called otherwise.
+        patient_id_mode: what ids that are spelled in several ways are, see :func:`ddtl.data.patient_ids.resolve`.
 
     Raises:
         UserError: folders are not as said above, names cannot be used, or the patients do not fit the images.
     """
-    images = _class_images(root, classes)
+    found = _find(root, classes, class_map)
     if classes is None:
-        tell_order(name, list(images))
-    found = {sample_id: path for of_class in images.values() for sample_id, path in of_class}
-    patient_of: Mapping[str, str | None] = {}
+        class_names.report_order(name, found.classes, found.is_positive_known)
+    path_of = {sample_id: path for of_class in found.images.values() for sample_id, path in of_class}
+    raw: Mapping[str, str | None] = dict.fromkeys(path_of)
+    where = ""
     if patient_regex is not None:
-        patient_of = _patients_by_regex(name, patient_regex, sorted(found))
+        raw = _patients_by_regex(name, patient_regex, sorted(path_of))
+        where = f"dataset.patient_regex={patient_regex}"
     elif patients is not None:
-        patient_of = _patients_by_table(patients, found)
+        raw = _patients_by_table(patients, path_of)
+        where = f"{patients}, column patient_id"
+    patient_of, notes = patient_ids.resolve(raw, patient_id_mode, where)
     manifest = Manifest(
         dataset=name,
-        classes=tuple(images),
+        classes=found.classes,
         samples=tuple(
-            Sample(sample_id, path, label, patient_id=patient_of.get(sample_id))
-            for label, of_class in enumerate(images.values())
-            for sample_id, path in of_class
+            Sample(sample_id, path, label, patient_id=patient_of[sample_id])
+            for label, class_name in enumerate(found.classes)
+            for sample_id, path in found.images[class_name]
         ),
         grouping="patient" if any(patient_of.values()) else "none",
+        notes=(*_note_of_others(found.others), *notes),
+        is_positive_known=found.is_positive_known,
     )
-    _tell_patients_of_several_classes(manifest)
+    _report_patients_of_several_classes(manifest)
     return manifest
 
 
-def _class_images(root: Path, classes: Sequence[str] | None) -> dict[str, list[tuple[str, Path]]]:
-    """Sample id and path of each image, by class in the order of labels."""
+@dataclass(frozen=True)
+class _Found:
+    """What is under the class folders.
+
+    Attributes:
+        classes: in the order of labels.
+        images: sample id and path of each image, by class.
+        others: how many files are no images, by folder and suffix.
+        is_positive_known: whether the order of two classes is more than the alphabet's.
+    """
+
+    classes: tuple[str, ...]
+    images: Mapping[str, list[tuple[str, Path]]]
+    others: Counter[tuple[str, str]]
+    is_positive_known: bool
+
+
+def _find(root: Path, classes: Sequence[str] | None, class_map: Mapping[str, str] | None) -> _Found:
     entries = list(_entries(root))
-    folders = {nfc(entry.name): Path(entry.path) for entry in entries if entry.is_dir()}
-    wanted = sorted(folders) if classes is None else [nfc(text) for text in classes]
-    lacking = [text for text in wanted if text not in folders]
+    folders = {nfc(_text(entry)): Path(entry.path) for entry in entries if entry.is_dir()}
+    class_of = class_names.mapped(folders, class_map, f"dataset.root={root}")
+    names, is_known = class_names.ordered(class_of.values(), classes)
+    lacking = [text for text in names if text not in class_of.values()]
     if lacking:
-        hint = did_you_mean(lacking[0], folders)
+        hint = did_you_mean(lacking[0], class_of.values())
         raise UserError(
-            f"dataset.classes: {root} holds no folder {lacking[0]!r}.{hint} "
+            f"dataset.classes: {root} has no folder {lacking[0]!r}.{hint} "
             f"There {'are' if folders else 'is'} {', '.join(sorted(folders)) or 'none'}."
         )
+    wanted = [folder for folder in sorted(folders) if class_of[folder] in names]
+    class_names.check_names([class_of[folder] for folder in wanted], f"dataset.root={root}")
     walked = {os.path.realpath(path) for path in (root, *folders.values())}
-    images = {text: _images(root, folders[text], walked) for text in wanted}
-    filled = [text for text in wanted if images[text]]
-    for text in wanted:
-        if not images[text]:
-            raise UserError(_empty(folders[text], filled))
-    if len(wanted) < 2:
+    others: Counter[tuple[str, str]] = Counter()
+    images = {folder: _images(root, folders[folder], walked, folder, others) for folder in wanted}
+    filled = [folder for folder in wanted if images[folder]]
+    for folder in wanted:
+        if not images[folder]:
+            raise UserError(_empty(folders[folder], [class_of[text] for text in filled]))
+    if len(names) < 2:
         raise UserError(
-            f"dataset.root={root}: needs a folder of images for each of two classes or more; it holds "
-            f"{wanted[0] if wanted else 'no folder'}."
+            f"dataset.root={root}: needs a folder of images for each of two classes or more; it has "
+            f"{names[0] if names else 'no folder'}."
         )
     if classes is None and {text.lower() for text in wanted} <= _SPLIT_NAMES:
         raise UserError(
             f"dataset.root={root}: its folders {', '.join(wanted)} look like splits, not classes. Give the folder that "
-            "holds the class folders, or use dataset=table, where the column split says which image belongs to which."
+            "has the class folders, or use dataset=table, where the column split says which image belongs to which."
         )
-    astray = [e.name for e in entries if e.name not in folders and Path(e.name).suffix.lower() in IMAGE_SUFFIXES]
+    astray = [
+        e.name for e in entries if e.is_file() and (Path(e.name).suffix.lower() in IMAGE_SUFFIXES or _is_image(e))
+    ]
     if astray:
         logger.warning(
-            "%s: %d images lie beside the class folders: %s. They are ignored.", root, len(astray), named(astray)
+            "%s: %d images are beside the class folders: %s. They are ignored.", root, len(astray), named(astray)
         )
-    return images
+    of_class: dict[str, list[tuple[str, Path]]] = {name: [] for name in names}
+    for folder in wanted:
+        of_class[class_of[folder]] += images[folder]
+    return _Found(names, of_class, others, is_known)
 
 
-def _images(root: Path, folder: Path, walked: set[str]) -> list[tuple[str, Path]]:
-    """The images in a folder and those below, each folder once: a link back to one that was seen leads nowhere."""
+def _images(
+    root: Path, folder: Path, walked: set[str], class_folder: str, others: Counter[tuple[str, str]]
+) -> list[tuple[str, Path]]:
+    """The images in a folder and those below, each folder once: a link back to one that was seen leads nowhere.
+
+    Args:
+        walked: real paths of the folders seen so far; added to.
+        others: counts what is no image, by ``class_folder`` and suffix; added to.
+    """
     found: list[tuple[str, Path]] = []
     for entry in _entries(folder):
         path = Path(entry.path)
@@ -106,10 +158,36 @@ def _images(root: Path, folder: Path, walked: set[str]) -> list[tuple[str, Path]
             real = os.path.realpath(path)
             if real not in walked:
                 walked.add(real)
-                found += _images(root, path, walked)
-        elif path.suffix.lower() in IMAGE_SUFFIXES:  # a broken link, too: decoding will name it
+                found += _images(root, path, walked, class_folder, others)
+        elif path.suffix.lower() in IMAGE_SUFFIXES or _is_image(entry):  # a broken link, too: decoding will name it
             found.append((_sample_id(path, root), path))
+        elif entry.name.lower() not in _NOT_DATA:
+            others[class_folder, path.suffix.lower() or "without a suffix"] += 1
     return found
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether a file is an image by its content, whatever its name says."""
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return starts_as_image(file.read(32))
+    except OSError:
+        return False
+
+
+def _note_of_others(others: Counter[tuple[str, str]]) -> list[Note]:
+    if not others:
+        return []
+    folders = dict.fromkeys(folder for folder, _ in sorted(others))
+    parts = [
+        f"{folder}: {', '.join(f'{n} × {suffix}' for (of, suffix), n in sorted(others.items()) if of == folder)}"
+        for folder in folders
+    ]
+    n = others.total()
+    what = f"{n} files in the class folders are no images" if n > 1 else "1 file in the class folders is no image"
+    return [Note(f"{what}: not used ({'; '.join(parts)}).", is_doubt=True)]
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -123,17 +201,25 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _sample_id(path: Path, root: Path) -> str:
+    return nfc(_utf8(path.relative_to(root).as_posix(), path))
+
+
+def _text(entry: os.DirEntry[str]) -> str:
+    return _utf8(entry.name, Path(entry.path))
+
+
+def _utf8(name: str, path: Path) -> str:
     try:
-        return nfc(path.relative_to(root).as_posix().encode().decode())
+        return name.encode().decode()
     except UnicodeEncodeError:
-        raise UserError(f"{os.fsencode(path)!r}: the file's name is not UTF-8. Rename it.") from None
+        raise UserError(f"{os.fsencode(path)!r}: the name is not UTF-8. Rename it.") from None
 
 
 def _empty(folder: Path, filled: Sequence[str]) -> str:
     """Why a folder is no class, and what to do."""
     suffixes = Counter(path.suffix.lower() or "no ending" for path in folder.rglob("*") if path.is_file())
     found = ", ".join(f"{n} × {suffix}" for suffix, n in suffixes.most_common(3))
-    fix = f" or list the class folders: {classes_override(filled)}" if len(filled) > 1 else ""
+    fix = f" or list the class folders: {class_names.classes_override(filled)}" if len(filled) > 1 else ""
     instead = f"but {found}" if found else "and no other file"
     return (
         f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}) {instead}. If it is a class, put its images "
@@ -172,7 +258,7 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> dict[str, str 
     """The patient of each image, by a CSV that names every image; a cell may be empty."""
     patient_of: dict[str, str | None] = {}
     for row in read_table(table, ("sample_id", "patient_id")):
-        sample_id, patient = row.text("sample_id"), row.known("patient_id")
+        sample_id, patient = row.text("sample_id"), row.text("patient_id") or None
         if patient_of.setdefault(sample_id, patient) != patient:
             raise UserError(
                 f"{table}, line {row.line}: gives {sample_id!r} the patient {patient!r}, a line before "
@@ -192,7 +278,7 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> dict[str, str 
     return patient_of
 
 
-def _tell_patients_of_several_classes(manifest: Manifest) -> None:
+def _report_patients_of_several_classes(manifest: Manifest) -> None:
     """A patient can have slices of two classes; two patients with one number, found by a pattern, are a slip."""
     classes: dict[str, set[int]] = defaultdict(set)
     for sample in manifest.samples:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from ddtl.errors import UserError
 
-DECODER_VERSION = 1  # raise it with any change that alters a pixel: every decoded cache is then made anew
+DECODER_VERSION = 2  # raise it with any change that alters a pixel: every decoded cache is then rebuilt
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 MAX_PIXELS = 64_000_000
+
+# Fewer grey levels than this, or a smaller distance from the darkest to the brightest, is what remains of values that
+# were scaled wrongly. Of 3,227 published CT slices each has 165 levels or more, over a range of 166 or more.
+MIN_LEVELS, MIN_RANGE = 32, 64
 
 # Pillow warns of decompression bombs above its own, higher limit. Set once: `warnings.catch_warnings` is not safe
 # in threads. Should someone reset the filter, the check against MAX_PIXELS still refuses the image.
@@ -31,6 +38,11 @@ _SIGNATURES = (
     (b"pk\x03\x04", "is a zip archive, not an image: unpack it"),
     (b"\x1f\x8b", "is gzip-compressed (a NIfTI volume?), not an image: convert its slices to PNG"),
 )
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Chunks of a PNG that decide about its pixels or how many images it has; all others are text, profiles and dates.
+_PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,6 +79,8 @@ def read_bytes(path: Path) -> bytes:
         BadImageError: there is no such file, or it cannot be read.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device, which never ends
+            raise BadImageError(path, "is no regular file")
         return path.read_bytes()
     except FileNotFoundError:
         raise BadImageError(path, "does not exist") from None
@@ -76,13 +90,42 @@ def read_bytes(path: Path) -> bytes:
         raise BadImageError(path, f"cannot be read: {error.strerror or error}") from None
 
 
-def load_image(path: Path, size: int) -> np.ndarray:
-    """The image in ``path`` as ``decode_image`` makes it: uint8, ``(size, size)``; raises what that raises."""
-    return decode_image(read_bytes(path), size, path)
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How stored values become grey levels: Hounsfield units, of which a window is shown (``dataset.window``).
+
+    Attributes:
+        center, width: of the window, in Hounsfield units.
+        slope, intercept: Hounsfield units are ``slope * value + intercept``.
+    """
+
+    center: float
+    width: float
+    slope: float
+    intercept: float
+
+    def grey_levels(self, values: np.ndarray) -> np.ndarray:
+        """Grey levels of stored values: uint8, of the same shape, by DICOM's linear window (PS3.3 C.11.2.1.2)."""
+        return windowed(self.slope * values.astype(np.float64) + self.intercept, self.center, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.center!r},{self.width!r},{self.slope!r},{self.intercept!r}"
 
 
-def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
-    """Decodes, turns upright, converts to 8-bit gray and resizes.
+def windowed(hounsfield: np.ndarray, center: float, width: float) -> np.ndarray:
+    """Hounsfield units through a window: uint8, 0 black, by DICOM's linear function (PS3.3 C.11.2.1.2)."""
+    shares = (hounsfield - (center - 0.5)) / (width - 1) + 0.5
+    levels: np.ndarray = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
+    return levels
+
+
+def load_image(path: Path, size: int, window: Window | None = None) -> np.ndarray:
+    """Return the image in ``path`` as ``decode_image`` makes it: uint8, ``(size, size)``; raises what that raises."""
+    return decode_image(read_bytes(path), size, path, window)
+
+
+def decode_image(data: bytes, size: int, path: Path, window: Window | None = None) -> np.ndarray:
+    """Decode an image, turn it upright, convert it to 8-bit gray and resize it.
 
     The aspect ratio is squashed, as the literature on these datasets does. The resampling is Pillow's antialiased
     bilinear filter: each output pixel averages all the input it covers, nothing overshoots at the edge between body
@@ -92,6 +135,7 @@ def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
         data: the file's whole content.
         size: side of the result, in pixels.
         path: names the file in errors.
+        window: how stored values become grey levels; None for a file that holds grey levels.
 
     Returns:
         uint8, ``(size, size)``, 0 black.
@@ -99,50 +143,160 @@ def decode_image(data: bytes, size: int, path: Path) -> np.ndarray:
     Raises:
         BadImageError: as :func:`decode_gray` does.
     """
-    return squared(decode_gray(data, path), size)
+    return squared(decode_gray(data, path, window), size)
 
 
 def squared(gray: Image.Image, size: int) -> np.ndarray:
-    """A picture in 8-bit gray at the size that the network sees: uint8 ``(size, size)``; see :func:`decode_image`."""
+    """An image in 8-bit gray at the size that the network sees: uint8 ``(size, size)``; see :func:`decode_image`."""
     return np.array(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
-def decode_gray(data: bytes, path: Path) -> Image.Image:
-    """The whole picture, upright, in 8-bit gray (mode ``L``).
+def grey_levels(gray: Image.Image) -> tuple[int, int]:
+    """How many of the 256 grey levels an image has, and how far the brightest is from the darkest."""
+    present = np.flatnonzero(gray.histogram())
+    return len(present), int(present[-1] - present[0])
+
+
+def has_few_levels(levels: int, spread: int) -> bool:
+    """Whether the counts of :func:`grey_levels` are too small for a CT slice."""
+    return levels < MIN_LEVELS or spread < MIN_RANGE
+
+
+def decode_gray(data: bytes, path: Path, window: Window | None = None) -> Image.Image:
+    """Return the whole image, upright, in 8-bit gray (mode ``L``).
+
+    Without a window, by how the file stores its pixels:
+
+    - gray, RGB, YCbCr, CMYK and palettes of up to 8 bits: luma (ITU-R 601).
+    - transparency: composited on black, which is air in a CT window.
+    - gray of 9 to 16 bits: scaled so that the largest value of so many bits is white. A scanner's values in a 16-bit
+      file therefore come out dark; a window is for them. Colour of 16 bits: the upper 8.
+    - signed, 32-bit and floating-point values (Hounsfield units among them) have no fixed white. Stretching each image
+      by its own range would make grey levels incomparable between images, so they are refused.
+
+    With a window: gray of more than 8 bits, signed or not, 32-bit and floating-point.
 
     Raises:
         BadImageError: not a PNG, JPEG, TIFF or BMP; cut off or damaged; over ``MAX_PIXELS``; several pages; or of a
-            pixel type without a fixed white (see ``_gray``).
+            pixel type that is not read so.
     """
     try:
-        _check_whole(data, path)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            image.load()
-            # After load(), which already turns TIFF upright and then forgets its orientation.
-            upright = _UPRIGHT.get(_orientation(image))
-            gray = _gray(image, path)
-        return gray if upright is None else gray.transpose(upright)
+        if data.startswith(_TIFF) and (deep := _deep_tiff(data, path)) is not None:
+            return _gray_of_values(*deep, path, window)
+        return _gray_by_pillow(_without_metadata(data), path, window)
     except (BadImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise BadImageError(path, _what_it_is(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, int(re.findall(r"\d+", str(error))[0])) from None
-    # Pillow's decoders meet damaged files with almost any exception: OSError, SyntaxError, struct.error, …
+    # Decoders meet damaged files with almost any exception: OSError, SyntaxError, struct.error, …
     except Exception as error:
-        raise BadImageError(path, f"is cut off or damaged: {error}") from None
+        raise BadImageError(path, f"is cut off or damaged: {' '.join(str(error).split())[:200]}") from None
+
+
+def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
+    """Bits, smallest and largest value of a gray image of more than 8 bits; None for any other.
+
+    Raises:
+        BadImageError: it cannot be decoded.
+    """
+    if data.startswith(_TIFF):
+        deep = _deep_tiff(data, path)
+        values, bits = (None, 0) if deep is None else (deep[0], deep[1].bits)
+    else:
+        with opened(data) as image:
+            values, bits = (np.asarray(image), 16) if image.mode.startswith("I;16") else (None, 0)
+    return None if values is None else (bits, float(values.min()), float(values.max()))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself, before conversion.
+
+    Attributes:
+        format: ``PNG``, ``JPEG``, ``MPO``, ``TIFF`` or ``BMP``.
+        mode: of its pixels, as Pillow names it; of a TIFF that Pillow does not read, kind and bits (``u16``).
+        width, height: in pixels, as stored.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+
+
+def opened(data: bytes) -> Image.Image:
+    """An image as Pillow opens it, without what no pixel depends on."""
+    return Image.open(io.BytesIO(_without_metadata(data)), formats=FORMATS)
+
+
+def read_header(data: bytes) -> Header:
+    """Return a file's header; its pixels are not decoded. Damaged files raise almost any exception."""
+    try:
+        with opened(data) as image:
+            return Header(str(image.format), image.mode, image.width, image.height)
+    except Image.UnidentifiedImageError:
+        if not data.startswith(_TIFF):
+            raise
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page: Any = file.pages.first
+        bits, kind = _bits_of(page)
+        return Header("TIFF", f"{kind}{bits}", page.imagewidth, page.imagelength)
+
+
+def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Image:
+    _check_whole(data, path)
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        image.load()
+        # After load(), which already turns TIFF upright and then forgets its orientation.
+        upright = _UPRIGHT.get(_orientation(image))
+        if image.mode.startswith("I;16"):
+            gray = _gray_of_values(np.asarray(image), _Values(16, "u", False, 1), path, window)
+        elif window is not None:
+            raise BadImageError(path, _GREY_LEVELS)
+        else:
+            gray = _gray(image, path)
+    return gray if upright is None else gray.transpose(upright)
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """A PNG without the chunks that no pixel depends on: Pillow refuses long texts and damaged profiles."""
+    if not data.startswith(_PNG):
+        return data
+    return _PNG + b"".join(chunk for kind, chunk in _png_chunks(data) if kind in _PNG_CHUNKS)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and bytes of each chunk up to the last; what is cut off is left for the decoder to find."""
+    start = len(_PNG)
+    while start + 8 <= len(data):
+        kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4], "big")
+        yield kind, data[start:end]
+        if kind == b"IEND":
+            return
+        start = end
 
 
 def _check_whole(data: bytes, path: Path) -> None:
-    """Refuses images too large or of several pages before their pixels are unpacked, and PNGs with wrong checksums."""
+    """Refuse images too large or of several pages before their pixels are unpacked, and PNGs with wrong checksums."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        pixels = image.width * image.height
-        if pixels > MAX_PIXELS:
-            raise _too_large(path, pixels)
-        pages = getattr(image, "n_frames", 1)
-        if pages > 1 and image.format != "MPO":  # MPO: a JPEG whose further pictures are previews
-            raise BadImageError(path, f"holds {pages} pages: save each as a file of its own")
+        _check_size(image.width * image.height, path)
+        # MPO: a JPEG whose further images are previews
+        _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
         image.verify()
+
+
+def _check_size(pixels: int, path: Path) -> None:
+    if pixels > MAX_PIXELS:
+        raise _too_large(path, pixels)
+
+
+def _check_pages(pages: int, path: Path) -> None:
+    if pages > 1:
+        raise BadImageError(path, f"holds {pages} pages: save each as a file of its own")
 
 
 def _too_large(path: Path, pixels: int) -> BadImageError:
@@ -152,7 +306,7 @@ def _too_large(path: Path, pixels: int) -> BadImageError:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where there is none; unreadable EXIF is no reason to refuse the picture."""
+    """EXIF orientation, 1 (upright) where there is none; unreadable EXIF is no reason to refuse the image."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -160,22 +314,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _gray(image: Image.Image, path: Path) -> Image.Image:
-    """Mode ``L``, by the image's mode.
-
-    - ``1 L P RGB YCbCr CMYK``: luma (ITU-R 601).
-    - ``LA PA RGBA`` and any with a transparent colour: composited on black, which is air in a CT window.
-    - ``I;16``: values / 257, so 65535 is white. 12-bit scanner values in 16-bit files therefore come out dark.
-    - ``I`` and ``F`` (32-bit, Hounsfield units among them) have no fixed white. Stretching each image by its own range
-      would make gray levels incomparable between images, so they are refused.
-    """
+    """Mode ``L`` of an image of up to 8 bits a channel."""
     mode = image.mode
-    if mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if mode in {"I", "F"}:
-        raise BadImageError(
-            path, "holds 32-bit values, which have no fixed white: save it as 8-bit gray after windowing"
-        )
+        raise BadImageError(path, _NO_WHITE)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("L")
@@ -184,6 +326,125 @@ def _gray(image: Image.Image, path: Path) -> Image.Image:
     if mode in {"1", "L", "P", "RGB", "RGBX", "YCbCr"}:
         return image.convert("L")
     raise BadImageError(path, f"has the colour mode {mode}, which is not read: save it as gray or RGB")
+
+
+_GREY_LEVELS = (
+    "holds 8-bit grey levels, and dataset.window is for values of more bits: list these images in a dataset of their "
+    "own"
+)
+_NO_WHITE = (
+    "holds signed, 32-bit or floating-point values, which have no fixed white: say how they become grey levels with "
+    "dataset.window (docs/own_data.md), or save it as 8-bit gray after windowing"
+)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What stored values mean.
+
+    Attributes:
+        bits: of a value.
+        kind: ``u`` unsigned, ``i`` signed, ``f`` floating-point.
+        white_is_zero: whether 0 is shown white.
+        orientation: as EXIF counts it.
+    """
+
+    bits: int
+    kind: str
+    white_is_zero: bool
+    orientation: int
+
+
+def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
+    """The values of a TIFF that Pillow does not read rightly: over 8 bits, signed, floating-point, in planes, or big.
+
+    Returns:
+        ``(rows, columns)`` or, of RGB, ``(rows, columns, 3)``, and what they mean; None for any other TIFF.
+
+    Raises:
+        BadImageError: it cannot be used.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page: Any = file.pages.first
+        bits, kind = _bits_of(page)
+        apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
+        is_shallow = kind == "u" and bits <= 8
+        if is_shallow and (bits < 8 or page.photometric not in _READ_PHOTOMETRIC or not (apart or file.is_bigtiff)):
+            return None
+        _check_size(page.imagewidth * page.imagelength, path)
+        _check_pages(len(file.pages), path)
+        if page.photometric not in _READ_PHOTOMETRIC or page.imagedepth != 1:
+            name = getattr(page.photometric, "name", page.photometric)
+            raise BadImageError(
+                path, f"is a TIFF of {bits}-bit values of the kind {name}, which is not read: save it as gray"
+            )
+        parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if any(count == 0 or offset + count > len(data) for offset, count in parts):
+            raise BadImageError(path, "is cut off or damaged: parts of its pixels are missing")
+        values = page.asarray()
+        if apart:
+            values = np.moveaxis(values, 0, -1)
+        orientation = page.tags.valueof("Orientation", 1)
+        channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+        if page.samplesperpixel > channels:
+            values = _on_black(values, channels, kind, path)
+        white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+        return values.reshape(*values.shape[:2], *((3,) * (channels > 1))), _Values(
+            bits, kind, white_is_zero, int(orientation)
+        )
+
+
+_READ_PHOTOMETRIC = (0, 1, 2)  # WhiteIsZero, BlackIsZero, RGB
+
+
+def _bits_of(page: Any) -> tuple[int, str]:
+    """Bits of a page's values, and their kind: ``u``, ``i`` or ``f`` (``c`` where they are complex)."""
+    bits = page.bitspersample
+    kinds = {1: "u", 2: "i", 3: "f", 4: "u"}
+    return int(max(bits) if isinstance(bits, tuple) else bits), kinds.get(int(page.sampleformat), "c")
+
+
+def _on_black(values: np.ndarray, channels: int, kind: str, path: Path) -> np.ndarray:
+    """Values of gray or RGB with transparency, which comes next, composited on black."""
+    if kind != "u":
+        raise BadImageError(path, "holds several channels of signed or floating-point values: save it as gray")
+    alpha = values[..., channels : channels + 1].astype(np.float64) / np.iinfo(values.dtype).max
+    composited: np.ndarray = np.rint(values[..., :channels] * alpha).astype(values.dtype)
+    return composited
+
+
+def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Window | None) -> Image.Image:
+    """Mode ``L`` of values of more than 8 bits."""
+    if window is not None:
+        if meaning.bits == 8 and meaning.kind == "u":
+            raise BadImageError(path, _GREY_LEVELS)
+        if values.ndim > 2 or meaning.white_is_zero:
+            what = "is in colour" if values.ndim > 2 else "stores 0 as white"
+            raise BadImageError(path, f"{what}, and dataset.window is for values that grow with Hounsfield units")
+        if meaning.kind == "f" and not np.isfinite(values).all():
+            raise BadImageError(path, "holds values that are infinite or no number")
+        levels = window.grey_levels(values)
+    elif meaning.kind != "u" or meaning.bits > 16:
+        raise BadImageError(path, _NO_WHITE)
+    elif values.ndim > 2:
+        levels = (values.astype(np.uint32) >> (meaning.bits - 8)).astype(np.uint8)
+    else:
+        white = 2**meaning.bits - 1
+        levels = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+        if meaning.white_is_zero:
+            levels = 255 - levels
+    gray = Image.fromarray(levels).convert("L")
+    upright = _UPRIGHT.get(meaning.orientation)
+    return gray if upright is None else gray.transpose(upright)
+
+
+def starts_as_image(start: bytes) -> bool:
+    """Whether a file's first 32 bytes are those of a PNG, JPEG, TIFF or BMP."""
+    if start.startswith(b"BM"):  # two letters that a text may start with: the size of its header follows
+        return len(start) >= 18 and int.from_bytes(start[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
+    return start.startswith((_PNG, b"\xff\xd8\xff", *_TIFF))
 
 
 def _what_it_is(data: bytes) -> str:

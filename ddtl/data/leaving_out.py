@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from ddtl.data.manifest import LeftOut, Manifest
+from ddtl.data.manifest import LeftOut, Manifest, Note
 from ddtl.data.published import named
 from ddtl.data.table import nfc, read_table
 from ddtl.errors import UserError
@@ -40,4 +40,4 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
         f"{len(listed)} of the dataset's {len(of)} images are left out by a list (dataset.exclude, sha256 "
         f"{left_out.list_digest[:12]})."
     )
-    return replace(manifest, samples=kept, notes=(*manifest.notes, note), left_out=left_out)
+    return replace(manifest, samples=kept, notes=(*manifest.notes, Note(note)), left_out=left_out)

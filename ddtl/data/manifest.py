@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ddtl.errors import UserError
+
+if TYPE_CHECKING:
+    from ddtl.data.images import Window
 
 SPLITS = ("train", "val", "test")
 
@@ -28,6 +31,7 @@ class Sample:
         site: the hospital or source the image comes from.
         split: ``train``, ``val`` or ``test``; None until a protocol assigns one, and for images it leaves out.
         cluster_id: images that are near-duplicates of each other share it; None where no clusters are known.
+        window: how stored values of more than 8 bits become grey levels; None for a file that holds grey levels.
     """
 
     sample_id: str
@@ -37,6 +41,7 @@ class Sample:
     site: str = "unknown"
     split: str | None = None
     cluster_id: str | None = None
+    window: Window | None = None
 
     @property
     def group(self) -> str:
@@ -58,6 +63,26 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Note:
+    """A sentence that results on a dataset carry where it applies.
+
+    Attributes:
+        text: the sentence.
+        protocols: the protocols that it is about; empty for all.
+        samples: ids of the images that it is about; it applies while all of them are in the dataset.
+        of_training: whether it is about what a model was trained on: nothing to say where a model that was trained on
+            other images is only tested.
+        is_doubt: whether it is logged where a run starts: something about the files that may be wrong.
+    """
+
+    text: str
+    protocols: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    of_training: bool = False
+    is_doubt: bool = False
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A dataset as a table.
 
@@ -69,9 +94,10 @@ class Manifest:
         grouping: what ``Sample.group`` means here. Results made without patients say so.
         protocol: how ``split`` came about; None while no split is assigned.
         published: the split that the dataset's authors published, by sample id; empty where there is none.
-        notes: sentences that every result on this dataset must carry.
+        notes: what results on this dataset must say; :meth:`sentences` has those that apply.
         fold: which part is the test, from 0, and of how many parts; None but for the protocol ``kfold``.
         left_out: what ``dataset.exclude`` took out; None where there is no such list.
+        is_positive_known: whether the order of two classes is more than the alphabet's.
     """
 
     dataset: str
@@ -80,9 +106,10 @@ class Manifest:
     grouping: Grouping
     protocol: str | None = None
     published: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     fold: tuple[int, int] | None = None
     left_out: LeftOut | None = None
+    is_positive_known: bool = True
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -109,6 +136,23 @@ class Manifest:
         """Indices of the samples in ``split``, in manifest order."""
         return [i for i, sample in enumerate(self.samples) if sample.split == split]
 
+    def sentences(self, *, trained_on: bool = True, doubts: bool = False) -> list[str]:
+        """Return the notes that apply to the images, the protocol and the use.
+
+        Args:
+            trained_on: whether the model was trained on this dataset, or only tested on it.
+            doubts: only those that are logged where a run starts.
+        """
+        of = {sample.sample_id for sample in self.samples} if any(note.samples for note in self.notes) else set()
+        return [
+            note.text
+            for note in self.notes
+            if (not note.protocols or self.protocol in note.protocols)
+            and of.issuperset(note.samples)
+            and (trained_on or not note.of_training)
+            and (note.is_doubt or not doubts)
+        ]
+
     def with_splits(
         self, assignment: Mapping[str, str | None], protocol: str, fold: tuple[int, int] | None = None
     ) -> Manifest:
@@ -133,13 +177,17 @@ class Manifest:
         """sha256 over everything in the table that can change a result; local paths cannot.
 
         Args:
-            file_hashes: the sha256 of each image file, in manifest order.
+            file_hashes: the sha256 of each image file, in manifest order. A sample's window counts with its file.
         """
         h = hashlib.sha256()
         for line in (self.dataset, *self.classes, self.grouping, str(self.protocol)):
             h.update(f"{line}\n".encode())
         for s, file_hash in zip(self.samples, file_hashes, strict=True):
-            h.update(
-                "\x1f".join((s.sample_id, str(s.label), s.group, s.site, str(s.split), file_hash)).encode() + b"\n"
-            )
+            content = content_key(file_hash, s.window)
+            h.update("\x1f".join((s.sample_id, str(s.label), s.group, s.site, str(s.split), content)).encode() + b"\n")
         return h.hexdigest()
+
+
+def content_key(file_hash: str, window: Window | None) -> str:
+    """What the pixels of an image come from: its file's sha256, and the window where there is one."""
+    return file_hash if window is None else f"{file_hash}@{window}"

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.sources import source_datasets
-from ddtl.data import covid19ct, folder, phantom, pooled, sarscov2ct, splits, table
+from ddtl.data import classes, covid19ct, folder, phantom, pooled, sarscov2ct, splits, table
 from ddtl.data.catalogue import ORIGINS
 from ddtl.data.fewer import train_on
+from ddtl.data.images import Window
 from ddtl.data.leaving_out import leave_out
 from ddtl.data.manifest import Manifest
 
@@ -46,7 +48,10 @@ def build_folder(config: Config, progress: Progress | None = None) -> Manifest:
     c = config.dataset
     assert c.root is not None, "checked with the configuration"
     patients = None if c.patients is None else Path(c.patients).expanduser()
-    return folder.build_manifest(c.name, Path(c.root).expanduser(), c.classes, c.patient_regex, patients)
+    root = Path(c.root).expanduser()
+    return _own(
+        folder.build_manifest(c.name, root, c.classes, c.patient_regex, patients, c.class_map, c.patient_ids), c
+    )
 
 
 def build_table(config: Config, progress: Progress | None = None) -> Manifest:
@@ -55,10 +60,19 @@ def build_table(config: Config, progress: Progress | None = None) -> Manifest:
     assert c.table is not None, "checked with the configuration"
     path = Path(c.table).expanduser()
     root = path.parent if c.root is None else Path(c.root).expanduser()
-    manifest = table.build_manifest(c.name, path, root, c.classes)
+    manifest = table.build_manifest(c.name, path, root, c.classes, c.class_map, c.patient_ids)
     if manifest.published and c.protocol != "official":
         logger.warning("%s: its column split is used with dataset.protocol=official alone.", path)
-    return manifest
+    return _own(manifest, c)
+
+
+def _own(manifest: Manifest, c: DatasetConfig) -> Manifest:
+    """A person's own images with what is doubtful about them, and the window through which they are decoded."""
+    manifest = replace(manifest, notes=(*manifest.notes, *classes.doubts(manifest)))
+    if c.window is None:
+        return manifest
+    window = Window(**{key: float(value) for key, value in c.window.model_dump().items()})
+    return replace(manifest, samples=tuple(replace(sample, window=window) for sample in manifest.samples))
 
 
 def build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
@@ -66,7 +80,7 @@ def build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
     sources = []
     for site, dataset in source_datasets(config.dataset).items():
         part = config.model_copy(update={"dataset": dataset})
-        manifest = split(BUILDERS[dataset.kind](part, progress), dataset)
+        manifest = split(_built(part, progress), dataset)
         hashes = pooled.picture_hashes(manifest, published=dataset.kind in ORIGINS)
         sources.append(pooled.Source(site, manifest, hashes))
     return pooled.pool(config.dataset.name, sources)
@@ -92,7 +106,14 @@ def build(config: Config, progress: Progress | None = None) -> Manifest:
     Raises:
         UserError: images are absent, or the dataset or the list cannot be used.
     """
-    return without_excluded(BUILDERS[config.dataset.kind](config, progress), config.dataset)
+    return without_excluded(_built(config, progress), config.dataset)
+
+
+def _built(config: Config, progress: Progress | None) -> Manifest:
+    c = config.dataset
+    manifest = BUILDERS[c.kind](config, progress)
+    # Own folders and tables read the map themselves, with dataset.classes.
+    return manifest if c.kind in ("folder", "table") else classes.renamed(manifest, c.class_map)
 
 
 def prepared(manifest: Manifest, c: DatasetConfig) -> Manifest:

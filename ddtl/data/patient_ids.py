@@ -1,58 +1,126 @@
-"""Patient ids that name nobody: words for a missing value, and placeholders that many people share."""
+"""Patient ids as people spell them: which say that nobody knows, and which look like one patient. No torch."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
-_MISSING_WORDS = (
-    "", "na", "n/a", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "nil", "none", "null", "(null)", "#null!", "missing",
-    "not available", "not applicable", "not known", "not specified", "unavailable", "undefined", "unspecified",
-    "unknown", "unk", "no id", "empty", "blank",
-)  # fmt: skip
+from ddtl.data.manifest import Note
+from ddtl.errors import UserError
 
+# What programs write where a cell is empty.
+_EMPTY = frozenset({"", "na", "n/a", "nan", "none", "null", "nat", "<na>", "#n/a"})
+_MISSING = frozenset((
+    "", "na", "nan", "none", "null", "nil", "nat", "unknown", "unk", "missing", "notavailable", "notapplicable",
+    "notknown", "notspecified", "undefined", "unspecified", "unavailable", "keine", "unbekannt",
+))  # fmt: skip
 # Written by anonymisation tools, scanners and registration desks where no id is known or may be given.
 _PLACEHOLDERS = frozenset((
-    "ANON", "ANONYM", "ANONYMIZED", "ANONYMISED", "ANONYMOUS", "ANONYMOUSPATIENT", "ANONYMIZEDPATIENT",
-    "ANONYMISEDPATIENT", "PATIENTANONYMOUS", "ANONYME", "ANONIMO", "ANONYMOUSID", "ANONID", "DEIDENTIFIED",
-    "DEIDENTIFIEDPATIENT", "DEID", "REMOVED", "REDACTED", "WITHHELD", "HIDDEN", "MASKED", "CONFIDENTIAL", "DELETED",
-    "DUMMY", "DEFAULT", "EXAMPLE", "SAMPLE", "TEST", "TESTPATIENT", "PATIENTTEST", "TESTID", "DEMO", "ID", "NOID",
-    "NOIDENTIFIER", "NONAME", "NOPATIENTID", "PATIENT", "PATIENTID", "PATIENTNAME", "SUBJECT", "NOBODY", "JOHNDOE",
-    "JANEDOE", "DOE", "UNIDENTIFIED", "UNIDENTIFIEDPATIENT", "UNKNOWNPATIENT", "UNKNOWNID", "UNBEKANNT", "INCONNU",
-    "DESCONOCIDO", "SCONOSCIUTO", "ONBEKEND", "TRAUMA", "EMERGENCY",
+    "anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymouspatient", "anonymizedpatient",
+    "anonymisedpatient", "patientanonymous", "anonyme", "anonimo", "anonymousid", "anonid", "deidentified",
+    "deidentifiedpatient", "deid", "removed", "redacted", "hidden", "masked", "withheld", "confidential", "deleted",
+    "noname", "nobody", "nopatientid", "noid", "noidentifier", "patient", "patientid", "patientname", "subject", "id",
+    "test", "testpatient", "patienttest", "testid", "dummy", "default", "empty", "demo", "example", "sample",
+    "johndoe", "janedoe", "doe", "unidentified", "unidentifiedpatient", "unknownpatient", "unknownid", "inconnu",
+    "desconocido", "sconosciuto", "onbekend", "trauma", "emergency",
 ))  # fmt: skip
 
 
 def is_missing(text: str) -> bool:
-    """Return whether an id is no id: empty, a word for a missing value, or punctuation alone.
-
-    Case, blanks around and inside, and invisible characters do not matter.
-
-    Args:
-        text: as the file or table holds it, for example ``"n/a"``, ``" - "`` or ``"NaT"``.
-    """
-    words = _plain(text)
-    return words in _MISSING or not any(character.isalnum() for character in words)
+    """Whether a cell says that nothing is known: empty, ``NA``, ``nan``, ``none``, ``unknown``, ``-``, ``?``, …"""
+    return _bare(text) in _MISSING
 
 
 def is_placeholder(text: str) -> bool:
-    """Return whether an id is one that files of different people share, for example ``ANONYMOUS`` or ``000000``.
+    """Whether an id is any patient's rather than one's: ``ANONYMOUS``, ``DEIDENTIFIED``, ``0000``, ``TEST``, …"""
+    bare = _bare(text)
+    return bare in _PLACEHOLDERS or is_missing(text) or re.fullmatch(r"0+|9{6,}|x+", bare) is not None
 
-    Case, blanks and punctuation do not matter. An id with a number of its own, such as ``ANON0042``, names one patient.
-    A table whose patients are numbered from 0 has a patient ``0``: look at the whole column before deciding about that.
+
+def resolve(
+    ids: Mapping[str, str | None], mode: Literal["check", "join", "exact"], where: str
+) -> tuple[dict[str, str | None], tuple[Note, ...]]:
+    """The patient of each image, from the ids as they are spelled.
 
     Args:
-        text: as the file or table holds it. Missing values are placeholders as well.
+        ids: by sample id; None or empty where there is none.
+        mode: what ids with one ``spelling_key`` are: ``check`` refuses them, ``join`` takes them for one patient, and
+            ``exact`` takes all ids as they are, but for those that programs write into empty cells.
+        where: the column, list or pattern that they come from, for messages.
+
+    Returns:
+        The patient by sample id, None where nobody knows; and what results must say about it.
+
+    Raises:
+        UserError: two ids look like one patient.
     """
-    letters = re.sub(r"[\W_]", "", _plain(text)).upper()
-    return is_missing(text) or letters in _PLACEHOLDERS or re.fullmatch(r"0+|9{6,}|X+", letters) is not None
+    is_unknown = is_empty if mode == "exact" else _names_nobody
+    known = {name: text for name, text in ids.items() if text and not is_unknown(text)}
+    notes = []
+    words = Counter(text for name, text in ids.items() if text and name not in known and not is_empty(text))
+    if words:
+        shown = ", ".join(repr(word) for word, _ in words.most_common(3)) + ", …" * (len(words) > 3)
+        n = words.total()
+        notes.append(
+            f"{where}: {shown} ({n} image{'s' * (n > 1)}) names no patient and is taken as missing; "
+            "dataset.patient_ids=exact takes ids as they are."
+        )
+    groups = [] if mode == "exact" else alike(list(known.values()))
+    if groups and mode == "check":
+        one, other = groups[0][:2]
+        more = f" (and {len(groups) - 1} more such pairs)" if len(groups) > 1 else ""
+        raise UserError(
+            f"{where}: {one!r} and {other!r} look like one patient spelled in two ways{more}. "
+            "dataset.patient_ids=join takes them for one, dataset.patient_ids=exact for two people."
+        )
+    as_one = joined(list(known.values())) if mode == "join" else {}
+    if as_one:
+        notes.append(f"{where}: {len(groups)} patients whose id is spelled in several ways are joined.")
+    return (
+        {name: as_one.get(text, text) if (text := known.get(name)) is not None else None for name in ids},
+        tuple(Note(text, is_doubt=True) for text in notes),
+    )
 
 
-def _plain(text: str) -> str:
-    """Lower case, one blank between words, no invisible characters."""
-    characters = unicodedata.normalize("NFKC", text)
-    visible = "".join(c for c in characters if c.isspace() or unicodedata.category(c) not in {"Cf", "Cc"})
-    return " ".join(visible.casefold().split())
+def is_empty(text: str) -> bool:
+    """Whether a program that writes tables left the cell empty."""
+    return text.strip().lower() in _EMPTY
 
 
-_MISSING = frozenset(_MISSING_WORDS)
+def _names_nobody(text: str) -> bool:
+    # A number is somebody in a table, even 0: programs count from there.
+    return is_missing(text) or (is_placeholder(text) and any(c.isalpha() for c in text))
+
+
+def spelling_key(patient_id: str) -> str:
+    """An id without what programs and people spell differently.
+
+    Case, blanks and invisible characters, the ``.0`` of a number that went through a floating-point column, and zeros
+    before a number (``P007`` and ``p7``).
+    """
+    text = "".join(
+        c for c in unicodedata.normalize("NFKC", patient_id).casefold() if unicodedata.category(c)[0] not in "CZ"
+    )
+    text = re.sub(r"(?<=\d)[.,]0*$", "", text)
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+
+
+def alike(patient_ids: Sequence[str]) -> list[list[str]]:
+    """Groups of different ids with one ``spelling_key``, each sorted; the groups in order of their first id."""
+    spelled: dict[str, set[str]] = defaultdict(set)
+    for patient_id in patient_ids:
+        spelled[spelling_key(patient_id)].add(patient_id)
+    return sorted(sorted(ids) for ids in spelled.values() if len(ids) > 1)
+
+
+def joined(patient_ids: Sequence[str]) -> Mapping[str, str]:
+    """For each id the one under which all of its spellings go: the first of them by alphabet."""
+    return {name: ids[0] for ids in alike(patient_ids) for name in ids}
+
+
+def _bare(text: str) -> str:
+    """Letters and digits alone, in one case."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from ddtl.data.manifest import Manifest, Sample
+from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.phantom_marks import Box, Picture, grey_map, mark_box, text_boxes
 from ddtl.data.phantom_pictures import GENERATOR_VERSION, PhantomSpec, has_mark, render_slice
 from ddtl.errors import UserError
@@ -110,7 +110,7 @@ def build_manifest(spec: PhantomSpec, root: Path, progress: Progress | None = No
             Sample(row["sample_id"], folder / row["path"], int(row["label"]), row["patient_id"], row["site"])
             for row in csv.DictReader(file)
         )
-    return Manifest("phantom", CLASSES, samples, grouping="patient", notes=(NOTE,))
+    return Manifest("phantom", CLASSES, samples, grouping="patient", notes=(Note(NOTE),))
 
 
 def mask_path(sample: Sample) -> Path:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from ddtl.data.classes import matched, require_positive
 from ddtl.data.images import decode_gray, read_bytes
-from ddtl.data.manifest import Grouping, Manifest, Sample
+from ddtl.data.manifest import Grouping, Manifest, Note, Sample
 from ddtl.data.picture_hash import difference_hash, near_any
 from ddtl.data.published import read_index
-from ddtl.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -36,36 +36,41 @@ class Source:
 def pool(name: str, sources: Sequence[Source]) -> Manifest:
     """The sources' tables as one, split as they are.
 
-    Sample ids, patients and clusters are prefixed with the dataset's name. Classes are matched by their order and go by
-    the first source's names. Where a picture stands in two sources (hashes within ``NEAR`` bits), the later one loses
-    it, with all images of its patient or cluster: the same person may stand in the other's test.
+    Sample ids, patients and clusters are prefixed with the dataset's name. Classes are matched by their names
+    (:func:`ddtl.data.classes.matched`) and go by the first source's. Where a picture stands in two sources (hashes
+    within ``NEAR`` bits), the later one loses it, with all images of its patient or cluster: the same person may stand
+    in the other's test.
 
     Args:
         name: under which results are filed.
         sources: two or more, split by the same protocol.
 
     Raises:
-        UserError: the sources have different numbers of classes.
+        UserError: the names do not say which class of one source is which of another.
     """
     first = sources[0].manifest
+    require_positive(first)
     samples: list[Sample] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     known: list[int] = []
     for source in sources:
-        manifest = source.manifest
-        notes += _matched(first, manifest)
+        manifest, renamed = matched(source.manifest, first.classes, f"dataset.own.{source.site}.class_map")
+        if renamed:
+            notes.append(Note(renamed, is_doubt=True))
         twice = near_any(source.hashes, known)
         out = {sample.group for sample, again in zip(manifest.samples, twice, strict=True) if again}
         kept = [i for i, sample in enumerate(manifest.samples) if sample.group not in out]
         if out:
-            notes.append(
-                f"{source.site}: {int(twice.sum())} images also stand in the sources before it; they and the others of "
-                f"their {len(out)} patients or groups, {len(manifest) - len(kept)} images, are left out."
+            text = (
+                f"{source.site}: {int(twice.sum())} images are also in the sources before it; they and the others of "
+                f"their {len(out)} patients or groups, {len(manifest) - len(kept)} images, are excluded."
             )
-            logger.info(notes[-1])
+            notes.append(Note(text))
+            logger.info(text)
         samples += [_moved(manifest.samples[i], manifest.dataset, source.site) for i in kept]
         known += [source.hashes[i] for i in kept]
-        notes += [f"{source.site}: {note}" for note in manifest.notes]
+        doubts = manifest.sentences(doubts=True)
+        notes += [Note(f"{source.site}: {text}", is_doubt=text in doubts) for text in manifest.sentences()]
     return Manifest(
         dataset=name,
         classes=first.classes,
@@ -100,7 +105,7 @@ def picture_hashes(manifest: Manifest, published: bool) -> list[int]:
 
 
 def _hash_of(sample: Sample) -> int:
-    return difference_hash(decode_gray(read_bytes(sample.path), sample.path))
+    return difference_hash(decode_gray(read_bytes(sample.path), sample.path, sample.window))
 
 
 def _moved(sample: Sample, dataset: str, site: str) -> Sample:
@@ -110,16 +115,3 @@ def _moved(sample: Sample, dataset: str, site: str) -> Sample:
     return replace(
         sample, sample_id=prefixed(dataset, sample.sample_id), patient_id=patient, cluster_id=cluster, site=site
     )
-
-
-def _matched(first: Manifest, other: Manifest) -> list[str]:
-    """A note where the classes go by other names."""
-    if len(first.classes) != len(other.classes):
-        raise UserError(
-            f"dataset.sources: {first.dataset} has the classes {', '.join(first.classes)}, and {other.dataset} "
-            f"{', '.join(other.classes)}. Pooled datasets need equally many; dataset.own takes classes=[…]."
-        )
-    if first.classes == other.classes:
-        return []
-    pairs = ", ".join(f"{theirs} as {ours}" for ours, theirs in zip(first.classes, other.classes, strict=True))
-    return [f"{other.dataset}: classes are matched by their order: {pairs}."]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ddtl.data.manifest import Grouping, Manifest, Sample
+from ddtl.data.manifest import Grouping, Manifest, Note, Sample
 from ddtl.errors import UserError
 
 CLASSES = ("non-COVID", "COVID")
@@ -58,7 +58,7 @@ class Origin:
         elsewhere: other places that publish it, as the end of a sentence.
         licence: under which its images are published.
         grouping: what an image's group is.
-        notes: sentences that every result must carry.
+        notes: what results on it must say.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Origin:
     elsewhere: str
     licence: str
     grouping: Grouping
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
 
 def read_index(name: str) -> tuple[IndexRow, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddtl.data.manifest import Manifest
+from ddtl.data.manifest import Manifest, Note
 from ddtl.data.published import Origin, published_manifest
 
 ORIGIN = Origin(
@@ -29,10 +29,15 @@ ORIGIN = Origin(
     licence="CC BY-NC-SA 4.0, as its publishers state",
     grouping="near_duplicate",
     notes=(
-        "The dataset names no patients. About 120 of them share 2,481 slices, so under every split slices of one "
-        "patient stand in training and in test, and scores may be optimistic.",
-        "Intervals assume that images outside a near-duplicate cluster are independent; slices of one patient are not, "
-        "so the intervals are too narrow.",
+        Note(
+            "The dataset names no patients. About 120 of them share 2,481 slices, so under every split slices of one "
+            "patient are in training and in test, and scores may be optimistic.",
+            of_training=True,
+        ),
+        Note(
+            "Intervals assume that images outside a near-duplicate cluster are independent; slices of one patient are "
+            "not, so the intervals are too narrow."
+        ),
     ),
 )
 

@@ -8,18 +8,20 @@ import io
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ddtl.config.suggest import did_you_mean
+from ddtl.data import classes as class_names
+from ddtl.data import patient_ids
 from ddtl.data.manifest import SPLITS, Manifest, Sample
 from ddtl.errors import UserError
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("sample_id", "patient_id", "site", "split")
 
-_UNKNOWN = {"", "na", "n/a", "nan", "none", "null"}  # how programs write that a cell is empty
 _SHOWN = 10  # problems that a message tells
 
 logger = logging.getLogger(__name__)
@@ -42,12 +44,19 @@ class Row:
         return nfc(self.cells[column])
 
     def known(self, column: str) -> str | None:
-        """The same; None where the cell is empty or says that nothing is known (``nan``, ``NA``, …)."""
+        """The same; None where the cell is empty or a program wrote that it is (``nan``, ``NA``, …)."""
         text = self.text(column)
-        return None if text.lower() in _UNKNOWN else text
+        return None if patient_ids.is_empty(text) else text
 
 
-def build_manifest(name: str, table: Path, root: Path, classes: Sequence[str] | None) -> Manifest:
+def build_manifest(
+    name: str,
+    table: Path,
+    root: Path,
+    classes: Sequence[str] | None,
+    class_map: Mapping[str, str] | None = None,
+    patient_id_mode: Literal["check", "join", "exact"] = "check",
+) -> Manifest:
     """The images that a CSV lists, without a split; the column ``split``, where there is one, is the published split.
 
     Args:
@@ -55,36 +64,48 @@ def build_manifest(name: str, table: Path, root: Path, classes: Sequence[str] | 
         table: a CSV with the columns ``path`` and ``label`` and, where known, ``sample_id`` (else it is the path),
             ``patient_id``, ``site`` and ``split``. UTF-8; separated by commas, semicolons or tabs.
         root: where relative paths start.
-        classes: the labels in order, the positive one last; None takes them by alphabet.
+        classes: the classes in order, the positive one last; None finds the negative one of two by its name.
+        class_map: the class of each label that is called otherwise.
+        patient_id_mode: what ids that are spelled in several ways are, see :func:`ddtl.data.patient_ids.resolve`.
 
     Raises:
         UserError: the table cannot be used; all its problems, each with its line, in one message.
     """
     rows = read_table(table, REQUIRED, OPTIONAL)
-    labels = sorted({row.text("label") for row in rows} - {""}) if classes is None else list(map(nfc, classes))
+    labels = {row.text("label") for row in rows} - {""}
+    of_label = class_names.mapped(labels, class_map, str(table))
+    names, is_known = class_names.ordered(of_label.values(), classes)
+    class_names.check_names(set(of_label.values()) & set(names), str(table))
     paths = [root / os.path.expanduser(row.cells["path"]) for row in rows]
     ids = [row.text("sample_id") or _name(path, root) for row, path in zip(rows, paths, strict=True)]
-    problems = [*_problems(rows, ids, labels), *_absent(rows, paths, root), *_bare_classes(rows, labels)]
+    problems = [*_problems(rows, ids, of_label, names), *_absent(rows, paths, root), *_bare_classes(of_label, names)]
     if problems:
         shown = problems[:_SHOWN] + [f"... and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)
-        raise UserError("\n  ".join([f"{table} cannot be used as it is:", *shown]) + "\nMend the table.")
+        raise UserError("\n  ".join([f"{table} cannot be used as it is:", *shown]) + "\nCorrect the table.")
     if classes is None:
-        tell_order(name, labels)
+        class_names.report_order(name, names, is_known)
+    patient_of, notes = patient_ids.resolve(
+        {i: row.text("patient_id") for row, i in zip(rows, ids, strict=True)},
+        patient_id_mode,
+        f"{table}, column patient_id",
+    )
     return Manifest(
         dataset=name,
-        classes=tuple(labels),
+        classes=names,
         samples=tuple(
             Sample(
                 sample_id=sample_id,
                 path=path,
-                label=labels.index(row.text("label")),
-                patient_id=row.known("patient_id"),
+                label=names.index(of_label[row.text("label")]),
+                patient_id=patient_of[sample_id],
                 site=row.known("site") or "unknown",
             )
             for row, path, sample_id in zip(rows, paths, ids, strict=True)
         ),
-        grouping="patient" if any(row.known("patient_id") for row in rows) else "none",
+        grouping="patient" if any(patient_of.values()) else "none",
         published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
+        notes=notes,
+        is_positive_known=is_known,
     )
 
 
@@ -123,28 +144,6 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     if not rows and not empty:
         raise UserError(f"{path}: holds no line but the names of its columns. Add a line for each image.")
     return rows
-
-
-def tell_order(name: str, classes: Sequence[str]) -> None:
-    """Says which of two classes is scored as the positive one where only the alphabet has decided that."""
-    if len(classes) == 2:
-        other, positive = classes
-        logger.warning(
-            "%s: the positive class is %r, by alphabet; %s makes it %r.",
-            name,
-            positive,
-            classes_override((positive, other)),
-            other,
-        )
-
-
-def classes_override(classes: Sequence[str]) -> str:
-    """``dataset.classes=[…]`` as it is typed."""
-    names = ",".join(
-        name if name.isascii() and name.replace("-", "_").isidentifier() else repr(name) for name in classes
-    )
-    text = f"dataset.classes=[{names}]"
-    return f'"{text}"' if "'" in text else text
 
 
 def nfc(text: str) -> str:
@@ -194,7 +193,9 @@ def _name(path: Path, root: Path) -> str:
     return nfc(Path(os.path.relpath(path, root)).as_posix())
 
 
-def _problems(rows: Sequence[Row], ids: Sequence[str], labels: Sequence[str]) -> Iterator[str]:
+def _problems(
+    rows: Sequence[Row], ids: Sequence[str], of_label: Mapping[str, str], classes: Sequence[str]
+) -> Iterator[str]:
     """What is wrong with single lines, in their order."""
     first: dict[str, int] = {}
     for row, sample_id in zip(rows, ids, strict=True):
@@ -205,9 +206,9 @@ def _problems(rows: Sequence[Row], ids: Sequence[str], labels: Sequence[str]) ->
         elif sample_id in first:
             yield f"line {line}: the sample id {sample_id!r} stands in line {first[sample_id]} already"
         first.setdefault(sample_id, line)
-        if label and label not in labels:
-            hint = did_you_mean(label, labels)
-            yield f"line {line}: the label {label!r} is not among dataset.classes=[{', '.join(labels)}].{hint}"
+        if label and of_label[label] not in classes:
+            hint = did_you_mean(label, classes)
+            yield f"line {line}: the label {label!r} is not among dataset.classes=[{', '.join(classes)}].{hint}"
         if split is not None and split not in SPLITS:
             yield f"line {line}: the split {split!r} is none of {', '.join(SPLITS)}"
 
@@ -225,10 +226,9 @@ def _absent(rows: Sequence[Row], paths: Sequence[Path], root: Path) -> Iterator[
         )
 
 
-def _bare_classes(rows: Sequence[Row], labels: Sequence[str]) -> Iterator[str]:
-    used = {row.text("label") for row in rows}
-    for label in labels:
-        if label not in used:
-            yield f"no line has the label {label!r} of dataset.classes"
-    if len(labels) < 2:
-        yield f"two classes are needed, and the only label is {', '.join(map(repr, labels)) or 'empty'}"
+def _bare_classes(of_label: Mapping[str, str], classes: Sequence[str]) -> Iterator[str]:
+    for name in classes:
+        if name not in of_label.values():
+            yield f"no line has the label {name!r} of dataset.classes"
+    if len(classes) < 2:
+        yield f"two classes are needed, and the only label is {', '.join(map(repr, classes)) or 'empty'}"

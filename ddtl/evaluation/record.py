@@ -33,6 +33,7 @@ ASSUMES = {
         "true interval is wider, easily twice as wide."
     ),
 }
+WORSE = "is worse than chance: the classes may be inverted"
 _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
 
 
@@ -108,6 +109,22 @@ def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig)
         ),
         **({"predictive_values": _predictive_values(scores, config.prevalences)} if two else {}),
     }
+
+
+def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
+    """A sentence for each split whose ROC AUC is below 0.5 with its whole interval, by image or by patient."""
+    sentences = []
+    for split in splits:
+        for unit, scores in (("image", results[split]), ("patient", results[split]["patients"])):
+            interval = (scores.get("intervals") or {}).get("roc_auc")
+            if interval is not None and interval["high"] < 0.5:
+                sentences.append(
+                    f"{split}: ROC AUC {scores['roc_auc']:.3f} by {unit} ({interval['low']:.3f} to "
+                    f"{interval['high']:.3f}) {WORSE}. Check which class is the positive one (dataset.classes, "
+                    "dataset.class_map)."
+                )
+                break
+    return sentences
 
 
 def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from ddtl import console
 from ddtl.config.command_line import settings_and_paths
-from ddtl.config.load import load
 from ddtl.errors import UserError
 
 HELP = """\
@@ -60,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     settings = parse(argv)
-    from ddtl.training.evaluate import stored_run
+    from ddtl.training.evaluate import on_this_machine, stored_run
     from ddtl.training.run_folder import RunFolder
 
     folder = RunFolder(settings.run)
@@ -70,9 +69,7 @@ def main(argv: Sequence[str]) -> int:
             f"{settings.run} was scored with BatchNorm adapted to its test images (evaluation.batchnorm=adapt), and "
             "heat maps of the network as it is stored would not be those of its answers. `ddtl explain` does without."
         )
-    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": settings.accelerator, "precision": 32}
-    trainer = saved.trainer.model_copy(update=alone)
-    config = saved.model_copy(update={"trainer": trainer, "paths": load(list(settings.paths)).paths})
+    config = on_this_machine(saved, settings.paths, settings.accelerator, 32)
     from ddtl.explain import gradcam
 
     gradcam.require()

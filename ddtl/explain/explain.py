@@ -132,6 +132,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
 
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
     datamodule = build_datamodule(config)
+    datamodule.classes = results["classes"]
     with console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
@@ -215,15 +216,10 @@ def _held_against(
         "images": len(rows),
         "rank_correlation": float(np.mean(correlations)) if correlations else None,
         "networks": networks,
-        **({"strict_share": _mean(networks, "share"), "strict_other_patients": _mean(networks, "other_patients")}
+        **({"strict_share": float(np.mean([one["pointing_game"]["strict"]["share"] for one in networks]))}
            if playable else {}),
     }  # fmt: skip
     return found
-
-
-def _mean(networks: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    values = [one["pointing_game"]["strict"][key] for one in networks]
-    return None if None in values else float(np.mean(values))
 
 
 def _randomised(subject: _Subject, seed: int) -> Network:

@@ -134,7 +134,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
             "`model.safetensors`: the weights, by the names of ddtl's network; `model.weights=FILE` starts from them."
         )
     else:
-        images = _real_images(saved, settings)
+        images = _real_images(saved, settings, results["classes"])
         found = _checked_onnx(net, images, about, to / "model.onnx")
         said = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
         console.out.print(escape(said))
@@ -151,7 +151,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
     return line
 
 
-def _real_images(saved: Config, settings: Settings) -> np.ndarray:
+def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> np.ndarray:
     """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
@@ -160,6 +160,7 @@ def _real_images(saved: Config, settings: Settings) -> np.ndarray:
 
     config = saved.model_copy(update={"paths": load(list(settings.paths)).paths})
     datamodule = build_datamodule(config)
+    datamodule.classes = classes
     with console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: settings.images]

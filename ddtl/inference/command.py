@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from ddtl import console
 from ddtl.config.command_line import own_settings
-from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.data.order import Shares
@@ -132,11 +131,11 @@ def parse(argv: Sequence[str]) -> Settings:
 
 def on_this_machine(saved: Config, results: Mapping[str, Any], settings: Settings) -> Config:
     """The run's configuration with this machine's paths, one process, and the precision that is asked for."""
+    from ddtl.training import evaluate
+
     asked = results["precision"] if settings.precision == "run" else settings.precision
     precision = 32 if asked in ("32", "32-true") else asked
-    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    trainer = saved.trainer.model_copy(update={**alone, "accelerator": settings.accelerator, "precision": precision})
-    return saved.model_copy(update={"trainer": trainer, "paths": load(list(settings.paths)).paths})
+    return evaluate.on_this_machine(saved, settings.paths, settings.accelerator, precision)
 
 
 def scored_batch(config: Config) -> int:

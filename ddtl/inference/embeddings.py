@@ -72,6 +72,7 @@ def _key(digest: str) -> dict[str, Any]:
 def _computed(config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int) -> Reference:
     """The features of the run's training and validation images, as they are, without augmentation."""
     datamodule = build_datamodule(config)
+    datamodule.classes = results["classes"]
     with console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:

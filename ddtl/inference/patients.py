@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ddtl.data.patient_ids import is_missing, is_placeholder
+from ddtl.data.patient_ids import alike, is_missing, is_placeholder
 from ddtl.inference.dicom import Slice
 
 _ADVICE = "Put each patient's files into a folder of its own and add patients=folder to score by patient"
@@ -39,14 +38,10 @@ def patients_of(slices: Sequence[Slice]) -> tuple[list[str], list[str]]:
 
 
 def _spellings(slices: Sequence[Slice]) -> list[str]:
-    """Ids that may be one patient's: they differ in case, blanks, leading zeros or a ``.0`` alone."""
+    """Ids that may be one patient's: they differ in what programs and people spell differently alone."""
     notes = []
-    alike: dict[str, list[Slice]] = defaultdict(list)
-    for part in slices:
-        alike[re.sub(r"^0+(?=.)|\.0+$|\s", "", part.patient.casefold())].append(part)
-    for members in alike.values():
-        ids = list(dict.fromkeys(part.patient for part in members))
-        if len(ids) > 1 and not _differing(members):
+    for ids in alike([part.patient for part in slices]):
+        if not _differing([part for part in slices if part.patient in ids]):
             notes.append(
                 f"PatientIDs {ids[0][:60]!r} and {ids[1][:60]!r} differ in spelling alone and are scored as "
                 f"{len(ids)} patients. {_ADVICE}."

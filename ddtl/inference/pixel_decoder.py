@@ -174,8 +174,8 @@ class Decoder:
 _REASONS = {
     "start": "cannot be decoded: the decoder of {name} pixels does not start on this machine. Convert the file to "
     "uncompressed pixels",
-    "killed": "was not decoded: the system ended the decoder of its {name} pixels, probably for want of memory. Predict it "
-    "again",
+    "killed": "was not decoded: the system ended the decoder of its {name} pixels, probably for want of memory. "
+    "Predict it again",
     "damaged": "is cut off or damaged: its {name} pixels cannot be decoded. Export it again",
     "ended": "is damaged: the decoder crashed on its {name} pixels. Export it again",
     "size": "is damaged: its {name} pixels are not as many as Rows and Columns say. Export it again",

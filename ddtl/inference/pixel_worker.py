@@ -4,7 +4,8 @@
 (-I, -S), so that nothing is imported from the current folder; and without numpy or pydicom, so that it starts at once.
 
 It answers a line when it is ready. Then it reads a request a file from standard input and answers on standard output,
-each a line of JSON and as many bytes as its ``size`` says. A damaged file may crash it, which is why it is not the process that predicts.
+each a line of JSON and as many bytes as its ``size`` says. A damaged file may crash it, which is why it is not the
+process that predicts.
 """
 
 import json

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ddtl import console
 from ddtl.audit import record as audits
+from ddtl.config.command_line import own_settings, truth
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
 from ddtl.reports import methods, run_report, stored, study_report, sweep_report, sweep_stored
@@ -56,20 +57,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(argv: Sequence[str]) -> tuple[bool, list[str]]:
     """Whether pictures are wanted, and the folders."""
-    images, folders = True, []
-    for word in argv:
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            raise UserError(f"ddtl report {word}: no such option. It takes the folders of runs, and images=false.")
-        if equals and key == "images" and not Path(word).exists():
-            if value not in ("true", "false"):
-                raise UserError(f"{word}: images takes true or false.")
-            images = value == "true"
-        else:
-            folders.append(word)
+    values, folders, problems = own_settings(argv, {"images": truth})
+    problems += [
+        f"ddtl report {word}: no such option. It takes the folders of runs, and images=false."
+        for word in folders
+        if word.startswith("-")
+    ]
     if not folders:
-        raise UserError("ddtl report: name the folder of a run, a sweep or a study.")
-    return images, folders
+        problems.append("ddtl report: name the folder of a run, a sweep or a study.")
+    if problems:
+        raise UserError("\n".join(problems))
+    return values.get("images", True), folders
 
 
 def _state_audit(folder: Path) -> None:

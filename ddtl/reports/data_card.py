@@ -65,4 +65,8 @@ def _audit(stored: Stored) -> str:
 
 def _notes(stored: Stored) -> list[Block]:
     origin = ORIGINS.get(stored.record["dataset"])
-    return [] if origin is None else [Text(f"Known about it: {' '.join(origin.notes)}")]
+    if origin is None:
+        return []
+    protocol = stored.record["protocol"]
+    notes = [note.text for note in origin.notes if not note.protocols or protocol in note.protocols]
+    return [Text(f"Known about it: {' '.join(notes)}")]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ddtl.config import compose
+from ddtl.config import sources
 from ddtl.config.overrides import shown
 from ddtl.config.schema import OWN_FILES
 
@@ -65,13 +65,13 @@ def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, 
 
 def _data_words(found: Mapping[str, Any]) -> list[str]:
     """A dataset as it would be typed, without what changes neither its images nor their split."""
-    usual, _ = compose.resolved(compose.composed("train", {"dataset": str(found["kind"])}), [])
+    usual = sources.usual(str(found["kind"])).model_dump(mode="json")
     words = [f"dataset={found['kind']}"]
     for key, value in found.items():
         if key in _OWN:
             words += [f"dataset.{key}={_OWN[key]}"] if value is not None else []
         elif key not in _NOT_ITS_IMAGES:
-            words += _changed(f"dataset.{key}", value, usual["dataset"].get(key))
+            words += _changed(f"dataset.{key}", value, usual.get(key))
     return words
 
 

@@ -90,6 +90,22 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
         raise UserError(f"{folder.config} was written by another version of ddtl, or is damaged: {error}") from error
 
 
+def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:
+    """A run's configuration for one device of this machine.
+
+    Args:
+        saved: of the run.
+        paths: words that say where images and caches are here.
+        accelerator: auto, cpu or gpu.
+        precision: as ``trainer.precision`` takes it.
+    """
+    from ddtl.config.load import load
+
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": accelerator, "precision": precision}
+    trainer = saved.trainer.model_copy(update=alone)
+    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths)).paths})
+
+
 def asked(saved: Config, words: Sequence[str]) -> Asked:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
     typed = override_grammar.read(words, groups("train"))
@@ -144,7 +160,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     from ddtl.evaluation import predictions as prediction_table
     from ddtl.files import write_json
     from ddtl.reports.command import write as write_report
-    from ddtl.training.scoring import scored
+    from ddtl.training.scoring import scored, warn_of_inversion
 
     if config.evaluation.refit:
         raise UserError("evaluation.refit=true: refits on the validation images of another dataset; name it: dataset=…")
@@ -160,6 +176,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
         ) from error
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    warn_of_inversion(results, present)
     write_json(folder.results, results)
     write_report(folder.path)
     return results

@@ -77,7 +77,11 @@ def intervals(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _files(folder: RunFolder) -> Iterator[tuple[str, str, bytes | Path]]:
     yield "model", "model.safetensors", folder.weights
-    yield "report", "report.html", run_report.render_run(stored.read(folder.path), images=False).encode()
+    # The page that was written just now has pictures only where `ddtl explain` has seen an earlier result of this run.
+    if folder.report.exists() and not (folder.path / "explain").exists():
+        yield "report", "report.html", folder.report
+    else:
+        yield "report", "report.html", run_report.render_run(stored.read(folder.path), images=False).encode()
 
 
 def _artifact(shown: Any, kind: str, name: str, data: bytes | Path) -> None:

@@ -63,6 +63,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         return results
     manifest = run.datamodule.manifest
     results |= scored(table, table.of("val"), wanted, evaluation, manifest.grouping)
+    warn_of_inversion(results, wanted)
     if evaluation.test:
         results["baselines"] = baselines(table.of("test"), manifest, evaluation)
     prediction_table.write(table, folder.predictions)
@@ -107,6 +108,12 @@ def scored(
     return results | {split: record.of_split(table.of(split), learnt, config) for split in splits_}
 
 
+def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
+    """Put it among the warnings where a score is worse than chance."""
+    found = record.worse_than_chance(results, splits_)
+    results["warnings"] = [*(text for text in results["warnings"] if record.WORSE not in text), *found]
+
+
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
     """What needs no network: the commonest class, and a classifier on file facts."""
     try:
@@ -139,7 +146,7 @@ def setting(run: Run) -> dict[str, Any]:
         "grouping": manifest.grouping,
         "classes": list(manifest.classes),
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
-        "warnings": [*splits.describe(manifest), *manifest.notes],
+        "warnings": [*splits.describe(manifest), *manifest.sentences()],
         **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
         "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
         "leaked_share": splits.leaked_share(manifest),

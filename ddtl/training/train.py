@@ -74,8 +74,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
             with broken_off(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
-                results = _fit_and_score(run, folder, callbacks)
-                _report(folder, report)
+                results = _fit_and_score(run, folder, callbacks, report)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
             if not folder.report.exists():
@@ -101,17 +100,18 @@ def _folder(run: Run) -> AbstractContextManager[RunFolder]:
     return nullcontext(RunFolder(run.path))
 
 
-def assemble(config: Config, reference: Counts | None = None) -> Run:
+def assemble(config: Config, reference: Counts | None = None, classes: Sequence[str] | None = None) -> Run:
     """Read the hardware, load the data, fetch the weights and build the network; nothing is written but caches.
 
     Args:
         config: what to put together.
         reference: the histogram that ``dataset.harmonize`` brings images to; None for that of the training images.
+        classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
     machine = hardware.resolve(config.trainer)
     datamodule = build_datamodule(config)
-    datamodule.reference = reference
+    datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
     weights = initial_weights.locate(config.model, config.paths.weights_mirror)
@@ -124,7 +124,8 @@ def assemble(config: Config, reference: Counts | None = None) -> Run:
 def _announce(run: Run) -> None:
     """What is about to happen, before it takes time."""
     console.dataset_table(run.datamodule.manifest)
-    for warning in splits.describe(run.datamodule.manifest):
+    manifest = run.datamodule.manifest
+    for warning in [*splits.describe(manifest), *manifest.sentences(doubts=True)]:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
     layout = "channels_last" if t.channels_last else "contiguous"
@@ -159,7 +160,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
         write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
 
 
-def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -> dict[str, Any]:
+def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], report: bool) -> dict[str, Any]:
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
@@ -174,6 +175,7 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
             results = score_run(run, folder, trainer, module)
+            _report(folder, report)
             conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
         raise EndedEarly(why, folder.path)

@@ -15,6 +15,7 @@ import torch
 
 from ddtl.config.schema import Config, EvaluationConfig
 from ddtl.data.manifest import Manifest
+from ddtl.data.patient_ids import spelling_key
 from ddtl.data.pooled import prefixed
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
@@ -28,7 +29,7 @@ from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.identity import short_hash
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive
+from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive, warn_of_inversion
 from ddtl.training.train import assemble
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
         trained: the run's own results.
 
     Raises:
-        UserError: the dataset is not there, or has another number of classes.
+        UserError: the dataset is not there, or its classes are not the run's.
     """
-    run = _assembled(folder, config)
+    run = _assembled(folder, config, trained)
     manifest = run.datamodule.manifest
     to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
     if _digest(to) not in (None, run.datamodule.digest):
@@ -75,7 +76,7 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
         folder, config, trained: as there.
         target: what the study calls the dataset.
     """
-    run = _assembled(folder, config)
+    run = _assembled(folder, config, trained)
     settings = {
         "digest": run.datamodule.digest,
         "evaluation": scoring_settings(config.evaluation),
@@ -106,8 +107,13 @@ def embed_own(folder: RunFolder, config: Config) -> None:
     _write_embeddings(run, splits, parts, folder.path)
 
 
-def _assembled(folder: RunFolder, config: Config) -> Run:
-    return assemble(config, _reference(folder) if config.dataset.harmonize.startswith("match") else None)
+def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
+    """The run's network and the other dataset, its classes matched to the run's."""
+    reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
+    run = assemble(config, reference, trained["classes"])
+    for doubt in run.datamodule.manifest.sentences(trained_on=False, doubts=True):
+        log.warning(doubt)
+    return run
 
 
 def _ways(config: Config, trained: dict[str, Any]) -> list[str]:
@@ -142,7 +148,6 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     config = run.config
     harmonize = config.dataset.harmonize
     manifest = run.datamodule.manifest
-    matched = _matched(manifest, trained["classes"])
     module, trainer = _module(run), _trainer(run)
     results = setting(run) | {
         "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
@@ -160,7 +165,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     results["leaked_share"] = _seen(folder, table, tested_on, trained)
-    results["warnings"] = [*manifest.notes, *matched, *_leak(results["leaked_share"])]
+    results["warnings"] = [*manifest.sentences(trained_on=False), *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":
@@ -170,6 +175,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
         )
     val = prediction_table.read(folder.predictions).of("val")
     results |= scored(table, val, ["test"], evaluation, manifest.grouping)
+    warn_of_inversion(results, ["test"])
     if evaluation.refit:
         results["refitted"] = refitted(both, evaluation, manifest)
     results["baselines"] = baselines(table, manifest, evaluation)
@@ -225,6 +231,8 @@ def _seen(folder: RunFolder, test: Predictions, dataset: str | None, trained: di
     if not trained.get("sources"):
         learned = {prefixed(trained["dataset"], group) for group in learned}
     groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
+    # Another table of the same patients may spell them otherwise.
+    learned, groups = set(map(spelling_key, learned)), list(map(spelling_key, groups))
     return float(np.mean([group in learned for group in groups]))
 
 
@@ -232,20 +240,5 @@ def _leak(share: float) -> list[str]:
     if not share:
         return []
     warning = f"{share:.0%} of the test images are of patients or groups that the run learned from: optimistic."
-    log.warning(warning)
-    return [warning]
-
-
-def _matched(manifest: Manifest, classes: list[str]) -> list[str]:
-    """A warning where the classes go by other names."""
-    if len(manifest.classes) != len(classes):
-        raise UserError(
-            f"The run tells {len(classes)} classes apart ({', '.join(classes)}), and {manifest.dataset} has "
-            f"{len(manifest.classes)} ({', '.join(manifest.classes)})."
-        )
-    if list(manifest.classes) == classes:
-        return []
-    pairs = ", ".join(f"{ours} for {theirs}" for ours, theirs in zip(manifest.classes, classes, strict=True))
-    warning = f"The classes go by other names here and are matched by their order: {pairs}."
     log.warning(warning)
     return [warning]

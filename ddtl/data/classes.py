@@ -1,0 +1,293 @@
+"""Class names: which of two is the positive one, and which class of one dataset is which of another. No torch.
+
+Names are compared after :func:`key` has removed what people spell differently: case, blanks, ``-`` and ``_``,
+invisible characters, and the form of a number (``0`` and ``0.0``).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from ddtl.config.suggest import did_you_mean
+from ddtl.data.manifest import Manifest, Note
+from ddtl.data.patient_ids import is_missing
+from ddtl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# The documented words (docs/own_data.md), as key() leaves them.
+NEGATIVE = frozenset(
+    {"normal", "normals", "healthy", "healthycontrol", "control", "controls", "negative", "neg", "benign"}
+    | {"nofinding", "nofindings", "nodisease", "background", "no", "false", "0"}
+)
+POSITIVE = frozenset({"positive", "pos", "yes", "true", "1"})
+COVID = frozenset({"covid", "covid19", "covid2019", "sarscov2", "2019ncov", "ncov", "covidpositive", "covid19positive"})
+_NOT = re.compile(r"(?:non|not|no|without)[\s_-]*(.+)", re.IGNORECASE | re.DOTALL)
+
+
+def key(name: str) -> str:
+    """A class name without what is spelled in several ways; two names with one key mean the same class."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc"))
+    text = text.strip()
+    if re.fullmatch(r"[+-]?\d+(\.\d*)?", text):
+        sign = "-" if text.startswith("-") else ""
+        text = text.lstrip("+-0").rstrip(".") if "." not in text else text.lstrip("+-0").rstrip("0").rstrip(".")
+        return f"{sign if text else ''}{text or '0'}"
+    return re.sub(r"[\s_-]+", "", text)
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse class names that mean nothing, and pairs that a reader takes for one.
+
+    Args:
+        names: as the user's files spell them, after ``dataset.class_map``.
+        where: the table or folder, for the message.
+
+    Raises:
+        UserError: with the line to paste.
+    """
+    spelled: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        if is_missing(name):
+            raise UserError(
+                f"{where}: the label {name!r} says that nothing is known. Remove these images, or say what it means: "
+                f"{map_override({name: 'NAME_OF_THE_CLASS'})}"
+            )
+        spelled[key(name)].append(name)
+    same = next((found for found in spelled.values() if len(set(found)) > 1), None)
+    if same is not None:
+        one, other = sorted(set(same))[:2]
+        raise UserError(
+            f"{where}: the labels {one!r} and {other!r} look like one class spelled in two ways. Rename one of them, "
+            f"or join them: {map_override(dict.fromkeys(sorted(set(same)), same[0].strip() or one))}"
+        )
+
+
+def mapped(labels: Iterable[str], class_map: Mapping[str, str] | None, where: str) -> dict[str, str]:
+    """The class that each label is of: ``dataset.class_map``'s where it names the label, else the label itself.
+
+    Raises:
+        UserError: the map names a label that is not there.
+    """
+    labels = list(dict.fromkeys(labels))
+    unknown = sorted(set(class_map or ()) - set(labels))
+    if unknown:
+        raise UserError(
+            f"dataset.class_map: {where} has no label {unknown[0]!r}.{did_you_mean(unknown[0], labels)} "
+            f"There are {', '.join(sorted(labels))}."
+        )
+    return {label: (class_map or {}).get(label, label) for label in labels}
+
+
+def in_order(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
+    """Class names with the positive one last, and whether that is known.
+
+    Of two names one is the negative where it is one of ``NEGATIVE``, or says ``non-X`` of the other name X, and the
+    other name does not. More than two have no positive one and go by alphabet.
+    """
+    names = tuple(sorted(dict.fromkeys(names)))
+    if len(names) != 2:
+        return names, True
+    first, second = names
+    if is_negative(first, second) != is_negative(second, first):
+        return (names if is_negative(first, second) else (second, first)), True
+    if (key(first) in POSITIVE) != (key(second) in POSITIVE):
+        return (names if key(second) in POSITIVE else (second, first)), True
+    return names, False
+
+
+def ordered(names: Iterable[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
+    """The classes as ``dataset.classes`` lists them, or else :func:`in_order`; whether the positive one is known."""
+    if classes is None:
+        return in_order(names)
+    return tuple(unicodedata.normalize("NFC", name) for name in classes), True
+
+
+def is_negative(name: str, other: str) -> bool:
+    """Whether a class name says that the disease is absent, beside the ``other`` class."""
+    if key(name) in NEGATIVE:
+        return True
+    found = _NOT.fullmatch(_without_shared_start(name, other))
+    denied = "" if found is None else key(found[1])
+    return bool(denied) and _same_disease(denied, key(_without_shared_start(other, name)))
+
+
+def _without_shared_start(name: str, other: str) -> str:
+    """``NonCOVID`` of ``CT_NonCOVID`` beside ``CT_COVID``: what comes behind the words that both begin with."""
+    parts, others = (re.split(r"(?<=[\s_-])", text) for text in (name, other))
+    shared = 0
+    while shared < min(len(parts), len(others)) - 1 and key(parts[shared]) == key(others[shared]):
+        shared += 1
+    return "".join(parts[shared:])
+
+
+def _same_disease(one: str, other: str) -> bool:
+    return one == other or {one, other} <= COVID
+
+
+def match(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
+    """For each of another dataset's classes, which of ours it is; None where the names do not settle it.
+
+    They do where all names are equal by :func:`key` (the names of COVID-19 are equal to each other). Of two classes
+    the negative ones are each other's where the positive ones are: equal, or ``positive``, ``1``, ``yes`` on one side.
+    """
+    if len(theirs) != len(ours):
+        return None
+    places = [
+        next((i for i, name in enumerate(ours) if _same_disease(key(name), key(their))), None) for their in theirs
+    ]
+    if None not in places and len(set(places)) == len(ours):
+        return [place for place in places if place is not None]
+    if len(ours) != 2:
+        return None
+    (_, positive), known = in_order(ours)
+    (_, their_positive), theirs_known = in_order(theirs)
+    keys = {key(positive), key(their_positive)}
+    if known and theirs_known and (_same_disease(key(positive), key(their_positive)) or keys & POSITIVE):
+        same = (theirs[1] == their_positive) == (ours[1] == positive)
+        return [0, 1] if same else [1, 0]
+    return None
+
+
+def doubts(manifest: Manifest) -> list[Note]:
+    """What makes one doubt that the labels are classes: many of them, or a class of one patient."""
+    notes = []
+    n, images = len(manifest.classes), len(manifest)
+    if n > images / 10:
+        notes.append(
+            f"{n} classes for {images} images: labels may be something else, such as names of patients or files."
+        )
+    groups: dict[int, set[str]] = defaultdict(set)
+    for sample in manifest.samples:
+        groups[sample.label].add(sample.group)
+    for label, found in sorted(groups.items()):
+        if manifest.grouping == "patient" and len(found) == 1:
+            (patient,) = found
+            notes.append(
+                f"All images of class {manifest.classes[label]} are of one patient ({patient}): a model may tell that "
+                "person, not the disease."
+            )
+    return [Note(text, is_doubt=True) for text in notes]
+
+
+def renamed(manifest: Manifest, class_map: Mapping[str, str] | None) -> Manifest:
+    """A dataset with the classes that ``dataset.class_map`` makes of its own, several of which may become one.
+
+    Raises:
+        UserError: the map names a class that the dataset does not have, or leaves only one.
+    """
+    if class_map is None:
+        return manifest
+    named = mapped(manifest.classes, class_map, manifest.dataset)
+    check_names(named.values(), manifest.dataset)
+    require_two(named.values(), manifest.dataset)
+    kept = tuple(dict.fromkeys(named.values()))
+    same = len(kept) == len(manifest.classes)
+    classes, is_known = (kept, manifest.is_positive_known) if same else in_order(kept)
+    labels = [classes.index(named[name]) for name in manifest.classes]
+    samples = tuple(replace(sample, label=labels[sample.label]) for sample in manifest.samples)
+    return replace(manifest, classes=classes, samples=samples, is_positive_known=is_known)
+
+
+def require_two(names: Iterable[str], where: str) -> None:
+    """Refuse what leaves nothing to tell apart.
+
+    Raises:
+        UserError: there is one class.
+    """
+    left = sorted(set(names))
+    if len(left) < 2:
+        raise UserError(f"{where}: two classes are needed, and dataset.class_map leaves only {', '.join(left)}.")
+
+
+def matched(manifest: Manifest, classes: Sequence[str], override: str = "dataset.class_map") -> tuple[Manifest, str]:
+    """A dataset with its labels as indices into ``classes``, and a sentence where the classes go by other names.
+
+    Args:
+        manifest: the dataset.
+        classes: of the network, or of the first source of a pool.
+        override: the key that settles it by hand, for the message.
+
+    Raises:
+        UserError: the names do not say which class is which.
+    """
+    places = match(manifest.classes, classes)
+    if places is None:
+        if len(manifest.classes) == len(classes) == 2:
+            ways = [dict(zip(manifest.classes, order, strict=True)) for order in (classes, classes[::-1])]
+        else:
+            ways = [dict.fromkeys(manifest.classes, "ONE_OF_THEM")]
+        raise UserError(
+            f"{manifest.dataset} has the classes {', '.join(manifest.classes)}, and which of "
+            f"{', '.join(classes)} each is, the names do not tell. Say it: "
+            f"{' or '.join(map_override(way, override) for way in ways)}"
+        )
+    samples = tuple(replace(sample, label=places[sample.label]) for sample in manifest.samples)
+    pairs = ", ".join(
+        f"{their} as {classes[place]}"
+        for their, place in zip(manifest.classes, places, strict=True)
+        if their != classes[place]
+    )
+    sentence = f"{manifest.dataset}: classes are matched by their names: {pairs}." if pairs else ""
+    return replace(manifest, classes=tuple(classes), samples=samples, is_positive_known=True), sentence
+
+
+def for_network(manifest: Manifest, classes: Sequence[str]) -> Manifest:
+    """A dataset that a trained network is tested on, with the network's classes; raises as :func:`matched` does."""
+    found, renamed_to = matched(manifest, classes)
+    return replace(found, notes=(*found.notes, Note(renamed_to, is_doubt=True))) if renamed_to else found
+
+
+def report_order(dataset: str, names: Sequence[str], is_known: bool) -> None:
+    """Log which of two classes is the positive one where their names have decided that."""
+    if len(names) == 2 and is_known:
+        logger.info("%s: the positive class is %s, and %s the negative one.", dataset, names[1], names[0])
+
+
+def require_positive(manifest: Manifest) -> None:
+    """Refuse a two-class dataset of which nothing says which class is the positive one.
+
+    Raises:
+        UserError: with the two lines to choose from.
+    """
+    if not manifest.is_positive_known:
+        one, other = manifest.classes
+        raise UserError(
+            f"{manifest.dataset}: which of {one!r} and {other!r} is the positive class (the disease) is not known by "
+            f"the names. Say it, the positive class last: {classes_override((one, other))} or "
+            f"{classes_override((other, one))}"
+        )
+
+
+def classes_override(classes: Sequence[str]) -> str:
+    """``dataset.classes=[…]``, to be pasted into a shell."""
+    return _pasted(f"dataset.classes=[{','.join(map(_word, classes))}]")
+
+
+def map_override(class_map: Mapping[str, str], name: str = "dataset.class_map") -> str:
+    """``dataset.class_map={…}``, to be pasted into a shell."""
+    pairs = ", ".join(f"{_word(label)}: {_word(class_)}" for label, class_ in class_map.items())
+    return _pasted(f"{name}={{{pairs}}}")
+
+
+def _word(name: str) -> str:
+    """A name as Hydra's grammar reads it."""
+    plain = name.isascii() and name.replace("-", "_").isidentifier() and name.lower() not in _NOT_TEXT
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+    return name if plain else f"'{escaped}'"
+
+
+_NOT_TEXT = {"true", "false", "null", "nan", "inf"}
+
+
+def _pasted(text: str) -> str:
+    """A word for a shell: in the quotes that it does not hold."""
+    if "'" not in text:
+        return f"'{text}'"
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
