@@ -181,6 +181,28 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert "5 files were left out" in capsys.readouterr().out
 
 
+def test_pictures_are_known_by_content(
+    trained: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = next(own.rglob("*.png"))
+    names = ["a.jfif", "b.png_", "c", "d.dcm", "e.jpe"]
+    for name in names:
+        shutil.copy(one, tmp_path / name)
+    ct_slices.write(
+        tmp_path / "slice.png", ct_slices.hounsfield(np.asarray(Image.open(one).convert("L"))), intercept=-1500
+    )
+    for name in ("notes.txt", "more.txt", "list.csv", "Makefile"):
+        (tmp_path / name).write_text("BM is how this text starts")
+    code, rows, _ = predict(trained, tmp_path / "out", tmp_path)
+    assert code == 0
+    assert [Path(row_["file"]).name for row_ in rows] == [*names, "slice.png"]
+    assert len({row_["logit_COVID"] for row_ in rows[:5]}) == 1
+    shown = capsys.readouterr()
+    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 .csv, 1 without suffix)" in " ".join(
+        f"{shown.out} {shown.err}".split()
+    )
+
+
 def test_a_dicom_series_becomes_one_patients_score(trained: Path, own: Path, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
     for number in range(3):

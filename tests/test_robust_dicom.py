@@ -593,7 +593,7 @@ def test_a_file_without_suffix_and_preamble_is_known_by_its_elements(tmp_path: P
     (tmp_path / "random").write_bytes(np.random.default_rng(0).bytes(2000))
     found = find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
     assert [picture.path.name for picture in found.pictures] == ["IM0001"]
-    assert (found.others, found.bad) == (3, [])
+    assert (found.others.total(), found.bad) == (3, [])
 
 
 def test_the_order_of_slices_survives_what_is_no_number(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pydicom import uid
 
 from ddtl.data.images import MAX_PIXELS, BadImageError, read_bytes
 from ddtl.inference import dicom_header, dicom_pixels
-from ddtl.inference.dicom_header import START, File, HeaderError, integer, number, text_of, vector, words_of
+from ddtl.inference.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
 from ddtl.inference.dicom_pixels import Stored
 
 LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
@@ -70,15 +70,6 @@ class Slice:
     position: float | None = None
     number: int | None = None
     notes: tuple[str, ...] = ()
-
-
-def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM by its content, or by its suffix where the content does not tell."""
-    try:
-        with path.open("rb") as file:
-            return dicom_header.is_dicom(file.read(START), path.suffix)
-    except OSError:
-        return False
 
 
 def read_slice(path: Path) -> Slice | None:

@@ -93,9 +93,9 @@ class File:
     notes: tuple[str, ...] = ()
 
 
-def is_dicom(start: bytes, suffix: str) -> bool:
-    """Return whether a file is DICOM by its first ``START`` bytes, or by its suffix where these do not tell."""
-    return start[128:132] == b"DICM" or suffix.lower() in SUFFIXES or _starts_with_elements(start)
+def is_dicom(start: bytes) -> bool:
+    """Return whether a file is DICOM by its first ``START`` bytes, with or without preamble and meta information."""
+    return start[128:132] == b"DICM" or _starts_with_elements(start)
 
 
 def _starts_with_elements(start: bytes) -> bool:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ddtl.data.images import BadImageError, load_image, squared
+from ddtl.data.images import BadImageError, load_image, squared, starts_as_image
 from ddtl.data.published import IMAGE_SUFFIXES
 from ddtl.errors import UserError
-from ddtl.inference.dicom import Slice, decode_slice, is_dicom, read_slice
+from ddtl.inference.dicom import Slice, decode_slice, read_slice
+from ddtl.inference.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.inference.patients import patients_of
 
 Progress = Callable[[int, int], None]
@@ -43,14 +45,14 @@ class Found:
     Attributes:
         pictures: in order: as named, folders by name, the slices of a series from one end to the other.
         bad: files that cannot be used, as far as that is known before they are decoded.
-        others: how many files in folders are no pictures.
+        others: how many files in folders are no pictures, by suffix.
         directories: DICOMDIR files, which list the slices of a medium and are none.
         warnings: doubts about who the patients are and what counts twice, a line each.
     """
 
     pictures: list[Picture] = field(default_factory=list)
     bad: list[BadImageError] = field(default_factory=list)
-    others: int = 0
+    others: Counter[str] = field(default_factory=Counter)
     directories: list[Path] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -85,7 +87,8 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
         )
     if not found.pictures and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no picture in {found.others} files. Pictures are PNG, JPEG, TIFF, BMP and DICOM."
+            f"{', '.join(words)}: no picture in {found.others.total()} files. Pictures are PNG, JPEG, TIFF, BMP and "
+            "DICOM."
         )
     _assign_patients(found)
     _warn_of_copies(found)
@@ -117,7 +120,9 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
     patient = shown(path.parent) if by_folder else ""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
         found.bad.append(BadImageError(path, "is no file"))
-    elif is_dicom(path):
+        return
+    kind = _kind(path)
+    if kind == "dicom":
         try:
             header = read_slice(path)
         except BadImageError as error:
@@ -127,10 +132,24 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
                 found.directories.append(path)
             else:
                 found.pictures.append(Picture(path, patient, header))
-    elif explicit or path.suffix.lower() in IMAGE_SUFFIXES:
+    elif explicit or kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES:
         found.pictures.append(Picture(path, patient))
     else:
-        found.others += 1
+        found.others[path.suffix.lower()] += 1
+
+
+def _kind(path: Path) -> Literal["dicom", "image", ""]:
+    """What a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(START)
+    except OSError:  # reading it says why
+        return ""
+    if is_dicom(start):
+        return "dicom"
+    if starts_as_image(start[:32]):
+        return "image"
+    return "dicom" if path.suffix.lower() in SUFFIXES else ""
 
 
 def _assign_patients(found: Found) -> None:
