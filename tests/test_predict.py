@@ -198,7 +198,7 @@ def test_pictures_are_known_by_content(
     assert [Path(row_["file"]).name for row_ in rows] == [*names, "slice.png"]
     assert len({row_["logit_COVID"] for row_ in rows[:5]}) == 1
     shown = capsys.readouterr()
-    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 .csv, 1 without suffix)" in " ".join(
+    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
         f"{shown.out} {shown.err}".split()
     )
 

@@ -241,11 +241,18 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     ),
     "padding of no value": (tagged(PixelPaddingValue=""), GRAY, ""),
     # Bits.
-    "bits above the stored ones (overlay)": (
-        made(set_words(lambda words: words | 0x8000 | 0x1000), bits=12), GRAY, ""
+    "bits above the stored ones, of an overlay": (
+        made(lambda ds: (set_words(lambda words: words | 0x8000 | 0x1000)(ds),
+                         ds.add_new(0x60000102, "US", 12)), bits=12), GRAY, "",
     ),
-    "bits above the stored ones, signed": (
-        made(set_words(lambda words: words & 0xFFF | 0x3000), bits=12, signed=True), GRAY, ""
+    "bits above the stored ones, of nothing": (
+        made(set_words(lambda words: words | 0x2000), bits=12), GRAY, "bits above BitsStored"
+    ),
+    "bits above the stored ones that repeat the sign": (
+        made(set_words(lambda words: words - (words >> 11 << 12)), bits=12, intercept=0, signed=True), GRAY, ""
+    ),
+    "bits above the stored ones, signed, of nothing": (
+        made(set_words(lambda words: words & 0xFFF | 0x3000), bits=12, signed=True), GRAY, "bits above BitsStored"
     ),
     "HighBit above BitsStored - 1": (
         made(set_words(lambda words: words << 4 | 0x7, HighBit=15), bits=12), GRAY, ""
@@ -455,6 +462,10 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "PixelRepresentation 2": (made(lambda ds: setattr(ds, "PixelRepresentation", 2)), "is neither 0 nor 1"),
     "BitsAllocated 12": (made(lambda ds: setattr(ds, "BitsAllocated", 12), bits=12), "has BitsAllocated 12"),
     "BitsStored above BitsAllocated": (made(lambda ds: setattr(ds, "BitsStored", 20)), "BitsStored 20 with BitsAlloc"),
+    "HighBit that its pixels contradict": (
+        made(lambda ds: setattr(ds, "HighBit", 15), bits=12),
+        r"HighBit is 15, and its pixels are in bits 0 to 11.*dcmodify -m .HighBit=11.",
+    ),
     "HighBit below BitsStored - 1": (made(lambda ds: setattr(ds, "HighBit", 7)), "HighBit 7 with BitsStored 16"),
     "HighBit above the word": (made(lambda ds: setattr(ds, "HighBit", 16)), "HighBit 16 with BitsStored 16"),
     "cut pixels": (

@@ -99,7 +99,8 @@ def main(argv: Sequence[str]) -> int:
         batch_size=settings.batch_size or scored_batch(saved), false_alarms=settings.false_alarms,
     )  # fmt: skip
     if found.others:
-        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in found.others.most_common(5))
+        by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
         console.line(f"{found.others.total()} files in the folders are no pictures and were passed over ({kinds})")
     _show(tally, results["classes"], settings.output)
     return EXIT_FAILURE if tally.bad else 0

@@ -111,7 +111,12 @@ def read(file: File) -> Stored:
     else:
         words = _native(data, layout, file.little, element.VR)
     values = _values(words, layout)
-    return Stored(values, _padding(ds, words, values, layout), layout, notes)
+    padding = _padding(ds, words, values, layout)
+    tags = ds.keys()
+    has_overlays = any(tag.group >> 8 == 0x60 for tag in tags)
+    if not has_overlays and (extra := _bits_above(words[~padding], layout)):
+        notes += (extra,)
+    return Stored(values, padding, layout, notes)
 
 
 def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
@@ -276,9 +281,24 @@ def _jpeg_2000(frame: bytes) -> _Codestream:
     return _Codestream(uid.JPEG2000, y1 - y0, x1 - x0, components, (depth & 0x7F) + 1, bool(depth & 0x80))
 
 
+def _bits_above(words: np.ndarray, layout: Layout) -> str:
+    """What bits above the stored ones say that are neither copies of the sign nor overlays, which have elements."""
+    above = words >> (layout.high + 1)
+    sign = words >> layout.high & 1 if layout.signed else 0
+    if np.array_equal(above, sign * ((1 << (layout.allocated - layout.high - 1)) - 1)) or not above.any():
+        return ""
+    return "has pixels with bits above BitsStored, which were dropped; if BitsStored is wrong, so is the image"
+
+
 def _values(words: np.ndarray, layout: Layout) -> np.ndarray:
     """The stored bits alone, with their sign: bits above (overlays) and below them are dropped."""
-    values: np.ndarray = words >> (layout.high + 1 - layout.stored) & (1 << layout.stored) - 1
+    shift = layout.high + 1 - layout.stored
+    if shift and not (words >> layout.stored).any():
+        raise HeaderError(
+            f"has a wrong header: HighBit is {layout.high}, and its pixels are in bits 0 to {layout.stored - 1}",
+            f'dcmodify -m "HighBit={layout.stored - 1}" {{old}}',
+        )
+    values: np.ndarray = words >> shift & (1 << layout.stored) - 1
     return _with_sign(values, layout.stored) if layout.signed else values
 
 
