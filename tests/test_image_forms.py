@@ -269,6 +269,39 @@ def test_a_jpeg_is_what_another_decoder_sees(options: dict[str, object], channel
     assert np.abs(gray_of(data).astype(int) - other.astype(int)).max() <= 3
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+def test_transparency_is_black_and_nothing_else(bits: int, white_is_zero: bool, extra: str) -> None:
+    """Half opaque: half as bright. Of colours that were multiplied already, or of a further channel, as they are."""
+    picture = np.array([[0, 100, 254]], np.uint8)
+    full = 257 if bits == 16 else 1
+    stored = picture.astype(np.uint16 if bits == 16 else np.uint8) * full
+    stored = 255 * full - stored if white_is_zero else stored
+    half = np.full_like(stored, 127.5 * full if bits == 16 else 128)
+    photometric = "miniswhite" if white_is_zero else "minisblack"
+    values = np.stack([stored, half])
+    data = tiff(values, photometric=photometric, planarconfig="separate", extrasamples=[extra])
+    wanted = picture / 2 if extra == "unassalpha" else picture
+    assert np.abs(gray_of(data) - wanted).max() <= 1
+
+
+def test_a_transparent_grey_of_a_png_is_black() -> None:
+    for bits, kind in ((8, np.uint8), (16, np.uint16)):
+        values = np.array([[7, 100 * 257 % 2**bits]], kind)
+        data = png(values, (b"tRNS", (100 * 257 % 2**bits).to_bytes(2, "big")))
+        assert gray_of(data)[0, 1] == 0, bits
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
+def test_a_jpeg_of_any_colour_space_is_the_picture(mode: str) -> None:
+    picture = np.repeat(np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 16, axis=1), 16, axis=0)
+    image = Image.fromarray(picture).convert("RGB").convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=100)
+    assert np.abs(gray_of(buffer.getvalue()).astype(int) - picture).max() <= 3
+
+
 def test_the_range_of_stored_values() -> None:
     values = np.array([[0, 3071], [7, 9]], np.uint16)
     assert stored_range(png(values), PATH) == (16, 0, 3071)

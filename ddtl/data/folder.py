@@ -57,9 +57,10 @@ def build_manifest(
         class_names.report_order(name, found.classes, found.is_positive_known)
     path_of = {sample_id: path for of_class in found.images.values() for sample_id, path in of_class}
     raw: Mapping[str, str | None] = dict.fromkeys(path_of)
-    where = ""
+    where, found_doubts = "", list[Note]()
     if patient_regex is not None:
         raw = _patients_by_regex(name, patient_regex, sorted(path_of))
+        found_doubts = _one_image_each(raw, patient_regex)
         where = f"dataset.patient_regex={patient_regex}"
     elif patients is not None:
         raw = _patients_by_table(patients, path_of)
@@ -74,7 +75,7 @@ def build_manifest(
             for sample_id, path in found.images[class_name]
         ),
         grouping="patient" if any(patient_of.values()) else "none",
-        notes=(*_note_of_others(found.others), *notes),
+        notes=(*_note_of_others(found.others), *found_doubts, *notes),
         is_positive_known=found.is_positive_known,
     )
     _report_patients_of_several_classes(manifest)
@@ -245,6 +246,19 @@ def _patients_by_regex(name: str, pattern: str, sample_ids: Sequence[str]) -> di
             named(without),
         )
     return patient_of
+
+
+def _one_image_each(patient_of: Mapping[str, str | None], pattern: str) -> list[Note]:
+    found = [patient for patient in patient_of.values() if patient is not None]
+    if len(set(found)) < len(found):
+        return []
+    text = f"dataset.patient_regex={pattern} finds another patient in each of {len(found)} images"
+    return [
+        Note(
+            f"{text}: where patients have several images, it finds something else, such as a number of the image.",
+            is_doubt=True,
+        )
+    ]
 
 
 def _found(match: re.Match[str] | None) -> str | None:

@@ -254,7 +254,9 @@ def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Ima
         # After load(), which already turns TIFF upright and then forgets its orientation.
         upright = _UPRIGHT.get(_orientation(image))
         if image.mode.startswith("I;16"):
-            gray = _gray_of_values(np.asarray(image), _Values(16, "u", False, 1), path, window)
+            values, clear = np.asarray(image), image.info.get("transparency")
+            opacity = (values != clear).astype(np.float64) if isinstance(clear, int) else None
+            gray = _gray_of_values(values, _Values(16, "u", False, 1, opacity), path, window)
         elif window is not None:
             raise BadImageError(path, _GREY_LEVELS)
         else:
@@ -347,12 +349,14 @@ class _Values:
         kind: ``u`` unsigned, ``i`` signed, ``f`` floating-point.
         white_is_zero: whether 0 is shown white.
         orientation: as EXIF counts it.
+        opacity: ``(rows, columns)`` from 0 to 1; None where all is opaque.
     """
 
     bits: int
     kind: str
     white_is_zero: bool
     orientation: int
+    opacity: np.ndarray | None = None
 
 
 def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
@@ -388,12 +392,16 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
             values = np.moveaxis(values, 0, -1)
         orientation = page.tags.valueof("Orientation", 1)
         channels = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+        alpha = None
         if page.samplesperpixel > channels:
-            values = _on_black(values, channels, kind, path)
+            if kind != "u":
+                raise BadImageError(path, "holds several channels of signed or floating-point values: save it as gray")
+            if page.extrasamples[:1] == (tifffile.EXTRASAMPLE.UNASSALPHA,):
+                alpha = values[..., channels] / np.iinfo(values.dtype).max
+            values = values[..., :channels]
         white_is_zero = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
-        return values.reshape(*values.shape[:2], *((3,) * (channels > 1))), _Values(
-            bits, kind, white_is_zero, int(orientation)
-        )
+        shape = values.shape[:2] if channels == 1 else (*values.shape[:2], channels)
+        return values.reshape(shape), _Values(bits, kind, white_is_zero, int(orientation), alpha)
 
 
 _READ_PHOTOMETRIC = (0, 1, 2)  # WhiteIsZero, BlackIsZero, RGB
@@ -404,15 +412,6 @@ def _bits_of(page: Any) -> tuple[int, str]:
     bits = page.bitspersample
     kinds = {1: "u", 2: "i", 3: "f", 4: "u"}
     return int(max(bits) if isinstance(bits, tuple) else bits), kinds.get(int(page.sampleformat), "c")
-
-
-def _on_black(values: np.ndarray, channels: int, kind: str, path: Path) -> np.ndarray:
-    """Values of gray or RGB with transparency, which comes next, composited on black."""
-    if kind != "u":
-        raise BadImageError(path, "holds several channels of signed or floating-point values: save it as gray")
-    alpha = values[..., channels : channels + 1].astype(np.float64) / np.iinfo(values.dtype).max
-    composited: np.ndarray = np.rint(values[..., :channels] * alpha).astype(values.dtype)
-    return composited
 
 
 def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Window | None) -> Image.Image:
@@ -436,6 +435,8 @@ def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Wi
         if meaning.white_is_zero:
             levels = 255 - levels
     gray = Image.fromarray(levels).convert("L")
+    if meaning.opacity is not None:  # on black, which is air in a CT window
+        gray = Image.fromarray(np.rint(np.asarray(gray) * meaning.opacity).astype(np.uint8))
     upright = _UPRIGHT.get(meaning.orientation)
     return gray if upright is None else gray.transpose(upright)
 

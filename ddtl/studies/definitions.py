@@ -248,7 +248,7 @@ _KINDS: dict[str, Callable[[Asked], Iterator[Job]]] = {
 
 
 def _said(files: OwnDataset) -> dict[str, Any]:
-    return files.model_dump(exclude_none=True)
+    return files.model_dump(exclude_defaults=True)
 
 
 def _about_phantom(word: str) -> bool:
