@@ -36,12 +36,12 @@ _SCOUTS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
 _MAPS = (
     "IODINE", "Z_EFF", "ZEFF", "EFF_ATOMIC", "EFFECTIVE_Z", "ELECTRON_DENSITY", "MAT_SPECIFIC", "MAT_FRACTIONAL",
     "MAT_MODIFIED", "MAT_VALUE_BASED", "MATERIAL_DENSITY", "PERFUSION", "BLOOD_VOLUME", "BLOOD_FLOW", "TRANSIT_TIME",
-    "PBV", "RHO_Z", "RHOZ", "CALCIUM", "URIC_ACID", "STOPPING_POWER", "VOLUME_RENDER",
+    "PBV", "RHO_Z", "RHOZ", "STOPPING_POWER", "VOLUME_RENDER",
 )  # fmt: skip
-# What SeriesDescription says of such maps where ImageType is silent; iodine alone is a contrast agent.
+# Words of SeriesDescription for such maps where ImageType names none; iodine alone is a contrast agent.
 _MAP_DESCRIPTIONS = (
-    "iodine map", "iodine density", "iodine no water", "iodine overlay", "iodine (water)", "mg/ml", "z effective",
-    "effective z", "z-eff", "zeff", "electron density", "perfused blood volume", "perfusion map", "calcium score map",
+    "iodine map", "iodine density", "iodine no water", "iodine overlay", "iodine (water)", "[mg/ml]", "z effective",
+    "effective z", "z-eff", "zeff", "electron density", "perfused blood volume", "perfusion map",
 )  # fmt: skip
 _DIRECTORY = uid.MediaStorageDirectoryStorage
 _CAPTURE = uid.SecondaryCaptureImageStorage  # multi-frame and colour kinds are its children

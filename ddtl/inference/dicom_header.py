@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", module=r"pydicom\b")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 SUFFIXES = {".dcm", ".dicom", ".ima"}
-START = 1024  # bytes of a file that tell whether it is DICOM
+START = 1024  # bytes of a file that show whether it is DICOM
 
 NATIVE = frozenset(
     {
@@ -60,7 +60,7 @@ class HeaderError(Exception):
 
     Attributes:
         reason: why, as a predicate: ``has no Rows``, …
-        fix: a command that mends it; ``{old}`` and ``{new}`` stand for the file and one beside it. May be empty.
+        fix: a command that corrects it, with ``{old}`` for the file and ``{new}`` for a new one; may be empty.
     """
 
     def __init__(self, reason: str, fix: str = "") -> None:
@@ -161,7 +161,8 @@ def _syntax_name(syntax: str) -> str:
 
 def syntax_name(syntax: str) -> str:
     """Return a short name of a compression, for messages."""
-    return str(uid.UID(syntax).name).partition(",")[0].partition(" (")[0]
+    name = str(uid.UID(syntax).name).partition(",")[0].partition(" (")[0]
+    return name.removesuffix(" Image Compression")
 
 
 def _check_inflated(file: BinaryIO, start: int, meta: Any) -> None:

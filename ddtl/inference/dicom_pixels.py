@@ -206,7 +206,7 @@ def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, t
 
 
 def _family(syntax: str) -> str:
-    """Compressions that differ in kind; losslessness and the predictor are not told apart."""
+    """Compressions that differ in kind; lossless and lossy, or predictors, are not distinguished."""
     families: dict[str, set[str]] = {
         "JPEG": {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"},
         "lossless": {uid.JPEGLossless, uid.JPEGLosslessSV1},
@@ -312,7 +312,7 @@ def _padding(ds: Any, words: np.ndarray, values: np.ndarray, layout: Layout) -> 
     """Which pixels PixelPaddingValue marks, and the range that PixelPaddingRangeLimit makes of it.
 
     Files write the value signed where pixels are unsigned and the other way round, and of the whole word where pixels
-    have fewer bits, so it is compared as the bits that stand in the file.
+    have fewer bits, so the bits in the file are compared.
     """
     value, limit = integer(ds, "PixelPaddingValue"), integer(ds, "PixelPaddingRangeLimit")
     if value is None:
