@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ddtl.evaluation import test_use
 from ddtl.evaluation.names import PER_CLASS, SCORES
 
 if TYPE_CHECKING:
@@ -166,7 +167,9 @@ def score_table(results: Mapping[str, Any]) -> None:
         if finding["severity"] == "fail":
             out.print(f"! audit: {escape(finding['title'])}", style="yellow")
     if "test" in results:
-        out.print(f"look {results['look']} at this test set")
+        out.print(escape(test_use.label(results)))
+        if not test_use.is_first(results):
+            out.print(f"! {escape(test_use.history(results))}", style="yellow")
 
 
 def _rules(results: Mapping[str, Any]) -> None:

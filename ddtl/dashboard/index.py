@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ddtl.evaluation import test_use
 from ddtl.training import run_folder
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
@@ -46,7 +47,7 @@ class Row:
         report: whether there is a page.
         note: a line more: what is wrong, or what it is made of.
         trained_on: of an evaluation, the dataset that the network comes from.
-        look: how often this test set has been looked at by then.
+        test_use: number of the use of the test set.
     """
 
     path: str
@@ -71,7 +72,7 @@ class Row:
     report: bool = False
     note: str = ""
     trained_on: str = ""
-    look: int | None = None
+    test_use: int | None = None
 
 
 @dataclass
@@ -285,7 +286,7 @@ def _scored(folder: Path) -> dict[str, Any]:
         "split": split,
         "by": by,
         "trained_on": str((record.get("trained_on") or {}).get("dataset", "")),
-        "look": record["look"] if isinstance(record.get("look"), int) else None,
+        "test_use": test_use.number(record),
     }
 
 

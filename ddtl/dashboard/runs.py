@@ -37,8 +37,8 @@ What is below the runs folder, and what of it may go.
   older_than=0           days: leave alone what has changed since
   yes=false              true deletes without asking, for scripts
 
-A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of looks at test sets
-stay: a look that was taken stays taken. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
+A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
+stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
 """
 _VERBS = ("list", "show", "clean")
 _CLASSES = ("stopped", "broken", "checkpoints")

@@ -17,7 +17,7 @@ from ddtl.sweeps.schema import ClassConfig
 from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.space import listed
 from ddtl.sweeps.task import OVERRIDES
-from ddtl.training.identity import counting
+from ddtl.training.identity import counting, short_hash
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -91,6 +91,8 @@ def final_plan(store: Store) -> Plan | None:
         base=load.check([*shared, *jobs[0]])[0],
         name=f"{plan.name}-{name}",
         folder=plan.folder / name,
+        # Written down by the opening of its store, before the first run is scored.
+        planned=(f"finalize {plan.name} {short_hash({'jobs': [[*shared, *words] for words in jobs]})}",) * len(jobs),
     )
 
 

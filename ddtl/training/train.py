@@ -30,7 +30,7 @@ from ddtl.training.final import conclude
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import score_run
+from ddtl.training.scoring import check_ledgers, score_run
 from ddtl.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
     """
     run = assemble(config)
     _announce(run)
+    if config.evaluation.test and ranks.is_first():
+        check_ledgers(run)
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
