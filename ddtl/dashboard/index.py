@@ -17,10 +17,10 @@ from ddtl.evaluation import test_use
 from ddtl.training import run_folder
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
-State = Literal["finished", "running", "stopped", "broken"]
+State = Literal["finished", "running", "stopped", "pruned", "broken"]
 
 # Whose change makes a row another one.
-_WATCHED = ("identity.json", "results.json", "metrics.jsonl", run_folder.OWNER, "report.html")
+_WATCHED = ("identity.json", "results.json", "metrics.jsonl", "ended_early.json", run_folder.OWNER, "report.html")
 _RECORDS: Mapping[str, tuple[Kind, str]] = {
     "sweeps": ("sweep", "sweep.json"),
     "studies": ("study", "study.json"),
@@ -34,7 +34,8 @@ class Row:
 
     Attributes:
         path: of its folder, below the runs folder, with slashes.
-        kind, state: ``stopped`` is what neither has ended nor is under way; ``broken`` has no record that can be read.
+        kind, state: ``stopped`` is what neither has ended nor is under way; ``pruned`` is a sweep's trial that the
+            pruner ended; ``broken`` has no record that can be read.
         name: of the folder.
         dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
         score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
@@ -165,7 +166,15 @@ def _run(path: str, folder: Path) -> Row | None:
             return Row(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
-    return Row(path, "run", "running" if in_use(folder) else "stopped", folder.name, **about)
+    state: State = "running" if in_use(folder) else "pruned" if _is_pruned(folder) else "stopped"
+    return Row(path, "run", state, folder.name, **about)
+
+
+def _is_pruned(folder: Path) -> bool:
+    try:
+        return _json(folder / "ended_early.json").get("why") == "pruned"
+    except (OSError, ValueError):
+        return False
 
 
 def _evaluation(path: str, folder: Path) -> Row | None:

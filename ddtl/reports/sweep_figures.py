@@ -131,7 +131,7 @@ def curves(trials: Sequence[Trial], best: int | None, monitor: str) -> Spec:
         traces.append({**trace, "text": texts, "hovertemplate": "%{text}<extra></extra>"})
         if state in ("pruned", "failed"):
             ends = [t["curve"][-1] for t in members]
-            marks = _marks([e + 1 for e, _ in ends], [v for _, v in ends], state, members, "stopped here")
+            marks = _marks([e + 1 for e, _ in ends], [v for _, v in ends], state, members, f"{state} here")
             traces.append({**marks, "showlegend": False})
     winner = next((t for t in trials if t["number"] == best and t["curve"]), None)
     if winner is not None:

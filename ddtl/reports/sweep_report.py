@@ -120,7 +120,7 @@ def _search(sweep: Sweep) -> list[Block]:
     if not any(trial["curve"] for trial in sweep.trials):
         return [history]
     n = sweep.counts["pruned"]
-    told = f"{numbers.count(n, 'trial was', 'trials were')} pruned: stopped, at the cross, as they promised too little."
+    told = f"{numbers.count(n, 'trial was', 'trials were')} pruned: ended early, at the cross, as promising too little."
     curves = Figure(
         "All curves",
         sweep_figures.curves(sweep.trials, None if winner is None else winner["number"], sweep.monitor),

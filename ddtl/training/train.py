@@ -165,6 +165,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
+    if ranks.is_first():
+        folder.ended_early.unlink(missing_ok=True)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint is not None:
         _warn_if_moved(folder)
@@ -178,6 +180,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd]) -
             results = score_run(run, folder, trainer, module)
             conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
+        if ranks.is_first():
+            write_json(folder.ended_early, {"why": why})
         raise EndedEarly(why, folder.path)
     return results
 
