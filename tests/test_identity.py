@@ -39,6 +39,7 @@ NEUTRAL = {
     "dataset.patient_regex",
     "dataset.patients",
     "dataset.own",
+    "dataset.source_settings",
     "dataset.exclude",
     "logger.wandb.mode",
     "logger.wandb.project",

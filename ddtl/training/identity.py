@@ -23,7 +23,7 @@ _NEUTRAL: dict[str, Any] = {
     "run": True,
     "evaluation": True,
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
-    "dataset": {"num_workers": True, **dict.fromkeys(OWN_FILES, True)},
+    "dataset": {"num_workers": True, "source_settings": True, **dict.fromkeys(OWN_FILES, True)},
     "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
     "finetune": {"probe": True},  # counts in the phase that refers to it
 }

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from ddtl import console, memory, ranks
+from ddtl.config import sources
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
@@ -150,7 +151,8 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        write_text(folder.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+        config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
+        write_text(folder.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():
