@@ -94,7 +94,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert 0 < judged["interval"]["low"] < judged["value"] < judged["interval"]["high"]
     assert found["comparison"]["split"] == "test"
     assert found["seeds"] == [1, 2, 3]
-    assert any("look 6" in note for note in found["caveats"])
+    assert any("test-set use number 6" in note for note in found["caveats"])
     finalize.told(found)
     assert found["claim"] in " ".join(capsys.readouterr().out.split())
     written = record(store)

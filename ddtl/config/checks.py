@@ -58,7 +58,7 @@ def _names(c: Config) -> Iterator[str]:
     elif c.dataset.protocol not in protocols:
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
     if kind in PUBLISHED and name != kind:
-        yield f"dataset.name={name}: {kind} is filed under its own name, so that looks at its test set are counted."
+        yield f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted."
     elif not is_folder_name(name):
         yield f"dataset.name={name}: must be a plain folder name; results are filed under it."
     if c.model.name not in STAGES:

@@ -29,6 +29,7 @@ What is below the runs folder, and what of it may go.
   ddtl runs clean WHAT …        delete, after showing what and asking
 
   WHAT: stopped        runs without results that no process works at
+        pruned         runs that a sweep's pruner ended
         broken         runs whose record cannot be read
         checkpoints    of finished runs: scores, predictions and weights stay, so that all commands go on to work
         RUN            one run, whatever its state
@@ -37,11 +38,11 @@ What is below the runs folder, and what of it may go.
   older_than=0           days: leave alone what has changed since
   yes=false              true deletes without asking, for scripts
 
-A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of looks at test sets
-stay: a look that was taken stays taken. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
+A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
+stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
 """
 _VERBS = ("list", "show", "clean")
-_CLASSES = ("stopped", "broken", "checkpoints")
+_CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
     Args:
         root: the runs folder.
         rows: all of it.
-        words: ``stopped``, ``broken``, ``checkpoints``, or a run.
+        words: ``stopped``, ``pruned``, ``broken``, ``checkpoints``, or a run.
         before: only what has not changed since.
 
     Raises:

@@ -138,6 +138,7 @@ def _run(job: Job) -> Outcome:
     from ddtl.data import catalogue
     from ddtl.sweeps import opening
     from ddtl.sweeps.pruning import AskSweep
+    from ddtl.training import ledger
 
     config = _grouped(load.load(job.overrides), job.sweep.name)
     catalogue.require_images(config)
@@ -148,8 +149,10 @@ def _run(job: Job) -> Outcome:
     if store is None:
         return _trained(config, ask)
     store.note(job.number, {"phases": _phases(config), "epochs": config.trainer.max_epochs})
+    plans = store.plan.planned
     try:
-        return _trained(config, ask)
+        with ledger.planned(plans[job.number] if job.number < len(plans) else ""):
+            return _trained(config, ask)
     finally:
         store.note(job.number, {f"{stage}_seconds": round(seconds, 3) for stage, seconds in ask.seconds.items()})
 

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from ddtl import console, memory, ranks
+from ddtl.config import sources
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
@@ -30,7 +31,7 @@ from ddtl.training.final import conclude
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import score_run
+from ddtl.training.scoring import check_ledgers, score_run
 from ddtl.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
     """
     run = assemble(config)
     _announce(run)
+    if config.evaluation.test and ranks.is_first():
+        check_ledgers(run)
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
@@ -149,7 +152,8 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        write_text(folder.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+        config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
+        write_text(folder.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():
@@ -164,6 +168,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
+    if ranks.is_first():
+        folder.ended_early.unlink(missing_ok=True)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint is not None:
         _warn_if_moved(folder)
@@ -178,6 +184,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
             _report(folder, report)
             conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
+        if ranks.is_first():
+            write_json(folder.ended_early, {"why": why})
         raise EndedEarly(why, folder.path)
     return results
 

@@ -29,7 +29,7 @@ from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.identity import short_hash
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive, warn_of_inversion
+from ddtl.training.scoring import baselines, count_use, predict, scored, setting, transductive, warn_of_inversion
 from ddtl.training.train import assemble
 
 log = logging.getLogger(__name__)
@@ -149,12 +149,13 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     harmonize = config.dataset.harmonize
     manifest = run.datamodule.manifest
     module, trainer = _module(run), _trainer(run)
+    use = count_use(run, folder, trained["best_epoch"], to)
     results = setting(run) | {
         "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
         "seed": trained["seed"],
         "weights": trained["weights"],
         "best_epoch": trained["best_epoch"],
-        "look": look(run, folder, trained["best_epoch"]),
+        **use.record(),
     }
     evaluation = config.evaluation
     with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
@@ -165,7 +166,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     results["leaked_share"] = _seen(folder, table, tested_on, trained)
-    results["warnings"] = [*manifest.sentences(trained_on=False), *_leak(results["leaked_share"])]
+    results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":
