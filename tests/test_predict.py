@@ -181,6 +181,28 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert "5 files were left out" in capsys.readouterr().out
 
 
+def test_pictures_are_known_by_content(
+    trained: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = next(own.rglob("*.png"))
+    names = ["a.jfif", "b.png_", "c", "d.dcm", "e.jpe"]
+    for name in names:
+        shutil.copy(one, tmp_path / name)
+    ct_slices.write(
+        tmp_path / "slice.png", ct_slices.hounsfield(np.asarray(Image.open(one).convert("L"))), intercept=-1500
+    )
+    for name in ("notes.txt", "more.txt", "list.csv", "Makefile"):
+        (tmp_path / name).write_text("BM is how this text starts")
+    code, rows, _ = predict(trained, tmp_path / "out", tmp_path)
+    assert code == 0
+    assert [Path(row_["file"]).name for row_ in rows] == [*names, "slice.png"]
+    assert len({row_["logit_COVID"] for row_ in rows[:5]}) == 1
+    shown = capsys.readouterr()
+    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
+        f"{shown.out} {shown.err}".split()
+    )
+
+
 def test_a_dicom_series_becomes_one_patients_score(trained: Path, own: Path, tmp_path: Path) -> None:
     picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
     for number in range(3):
@@ -194,6 +216,49 @@ def test_a_dicom_series_becomes_one_patients_score(trained: Path, own: Path, tmp
     assert (patient["patient_id"], patient["pictures"], patient["series"]) == ("P7", 3, 1)
     mean = np.mean([float(row_["probability_COVID"]) for row_ in rows])
     assert patient["score_COVID"] == pytest.approx(mean)
+
+
+@pytest.mark.realdata
+def test_the_slices_of_a_hospital_are_all_predicted(
+    trained: Path, real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, rows, found = predict(trained, tmp_path / "out", real_data / "covidctmd")
+    assert (code, len(rows), found["skipped"], found["warnings"]) == (0, 72, [], [])
+    patients = {row_["patient_id"]: row_["pictures"] for row_ in found["patients"]}
+    assert patients == dict.fromkeys(["cap001", "cap002", "P001", "P002", "normal001", "normal002"], 12)
+    assert "72 pictures, 6 patients" in capsys.readouterr().out
+
+
+def test_doubts_are_reported_once_and_recorded(
+    trained: Path, own: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
+    for number in range(3):
+        ds = ct_slices.dataset(ct_slices.hounsfield(picture), intercept=-1500, PatientID="ANONYMOUS")
+        (tmp_path / f"IM{number}").write_bytes(ct_slices.without_meta(ds))
+    with caplog.at_level("WARNING", "ddtl"):
+        code, rows, found = predict(trained, tmp_path / "out", *sorted(tmp_path.glob("IM*")))
+    assert (code, len(rows)) == (0, 3)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("ANONYMOUS" in line for line in said) == 1
+    assert sum("has no transfer syntax" in line and "and 2 more files" in line for line in said) == 1
+    patients, syntax = found["warnings"]
+    assert patients["warning"].startswith("PatientID 'ANONYMOUS' is a placeholder")
+    assert syntax["warning"] == "has no transfer syntax; read as explicit VR, little endian"
+    assert [Path(name).name for name in syntax["files"]] == ["IM0", "IM1", "IM2"]
+    assert [patient["patient_id"] for patient in found["patients"]] == ["1.2.3"]
+
+
+def test_a_directory_of_a_disc_is_no_bad_file(trained: Path, own: Path, tmp_path: Path) -> None:
+    from pydicom.data import get_testdata_file
+
+    picture = np.asarray(Image.open(next(own.rglob("*.png"))).convert("L"))
+    shutil.copy(str(get_testdata_file("DICOMDIR")), tmp_path / "DICOMDIR")
+    with pytest.raises(UserError, match=r"DICOMDIR: is a DICOMDIR, .*Name the folder"):
+        cli.main(["predict", str(trained), str(tmp_path / "DICOMDIR"), f"output={tmp_path / 'out'}"])
+    ct_slices.write(tmp_path / "IM1", ct_slices.hounsfield(picture), intercept=-1500)
+    code, rows, found = predict(trained, tmp_path / "out", tmp_path)
+    assert (code, len(rows), found["skipped"]) == (0, 1, [])
 
 
 def test_names_stand_in_the_tables_letter_by_letter(trained: Path, own: Path, tmp_path: Path) -> None:
@@ -305,7 +370,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
-    def slowly(picture: Picture, size: int) -> np.ndarray:
+    def slowly(picture: Picture, size: int, note: Any) -> np.ndarray:
         with lock:
             started[0] += 1
             most[0] = max(most[0], started[0] - handed_out[0])
@@ -317,11 +382,11 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "decode", slowly)
         names = []
-        for picture, image in decoded([Picture(Path(str(i))) for i in range(n)], 4, ahead, workers):
+        for one in decoded([Picture(Path(str(i))) for i in range(n)], 4, ahead, workers):
             with lock:
                 handed_out[0] += 1
-            names.append(int(picture.path.name))
-            assert isinstance(image, BadImageError) == (names[-1] % 5 == 3)
+            names.append(int(one.picture.path.name))
+            assert isinstance(one.image, BadImageError) == (names[-1] % 5 == 3)
     assert names == list(range(n))
     assert most[0] <= ahead + 1, "what is decoded and not handed out yet"
 

@@ -13,24 +13,20 @@ from ddtl.errors import UserError
 
 # What programs write where a cell is empty.
 _EMPTY = frozenset({"", "na", "n/a", "nan", "none", "null", "nat", "<na>", "#n/a"})
-_MISSING = frozenset(
-    {"", "na", "nan", "none", "null", "nil", "nat", "unknown", "unk", "missing", "notavailable", "notapplicable"}
-    | {"notknown", "undefined", "unspecified", "keine", "unbekannt"}
-)
-_PLACEHOLDERS = frozenset(
-    {
-        "anonymous",
-        "anonymized",
-        "anonymised",
-        "anonym",
-        "anon",
-        "anonymouspatient",
-        "deidentified",
-        "deidentifiedpatient",
-    }
-    | {"removed", "redacted", "hidden", "withheld", "confidential", "noname", "nobody", "patient", "patientid", "id"}
-    | {"test", "testpatient", "dummy", "default", "empty", "nopatientid", "noid", "x", "xx", "xxx", "xxxx"}
-)
+_MISSING = frozenset((
+    "", "na", "nan", "none", "null", "nil", "nat", "unknown", "unk", "missing", "notavailable", "notapplicable",
+    "notknown", "notspecified", "undefined", "unspecified", "unavailable", "keine", "unbekannt",
+))  # fmt: skip
+# Written by anonymisation tools, scanners and registration desks where no id is known or may be given.
+_PLACEHOLDERS = frozenset((
+    "anon", "anonym", "anonymous", "anonymized", "anonymised", "anonymouspatient", "anonymizedpatient",
+    "anonymisedpatient", "patientanonymous", "anonyme", "anonimo", "anonymousid", "anonid", "deidentified",
+    "deidentifiedpatient", "deid", "removed", "redacted", "hidden", "masked", "withheld", "confidential", "deleted",
+    "noname", "nobody", "nopatientid", "noid", "noidentifier", "patient", "patientid", "patientname", "subject", "id",
+    "test", "testpatient", "patienttest", "testid", "dummy", "default", "empty", "demo", "example", "sample",
+    "johndoe", "janedoe", "doe", "unidentified", "unidentifiedpatient", "unknownpatient", "unknownid", "inconnu",
+    "desconocido", "sconosciuto", "onbekend", "trauma", "emergency",
+))  # fmt: skip
 
 
 def is_missing(text: str) -> bool:
@@ -41,7 +37,7 @@ def is_missing(text: str) -> bool:
 def is_placeholder(text: str) -> bool:
     """Whether an id is any patient's rather than one's: ``ANONYMOUS``, ``DEIDENTIFIED``, ``0000``, ``TEST``, …"""
     bare = _bare(text)
-    return bare in _PLACEHOLDERS or is_missing(text) or not bare.strip("0")
+    return bare in _PLACEHOLDERS or is_missing(text) or re.fullmatch(r"0+|9{6,}|x+", bare) is not None
 
 
 def resolve(

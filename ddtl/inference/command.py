@@ -30,7 +30,8 @@ Predict new pictures with a trained run. For research: this is no medical device
 
   output=FOLDER         for predictions.csv, predictions.json and patients.csv; else ./predictions
   overwrite=true        replace those of an earlier prediction
-  patients=folder       of which pictures a patient's score is made; else what DICOM files say
+  patients=folder       of which pictures a patient's score is made; else what DICOM files say (PatientID, or the study
+                        where that is a placeholder)
   false_alarms=0.05     share of pictures like the validation images that may be called far from the training images
   batch_size=32         pictures at once; else what the run was scored with
   accelerator=auto      auto, cpu or gpu
@@ -98,7 +99,9 @@ def main(argv: Sequence[str]) -> int:
         batch_size=settings.batch_size or scored_batch(saved), false_alarms=settings.false_alarms,
     )  # fmt: skip
     if found.others:
-        console.line(f"{found.others} files in the folders are no pictures and were passed over")
+        by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
+        kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
+        console.line(f"{found.others.total()} files in the folders are no pictures and were passed over ({kinds})")
     _show(tally, results["classes"], settings.output)
     return EXIT_FAILURE if tally.bad else 0
 

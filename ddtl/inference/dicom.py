@@ -1,123 +1,169 @@
-"""CT slices as DICOM files: Hounsfield units through the lung window to 8-bit gray. The only module that knows pydicom.
+"""CT slices as DICOM files: Hounsfield units through the lung window to 8-bit gray levels.
 
-Published CT pictures are PNG and JPEG that somebody took out of a viewer. A slice becomes such a picture here: the
+Published CT images are PNG and JPEG that somebody exported from a viewer. A slice becomes such an image here: the
 window is that in which radiologists read lungs, and air is black.
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from PIL import Image
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_rescale
+from pydicom import uid
 
 from ddtl.data.images import MAX_PIXELS, BadImageError, read_bytes
+from ddtl.inference import dicom_header, dicom_pixels
+from ddtl.inference.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
+from ddtl.inference.dicom_pixels import Stored
 
 LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
-SUFFIXES = {".dcm", ".dicom", ".ima"}
 
-# Of air, -1000 HU, the window makes 59, and of water, 0 HU, 230.
+# The window maps air, -1000 HU, to 59, and water, 0 HU, to 230.
 _AIR, _TISSUE = 80, 200
 _AXIAL = 0.7  # the least cosine between a slice's normal and the patient's long axis: 45 degrees
+_DENSEST_AIR = 144  # of -500 HU; every slice of a chest has lungs, or air around the body, below it
+_LEVELS = 32  # gray levels: fewer are a sign of pixels crushed by a wrong rescale or depth
 
-# Scanners write many small faults, and pydicom tells of each; what matters is told by BadImageError.
-warnings.filterwarnings("ignore", module=r"pydicom\b")
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+_RESCALE_TYPES = {"", "HU", "US"}  # US: unspecified
+_COLORS = {"RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR"}
+_SCOUTS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
+# Words of ImageType and FrameType for maps of other quantities (PS3.3 C.8.15.3.8, and manufacturers' own).
+_MAPS = (
+    "IODINE", "Z_EFF", "ZEFF", "EFF_ATOMIC", "EFFECTIVE_Z", "ELECTRON_DENSITY", "MAT_SPECIFIC", "MAT_FRACTIONAL",
+    "MAT_MODIFIED", "MAT_VALUE_BASED", "MATERIAL_DENSITY", "PERFUSION", "BLOOD_VOLUME", "BLOOD_FLOW", "TRANSIT_TIME",
+    "PBV", "RHO_Z", "RHOZ", "STOPPING_POWER", "VOLUME_RENDER",
+)  # fmt: skip
+# Words of SeriesDescription for such maps where ImageType names none; iodine alone is a contrast agent.
+_MAP_DESCRIPTIONS = (
+    "iodine map", "iodine density", "iodine no water", "iodine overlay", "iodine (water)", "[mg/ml]", "z effective",
+    "effective z", "z-eff", "zeff", "electron density", "perfused blood volume", "perfusion map",
+)  # fmt: skip
+_DIRECTORY = uid.MediaStorageDirectoryStorage
+_CAPTURE = uid.SecondaryCaptureImageStorage  # multi-frame and colour kinds are its children
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Where a slice belongs.
+    """What a header says about where a slice belongs.
 
     Attributes:
-        patient: PatientID; where it is empty the study's UID, else the series'.
-        series: SeriesInstanceUID.
+        patient: PatientID; may be empty.
+        study: StudyInstanceUID, likewise.
+        series: SeriesInstanceUID, likewise.
+        instance: SOPInstanceUID, likewise.
+        person: by which two people of one PatientID differ: (what it is, value) of birth date, sex, issuer of the id.
         position: along the patient, in mm: the slice's corner on the slice's normal. None where it is not known.
         number: InstanceNumber, likewise.
+        notes: what had to be guessed, as predicates.
     """
 
     patient: str
+    study: str
     series: str
-    position: float | None
-    number: int | None
+    instance: str = ""
+    person: tuple[tuple[str, str], ...] = ()
+    position: float | None = None
+    number: int | None = None
+    notes: tuple[str, ...] = ()
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its content, or by its suffix where it is one of those written without the mark."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM" or path.suffix.lower() in SUFFIXES
-    except OSError:
-        return False
-
-
-def read_slice(path: Path) -> Slice:
-    """What the header says about a slice; its pixels are left alone.
+def read_slice(path: Path) -> Slice | None:
+    """Return what the header says about a slice; its pixels are not read. None for a DICOMDIR.
 
     Raises:
         BadImageError: no axial CT slice with Hounsfield units; the reason says what it is instead.
     """
-    ds = _read(lambda: pydicom.dcmread(path, stop_before_pixels=True, force=path.suffix.lower() in SUFFIXES), path)
-    _check(ds, path)
-    part: Slice = _read(lambda: _slice(ds), path)
-    return part
+
+    def read() -> Slice | None:
+        with path.open("rb") as stream:
+            file = dicom_header.parse(stream, pixels=False)
+        if _kind(file.dataset) == _DIRECTORY:
+            return None
+        _check(file.dataset)
+        return _slice(file)
+
+    found: Slice | None = _named(read, path)
+    return found
 
 
-def _slice(ds: Any) -> Slice:
-    study, series = (str(ds.get(f"{level}InstanceUID") or "") for level in ("Study", "Series"))
-    number = ds.get("InstanceNumber")
+def _slice(file: File) -> Slice:
+    ds = file.dataset
+    sex = text_of(ds, "PatientSex").upper()[:1]
+    person = {
+        "birth dates": "".join(filter(str.isdigit, text_of(ds, "PatientBirthDate"))),
+        "sexes": sex if sex in {"M", "F"} else "",
+        "issuers of the id": text_of(ds, "IssuerOfPatientID").casefold(),
+    }
+    try:
+        instance = integer(ds, "InstanceNumber")
+    except HeaderError:  # it only orders slices without a position
+        instance = None
     return Slice(
-        patient=str(ds.get("PatientID") or "").strip() or study or series,
-        series=series,
+        patient=text_of(ds, "PatientID"),
+        study=text_of(ds, "StudyInstanceUID"),
+        series=text_of(ds, "SeriesInstanceUID"),
+        instance=text_of(ds, "SOPInstanceUID"),
+        person=tuple((what, value) for what, value in person.items() if value),
         position=_position(ds),
-        number=None if number is None else int(number),
+        number=instance,
+        notes=file.notes,
     )
 
 
-def decode_slice(path: Path) -> Image.Image:
-    """The slice in 8-bit gray (mode ``L``), in the lung window.
+def decode_slice(path: Path, note: Callable[[str], None] = lambda text: None) -> Image.Image:
+    """Return the slice in 8-bit gray (mode ``L``), in the lung window.
+
+    Args:
+        path: of the file.
+        note: called with each doubt about the pixels, a predicate.
 
     Raises:
         BadImageError: as :func:`read_slice` does, and where the pixels cannot be read.
     """
     data = read_bytes(path)
-    ds = _read(lambda: pydicom.dcmread(io.BytesIO(data), force=path.suffix.lower() in SUFFIXES), path)
-    _check(ds, path)
-    return Image.fromarray(_read(lambda: gray_levels(ds), path))
+
+    def decode() -> Image.Image:
+        file = dicom_header.parse(io.BytesIO(data), pixels=True)
+        _check(file.dataset)
+        stored = dicom_pixels.read(file)
+        if stored.padding.all():
+            value = text_of(file.dataset, "PixelPaddingValue")
+            raise HeaderError(f"has no pixel besides padding (PixelPaddingValue {value})")
+        gray = gray_levels(stored, file.dataset)
+        for text in (*stored.notes, *_doubts(gray, stored, file.dataset)):
+            note(text)
+        return Image.fromarray(gray)
+
+    image: Image.Image = _named(decode, path)
+    return image
 
 
-def gray_levels(ds: Any) -> np.ndarray:
-    """A slice through the lung window: uint8, (rows, columns), 0 black, by DICOM's linear window (PS3.3 C.11.2.1.2).
+def gray_levels(stored: Stored, ds: Any) -> np.ndarray:
+    """Return a slice in the lung window: uint8, (rows, columns), by DICOM's linear window (PS3.3 C.11.2.1.2).
 
-    PhotometricInterpretation MONOCHROME1 says that low values are to be shown white. What files mean by it differs:
-    nothing, the values being Hounsfield units all the same; stored values turned upside down; or, as the standard has
-    it, a picture to be turned upside down behind the window. That it must show tissue with air around it tells which.
+    Air and padding are black. PhotometricInterpretation MONOCHROME1 says that low values are to be shown white. What
+    files mean by it differs: nothing, the values being Hounsfield units all the same; stored values turned upside down;
+    or, as the standard has it, an image to be inverted after the window. That it must show tissue with air around it
+    tells which.
+
+    Args:
+        stored: the file's pixels.
+        ds: the file's header.
     """
-    stored = ds.pixel_array
-    plain = _windowed(_hounsfield(stored, ds))
-    if ds.PhotometricInterpretation != "MONOCHROME1":
-        return plain
-    # The largest value that a file can hold, less the value; of signed values the mirror lies between 0 and -1.
-    mirrored = (-1 if ds.PixelRepresentation else 2**ds.BitsStored - 1) - stored.astype(np.int64)
-    turned = _windowed(_hounsfield(mirrored, ds))
-    standard: np.ndarray = 255 - plain
-    return next((gray for gray in (plain, turned) if _is_tissue_in_air(gray)), standard)
-
-
-def _hounsfield(stored: np.ndarray, ds: Any) -> np.ndarray:
-    values = apply_rescale(stored, ds)
-    padding = ds.get("PixelPaddingValue")
-    # What stands outside of the scanner's field of view is no tissue, however it is written.
-    return values if padding is None else np.where(ds.pixel_array == padding, -np.inf, values)
+    slope, intercept = _rescale(ds)
+    gray = _windowed(slope * stored.values + intercept)
+    if text_of(ds, "PhotometricInterpretation").upper() == "MONOCHROME1":
+        # The largest value that a file can hold, less the value; of signed values the mirror is between 0 and -1.
+        top = -1 if stored.layout.signed else 2**stored.layout.stored - 1
+        readings = (gray, _windowed(slope * (top - stored.values) + intercept))
+        gray = next((reading for reading in readings if _is_tissue_in_air(reading, stored.padding)), 255 - gray)
+    levels: np.ndarray = np.where(stored.padding, 0, gray).astype(np.uint8)
+    return levels
 
 
 def _windowed(hounsfield: np.ndarray) -> np.ndarray:
@@ -126,50 +172,107 @@ def _windowed(hounsfield: np.ndarray) -> np.ndarray:
     return levels
 
 
-def _is_tissue_in_air(gray: np.ndarray) -> bool:
+def _is_tissue_in_air(gray: np.ndarray, padding: np.ndarray) -> bool:
     """Whether most outermost pixels are as dark as air, and a hundredth of all is as bright as tissue."""
-    frame = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    return bool(np.median(frame) <= _AIR and np.percentile(gray, 99) >= _TISSUE)
+    measured = np.pad(~padding, 1)
+    inside = measured[:-2, 1:-1] & measured[2:, 1:-1] & measured[1:-1, :-2] & measured[1:-1, 2:]
+    rim = gray[~padding & ~inside]
+    return bool(np.median(rim) <= _AIR and np.percentile(gray[~padding], 99) >= _TISSUE)
 
 
-def _check(ds: Any, path: Path) -> None:
+def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
+    """Return what does not forbid to read a slice, but is seldom right.
+
+    Raises:
+        HeaderError: the image is a screenshot.
+    """
+    measured = gray[~stored.padding]
+    doubts = []
+    if measured.min() > _DENSEST_AIR:
+        if _kind(ds).startswith(_CAPTURE):
+            raise HeaderError("is a screenshot (secondary capture) without Hounsfield units, no CT slice")
+        doubts.append("has no pixel below -500 HU, as air and lungs are: RescaleSlope or RescaleIntercept may be wrong")
+    elif np.percentile(measured, 99) < _TISSUE:
+        doubts.append("has hardly a pixel as dense as tissue: RescaleSlope or RescaleIntercept may be wrong")
+    levels = len(np.unique(measured))
+    if levels < _LEVELS:
+        doubts.append(
+            f"has fewer than {_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong"
+        )
+    corners = stored.padding[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if stored.padding.any() and not corners.any():
+        doubts.append("has pixels of its PixelPaddingValue within the image alone, which may be tissue; they are black")
+    return doubts
+
+
+def _rescale(ds: Any) -> tuple[float, float]:
+    slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
+    if slope is None or intercept is None:
+        lut = " (a ModalityLUTSequence is not read)" if "ModalityLUTSequence" in ds else ""
+        raise HeaderError(
+            f"has no RescaleSlope and RescaleIntercept, without which its values are no Hounsfield units{lut}"
+        )
+    if slope == 0:
+        raise HeaderError("has a wrong header: RescaleSlope is 0, which makes all pixels alike")
+    return slope, intercept
+
+
+def _check(ds: Any) -> None:
     """Refuse what is no axial CT slice in Hounsfield units."""
-    reason = _read(lambda: _why_not(ds), path)
-    if reason is not None:
-        raise BadImageError(path, reason)
-
-
-def _why_not(ds: Any) -> str | None:
+    kind = _kind(ds)
+    rows, columns = (integer(ds, name) or 0 for name in ("Rows", "Columns"))
+    frames = integer(ds, "NumberOfFrames") or 1
+    image_type = {*words_of(ds, "ImageType"), *words_of(ds, "FrameType")}
+    color = text_of(ds, "PhotometricInterpretation").upper()
     normal = _normal(ds)
-    rows, columns = (int(ds.get(name) or 0) for name in ("Rows", "Columns"))
-    frames = int(ds.get("NumberOfFrames") or 1)
-    gray = ds.get("SamplesPerPixel", 1) == 1 and str(ds.get("PhotometricInterpretation")).startswith("MONOCHROME")
-    rescaled = ds.get("RescaleSlope") is not None and ds.get("RescaleIntercept") is not None
-    reasons = {
-        "is no DICOM file, whatever its name says": not (rows or _kind(ds)),
-        f"is a DICOM file without a picture ({_kind(ds)})": not (rows and columns),
-        f"is of modality {ds.get('Modality') or 'unknown'}, not CT": ds.get("Modality") != "CT",
-        f"holds {frames} frames: save each slice as a file of its own": frames > 1,
-        "is in colour: a picture of a screen, no CT slice": not gray,
-        "is a localizer (scout view), no slice": "LOCALIZER" in (ds.get("ImageType") or ()),
-        "has no RescaleSlope and RescaleIntercept, without which its values are no Hounsfield units": not rescaled,
-        f"is too large: {rows} × {columns} pixels": rows * columns > MAX_PIXELS,
-        "is no axial slice (ImageOrientationPatient)": normal is not None and abs(normal[2]) < _AXIAL,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    if not (rows or kind):
+        raise HeaderError("is no DICOM file, whatever its name says")
+    if not (rows and columns):
+        raise HeaderError(f"is a DICOM file without an image ({str(uid.UID(kind).name)[:60]})")
+    if text_of(ds, "Modality").upper() != "CT":
+        raise HeaderError(f"is of modality {text_of(ds, 'Modality')[:20] or 'unknown'}, not CT")
+    if frames > 1:
+        raise HeaderError(f"holds {frames} frames: save each slice as a file of its own")
+    if not color:
+        raise HeaderError("has no PhotometricInterpretation, without which its pixels cannot be read")
+    if color in _COLORS or color.startswith("YBR"):
+        raise HeaderError(f"is in colour ({color}): an image of a screen, no CT slice")
+    if not color.startswith("MONOCHROME"):
+        raise HeaderError(f"has the PhotometricInterpretation {color[:60]}, which is not read")
+    if integer(ds, "SamplesPerPixel") not in {None, 1}:
+        raise HeaderError(f"has a wrong header: SamplesPerPixel {integer(ds, 'SamplesPerPixel')} with {color}")
+    if image_type & _SCOUTS:
+        raise HeaderError("is a localizer (scout view), no slice")
+    _check_quantity(ds, image_type)
+    _rescale(ds)
+    if rows * columns > MAX_PIXELS:
+        raise HeaderError(f"is too large: {rows} × {columns} pixels")
+    if normal is not None and abs(normal[2]) < _AXIAL:
+        raise HeaderError("is no axial slice (ImageOrientationPatient)")
+
+
+def _check_quantity(ds: Any, image_type: set[str]) -> None:
+    """Refuse values that are no Hounsfield units."""
+    kind = text_of(ds, "RescaleType")
+    if kind.upper() not in _RESCALE_TYPES:
+        raise HeaderError(f"holds no Hounsfield units: RescaleType is {kind[:60]!r}")
+    for word in sorted(image_type):
+        if any(sign in word.replace(" ", "_") for sign in _MAPS):
+            raise HeaderError(f"holds no Hounsfield units: ImageType says {word[:60]}")
+    description = text_of(ds, "SeriesDescription")
+    if any(sign in description.casefold() for sign in _MAP_DESCRIPTIONS):
+        raise HeaderError(f"holds no Hounsfield units: SeriesDescription is {description[:60]!r}")
 
 
 def _kind(ds: Any) -> str:
-    """The kind of object, in DICOM's words; empty where it doesn't say."""
-    meta = getattr(ds, "file_meta", {})
-    uid = ds.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID")
-    return str(uid.name) if uid else ""
+    """The UID of the kind of object; empty where the file doesn't say."""
+    return text_of(ds, "SOPClassUID") or text_of(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID")
 
 
 def _normal(ds: Any) -> np.ndarray | None:
     """The slice's unit normal in the patient's coordinates, (3,); None where the orientation is not known."""
-    orientation = np.array(ds.get("ImageOrientationPatient") or (), dtype=float)
-    if orientation.shape != (6,):
+    orientation = vector(ds, "ImageOrientationPatient", 6)
+    if orientation is None:
         return None
     normal: np.ndarray = np.cross(orientation[:3], orientation[3:])
     length = np.linalg.norm(normal)
@@ -177,24 +280,18 @@ def _normal(ds: Any) -> np.ndarray | None:
 
 
 def _position(ds: Any) -> float | None:
-    normal, corner = _normal(ds), np.array(ds.get("ImagePositionPatient") or (), dtype=float)
-    return None if normal is None or corner.shape != (3,) else float(normal @ corner)
+    normal, corner = _normal(ds), vector(ds, "ImagePositionPatient", 3)
+    return None if normal is None or corner is None else float(normal @ corner)
 
 
-def _read(what: Callable[[], Any], path: Path) -> Any:
-    """What pydicom makes of a file; damaged ones raise almost any exception, each of which is made a reason."""
+def _named(what: Callable[[], Any], path: Path) -> Any:
+    """What pydicom makes of a file; damaged ones raise almost any exception, each of which becomes a reason."""
     try:
         return what()
     except (BadImageError, MemoryError):
         raise
-    except InvalidDicomError:
-        raise BadImageError(path, "is no DICOM file, whatever its name says") from None
+    except HeaderError as error:
+        raise BadImageError(path, error.line(path)) from None
     except Exception as error:
-        text = " ".join(str(error).split())
-        if "missing dependencies" in text or "plugin" in text:
-            raise BadImageError(
-                path,
-                "is compressed in a way that is not read here. Unpack it, as with `dcmdjpeg` or `gdcmconv --raw`, or "
-                "install a decoder: pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg",
-            ) from None
-        raise BadImageError(path, f"is cut off or damaged: {text[:200]}") from None
+        reason = HeaderError(f"is cut off or damaged: {str(error)[:200]}")
+        raise BadImageError(path, reason.line(path)) from None

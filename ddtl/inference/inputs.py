@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ddtl.data.images import BadImageError, load_image, squared
+from ddtl.data.images import BadImageError, load_image, squared, starts_as_image
 from ddtl.data.published import IMAGE_SUFFIXES
 from ddtl.errors import UserError
-from ddtl.inference.dicom import Slice, decode_slice, is_dicom, read_slice
+from ddtl.inference.dicom import Slice, decode_slice, read_slice
+from ddtl.inference.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.inference.patients import patients_of
 
 Progress = Callable[[int, int], None]
 
@@ -42,12 +45,16 @@ class Found:
     Attributes:
         pictures: in order: as named, folders by name, the slices of a series from one end to the other.
         bad: files that cannot be used, as far as that is known before they are decoded.
-        others: how many files in folders are no pictures.
+        others: how many files in folders are no pictures, by suffix.
+        directories: DICOMDIR files, which list the slices of a medium and are none.
+        warnings: doubts about who the patients are and what counts twice, a line each.
     """
 
     pictures: list[Picture] = field(default_factory=list)
     bad: list[BadImageError] = field(default_factory=list)
-    others: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    directories: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
@@ -73,10 +80,18 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
             seen.add(real)
             _take(path, explicit, by_folder, found)
         progress(done, len(named))
+    if not found.pictures and not found.bad and found.directories:
+        raise UserError(
+            f"{shown(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. Name the "
+            "folder that holds the slices instead."
+        )
     if not found.pictures and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no picture in {found.others} files. Pictures are PNG, JPEG, TIFF, BMP and DICOM."
+            f"{', '.join(words)}: no picture in {found.others.total()} files. Pictures are PNG, JPEG, TIFF, BMP and "
+            "DICOM."
         )
+    _assign_patients(found)
+    _warn_of_copies(found)
     found.pictures = _in_series(found.pictures)
     return found
 
@@ -105,24 +120,71 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
     patient = shown(path.parent) if by_folder else ""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
         found.bad.append(BadImageError(path, "is no file"))
-    elif is_dicom(path):
+        return
+    kind = _kind(path)
+    if kind == "dicom":
         try:
             header = read_slice(path)
         except BadImageError as error:
             found.bad.append(error)
         else:
-            found.pictures.append(Picture(path, patient or header.patient, header))
-    elif explicit or path.suffix.lower() in IMAGE_SUFFIXES:
+            if header is None:
+                found.directories.append(path)
+            else:
+                found.pictures.append(Picture(path, patient, header))
+    elif explicit or kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES:
         found.pictures.append(Picture(path, patient))
     else:
-        found.others += 1
+        found.others[path.suffix.lower()] += 1
+
+
+def _kind(path: Path) -> Literal["dicom", "image", ""]:
+    """What a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(START)
+    except OSError:  # reading it says why
+        return ""
+    if is_dicom(start):
+        return "dicom"
+    if starts_as_image(start[:32]):
+        return "image"
+    return "dicom" if path.suffix.lower() in SUFFIXES else ""
+
+
+def _assign_patients(found: Found) -> None:
+    """Set the patients of DICOM slices by their headers, where the folder does not say who it is."""
+    numbers = [i for i, picture in enumerate(found.pictures) if picture.slice and not picture.patient]
+    slices = [picture.slice for picture in found.pictures if picture.slice and not picture.patient]
+    patients, found.warnings = patients_of(slices)
+    for i, patient in zip(numbers, patients, strict=True):
+        found.pictures[i] = replace(found.pictures[i], patient=patient)
+
+
+def _warn_of_copies(found: Found) -> None:
+    """Report slices that are there twice: they count twice in their patient's score."""
+    seen: dict[tuple[object, ...], Path] = {}
+    copies: list[tuple[Path, Path]] = []
+    for picture in found.pictures:
+        part = picture.slice
+        if part and part.instance:
+            key = (picture.patient, part.series, part.instance, part.position, part.number)
+            if (first := seen.setdefault(key, picture.path)) != picture.path:
+                copies.append((picture.path, first))
+    if copies:
+        one, other = map(shown, copies[0])
+        found.warnings.append(
+            f"{len(copies)} slices are there twice, as {one} is {other} (SOPInstanceUID), and count twice in their "
+            "patient's score. Name only one of the copies."
+        )
 
 
 def _in_series(pictures: Sequence[Picture]) -> list[Picture]:
     """The slices of a series one after the other, by position, where the first of them was found."""
     series: dict[object, list[Picture]] = defaultdict(list)
     for number, picture in enumerate(pictures):
-        series[picture.slice.series if picture.slice and picture.slice.series else number].append(picture)
+        part = picture.slice
+        series[(picture.patient, part.series) if part and part.series else number].append(picture)
     return [picture for slices in series.values() for picture in _sorted(slices)]
 
 
@@ -140,16 +202,38 @@ def shown(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def decode(picture: Picture, size: int) -> np.ndarray:
+Note = Callable[[str], None]
+
+
+def decode(picture: Picture, size: int, note: Note) -> np.ndarray:
     """The picture as training prepares its images: uint8, ``(size, size)``.
+
+    Args:
+        picture: one file.
+        size: side of the result, in pixels.
+        note: called with each doubt about the pixels, a predicate.
 
     Raises:
         BadImageError: it cannot be used.
     """
-    return load_image(picture.path, size) if picture.slice is None else squared(decode_slice(picture.path), size)
+    if picture.slice is None:
+        return load_image(picture.path, size)
+    return squared(decode_slice(picture.path, note), size)
 
 
-Decoded = tuple[Picture, "np.ndarray | BadImageError"]
+@dataclass(frozen=True)
+class Decoded:
+    """A picture with its pixels, or with what is wrong with it.
+
+    Attributes:
+        picture: one file.
+        image: uint8, ``(size, size)``, or why it cannot be used.
+        notes: doubts about it, as predicates.
+    """
+
+    picture: Picture
+    image: np.ndarray | BadImageError
+    notes: tuple[str, ...] = ()
 
 
 def decoded(pictures: Sequence[Picture], size: int, ahead: int, workers: int) -> Iterator[Decoded]:
@@ -162,10 +246,12 @@ def decoded(pictures: Sequence[Picture], size: int, ahead: int, workers: int) ->
     """
 
     def one(picture: Picture) -> Decoded:
+        notes = list(picture.slice.notes) if picture.slice else []
         try:
-            return picture, decode(picture, size)
+            image: np.ndarray | BadImageError = decode(picture, size, notes.append)
         except BadImageError as error:
-            return picture, error
+            image = error
+        return Decoded(picture, image, tuple(notes))
 
     waiting = iter(pictures)
     pool = ThreadPoolExecutor(workers)

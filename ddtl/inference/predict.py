@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ class Tally:
         why_not: why it could not.
         bad: what was left out.
         patients: how many were scored.
+        doubts: files by what is doubtful about them.
     """
 
     called: Counter[str] = field(default_factory=Counter)
@@ -48,6 +49,7 @@ class Tally:
     why_not: str = ""
     bad: list[BadImageError] = field(default_factory=list)
     patients: int = 0
+    doubts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, said: Mapping[str, Any]) -> None:
         """Count what the tables say about a picture."""
@@ -59,6 +61,12 @@ class Tally:
         self.bad.append(error)
         if len(self.bad) <= _NAMED:
             log.warning("left out: %s", error)
+
+    def warn(self) -> None:
+        """Report each doubt once, with how many files it concerns."""
+        for doubt, files in self.doubts.items():
+            more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
+            log.warning("%s %s%s", files[0], doubt, more)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,8 @@ def predict(
     except UserError as reason:
         tally.why_not = " ".join(str(reason).split())
         log.warning("whether pictures are far from the training images is not told: %s", tally.why_not)
+    for warning in found.warnings:
+        log.warning("%s", warning)
     for error in found.bad:
         tally.skip(error)
     head = _head(folder, results, rule, digest, predictor, batch_size) | {"far_from_training": _about(yardstick, tally)}
@@ -133,7 +143,10 @@ def predict(
         rows = patients.rows()
         tally.patients = len(rows)
         skipped = [{"file": shown(error.path), "reason": error.reason} for error in tally.bad]
-        tables.finish(rows, {"skipped": skipped})
+        warnings = [{"warning": warning, "files": []} for warning in found.warnings]
+        warnings += [{"warning": doubt, "files": files} for doubt, files in tally.doubts.items()]
+        tables.finish(rows, {"skipped": skipped, "warnings": warnings})
+    tally.warn()
     return tally
 
 
@@ -145,12 +158,14 @@ def _batches(
     pictures: list[Picture] = []
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
-    for done, (picture, image) in enumerate(decoded(found.pictures, size, 2 * batch_size, workers), start=1):
-        if isinstance(image, BadImageError):
-            tally.skip(image)
+    for done, one in enumerate(decoded(found.pictures, size, 2 * batch_size, workers), start=1):
+        if isinstance(one.image, BadImageError):
+            tally.skip(one.image)
         else:
-            pictures.append(picture)
-            images.append(image)
+            pictures.append(one.picture)
+            images.append(one.image)
+            for note in one.notes:
+                tally.doubts[note].append(shown(one.picture.path))
         if len(images) == batch_size or (done == total and images):
             yield pictures, images
             pictures, images = [], []
