@@ -9,22 +9,37 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from ddtl import console, ranks
-from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, Stopped, TrainingFailure, UserError
+from ddtl import console, notices, ranks, streams
+from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 
 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    streams.steady()
     console.set_up_logging()
-    if not ranks.is_first():
-        console.be_quiet()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
+    notices.outlast()
+    code = _code_of(main, argv)
+    failure = streams.lost()
+    if failure is not None:
+        console.error(f"standard output could not take everything: {failure.strerror}.")
+        return code or EXIT_FAILURE
+    return code
+
+
+def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     try:
+        ranks.check()
+        if not ranks.is_first():
+            console.be_quiet()
         return main(argv)
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
+    except InconsistentRecord as error:
+        console.error(str(error))
+        return EXIT_FAILURE
     except TrainingFailure as error:
         console.error(f"{error}\nThe same command goes on where it stopped:\n  {_again()}")
         return EXIT_FAILURE

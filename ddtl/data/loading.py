@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ddtl import notices
 from ddtl.data.cache import DecodedCache
 from ddtl.data.harmonize import Harmonizer
 from ddtl.data.order import Key
@@ -90,4 +91,5 @@ def _quiet_worker(worker: int) -> None:
     """Ctrl-C reaches the whole process group; the parent alone answers it, and it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    notices.ignore()
     torch.set_num_threads(1)

@@ -22,8 +22,9 @@ from torch import Tensor
 from ddtl.data.manifest import Manifest
 from ddtl.errors import NotFinite, TrainingFailure
 from ddtl.evaluation.names import MONITORS
-from ddtl.files import append_line, read_lines, replace_file, write_text
+from ddtl.files import append_line, replace_file, write_text
 from ddtl.ranks import gathered
+from ddtl.training import hardware
 from ddtl.training.run_folder import RunFolder
 
 
@@ -76,7 +77,7 @@ class EpochEnd(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            known = [row for row in read_lines(self.folder.metrics) if row["epoch"] < trainer.current_epoch]
+            known = [row for row in self.folder.epochs() if row["epoch"] < trainer.current_epoch]
             write_text(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in known))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,6 +105,7 @@ class EpochEnd(Checkpoint):
                 "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
                 **{name: value if math.isfinite(value) else None for name, value in sorted(scores.items())},
                 "order": self._order(),
+                "machine": hardware.arithmetic(),
             }
             self.report({**row, "best": improved})
             try:
@@ -183,7 +185,10 @@ class EarlyEnd(Checkpoint):
 
     Attributes:
         ended: why the fit was ended; None where it was not.
+        folder: of the run; there from the moment when the trainer is built.
     """
+
+    folder: RunFolder
 
     def __init__(self) -> None:
         self.ended: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -78,6 +79,17 @@ def environment() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": versions(),
     }
+
+
+def arithmetic() -> str:
+    """A short hash of what decides how numbers are rounded here: torch, processor, GPUs and threads."""
+    parts = (
+        torch.__version__,
+        cpu_name(),
+        torch.get_num_threads(),
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
-from ddtl.training import hardware, loggers, run_folder
+from ddtl.training import hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.final import conclude
@@ -109,6 +109,7 @@ def assemble(config: Config, reference: Counts | None = None) -> Run:
         reference: the histogram that ``dataset.harmonize`` brings images to; None for that of the training images.
     """
     memory.pass_over_imports()
+    lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
     datamodule = build_datamodule(config)
     datamodule.reference = reference
