@@ -1,9 +1,9 @@
 """Which process of a distributed run this is. The first one owns the run's folder and speaks; the others compute.
 
 The environment alone says so, in one of four ways: torchrun's variables, those of a step that srun started, ``RANK``,
-``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at all. Variables
-that contradict each other or the settings are a mistake: a process with a wrong rank would write no result, or wait for
-others that never come. No torch: a mistake is answered at once.
+``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at all.
+Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no result,
+or wait for others that never come. No torch: a mistake is answered at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Standard output and error that no terminal, closed pipe or full disk can make fail: what a run records is elsewhere."""
+"""Standard output and error that no terminal, closed pipe or full disk can make fail."""
 
 from __future__ import annotations
 

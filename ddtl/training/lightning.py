@@ -48,7 +48,7 @@ def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Traine
 
 def settle_rank(processes: Processes) -> None:
     """Have Lightning's loggers and warnings take this process for the one that it is: they read SLURM_PROCID, too."""
-    rank_zero_only.rank = processes.rank
+    rank_zero_only.rank = processes.rank  # type: ignore[attr-defined]
 
 
 class _Environment(ClusterEnvironment):

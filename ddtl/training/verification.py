@@ -3,8 +3,8 @@
 The monitored score is computed again from the predictions that ``results.json`` is made of, and must be what
 ``metrics.jsonl`` recorded when the epoch was validated: within ``TOLERANCE`` on the same machine, since the same images
 go through the same network in the same batches. Another machine, another torch or another number of threads rounds
-otherwise; there, and with ``trainer.deterministic=false``, the recorded score must be one that logits reach which differ
-by no more than rounding.
+otherwise; there, and with ``trainer.deterministic=false``, the recorded score must be one that logits reach which
+differ by no more than rounding.
 """
 
 from __future__ import annotations
@@ -90,6 +90,6 @@ class Unchanged:
         changed = [name for name, value in self.before.items() if not torch.equal(value, now[name].to(value.device))]
         if changed:
             raise InconsistentRecord(
-                f"the network changed while it predicted ({changed[0]}): its scores would be those of other weights, and "
-                "nothing was scored. Please report this."
+                f"the network changed while it predicted ({changed[0]}): its scores would be those of other weights. "
+                "Nothing was scored. Please report this."
             )
