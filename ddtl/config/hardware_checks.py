@@ -22,14 +22,15 @@ def hardware(c: Config) -> Iterator[str]:
             f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
             f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
         )
-    try:
-        ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
-    except UserError as error:
-        yield str(error)
-    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
-        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
     if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
         yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
+    else:
+        try:
+            ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
+        except UserError as error:
+            yield str(error)
+    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
 
 
 def _averages(c: Config) -> Iterator[str]:

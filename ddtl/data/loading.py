@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ddtl import notices
 from ddtl.data.cache import DecodedCache
@@ -84,6 +84,14 @@ def build_loader(slices: Slices, batches: Iterable[list[Key]], num_workers: int,
 
 
 def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch itself, from a loader process in shared memory.
+
+    The loader would move it there by itself, in a thread whose failure nobody hears of: with a full /dev/shm the
+    training would wait for ever.
+    """
+    if get_worker_info() is not None:
+        for tensor in batch.values():
+            tensor.share_memory_()
     return batch
 
 

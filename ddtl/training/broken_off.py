@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from ddtl import memory
 from ddtl.errors import TrainingFailure
 
 
@@ -17,6 +19,9 @@ def broken_off(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        free = memory.free_shared_memory()
+        if error.errno == errno.ENOSPC and error.filename is None and free is not None and free < 2**16:
+            raise memory.shared_memory_full(f"{free / 1e6:.2f} MB free") from error
         what = f"could not read or write {error.filename or folder}: {error.strerror or error}"
         raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
     except torch.OutOfMemoryError as error:
@@ -25,6 +30,8 @@ def broken_off(folder: Path) -> Iterator[None]:
             "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
         ) from error
     except RuntimeError as error:
+        if "unable to allocate shared memory" in str(error) or "unable to open shared memory" in str(error):
+            raise memory.shared_memory_full(str(error).strip().rpartition(": ")[2]) from error
         if not str(error).startswith("DataLoader worker"):
             raise
         reason = str(error).split(". ")[0]

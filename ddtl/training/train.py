@@ -111,6 +111,9 @@ def assemble(config: Config, reference: Counts | None = None) -> Run:
     memory.pass_over_imports()
     lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
+    d, t = config.dataset, config.trainer
+    images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
+    memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
     datamodule = build_datamodule(config)
     datamodule.reference = reference
     with console.progress("preparing images") as bar:
