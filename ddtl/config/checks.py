@@ -44,13 +44,18 @@ LONGEST = 200
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
-def problems(config: Config) -> list[str]:
-    """A line for each contradiction, naming the key to change."""
+def problems(config: Config, trains: bool = True) -> list[str]:
+    """Return a line for each contradiction, naming the key to change.
+
+    Args:
+        config: what is asked for.
+        trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
+    """
     every = (
         _names, _run, _paths, _ranges, _finetune, hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
         _evaluation,
     )  # fmt: skip
-    return [line for check in every for line in check(config)]
+    return [line for check in every if trains or check is not _batch_of_one for line in check(config)]
 
 
 def _names(c: Config) -> Iterator[str]:
