@@ -39,7 +39,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]
     from ddtl import launch
     from ddtl.training import command
 
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = {signum: signal.getsignal(signum) for signum in handled}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "as=typed"])
     logger = logging.getLogger("ddtl")
     for name in ("handlers", "level", "propagate"):

@@ -119,11 +119,20 @@ def _paths(c: Config) -> Iterator[str]:
         if path.startswith("~"):
             yield f"{key}={text}: there is no such user. A folder that is called ~ is written ./~."
             continue
+        if _is_too_long(path):
+            yield f"{key}={_short(text)}: this path is longer than a file system takes. Set another {key}."
+            continue
         there = _nearest(path)
         if not os.path.isdir(there):
             yield f"{key}={text}: {there} is not a folder. Set another {key}."
         elif written and not os.access(there, os.W_OK | os.X_OK):
             yield f"{key}={text}: {there} cannot be written to. Set another {key}."
+
+
+def _is_too_long(path: str) -> bool:
+    """Whether what is written below a folder would go beyond what Linux takes: 255 bytes a name, 4095 in all."""
+    data = os.fsencode(os.path.abspath(path))
+    return len(data) + 2 * LONGEST > 4000 or any(len(part) > 255 for part in data.split(b"/"))
 
 
 def _nearest(path: str) -> str:
