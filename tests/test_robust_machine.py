@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +31,9 @@ from ddtl.models.scores import of_predictions
 from ddtl.training import hardware, lightning, verification
 from ddtl.training.callbacks import EpochEnd
 from ddtl.training.run_folder import RunFolder
+from ddtl.training.train import train
 from tests.mounts import mounted
-from tests.runs import ROOT, assert_same_run, run, small
+from tests.runs import ROOT, assert_same_run, config, run, small
 
 QUICK = ("model=squeezenet1_1", "model.weights=none", "trainer=cpu", "trainer.max_epochs=3", "trainer.limit_batches=3")
 TRAIN = (sys.executable, str(ROOT / "train.py"))
@@ -316,7 +319,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_validation_score_is_that_of_the_best_epoch(kind: str, tmp_path: Path) -> None:
-    result = run(tmp_path, *QUICK, *KINDS[kind])
+    result = train(config(tmp_path, *QUICK, *KINDS[kind]), report=False)
     rows = read_lines(result.folder / "metrics.jsonl")
     best = rows[result.results["best_epoch"]]
     from ddtl.evaluation import predictions
@@ -449,6 +452,7 @@ def test_a_terminal_that_lacks_signs(words: str, encoding: dict[str, str]) -> No
     assert "Error" not in text
 
 
+@pytest.mark.slow
 def test_a_training_at_a_terminal_that_lacks_signs(tmp_path: Path, guarded: Guarded) -> None:
     argv = small(tmp_path, *QUICK, "logger.wandb.mode=offline", "logger=wandb")
     code, text = shell(shlex.join([*TRAIN, *argv]), PYTHONIOENCODING="ascii")
@@ -488,8 +492,10 @@ def test_streams_that_are_closed_or_full() -> None:
 # --- limits of the machine --------------------------------------------------------------------------------------------
 
 
-def test_a_user_without_name_and_home(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+def test_a_user_without_name_and_home(request: pytest.FixtureRequest) -> None:
+    folder = tempfile.mkdtemp(dir="/tmp")  # pytest's own is closed to others
+    Path(folder).chmod(0o777)
+    request.addfinalizer(lambda: shutil.rmtree(folder))
     words = [
         "setpriv",
         "--reuid",
@@ -500,17 +506,17 @@ def test_a_user_without_name_and_home(tmp_path: Path) -> None:
     ]
     if subprocess.run([*words, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no other user can be taken on here")
-    line = shlex.join([*words, "env", "-u", "HOME", "-u", "DDTL_CACHE", *TRAIN, f"paths.runs_dir={tmp_path}"])
+    line = shlex.join([*words, "env", "-u", "HOME", "-u", "DDTL_CACHE", *TRAIN, f"paths.runs_dir={folder}"])
     code, text = shell(line)
     assert code == 2
     assert text.count("error: ") == 1
     assert "paths.cache_dir=~/.cache/ddtl: this user has no home folder" in text
     assert "paths.cache_dir=/tmp/ddtl" in text
-    code, text = shell(f"{line} --cfg job paths.cache_dir={tmp_path}/cache")
+    code, text = shell(f"{line} --cfg job paths.cache_dir={folder}/cache")
     assert code == 0, text
 
 
-@pytest.mark.parametrize("size", ["64k", "240k"])
+@pytest.mark.parametrize("size", ["64k", pytest.param("240k", marks=pytest.mark.slow)])
 def test_a_tiny_dev_shm(size: str, tmp_path: Path) -> None:
     """64 kB hold no batch, which is said before anything else; 240 kB hold one, but not those of both processes."""
     inside = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec {shlex.join([*TRAIN, *small(tmp_path, *QUICK)])}"
@@ -524,6 +530,7 @@ def test_a_tiny_dev_shm(size: str, tmp_path: Path) -> None:
     assert "Set dataset.num_workers=0" in text
 
 
+@pytest.mark.slow
 def test_few_open_files(tmp_path: Path) -> None:
     line = shlex.join([*TRAIN, *small(tmp_path, *QUICK), "dataset.num_workers=4"])
     code, text = shell(f"(ulimit -n 40; exec {line})")
@@ -542,6 +549,7 @@ def test_a_runs_folder_that_can_only_be_read(
     assert "Set another paths.runs_dir" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_loader_processes_beside_wandb(tmp_path: Path) -> None:
     """W&B's import hook fails in a process that was forked; what such processes need is imported before."""
     argv = small(tmp_path, *QUICK, "logger=wandb", "logger.wandb.mode=offline", "dataset.num_workers=1")
