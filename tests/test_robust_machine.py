@@ -393,24 +393,27 @@ def test_a_network_that_changes_in_prediction_is_not_scored(tmp_path: Path, monk
 def test_another_machine_may_round_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There the recorded score must be reachable by rounding, and one that is far off is not."""
     result = run(tmp_path, *QUICK)
-    path, results = result.folder / "metrics.jsonl", result.folder / "results.json"
-    rows = read_lines(path)
+    folder = RunFolder(result.folder)
+    rows = folder.epochs()
     best = result.results["best_epoch"]
 
-    def recorded(score: float, machine: str | None) -> None:
-        changed = {**rows[best], "val/roc_auc": score, "machine": machine}
-        path.write_text("".join(json.dumps(changed if i == best else row) + "\n" for i, row in enumerate(rows)))
-        results.unlink(missing_ok=True)
+    def recorded(score: float, machine: str) -> None:
+        checkpoint = torch.load(folder.best, weights_only=True)
+        torch.save({**checkpoint, "machine": machine}, folder.best)
+        changed = {**rows[best], "val/roc_auc": score}
+        lines = (json.dumps(changed if i == best else row) + "\n" for i, row in enumerate(rows))
+        folder.metrics.write_text("".join(lines))
+        folder.results.unlink(missing_ok=True)
 
     score = rows[best]["val/roc_auc"]
     near = score + 1 / 256 if score < 0.9 else score - 1 / 256  # a pair of 16 × 16 images in another order
     monkeypatch.setitem(verification.ROUNDING, "32-true", 0.05)
-    recorded(near, None)
+    recorded(near, "another")
     run(tmp_path, *QUICK)
     recorded(near, hardware.arithmetic())
     with pytest.raises(InconsistentRecord):
         run(tmp_path, *QUICK)
-    recorded(0.0 if score > 0.5 else 1.0, None)
+    recorded(0.0 if score > 0.5 else 1.0, "another")
     with pytest.raises(InconsistentRecord):
         run(tmp_path, *QUICK)
 

@@ -25,7 +25,7 @@ from ddtl.evaluation.names import MONITORS
 from ddtl.files import append_line, replace_file, write_text
 from ddtl.ranks import gathered
 from ddtl.training import hardware
-from ddtl.training.run_folder import RunFolder
+from ddtl.training.run_folder import MACHINE, RunFolder
 
 
 class EpochEnd(Checkpoint):
@@ -75,6 +75,12 @@ class EpochEnd(Checkpoint):
         steps.total.ready = steps.total.completed = step
         loop.epoch_loop._batches_that_stepped = step
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note what the epoch was validated on: elsewhere its score may come out otherwise by rounding."""
+        checkpoint[MACHINE] = hardware.arithmetic()
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             known = [row for row in self.folder.epochs() if row["epoch"] < trainer.current_epoch]
@@ -105,7 +111,6 @@ class EpochEnd(Checkpoint):
                 "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
                 **{name: value if math.isfinite(value) else None for name, value in sorted(scores.items())},
                 "order": self._order(),
-                "machine": hardware.arithmetic(),
             }
             self.report({**row, "best": improved})
             try:

@@ -23,6 +23,8 @@ LOCK = ".lock"
 OWNER = ".owner.json"
 # The key that marks a row of metrics.jsonl, and results, as those of the mean of the last epochs' weights.
 AVERAGED = "averaged_epochs"
+# The key under which a checkpoint holds what its epoch was computed on.
+MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
 

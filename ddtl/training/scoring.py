@@ -33,7 +33,7 @@ from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import AVERAGED, RunFolder
+from ddtl.training.run_folder import AVERAGED, MACHINE, RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
     val = predict(trainer, module, run.datamodule, ["val"])
-    warned = _verified(run, folder, trainer, val, epoch)  # before the test set is looked at
+    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is looked at
 
     results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
     results["warnings"] = [*results["warnings"], *warned]
@@ -77,20 +77,24 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     return results
 
 
-def _verified(run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, epoch: int) -> list[str]:
+def _verified(
+    run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
+) -> list[str]:
     """Hold the validation predictions against the epoch's row; averaged weights, which have none, get one of their own.
 
     Raises:
         InconsistentRecord: they are of other weights than the epoch's.
     """
     found: tuple[str, list[str]] = ("", [])
+    epoch = int(checkpoint["epoch"])
     if trainer.is_global_zero and run.config.trainer.average_last is not None:
         scores = of_predictions(torch.from_numpy(val.logits), torch.from_numpy(val.label))
         row = {"epoch": epoch, AVERAGED: run.config.trainer.average_last, "step": trainer.global_step}
-        append_line(folder.metrics, {**row, **dict(sorted(scores.items())), "machine": hardware.arithmetic()})
+        append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
     elif trainer.is_global_zero:
         try:
-            found = "", verification.check_epoch(run, verification.epoch_row(folder, epoch), val, epoch)
+            row = verification.epoch_row(folder, epoch)
+            found = "", verification.check_epoch(run, row, val, epoch, checkpoint.get(MACHINE))
         except InconsistentRecord as error:
             found = str(error), []
     wrong, warned = trainer.strategy.broadcast(found)

@@ -33,7 +33,9 @@ def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
     return next((row for row in folder.epochs() if row["epoch"] == epoch), None)
 
 
-def check_epoch(run: Run, recorded: Mapping[str, Any] | None, val: Predictions, epoch: int) -> list[str]:
+def check_epoch(
+    run: Run, recorded: Mapping[str, Any] | None, val: Predictions, epoch: int, machine: str | None
+) -> list[str]:
     """Hold the validation predictions against the record of the epoch that they are said to be of.
 
     Args:
@@ -41,6 +43,7 @@ def check_epoch(run: Run, recorded: Mapping[str, Any] | None, val: Predictions, 
         recorded: the epoch's row.
         val: predictions of the validation images.
         epoch: counts from 0.
+        machine: what it was computed on, as :func:`ddtl.training.hardware.arithmetic`; None where nobody knows.
 
     Returns:
         What a reader should know: that there was nothing to compare with.
@@ -56,7 +59,7 @@ def check_epoch(run: Run, recorded: Mapping[str, Any] | None, val: Predictions, 
     now = of_predictions(logits, labels)[monitor]
     if abs(now - value) <= TOLERANCE * max(1.0, abs(value)):
         return []
-    if recorded.get("machine") != hardware.arithmetic() or not run.config.trainer.deterministic:
+    if machine != hardware.arithmetic() or not run.config.trainer.deterministic:
         low, high = _reachable(logits, labels, monitor, ROUNDING[run.machine.precision])
         if low - TOLERANCE <= value <= high + TOLERANCE:
             return []
