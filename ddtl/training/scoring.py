@@ -93,8 +93,8 @@ def _verified(
         append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
     elif trainer.is_global_zero:
         try:
-            row = verification.epoch_row(folder, epoch)
-            found = "", verification.check_epoch(run, row, val, epoch, checkpoint.get(MACHINE))
+            recorded = verification.epoch_row(folder, epoch)
+            found = "", verification.check_epoch(run, recorded, val, epoch, checkpoint.get(MACHINE))
         except InconsistentRecord as error:
             found = str(error), []
     wrong, warned = trainer.strategy.broadcast(found)
