@@ -47,6 +47,8 @@ def update(scores: MetricCollection, logits: Tensor, labels: Tensor) -> None:
 def of_predictions(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """The scores of a validation epoch, ``val/loss`` included, of logits (N, classes) and labels (N,)."""
     scores = epoch_scores(logits.shape[1])
+    for metric in scores.values():
+        metric.distributed_available_fn = lambda: False  # these are all of them already, in every process
     update(scores, logits, labels)
     return {**{name: float(value) for name, value in scores.compute().items()}, "val/loss": _loss(logits, labels)}
 
