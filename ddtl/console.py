@@ -52,6 +52,7 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*custom batch sampler.*for prediction.*")
+    warnings.filterwarnings("ignore", message=".*The `srun` command is available on your system but is not used.*")
     # Lightning 2.6 uses parts of torch that newer ones deprecate.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 

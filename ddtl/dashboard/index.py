@@ -273,7 +273,7 @@ def curve(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "epoch" in row:
+        if isinstance(row, dict) and "epoch" in row and run_folder.AVERAGED not in row:
             rows.append(row)
     return rows
 

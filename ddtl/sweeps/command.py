@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ddtl import console
+from ddtl import console, ranks
 from ddtl.config import command_line
 from ddtl.config.overrides import key_of
 from ddtl.errors import EXIT_FAILURE, UserError
@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(help_page.render())
         return 0
+    ranks.alone("sweep.py")
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings

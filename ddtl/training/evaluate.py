@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.config import overrides as override_grammar
+from ddtl.config.convert import text_keys
 from ddtl.config.load import check
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
@@ -121,7 +122,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
 
 def asked(saved: Config, words: Sequence[str]) -> Asked:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
-    typed = override_grammar.read(words, groups("train"))
+    typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
         if key.split(".")[0] not in _SECTIONS and key not in _KEYS:

@@ -16,11 +16,15 @@ from filelock import FileLock, Timeout
 
 from ddtl import processes
 from ddtl.errors import UserError
-from ddtl.files import write_json
+from ddtl.files import read_lines, write_json
 from ddtl.training.identity import differences
 
 LOCK = ".lock"
 OWNER = ".owner.json"
+# The key that marks a row of metrics.jsonl, and results, as those of the mean of the last epochs' weights.
+AVERAGED = "averaged_epochs"
+# The key under which a checkpoint holds what its epoch was computed on.
+MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
 _CLOCKS = 5.0  # seconds by which the clocks of a file system and of a machine may differ
@@ -91,6 +95,10 @@ class RunFolder:
     @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id"
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl`` that are of one epoch each."""
+        return [row for row in read_lines(self.metrics) if AVERAGED not in row]
 
     def finished(self) -> dict[str, Any] | None:
         """The results of a run that came to its end."""

@@ -19,20 +19,22 @@ from ddtl.data import splits
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.images import BadImageError
 from ddtl.data.manifest import Manifest
+from ddtl.errors import EXIT_FAILURE, InconsistentRecord
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record, test_use
 from ddtl.evaluation.predictions import Predictions
-from ddtl.files import write_bytes, write_json
+from ddtl.files import append_line, write_bytes, write_json
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.models.scores import of_predictions
 from ddtl.ranks import gathered
-from ddtl.training import batchnorm, hardware, ledger
+from ddtl.training import batchnorm, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
+from ddtl.training.run_folder import AVERAGED, MACHINE, RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -50,18 +52,22 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
-    results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {"averaged_epochs": averaged})}
+    val = predict(trainer, module, run.datamodule, ["val"])
+    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is looked at
+
+    results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
+    results["warnings"] = [*results["warnings"], *warned]
+    table = val
     if evaluation.test and trainer.is_global_zero:
         use = count_use(run, folder, epoch, folder.path)
         results |= use.record()
         results["warnings"] = [*results["warnings"], *use.warnings]
     if evaluation.test and evaluation.batchnorm != "stored":
-        val = predict(trainer, module, run.datamodule, ["val"])
         with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
-    else:
-        table = predict(trainer, module, run.datamodule, wanted)
+    elif evaluation.test:
+        table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
     if not trainer.is_global_zero:
         return results
     manifest = run.datamodule.manifest
@@ -73,6 +79,34 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     _write_weights(folder, run.network, results)
     write_json(folder.results, results)
     return results
+
+
+def _verified(
+    run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
+) -> list[str]:
+    """Hold the validation predictions against the epoch's row; averaged weights, which have none, get one of their own.
+
+    Raises:
+        InconsistentRecord: they are of other weights than the epoch's.
+    """
+    found: tuple[str, list[str]] = ("", [])
+    epoch = int(checkpoint["epoch"])
+    if trainer.is_global_zero and run.config.trainer.average_last is not None:
+        scores = of_predictions(torch.from_numpy(val.logits), torch.from_numpy(val.label))
+        row = {"epoch": epoch, AVERAGED: run.config.trainer.average_last, "step": trainer.global_step}
+        append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
+    elif trainer.is_global_zero:
+        try:
+            recorded = verification.epoch_row(folder, epoch)
+            found = "", verification.check_epoch(run, recorded, val, epoch, checkpoint.get(MACHINE))
+        except InconsistentRecord as error:
+            found = str(error), []
+    wrong, warned = trainer.strategy.broadcast(found)
+    if wrong and not trainer.is_global_zero:
+        raise SystemExit(EXIT_FAILURE)  # the first process says why
+    if wrong:
+        raise InconsistentRecord(wrong)
+    return list(warned)
 
 
 def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
@@ -130,8 +164,16 @@ def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -
 
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
-    """Logits for every image of some splits, each once."""
+    """Logits for every image of some splits, each once.
+
+    A split that is predicted by itself goes through the network in the batches in which it is validated.
+
+    Raises:
+        InconsistentRecord: the network is another one afterwards.
+    """
+    unchanged = verification.Unchanged(module)
     mine: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
+    unchanged.check()
     batches = gathered(mine)
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])

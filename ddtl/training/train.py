@@ -24,7 +24,7 @@ from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
-from ddtl.training import hardware, loggers, run_folder
+from ddtl.training import hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.final import conclude
@@ -112,7 +112,11 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
+    lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
+    d, t = config.dataset, config.trainer
+    images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
+    memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
     datamodule = build_datamodule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:

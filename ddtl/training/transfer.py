@@ -24,7 +24,7 @@ from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_json
 from ddtl.models.module import Classifier
 from ddtl.reports.command import write as write_report
-from ddtl.training import batchnorm, embeddings, hardware
+from ddtl.training import batchnorm, embeddings, hardware, lightning
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.identity import short_hash
 from ddtl.training.run import Run
@@ -131,8 +131,8 @@ def _module(run: Run) -> Classifier:
 
 def _trainer(run: Run) -> pl.Trainer:
     """What predicts, and says nothing."""
-    return pl.Trainer(
-        accelerator=run.machine.accelerator, devices=1, precision=run.machine.precision,
+    return lightning.build(
+        accelerator=run.machine.accelerator, precision=run.machine.precision,
         deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
