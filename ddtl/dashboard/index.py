@@ -211,6 +211,8 @@ def _sweep(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     scores = [trial["values"][0] for trial in record["trials"] if trial["state"] == "complete" and trial["values"]]
     lower = record["directions"][0] == "minimize"
     best = (min(scores) if lower else max(scores)) if scores else None
+    if record.get("settings"):  # the best mean, and not the luckiest replicate
+        best = record["settings"][0]["mean"][0]
     note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
     told = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
     return told, done == len(states)

@@ -19,6 +19,7 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.dashboard.command import runs_folder
 from ddtl.dashboard.index import Index, Row, curve
 from ddtl.errors import EXIT_FAILURE, UserError
+from ddtl.evaluation.names import by_image
 from ddtl.training import run_folder
 
 HELP = """\
@@ -125,6 +126,7 @@ def _show(root: Path, rows: Sequence[Row], words: Sequence[str]) -> int:
     facts: dict[str, Any] = {"folder": folder}
     facts |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
     facts["score"] = _score(row) or None
+    facts["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
     facts["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
     facts["size"] = _size(sum(size for _, size in _files(folder)))
     facts["report"] = folder / "report.html" if row.report else None
@@ -266,7 +268,8 @@ def _score(row: Row) -> str:
     if row.score is None:
         return ""
     interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}–{row.high:.3f})"
-    return f"{row.score:.3f}{interval}{'' if row.split == 'test' else ' validation'}"
+    unit = f" by {row.by}" if row.by else ""
+    return f"{row.score:.3f}{interval}{unit}{'' if row.split == 'test' else ', validation'}"
 
 
 def _ago(when: float) -> str:

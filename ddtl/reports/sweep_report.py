@@ -85,7 +85,7 @@ def _difference(sweep: Sweep) -> Headline | None:
     judged = comparison["pairs"][0]["differences"][comparison["score"]]
     interval = numbers.interval(judged["interval"])[1:-1]
     note = f"{numbers.percent(comparison['level'])} CI {interval}" if interval else "no interval"
-    title = f"Test {numbers.plain(comparison['score'])}, winner less default"
+    title = f"Test {numbers.plain(comparison['score'])} by {comparison['unit']}, winner less default"
     return Headline(title, numbers.score(judged["value"]), note)
 
 

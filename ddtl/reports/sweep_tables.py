@@ -17,7 +17,7 @@ _SHOWN = 10  # trials in the table that stands open
 def finals(sweep: Sweep, final: Mapping[str, Any]) -> Table:
     """The winner and the default settings, each over its seeds."""
     comparison = final["comparison"]
-    title = numbers.plain(comparison["score"]) if comparison else "score"
+    title = f"{numbers.plain(comparison['score'])} by {comparison['unit']}" if comparison else "score"
     rows: list[list[str | Cell]] = []
     for name, runs in final["runs"].items():
         scores = [run["score"] for run in runs if run["score"] is not None]
