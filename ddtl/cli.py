@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ddtl import ranks
 from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
 from ddtl.launch import guarded
@@ -46,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command.{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.")
+    if name != "train" and not {"--help", "-h"} & set(rest):
+        ranks.alone(f"ddtl {name}")
     return int(import_module(COMMANDS[name][0]).main(rest))
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.evaluation.names import PER_CLASS, SCORES
+from ddtl.evaluation import test_use
+from ddtl.evaluation.names import PER_CLASS, SCORES, by_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,7 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*custom batch sampler.*for prediction.*")
+    warnings.filterwarnings("ignore", message=".*The `srun` command is available on your system but is not used.*")
     # Lightning 2.6 uses parts of torch that newer ones deprecate.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
@@ -120,11 +122,11 @@ def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], N
     width = len(str(max_epochs))
 
     def show(row: Mapping[str, Any]) -> None:
-        parts = [
+        parts = [  # a loss and a monitored score are means over images
             f"epoch {row['epoch'] + 1:{width}}/{max_epochs}",
             f"train loss {row['train/loss']:.4f}",
             f"val loss {row['val/loss']:.4f}",
-            f"{monitor} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
+            f"{by_image(monitor)} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
             f"{row['seconds']:.1f} s",
         ]
         line("   ".join(parts))
@@ -159,14 +161,16 @@ def score_table(results: Mapping[str, Any]) -> None:
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
         if "why_not" not in scores:
             shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
-            out.print(f"test set by {about}: {shown}")
+            out.print(f"test set by {about}, by image: {shown}")
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
     for finding in (results.get("audit") or {"findings": []})["findings"]:
         if finding["severity"] == "fail":
             out.print(f"! audit: {escape(finding['title'])}", style="yellow")
     if "test" in results:
-        out.print(f"look {results['look']} at this test set")
+        out.print(escape(test_use.label(results)))
+        if not test_use.is_first(results):
+            out.print(f"! {escape(test_use.history(results))}", style="yellow")
 
 
 def _rules(results: Mapping[str, Any]) -> None:
@@ -204,7 +208,7 @@ def _class_table(per_class: Mapping[str, Any], split: str) -> None:
 def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Numbers of a paper beside ours."""
     table = Table(title=escape(published["source"]), title_justify="left")
-    for heading in ("test score", "published", "obtained"):
+    for heading in ("test score", "published", "obtained, by image"):
         table.add_column(heading, justify="right" if heading != "test score" else "left")
     for name, value in published["scores"].items():
         table.add_row(name, _shown(value), _shown(results["test"].get(name)) if "test" in results else "–")

@@ -16,6 +16,10 @@ class NotFinite(TrainingFailure):
     """A loss or a score became NaN or infinite."""
 
 
+class InconsistentRecord(TrainingFailure):
+    """What was trained and what is recorded of it contradict each other; the same command would find so again."""
+
+
 class Stopped(BaseException):
     """A signal asked this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
 

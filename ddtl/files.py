@@ -69,7 +69,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     with _named(path), path.open("a+b") as file:
         file.seek(0)
         _, _, tail = file.read().rpartition(b"\n")
-        if _parsed(tail) is not None:
+        if parsed_line(tail) is not None:
             line = b"\n" + line  # whole, and only its line break is missing
         elif tail:
             file.truncate(file.tell() - len(tail))  # cut off by a crash; what is new must not be glued to it
@@ -89,15 +89,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     *lines, tail = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
-        row = _parsed(line)
+        row = parsed_line(line)
         if row is None:
             raise UserError(f"{path}, line {number}: is damaged, no JSON object. Mend that line, or delete it.")
         rows.append(row)
-    last = _parsed(tail)
+    last = parsed_line(tail)
     return rows if last is None else [*rows, last]
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed_line(line: bytes) -> dict[str, Any] | None:
     """The JSON object on a line; None where there is no whole one."""
     try:
         row = json.loads(line)

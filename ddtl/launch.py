@@ -8,29 +8,69 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
-from ddtl import console, ranks
-from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, Stopped, TrainingFailure, UserError
+from ddtl import console, notices, ranks, streams
+from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 
 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    streams.steady()
     console.set_up_logging()
-    if not ranks.is_first():
-        console.be_quiet()
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
+    notices.outlast()
+    sys.unraisablehook = _unraisable
+    code = _code_of(main, argv)
+    failure = streams.lost()
+    if failure is not None:
+        console.error(f"standard output could not take everything: {failure.strerror}.")
+        return code or EXIT_FAILURE
+    return code
+
+
+def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     try:
+        ranks.check()
+        if not ranks.is_first():
+            console.be_quiet()
         return main(argv)
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
-    except TrainingFailure as error:
-        console.error(f"{error}\nThe same command goes on where it stopped:\n  {_again()}")
+    except (TrainingFailure, OSError, MemoryError) as error:
+        console.error(_said(error))
+        return EXIT_FAILURE
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        console.error(
+            "no further thread can be started here. Raise the limit (ulimit -u unlimited), or end other programs."
+        )
         return EXIT_FAILURE
     except Stopped as stop:
         console.line(f"{stop}; the same command goes on where it stopped:\n  {_again()}")
         return stop.exit_code
+
+
+def _said(error: Exception) -> str:
+    """What broke, and what to do."""
+    if isinstance(error, TrainingFailure):
+        again = f"\nThe same command goes on where it stopped:\n  {_again()}"
+        return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
+    # What the machine denied at a place where nobody expected it.
+    what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    where = getattr(error, "filename", None)
+    return what if where is None else f"{where}: {what}"
+
+
+def _unraisable(what: Any) -> None:
+    """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself."""
+    if "_MultiProcessingDataLoaderIter" not in repr(what.object):
+        sys.__unraisablehook__(what)
 
 
 def _again() -> str:

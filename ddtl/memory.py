@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import shutil
+
+from ddtl.errors import TrainingFailure
+
+SHARED = "/dev/shm"  # where loader processes hand over their batches
 
 
 def keep_freed_memory() -> None:
@@ -22,6 +27,38 @@ def keep_freed_memory() -> None:
     mallopt(no_mmap, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 2**28)
+
+
+def shared_memory_full(detail: str) -> TrainingFailure:
+    """The failure of loader processes that cannot hand over their batches."""
+    return TrainingFailure(
+        f"{SHARED} is too small for the loader processes ({detail}). Set dataset.num_workers=0, or make it larger: "
+        "docker run --shm-size=2g …"
+    )
+
+
+def free_shared_memory() -> int | None:
+    """Bytes that loader processes can still fill; None where there is no such place."""
+    try:
+        return shutil.disk_usage(SHARED).free
+    except OSError:
+        return None
+
+
+def require_shared_memory(workers: int, batch: int) -> None:
+    """Refuse to start loader processes that could not hand over one batch each: they would be waited for.
+
+    Args:
+        workers: loader processes.
+        batch: bytes of one batch.
+
+    Raises:
+        TrainingFailure: there is too little shared memory.
+    """
+    free = free_shared_memory()
+    needed = workers * batch + 2**16  # and their queues
+    if workers and free is not None and free < needed:
+        raise shared_memory_full(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
 
 
 def pass_over_imports() -> None:

@@ -36,10 +36,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]], int]]:
     """``train.py`` with a command line, in this process; its exit code. Signals and logging are put back afterwards."""
-    from ddtl import launch
+    from ddtl import console, launch
     from ddtl.training import command
 
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = {signum: signal.getsignal(signum) for signum in handled}
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(console.out, "quiet", console.out.quiet)
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "as=typed"])
     logger = logging.getLogger("ddtl")
     for name in ("handlers", "level", "propagate"):

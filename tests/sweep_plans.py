@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ddtl.sweeps import owner, settings
+from ddtl import processes
+from ddtl.sweeps import settings
 from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.settle import completed
 from ddtl.sweeps.store import Store
@@ -33,7 +34,7 @@ def plan(runs_dir: Path, *words: str) -> Plan:
 def gone() -> dict[str, Any]:
     """A process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    found = owner.process(process.pid)
+    found = processes.process(process.pid)
     process.communicate()
     return found
 

@@ -180,6 +180,7 @@ def final(difference: float = 0.031, low: float = 0.004, high: float = 0.058) ->
         },
         "comparison": {
             "score": "roc_auc",
+            "unit": "patient",
             "level": 0.95,
             "methods": [
                 {
@@ -196,5 +197,5 @@ def final(difference: float = 0.031, low: float = 0.004, high: float = 0.058) ->
             f"Over 5 seeds each, on these 95 patients (203 images) the winner is better than the default by "
             f"{difference:.3f} ROC AUC (95 % interval {low:.3f} to {high:.3f}, paired by patient, p = 0.02)."
         ),
-        "caveats": ["The latest of these runs was look 10 at this test set."],
+        "caveats": ["The latest of these runs was test-set use number 10."],
     }

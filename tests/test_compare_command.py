@@ -181,7 +181,8 @@ def test_evaluations_of_runs_take_the_names_of_their_runs(tmp_path: Path, printe
             {"protocol": "random", "leaked_share": None, "grouping": "none"},
             "The split is leaky. The scores are optimistic",
         ),
-        ({"look": 3}, "was look 3 at this test set"),
+        ({"test_use": 3}, "was test-set use number 3"),
+        ({"look": 3}, "was test-set use number 3"),
     ],
 )
 def test_what_weakens_a_claim_is_said(

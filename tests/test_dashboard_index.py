@@ -161,7 +161,7 @@ def test_what_has_changed_lately_stays_where_asked(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "say what: stopped, broken, checkpoints"),
+        ((), "say what: stopped, pruned, broken, checkpoints"),
         (("nowhere",), "there is no such run"),
         (("cross_dataset",), "deletes runs"),
         (("covid19ct",), "runs are called so"),
@@ -178,3 +178,13 @@ def test_names_stand_letter_by_letter(tmp_path: Path, capsys: pytest.CaptureFixt
     started(tmp_path / "[bold]x" / name)
     assert cli.main(["runs", "list", f"paths.runs_dir={tmp_path}"]) == 0
     assert f"[bold]x/{name}" in capsys.readouterr().out
+
+
+def test_a_trial_that_the_pruner_ended_is_pruned_and_not_stopped(runs: Path) -> None:
+    halfway = by_name(runs)["halfway"]
+    (runs / halfway.path / "ended_early.json").write_text('{"why": "pruned"}')
+    assert by_name(runs)["halfway"].state == "pruned"
+    assert clean(runs, "stopped", "yes=true") == 0
+    assert (runs / halfway.path).exists()
+    assert clean(runs, "pruned", "yes=true") == 0
+    assert not (runs / halfway.path).exists()

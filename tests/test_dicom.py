@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale, apply_windowing
 
-from ddtl.data.images import BadImageError
+from ddtl.data.images import BadImageError, windowed
 from ddtl.data.phantom_pictures import PhantomSpec, render_slice
 from ddtl.errors import UserError
 from ddtl.inference import dicom
@@ -65,12 +65,12 @@ def test_a_picture_comes_back_however_a_file_holds_it(
 
 @given(st.lists(st.floats(-3000, 3000), min_size=2, max_size=20))
 def test_a_denser_place_is_never_darker(values: list[float]) -> None:
-    gray = dicom._windowed(np.sort(values))
+    gray = windowed(np.sort(values), dicom.LEVEL, dicom.WIDTH)
     assert (np.diff(gray.astype(int)) >= 0).all()
 
 
 def test_the_window_ends_where_it_says() -> None:
-    gray = dicom._windowed(np.array([-np.inf, -1350, -1344, -600.5, 144, 149, 3000]))
+    gray = windowed(np.array([-np.inf, -1350, -1344, -600.5, 144, 149, 3000]), dicom.LEVEL, dicom.WIDTH)
     assert gray.tolist() == [0, 0, 1, 128, 254, 255, 255]
 
 
@@ -110,8 +110,8 @@ def test_who_has_no_patient_id_goes_by_study_or_series(tmp_path: Path) -> None:
 def test_a_slice_is_resized_as_training_images_are(tmp_path: Path, lung: np.ndarray) -> None:
     path = ct_slices.write(tmp_path / "slice", ct_slices.hounsfield(lung), slope=0.5, intercept=-1400)
     (picture,) = find_in(path).pictures
-    assert decode(picture, 32, print).shape == (32, 32)
-    assert np.abs(decode(picture, 64, print).astype(int) - lung).max() <= 1
+    assert decode(picture, 32, None, print).shape == (32, 32)
+    assert np.abs(decode(picture, 64, None, print).astype(int) - lung).max() <= 1
 
 
 @pytest.mark.parametrize(

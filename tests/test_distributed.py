@@ -46,7 +46,7 @@ def one(tmp_path_factory) -> Path:
 
 def assert_agrees(one: Path, two: Path, text: str) -> None:
     """That two processes made one run, the same as one process within float tolerance."""
-    assert text.count("epoch 1/2") == text.count("look 1 at this test set") == 1, text
+    assert text.count("epoch 1/2") == text.count("test-set use number 1") == 1, text
     for name, value in state(one / "checkpoints" / "last.ckpt")["state_dict"].items():
         assert value.allclose(state(two / "checkpoints" / "last.ckpt")["state_dict"][name], atol=1e-4), name
     results = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]

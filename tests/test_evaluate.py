@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,13 @@ def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> 
     assert after["threshold_on_val"] == pytest.approx(chosen.reached)
     assert after["val"]["sensitivity"] == pytest.approx(chosen.reached["sensitivity"])
     assert after["test"]["roc_auc"] == before["test"]["roc_auc"]
-    assert after["look"] == before["look"]
-    assert len(read_lines(a_run.parent / "test_looks_grouped.jsonl")) == 0, "no image was predicted again"
+    assert (before["test_use"], after["test_use"]) == (1, 2), "another threshold rule is a further use"
+    (row,) = read_lines(a_run.parent / "test_looks_grouped.jsonl")  # the run was copied here without its ledger
+    assert (row["use"], row["decided"]["evaluation.threshold"]) == (2, "youden")
+    assert evaluate(a_run, "evaluation.threshold=youden")["test_use"] == 2, "the same once more is no further use"
+    text = (a_run / "methods.md").read_text()
+    assert "played no part in training or in choosing the epoch, the threshold" not in text
+    assert "test-set use number 2" in text
     aimed = evaluate(a_run, "evaluation.threshold=sensitivity", "evaluation.target=0.9")
     assert aimed["threshold_target"] == 0.9
     assert aimed["val"]["sensitivity"] >= 0.9
@@ -102,10 +108,14 @@ def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> N
     assert [row["prevalence"] for row in found["test"]["predictive_values"]] == [0.01]
 
 
-def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: Path) -> None:
+def test_elsewhere_the_threshold_is_the_runs_own_and_the_use_is_counted(
+    a_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where ./runs is another folder than the run's own
     r = evaluate(a_run, "evaluation.threshold=youden")
     runs_dir = a_run.parents[1]
-    words = [*PHANTOM, "dataset=phantom", "dataset.phantom.sites=[b]", f"paths.runs_dir={runs_dir}"]
+    words = [*PHANTOM, "dataset=phantom", "dataset.phantom.sites=[b]"]
+    monkeypatch.setenv("DDTL_CACHE", str(Path(os.environ["DDTL_CACHE"]).absolute()))
     assert evaluate(a_run, *words, "evaluation.threshold=youden") == r, "the run stays"
     there = elsewhere(a_run, "b")
     found = json.loads((there / "results.json").read_text())
@@ -116,8 +126,15 @@ def test_elsewhere_the_threshold_is_the_runs_own_and_the_look_is_counted(a_run: 
     assert set(table.site.tolist()) == {"b"}
     assert found["test"]["roc_auc"] == pytest.approx(metrics.roc_auc_score(table.label, table.probabilities[:, 1]))
     assert (there / "report.html").exists()
-    looks = read_lines(runs_dir / "phantom" / "test_looks_grouped.jsonl")
-    assert [(row["run"], row["look"]) for row in looks] == [(a_run.name, found["look"])]
+    uses = read_lines(runs_dir / "phantom" / "test_looks_grouped.jsonl")
+    assert [(row["run"], row["use"]) for row in uses] == [(a_run.name, 2), (a_run.name, found["test_use"])]
+    evaluate(a_run, *words, "evaluation.threshold=youden", "dataset.harmonize=match")
+    evaluate(a_run, *words, "evaluation.threshold=youden", "evaluation.batchnorm=adapt")
+    evaluate(a_run, *words, "evaluation.threshold=youden", "evaluation.refit=true")
+    uses = read_lines(runs_dir / "phantom" / "test_looks_grouped.jsonl")
+    assert [row["use"] for row in uses] == [2, 3, 4, 5, 6]
+    records = [json.loads(path.read_text()) for path in sorted((a_run / "evaluations").glob("*/results.json"))]
+    assert {record["test_use"] for record in records} == {4, 5, 6}
 
 
 def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> None:

@@ -39,6 +39,7 @@ NEUTRAL = {
     "dataset.patient_regex",
     "dataset.patients",
     "dataset.own",
+    "dataset.source_settings",
     "dataset.exclude",
     "dataset.allow_label_conflicts",
     "dataset.allow_few_grey_levels",

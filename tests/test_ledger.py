@@ -1,78 +1,186 @@
-"""The ledger of looks at a test set."""
+"""The ledger of test-set uses: what counts as a further use, and that none is lost."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from ddtl.errors import UserError
+from ddtl.evaluation import test_use
 from ddtl.files import read_lines
-from ddtl.training.ledger import record_look
+from ddtl.training import ledger
+from ddtl.training.ledger import Scoring, record_use
+
+HALF = ledger.decided({"threshold": 0.5})
+YOUDEN = ledger.decided({"threshold": "youden"})
 
 
-def look(runs_dir: Path, run: str = "a", checkpoint: str = "epoch 1", digest: str = "d", **where: str) -> int:
-    where = {"dataset": "toy", "protocol": "grouped"} | where
-    return record_look(runs_dir, run=run, checkpoint=checkpoint, digest=digest, **where)
+def use(runs_dir: Path, run: str = "a", **others: Any) -> ledger.TestUse:
+    """Count a use of a test set."""
+    kinds = {key: others.pop(key) for key in ("dataset", "protocol", "earlier", "known") if key in others}
+    where = {"dataset": "toy", "protocol": "grouped"} | kinds
+    scoring = Scoring(**{"run": run, "checkpoint": "epoch 1", "digest": "d", "decided": HALF} | others)
+    return record_use(runs_dir, scoring=scoring, **where)
 
 
-def test_each_checkpoint_is_a_look_and_the_same_one_is_the_same_look(tmp_path: Path) -> None:
-    assert look(tmp_path) == 1
-    assert look(tmp_path, run="b") == 2
-    assert look(tmp_path, checkpoint="epoch 2") == 3
-    assert look(tmp_path, digest="other images") == 4
-    assert look(tmp_path) == 1
-    assert look(tmp_path, run="b") == 2
-    rows = read_lines(tmp_path / "toy" / "test_looks_grouped.jsonl")
-    assert [row["look"] for row in rows] == [1, 2, 3, 4]
+def numbers(*uses: ledger.TestUse) -> list[int]:
+    return [one.number for one in uses]
+
+
+def ledger_in(runs_dir: Path) -> Path:
+    return runs_dir / "toy" / "test_looks_grouped.jsonl"
+
+
+def test_each_scoring_is_a_use_and_the_same_one_is_the_same_use(tmp_path: Path) -> None:
+    found = [
+        use(tmp_path),
+        use(tmp_path, "b"),
+        use(tmp_path, checkpoint="epoch 2"),
+        use(tmp_path, digest="another site"),
+        use(tmp_path, decided=YOUDEN),
+        use(tmp_path, decided=ledger.decided({"threshold": 0.5}, harmonize="match")),
+        use(tmp_path, decided=ledger.decided({"threshold": 0.5, "batchnorm": "adapt"})),
+        use(tmp_path, decided=ledger.decided({"threshold": 0.5}, refit=True)),
+    ]
+    assert numbers(*found) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert numbers(use(tmp_path), use(tmp_path, "b"), use(tmp_path, decided=YOUDEN)) == [1, 2, 5]
+    rows = read_lines(ledger_in(tmp_path))
+    assert [row["use"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert rows[4]["decided"]["evaluation.threshold"] == "youden"
     assert all(row["when"].endswith("+00:00") for row in rows)
 
 
+def test_a_use_says_what_was_decided_since_the_runs_last_one(tmp_path: Path) -> None:
+    first = use(tmp_path)
+    assert (first.changed, first.total, first.of_run) == ((), 1, 1)
+    second = use(tmp_path, decided=YOUDEN, digest="e")
+    assert second.changed == ("evaluation.threshold: was 0.5, is youden", "other images or another split")
+    assert (second.total, second.of_run) == (2, 2)
+    again = use(tmp_path)
+    assert (again.number, again.total, again.of_run) == (1, 2, 2)
+    assert not test_use.is_first(again.record()), "chosen again, after another one was seen"
+    assert use(tmp_path, "b").of_run == 1
+
+
 def test_each_dataset_and_protocol_is_counted_apart(tmp_path: Path) -> None:
-    assert look(tmp_path) == 1
-    assert look(tmp_path, protocol="random") == 1
-    assert look(tmp_path, dataset="another") == 1
+    found = use(tmp_path), use(tmp_path, protocol="random"), use(tmp_path, dataset="another")
+    assert numbers(*found) == [1, 1, 1]
 
 
-def test_a_look_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
-    look(tmp_path)
-    look(tmp_path, run="b")
-    path = tmp_path / "toy" / "test_looks_grouped.jsonl"
+def test_a_use_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    path = ledger_in(tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
-    assert look(tmp_path, run="c") == 2
-    assert look(tmp_path, run="b") == 3
+    assert numbers(use(tmp_path, "c"), use(tmp_path, "b")) == [2, 3]
     assert [row["run"] for row in read_lines(path)] == ["a", "c", "b"]
 
 
-def test_an_edited_ledger_without_its_last_line_break_keeps_all_looks(tmp_path: Path) -> None:
-    look(tmp_path)
-    look(tmp_path, run="b")
-    path = tmp_path / "toy" / "test_looks_grouped.jsonl"
+def test_an_edited_ledger_without_its_last_line_break_keeps_all_uses(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    path = ledger_in(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    assert look(tmp_path, run="c") == 3
-    assert look(tmp_path, run="b") == 2
+    assert numbers(use(tmp_path, "c"), use(tmp_path, "b")) == [3, 2]
+
+
+@pytest.mark.parametrize("line", ["{damaged", "[]", "{}", '{"use": "x", "run": "b"}'])
+def test_a_damaged_line_counts_as_a_use_and_is_named(
+    line: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    use(tmp_path)
+    path = ledger_in(tmp_path)
+    path.write_text(path.read_text() + line + "\n")
+    assert use(tmp_path, "c").number == 3
+    assert f"{path}, line 2 is damaged. It is counted as one use" in caplog.text
+    assert line in path.read_text(), "nothing is taken out of a ledger"
+
+
+def test_an_earlier_versions_ledger_goes_on(tmp_path: Path) -> None:
+    path = ledger_in(tmp_path)
+    path.parent.mkdir()
+    rows = [{"look": n, "when": "2026-01-01T00:00:00+00:00", "run": run, "checkpoint": "epoch 1", "digest": "d"}
+            for n, run in enumerate("ab", start=1)]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    record = {"look": 2, "digest": "d", "evaluation": {"threshold": 0.5}}
+    same = use(tmp_path, "b", earlier=record, known=2, identity="its identity")
+    assert (same.number, same.total) == (2, 2)
+    assert use(tmp_path, "b").number == 2, "killed before its record was written"
+    other = use(tmp_path, "b", earlier=record, known=2, decided=YOUDEN)
+    assert (other.number, other.changed) == (3, ("evaluation.threshold: was 0.5, is youden",))
+    assert (test_use.number(record), test_use.number({"test_use": 3}), test_use.number({})) == (2, 3, None)
+
+
+def test_a_renamed_run_is_the_same_and_another_run_of_its_name_is_not(tmp_path: Path) -> None:
+    use(tmp_path, "mine", identity="x")
+    assert use(tmp_path, "renamed", identity="x").number == 1
+    assert use(tmp_path, "mine", identity="y").number == 2, "trained again with other settings under the same name"
+
+
+def test_a_run_that_was_copied_elsewhere_keeps_its_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = {"test_use": 4, "digest": "d", "evaluation": {"threshold": 0.5}}
+    same = use(tmp_path, earlier=record, known=4)
+    assert (same.number, same.total) == (4, 4)
+    assert "holds 0 uses of this test set, the run's own records 4" in caplog.text
+    assert same.warnings
+    other = use(tmp_path, earlier=record, known=4, decided=YOUDEN)
+    assert (other.number, other.warnings) == (5, ())
+
+
+def test_planned_uses_count_as_one(tmp_path: Path) -> None:
+    assert use(tmp_path, "by hand").number == 1
+    with ledger.planned("study s 01"):
+        planned = [use(tmp_path, name) for name in ("b", "c", "d")]
+    assert numbers(*planned) == [2, 2, 2]
+    assert [one.total for one in planned] == [2, 2, 2]
+    assert use(tmp_path, "e").number == 3
+    with ledger.planned("study s 01"):
+        assert use(tmp_path, "late, resumed").number == 2
+    with ledger.planned("study t 02"):
+        assert use(tmp_path, "f").number == 4
+    assert ledger.is_used(tmp_path, "study s 01")
+    assert not ledger.is_used(tmp_path, "study s 0")
+    assert use(tmp_path, "c").planned == "study s 01"
+    assert test_use.label(planned[0].record()) == "test-set use number 2 (one planned use: study s 01)"
+
+
+def test_the_first_plan_leaves_the_test_set_untouched(tmp_path: Path) -> None:
+    with ledger.planned("study s 01"):
+        found = [use(tmp_path, name) for name in ("b", "c")]
+    assert all(test_use.is_first(one.record()) for one in found)
+
+
+def test_a_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    ledger_in(tmp_path).mkdir(parents=True)
+    for refused in (lambda: use(tmp_path), lambda: ledger.check_writable(tmp_path, "toy", "grouped")):
+        with pytest.raises(
+            UserError, match=r"test_looks_grouped.jsonl: this use of the test set cannot be written down"
+        ):
+            refused()
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from ddtl.training.ledger import record_look
+from ddtl.training.ledger import Scoring, record_use
 for i in range(20):
-    look = record_look(Path(sys.argv[1]), dataset="toy", protocol="grouped",
-                       run=sys.argv[2], checkpoint=f"epoch {i}", digest="d")
-    print(look)
+    print(record_use(Path(sys.argv[1]), "toy", "grouped", Scoring(sys.argv[2], f"epoch {i}", "d")).number)
 """
 
 
 def test_processes_at_once_never_share_a_number_or_lose_a_line(tmp_path: Path) -> None:
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), f"run{w}"], stdout=subprocess.PIPE, text=True)
-        for w in range(4)
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), f"run {i}"], stdout=subprocess.PIPE, text=True)
+        for i in range(4)
     ]
-    looks = [int(line) for writer in writers for line in writer.communicate(timeout=60)[0].split()]
-    assert sorted(looks) == list(range(1, 81))
-    rows = read_lines(tmp_path / "toy" / "test_looks_grouped.jsonl")
-    assert [row["look"] for row in rows] == list(range(1, 81))
-    assert len({(row["run"], row["checkpoint"]) for row in rows}) == 80
+    found = [int(line) for writer in writers for line in writer.communicate()[0].splitlines()]
+    assert sorted(found) == list(range(1, 81))
+    assert [row["use"] for row in read_lines(ledger_in(tmp_path))] == list(range(1, 81))
 
 
 def test_the_ledger_does_without_torch() -> None:

@@ -56,7 +56,7 @@ def test_numbers_are_those_of_the_record(run: Path) -> None:
     assert f"accuracy {by_patient['accuracy']:.3f} (" in items(found)[36]
     assert "500 CT images of 250 patients in 2 classes" in found
     assert "epoch 4 of 6" in found
-    assert "look number 1 at this test set" in found
+    assert "test-set use number 1" in found
 
 
 SPLITS = [
@@ -115,7 +115,7 @@ def test_validation_alone_claims_no_test(tmp_path: Path) -> None:
     found = text(records.write(tmp_path / "run", test=False))
     assert "No test set was scored" in found
     assert "ROC AUC on test" not in found
-    assert "look number" not in found
+    assert "test-set use number" not in found
 
 
 def test_three_classes(tmp_path: Path) -> None:

@@ -476,7 +476,7 @@ def test_a_whole_run_on_own_folders(tmp_path: Path) -> None:
     assert record["warnings"] == [
         "fold 1 of 0 to 3: the test is one of 4 parts; only all folds together score every image"
     ]
-    assert record["look"] == other.results["look"] == 1  # two folds are two test sets
+    assert record["test_use"] == other.results["test_use"] == 1  # two folds are two test sets
     assert sorted(p.name for p in result.folder.parent.glob("test_looks_*.jsonl")) == [
         "test_looks_kfold-1-of-4.jsonl",
         "test_looks_kfold-2-of-4.jsonl",

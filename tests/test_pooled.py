@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ddtl import cli
-from ddtl.config.load import load
+from ddtl.config.load import check, load
 from ddtl.config.schema import Config
-from ddtl.config.sources import source_datasets
+from ddtl.config.sources import recorded, source_datasets
 from ddtl.data.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.picture_hash import NEAR, distance, distances, near_any
 from ddtl.data.pooled import Source, pool
 from ddtl.errors import UserError
 from ddtl.files import read_lines
+from ddtl.reports import repeating
+from ddtl.training.identity import counting
 from ddtl.training.train import train
 from tests.runs import SMALL
 
@@ -93,6 +96,8 @@ def test_a_pool_trains_and_counts_looks_and_what_it_has_seen(tmp_path: Path) -> 
     made = train(config(tmp_path, "trainer.max_epochs=1", "finetune=full"))
     assert made.results["sources"] == ["phantom:a", "phantom:b"]
     assert made.results["test"]["patients"]["patients"] > 0
+    written = yaml.safe_load((made.folder / "config.yaml").read_text())["dataset"]["source_settings"]
+    assert [written[name]["phantom"]["sites"] for name in ("phantom:a", "phantom:b")] == [["a"], ["b"]]
     looks = [read_lines(tmp_path / name / "test_looks_grouped.jsonl") for name in ("pooled", "phantom")]
     assert [len(rows) for rows in looks] == [1, 1]
     small = [w for w in SMALL if w.startswith("dataset.phantom.")] + ["dataset.phantom.n_patients=24"]
@@ -149,3 +154,45 @@ def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
     assert len(manifest) == 746 + 2481
     assert {s.site for s in manifest.samples} == {"covid19ct", "sarscov2ct"}
     assert not any("excluded" in note for note in manifest.sentences())
+
+
+def test_a_pools_config_is_a_full_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config_ = load([*SITES, "logger=none", f"paths.runs_dir={tmp_path}", "dataset.split_seed=4"])
+    full = recorded(config_.dataset)
+    assert full.source_settings is not None
+    site = full.source_settings["phantom:b"]
+    assert (site.kind, site.protocol, site.split_seed, site.image_size) == ("phantom", "grouped", 4, 32)
+    assert site.phantom is not None
+    assert (site.phantom.sites, site.phantom.size) == (("b",), 64)
+    assert isinstance(site.val_fraction, float), "resolved, not what conf/ says today"
+    read = Config.model_validate(yaml.safe_load(yaml.safe_dump({
+        **config_.model_dump(mode="json"), "dataset": full.model_dump(mode="json"),
+    })))  # fmt: skip
+    assert read.dataset == full
+    assert counting(read) == counting(config_), "the run keeps its name"
+
+    monkeypatch.setattr("ddtl.config.sources.usual", lambda option: pytest.fail("the record is not complete"))
+    sources = source_datasets(read.dataset)
+    assert {name: source.val_fraction for name, source in sources.items()} == {
+        name: source.val_fraction for name, source in full.source_settings.items()
+    }
+
+
+def test_the_record_of_a_pool_hides_own_files_from_pages_and_loggers(tmp_path: Path) -> None:
+    own = "dataset.own={mine: {root: /home/me/images, classes: [a, b]}}"
+    config_, _ = check_without_files([
+        "dataset=pooled", "dataset.sources=[phantom:a,mine]", own, "logger=none", f"paths.runs_dir={tmp_path}",
+    ])  # fmt: skip
+    full = recorded(config_.dataset)
+    assert full.source_settings is not None
+    assert full.source_settings["mine"].root == "/home/me/images"
+    shown = repeating.settings({"dataset": full.model_dump(mode="json")})
+    assert "mine" in shown["dataset"]["source_settings"]
+    assert "/home/me" not in json.dumps(shown)
+
+
+def check_without_files(words: list[str]) -> tuple[Config, list[str]]:
+    """A configuration whose own files need not be there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ddtl.config.checks._own", lambda c: iter(()))
+        return check(words)

@@ -370,7 +370,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
-    def slowly(picture: Picture, size: int, note: Any) -> np.ndarray:
+    def slowly(picture: Picture, size: int, window: object, note: Any) -> np.ndarray:
         with lock:
             started[0] += 1
             most[0] = max(most[0], started[0] - handed_out[0])

@@ -263,13 +263,15 @@ def test_warnings_come_before_the_scores_in_the_order_of_weight(run: Path, tmp_p
     folder = records.write(tmp_path / "run", look=3, warnings=["a note of the dataset"])
     found = page(folder).warnings
     assert [text[:24] for text in found] == [
-        "This is the 3rd look at ",
+        "This is test-set use num",
         "A note of the dataset.",
         "Small test set: 60 patie",
     ]
     text = report(folder).text
-    assert text.index("This is the 3rd look") < text.index("Scores at threshold")
-    assert not any("look" in warning for warning in page(run).warnings)
+    assert text.index("This is test-set use number 3. This test set has been used 3 times.") < text.index(
+        "Scores at threshold"
+    )
+    assert not any("test-set use" in warning for warning in page(run).warnings)
 
 
 def test_a_leaky_split_marks_every_table_of_scores(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ddtl import processes
 from ddtl.errors import UserError
 from ddtl.files import write_json
 from ddtl.training import run_folder
@@ -284,3 +286,27 @@ def test_a_kill_at_any_moment_of_overwriting(tmp_path: Path, identity: dict[str,
             assert contents(folder.path).keys() == {"identity.json"}
         number += 1
     assert number > 12
+
+
+def test_a_number_that_another_process_has_now_keeps_no_run_in_use(tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    path = tmp_path / "run" / run_folder.OWNER
+
+    def in_use(owner: dict[str, Any], written: float = 0.0) -> bool:
+        path.write_text(json.dumps(owner))
+        os.utime(path, (time.time() - written,) * 2)
+        found = run_folder.owner_of(tmp_path / "run")
+        assert found is not None
+        return run_folder.alive(found)
+
+    with owner(tmp_path / "other") as process:
+        now = processes.process(process.pid)
+        assert in_use(now)
+        assert not in_use({**now, "started": "1"}), "the number was given to another process since"
+        assert not in_use({**now, "place": "another boot pid:[1]"}), "the machine was started again since"
+        assert in_use({**now, "host": "elsewhere"}), "cannot be seen from here"
+        before = {"pid": process.pid, "host": now["host"]}  # as earlier versions wrote it
+        assert in_use(before)
+        assert not in_use(before, written=3600), "the process began after that was written"
+    assert not in_use(now)
+    assert not in_use(before)

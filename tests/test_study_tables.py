@@ -95,8 +95,8 @@ def test_shared_pictures_are_left_out_and_counted(cross: Cells) -> None:
 
 def test_controls_stand_below(cross: Cells) -> None:
     rows = shown(tables.matrix(cross, "roc_auc"))
-    assert rows["file facts of alpha"] == ["– not to be had", "0.620"]
-    assert rows["commonest class of beta"] == ["0.500", "0.500"]
+    assert rows["file facts, by image, of alpha"] == ["– not to be had", "0.620"]
+    assert rows["commonest class, by image, of beta"] == ["0.500", "0.500"]
 
 
 def test_a_refitted_threshold_changes_calls_and_no_order(cross: Cells) -> None:
@@ -106,13 +106,13 @@ def test_a_refitted_threshold_changes_calls_and_no_order(cross: Cells) -> None:
     assert again["sensitivity"].value > plain["sensitivity"].value  # type: ignore[operator]
     assert again["roc_auc"] == plain["roc_auc"]
     whence = [row[1] for row in tables.thresholds(cross).rows if row[0] == "alpha, plain on beta"]
-    assert whence == ["source validation", "refitted on target validation"]
+    assert whence == ["source validation, by image", "refitted on target validation"]
 
 
 def test_the_choice_by_validation_stands_apart_from_the_oracle(cross: Cells) -> None:
     table = tables.selection(cross, "roc_auc")
     first, second = table.rows[:2]
-    assert (first[0], first[1], first[2]) == ("alpha on beta", "source validation", "alpha, plain")
+    assert (first[0], first[1], first[2]) == ("alpha on beta", "source validation, by image", "alpha, plain")
     assert (str(second[1])[:6], second[2]) == ("oracle", "alpha, strong")
     assert "upper bound" in table.note
     assert len(table.rows) == 2  # of the two ways from beta one has no score on alpha
@@ -187,9 +187,10 @@ def test_a_learning_curve_has_a_row_a_number_of_patients(tmp_path: Path) -> None
     ]
     (table,) = tables.tables(cells.read(made.study(tmp_path, "learning_curve", jobs), QUICK))
     assert [row[0] for row in table.rows] == [
-        "25 % of the patients", "10 patients", "all patients", "commonest class", "file facts, no pixel",
+        "25 % of the patients", "10 patients", "all patients", "commonest class, by image",
+        "file facts, no pixel, by image",
     ]  # fmt: skip
-    assert shown(table)["commonest class"][0] == "0.500"
+    assert shown(table)["commonest class, by image"][0] == "0.500"
 
 
 def test_a_run_that_went_on_at_the_target_loses_against_its_source(tmp_path: Path) -> None:

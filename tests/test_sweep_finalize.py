@@ -94,7 +94,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert 0 < judged["interval"]["low"] < judged["value"] < judged["interval"]["high"]
     assert found["comparison"]["split"] == "test"
     assert found["seeds"] == [1, 2, 3]
-    assert any("look 6" in note for note in found["caveats"])
+    assert any("test-set use number 6" in note for note in found["caveats"])
     finalize.told(found)
     assert found["claim"] in " ".join(capsys.readouterr().out.split())
     written = record(store)
@@ -102,7 +102,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     page = sweep_report.page(Sweep(written))
     tables = [block for section in page.sections for block in section.blocks if isinstance(block, Table)]
     assert [row[:3] for row in tables[0].rows] == [["the winner", "3", "0.750"], ["the default", "3", "0.560"]]
-    assert page.headlines[-1].label == "Test ROC AUC, winner less default"
+    assert page.headlines[-1].label == "Test ROC AUC by patient, winner less default"
 
 
 def test_equal_methods_are_not_claimed_to_differ(tmp_path):

@@ -12,6 +12,7 @@ import optuna
 import pytest
 import torch
 
+from ddtl.dashboard.index import Index
 from ddtl.files import read_lines
 from ddtl.sweeps import opening
 from ddtl.sweeps.pruning import AskSweep, objectives
@@ -66,9 +67,12 @@ def test_a_pruned_run_ends_after_its_checkpoint_with_its_loggers_finished(tiny, 
 
 def test_a_run_that_was_pruned_becomes_the_run_that_nobody_pruned(tiny, tmp_path):  # noqa: F811
     pruned, alone = (runs.config(tmp_path / name, tiny, *QUICK) for name in ("pruned", "alone"))
-    with pytest.raises(EndedEarly):
+    with pytest.raises(EndedEarly) as ended:
         train(pruned, [asked(Answers(1), tmp_path / "stop")])
+    assert Index(tmp_path / "pruned").rows()[0].state == "pruned"
+    assert (ended.value.folder / "ended_early.json").exists()
     finished = train(pruned, report=False)
+    assert not (finished.folder / "ended_early.json").exists()
     assert not (finished.folder / "report.html").exists()
     runs.assert_same_run(finished.folder, train(alone).folder)
 

@@ -74,7 +74,7 @@ def test_the_page_warns_of_selection_and_tells_the_test_in_the_end(sweep: Sweep)
     assert len(without.headlines) == 3
     assert without.subtitle == "covid19ct · search lr_unfreeze · TPESampler · AfterUnfreeze · Optuna 5.0.0"
     assert "which finalize=true makes" in without.warnings[0]
-    assert "The test set has not been looked at" in texts(without)
+    assert "The test set has not been used" in texts(without)
 
 
 def test_the_winners_line_scores_the_test_and_names_no_place_of_this_machine(sweep: Sweep) -> None:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from ddtl.sweeps import owner, settle
+from ddtl import processes
+from ddtl.sweeps import settle
 from ddtl.sweeps.settle import Outcome, completed, failed, pruned, stopped, verdict
 from tests import sweep_plans
 
@@ -57,28 +58,28 @@ def test_without_retries_the_words_say_once() -> None:
 
 
 def test_this_process_and_a_child_are_alive_until_they_end() -> None:
-    assert owner.alive(owner.me()) is True
+    assert processes.alive(processes.me()) is True
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    seen = owner.process(child.pid)
-    assert owner.alive(seen) is True
+    seen = processes.process(child.pid)
+    assert processes.alive(seen) is True
     child.communicate()
-    assert owner.alive(seen) is False
+    assert processes.alive(seen) is False
 
 
 def test_a_process_whose_parent_has_not_noticed_its_end_is_gone() -> None:
     child = os.fork()
     if not child:
         os._exit(0)
-    seen = owner.process(child)
+    seen = processes.process(child)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and its entry is still there
-    assert owner.alive(seen) is False
+    assert processes.alive(seen) is False
     os.waitpid(child, 0)
 
 
 def test_a_number_that_was_given_anew_is_another_process() -> None:
-    assert owner.alive({**owner.me(), "started": "1"}) is False
+    assert processes.alive({**processes.me(), "started": "1"}) is False
 
 
 @pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"place": "before the last boot"}])
 def test_what_cannot_be_seen_from_here_is_not_judged(other: dict[str, str]) -> None:
-    assert owner.alive({**sweep_plans.gone(), **other}) is None
+    assert processes.alive({**sweep_plans.gone(), **other}) is None

@@ -88,7 +88,7 @@ def test_the_scores_are_those_of_the_predictions_of_the_best_checkpoint(finished
 def test_the_record_says_what_the_scores_rest_on(finished):
     _, result = finished
     r = result.results
-    assert (r["dataset"], r["protocol"], r["grouping"], r["positive"], r["look"]) == (
+    assert (r["dataset"], r["protocol"], r["grouping"], r["positive"], r["test_use"]) == (
         "phantom",
         "grouped",
         "patient",
@@ -116,7 +116,7 @@ def test_another_seed_is_another_run_and_another_look(finished):
     runs_dir, result = finished
     other = run(runs_dir, "seed=1", "trainer.max_epochs=1", "trainer.limit_batches=1")
     assert other.folder != result.folder
-    assert other.results["look"] == 2
+    assert other.results["test_use"] == 2
 
 
 def test_the_test_set_can_be_scored_later_without_training(tmp_path):
@@ -126,7 +126,7 @@ def test_the_test_set_can_be_scored_later_without_training(tmp_path):
     rows = (first.folder / "metrics.jsonl").read_bytes()
     second = run(tmp_path, "trainer.max_epochs=1")
     assert second.folder == first.folder
-    assert second.results["look"] == 1
+    assert second.results["test_use"] == 1
     assert second.results["val"] == first.results["val"]
     assert (first.folder / "metrics.jsonl").read_bytes() == rows
 
@@ -139,7 +139,16 @@ def test_another_threshold_is_scored_without_training(finished):
     assert strict.results["test"]["roc_auc"] == result.results["test"]["roc_auc"]
     assert strict.results["test"]["sensitivity"] <= result.results["test"]["sensitivity"]
     assert same_tensors(state(result.folder / "checkpoints" / "last.ckpt"), before)
-    assert run(runs_dir) == result
+    assert strict.results["test_uses"]["changed"] == ["evaluation.threshold: was 0.5, is 0.9"]
+    again = run(runs_dir).results
+    uses = ("test_use", "test_uses")
+    assert {key: value for key, value in again.items() if key not in uses} == {
+        key: value for key, value in result.results.items() if key not in uses
+    }
+    assert again["test_use"] == 1, "scored the same again, but after another threshold was seen"
+    assert again["test_uses"]["total"] == strict.results["test_use"] > 1
+    text = (result.folder / "methods.md").read_text()
+    assert "played no part in training or in choosing" not in text
 
 
 def test_a_run_named_by_hand_refuses_other_settings_and_says_which(tmp_path):

@@ -38,15 +38,24 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 WITHOUT_BATCHNORM = ("squeezenet1_1",)
 
+# Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
+LONGEST = 200
+
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
-def problems(config: Config) -> list[str]:
-    """A line for each contradiction, naming the key to change."""
+def problems(config: Config, trains: bool = True) -> list[str]:
+    """Return a line for each contradiction, naming the key to change.
+
+    Args:
+        config: what is asked for.
+        trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
+    """
     every = (
-        _names, _run, _paths, _ranges, _finetune, hardware, _weights, _phantom, _own, _pooled, _loggers, _evaluation,
+        _names, _run, _paths, _ranges, _finetune, hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
+        _evaluation,
     )  # fmt: skip
-    return [line for check in every for line in check(config)]
+    return [line for check in every if trains or check is not _batch_of_one for line in check(config)]
 
 
 def _names(c: Config) -> Iterator[str]:
@@ -58,9 +67,12 @@ def _names(c: Config) -> Iterator[str]:
     elif c.dataset.protocol not in protocols:
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
     if kind in PUBLISHED and name != kind:
-        yield f"dataset.name={name}: {kind} is filed under its own name, so that looks at its test set are counted."
+        yield f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted."
     elif not is_folder_name(name):
-        yield f"dataset.name={name}: must be a plain folder name; results are filed under it."
+        yield (
+            f"dataset.name={_short(name)}: must be a plain folder name of at most {LONGEST} bytes; results are filed "
+            "under it."
+        )
     if c.model.name not in STAGES:
         hint = did_you_mean(c.model.name, STAGES)
         yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(STAGES)}."
@@ -71,8 +83,11 @@ def _names(c: Config) -> Iterator[str]:
 
 def _run(c: Config) -> Iterator[str]:
     name = c.run.name
-    if name is not None and not (name.strip() and name.isprintable() and len(name.encode(errors="replace")) <= 200):
-        yield f"run.name={name!r}: must be 1 to 200 printable characters. Leave it out, and the run is named for you."
+    if name is not None and not (name.strip() and name.isprintable() and len(name.encode(errors="replace")) <= LONGEST):
+        yield (
+            f"run.name={_short(name)!r}: must be 1 to {LONGEST} printable characters. Leave it out, and the run is "
+            "named for you."
+        )
     elif name is not None and not is_folder_name(name):
         yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
     for score in c.run.published.scores if c.run.published is not None else ():
@@ -83,7 +98,12 @@ def _run(c: Config) -> Iterator[str]:
 
 def is_folder_name(name: str) -> bool:
     """Whether a name is that of one folder, in sight and not a path."""
-    return bool(name.strip()) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
+    plain = bool(name.strip()) and name.isprintable() and not name.startswith(".") and not set(name) & set("/\\")
+    return plain and len(name.encode(errors="replace")) <= LONGEST
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 60 else f"{name[:50]}… ({len(name)} characters)"
 
 
 def _paths(c: Config) -> Iterator[str]:
@@ -93,14 +113,26 @@ def _paths(c: Config) -> Iterator[str]:
         ("paths.cache_dir", c.paths.cache_dir, False),
     ):
         path = os.path.expanduser(text)
+        if text.startswith("~/") and path.startswith("~"):
+            yield f"{key}={text}: this user has no home folder. Name one that exists or can be made: {key}=/tmp/ddtl"
+            continue
         if path.startswith("~"):
             yield f"{key}={text}: there is no such user. A folder that is called ~ is written ./~."
+            continue
+        if _is_too_long(path):
+            yield f"{key}={_short(text)}: this path is longer than a file system takes. Set another {key}."
             continue
         there = _nearest(path)
         if not os.path.isdir(there):
             yield f"{key}={text}: {there} is not a folder. Set another {key}."
         elif written and not os.access(there, os.W_OK | os.X_OK):
             yield f"{key}={text}: {there} cannot be written to. Set another {key}."
+
+
+def _is_too_long(path: str) -> bool:
+    """Whether what is written below a folder would go beyond what Linux takes: 255 bytes a name, 4095 in all."""
+    data = os.fsencode(os.path.abspath(path))
+    return len(data) + 2 * LONGEST > 4000 or any(len(part) > 255 for part in data.split(b"/"))
 
 
 def _nearest(path: str) -> str:
@@ -142,6 +174,19 @@ def _backbone(c: Config) -> int:
 
 def _augments(c: Config) -> bool:
     return any(value not in (0, (1, 1)) for value in c.augment.model_dump(exclude={"name"}).values())
+
+
+def _batch_of_one(c: Config) -> Iterator[str]:
+    """BatchNorm that is trained on one image at a time learns to normalise each image by itself."""
+    parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
+    without = c.model.name not in STAGES or c.model.name in WITHOUT_BATCHNORM
+    if without or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
+        return
+    if min(_still(c)) < _backbone(c):
+        yield (
+            f"dataset.batch_size={c.dataset.batch_size}: one image at a time, on which BatchNorm cannot be trained. "
+            f"Set dataset.batch_size={2 * parts} or more, or finetune.batchnorm=frozen_stats."
+        )
 
 
 def _weights(c: Config) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -44,6 +44,21 @@ def convert(tree: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | Non
             key, line = _explained(item, tree, schema)
             lines.setdefault(key, line)
         return None, lines
+
+
+def text_keys(schema: type[Section], prefix: str = "") -> Iterator[str]:
+    """The keys of a schema, in sections at any depth, whose value is text and nothing else."""
+    for name, field in schema.model_fields.items():
+        parts = [part for part in (field.annotation, *get_args(field.annotation)) if part is not type(None)]
+        section = _section(field.annotation)
+        if section.model_fields and get_origin(field.annotation) is not dict:
+            yield from text_keys(section, f"{prefix}{name}.")
+        elif all(_is_text(part) for part in parts if get_origin(part) not in (Union, types.UnionType)):
+            yield f"{prefix}{name}"
+
+
+def _is_text(part: Any) -> bool:
+    return part is str or (get_origin(part) is Annotated and get_args(part)[0] is str)
 
 
 def _place(loc: Sequence[str | int], tree: Any) -> tuple[list[str], Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
-from ddtl import threads
+from ddtl import ranks, threads
 from ddtl.config.schema import Config
+from ddtl.errors import UserError
 
 
 def hardware(c: Config) -> Iterator[str]:
@@ -22,17 +22,15 @@ def hardware(c: Config) -> Iterator[str]:
             f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
             f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
         )
-    started, wanted = os.environ.get("WORLD_SIZE"), c.trainer.devices * c.trainer.num_nodes
-    if started is not None and "TORCHELASTIC_RUN_ID" in os.environ and int(started) != wanted:
-        here = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        yield (
-            f"torchrun started {started} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
-            f"{wanted}. Set trainer.devices={here} trainer.num_nodes={int(started) // int(here)} trainer.strategy=ddp."
-        )
-    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
-        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
     if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
         yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
+    else:
+        try:
+            ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
+        except UserError as error:
+            yield str(error)
+    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
 
 
 def _averages(c: Config) -> Iterator[str]:

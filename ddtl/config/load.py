@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from ddtl.config import checks, compose
-from ddtl.config.convert import Schema, convert
+from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, read
 from ddtl.config.schema import Config
 from ddtl.config.where import groups
@@ -69,7 +69,7 @@ def typed(
         UserError: with one line for every mistake found, those of ``contradictions`` included.
     """
     known_groups = groups(config_name)
-    asked = read(overrides, known_groups)
+    asked = read(overrides, known_groups, set(text_keys(schema)))
     base = compose.composed(config_name, asked.choices)
     settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)

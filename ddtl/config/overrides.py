@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,23 +47,37 @@ class _Unreadable(ValueError):
     pass
 
 
+class _NoGrammar(_Unreadable):
+    """Hydra's grammar has no such word."""
+
+
 def key_of(text: str) -> str:
     """The key of a word, whether or not its value can be read."""
     return text.partition("=")[0].lstrip("+").strip()
 
 
-def read(overrides: Iterable[str], groups: Mapping[str, str | None]) -> Asked:
-    """Sort words into options of ``groups`` (as :func:`ddtl.config.where.groups` lists them) and values of keys."""
+def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Asked:
+    """Sort words into options of ``groups`` and values of keys.
+
+    Args:
+        overrides: the words.
+        groups: as :func:`ddtl.config.where.groups` lists them.
+        texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it stands.
+    """
     asked = Asked()
+    before = ""
     for text in overrides:
+        earlier, before = before, text
         try:
-            key, value = _key_and_value(text)
+            key, value = _key_and_value(text, texts)
             if key not in groups:
                 asked.settings.append(Setting(key, value, text))
             elif value is None and groups[key] is None:
                 asked.choices.pop(key, None)
             else:
                 _choose(asked, key, str(value))
+        except _NoGrammar:
+            asked.problems.append(f"{text or repr(text)}: {_how_to_write(text, earlier, texts)}")
         except _Unreadable as problem:
             asked.problems.append(f"{text or repr(text)}: {problem}")
     return asked
@@ -80,7 +95,7 @@ def _choose(asked: Asked, group: str, option: str) -> None:
     raise _Unreadable(f"no such option.{hint} There are {', '.join(known)}.")
 
 
-def _key_and_value(text: str) -> tuple[str, Any]:
+def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -90,9 +105,12 @@ def _key_and_value(text: str) -> tuple[str, Any]:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
         plain = _PLAIN.fullmatch(text)
-        if plain is None:
-            raise _Unreadable(_how_to_write(text)) from None
-        return plain[1], plain[2].strip()
+        if plain is not None:
+            return plain[1], plain[2].strip()
+        key, equals, value = text.lstrip("+").partition("=")
+        if equals and key in texts and _is_literal(key, value.strip()):
+            return key, value.strip()
+        raise _NoGrammar from None
     # Hydra adds a key with `+`; every key that means something is there already, so `+` changes nothing here.
     key = override.key_or_group
     if override.is_delete():
@@ -100,8 +118,22 @@ def _key_and_value(text: str) -> tuple[str, Any]:
     if override.package is not None:
         raise _Unreadable(f"settings stay in their place. Write {key}=… without @.")
     if override.is_sweep_override():
+        value = text.partition("=")[2]
+        if key in texts:
+            as_text = in_shell(f"{key}={shown(value.strip(), quoted=True)}")
+            raise _Unreadable(f"several values. Add -m to run each of them, or quote it as one text: {as_text}")
         raise _Unreadable(f"several values. Add -m to run each of them, or put a list in brackets: {key}=[…].")
     return key, override.value()
+
+
+def _is_literal(key: str, value: str) -> bool:
+    """Whether a text that the grammar cannot read is meant as it stands.
+
+    With quotes or a reference the grammar was meant, and with brackets perhaps a list, except in a regular expression.
+    """
+    if key.endswith("_regex"):
+        return value[:1] not in ("'", '"') and "${" not in value
+    return not set(value) & set("'\"[]{}$")
 
 
 def _no_flag(text: str) -> str:
@@ -113,10 +145,38 @@ def _no_flag(text: str) -> str:
     return f"no such flag.{hint} There are --help, --cfg job and -m; settings are written key=value."
 
 
-def _how_to_write(text: str) -> str:
+def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
     if "=" not in text:
-        return "cannot be read. Write key=value or group=option."
-    return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
+        joined = in_shell(f"{earlier} {text}")
+        whole = f" If it belongs to the word before it: {joined}" if "=" in earlier else ""
+        return f"cannot be read. Write key=value or group=option.{whole}"
+    key, _, value = text.partition("=")
+    corrected = f"{key}={_requoted(value.strip(), is_text=key.lstrip('+') in texts)}"
+    try:
+        _key_and_value(corrected)
+    except _Unreadable:
+        return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
+    return f"cannot be read. A value with special signs stands in quotes inside quotes: {in_shell(corrected)}"
+
+
+def _requoted(value: str, is_text: bool) -> str:
+    """A value with closed quotes and brackets, and quotes around what the grammar cannot read in a list or dict."""
+    if is_text:
+        return shown(value.strip("'\""), quoted=True)
+    if value[:1] == "[":
+        items = [item.strip().strip("'\"") for item in value[1:].removesuffix("]").split(",")]
+        return shown(items, quoted=True)
+    if value[:1] == "{":
+        return re.sub(r"(:\s*)([^\s'\"{\[][^,}]*)", lambda m: m[1] + shown(m[2].strip(), quoted=True), value)
+    return value
+
+
+def in_shell(word: str) -> str:
+    """A word as it is typed in a POSIX shell."""
+    quoted = shlex.quote(word)
+    # Quotes within quotes are read more easily where the outer ones are double and keep every sign.
+    plain = "'" in word and not re.search(r'[$`"!]|\\[\\\n]|\\$', word)
+    return f'"{word}"' if plain else quoted
 
 
 def shown(value: Any, quoted: bool = False) -> str:

@@ -133,6 +133,8 @@ class DatasetConfig(Section):
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None
+    # Only in a pooled run's config.yaml: the settings of each source, as they were when the run was made.
+    source_settings: dict[str, DatasetConfig] | None = None
 
 
 class HeadConfig(Section):

@@ -9,6 +9,8 @@ from ddtl.config.schema import DatasetConfig
 from ddtl.config.suggest import did_you_mean
 
 _SITES = ("phantom:a", "phantom:b")
+# How a pool's images are prepared and fed, whichever source they come from.
+_OF_THE_POOL = ("image_size", "batch_size", "sampling", "num_workers", "harmonize")
 _BY_KEYS = ("folder", "table", "pooled")  # datasets that are no source by this name
 
 
@@ -21,9 +23,19 @@ def source_datasets(pooled: DatasetConfig) -> dict[str, DatasetConfig]:
     """The settings of each source, by its name in ``dataset.sources``.
 
     They are those of ``conf/dataset/<source>.yaml``, with the protocol and the split's seed of the pool, and its
-    fractions where it has any: what stands in a source's test is the same alone and in the pool.
+    fractions where it has any: what stands in a source's test is the same alone and in the pool. Those of a run are
+    the ones that its ``config.yaml`` holds, whatever the files under ``conf/`` say today.
     """
     return {source: _source(pooled, source) for source in pooled.sources or ()}
+
+
+def recorded(dataset: DatasetConfig) -> DatasetConfig:
+    """A dataset's settings as a record that needs nothing else: those of a pool with those of its sources."""
+    if dataset.kind != "pooled":
+        return dataset
+    shared = {key: getattr(dataset, key) for key in _OF_THE_POOL}
+    settings = {name: source.model_copy(update=shared) for name, source in source_datasets(dataset).items()}
+    return dataset.model_copy(update={"source_settings": settings})
 
 
 def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> list[str]:
@@ -62,12 +74,12 @@ def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> l
 
 
 def _source(pooled: DatasetConfig, source: str) -> DatasetConfig:
-    own = (pooled.own or {}).get(source)
+    own, known = (pooled.own or {}).get(source), (pooled.source_settings or {}).get(source)
     if own is not None:
-        found = usual("folder" if own.table is None else "table")
+        found = known or usual("folder" if own.table is None else "table")
         there = {"name": source, **{key: getattr(own, key) for key in type(own).model_fields}}
     else:
-        found = usual(base(source))
+        found = known or usual(base(source))
         there = {"phantom": _phantom(pooled, source)} if found.kind == "phantom" else {}
     shared = {key: getattr(pooled, key) for key in ("protocol", "split_seed", "n_folds", "fold")}
     fractions = {key: getattr(pooled, key) for key in ("val_fraction", "test_fraction")}

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ddtl.evaluation import test_use
 from ddtl.training import run_folder
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
-State = Literal["finished", "running", "stopped", "broken"]
+State = Literal["finished", "running", "stopped", "pruned", "broken"]
 
 # Whose change makes a row another one.
-_WATCHED = ("identity.json", "results.json", "metrics.jsonl", run_folder.OWNER, "report.html")
+_WATCHED = ("identity.json", "results.json", "metrics.jsonl", "ended_early.json", run_folder.OWNER, "report.html")
 _RECORDS: Mapping[str, tuple[Kind, str]] = {
     "sweeps": ("sweep", "sweep.json"),
     "studies": ("study", "study.json"),
@@ -33,7 +34,8 @@ class Row:
 
     Attributes:
         path: of its folder, below the runs folder, with slashes.
-        kind, state: ``stopped`` is what neither has ended nor is under way; ``broken`` has no record that can be read.
+        kind, state: ``stopped`` is what neither has ended nor is under way; ``pruned`` is a sweep's trial that the
+            pruner ended; ``broken`` has no record that can be read.
         name: of the folder.
         dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
         score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
@@ -46,7 +48,7 @@ class Row:
         report: whether there is a page.
         note: a line more: what is wrong, or what it is made of.
         trained_on: of an evaluation, the dataset that the network comes from.
-        look: how often this test set has been looked at by then.
+        test_use: number of the use of the test set.
     """
 
     path: str
@@ -71,7 +73,7 @@ class Row:
     report: bool = False
     note: str = ""
     trained_on: str = ""
-    look: int | None = None
+    test_use: int | None = None
 
 
 @dataclass
@@ -164,7 +166,15 @@ def _run(path: str, folder: Path) -> Row | None:
             return Row(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
-    return Row(path, "run", "running" if in_use(folder) else "stopped", folder.name, **about)
+    state: State = "running" if in_use(folder) else "pruned" if _is_pruned(folder) else "stopped"
+    return Row(path, "run", state, folder.name, **about)
+
+
+def _is_pruned(folder: Path) -> bool:
+    try:
+        return _json(folder / "ended_early.json").get("why") == "pruned"
+    except (OSError, ValueError):
+        return False
 
 
 def _evaluation(path: str, folder: Path) -> Row | None:
@@ -201,6 +211,8 @@ def _sweep(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     scores = [trial["values"][0] for trial in record["trials"] if trial["state"] == "complete" and trial["values"]]
     lower = record["directions"][0] == "minimize"
     best = (min(scores) if lower else max(scores)) if scores else None
+    if record.get("settings"):  # the best mean, and not the luckiest replicate
+        best = record["settings"][0]["mean"][0]
     note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
     told = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
     return told, done == len(states)
@@ -263,7 +275,7 @@ def curve(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "epoch" in row:
+        if isinstance(row, dict) and "epoch" in row and run_folder.AVERAGED not in row:
             rows.append(row)
     return rows
 
@@ -285,7 +297,7 @@ def _scored(folder: Path) -> dict[str, Any]:
         "split": split,
         "by": by,
         "trained_on": str((record.get("trained_on") or {}).get("dataset", "")),
-        "look": record["look"] if isinstance(record.get("look"), int) else None,
+        "test_use": test_use.number(record),
     }
 
 

@@ -19,6 +19,7 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.dashboard.command import runs_folder
 from ddtl.dashboard.index import Index, Row, curve
 from ddtl.errors import EXIT_FAILURE, UserError
+from ddtl.evaluation.names import by_image
 from ddtl.training import run_folder
 
 HELP = """\
@@ -29,6 +30,7 @@ What is below the runs folder, and what of it may go.
   ddtl runs clean WHAT …        delete, after showing what and asking
 
   WHAT: stopped        runs without results that no process works at
+        pruned         runs that a sweep's pruner ended
         broken         runs whose record cannot be read
         checkpoints    of finished runs: scores, predictions and weights stay, so that all commands go on to work
         RUN            one run, whatever its state
@@ -37,11 +39,11 @@ What is below the runs folder, and what of it may go.
   older_than=0           days: leave alone what has changed since
   yes=false              true deletes without asking, for scripts
 
-A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of looks at test sets
-stay: a look that was taken stays taken. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
+A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
+stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
 """
 _VERBS = ("list", "show", "clean")
-_CLASSES = ("stopped", "broken", "checkpoints")
+_CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _show(root: Path, rows: Sequence[Row], words: Sequence[str]) -> int:
     facts: dict[str, Any] = {"folder": folder}
     facts |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
     facts["score"] = _score(row) or None
+    facts["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
     facts["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
     facts["size"] = _size(sum(size for _, size in _files(folder)))
     facts["report"] = folder / "report.html" if row.report else None
@@ -166,7 +169,7 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
     Args:
         root: the runs folder.
         rows: all of it.
-        words: ``stopped``, ``broken``, ``checkpoints``, or a run.
+        words: ``stopped``, ``pruned``, ``broken``, ``checkpoints``, or a run.
         before: only what has not changed since.
 
     Raises:
@@ -265,7 +268,8 @@ def _score(row: Row) -> str:
     if row.score is None:
         return ""
     interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}–{row.high:.3f})"
-    return f"{row.score:.3f}{interval}{'' if row.split == 'test' else ' validation'}"
+    unit = f" by {row.by}" if row.by else ""
+    return f"{row.score:.3f}{interval}{unit}{'' if row.split == 'test' else ', validation'}"
 
 
 def _ago(when: float) -> str:

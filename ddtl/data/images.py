@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,17 +181,23 @@ def decode_gray(data: bytes, path: Path, window: Window | None = None) -> Image.
         BadImageError: not a PNG, JPEG, TIFF or BMP; cut off or damaged; over ``MAX_PIXELS``; several pages; or of a
             pixel type that is not read so.
     """
-    try:
+    with _named_failures(data, path):
         if data.startswith(_TIFF) and (deep := _deep_tiff(data, path)) is not None:
             return _gray_of_values(*deep, path, window)
         return _gray_by_pillow(_without_metadata(data), path, window)
+
+
+@contextmanager
+def _named_failures(data: bytes, path: Path) -> Iterator[None]:
+    """Make a ``BadImageError`` of whatever decoders raise: OSError, SyntaxError, struct.error, …"""
+    try:
+        yield
     except (BadImageError, MemoryError):
         raise
     except Image.UnidentifiedImageError:
         raise BadImageError(path, _what_it_is(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, int(re.findall(r"\d+", str(error))[0])) from None
-    # Decoders meet damaged files with almost any exception: OSError, SyntaxError, struct.error, …
     except Exception as error:
         raise BadImageError(path, f"is cut off or damaged: {' '.join(str(error).split())[:200]}") from None
 
@@ -201,12 +208,17 @@ def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
     Raises:
         BadImageError: it cannot be decoded.
     """
-    if data.startswith(_TIFF):
-        deep = _deep_tiff(data, path)
-        values, bits = (None, 0) if deep is None else (deep[0], deep[1].bits)
-    else:
-        with opened(data) as image:
-            values, bits = (np.asarray(image), 16) if image.mode.startswith("I;16") else (None, 0)
+    values, bits = None, 0
+    with _named_failures(data, path):
+        if data.startswith(_TIFF):
+            deep = _deep_tiff(data, path)
+            if deep is not None and deep[1].bits > 8:
+                values, bits = deep[0], deep[1].bits
+        else:
+            with opened(data) as image:
+                if image.mode.startswith("I;16"):
+                    _check_size(image.width * image.height, path)
+                    values, bits = np.asarray(image), 16
     return None if values is None else (bits, float(values.min()), float(values.max()))
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing.queues
+import os
 import signal
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ddtl import notices
 from ddtl.data.cache import DecodedCache
 from ddtl.data.harmonize import Harmonizer
 from ddtl.data.order import Key
-from ddtl.data.transforms import Augmenter
+from ddtl.data.transforms import NONE, Augmenter, import_libraries
+from ddtl.errors import EXIT_FAILURE
 
 # Tells the random streams of one run apart: this one draws augmentations.
 _AUGMENTATION = 1
@@ -72,6 +76,8 @@ class Slices(Dataset[dict[str, Tensor]]):
 
 def build_loader(slices: Slices, batches: Iterable[list[Key]], num_workers: int, pin: bool) -> DataLoader:
     """A loader whose batches come whole from :class:`Slices`."""
+    if num_workers and slices.augmenter.spec != NONE:
+        import_libraries()
     return DataLoader(
         slices,
         batch_sampler=batches,
@@ -83,6 +89,14 @@ def build_loader(slices: Slices, batches: Iterable[list[Key]], num_workers: int,
 
 
 def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The batch itself, from a loader process in shared memory.
+
+    The loader would move it there by itself, in a thread whose failure nobody hears of: with a full /dev/shm the
+    training would wait for ever.
+    """
+    if get_worker_info() is not None:
+        for tensor in batch.values():
+            tensor.share_memory_()
     return batch
 
 
@@ -90,4 +104,12 @@ def _quiet_worker(worker: int) -> None:
     """Ctrl-C reaches the whole process group; the parent alone answers it, and it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    notices.ignore()
     torch.set_num_threads(1)
+    # A batch that cannot be sent (no file can be opened any more) would be dropped, and waited for without end.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _give_up(error: Exception, what: object) -> None:
+    """End this loader process; its parent notices, and says so."""
+    os._exit(EXIT_FAILURE)

@@ -69,10 +69,17 @@ def build_table(config: Config, progress: Progress | None = None) -> Manifest:
 def _own(manifest: Manifest, c: DatasetConfig) -> Manifest:
     """A person's own images with what is doubtful about them, and the window through which they are decoded."""
     manifest = replace(manifest, notes=(*manifest.notes, *classes.doubts(manifest)))
-    if c.window is None:
+    window = window_of(c)
+    if window is None:
         return manifest
-    window = Window(**{key: float(value) for key, value in c.window.model_dump().items()})
     return replace(manifest, samples=tuple(replace(sample, window=window) for sample in manifest.samples))
+
+
+def window_of(c: DatasetConfig) -> Window | None:
+    """The window of ``dataset.window``; None where there is none."""
+    if c.window is None:
+        return None
+    return Window(**{key: float(value) for key, value in c.window.model_dump().items()})
 
 
 def build_pooled(config: Config, progress: Progress | None = None) -> Manifest:

@@ -101,6 +101,11 @@ class Augmenter:
         return np.multiply(image, np.float32(1 / 255), dtype=np.float32)[np.newaxis]
 
 
+def import_libraries() -> None:
+    """Import what augmentation needs; before loader processes are forked, since W&B's import hook fails in them."""
+    _compose(NONE, 32)
+
+
 class _Pipeline:
     """An albumentations pipeline and the two generators that all its steps draw from."""
 

@@ -12,6 +12,12 @@ MONITORS: dict[str, str] = {
     "val/f1": "max",
 }
 
+
+def by_image(monitor: str) -> str:
+    """A monitored score with its unit: it is computed over images, whether or not patients are known."""
+    return f"{monitor} by image"
+
+
 # What results.json holds for each split, in the order of the tables.
 SCORES: tuple[str, ...] = (
     "roc_auc",

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from ddtl.data.images import MAX_PIXELS, BadImageError, read_bytes
+from ddtl.data.images import MAX_PIXELS, MIN_LEVELS, BadImageError, read_bytes, windowed
 from ddtl.inference import dicom_header, dicom_pixels
 from ddtl.inference.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
 from ddtl.inference.dicom_pixels import Stored
@@ -27,7 +27,6 @@ LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
 _AIR, _TISSUE = 80, 200
 _AXIAL = 0.7  # the least cosine between a slice's normal and the patient's long axis: 45 degrees
 _DENSEST_AIR = 144  # of -500 HU; every slice of a chest has lungs, or air around the body, below it
-_LEVELS = 32  # gray levels: fewer are a sign of pixels crushed by a wrong rescale or depth
 
 _RESCALE_TYPES = {"", "HU", "US"}  # US: unspecified
 _COLORS = {"RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR"}
@@ -115,12 +114,15 @@ def _slice(file: File) -> Slice:
     )
 
 
-def decode_slice(path: Path, note: Callable[[str], None] = lambda text: None) -> Image.Image:
-    """Return the slice in 8-bit gray (mode ``L``), in the lung window.
+def decode_slice(
+    path: Path, note: Callable[[str], None] = lambda text: None, level: float = LEVEL, width: float = WIDTH
+) -> Image.Image:
+    """Return the slice in 8-bit gray (mode ``L``), in a window.
 
     Args:
         path: of the file.
         note: called with each doubt about the pixels, a predicate.
+        level, width: of the window, in Hounsfield units.
 
     Raises:
         BadImageError: as :func:`read_slice` does, and where the pixels cannot be read.
@@ -134,17 +136,16 @@ def decode_slice(path: Path, note: Callable[[str], None] = lambda text: None) ->
         if stored.padding.all():
             value = text_of(file.dataset, "PixelPaddingValue")
             raise HeaderError(f"has no pixel besides padding (PixelPaddingValue {value})")
-        gray = gray_levels(stored, file.dataset)
-        for text in (*stored.notes, *_doubts(gray, stored, file.dataset)):
+        for text in (*stored.notes, *_doubts(gray_levels(stored, file.dataset), stored, file.dataset)):
             note(text)
-        return Image.fromarray(gray)
+        return Image.fromarray(gray_levels(stored, file.dataset, level, width))
 
     image: Image.Image = _named(decode, path)
     return image
 
 
-def gray_levels(stored: Stored, ds: Any) -> np.ndarray:
-    """Return a slice in the lung window: uint8, (rows, columns), by DICOM's linear window (PS3.3 C.11.2.1.2).
+def gray_levels(stored: Stored, ds: Any, level: float = LEVEL, width: float = WIDTH) -> np.ndarray:
+    """Return a slice in a window: uint8, (rows, columns), by DICOM's linear function (PS3.3 C.11.2.1.2).
 
     Air and padding are black. PhotometricInterpretation MONOCHROME1 says that low values are to be shown white. What
     files mean by it differs: nothing, the values being Hounsfield units all the same; stored values turned upside down;
@@ -154,21 +155,21 @@ def gray_levels(stored: Stored, ds: Any) -> np.ndarray:
     Args:
         stored: the file's pixels.
         ds: the file's header.
+        level, width: of the window, in Hounsfield units.
     """
     slope, intercept = _rescale(ds)
-    gray = _windowed(slope * stored.values + intercept)
+    units = slope * stored.values + intercept
+    gray = windowed(units, level, width)
     if text_of(ds, "PhotometricInterpretation").upper() == "MONOCHROME1":
         # The largest value that a file can hold, less the value; of signed values the mirror is between 0 and -1.
         top = -1 if stored.layout.signed else 2**stored.layout.stored - 1
-        readings = (gray, _windowed(slope * (top - stored.values) + intercept))
-        gray = next((reading for reading in readings if _is_tissue_in_air(reading, stored.padding)), 255 - gray)
+        for reading in (units, slope * (top - stored.values) + intercept):
+            if _is_tissue_in_air(windowed(reading, LEVEL, WIDTH), stored.padding):
+                gray = windowed(reading, level, width)
+                break
+        else:
+            gray = 255 - gray
     levels: np.ndarray = np.where(stored.padding, 0, gray).astype(np.uint8)
-    return levels
-
-
-def _windowed(hounsfield: np.ndarray) -> np.ndarray:
-    shares = (hounsfield - (LEVEL - 0.5)) / (WIDTH - 1) + 0.5
-    levels: np.ndarray = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
     return levels
 
 
@@ -195,9 +196,9 @@ def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
     elif np.percentile(measured, 99) < _TISSUE:
         doubts.append("has hardly a pixel as dense as tissue: RescaleSlope or RescaleIntercept may be wrong")
     levels = len(np.unique(measured))
-    if levels < _LEVELS:
+    if levels < MIN_LEVELS:
         doubts.append(
-            f"has fewer than {_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong"
+            f"has fewer than {MIN_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong"
         )
     corners = stored.padding[[0, 0, -1, -1], [0, -1, 0, -1]]
     if stored.padding.any() and not corners.any():

@@ -13,10 +13,20 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.data.images import BadImageError, load_image, squared, starts_as_image
+from ddtl.data.images import (
+    BadImageError,
+    Window,
+    decode_gray,
+    grey_levels,
+    has_few_levels,
+    read_bytes,
+    squared,
+    starts_as_image,
+    stored_range,
+)
 from ddtl.data.published import IMAGE_SUFFIXES
 from ddtl.errors import UserError
-from ddtl.inference.dicom import Slice, decode_slice, read_slice
+from ddtl.inference.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
 from ddtl.inference.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.inference.patients import patients_of
 
@@ -205,20 +215,40 @@ def shown(path: Path) -> str:
 Note = Callable[[str], None]
 
 
-def decode(picture: Picture, size: int, note: Note) -> np.ndarray:
+def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np.ndarray:
     """The picture as training prepares its images: uint8, ``(size, size)``.
 
     Args:
         picture: one file.
         size: side of the result, in pixels.
+        window: through which the run's own images were decoded.
         note: called with each doubt about the pixels, a predicate.
 
     Raises:
         BadImageError: it cannot be used.
     """
-    if picture.slice is None:
-        return load_image(picture.path, size)
-    return squared(decode_slice(picture.path, note), size)
+    if picture.slice is not None:
+        shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
+        return squared(decode_slice(picture.path, note, *shown_through), size)
+    data = read_bytes(picture.path)
+    stored = stored_range(data, picture.path)
+    if window is not None and stored is None:
+        note(
+            "holds 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
+        )
+    gray = decode_gray(data, picture.path, None if stored is None else window)
+    levels, spread = grey_levels(gray)
+    if has_few_levels(levels, spread):
+        text = f"has {levels} of 256 grey levels over a range of {spread}"
+        if stored is not None:
+            bits, low, high = stored
+            raise BadImageError(
+                picture.path,
+                f"{text}: it stores {bits}-bit values from {low:.0f} to {high:.0f}, and the run "
+                f"{'has another' if window else 'was trained without'} dataset.window (docs/own_data.md)",
+            )
+        note(f"{text}: it may be blank or scaled wrongly")
+    return squared(gray, size)
 
 
 @dataclass(frozen=True)
@@ -236,11 +266,14 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-def decoded(pictures: Sequence[Picture], size: int, ahead: int, workers: int) -> Iterator[Decoded]:
+def decoded(
+    pictures: Sequence[Picture], size: int, ahead: int, workers: int, window: Window | None = None
+) -> Iterator[Decoded]:
     """Each picture with its pixels, or with what is wrong with it; in order.
 
     Args:
         size: side of the result, in pixels.
+        window: through which the run's own images were decoded.
         ahead: how many are decoded ahead of the one that is handed out, and so held in memory.
         workers: threads.
     """
@@ -248,7 +281,7 @@ def decoded(pictures: Sequence[Picture], size: int, ahead: int, workers: int) ->
     def one(picture: Picture) -> Decoded:
         notes = list(picture.slice.notes) if picture.slice else []
         try:
-            image: np.ndarray | BadImageError = decode(picture, size, notes.append)
+            image: np.ndarray | BadImageError = decode(picture, size, window, notes.append)
         except BadImageError as error:
             image = error
         return Decoded(picture, image, tuple(notes))

@@ -13,7 +13,9 @@ import numpy as np
 
 from ddtl import console, threads
 from ddtl.config.schema import Config
-from ddtl.data.images import BadImageError
+from ddtl.config.sources import source_datasets
+from ddtl.data.images import BadImageError, Window
+from ddtl.data.manifests import window_of
 from ddtl.errors import UserError
 from ddtl.inference import far, network
 from ddtl.inference.embeddings import reference
@@ -129,7 +131,7 @@ def predict(
     patients = Patients(rule)
     names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
     with Tables(to, names, head) as tables, console.progress("predicting") as bar:
-        for pictures, images in _batches(found, config.dataset.image_size, batch_size, tally, bar):
+        for pictures, images in _batches(found, config, batch_size, tally, bar):
             logits, features = predictor(images)
             measured = yardstick.measure(features) if yardstick else [_far()] * len(images)
             for picture, its, far_ in zip(pictures, logits, measured, strict=True):
@@ -151,14 +153,15 @@ def predict(
 
 
 def _batches(
-    found: Found, size: int, batch_size: int, tally: Tally, bar: console.Progress
+    found: Found, config: Config, batch_size: int, tally: Tally, bar: console.Progress
 ) -> Iterator[tuple[list[Picture], list[np.ndarray]]]:
     """Full batches of what can be decoded, and a last one of the rest."""
     total = len(found.pictures)
     pictures: list[Picture] = []
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
-    for done, one in enumerate(decoded(found.pictures, size, 2 * batch_size, workers), start=1):
+    size, window = config.dataset.image_size, _window(config)
+    for done, one in enumerate(decoded(found.pictures, size, 2 * batch_size, workers, window), start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:
@@ -170,6 +173,14 @@ def _batches(
             yield pictures, images
             pictures, images = [], []
         bar(done, total)
+
+
+def _window(config: Config) -> Window | None:
+    """Through which the run's own images were decoded: the one that all its sources of such images share."""
+    c = config.dataset
+    sources = source_datasets(c).values() if c.kind == "pooled" else [c]
+    windows = {window_of(source) for source in sources} - {None}
+    return windows.pop() if len(windows) == 1 else None
 
 
 def _about_file(picture: Picture) -> dict[str, Any]:

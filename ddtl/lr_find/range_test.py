@@ -17,6 +17,7 @@ from ddtl.finetuning.optimizer import build_optimizer
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
 from ddtl.lr_find.rules import Curve, Ended, Watch
 from ddtl.models.network import HEAD
+from ddtl.training import lightning
 
 if TYPE_CHECKING:
     from ddtl.config.schema import OptimizerConfig
@@ -112,9 +113,8 @@ def _trainer(run: Run, ramp: _Ramp, steps: int) -> pl.Trainer:
     """As the run's own, but for a number of steps, without validation, and writing nothing."""
     t = run.config.trainer
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in training
-    return pl.Trainer(
+    return lightning.build(
         accelerator=run.machine.accelerator,
-        devices=1,
         precision=run.machine.precision,
         max_epochs=-1,
         max_steps=steps,

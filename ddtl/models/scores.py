@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -33,13 +34,27 @@ def epoch_scores(n_classes: int) -> MetricCollection:
 
 def update(scores: MetricCollection, logits: Tensor, labels: Tensor) -> None:
     """Take in a batch, which must not be empty: logits (N, classes) and labels (N,)."""
-    probabilities = logits.softmax(dim=1)
+    # In double precision, as scores are computed of stored predictions: in single, sure answers become equal ones.
+    probabilities = logits.double().softmax(dim=1)
     two = logits.shape[1] == 2
     for name, metric in scores.items():
         if two and name.endswith("balanced_accuracy"):
             metric.update(logits.argmax(dim=1), labels)
         else:
             metric.update(probabilities[:, -1] if two else probabilities, labels)
+
+
+def of_predictions(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """The scores of a validation epoch, ``val/loss`` included, of logits (N, classes) and labels (N,)."""
+    scores = epoch_scores(logits.shape[1])
+    for metric in scores.values():
+        metric.distributed_available_fn = lambda: False  # these are all of them already, in every process
+    update(scores, logits, labels)
+    return {**{name: float(value) for name, value in scores.compute().items()}, "val/loss": _loss(logits, labels)}
+
+
+def _loss(logits: Tensor, labels: Tensor) -> float:
+    return float(F.cross_entropy(logits.double(), labels))
 
 
 def _two() -> dict[str, Metric | MetricCollection]:

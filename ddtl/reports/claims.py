@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddtl.evaluation import test_use
 from ddtl.evaluation.comparison import Comparison
 from ddtl.reports import numbers
 from ddtl.reports.compared import Compared
@@ -79,7 +80,7 @@ def caveats(compared: Compared, pairs: list[Comparison]) -> list[str]:
     return [
         *_leak(compared),
         *_split(compared),
-        *_looks(compared),
+        *_uses(compared),
         *_unit(pairs[0]),
         *_thresholds(compared, pairs[0].score),
         *_seeds(compared),
@@ -148,13 +149,13 @@ def _split(compared: Compared) -> list[str]:
     ]
 
 
-def _looks(compared: Compared) -> list[str]:
-    looks = [run.record.get("look", 1) for run in compared.runs]
-    if compared.split != "test" or max(looks) < 2:
+def _uses(compared: Compared) -> list[str]:
+    latest = max((run.record for run in compared.runs), key=lambda record: test_use.number(record) or 1)
+    if compared.split != "test" or all(test_use.is_first(run.record) for run in compared.runs):
         return []
     return [
-        f"The latest of these runs was look {max(looks)} at this test set: the p-values do not count what was decided "
-        "after the looks before."
+        f"The latest of these runs was {test_use.label(latest)}: the p-values do not count what was decided after the "
+        "uses before."
     ]
 
 

@@ -27,7 +27,7 @@ Write the report of a finished run, of a sweep or of a study anew, from what its
 What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
 (one file that needs no network and may be sent to others); that of a run methods.md too (a methods section and a CLAIM
 checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed on images,
-and no look at a test set is taken.
+and no test set is used.
 
 Exit codes: 0 written, 2 a folder holds no finished run, no sweep and no study.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddtl.config.schema import OWN_FILES
+from ddtl.config.schema import NEUTRAL, OWN_FILES
 from ddtl.errors import UserError
 from ddtl.evaluation.answers import Answers, Method
 from ddtl.reports import stored
@@ -111,7 +111,10 @@ def _spelled(value: Any) -> str:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a method, by dotted key."""
     own = {key: value for key, value in config.items() if key not in _NEUTRAL_GROUPS}
-    return {key: value for key, value in _flat(own) if key not in _NEUTRAL}
+    if isinstance(own.get("dataset"), Mapping):  # what follows from the sources' names is no setting more
+        own["dataset"] = {key: value for key, value in own["dataset"].items() if key != "source_settings"}
+    # A setting that earlier versions did not have is, at its default, no other method.
+    return {key: value for key, value in _flat(own) if key not in _NEUTRAL and NEUTRAL.get(key, ...) != value}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

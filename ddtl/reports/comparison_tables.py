@@ -31,7 +31,7 @@ def of_methods(compared: Compared, result: Result) -> Table:
     run = compared.runs[0].record
     where = {"test": "test", "val": "validation"}[compared.split]
     return Table(
-        f"{run['dataset']}, protocol {run['protocol']}, {where}: {claims.images(first)}",
+        f"{run['dataset']}, protocol {run['protocol']}, {where}: by {first.unit}, {claims.images(first)}",
         ["method", "runs", *(_heading(name) for name in names)],
         rows,
     )
@@ -57,7 +57,7 @@ def of_pairs(result: Result) -> Table:
         *(f"{numbers.NONE}: {reason}." for reason in why),
     ]
     return Table(
-        f"{_heading(first.score)}, first less second, {claims.percent(first.level)} intervals",
+        f"{_heading(first.score)} by {first.unit}, first less second, {claims.percent(first.level)} intervals",
         ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
         rows,
         " ".join(notes),

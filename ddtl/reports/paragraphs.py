@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ddtl.evaluation import test_use
 from ddtl.evaluation.names import SCORES
 from ddtl.reports import audited, numbers, repeating, schedule, sentences
 from ddtl.reports.stored import Stored
@@ -215,7 +216,7 @@ def selection(stored: Stored) -> str:
 
 
 def evaluation(stored: Stored) -> str:
-    """Threshold, scores, intervals, calibration, baselines, looks at the test set."""
+    """Threshold, scores, intervals, calibration, baselines, uses of the test set."""
     record = stored.record
     titles = [numbers.plain(name) for name in SCORES]
     parts = [
@@ -227,7 +228,7 @@ def evaluation(stored: Stored) -> str:
         sentences.coverage(stored),
         calibrated(record),
         sentences.shortcut_text(stored),
-        looks(record),
+        uses(record),
     ]
     return " ".join(escaped(part) for part in parts if part)
 
@@ -238,6 +239,12 @@ def _tested(stored: Stored) -> str:
             f"The model was trained on {stored.trained_on['dataset']} (protocol {stored.trained_on['protocol']}) and "
             f"tested as it was on {stored.record['dataset']}; threshold and calibration come from the validation "
             f"images of {stored.trained_on['dataset']}."
+        )
+    if stored.split == "test" and not test_use.is_first(stored.record):
+        return (
+            "The test set played no part in training. "
+            f"{test_use.history(stored.record)} Settings that were chosen after an earlier use may have been chosen by "
+            "its scores."
         )
     if stored.split == "test":
         return "The test set played no part in training or in choosing the epoch, the threshold or the calibration."
@@ -267,11 +274,11 @@ def calibrated(record: Mapping[str, Any]) -> str:
     )
 
 
-def looks(record: Mapping[str, Any]) -> str:
+def uses(record: Mapping[str, Any]) -> str:
     """How often this test set had been scored."""
-    if "look" not in record:
+    if test_use.number(record) is None:
         return ""
-    return f"This was look number {record['look']} at this test set on the machine of the run."
+    return f"This was {test_use.label(record)} on the machine of the run."
 
 
 def software(stored: Stored) -> str:

@@ -21,7 +21,7 @@ _OWN = {
 }  # fmt: skip
 assert set(_OWN) == set(OWN_FILES)
 # Settings of a dataset that change neither its images nor its split.
-_NOT_ITS_IMAGES = ("kind", "image_size", "batch_size", "sampling", "num_workers")
+_NOT_ITS_IMAGES = ("kind", "image_size", "batch_size", "sampling", "num_workers", "source_settings")
 
 
 def command(environment: Mapping[str, Any]) -> str | None:
@@ -44,9 +44,18 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that the result depends on."""
     kept = {name: value for name, value in config.items() if name not in _HERE}
     if "dataset" in kept:
-        kept["dataset"] = {name: value for name, value in kept["dataset"].items() if name not in OWN_FILES}
+        kept["dataset"] = _without_own_files(kept["dataset"])
     if "model" in kept:
         kept["model"] = {**kept["model"], "weights": _bare(str(kept["model"].get("weights")))}
+    return kept
+
+
+def _without_own_files(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in dataset.items() if name not in OWN_FILES}
+    if kept.get("source_settings"):
+        kept["source_settings"] = {
+            source: _without_own_files(found) for source, found in kept["source_settings"].items()
+        }
     return kept
 
 

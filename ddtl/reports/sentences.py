@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ddtl.evaluation import test_use
 from ddtl.evaluation.coverage import measured_coverage
 from ddtl.evaluation.intervals import DESCRIPTIONS
 from ddtl.reports import numbers
@@ -29,10 +30,10 @@ def warnings(stored: Stored) -> list[str]:
             "No test set was scored. These are validation scores, and the best epoch was chosen on the same images: "
             "they are optimistic. evaluation.test=true scores the test set."
         )
-    if record.get("look", 1) > 1:
+    if stored.split == "test" and not test_use.is_first(record):
         found.append(
-            f"This is the {numbers.ordinal(record['look'])} look at this test set. What was decided after an earlier "
-            "look makes the scores optimistic."
+            f"This is {test_use.label(record)}. {test_use.history(record)} What was decided after an earlier use makes "
+            "the scores optimistic."
         )
     found += [sentence(warning) for warning in record["warnings"]]
     finding = shortcut(stored)

@@ -121,7 +121,7 @@ def read(folder: Path) -> Stored:
         folder=folder,
         record=record,
         predictions=table,
-        metrics=read_lines(folder / "metrics.jsonl"),
+        metrics=[row for row in read_lines(folder / "metrics.jsonl") if "averaged_epochs" not in row],
         config=settings,
         environment=_json(environment) if environment.exists() else {},
     )

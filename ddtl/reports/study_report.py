@@ -17,7 +17,7 @@ from ddtl.studies import cells, tables, written
 from ddtl.studies.cells import Cell, Cells
 from ddtl.studies.every_score import every_score
 from ddtl.studies.record import PLAIN
-from ddtl.studies.shown import score_of
+from ddtl.studies.shown import by_unit, score_of
 
 _SCORE = "roc_auc"
 _HEADLINES = 4
@@ -73,7 +73,7 @@ def _headlines(found: Cells) -> list[Headline]:
         where = found.name(cell.row) if cell.home else f"{found.name(cell.row)} → {cell.target}"
         value, _, spread = shown.text.partition(" ± ")
         note = f"± {spread} {shown.note}" if spread else shown.note
-        headlines.append(Headline(f"{numbers.plain(_SCORE)}, {where}", value, note))
+        headlines.append(Headline(f"{numbers.plain(_SCORE)} {by_unit([cell])}, {where}", value, note))
     return headlines
 
 

@@ -25,15 +25,16 @@ _UNUSED = -0.16  # height of the lane of what a trial did not use
 _CHOICES_SHOWN = 8
 
 
-def history(trials: Sequence[Trial], monitor: str, sign: int) -> Spec:
+def history(trials: Sequence[Trial], monitor: str, sign: int, best: bool = True) -> Spec:
     """The score of every trial in the order of their numbers, and the best so far.
 
     Args:
         trials: of the record.
         monitor: name of the score.
         sign: 1 where more is better, else -1.
+        best: whether the best so far is drawn.
     """
-    steps = best_so_far(trials, sign)
+    steps = best_so_far(trials, sign) if best else []
     traces = [stroke([n for n, _ in steps], [v for _, v in steps], "best so far", 1, shape="hv")] if steps else []
     for state in ("complete", "pruned", "running"):
         shown = [trial for trial in trials if trial["state"] == state and last_score(trial) is not None]
@@ -131,7 +132,7 @@ def curves(trials: Sequence[Trial], best: int | None, monitor: str) -> Spec:
         traces.append({**trace, "text": texts, "hovertemplate": "%{text}<extra></extra>"})
         if state in ("pruned", "failed"):
             ends = [t["curve"][-1] for t in members]
-            marks = _marks([e + 1 for e, _ in ends], [v for _, v in ends], state, members, "stopped here")
+            marks = _marks([e + 1 for e, _ in ends], [v for _, v in ends], state, members, f"{state} here")
             traces.append({**marks, "showlegend": False})
     winner = next((t for t in trials if t["number"] == best and t["curve"]), None)
     if winner is not None:

@@ -8,6 +8,7 @@ import yaml
 
 from ddtl.reports import numbers, sweep_figures, sweep_parameters, sweep_tables, sweep_trials
 from ddtl.reports.page import Block, Code, Figure, Fold, Headline, Page, Section, Text, render
+from ddtl.reports.sweep_replicates import Setting
 from ddtl.reports.sweep_stored import Sweep, duration, line, settings, varied
 
 
@@ -49,15 +50,32 @@ def _headlines(sweep: Sweep) -> list[Headline]:
     epochs = sum(len(trial["curve"]) for trial in sweep.trials)
     found = [
         Headline(
-            f"Best validation {sweep.title}",
+            f"Best {'mean ' if sweep.replicates else ''}validation {sweep.title}",
             numbers.score(winner["values"][0]) if winner else numbers.NONE,
-            f"trial {winner['number']}, best of {len(sweep.ranked)}: optimistic" if winner else "no trial completed",
+            _which(sweep) if winner else "no trial completed",
         ),
         Headline("Trials", f"{len(sweep.trials)}", ", ".join([f"{counts['complete']} complete", *others])),
         Headline("Spent", duration(seconds), f"all trials together, {numbers.count(epochs, 'epoch')}"),
     ]
     difference = _difference(sweep)
     return found if difference is None else [*found, difference]
+
+
+def _which(sweep: Sweep) -> str:
+    """What the best score is of, and of how many it is the best."""
+    best = sweep.settings[0]
+    if not sweep.replicates:
+        return f"trial {best.trials[0]}, best of {len(sweep.ranked)}: optimistic"
+    return f"{_spread(best)}; best of {numbers.count(len(sweep.settings), 'setting')}: optimistic"
+
+
+def _spread(setting: Setting) -> str:
+    """How far the replicates of a setting lie apart."""
+    which = numbers.listed([str(number) for number in setting.trials])
+    if len(setting.trials) == 1:
+        return f"trial {which} alone, of {numbers.count(setting.of, 'replicate')}"
+    low, high = numbers.score(min(setting.scores)), numbers.score(max(setting.scores))
+    return f"mean of {len(setting.trials)} replicates (trials {which}), {low} to {high}"
 
 
 def _difference(sweep: Sweep) -> Headline | None:
@@ -67,18 +85,29 @@ def _difference(sweep: Sweep) -> Headline | None:
     judged = comparison["pairs"][0]["differences"][comparison["score"]]
     interval = numbers.interval(judged["interval"])[1:-1]
     note = f"{numbers.percent(comparison['level'])} CI {interval}" if interval else "no interval"
-    title = f"Test {numbers.plain(comparison['score'])}, winner less default"
+    title = f"Test {numbers.plain(comparison['score'])} by {comparison['unit']}, winner less default"
     return Headline(title, numbers.score(judged["value"]), note)
 
 
 def _warnings(sweep: Sweep) -> list[str]:
     found = []
     done, failed, running = len(sweep.ranked), sweep.counts["failed"], sweep.counts["running"] + sweep.counts["waiting"]
+    of = "settings" if sweep.replicates else "trials"
+    unequal = [setting for setting in sweep.settings if len(setting.trials) < len(sweep.settings[0].trials)]
+    if sweep.replicates:
+        found.append(
+            f"Trials that differ in {numbers.listed(sweep.replicates)} alone are replicates of one setting. Settings "
+            "are ranked by their mean; a replicate is nothing to choose."
+        )
+    if unequal:
+        found.append(
+            f"Ranked last: {numbers.count(len(unequal), 'setting')} with fewer completed replicates than the best one."
+        )
     if done > 1:
         where = "below" if sweep.final else "which finalize=true makes"
         found.append(
-            f"The winner's validation {sweep.title} is the best of {done} trials and therefore optimistic, the more so "
-            "the more trials there are. What counts is the comparison with the default settings on the test set, "
+            f"The winner's validation {sweep.title} is the best of {done} {of} and therefore optimistic, the more so "
+            f"the more {of} there are. What counts is the comparison with the default settings on the test set, "
             f"{where}."
         )
     if failed and failed >= 0.2 * len(sweep.trials):
@@ -97,9 +126,12 @@ def _result(sweep: Sweep) -> list[Block]:
         return [Text("No trial was completed, so there is nothing to choose from.", "bad")]
     best = numbers.score(winner["values"][0])
     chosen = Text(f"Trial {winner['number']} has the best validation {sweep.title}, {best}: {varied(winner)}.")
+    if sweep.replicates:
+        spread = _spread(sweep.settings[0])
+        chosen = Text(f"The best mean validation {sweep.title} is {best} ({spread}): {varied(winner)}.")
     typed = Code(line(winner, test=True))
     if final is None:
-        told = "The test set has not been looked at. This line takes the winner's run, or trains it, and scores it:"
+        told = "The test set has not been used. This line takes the winner's run, or trains it, and scores it:"
         return [chosen, Text(told), typed]
     told = "The winner's line to type; seed=… trains it with another seed:"
     claim = Text(final["claim"], "good" if final["claimed"] else "plain")
@@ -110,21 +142,28 @@ def _search(sweep: Sweep) -> list[Block]:
     if not any(trial["curve"] or trial["values"] for trial in sweep.trials):
         return []
     winner = sweep.winner
-    best = f", {numbers.score(winner['values'][0])} from trial {winner['number']} on" if winner else ""
+    best = (
+        f" and the best so far, {numbers.score(winner['values'][0])} from trial {winner['number']} on" if winner else ""
+    )
+    raised = "; only completed ones raise the best so far"
+    if sweep.replicates:  # the best so far would be the luckiest replicate
+        best, raised = "", ""
     history = Figure(
         "Trial by trial",
-        sweep_figures.history(sweep.trials, sweep.monitor, sweep.signs[0]),
-        f"Score of each of {len(sweep.trials)} trials and the best so far{best}.",
-        "A pruned trial stands at the last score that it reported; only completed ones raise the best so far.",
+        sweep_figures.history(sweep.trials, sweep.names[0], sweep.signs[0], best=not sweep.replicates),
+        f"Score of each of {len(sweep.trials)} trials{best}.",
+        f"A pruned trial stands at the last score that it reported{raised}.",
     )
     if not any(trial["curve"] for trial in sweep.trials):
         return [history]
     n = sweep.counts["pruned"]
-    told = f"{numbers.count(n, 'trial was', 'trials were')} pruned: stopped, at the cross, as they promised too little."
+    told = f"{numbers.count(n, 'trial was', 'trials were')} pruned: ended early, at the cross, as promising too little."
     curves = Figure(
         "All curves",
-        sweep_figures.curves(sweep.trials, None if winner is None else winner["number"], sweep.monitor),
-        f"{sweep.monitor} over the epochs of every trial; where a trial was pruned its curve ends in a cross.",
+        sweep_figures.curves(
+            sweep.trials, None if winner is None or sweep.replicates else winner["number"], sweep.names[0]
+        ),
+        f"{sweep.names[0]} over the epochs of every trial; where a trial was pruned its curve ends in a cross.",
         told if n else "",
     )
     return [history, curves]
@@ -133,32 +172,33 @@ def _search(sweep: Sweep) -> list[Block]:
 def _pareto(sweep: Sweep) -> list[Block]:
     if not sweep.two or not sweep.ranked:
         return []
-    front = sweep_trials.front(sweep.trials, sweep.signs)
+    front = sweep_trials.front(sweep.ranked, sweep.signs)
+    of = "setting" if sweep.replicates else "trial"
     figure = Figure(
         "Pareto front",
         sweep_figures.pareto(sweep.ranked, front, sweep.names),
-        f"{numbers.count(len(front), 'trial')} on the Pareto front of {sweep.names[0]} against {sweep.names[1]}.",
+        f"{numbers.count(len(front), of)} on the Pareto front of {sweep.names[0]} against {sweep.names[1]}.",
         "No other trial is better than one on the front in one objective without being worse in the other.",
     )
     return [figure, sweep_tables.front(sweep, front)]
 
 
 def _parameters(sweep: Sweep) -> list[Block]:
-    scored = [
-        t for t in sweep.trials if t["state"] in ("complete", "pruned") and sweep_trials.last_score(t) is not None
-    ]
+    every = [{**trial, "params": sweep.chosen(trial)} for trial in sweep.trials]
+    scored = [t for t in every if t["state"] in ("complete", "pruned") and sweep_trials.last_score(t) is not None]
     axes = sweep_parameters.parameters(scored, sweep.space)
     if not axes or len(scored) < 2:
         return []
-    best = [trial["number"] for trial in sweep.ranked[: max(1, round(len(sweep.ranked) / 10))]]
+    best = [number for one in sweep.settings[: max(1, round(len(sweep.settings) / 10))] for number in one.trials]
+    of = " of the settings" if sweep.replicates else ""
     parallel = Figure(
         "From settings to score",
         sweep_figures.parallel(scored, axes, best, sweep.signs[0]),
         f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
-        f"The best tenth, {numbers.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. What "
-        "a trial did not use, as it belongs to another choice, runs along the lane below.",
+        f"The best tenth{of}, {numbers.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. "
+        "What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
-    found = sweep_parameters.importances(sweep.trials, sweep.space, sweep.signs[0])
+    found = sweep_parameters.importances(every, sweep.space, sweep.signs[0])
     if found.why_not:
         return [parallel, Text(f"There are no importances of the parameters: {found.why_not}.")]
     hint = ", and with so few trials it is a hint." if found.of < sweep_parameters.MANY else "."
@@ -194,7 +234,7 @@ def _workers(sweep: Sweep) -> list[Block]:
 def _repeat(sweep: Sweep) -> list[Block]:
     blocks: list[Block] = []
     if sweep.winner is not None:
-        blocks += [Text("The winning trial as it ran, without a look at the test set:"), Code(line(sweep.winner))]
+        blocks += [Text("The winning trial as it ran, without using the test set:"), Code(line(sweep.winner))]
     space = sweep_tables.space(sweep)
     if space is not None:
         blocks.append(space)

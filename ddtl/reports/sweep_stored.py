@@ -14,8 +14,10 @@ from typing import Any
 
 from ddtl.config.schema import OWN_FILES
 from ddtl.errors import UserError
-from ddtl.reports import numbers, repeating, sweep_trials
-from ddtl.reports.sweep_trials import Trial
+from ddtl.evaluation.names import by_image
+from ddtl.reports import numbers, repeating, sweep_replicates, sweep_trials
+from ddtl.reports.sweep_replicates import Setting
+from ddtl.reports.sweep_trials import Trial, score
 
 RECORD = "sweep.json"
 
@@ -59,16 +61,48 @@ class Sweep:
     @cached_property
     def names(self) -> list[str]:
         """Of the objectives, as an axis shows them."""
-        return [{"score": self.monitor, "seconds": "seconds of training"}[name] for name in self.record["objective"]]
+        return [
+            {"score": by_image(self.monitor), "seconds": "seconds of training"}[name]
+            for name in self.record["objective"]
+        ]
 
     @cached_property
     def counts(self) -> Counter[str]:
         return Counter(trial["state"] for trial in self.trials)
 
     @cached_property
+    def replicates(self) -> list[str]:
+        """The keys in which trials differ by chance alone, such as ``seed``; none where nothing is repeated."""
+        return sweep_replicates.varied(trial["overrides"] for trial in self.trials)
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """What is compared, the best first: each setting over its replicates."""
+        scored = [(t["number"], t["overrides"], t["values"] if score(t) is not None else None) for t in self.trials]
+        return sweep_replicates.ranked(scored, self.signs[0])
+
+    @cached_property
     def ranked(self) -> list[Trial]:
-        """Completed trials, the best first."""
-        return sweep_trials.ranked(self.trials, self.signs[0])
+        """Completed trials, the best first; where trials are repeated, their settings instead.
+
+        A setting is shown as its first trial, with the means for values and without what makes a replicate.
+        """
+        if not self.replicates:
+            return sweep_trials.ranked(self.trials, self.signs[0])
+        first = {trial["number"]: trial for trial in self.trials}
+        return [
+            {
+                **first[setting.trials[0]],
+                "values": setting.means,
+                "overrides": list(setting.words),
+                "params": self.chosen(first[setting.trials[0]]),
+            }
+            for setting in self.settings
+        ]
+
+    def chosen(self, trial: Trial) -> dict[str, Any]:
+        """The parameters of a trial that may be chosen: a seed may not."""
+        return {name: trial["params"][name] for name in sweep_replicates.without(trial["params"])}
 
     @property
     def winner(self) -> Trial | None:
@@ -91,9 +125,9 @@ class Sweep:
 
     @property
     def title(self) -> str:
-        """Of the score."""
+        """Of the score, with its unit."""
         name = self.monitor.partition("/")[2]
-        return numbers.plain(name) if name in numbers.TITLES else name
+        return by_image(numbers.plain(name) if name in numbers.TITLES else name)
 
 
 def read(folder: Path) -> Sweep:

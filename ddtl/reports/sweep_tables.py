@@ -17,7 +17,7 @@ _SHOWN = 10  # trials in the table that stands open
 def finals(sweep: Sweep, final: Mapping[str, Any]) -> Table:
     """The winner and the default settings, each over its seeds."""
     comparison = final["comparison"]
-    title = numbers.plain(comparison["score"]) if comparison else "score"
+    title = f"{numbers.plain(comparison['score'])} by {comparison['unit']}" if comparison else "score"
     rows: list[list[str | Cell]] = []
     for name, runs in final["runs"].items():
         scores = [run["score"] for run in runs if run["score"] is not None]
@@ -73,14 +73,45 @@ def failures(sweep: Sweep) -> list[Block]:
 def trials(sweep: Sweep) -> list[Block]:
     """All trials, the best first: the foremost openly."""
     rest = sorted((t for t in sweep.trials if t["state"] != "complete"), key=lambda t: int(t["number"]))
-    rows = [_row(trial, sweep) for trial in [*sweep.ranked, *rest]]
+    done = sweep_trials.ranked(sweep.trials, sweep.signs[0])
+    if sweep.replicates:
+        done.sort(key=lambda t: int(t["number"]))  # by score they would be ranked by luck
+    rows = [_row(trial, sweep) for trial in [*done, *rest]]
     columns = ["", "state", sweep.title, *(["seconds"] if sweep.two else []), "epochs", "time", "settings"]
     words = (1, len(columns) - 1)
+    if sweep.replicates:
+        every = Table("All trials, by number", columns, rows, words=words, sortable=True)
+        return [_settings(sweep), Fold(f"All {len(rows)} trials", [every])]
     blocks: list[Block] = [Table("The best trials", columns, rows[:_SHOWN], words=words, sortable=True)]
     if len(rows) > _SHOWN:
         every = Table("All trials, the best first", columns, rows, words=words, sortable=True)
         blocks.append(Fold(f"All {len(rows)} trials", [every]))
     return blocks
+
+
+def _settings(sweep: Sweep) -> Table:
+    """Each setting over its replicates, the best mean first."""
+    rows: list[list[str | Cell]] = []
+    for setting, shown in zip(sweep.settings, sweep.ranked, strict=True):
+        seconds = [f"{setting.means[1]:,.0f}"] if sweep.two else []
+        low, high = (numbers.score(pick(setting.scores)) for pick in (min, max))
+        rows.append(
+            [
+                numbers.listed([str(number) for number in setting.trials]),
+                f"{len(setting.trials)} of {setting.of}",
+                numbers.score(setting.means[0]),
+                numbers.NONE if setting.deviation is None else numbers.score(setting.deviation),
+                f"{low} to {high}",
+                *seconds,
+                varied(shown),
+            ]
+        )
+    columns = ["trials", "complete", f"mean {sweep.title}", "SD", "lowest to highest"]
+    columns += [*(["seconds"] if sweep.two else []), "settings"]
+    note = (
+        f"Means over the replicates, which differ in {numbers.listed(sweep.replicates)} alone; SD: standard deviation."
+    )
+    return Table("Settings, the best mean first", columns, rows, note, words=(0, len(columns) - 1), sortable=True)
 
 
 def space(sweep: Sweep) -> Table | None:

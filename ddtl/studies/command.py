@@ -9,6 +9,7 @@ from dataclasses import replace
 from ddtl import console
 from ddtl.config.command_line import CommandLine
 from ddtl.errors import EXIT_FAILURE, UserError
+from ddtl.evaluation.names import by_image
 from ddtl.studies import record, settings
 from ddtl.studies.settings import StudyPlan
 
@@ -52,7 +53,7 @@ def _run(plan: StudyPlan) -> int:
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")
-    with Watch(plan.configs[0].trainer.monitor, of="run") as watch:
+    with Watch(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
         # The best of runs on several datasets says nothing.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)

@@ -56,7 +56,8 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
     assert trained is not None, "it was trained just now"
     console.line(f"evaluating on {name}: {' '.join(words)}")
     try:
-        wanted = evaluate.with_weights(evaluate.asked(config, words).config, folder.path)
+        wanted = evaluate.with_own_runs(evaluate.asked(config, words).config, folder.path, config.dataset.name)
+        wanted = evaluate.with_weights(wanted, folder.path)
         catalogue.require_images(wanted)
         to = score_target(folder, wanted, trained, name)
     except Exception as error:

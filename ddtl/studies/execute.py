@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import shown
 from ddtl.errors import UserError
@@ -27,7 +28,8 @@ from ddtl.sweeps.schema import ClassConfig
 from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.space import listed
 from ddtl.sweeps.task import REASON, WORDS, now
-from ddtl.training.identity import differences
+from ddtl.training import ledger
+from ddtl.training.identity import differences, short_hash
 
 if TYPE_CHECKING:
     from ddtl.sweeps.snapshot import Snapshot
@@ -53,7 +55,8 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
     with _alone(plan):
         earlier = _earlier(plan)
         study = _begun(plan, earlier)
-        record.write(plan.folder, study)
+        study["planned"] = _planned(plan, study, earlier)
+        record.write(plan.folder, study)  # before anything is scored: the plan is no plan otherwise
         for rows in _left(plan, study):
             if rows:
                 _run(plan, study, rows, run, show)
@@ -127,6 +130,27 @@ def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
         "started": earlier["started"] if earlier else now(),
         "ended": None,
     }
+
+
+def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> record.Planned:
+    """What counts as the study's one planned use of each test set: all that it was to score before its first score.
+
+    What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.
+    """
+    uses = record.uses(study["jobs"])
+    if earlier is not None:
+        before = earlier.get("planned")
+        if before is None:  # of an earlier version, which wrote down its runs as well before it began
+            uses = record.uses(earlier["jobs"])
+        elif ledger.is_used(record.runs_dir(plan.folder), before["plan"]):
+            added = len(set(uses) - set(before["uses"]))
+            if added:
+                console.line(
+                    f"{added} scores were added to this study after its first: each counts as a test-set use of its own"
+                )
+            return before
+    name = f"study {plan.name} {short_hash({'uses': sorted(uses)})}"
+    return {"plan": name, "when": now(), "uses": uses}
 
 
 def _with_weights(plan: StudyPlan, job: Job, first: record.Job) -> tuple[str, ...]:
@@ -206,7 +230,14 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
     )
     name = f"{plan.name}-{number}"
     base, _ = load.check(jobs[0])
-    return Plan(settings, (), listed(jobs), base, name, calls / name, plan.words, targets=tuple(targets))
+    known = study["planned"]
+    planned = [
+        known["plan"] if set(record.uses([study["jobs"][row] for row in group])) <= set(known["uses"]) else ""
+        for group in groups
+    ]
+    return Plan(
+        settings, (), listed(jobs), base, name, calls / name, plan.words, targets=tuple(targets), planned=tuple(planned)
+    )
 
 
 def _embeds(plan: StudyPlan, row: int) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
+from ddtl.config.overrides import key_of
 from ddtl.errors import UserError
 from ddtl.files import write_json
 from ddtl.sweeps.task import line
+from ddtl.training.identity import short_hash
 
 NAME = "study.json"
 EVALUATIONS = "evaluations"  # attribute of a trial: what its run was evaluated on
@@ -67,11 +69,24 @@ class Job(TypedDict):
     evaluations: list[Evaluation]
 
 
+class Planned(TypedDict):
+    """What a study was to score before its first score was known: all of it counts as one use of a test set.
+
+    ``plan`` names it in the ledgers of test-set uses; ``uses`` holds a hash for each run on each test set (see
+    :func:`use`); ``when`` is ISO 8601 in UTC.
+    """
+
+    plan: str
+    when: str
+    uses: list[str]
+
+
 class Study(TypedDict):
     """The whole file.
 
     ``study`` is the kind (``cross_dataset``), ``settings`` are those of ``study.…`` in full, ``identity`` is what may
-    not change under a name. Times are ISO 8601 in UTC; ``ended`` is None until every run has been come to.
+    not change under a name. Times are ISO 8601 in UTC; ``ended`` is None until every run has been come to. Earlier
+    versions wrote no ``planned``.
     """
 
     study: str
@@ -81,6 +96,7 @@ class Study(TypedDict):
     jobs: list[Job]
     started: str
     ended: str | None
+    planned: NotRequired[Planned]
 
 
 def labels(source: str, seed: int = 0, **others: Any) -> Labels:
@@ -110,6 +126,17 @@ def job(
         "labels": labels, "overrides": list(overrides), "line": line(tuple(overrides)), "run": run, "state": state,
         "reason": reason, "evaluations": list(evaluations),
     }  # fmt: skip
+
+
+def use(labels: Mapping[str, Any], target: str, words: Sequence[str]) -> str:
+    """A hash that names a run on a test set, wherever files lie."""
+    counting = [word for word in words if not key_of(word).startswith("paths.")]
+    return short_hash({"labels": dict(labels), "target": target, "words": counting})
+
+
+def uses(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each run on each of its test sets."""
+    return [use(job["labels"], each["target"], each["words"]) for job in jobs for each in job["evaluations"]]
 
 
 def write(folder: Path, study: Study) -> None:

@@ -223,7 +223,7 @@ def _composed(jobs: Sequence[Job]) -> tuple[list[Config], list[str]]:
                 known[words] = load.check(job.overrides)
                 for target in job.targets:
                     if target.words:
-                        problems += checks.problems(evaluate.asked(known[words][0], target.words).config)
+                        problems += checks.problems(evaluate.asked(known[words][0], target.words).config, trains=False)
             config, said = known[words]
             configs.append(config.model_copy(update={"seed": job.labels["seed"]}))
             notes.append(said)

@@ -76,6 +76,12 @@ def basis(cells: Sequence[Cell]) -> list[str]:
     return [how, counts(known)]
 
 
+def by_unit(cells: Iterable[Cell]) -> str:
+    """``by patient``: what the scores of cells are computed over; empty where nothing is measured."""
+    units = dict.fromkeys(cell.measured.unit for cell in cells if cell.measured is not None)
+    return f"by {' or '.join(units)}" if units else ""
+
+
 def counts(cells: Sequence[Cell]) -> str:
     """How many units and images each test set has, and what its unit is."""
     told: dict[str, list[str]] = {}

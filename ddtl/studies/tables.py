@@ -14,6 +14,7 @@ from ddtl.studies.cells import Cell, Cells, Row
 from ddtl.studies.shown import (
     LOWER_IS_BETTER,
     basis,
+    by_unit,
     copies,
     counts,
     fewer,
@@ -29,7 +30,7 @@ from ddtl.studies.shown import (
 Rows = list[list[str | Shown]]
 
 _BESIDE = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
-_BLIND = {"majority": "commonest class", "file_facts": "file facts, no pixel"}
+_BLIND = {"majority": "commonest class, by image", "file_facts": "file facts, no pixel, by image"}
 _AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")
 
 
@@ -50,7 +51,7 @@ def matrix(found: Cells, score: str) -> Table:
     rows: Rows = [
         [found.name(row), *(shaded(found.at(row, target), score) for target in found.targets)] for row in found.rows
     ]
-    for name, title in (("majority", "commonest class of"), ("file_facts", "file facts of")):
+    for name, title in (("majority", "commonest class, by image, of"), ("file_facts", "file facts, by image, of")):
         for source in dict.fromkeys(row.source for row in found.rows):
             cells = [_control(found, source, target, name, score) for target in found.targets]
             if any(cells):
@@ -62,7 +63,8 @@ def matrix(found: Cells, score: str) -> Table:
         *copies(found),
         *lost(found, found.cells),
     ]
-    return Table(f"{numbers.TITLES[score]} on every test set", ["", *found.targets], rows, " ".join(notes))
+    title = f"{numbers.TITLES[score]} {by_unit(found.cells)}".rstrip()
+    return Table(f"{title} on every test set", ["", *found.targets], rows, " ".join(notes))
 
 
 def drops(found: Cells, score: str) -> Table:
@@ -85,7 +87,9 @@ def drops(found: Cells, score: str) -> Table:
         counts(used),
         *lost(found, [cell for cell in found.cells if cell in used or (cell.home and cell.row in rows_used)]),
     ]
-    return Table(f"What {numbers.plain(score)} loses on another test set", ["", *targets], rows, " ".join(notes))
+    return Table(
+        f"What {numbers.plain(score)} {by_unit(used)} loses on another test set", ["", *targets], rows, " ".join(notes)
+    )
 
 
 def thresholds(found: Cells) -> Table:
@@ -118,7 +122,7 @@ def thresholds(found: Cells) -> Table:
     named = (numbers.plain(name) for name in (*_AT_THRESHOLD, "brier"))
     columns = ["", "threshold and temperature from", *named]
     columns.insert(-1, "temperature")
-    return Table("Called at a threshold, elsewhere", columns, rows, " ".join(notes), (1,))
+    return Table(f"Called at a threshold, elsewhere, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
 
 
 def selection(found: Cells, score: str) -> Table:
@@ -141,7 +145,7 @@ def selection(found: Cells, score: str) -> Table:
             used += cells
             chosen = max(known, key=lambda cell: sign * (cell.val[score] or 0.0))
             best = max(known, key=lambda cell: sign * (value_of(cell, score) or 0.0))
-            for how, cell in (("source validation", chosen), ("oracle: the target's test set", best)):
+            for how, cell in (("source validation, by image", chosen), ("oracle: the target's test set", best)):
                 rows.append([f"{source} on {target}", how, found.name(cell.row), score_of(cell, score)])
     notes = [
         "The oracle has seen the labels that it is scored by: an upper bound, and nothing that could be had. Ways that "
@@ -149,7 +153,8 @@ def selection(found: Cells, score: str) -> Table:
         *basis(used),
         *lost(found, used),
     ]
-    return Table("Which way to choose", ["", "chosen by", "", numbers.plain(score)], rows, " ".join(notes), (1, 2))
+    shown = f"{numbers.plain(score)} {by_unit(used)}".rstrip()
+    return Table("Which way to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
 
 
 def listed(found: Cells) -> Table:
@@ -175,7 +180,12 @@ def listed(found: Cells) -> Table:
          "the folds' predictions are pooled, and the interval is of all of them."] if folds else []
     )  # fmt: skip
     notes = [*pooled, *basis(found.cells), *lost(found, found.cells)]
-    return Table("Scores", ["", *(numbers.plain(name) for name in _BESIDE)], rows, " ".join(notes))
+    return Table(
+        f"Scores {by_unit(found.cells)}".rstrip(),
+        ["", *(numbers.plain(name) for name in _BESIDE)],
+        rows,
+        " ".join(notes),
+    )
 
 
 def protocols(found: Cells, score: str) -> Table:
@@ -193,7 +203,8 @@ def protocols(found: Cells, score: str) -> Table:
         *basis(found.cells),
         *lost(found, found.cells),
     ]
-    columns = ["", "protocol", numbers.plain(score), "file facts", "leaked", "random less this"]
+    shown = f"{numbers.plain(score)} {by_unit(found.cells)}".rstrip()
+    columns = ["", "protocol", shown, "file facts by image", "leaked", "random less this"]
     return Table("By the slice, and with patients kept apart", columns, rows, " ".join(notes), (1,))
 
 

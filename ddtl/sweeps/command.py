@@ -9,10 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ddtl import console
+from ddtl import console, ranks
 from ddtl.config import command_line
 from ddtl.config.overrides import key_of
 from ddtl.errors import EXIT_FAILURE, UserError
+from ddtl.evaluation.names import by_image
 
 if TYPE_CHECKING:
     from ddtl.sweeps.settings import Plan
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(help_page.render())
         return 0
+    ranks.alone("sweep.py")
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings
@@ -104,38 +106,48 @@ def _run(store: Store) -> None:
     from ddtl.sweeps import engines
     from ddtl.sweeps.watch import Watch
 
-    with Watch(store.plan.base.trainer.monitor) as watch:
+    with Watch(by_image(store.plan.base.trainer.monitor)) as watch:
         engines.run(store, watch.update)
 
 
 def _show(store: Store) -> None:
-    """The completed trials, best first, the failed ones, and the line that scores the best one on the test set."""
-    from optuna.study import StudyDirection
+    """The settings, best first, the failed trials, and the line that scores the best setting on the test set."""
     from optuna.trial import TrialState
     from rich.markup import escape
     from rich.table import Table
 
-    from ddtl.sweeps import task
+    from ddtl.reports import sweep_replicates
+    from ddtl.sweeps import snapshot, task
 
-    sign = 1 if store.study.directions[0] == StudyDirection.MINIMIZE else -1
-    done = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
-    done.sort(key=lambda trial: sign * trial.values[0])
-    table = Table(title="validation, best first", title_justify="left")
-    names = {"score": store.plan.base.trainer.monitor, "seconds": "seconds"}
-    table.add_column("trial", justify="right")
+    trials, found = store.trials(), snapshot.settings(store.study)
+    repeated = sweep_replicates.varied(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
+    title = f"validation, mean over {' and '.join(repeated)}, best first" if repeated else "validation, best first"
+    table = Table(title=title, title_justify="left")
+    names = {"score": by_image(store.plan.base.trainer.monitor), "seconds": "seconds"}
+    table.add_column("trials" if repeated else "trial", justify="right")
     for objective in store.plan.settings.sweep.objective:
         table.add_column(names[objective], justify="right")
+        if repeated and objective == "score":
+            table.add_column("SD", justify="right")
+            table.add_column("lowest to highest", justify="right")
     table.add_column("settings")
-    for trial in done[:_SHOWN]:
-        words = [word for word in trial.user_attrs[task.OVERRIDES] if word not in store.plan.fixed]
-        table.add_row(str(trial.number), *(f"{value:.4f}" for value in trial.values), escape(" ".join(words)))
-    for trial in [trial for trial in store.trials() if trial.state == TrialState.FAIL][:_SHOWN]:
+    for one in found[:_SHOWN]:
+        words = [word for word in one.words if word not in store.plan.fixed]
+        score, *others = (f"{value:.4f}" for value in one.means)
+        shown = [", ".join(map(str, one.trials)), score, *others]
+        if repeated:
+            shown[0] += "" if len(one.trials) == one.of else f" ({one.of - len(one.trials)} not complete)"
+            spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
+            shown[2:2] = [spread, f"{min(one.scores):.4f} to {max(one.scores):.4f}"]
+        table.add_row(*shown, escape(" ".join(words)))
+    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_SHOWN]:
         reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
         console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
-    if done:
+    if found:
         console.out.print(table)
-        words = [word for word in done[0].user_attrs[task.OVERRIDES] if key_of(word) != "evaluation.test"]
-        console.out.print("The best one's test score:", task.line(tuple(words)), markup=False)
+        typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
+        which = "The best setting's test score:" if repeated else "The best one's test score:"
+        console.out.print(which, task.line(typed), markup=False)
 
 
 def _write(store: Store) -> None:

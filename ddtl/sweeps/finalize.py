@@ -13,11 +13,12 @@ from ddtl.config import load
 from ddtl.config.overrides import key_of
 from ddtl.errors import UserError
 from ddtl.evaluation.names import SCORES
+from ddtl.reports.sweep_replicates import KEYS
 from ddtl.sweeps.schema import ClassConfig
 from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.space import listed
 from ddtl.sweeps.task import OVERRIDES
-from ddtl.training.identity import counting
+from ddtl.training.identity import counting, short_hash
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -69,7 +70,7 @@ def final_plan(store: Store) -> Plan | None:
         return None
     plan = store.plan
     shared = [word for word in plan.fixed if key_of(word) not in ("seed", "evaluation.test")]
-    own = [word for word in winner.user_attrs[OVERRIDES] if word not in plan.fixed and key_of(word) != "seed"]
+    own = [word for word in winner.user_attrs[OVERRIDES] if word not in plan.fixed and key_of(word) not in KEYS]
     settings = [own] if _alike(own, shared) else [own, []]
     jobs = [[*words, f"seed={seed}"] for seed in _seeds(store) for words in settings]
     section = plan.settings.sweep.model_copy(update={"objective": ("score",), "name": None})
@@ -91,16 +92,17 @@ def final_plan(store: Store) -> Plan | None:
         base=load.check([*shared, *jobs[0]])[0],
         name=f"{plan.name}-{name}",
         folder=plan.folder / name,
+        # Written down by the opening of its store, before the first run is scored.
+        planned=(f"finalize {plan.name} {short_hash({'jobs': [[*shared, *words] for words in jobs]})}",) * len(jobs),
     )
 
 
 def chosen(store: Store) -> FrozenTrial | None:
-    """The completed trial with the best score, of equal ones the first; with two objectives too the score decides."""
-    import optuna
+    """The first trial of the best setting, of equal ones the first; with two objectives too the score decides."""
+    from ddtl.sweeps.snapshot import settings
 
-    done = [trial for trial in store.trials() if trial.state == optuna.trial.TrialState.COMPLETE]
-    sign = 1 if store.study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else -1
-    return min(done, key=lambda trial: (-sign * trial.values[0], trial.number), default=None)
+    best = settings(store.study)
+    return store.trials()[best[0].trials[0]] if best else None
 
 
 def conclude(store: Store, final: Store) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from ddtl.sweeps.snapshot import SESSIONS
+from ddtl.sweeps.snapshot import SESSIONS, settings
 from ddtl.training.run_folder import LOCK, RunFolder
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def losers(store: Store) -> list[Path]:
     from optuna.trial import TrialState
 
     trials = store.trials()
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    sign = -1 if store.study.directions[0].name == "MAXIMIZE" else 1
-    ranked = sorted(complete, key=lambda trial: (sign * trial.values[0], trial.number))
-    best = {trial.number for trial in ranked[: store.plan.settings.sweep.keep]}
+    best: set[int] = set()
+    for setting in settings(store.study):
+        if len(best) < store.plan.settings.sweep.keep:
+            best |= set(setting.trials)
     if len(store.study.directions) > 1:
         best |= {trial.number for trial in store.study.best_trials}
     ended = {trial.number for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)} - best

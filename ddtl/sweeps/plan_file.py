@@ -42,6 +42,7 @@ def write(plan: Plan) -> None:
         "jobs": jobs,
         "words": list(plan.words),
         "targets": plan.targets,
+        "planned": list(plan.planned),
     }
     write_json(plan.folder / NAME, document)
 
@@ -66,7 +67,9 @@ def read(folder: Path) -> Plan:
     base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
     words = tuple(document["words"])
     targets = tuple(tuple((name, tuple(evaluate)) for name, evaluate in each) for each in document.get("targets", []))
-    return Plan(settings, tuple(document["fixed"]), space, base, document["name"], folder, words, targets=targets)
+    planned = tuple(document.get("planned", []))
+    fixed = tuple(document["fixed"])
+    return Plan(settings, fixed, space, base, document["name"], folder, words, targets=targets, planned=planned)
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:

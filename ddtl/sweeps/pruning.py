@@ -53,10 +53,10 @@ class AskSweep(EarlyEnd):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.store is not None:
-            self.store.note(self.number, {"run": str(Path(trainer.default_root_dir).absolute())})
+            self.store.note(self.number, {"run": str(self.folder.path.absolute())})
 
     def decide(self, trainer: pl.Trainer) -> str | None:
-        if self.reported(RunFolder(Path(trainer.default_root_dir))):
+        if self.reported(self.folder):
             return PRUNED
         return STOPPED if self.stop.exists() else None
 
@@ -64,7 +64,7 @@ class AskSweep(EarlyEnd):
         """Report the epochs of a run's record that are new; whether the pruner wants the trial to end with the last."""
         assert self.store is not None, "only the first process reports"
         verdict = False
-        for row in read_lines(folder.metrics)[self._known :]:
+        for row in folder.epochs()[self._known :]:
             verdict = self.store.report(self.number, row["epoch"], row[self.monitor])
             self._known += 1
         return verdict
@@ -78,8 +78,10 @@ def objectives(folder: RunFolder, names: tuple[str, ...]) -> list[float]:
         names: ``score``, the monitor in the epoch that was kept, and ``seconds`` of training, all epochs together.
     """
     results = json.loads(folder.results.read_text(encoding="utf-8"))
-    rows = read_lines(folder.metrics)
-    kept: dict[str, Any] = next(row for row in rows if row["epoch"] == results["best_epoch"])
+    rows = folder.epochs()
+    # Averaged weights have a row of their own, behind that of their last epoch.
+    every = read_lines(folder.metrics)
+    kept: dict[str, Any] = next(row for row in reversed(every) if row["epoch"] == results["best_epoch"])
     value: dict[str, Callable[[], float]] = {
         "score": lambda: float(kept[results["monitor"]]),
         "seconds": lambda: sum(float(row["seconds"]) for row in rows),

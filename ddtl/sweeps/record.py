@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from ddtl.files import write_json
+from ddtl.reports import sweep_replicates
+from ddtl.reports.sweep_replicates import Setting
 from ddtl.reports.sweep_stored import RECORD
-from ddtl.sweeps.snapshot import SESSIONS, ended_at, seconds, since
+from ddtl.sweeps.snapshot import SESSIONS, ended_at, seconds, settings, since
 from ddtl.sweeps.task import ATTEMPTS, OVERRIDES, OWNER, REASON, WORDS, line, now
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def record(store: Store) -> dict[str, Any]:
 
     Times are ISO 8601 in UTC. A trial's ``values`` are there when it is complete; its ``curve`` holds pairs of an
     epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason; ``run`` is the
-    name of its folder.
+    name of its folder. ``replicates`` are the keys in which trials differ by chance alone, such as ``seed``, and
+    ``settings`` then holds what is compared, the best mean first; the best trial is the first one of the best setting.
     """
     plan, study = store.plan, store.study
     trials = [_trial(trial) for trial in store.trials()]
@@ -48,6 +51,7 @@ def record(store: Store) -> dict[str, Any]:
     now_ = store.snapshot()
     ends = [trial["ended"] for trial in trials if trial["ended"]]
     sessions = study.user_attrs.get(SESSIONS) or [now()]
+    varied = sweep_replicates.varied(trial["overrides"] for trial in trials)
     return {
         "name": plan.name,
         "dataset": plan.base.dataset.name,
@@ -65,6 +69,21 @@ def record(store: Store) -> dict[str, Any]:
         "best": None if now_.best is None else now_.best[0],
         "front": list(now_.front),
         "final": study.user_attrs.get("final"),
+        "replicates": varied,
+        "settings": [_setting(setting) for setting in settings(study)] if varied else None,
+    }
+
+
+def _setting(setting: Setting) -> dict[str, Any]:
+    return {
+        "overrides": list(setting.words),
+        "line": line(setting.words),
+        "trials": list(setting.trials),
+        "replicates": setting.of,
+        "mean": [_finite(value) for value in setting.means],
+        "deviation": setting.deviation,
+        "lowest": _finite(min(setting.scores)),
+        "highest": _finite(max(setting.scores)),
     }
 
 

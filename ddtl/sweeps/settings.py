@@ -45,6 +45,8 @@ class Plan:
         notes: lines for the person, such as a parameter that is left out because it has no effect here.
         targets: of a study's runs, by trial: what each is evaluated on after training, as pairs of a dataset's name and
             the words of ``ddtl evaluate``.
+        planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.training.ledger.planned`; empty
+            where each counts by itself.
     """
 
     settings: SweepConfig
@@ -56,6 +58,7 @@ class Plan:
     words: tuple[str, ...] = field(compare=False)
     notes: tuple[str, ...] = field(compare=False, default=())
     targets: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = ()
+    planned: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """What makes the search the one that it is: plain JSON by dotted key, without what may change between calls."""

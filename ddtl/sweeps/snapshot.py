@@ -10,7 +10,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ddtl.sweeps.task import ATTEMPTS, OWNER, REASON, WORDS
+from ddtl.reports import sweep_replicates
+from ddtl.reports.sweep_replicates import Setting
+from ddtl.sweeps.task import ATTEMPTS, OVERRIDES, OWNER, REASON, WORDS
 
 SESSIONS = "sessions"  # the study's user attribute: when a command began to work at it
 
@@ -37,10 +39,12 @@ class Snapshot:
         complete, pruned, failed: that have ended.
         running: being worked at now.
         waiting: how many wait to be gone on with.
-        best: number and values; None without a completed one, or with two objectives.
+        best: number and values; None without a completed one, or with two objectives. Of a setting with replicates, its
+            first trial and its mean.
         front: numbers of the trials that no other one beats in all objectives.
         failures: words of each failure since the last trial that did not fail, in this session, the latest last.
         seconds: how long each trial that ended took, all its attempts together.
+        best_trials: the numbers of the trials that ``best`` is the mean of.
     """
 
     total: int
@@ -53,6 +57,7 @@ class Snapshot:
     front: tuple[int, ...]
     failures: tuple[str, ...]
     seconds: tuple[float, ...]
+    best_trials: tuple[int, ...] = ()
 
     @property
     def left(self) -> int:
@@ -65,8 +70,9 @@ def snapshot(study: optuna.Study, total: int) -> Snapshot:
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     complete = by_state[TrialState.COMPLETE]
-    best = _best(complete, study.direction) if len(study.directions) == 1 and complete else None
-    front = study.best_trials if len(study.directions) > 1 and complete else [best] if best is not None else []
+    single = len(study.directions) == 1
+    best = settings(study)[0] if single and complete else None
+    front = study.best_trials if not single and complete else []
     return Snapshot(
         total=max(total, len(trials)),
         complete=len(complete),
@@ -74,11 +80,26 @@ def snapshot(study: optuna.Study, total: int) -> Snapshot:
         failed=len(by_state[TrialState.FAIL]),
         running=tuple(_running(trial) for trial in by_state[TrialState.RUNNING] if OWNER in trial.user_attrs),
         waiting=len(by_state[TrialState.WAITING]),
-        best=None if best is None else (best.number, tuple(best.values)),
-        front=tuple(trial.number for trial in front),
+        best=None if best is None else (best.trials[0], tuple(best.means)),
+        front=best.trials[:1] if best is not None else tuple(trial.number for trial in front),
         failures=_failures(trials, study.user_attrs.get(SESSIONS, [])),
         seconds=tuple(seconds(trial) for trial in trials if trial.state.is_finished()),
+        best_trials=() if best is None else best.trials,
     )
+
+
+def settings(study: optuna.Study) -> list[Setting]:
+    """What the sweep compares, the best first: each setting over its replicates; see :mod:`sweep_replicates`."""
+    sign = 1 if study.directions[0] == StudyDirection.MAXIMIZE else -1
+    trials = [
+        (
+            trial.number,
+            trial.user_attrs.get(OVERRIDES, ()),
+            trial.values if trial.state == TrialState.COMPLETE else None,
+        )
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    return sweep_replicates.ranked(trials, sign)
 
 
 def seconds(trial: FrozenTrial) -> float:
@@ -99,12 +120,6 @@ def since(moment: str) -> float:
 
 def _seconds(started: str, ended: str) -> float:
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
-
-
-def _best(complete: Sequence[FrozenTrial], direction: StudyDirection) -> FrozenTrial:
-    """Of equal ones the first."""
-    sign = -1 if direction == StudyDirection.MAXIMIZE else 1
-    return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
 def _running(trial: FrozenTrial) -> Running:

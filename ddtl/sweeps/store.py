@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from ddtl import console
-from ddtl.sweeps import owner as owners
+from ddtl import console, processes
 from ddtl.sweeps import storages
 from ddtl.sweeps.settle import Outcome, failed, verdict
 from ddtl.sweeps.snapshot import Snapshot, snapshot
@@ -66,7 +65,7 @@ class Store:
 
     def started(self, task: Task, pid: int) -> None:
         """Write down the process on this machine that runs the trial: before it has ended nobody else goes on."""
-        self.storage.set_trial_user_attr(task.trial_id, PROCESS, owners.process(pid))
+        self.storage.set_trial_user_attr(task.trial_id, PROCESS, processes.process(pid))
 
     def note(self, number: int, facts: Mapping[str, Any]) -> None:
         """Facts about a running trial for its record.
@@ -144,7 +143,7 @@ class Store:
             trial = self.study.ask()
         trial_id, attempts = trial._trial_id, trial.user_attrs.get(ATTEMPTS, [])
         self._place.beat(trial_id)
-        mine = owners.me()
+        mine = processes.me()
         claim = {"claim": uuid.uuid4().hex, "worker": worker or f"{mine['host']}:{mine['pid']}", "since": now()}
         trial.set_user_attr(OWNER, {**mine, **claim})
         if OVERRIDES not in trial.user_attrs:  # new, or killed before it had all its parameters

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddtl.sweeps import owner as owners
+from ddtl import processes
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -58,7 +58,7 @@ def lives(trial: FrozenTrial) -> bool | None:
     """Whether somebody works at a running trial; None where that cannot be seen from here."""
     if OWNER not in trial.user_attrs:
         return False  # killed just after it was made: nobody else is between the two, under the lock
-    worker = owners.alive(trial.user_attrs[OWNER])
+    worker = processes.alive(trial.user_attrs[OWNER])
     if worker is False and PROCESS in trial.user_attrs:
-        return owners.alive(trial.user_attrs[PROCESS])
+        return processes.alive(trial.user_attrs[PROCESS])
     return worker

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from ddtl import console, memory, ranks, threads
+from ddtl import console, memory, notices, ranks, streams, threads
 from ddtl.errors import Stopped, TrainingFailure, UserError
 from ddtl.files import write_json
 from ddtl.sweeps import settle
@@ -64,6 +64,7 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
     with job.log.open("ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
+    streams.steady()
     console.renew()
     sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may hold a password
     parent = parent_process()
@@ -105,6 +106,7 @@ def _outcome(job: Job, parent: int | None = None) -> Outcome:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    notices.outlast()
     console.set_up_logging()
     if not ranks.is_first():
         console.be_quiet()
@@ -138,6 +140,7 @@ def _run(job: Job) -> Outcome:
     from ddtl.data import catalogue
     from ddtl.sweeps import opening
     from ddtl.sweeps.pruning import AskSweep
+    from ddtl.training import ledger
 
     config = _grouped(load.load(job.overrides), job.sweep.name)
     catalogue.require_images(config)
@@ -148,8 +151,10 @@ def _run(job: Job) -> Outcome:
     if store is None:
         return _trained(config, ask)
     store.note(job.number, {"phases": _phases(config), "epochs": config.trainer.max_epochs})
+    plans = store.plan.planned
     try:
-        return _trained(config, ask)
+        with ledger.planned(plans[job.number] if job.number < len(plans) else ""):
+            return _trained(config, ask)
     finally:
         store.note(job.number, {f"{stage}_seconds": round(seconds, 3) for stage, seconds in ask.seconds.items()})
 

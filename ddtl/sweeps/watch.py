@@ -126,6 +126,9 @@ def _counts(snapshot: Snapshot) -> str:
 def _best(snapshot: Snapshot, monitor: str) -> str:
     if snapshot.best is not None:
         number, values = snapshot.best
+        if len(snapshot.best_trials) > 1:
+            which = ", ".join(map(str, snapshot.best_trials))
+            return f"best mean {monitor} {values[0]:.4f} (trials {which})"
         return f"best {monitor} {values[0]:.4f} (trial {number})"
     if len(snapshot.front) > 1:
         return f"{len(snapshot.front)} trials on the Pareto front"

@@ -22,9 +22,10 @@ from torch import Tensor
 from ddtl.data.manifest import Manifest
 from ddtl.errors import NotFinite, TrainingFailure
 from ddtl.evaluation.names import MONITORS
-from ddtl.files import append_line, read_lines, replace_file, write_text
+from ddtl.files import append_line, replace_file, write_text
 from ddtl.ranks import gathered
-from ddtl.training.run_folder import RunFolder
+from ddtl.training import hardware
+from ddtl.training.run_folder import MACHINE, RunFolder
 
 
 class EpochEnd(Checkpoint):
@@ -74,9 +75,15 @@ class EpochEnd(Checkpoint):
         steps.total.ready = steps.total.completed = step
         loop.epoch_loop._batches_that_stepped = step
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note what the epoch was validated on: elsewhere its score may come out otherwise by rounding."""
+        checkpoint[MACHINE] = hardware.arithmetic()
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            known = [row for row in read_lines(self.folder.metrics) if row["epoch"] < trainer.current_epoch]
+            known = [row for row in self.folder.epochs() if row["epoch"] < trainer.current_epoch]
             write_text(self.folder.metrics, "".join(json.dumps(row) + "\n" for row in known))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -183,7 +190,10 @@ class EarlyEnd(Checkpoint):
 
     Attributes:
         ended: why the fit was ended; None where it was not.
+        folder: of the run; there from the moment when the trainer is built.
     """
+
+    folder: RunFolder
 
     def __init__(self) -> None:
         self.ended: str | None = None

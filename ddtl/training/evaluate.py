@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.config import overrides as override_grammar
+from ddtl.config.convert import text_keys
 from ddtl.config.load import check
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
@@ -30,7 +31,8 @@ RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.�
 trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
 is refitted stands beside that. Without dataset=… the run's results.json and report.html are written anew. With it, or
 with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
-results.json and report.html, and the look goes into that dataset's ledger. Where that folder holds the scores of other
+results.json and report.html. Each different scoring of a test set is a further use of it and is written into that test
+set's ledger, in the runs folder that holds RUN. Where that folder holds the scores of other
 images, such as those of another site, a hash stands behind its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
@@ -63,9 +65,21 @@ def main(argv: Sequence[str]) -> int:
     folder = RunFolder(Path(named).expanduser())
     saved, results = stored_run(folder)
     found = asked(saved, words)
+    found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
+    _tell_own_runs(words, found.config)
     shown = _elsewhere(folder, found.config, results) if found.elsewhere else _again(folder, found.config, results)
     console.score_table(shown)
     return 0
+
+
+def _tell_own_runs(words: Sequence[str], config: Config) -> None:
+    """A line where another runs folder was named than the one that holds the run."""
+    from ddtl import console
+
+    for setting in override_grammar.read(words, groups("train")).settings:
+        own = config.paths.runs_dir
+        if setting.key == "paths.runs_dir" and Path(str(setting.value)).expanduser().resolve() != Path(own):
+            console.line(f"paths.runs_dir has no effect here: test-set uses are counted where the run lies, in {own}")
 
 
 def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
@@ -108,7 +122,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
 
 def asked(saved: Config, words: Sequence[str]) -> Asked:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
-    typed = override_grammar.read(words, groups("train"))
+    typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
         if key.split(".")[0] not in _SECTIONS and key not in _KEYS:
@@ -160,7 +174,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     from ddtl.evaluation import predictions as prediction_table
     from ddtl.files import write_json
     from ddtl.reports.command import write as write_report
-    from ddtl.training.scoring import scored, warn_of_inversion
+    from ddtl.training.scoring import count_again, scored, warn_of_inversion
 
     if config.evaluation.refit:
         raise UserError("evaluation.refit=true: refits on the validation images of another dataset; name it: dataset=…")
@@ -174,12 +188,30 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
         raise UserError(
             f"{folder.predictions} is not there. The command that made the run predicts again, without training."
         ) from error
+    use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    if use is not None:
+        results |= use.record()
+        results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))
+        results.pop("look", None)  # its name in records of earlier versions
     warn_of_inversion(results, present)
     write_json(folder.results, results)
     write_report(folder.path)
     return results
+
+
+def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
+    """The configuration with the folder of all runs that a run lies in: its ledger counts the uses of test sets.
+
+    Args:
+        config: to evaluate with.
+        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted beside it.
+        dataset: that the run was trained on.
+    """
+    path = folder.resolve()
+    runs_dir = path.parents[1] if path.parent.name == dataset else path.parent
+    return config.model_copy(update={"paths": config.paths.model_copy(update={"runs_dir": str(runs_dir)})})
 
 
 def with_weights(config: Config, folder: Path) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -11,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from ddtl import threads
+from ddtl import ranks, threads
 from ddtl.config.schema import TrainerConfig
 from ddtl.errors import UserError
 
@@ -48,7 +49,9 @@ def resolve(config: TrainerConfig) -> Hardware:
     if accelerator == "gpu" and not gpus:
         raise UserError("trainer.accelerator=gpu: torch sees no GPU on this machine. Take trainer=cpu.")
     have, what, instead = (gpus, "GPUs", "trainer=cpu or ") if accelerator == "gpu" else (threads.cores(), "cores", "")
-    if config.devices > have:
+    # A process that srun or torchrun started may be bound to its own cores, and sees no others.
+    bound = accelerator == "cpu" and ranks.assigned(config.devices, config.num_nodes).external
+    if config.devices > have and not bound:
         raise UserError(
             f"trainer.devices={config.devices}: this machine has {have} {what[:-1] if have == 1 else what} to use. "
             f"Take {instead}trainer.devices={have}."
@@ -78,6 +81,17 @@ def environment() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "packages": versions(),
     }
+
+
+def arithmetic() -> str:
+    """A short hash of what decides how numbers are rounded here: torch, processor, GPUs and threads."""
+    parts = (
+        torch.__version__,
+        cpu_name(),
+        torch.get_num_threads(),
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ _NEUTRAL: dict[str, Any] = {
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
     # What is let through changes nothing of it.
     "dataset": {
-        **dict.fromkeys(("num_workers", "allow_label_conflicts", "allow_few_grey_levels"), True),
+        **dict.fromkeys(("num_workers", "allow_label_conflicts", "allow_few_grey_levels", "source_settings"), True),
         **dict.fromkeys(OWN_FILES, True),
     },
     "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},

@@ -1,35 +1,266 @@
-"""The ledger of looks at a test set: each look makes the next score on it a little less honest."""
+"""The ledger of test-set uses: each use makes the next score on a test set a little less honest."""
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from ddtl.files import append_line, read_lines
+from ddtl.errors import UserError
+from ddtl.evaluation import test_use
+from ddtl.files import append_line, parsed_line
+from ddtl.training.identity import differences, short_hash
+
+log = logging.getLogger(__name__)
+
+# The study or comparison whose planned runs this process scores; "" for a run on its own.
+_PLANNED: ContextVar[str] = ContextVar("planned", default="")
 
 
-def record_look(runs_dir: Path, *, dataset: str, protocol: str, run: str, checkpoint: str, digest: str) -> int:
-    """Write down that a checkpoint is about to be scored on a test set, and say the how-manieth look it is.
-
-    The same checkpoint scored again is the same look.
+@contextmanager
+def planned(plan: str) -> Iterator[None]:
+    """Count all uses of a test set within as the one use of a plan that was on disk before its first.
 
     Args:
-        runs_dir: folder of all runs; the ledger is ``<runs_dir>/<dataset>/test_looks_<protocol>.jsonl``.
-        dataset, protocol: whose test set.
-        run: name of the run's folder.
-        checkpoint: what is scored.
-        digest: what the images and their split were.
+        plan: the plan's name, with a hash of its definition; empty for none: each use counts by itself.
     """
-    path = runs_dir / dataset / f"test_looks_{protocol}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        looks = read_lines(path)
-        for row in looks:
-            if (row["run"], row["checkpoint"], row["digest"]) == (run, checkpoint, digest):
-                return int(row["look"])
-        look = len(looks) + 1
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        append_line(path, {"look": look, "when": when, "run": run, "checkpoint": checkpoint, "digest": digest})
-    return look
+    token = _PLANNED.set(plan)
+    try:
+        yield
+    finally:
+        _PLANNED.reset(token)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is about to be scored on a test set. The same one again is the same use.
+
+    Attributes:
+        run: name of the run's folder.
+        checkpoint: which of its weights.
+        digest: what the images and their split are.
+        identity: hash of what the run is, which a folder keeps when it is moved or renamed; None where unknown.
+        decided: the settings that decide about the scores, by dotted key.
+    """
+
+    run: str
+    checkpoint: str
+    digest: str
+    identity: str | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestUse:
+    """A use of a test set, as ``results.json`` states it; see :mod:`ddtl.evaluation.test_use`."""
+
+    number: int
+    total: int
+    of_run: int
+    planned: str
+    changed: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The keys of ``results.json``."""
+        uses = {"total": self.total, "of_run": self.of_run, "planned": self.planned, "changed": list(self.changed)}
+        return {test_use.USE: self.number, test_use.USES: uses}
+
+
+def path_of(runs_dir: Path, dataset: str, protocol: str) -> Path:
+    """The ledger of a dataset's test set under a protocol."""
+    return runs_dir / dataset / f"test_looks_{protocol}.jsonl"
+
+
+def record_use(
+    runs_dir: Path, dataset: str, protocol: str, scoring: Scoring, earlier: Mapping[str, Any] | None = None,
+    known: int = 0,
+) -> TestUse:  # fmt: skip
+    """Write down that a test set is about to be scored.
+
+    Args:
+        runs_dir: folder of all runs.
+        dataset, protocol: whose test set.
+        scoring: what is scored.
+        earlier: the record (``results.json``) that the scores will replace; None where there is none.
+        known: the highest number of a use of this test set in the run's own records.
+
+    Raises:
+        UserError: the ledger cannot be written.
+    """
+    path = path_of(runs_dir, dataset, protocol)
+    scoring_ = json.loads(json.dumps(vars(scoring) | {"decided": dict(scoring.decided)}))
+    before = None if earlier is None else decided_of(earlier)
+    plan = _PLANNED.get()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock(path)):
+            rows, last = _read(path)
+            same = next((row for row in rows if _is_same(row, scoring_, before)), None)
+            warnings = [] if known <= last else [_lost(path, last, known)]
+            if same is None:
+                number = _number(rows, max(last, known), scoring_, plan, earlier, before)
+                same = {"use": number, "when": datetime.now(UTC).isoformat(timespec="seconds"), **scoring_}
+                same |= {"planned": plan} if plan else {}
+                append_line(path, same)
+                rows.append(same)
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+    for warning in warnings:
+        log.warning(warning)
+    own = [row for row in rows if _is_of_run(row, scoring_)]
+    return TestUse(
+        number=_number_of(same),
+        total=max(last, known, *map(_number_of, rows)),
+        of_run=len({_number_of(row) for row in own}),
+        planned=same.get("planned", ""),
+        changed=_changed(own, same, before),
+        warnings=tuple(warnings),
+    )
+
+
+def check_writable(runs_dir: Path, dataset: str, protocol: str) -> None:
+    """Refuse before anything slow where a use of the test set could not be written down.
+
+    Raises:
+        UserError: with the ledger's path.
+    """
+    path = path_of(runs_dir, dataset, protocol)
+    for file in (path, _lock(path)):
+        if file.exists() and not (file.is_file() and os.access(file, os.W_OK)):
+            raise _unwritable(file, "it is read-only" if file.is_file() else "it is not a file")
+
+
+def is_used(runs_dir: Path, plan: str) -> bool:
+    """Whether a run of a plan has been scored on any test set."""
+    token = json.dumps(plan, ensure_ascii=False).encode()
+    return any(token in path.read_bytes() for path in runs_dir.glob("*/test_looks_*.jsonl"))
+
+
+def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
+    """The settings that decide about scores, by dotted key.
+
+    Args:
+        evaluation: as ``results.json`` holds it, see :func:`ddtl.training.identity.scoring`.
+        harmonize: ``dataset.harmonize``.
+        refit: ``evaluation.refit``.
+    """
+    settings = {f"evaluation.{key}": value for key, value in evaluation.items()}
+    found: dict[str, Any] = json.loads(
+        json.dumps({**settings, "evaluation.refit": refit, "dataset.harmonize": harmonize})
+    )
+    return found
+
+
+def decided_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a record of scores."""
+    return decided(record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record)
+
+
+def identity_of(folder: Path) -> str | None:
+    """A hash of what a run is; None where its folder does not say."""
+    try:
+        return short_hash(json.loads((folder / "identity.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _number(
+    rows: list[dict[str, Any]], last: int, scoring: Mapping[str, Any], plan: str, earlier: Mapping[str, Any] | None,
+    before: Mapping[str, Any] | None,
+) -> int:  # fmt: skip
+    """The number of a scoring that the ledger does not hold."""
+    of_plan = [_number_of(row) for row in rows if plan and row.get("planned") == plan]
+    if of_plan:
+        return min(of_plan)
+    if earlier is not None and not any(_is_of_run(row, scoring) for row in rows):
+        stated = test_use.number(earlier)
+        again = before == scoring["decided"] and earlier.get("digest") == scoring["digest"]
+        if stated is not None and again:
+            return stated  # the same scores as the record has, in a folder that was moved: no further use
+    return last + 1
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
+    rows: list[dict[str, Any]] = []
+    last = 0
+    if not path.exists():
+        return rows, last
+    *lines, tail = path.read_bytes().split(b"\n")
+    if parsed_line(tail) is not None:  # whole, and only its line break is missing
+        lines.append(tail)
+    for place, line in enumerate(lines, start=1):
+        row = parsed_line(line)
+        if row is not None and isinstance(row.get("use", row.get("look")), int) and "run" in row:
+            rows.append(row)
+            last = max(last, _number_of(row))
+        elif line.strip():
+            last += 1
+            log.warning("%s, line %d is damaged. It is counted as one use of the test set.", path, place)
+    return rows, last
+
+
+def _number_of(row: Mapping[str, Any]) -> int:
+    return int(row.get("use", row.get("look", 0)))
+
+
+def _is_of_run(row: Mapping[str, Any], scoring: Mapping[str, Any]) -> bool:
+    """Whether a row is about the same run; earlier versions wrote down its folder's name alone."""
+    if row.get("identity") is not None and scoring["identity"] is not None:
+        return bool(row["identity"] == scoring["identity"])
+    return bool(row["run"] == scoring["run"])
+
+
+def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether a row is of the same scoring.
+
+    An earlier version's row does not say what was decided: the record that it was made for does, where there is one.
+    """
+    if not _is_of_run(row, scoring):
+        return False
+    if (row.get("checkpoint"), row.get("digest")) != (scoring["checkpoint"], scoring["digest"]):
+        return False
+    return bool(row.get("decided", scoring["decided"] if before is None else before) == scoring["decided"])
+
+
+def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """A line for each thing in which the run was scored otherwise on this test set, the latest other use counts."""
+    others = [row for row in own if row is not same]
+    if not others:
+        return ()
+    other = max(others, key=_number_of)
+    was = other.get("decided", before)
+    found = [] if was is None else differences(was, same.get("decided", {}))
+    if other.get("digest") != same.get("digest"):
+        found.append("other images or another split")
+    if other.get("checkpoint") != same.get("checkpoint"):
+        found.append(f"checkpoint: was {other.get('checkpoint')}, is {same.get('checkpoint')}")
+    return tuple(found)
+
+
+def _lost(path: Path, last: int, known: int) -> str:
+    return (
+        f"The ledger {path.name} of {path.parent.name} holds {last} uses of this test set, the run's own records "
+        f"{known}: the run was moved or copied, or the ledger was edited. It is counted from {known}."
+    )
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _unwritable(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path}: this use of the test set cannot be written down ({why}). Make the file writable, or score validation "
+        "alone: evaluation.test=false"
+    )

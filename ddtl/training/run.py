@@ -70,7 +70,7 @@ class Run:
     def public_settings(self) -> dict[str, Any]:
         """The settings that loggers may show: no local path, no file name."""
         config = self.config
-        hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": set(OWN_FILES)}
+        hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": {*OWN_FILES, "source_settings"}}
         settings = config.model_dump(mode="json", exclude=hidden)
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
         settings["model"]["weights_digest"] = self.weights.digest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import time
@@ -15,14 +14,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ddtl import processes
 from ddtl.errors import UserError
-from ddtl.files import write_json
+from ddtl.files import read_lines, write_json
 from ddtl.training.identity import differences
 
 LOCK = ".lock"
 OWNER = ".owner.json"
+# The key that marks a row of metrics.jsonl, and results, as those of the mean of the last epochs' weights.
+AVERAGED = "averaged_epochs"
+# The key under which a checkpoint holds what its epoch was computed on.
+MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
+_CLOCKS = 5.0  # seconds by which the clocks of a file system and of a machine may differ
 
 
 class InUse(UserError):
@@ -76,6 +81,10 @@ class RunFolder:
         return self.path / "predictions.csv"
 
     @property
+    def ended_early(self) -> Path:
+        return self.path / "ended_early.json"
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 
@@ -86,6 +95,10 @@ class RunFolder:
     @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id"
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl`` that are of one epoch each."""
+        return [row for row in read_lines(self.metrics) if AVERAGED not in row]
 
     def finished(self) -> dict[str, Any] | None:
         """The results of a run that came to its end."""
@@ -197,30 +210,30 @@ def _locked(path: Path) -> FileLock:
                     f"{path} is in use by another process{who}. Wait for it, or take another run.name."
                 ) from None
             time.sleep(0.2)
-    write_json(path / OWNER, {"pid": os.getpid(), "host": socket.gethostname()})
+    write_json(path / OWNER, processes.me())
     return lock
 
 
 def owner_of(path: Path) -> dict[str, Any] | None:
-    """Which process says that it works in a folder; None where none does."""
+    """Which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
     try:
         owner: dict[str, Any] = json.loads((path / OWNER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return {**owner, "wrote": (path / OWNER).stat().st_mtime}
+    except (OSError, ValueError, TypeError):
         return None
-    return owner
 
 
 def alive(owner: Mapping[str, Any]) -> bool:
-    """Whether that process is still there."""
+    """Whether that process is still there; one that cannot be seen from here is taken for alive."""
+    if "started" in owner:
+        found = processes.alive(owner)
+        return not processes.rebooted(owner) if found is None else found
+    # Earlier versions wrote down the number alone: a process that began later has taken it over.
     if owner["host"] != socket.gethostname():
-        return True  # cannot be seen from here, so it must be taken for alive
-    try:
-        os.kill(int(owner["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
         return True
-    return True
+    pid = int(owner["pid"])
+    began = processes.began(pid)
+    return processes.exists(pid) and not (began is not None and began > owner["wrote"] + _CLOCKS)
 
 
 def _identity(path: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,20 +19,22 @@ from ddtl.data import splits
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.images import BadImageError
 from ddtl.data.manifest import Manifest
+from ddtl.errors import EXIT_FAILURE, InconsistentRecord
 from ddtl.evaluation import predictions as prediction_table
-from ddtl.evaluation import record
+from ddtl.evaluation import record, test_use
 from ddtl.evaluation.predictions import Predictions
-from ddtl.files import write_bytes, write_json
+from ddtl.files import append_line, write_bytes, write_json
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.models.scores import of_predictions
 from ddtl.ranks import gathered
-from ddtl.training import batchnorm, hardware, ledger
+from ddtl.training import batchnorm, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
+from ddtl.training.run_folder import AVERAGED, MACHINE, RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -49,16 +52,22 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
-    results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {"averaged_epochs": averaged})}
+    val = predict(trainer, module, run.datamodule, ["val"])
+    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is looked at
+
+    results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
+    results["warnings"] = [*results["warnings"], *warned]
+    table = val
     if evaluation.test and trainer.is_global_zero:
-        results["look"] = look(run, folder, epoch)
+        use = count_use(run, folder, epoch, folder.path)
+        results |= use.record()
+        results["warnings"] = [*results["warnings"], *use.warnings]
     if evaluation.test and evaluation.batchnorm != "stored":
-        val = predict(trainer, module, run.datamodule, ["val"])
         with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
-    else:
-        table = predict(trainer, module, run.datamodule, wanted)
+    elif evaluation.test:
+        table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
     if not trainer.is_global_zero:
         return results
     manifest = run.datamodule.manifest
@@ -70,6 +79,34 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     _write_weights(folder, run.network, results)
     write_json(folder.results, results)
     return results
+
+
+def _verified(
+    run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
+) -> list[str]:
+    """Hold the validation predictions against the epoch's row; averaged weights, which have none, get one of their own.
+
+    Raises:
+        InconsistentRecord: they are of other weights than the epoch's.
+    """
+    found: tuple[str, list[str]] = ("", [])
+    epoch = int(checkpoint["epoch"])
+    if trainer.is_global_zero and run.config.trainer.average_last is not None:
+        scores = of_predictions(torch.from_numpy(val.logits), torch.from_numpy(val.label))
+        row = {"epoch": epoch, AVERAGED: run.config.trainer.average_last, "step": trainer.global_step}
+        append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
+    elif trainer.is_global_zero:
+        try:
+            recorded = verification.epoch_row(folder, epoch)
+            found = "", verification.check_epoch(run, recorded, val, epoch, checkpoint.get(MACHINE))
+        except InconsistentRecord as error:
+            found = str(error), []
+    wrong, warned = trainer.strategy.broadcast(found)
+    if wrong and not trainer.is_global_zero:
+        raise SystemExit(EXIT_FAILURE)  # the first process says why
+    if wrong:
+        raise InconsistentRecord(wrong)
+    return list(warned)
 
 
 def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
@@ -127,8 +164,16 @@ def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -
 
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
-    """Logits for every image of some splits, each once."""
+    """Logits for every image of some splits, each once.
+
+    A split that is predicted by itself goes through the network in the batches in which it is validated.
+
+    Raises:
+        InconsistentRecord: the network is another one afterwards.
+    """
+    unchanged = verification.Unchanged(module)
     mine: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
+    unchanged.check()
     batches = gathered(mine)
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])
@@ -162,25 +207,106 @@ def setting(run: Run) -> dict[str, Any]:
     }
 
 
-def look(run: Run, folder: RunFolder, epoch: int) -> int:
-    """Count the look at the test set of the run's dataset, and say the how-manieth it is."""
+def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> ledger.TestUse:
+    """Count the use of the test set of the run's dataset.
+
+    Args:
+        run: what is scored, on its own test set or on another one.
+        folder: of the trained run.
+        epoch: whose weights are scored.
+        to: the folder of the record that the scores will replace, where there is one.
+    """
+    manifest, config = run.datamodule.manifest, run.config
+    scoring = ledger.Scoring(
+        run=folder.path.resolve().name,
+        checkpoint=f"epoch {epoch}",
+        digest=run.datamodule.digest,
+        identity=ledger.identity_of(folder.path),
+        decided=ledger.decided(
+            scoring_settings(config.evaluation),
+            harmonize=config.dataset.harmonize,
+            refit=config.evaluation.refit and to != folder.path,
+        ),
+    )
+    earlier = RunFolder(to).finished()
+    if earlier is not None and "test" not in earlier:
+        earlier = None
+    sources = config.dataset.sources or ()
+    return _count(
+        folder, run.runs_dir, manifest.dataset, sources, str(manifest.protocol), manifest.fold, scoring, earlier
+    )
+
+
+def count_again(
+    folder: RunFolder, runs_dir: Path, config: EvaluationConfig, before: Mapping[str, Any]
+) -> ledger.TestUse:
+    """Count the use of a run's own test set where its stored predictions are scored with other settings.
+
+    Args:
+        folder: of the run.
+        runs_dir: the folder of all runs.
+        config: the settings.
+        before: the record that the scores will replace.
+    """
+    fold = (before["fold"], before["n_folds"]) if "fold" in before else None
+    scoring = ledger.Scoring(
+        run=folder.path.resolve().name,
+        checkpoint=f"epoch {before['best_epoch']}",
+        digest=before["digest"],
+        identity=ledger.identity_of(folder.path),
+        decided=ledger.decided(scoring_settings(config), harmonize=before.get("harmonize", "none")),
+    )
+    sources, protocol = before.get("sources", ()), str(before["protocol"])
+    return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)
+
+
+def check_ledgers(run: Run) -> None:
+    """Refuse a run whose use of the test set could not be written down.
+
+    Raises:
+        UserError: with the ledger's path.
+    """
     manifest = run.datamodule.manifest
-    protocol = str(manifest.protocol)
-    if manifest.fold is not None:  # each fold is a test set of its own
-        protocol += "-{}-of-{}".format(*manifest.fold)
-    sources = [base(source) for source in run.config.dataset.sources or ()]  # a pool's test set is theirs
-    looks = [
-        ledger.record_look(
-            run.runs_dir,
-            dataset=dataset,
-            protocol=protocol,
-            run=folder.path.name,
-            checkpoint=f"epoch {epoch}",
-            digest=run.datamodule.digest,
+    for dataset in _test_sets(manifest.dataset, run.config.dataset.sources or ()):
+        ledger.check_writable(run.runs_dir, dataset, _ledger_name(str(manifest.protocol), manifest.fold))
+
+
+def _count(
+    folder: RunFolder, runs_dir: Path, dataset: str, sources: Sequence[str], protocol: str,
+    fold: tuple[int, int] | None, scoring: ledger.Scoring, earlier: Mapping[str, Any] | None,
+) -> ledger.TestUse:  # fmt: skip
+    """Count a use in the ledger of each test set that is scored; the one that was used most."""
+    uses = [
+        ledger.record_use(
+            runs_dir, name, _ledger_name(protocol, fold), scoring, earlier, _known(folder, name, protocol, fold)
         )
-        for dataset in dict.fromkeys([manifest.dataset, *sources])
+        for name in _test_sets(dataset, sources)
     ]
-    return looks[0]
+    return max(uses, key=lambda use: use.number)
+
+
+def _test_sets(dataset: str, sources: Sequence[str]) -> list[str]:
+    """Whose test sets are scored: a pool's is that of its sources as well."""
+    return list(dict.fromkeys([dataset, *map(base, sources)]))
+
+
+def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
+    """What the ledger of a test set is filed under: each fold is a test set of its own."""
+    return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
+
+
+def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> int:
+    """The highest number of a use of a test set in the records below a run's folder."""
+    numbers = [0]
+    for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
+        try:
+            record_ = json.loads(path.read_text(encoding="utf-8"))
+            found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if found == (dataset, protocol, *(fold or (None, None))):
+            numbers.append(test_use.number(record_) or 0)
+    return max(numbers)
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from ddtl import console, memory, ranks
+from ddtl.config import sources
 from ddtl.config.schema import Config
 from ddtl.data import splits
 from ddtl.data.datamodules import build_datamodule
@@ -23,14 +24,14 @@ from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.reports.command import write as write_report
-from ddtl.training import hardware, loggers, run_folder
+from ddtl.training import hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.final import conclude
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import score_run
+from ddtl.training.scoring import check_ledgers, score_run
 from ddtl.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
     """
     run = assemble(config)
     _announce(run)
+    if config.evaluation.test and ranks.is_first():
+        check_ledgers(run)
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
@@ -109,7 +112,11 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
+    lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
+    d, t = config.dataset, config.trainer
+    images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
+    memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
     datamodule = build_datamodule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
@@ -149,7 +156,8 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        write_text(folder.config, yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False))
+        config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
+        write_text(folder.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():
@@ -164,6 +172,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
+    if ranks.is_first():
+        folder.ended_early.unlink(missing_ok=True)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint is not None:
         _warn_if_moved(folder)
@@ -178,6 +188,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
             _report(folder, report)
             conclude(shown_to, run, folder, results, trainer.global_step)
     if why is not None:  # here, so that the loggers end as finished
+        if ranks.is_first():
+            write_json(folder.ended_early, {"why": why})
         raise EndedEarly(why, folder.path)
     return results
 

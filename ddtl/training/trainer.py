@@ -12,13 +12,14 @@ from pytorch_lightning.loggers import Logger
 from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
 from ddtl.finetuning.features import FrozenFeatures
-from ddtl.training.callbacks import EpochBar, EpochEnd, Patience, StopOnNonFinite
+from ddtl.training import lightning
+from ddtl.training.callbacks import EarlyEnd, EpochBar, EpochEnd, Patience, StopOnNonFinite
 from ddtl.training.ema import MeanOfLast, RunningMean
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
 
 
-def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[Callback] = ()) -> pl.Trainer:
+def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[EarlyEnd] = ()) -> pl.Trainer:
     """A trainer that writes to ``folder``; ``more`` callbacks come after its own."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
@@ -33,10 +34,12 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         callbacks.append(EpochBar(console.err))
     epoch_line = console.epoch_line(t.max_epochs, t.monitor)
     callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line))
+    for each in more:
+        each.folder = folder
     callbacks += more
     # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return pl.Trainer(
+    return lightning.build(
         accelerator=run.machine.accelerator,
         devices=t.devices,
         num_nodes=t.num_nodes,
@@ -50,7 +53,6 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         profiler=t.profiler,
         callbacks=callbacks,
         logger=shown_to or False,
-        default_root_dir=folder.path,
         use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/order.py
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # EpochBar is ours: Lightning's hides the lines of finished epochs

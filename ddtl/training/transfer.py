@@ -24,12 +24,12 @@ from ddtl.evaluation.predictions import Predictions
 from ddtl.files import write_json
 from ddtl.models.module import Classifier
 from ddtl.reports.command import write as write_report
-from ddtl.training import batchnorm, embeddings, hardware
+from ddtl.training import batchnorm, embeddings, hardware, lightning
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.identity import short_hash
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import baselines, look, predict, scored, setting, transductive, warn_of_inversion
+from ddtl.training.scoring import baselines, count_use, predict, scored, setting, transductive, warn_of_inversion
 from ddtl.training.train import assemble
 
 log = logging.getLogger(__name__)
@@ -131,8 +131,8 @@ def _module(run: Run) -> Classifier:
 
 def _trainer(run: Run) -> pl.Trainer:
     """What predicts, and says nothing."""
-    return pl.Trainer(
-        accelerator=run.machine.accelerator, devices=1, precision=run.machine.precision,
+    return lightning.build(
+        accelerator=run.machine.accelerator, precision=run.machine.precision,
         deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
         enable_checkpointing=False, enable_model_summary=False,
     )  # fmt: skip
@@ -149,12 +149,13 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     harmonize = config.dataset.harmonize
     manifest = run.datamodule.manifest
     module, trainer = _module(run), _trainer(run)
+    use = count_use(run, folder, trained["best_epoch"], to)
     results = setting(run) | {
         "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
         "seed": trained["seed"],
         "weights": trained["weights"],
         "best_epoch": trained["best_epoch"],
-        "look": look(run, folder, trained["best_epoch"]),
+        **use.record(),
     }
     evaluation = config.evaluation
     with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
@@ -165,7 +166,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     results["leaked_share"] = _seen(folder, table, tested_on, trained)
-    results["warnings"] = [*manifest.sentences(trained_on=False), *_leak(results["leaked_share"])]
+    results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":

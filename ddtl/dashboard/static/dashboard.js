@@ -15,7 +15,7 @@
     { key: "finetune", title: "schedule", left: true },
     { key: "seed", title: "seed" },
     { key: "score", title: "ROC AUC", show: scored },
-    { key: "best", title: "best val", show: (r) => (r.kind === "run" || r.kind === "sweep" ? number(r.best) : "") },
+    { key: "best", title: "best val by image", show: (r) => (r.kind === "run" || r.kind === "sweep" ? number(r.best) : "") },
     { key: "epoch", title: "epoch", show: (r) => (r.epoch === null ? "" : r.epochs ? `${r.epoch}/${r.epochs}` : `${r.epoch}`) },
     { key: "state", title: "state", left: true },
     { key: "when", title: "changed", show: (r) => ago(r.when) },
@@ -27,7 +27,7 @@
   function scored(r) {
     if (typeof r.score !== "number") return "";
     const interval = typeof r.low === "number" ? ` (${number(r.low)}–${number(r.high)})` : "";
-    return `${number(r.score)}${interval}${r.split === "val" ? " validation" : ""}`;
+    return `${number(r.score)}${interval}${r.by ? ` by ${r.by}` : ""}${r.split === "val" ? ", validation" : ""}`;
   }
   function ago(when) {
     const s = Math.max(0, Date.now() / 1000 - when);

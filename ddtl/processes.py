@@ -1,9 +1,10 @@
-"""Who works at a trial: a process that can be told from every other one, also after its number is used again."""
+"""Who works at a run or a trial: a process that can be told from every other one, also after its number is reused."""
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -30,13 +31,34 @@ def alive(owner: Mapping[str, Any]) -> bool | None:
     if owner["host"] != socket.gethostname() or owner["place"] != _place():
         return None
     pid = int(owner["pid"])
+    return exists(pid) and _started(pid) == owner["started"] and not _ended(pid)
+
+
+def exists(pid: int) -> bool:
+    """Whether a process of this machine has that number now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return _started(pid) == owner["started"] and not _ended(pid)
+    return True
+
+
+def rebooted(owner: Mapping[str, Any]) -> bool:
+    """Whether this machine has been started again since that process wrote itself down."""
+    boot, now = (str(place).partition(" ")[0] for place in (owner["place"], _place()))
+    return bool(owner["host"] == socket.gethostname() and boot and now and boot != now)
+
+
+def began(pid: int) -> float | None:
+    """When a process started, in seconds since 1970 and to about a second; None where the system does not say."""
+    ticks = _started(pid)
+    try:
+        up = float((_PROC / "uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if ticks is None else time.time() - up + int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 @cache

@@ -1,0 +1,48 @@
+"""What ``results.json`` says about earlier uses of its test set. Each use makes the next score on it less honest.
+
+``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
+what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
+``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
+was scored otherwise before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+USE, USES = "test_use", "test_uses"
+_BEFORE = "look"
+
+
+def number(record: Mapping[str, Any]) -> int | None:
+    """The number of the test-set use; None where no test set was scored."""
+    found = record.get(USE, record.get(_BEFORE))
+    return found if isinstance(found, int) else None
+
+
+def is_first(record: Mapping[str, Any]) -> bool:
+    """Whether nothing can have been chosen on this test set: these are the first scores on it, and the only ones."""
+    return number(record) in (None, 1) and _uses(record).get("total", 1) == 1
+
+
+def label(record: Mapping[str, Any]) -> str:
+    """``test-set use number 2``, with what it was planned as."""
+    planned = _uses(record).get("planned")
+    return f"test-set use number {number(record)}" + (f" (one planned use: {planned})" if planned else "")
+
+
+def history(record: Mapping[str, Any]) -> str:
+    """How often the test set was used by then, and what this run changed since; empty for the first and only use."""
+    if is_first(record):
+        return ""
+    uses = _uses(record)
+    total = uses.get("total", number(record))
+    changed = uses.get("changed", [])
+    by_run = f" This run was scored on it before with other settings: {'; '.join(changed)}." if changed else ""
+    return f"This test set has been used {total} times.{by_run}"
+
+
+def _uses(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = record.get(USES)
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,98 @@
+"""That the scores of a run are those of the epoch that they are said to be of.
+
+The monitored score is computed again from the predictions that ``results.json`` is made of, and must be what
+``metrics.jsonl`` recorded when the epoch was validated: within ``TOLERANCE`` on the same machine, since the same images
+go through the same network in the same batches. Another machine, another torch or another number of threads rounds
+otherwise; there, and with ``trainer.deterministic=false``, the recorded score must be one that logits reach which
+differ by no more than rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddtl.errors import InconsistentRecord
+from ddtl.evaluation.predictions import Predictions
+from ddtl.models.module import Classifier
+from ddtl.models.scores import of_predictions
+from ddtl.training import hardware
+from ddtl.training.run import Run
+from ddtl.training.run_folder import RunFolder
+
+TOLERANCE = 1e-6
+# How far logits may be apart by rounding, as a share of the largest of them: some hundred steps of the number format.
+ROUNDING = {"32-true": 2.0**-14, "bf16-mixed": 2.0**-4, "16-mixed": 2.0**-7}
+
+
+def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
+    """What was recorded of an epoch; None where there is no record of it."""
+    return next((row for row in folder.epochs() if row["epoch"] == epoch), None)
+
+
+def check_epoch(
+    run: Run, recorded: Mapping[str, Any] | None, val: Predictions, epoch: int, machine: str | None
+) -> list[str]:
+    """Hold the validation predictions against the record of the epoch that they are said to be of.
+
+    Args:
+        run: whose predictions.
+        recorded: the epoch's row.
+        val: predictions of the validation images.
+        epoch: counts from 0.
+        machine: what it was computed on, as :func:`ddtl.training.hardware.arithmetic`; None where nobody knows.
+
+    Returns:
+        What a reader should know: that there was nothing to compare with.
+
+    Raises:
+        InconsistentRecord: they are of other weights.
+    """
+    monitor = run.config.trainer.monitor
+    value = None if recorded is None else recorded.get(monitor)
+    if recorded is None or not isinstance(value, float | int):
+        return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be held against it."]
+    logits, labels = torch.from_numpy(val.logits), torch.from_numpy(val.label)
+    now = of_predictions(logits, labels)[monitor]
+    if abs(now - value) <= TOLERANCE * max(1.0, abs(value)):
+        return []
+    if machine != hardware.arithmetic() or not run.config.trainer.deterministic:
+        low, high = _reachable(logits, labels, monitor, ROUNDING[run.machine.precision])
+        if low - TOLERANCE <= value <= high + TOLERANCE:
+            return []
+    raise InconsistentRecord(
+        f"the weights to be scored reach {monitor} {now:.6f} on validation, and metrics.jsonl recorded {value:.6f} for "
+        f"epoch {epoch + 1}: they are not that epoch's, and nothing was scored. Train again with run.overwrite=true."
+    )
+
+
+def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) -> tuple[float, float]:
+    """The lowest and the highest score of logits that differ by rounding.
+
+    All scores can but rise where the logit of each image's own class rises and the others fall.
+    """
+    step = rounding * max(1.0, float(logits.abs().max()))
+    own = 2 * torch.nn.functional.one_hot(labels, logits.shape[1]) - 1
+    scores = [of_predictions(logits + sign * step * own, labels)[monitor] for sign in (-1, 1)]
+    return min(scores), max(scores)
+
+
+class Unchanged:
+    """Holds a network's weights and statistics, to see that nothing has put others into their place."""
+
+    def __init__(self, module: Classifier) -> None:
+        self.module = module
+        self.before = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
+
+    def check(self) -> None:
+        """Raises InconsistentRecord: they are others now."""
+        now = self.module.network.state_dict()
+        changed = [name for name, value in self.before.items() if not torch.equal(value, now[name].to(value.device))]
+        if changed:
+            raise InconsistentRecord(
+                f"the network changed while it predicted ({changed[0]}): its scores would be those of other weights. "
+                "Nothing was scored. Please report this."
+            )
