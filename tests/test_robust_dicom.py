@@ -209,6 +209,14 @@ def saved(path: Path, syntax: str, **how: Any) -> None:
                      implicit_vr=syntax == ImplicitVRLittleEndian)  # fmt: skip
 
 
+def _implicit(path: Path) -> None:
+    """Padding whose representation follows from that of the pixels."""
+    ds = ct_slices.dataset(HU, intercept=0, signed=True)
+    padded(-2000 & 0xFFFF, vr="SS", value=-2000)(ds)
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    pydicom.dcmwrite(path, ds, enforce_file_format=True, implicit_vr=True, little_endian=True)
+
+
 # A name for what is met, how it is made, the gray levels, and a part of the doubt that is reported.
 READ: dict[str, tuple[Build, np.ndarray, str]] = {
     "a plain slice": (tagged(), GRAY, ""),
@@ -239,7 +247,7 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     "padding that is tissue": (
         made(lambda ds: setattr(ds, "PixelPaddingValue", 1024 + 900)), np.where(HU == 900, 0, GRAY), "may be tissue"
     ),
-    "padding, signed, in implicit VR": (lambda path: _implicit(path), black_corner(), ""),
+    "padding, signed, in implicit VR": (_implicit, black_corner(), ""),
     "padding of no value": (tagged(PixelPaddingValue=""), GRAY, ""),
     # Bits.
     "bits above the stored ones, of an overlay": (
@@ -347,14 +355,6 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
         tagged(values=np.where(HU > -900, 50, -1000)), window(np.where(HU > -900, 50.0, -1000.0)), "fewer than 32 gray"
     ),
 }  # fmt: skip
-
-
-def _implicit(path: Path) -> None:
-    """Padding whose representation follows from that of the pixels."""
-    ds = ct_slices.dataset(HU, intercept=0, signed=True)
-    padded(-2000 & 0xFFFF, vr="SS", value=-2000)(ds)
-    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    pydicom.dcmwrite(path, ds, enforce_file_format=True, implicit_vr=True, little_endian=True)
 
 
 def _without_transfer_syntax(path: Path) -> None:
