@@ -340,7 +340,7 @@ def test_averaged_weights_have_a_row_of_their_own(tmp_path: Path) -> None:
     assert RunFolder(result.folder).epochs() == epochs
     (result.folder / "results.json").unlink()
     again = run(tmp_path, *QUICK, "model=resnet18", "trainer.average_last=2")
-    assert again.results == result.results | {"look": again.results["look"]}
+    assert again.results == result.results | {"test_use": again.results["test_use"]}
     assert len(read_lines(result.folder / "metrics.jsonl")) == 4
 
 

@@ -1,0 +1,105 @@
+"""Write ``docs/robustness.md`` from the inputs of the tests: ``python -m tools.robustness``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests import test_robust_data, test_robust_dicom, test_robust_machine
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "robustness.md"
+
+Row = tuple[str, str]
+
+HEAD = """\
+# Right, or refused
+
+What people's files, folders and machines are like, and what ddtl does with them: each input below is made by a script
+and run by a test (`tests/test_robust_data.py`, `test_robust_dicom.py`, `test_robust_machine.py`);
+`python -m tools.robustness` writes this page from them.
+
+Refused means: exit code 2, one message that names the fix, before anything slow, and nothing is left behind. Warned
+means: once in the log, in `results.json` (`warnings`) and on the page. A file of many that `ddtl predict` cannot use is
+left out by name, and the exit code is 1.
+"""
+
+# What whole tests hold that are no single input.
+MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
+    (
+        "Images in any form",
+        (
+            (
+                "one picture as TIFF: 8 or 16 bits, gray, RGB, with transparency, either byte order, WhiteIsZero, "
+                "strips or tiles, planes, six compressions, predictor, BigTIFF",
+                "the same grey levels (property test)",
+            ),
+            ("as gray PNG of 1, 2, 4, 8 and 16 bits, interlaced", "the same grey levels (property test)"),
+            ("as L, RGB, RGBA, LA, P, CMYK and 1 in PNG, BMP and TIFF", "the same grey levels (property test)"),
+            ("any further chunk of a PNG, any application segment of a JPEG", "changes no pixel (property test)"),
+            ("JPEG: gray, colour, progressive, subsampled, CMYK", "within 3 of 256 levels of another decoder"),
+            ("TIFF of 10, 12 and 14 packed bits", "scaled so that the largest value is white"),
+            ("a deep TIFF cut off anywhere", "refused"),
+        ),
+    ),
+    (
+        "Scores and records",
+        (
+            (
+                "a test set on which a run is worse than chance, its interval below 0.5",
+                "warned of as a possible inversion",
+            ),
+            (
+                "`ddtl evaluate` of a run on own classes in any order",
+                "matched by name; what has another name is warned of",
+            ),
+            ("own classes that the names do not match", "refused, with the two `dataset.class_map` to choose from"),
+            ("16-bit files for a run that was trained through a window", "predicted through the same window"),
+            ("16-bit files for a run that was not", "left out: their meaning is not known"),
+        ),
+    ),
+)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for heading, rows in sections():
+        parts.append(f"## {heading}\n\n| input | what ddtl does |\n|---|---|\n")
+        parts[-1] += "".join(f"| {cell(given)} | {cell(does)} |\n" for given, does in rows)
+    return "\n".join(parts)
+
+
+def sections() -> Iterator[tuple[str, Sequence[Row]]]:
+    """Headings with their rows."""
+    cases = test_robust_data.CASES
+    for kind in dict.fromkeys(case.kind for case in cases):
+        yield kind, [(case.given, case.does) for case in cases if case.kind == kind]
+    yield from MORE
+    with TemporaryDirectory() as folder:
+        yield "DICOM files for `ddtl predict`", test_robust_dicom.rows(Path(folder))
+    yield (
+        "Machines, schedulers and shells",
+        [_of_machine(case) for case in (*test_robust_machine.ENVIRONMENTS, *test_robust_machine.SETTINGS)],
+    )
+
+
+def _of_machine(case: test_robust_machine.Case) -> Row:
+    typed = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in case.environment.items()), *case.words])
+    short = typed if len(typed) <= 80 else f"{typed[:77]}…"
+    names = ", ".join(f"`{text}`" for text in case.says if len(text) < 60)
+    return f"{case.name}: `{short}`", f"refused; the message has {names}" if case.code else "trains"
+
+
+def cell(text: str) -> str:
+    """Text as a cell of a table."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
