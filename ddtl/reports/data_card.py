@@ -67,6 +67,6 @@ def _notes(stored: Stored) -> list[Block]:
     origin = ORIGINS.get(stored.record["dataset"])
     if origin is None:
         return []
-    protocol = stored.record["protocol"]
-    notes = [note.text for note in origin.notes if not note.protocols or protocol in note.protocols]
-    return [Text(f"Known about it: {' '.join(notes)}")]
+    # Those that apply to the images, the split and the use are among the record's warnings.
+    notes = [note.text for note in origin.notes if note.text in stored.record["warnings"]]
+    return [Text(f"Known about it: {' '.join(notes)}")] if notes else []
