@@ -156,7 +156,7 @@ def test_sections_of_a_whole_run(run: Path) -> None:
     titles = [section.title for section in page(run).sections]
     before = ["Scores", "Curves", "Threshold", "Patients", "Calibration", "Baselines", "Audit", "Schedule"]
     assert titles == [*before, "Training", "Data", "Repeat it"]
-    assert "Epoch 4 was the best by val/roc_auc (0.900)" in report(run).text
+    assert "Epoch 4 had the best val/roc_auc by image (0.900)" in report(run).text
 
 
 def test_without_a_test_set_validation_is_shown_and_said_to_be_optimistic(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from ddtl.config import load
 from ddtl.config.load import ConfigError
 from ddtl.errors import Stopped, UserError
-from ddtl.files import write_json
+from ddtl.files import read_lines, write_json
 from ddtl.studies import execute, record, settings
 from ddtl.studies.definitions import TESTED
 from ddtl.studies.known import Known
@@ -27,7 +27,7 @@ from ddtl.studies.settings import StudyPlan
 from ddtl.sweeps import settle
 from ddtl.sweeps.snapshot import Snapshot
 from ddtl.sweeps.store import Store
-from ddtl.training import evaluate
+from ddtl.training import evaluate, ledger
 from ddtl.training.identity import scoring
 from ddtl.training.run_folder import RunFolder
 
@@ -254,6 +254,7 @@ class Engine:
         self.fails, self.breaks, self.ends_after = fails, breaks, ends_after
         self.trained: list[str] = []
         self.evaluated: list[str] = []
+        self.planned: list[str] = []
 
     def __call__(self, store: Store, show: Callable[[Snapshot], None]) -> None:
         while (task := store.next()) is not None:
@@ -262,6 +263,7 @@ class Engine:
                 raise Stopped(15)
             words = " ".join(task.overrides)
             self.trained.append(words)
+            self.planned.append(store.plan.planned[task.number])
             if self.fails(words):
                 store.end(task, settle.failed("error", "broken"))
                 continue
@@ -332,6 +334,53 @@ def test_a_finished_study_computes_nothing_again(tmp_path):
     assert not again.trained
     assert repeated["jobs"] == study["jobs"]
     assert repeated["started"] == study["started"]
+
+
+def scored(tmp_path: Path, run: str, plan: str) -> int:
+    """The number of the test-set use when a run of a study is scored."""
+    with ledger.planned(plan):
+        return ledger.record_use(tmp_path, "phantom", "grouped", ledger.Scoring(run, "epoch 1", "d")).number
+
+
+@pytest.mark.usefixtures("images")
+def test_what_was_defined_before_the_first_score_is_one_planned_use_and_what_came_later_is_not(tmp_path):
+    assert scored(tmp_path, "by hand", "") == 1
+    first = Engine(ends_after=2)
+    with pytest.raises(Stopped):
+        call(tmp_path, first)
+    (plan,) = set(first.planned)
+    study = record.read(tmp_path / "studies" / "small")
+    assert study["planned"]["plan"] == plan
+    assert len(study["planned"]["uses"]) == 8, "four runs on two test sets each"
+
+    grown = Engine(ends_after=0)  # nothing has been scored: the study may still grow as a plan
+    with pytest.raises(Stopped):
+        call(tmp_path, grown, "study.seeds=3")
+    study = record.read(tmp_path / "studies" / "small")
+    plan = study["planned"]["plan"]
+    assert len(study["planned"]["uses"]) == 12
+    assert [scored(tmp_path, name, plan) for name in ("a", "b")] == [2, 2]
+
+    rest = Engine()
+    call(tmp_path, rest, "study.seeds=3")
+    assert set(rest.planned) == {plan}, "going on with the plan"
+    later = Engine()
+    call(tmp_path, later, "study.seeds=4")
+    assert later.planned == ["", ""], "a fourth seed was added when scores were known"
+    assert [scored(tmp_path, name, "") for name in ("c", "d")] == [3, 4]
+
+
+@pytest.mark.usefixtures("images")
+def test_a_study_of_an_earlier_version_goes_on_as_the_plan_that_it_had_written(tmp_path):
+    with pytest.raises(Stopped):
+        call(tmp_path, Engine(ends_after=1))
+    path = tmp_path / "studies" / "small" / record.NAME
+    earlier = json.loads(path.read_text())
+    del earlier["planned"]
+    path.write_text(json.dumps(earlier))
+    rest = Engine()
+    call(tmp_path, rest, "study.seeds=3")
+    assert [bool(plan) for plan in rest.planned] == [True, True, True, False, False]
 
 
 @pytest.mark.usefixtures("images")
@@ -527,6 +576,11 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
     assert len({folder.name for folder in folders}) == len(folders) == 4
     assert [found.get("harmonize") for found in results] == [None, None, "match", "match"]
     assert all("refitted" in found and found["leaked_share"] == 0 for found in results)
+    uses = read_lines(tmp_path / "phantom" / "test_looks_grouped.jsonl")
+    assert len(uses) == 6, "two runs, each on its own test set and in two ways on the other's"
+    assert {row["use"] for row in uses} == {found["test_use"] for found in results} == {1}, "one planned use"
+    (own, *_) = tmp_path.glob("phantom/*/methods.md")
+    assert "played no part in training or in choosing the epoch" in own.read_text()
     (tables,) = tmp_path.glob("studies/*/tables.txt")
     assert tables.read_text() in done.stdout
     for folder in (*folders, tmp_path / str(study["jobs"][0]["run"])):

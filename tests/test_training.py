@@ -112,6 +112,13 @@ def test_a_finished_run_is_not_trained_again(finished, capsys):
     assert "finished" in capsys.readouterr().err
 
 
+def test_a_ledger_that_cannot_be_written_is_refused_before_training(tmp_path):
+    (tmp_path / "phantom" / "test_looks_grouped.jsonl").mkdir(parents=True)
+    with pytest.raises(UserError, match="this use of the test set cannot be written down"):
+        run(tmp_path)
+    assert not [path for path in (tmp_path / "phantom").iterdir() if path.name != "test_looks_grouped.jsonl"]
+
+
 def test_another_seed_is_another_run_and_another_look(finished):
     runs_dir, result = finished
     other = run(runs_dir, "seed=1", "trainer.max_epochs=1", "trainer.limit_batches=1")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ddtl.evaluation.answers import Answers, unit_of
 from ddtl.evaluation.comparison import Result
+from ddtl.evaluation.names import by_image
 from ddtl.reports import claims, comparison_tables, figures, numbers
 from ddtl.reports.compared import Compared
 from ddtl.reports.curves import Curves, curves
@@ -93,7 +94,10 @@ def training(rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[st
     monitor = str(record.get("monitor") or "val/loss")
     shown = dict.fromkeys(["val/loss", monitor])
     drawn = [
-        Figure(name, lines(known, name), f"{name} over the epochs of {numbers.listed(list(known))}.") for name in shown
+        Figure(
+            by_image(name), lines(known, name), f"{by_image(name)} over the epochs of {numbers.listed(list(known))}."
+        )
+        for name in shown
     ]
     return [Row(drawn)]
 

@@ -11,6 +11,7 @@ import yaml
 
 from ddtl.evaluation import calibration as calibrating
 from ddtl.evaluation.decision import decision_curve
+from ddtl.evaluation.names import by_image
 from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.reports import audited, cases, data_card, figures, numbers, repeating, schedule, sentences, strip, tables
 from ddtl.reports.curves import Curves, curves
@@ -123,8 +124,8 @@ def _curves(stored: Stored) -> list[Block]:
     if not drawn:
         return [Text("There are no curves: the images are all of one class.")]
     point, recall, prevalence = _operating_point(stored.main["confusion"]) if stored.binary else (None, None, None)
-    seen = f"ROC AUC {numbers.with_interval(stored.main, 'roc_auc')}"
-    precise = f"average precision {numbers.with_interval(stored.main, 'average_precision')}"
+    seen = f"ROC AUC by {stored.unit} {numbers.with_interval(stored.main, 'roc_auc')}"
+    precise = f"average precision by {stored.unit} {numbers.with_interval(stored.main, 'average_precision')}"
     band = _band_note(stored) if stored.binary else ""
     dotted = " Dotted: the share of positives, which is what chance reaches." if stored.binary else ""
     return [
@@ -272,9 +273,10 @@ def _training(stored: Stored) -> list[Block]:
     )
     curves_ = [losses]
     if monitor != "val/loss":
-        shown = figures.epochs(stored.metrics, [monitor], numbers.TITLES.get(title, title), best)
-        curves_.append(Figure(f"What chose the epoch: {monitor}", shown, f"{monitor} over the epochs."))
-    scored = f"Epoch {best + 1} was the best by {monitor} ({numbers.score(value)}) and is the one scored."
+        shown = figures.epochs(stored.metrics, [monitor], by_image(numbers.TITLES.get(title, title)), best)
+        name = by_image(monitor)
+        curves_.append(Figure(f"What chose the epoch: {name}", shown, f"{name} over the epochs."))
+    scored = f"Epoch {best + 1} had the best {by_image(monitor)} ({numbers.score(value)}) and is the one scored."
     if "averaged_epochs" in stored.record:
         scored = f"Scored is the mean of the weights after each of the last {stored.record['averaged_epochs']}."
     return [Text(f"{numbers.count(len(stored.metrics), 'epoch')} in {took}. {scored}"), Row(curves_)]

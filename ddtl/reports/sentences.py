@@ -8,6 +8,7 @@ from typing import Any
 from ddtl.evaluation import test_use
 from ddtl.evaluation.coverage import measured_coverage
 from ddtl.evaluation.intervals import DESCRIPTIONS
+from ddtl.evaluation.names import by_image
 from ddtl.reports import numbers
 from ddtl.reports.stored import GROUPS, Stored, patients
 
@@ -142,9 +143,9 @@ def _described(record: Mapping[str, Any], method: str) -> str:
 
 
 def monitor(name: str) -> str:
-    """A monitored score in words: ``val/roc_auc`` is the ROC AUC."""
+    """A monitored score in words, with its unit: ``val/roc_auc`` is the ROC AUC by image."""
     score = name.partition("/")[2]
-    return numbers.plain(score) if score in numbers.TITLES else score
+    return by_image(numbers.plain(score) if score in numbers.TITLES else score)
 
 
 def aggregation(scores: Mapping[str, Any]) -> str:
