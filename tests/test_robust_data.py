@@ -658,6 +658,12 @@ def _one_class_crushed(here: Path) -> list[str]:
     return words
 
 
+def _one_site_crushed(here: Path) -> list[str]:
+    rows = [row | {"site": "bonn" if i % 4 == 0 else "ulm"} for i, row in enumerate(labelled("normal", "covid"))]
+    pixels = [(noise(i) // 64) * 80 if i % 4 == 0 else noise(i) for i in range(16)]
+    return table(here, rows, pixels=pixels)
+
+
 WINDOW = "dataset.window={center: -600, width: 1500, slope: 1, intercept: -1024}"
 
 PIXEL_CASES = [
@@ -726,6 +732,13 @@ PIXEL_CASES = [
         "refused: it would tell the class",
         _one_class_crushed,
         refused=("5 of 16 images",),
+    ),
+    Case(
+        PIXELS,
+        "all of one site with 4 grey levels",
+        "refused: it would tell the hospital",
+        _one_site_crushed,
+        refused=("4 of 16 images",),
     ),
     Case(
         PIXELS,

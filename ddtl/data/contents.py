@@ -27,7 +27,7 @@ def checked(
         allow_few_grey_levels: note that most images have few grey levels instead of refusing them.
 
     Raises:
-        UserError: a file has two labels, or over half of the images (of all, or of a class) have few grey levels.
+        UserError: a file has two labels, or over half of the images (of all, of a class or a site) have few grey levels.
     """
     notes = [
         *_copies(manifest, cache.file_hashes, allow_label_conflicts),
@@ -72,12 +72,12 @@ def _differing(samples: Sequence[Sample], attribute: str) -> list[Sample]:
 
 
 def _few_levels(manifest: Manifest, levels: np.ndarray, allowed: bool) -> Iterator[str]:
-    """A sentence on the images with hardly any grey levels, or an error where they are most of a class."""
+    """A sentence on the images with hardly any grey levels, or an error where they are most of a class or site."""
     few = np.array([has_few_levels(count, spread) for count, spread in levels.tolist()])
     if not few.any():
         return
-    labels = np.array([sample.label for sample in manifest.samples])
-    shares = [few.mean(), *(few[labels == label].mean() for label in np.unique(labels))]
+    labels, sites = (np.array([getattr(s, name) for s in manifest.samples]) for name in ("label", "site"))
+    shares = [few.mean(), *(few[of == one].mean() for of in (labels, sites) for one in np.unique(of))]
     rows = np.flatnonzero(few).tolist()
     names = [manifest.samples[row].sample_id for row in rows]
     text = (
