@@ -205,7 +205,7 @@ def test_decoded_images_cut_off_under_a_loader_process(
     assert state(folder / "checkpoints" / "last.ckpt")["epoch"] == 0
 
     assert guarded(argv) == 0
-    assert "making them anew" in capfd.readouterr().err
+    assert "decoding them again" in capfd.readouterr().err
     assert_same_run(folder, the_run(table, "straight"))
 
 

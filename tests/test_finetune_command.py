@@ -238,5 +238,5 @@ def test_the_documented_schedule_of_ones_own_works(
     (folder / "finetune" / f"{name}.yaml").write_text(example, encoding="utf-8")
     command.main(["show", f"finetune={name}", "dataset=covid19ct", "trainer.max_epochs=20"])
     printed = [" ".join(row) for row in rows(shown.getvalue())]
-    (told,) = re.findall(r"```\n(phase .*?)```", text, flags=re.DOTALL)
+    (told,) = re.findall(r"```text\n(phase .*?)```", text, flags=re.DOTALL)
     assert [" ".join(line.split()) for line in told.splitlines()[1:]] == printed

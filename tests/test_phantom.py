@@ -352,7 +352,7 @@ def test_the_manifest_says_what_was_drawn(tmp_path: Path) -> None:
     manifest = build_manifest(TINY, tmp_path, lambda done, total: calls.append((done, total)))
     assert calls == [(i, 8) for i in range(1, 9)]
     assert (manifest.dataset, manifest.classes, manifest.grouping) == ("phantom", ("non-COVID", "COVID"), "patient")
-    assert "synthetic" in manifest.notes[0]
+    assert "synthetic" in manifest.sentences()[0]
     names = [sample.sample_id for sample in manifest.samples]
     assert names == [f"{site}/p{k:04d}_s{s}" for site in ("a", "b") for k in (0, 1) for s in (0, 1)]
     for sample in manifest.samples:

@@ -21,6 +21,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from ddtl import cli
+from ddtl.data.datamodules import build_datamodule
 from ddtl.data.images import BadImageError
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
@@ -32,7 +33,7 @@ from ddtl.inference.inputs import Picture, decoded
 from ddtl.inference.scores import Patients, Rule, row
 from ddtl.inference.writing import Tables
 from tests import ct_slices
-from tests.runs import SMALL, run
+from tests.runs import SMALL, config, run
 
 PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
 NOWHERE = {"series": None, "far_from_training": False}  # what the tables say besides
@@ -46,10 +47,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images() -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom's own image files, by sample id."""
-    (found,) = {path.parents[1] for path in Path(os.environ["DDTL_CACHE"]).glob("phantom-*/images/a")}
-    return found / "images"
+    data = build_datamodule(config(tmp_path_factory.mktemp("images")))
+    sample = data.build_manifest(None).samples[0]
+    return sample.path.parents[len(Path(sample.sample_id).parts) - 1]
 
 
 @pytest.fixture(scope="module")

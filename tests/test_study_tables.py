@@ -106,7 +106,7 @@ def test_a_refitted_threshold_changes_calls_and_no_order(cross: Cells) -> None:
     assert again["sensitivity"].value > plain["sensitivity"].value  # type: ignore[operator]
     assert again["roc_auc"] == plain["roc_auc"]
     whence = [row[1] for row in tables.thresholds(cross).rows if row[0] == "alpha, plain on beta"]
-    assert whence == ["source validation, by image", "refitted on target validation"]
+    assert whence == ["source validation", "refitted on target validation"]
 
 
 def test_the_choice_by_validation_stands_apart_from_the_oracle(cross: Cells) -> None:
