@@ -88,8 +88,8 @@ def sections() -> Iterator[tuple[str, Sequence[Row]]]:
 def _of_machine(case: test_robust_machine.Case) -> Row:
     typed = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in case.environment.items()), *case.words])
     short = typed if len(typed) <= 80 else f"{typed[:77]}…"
-    names = ", ".join(f"`{text}`" for text in case.says if len(text) < 60)
-    return f"{case.name}: `{short}`", f"refused; the message has {names}" if case.code else "trains"
+    says = ", ".join(f"“{text}”" for text in case.says if len(text) < 60)
+    return f"{case.name}: `{short}`", f"refused; the message says {says}" if case.code else "trains"
 
 
 def cell(text: str) -> str:
