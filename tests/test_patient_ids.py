@@ -83,13 +83,31 @@ def test_ids_of_people(text: str) -> None:
         ("P1", "Q1"),
         ("1.5", "1.50"),
         ("10", "1"),
-        ("100", "1.00e2"),
+        ("1-11", "11-1"),
         ("1-1", "11"),
         ("0", "10"),
     ],
 )
 def test_ids_of_two_people(one: str, other: str) -> None:
     assert spelling_key(one) != spelling_key(other)
+
+
+SAME = """P7=p007|P-07=P07|P_07=P-07|P 7=P7|DOE^1=Doe 1|P7/=P7|patient 7=Patient_7|="7"=7|'7=7|+7=7|#7=7|1.0E+03=1000
+1e0=1|1,000=1000|12.0=12|12,0=12|12.=12|P\u22127=P-7|P\u20137=P-7|\u0667=7|\u0130d=id|7\u00a0=7|P\uff17=P7
+M\u00fcller 1=muller 1"""
+
+
+@pytest.mark.parametrize("pair", [pair for line in SAME.splitlines() for pair in line.split("|")])
+def test_spellings_of_one_id(pair: str) -> None:
+    one, other = pair.rsplit("=", 1)
+    assert spelling_key(one) == spelling_key(other)
+
+
+@pytest.mark.parametrize("text", ["1.23457E+15", "1.2345678901234568e+16", "4.56789e12"])
+def test_a_number_that_a_spreadsheet_rounded_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="rounded"):
+        resolve({"a": text, "b": "P1"}, "check", "here")
+    assert resolve({"a": text}, "exact", "here")[0] == {"a": text}
 
 
 def test_one_id_in_one_spelling_is_left_as_it_is() -> None:

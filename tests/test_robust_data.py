@@ -17,7 +17,7 @@ from ddtl.data.datamodule import CTDataModule
 from ddtl.data.datamodules import build_datamodule
 from ddtl.data.images import Window
 from ddtl.errors import UserError
-from tests.robust import Case, folders, image, labelled, labels_of, noise, of_patients, png, table, write
+from tests.robust import SETTINGS, Case, folders, image, labelled, labels_of, noise, of_patients, png, table, write
 
 Check = Callable[[CTDataModule], None]
 Make = Callable[[Path], Sequence[str]]
@@ -69,6 +69,18 @@ def _pool(own: str) -> Make:
     return make
 
 
+def _pool_of(first: str, second: str, more: str) -> Make:
+    """The phantom with own folders of these names."""
+
+    def make(here: Path) -> list[str]:
+        words = folders(here, first, second)[2:]
+        small = ["dataset.phantom.n_patients=12", "dataset.phantom.slices_per_patient=1", "dataset.phantom.size=32"]
+        own = f"{{mine2: {{root: {here}/images, {more}}}}}"
+        return ["dataset=pooled", "dataset.sources=[phantom:a,mine2]", f"dataset.own={own}", *small, *words]
+
+    return make
+
+
 def _pool_labels(data: CTDataModule) -> None:
     own = {
         s.sample_id.split("/")[1]: data.manifest.classes[s.label] for s in data.manifest.samples if s.site == "mine2"
@@ -110,9 +122,9 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "folders `positive/`, `other/`",
-        "`positive` is positive",
+        "refused: what `other` is, nobody knows",
         lambda h: folders(h, "positive", "other"),
-        check=positive("positive", "other"),
+        refused=("dataset.classes=[other,positive]",),
     ),
     Case(
         CLASSES,
@@ -184,9 +196,9 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "pooled with the classes in the other order",
-        "each label its class: order plays no part",
+        "refused: the names speak against the order",
         _pool("{mine2: {root: ROOT, classes: [covid, normal]}}"),
-        check=_pool_labels,
+        refused=("dataset.own.mine2.class_map=",),
     ),
     Case(
         CLASSES,
@@ -289,6 +301,48 @@ CLASS_CASES = [
         ),
         noted=("All images of class covid are of one patient (P9)",),
     ),
+    Case(
+        CLASSES,
+        "folders `1/`, `2/`",
+        "refused: which is the disease?",
+        lambda h: folders(h, "1", "2"),
+        refused=("'1' and '2'", "dataset.classes=["),
+    ),
+    Case(
+        CLASSES,
+        "folders `1/`, `covid/`",
+        "refused: `1` names no negative class",
+        lambda h: folders(h, "1", "covid"),
+        refused=("is not known by the names",),
+    ),
+    Case(
+        CLASSES,
+        "folders `normal/`, `normal2/`",
+        "refused: both name a negative class",
+        lambda h: folders(h, "normal", "normal2"),
+        refused=("is not known by the names",),
+    ),
+    Case(
+        CLASSES,
+        "pooled with `1/`, `2/` of which 2 is said to be positive",
+        "refused: the names do not tell what 2 is",
+        _pool_of("1", "2", "classes: ['1', '2']"),
+        refused=("dataset.own.mine2.class_map=",),
+    ),
+    Case(
+        CLASSES,
+        "pooled with `no/`, `yes/`",
+        "`yes` is COVID, and noted",
+        _pool_of("no", "yes", "classes: ['no', 'yes']"),
+        noted=("no as non-COVID, yes as COVID",),
+    ),
+    Case(
+        CLASSES,
+        "labels `Normal`, `covid`, `CAP` with a map of `CAP` to `normal`",
+        "refused, with a map that keeps `CAP`",
+        lambda h: [*table(h, labelled("Normal", "covid", "CAP")), "dataset.class_map={CAP: normal}"],
+        refused=("{CAP: Normal, Normal: Normal}",),
+    ),
 ]
 
 
@@ -315,6 +369,13 @@ def _semicolons(here: Path) -> list[str]:
     text = (here / "list.csv").read_text().replace(",", ";").replace("12#0", "12,0")
     (here / "list.csv").write_text(text)
     return words
+
+
+def _same_numbers(here: Path) -> list[str]:
+    for k, label in enumerate(("covid", "normal")):
+        for i in range(16):
+            image(here / "images" / label / f"P{i // 2}_{i % 2}.png", noise(k, i))
+    return ["dataset=folder", f"dataset.root={here}/images", *SETTINGS, r"dataset.patient_regex='P(\d+)_'"]
 
 
 def _regex(here: Path) -> list[str]:
@@ -416,6 +477,41 @@ PATIENT_CASES = [
         _regex,
         refused=("look like one patient", "patient_regex"),
     ),
+    Case(
+        PATIENTS,
+        "ids `P-07` and `P07`, `1,000` and `1000`, `1.0E+03` and `1000`",
+        "refused",
+        _ids(*PLAIN, "P-07"),
+        refused=("look like one patient",),
+    ),
+    Case(
+        PATIENTS,
+        "ids that a spreadsheet rounded: `1.23457E+15`",
+        "refused: patients may have become one",
+        _ids(*PLAIN, "1.23457E+15"),
+        refused=("rounded", "as text"),
+    ),
+    Case(
+        PATIENTS,
+        "one id, `-1`, for half of the images",
+        "trains, and warns",
+        _ids(*PLAIN, *["-1"] * 12),
+        noted=("The patient '-1' has 12 images of several classes",),
+    ),
+    Case(
+        PATIENTS,
+        "a pattern that finds patient and slice",
+        "trains, and warns",
+        lambda h: [*folders(h, "covid", "normal"), r"dataset.patient_regex='P(\d+)'"],
+        noted=("finds another patient in each of the 16 images of a class",),
+    ),
+    Case(
+        PATIENTS,
+        "people of both classes with the same numbers",
+        "trains, and warns",
+        _same_numbers,
+        noted=("8 of 8 patients have images of several classes",),
+    ),
 ]
 
 
@@ -468,6 +564,15 @@ def _only_dicom(here: Path) -> list[str]:
     for i in range(8):
         (here / "images" / "normal" / f"P1{i:02}.png").unlink()
         write(here / "images" / "normal" / f"{i}.dcm", b"\0" * 128 + b"DICM")
+    return words
+
+
+def _spreadsheet(here: Path) -> list[str]:
+    words = table(here, labelled("normal", "covid"))
+    header, *lines = (here / "list.csv").read_text().splitlines()
+    assert header == "path,label"
+    rows = [f'"{path}"; "{label}"' for path, label in (line.split(",") for line in lines)]
+    (here / "list.csv").write_text("\r\n".join(["sep=;", "Path;Label", *rows]) + "\r\n", encoding="utf-8-sig")
     return words
 
 
@@ -561,6 +666,13 @@ FILE_CASES = [
         "refused at once",
         _device,
         refused=("zero.png is no regular file",),
+    ),
+    Case(
+        FILES,
+        "a table that begins with `sep=;`, with `Path` and `Label` in capitals and blanks before quotes",
+        "read",
+        _spreadsheet,
+        check=images(16),
     ),
 ]
 

@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 # The documented words (docs/own_data.md), as key() leaves them.
 NEGATIVE = frozenset(
     {"normal", "normals", "healthy", "healthycontrol", "control", "controls", "negative", "neg", "benign"}
-    | {"nofinding", "nofindings", "nodisease", "background", "no", "false", "0"}
+    | {"nofinding", "nofindings", "nodisease", "background", "0", "-1"}
 )
+_NEGATIVE_BESIDE = {"no": "yes", "false": "true"}  # negative beside one other word alone
 POSITIVE = frozenset({"positive", "pos", "yes", "true", "1"})
 COVID = frozenset({"covid", "covid19", "covid2019", "sarscov2", "2019ncov", "ncov", "covidpositive", "covid19positive"})
 _NOT = re.compile(r"(?:non|not|no|without)[\s_-]*(.+)", re.IGNORECASE | re.DOTALL)
@@ -42,30 +43,31 @@ def key(name: str) -> str:
     return re.sub(r"[\s_-]+", "", text)
 
 
-def check_names(names: Iterable[str], where: str) -> None:
+def check_names(class_of: Mapping[str, str], where: str, class_map: Mapping[str, str] | None = None) -> None:
     """Refuse class names that mean nothing, and pairs that a reader takes for one.
 
     Args:
-        names: as the user's files spell them, after ``dataset.class_map``.
+        class_of: the class of each label.
         where: the table or folder, for the message.
+        class_map: what the user has mapped, which the line to paste keeps.
 
     Raises:
         UserError: with the line to paste.
     """
-    spelled: dict[str, list[str]] = defaultdict(list)
-    for name in names:
+    spelled: dict[str, dict[str, str]] = defaultdict(dict)
+    for label, name in class_of.items():
         if is_missing(name):
             raise UserError(
                 f"{where}: the label {name!r} says that nothing is known. Remove these images, or say what it means: "
-                f"{map_override({name: 'NAME_OF_THE_CLASS'})}"
+                f"{map_override({**(class_map or {}), label: 'NAME_OF_THE_CLASS'})}"
             )
-        spelled[key(name)].append(name)
-    same = next((found for found in spelled.values() if len(set(found)) > 1), None)
+        spelled[key(name)][label] = name
+    same = next((found for found in spelled.values() if len(set(found.values())) > 1), None)
     if same is not None:
-        one, other = sorted(set(same))[:2]
+        one, other = sorted(set(same.values()))[:2]
         raise UserError(
             f"{where}: the labels {one!r} and {other!r} look like one class spelled in two ways. Rename one of them, "
-            f"or join them: {map_override(dict.fromkeys(sorted(set(same)), same[0].strip() or one))}"
+            f"or join them: {map_override({**(class_map or {}), **dict.fromkeys(sorted(same), one.strip())})}"
         )
 
 
@@ -97,8 +99,6 @@ def in_order(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
     first, second = names
     if is_negative(first, second) != is_negative(second, first):
         return (names if is_negative(first, second) else (second, first)), True
-    if (key(first) in POSITIVE) != (key(second) in POSITIVE):
-        return (names if key(second) in POSITIVE else (second, first)), True
     return names, False
 
 
@@ -111,7 +111,9 @@ def ordered(names: Iterable[str], classes: Sequence[str] | None) -> tuple[tuple[
 
 def is_negative(name: str, other: str) -> bool:
     """Whether a class name says that the disease is absent, beside the ``other`` class."""
-    if key(name) in NEGATIVE:
+    if key(name) in NEGATIVE or _NEGATIVE_BESIDE.get(key(name)) == key(other):
+        return True
+    if any(key(name).startswith(word) for word in NEGATIVE if len(word) > 4):  # normal2, healthy volunteers
         return True
     found = _NOT.fullmatch(_without_shared_start(name, other))
     denied = "" if found is None else key(found[1])
@@ -131,28 +133,35 @@ def _same_disease(one: str, other: str) -> bool:
     return one == other or {one, other} <= COVID
 
 
-def match(theirs: Sequence[str], ours: Sequence[str]) -> list[int] | None:
-    """For each of another dataset's classes, which of ours it is; None where the names do not settle it.
+def match(theirs: Manifest, ours: Sequence[str]) -> list[int] | None:
+    """For each of another dataset's classes, which of ours it is; None where that is not known.
 
-    They do where all names are equal by :func:`key` (the names of COVID-19 are equal to each other). Of two classes
-    the negative ones are each other's where the positive ones are: equal, or ``positive``, ``1``, ``yes`` on one side.
+    It is known where all names are equal by :func:`key` (the names of COVID-19 are equal to each other). Of two classes
+    the positive ones, each the last, are each other's where they are equal, or where one of them is called
+    ``positive``, ``1``, ``yes``; but not where a name speaks against it.
+
+    Args:
+        theirs: the dataset.
+        ours: of the network, or of the first source of a pool; of two the positive one is the last.
     """
-    if len(theirs) != len(ours):
+    if len(theirs.classes) != len(ours):
         return None
-    places = [
-        next((i for i, name in enumerate(ours) if _same_disease(key(name), key(their))), None) for their in theirs
-    ]
+    places = [next((i for i, name in enumerate(ours) if _equal(name, their)), None) for their in theirs.classes]
     if None not in places and len(set(places)) == len(ours):
         return [place for place in places if place is not None]
-    if len(ours) != 2:
+    if len(ours) != 2 or not theirs.is_positive_known:
         return None
-    (_, positive), known = in_order(ours)
-    (_, their_positive), theirs_known = in_order(theirs)
-    keys = {key(positive), key(their_positive)}
-    if known and theirs_known and (_same_disease(key(positive), key(their_positive)) or keys & POSITIVE):
-        same = (theirs[1] == their_positive) == (ours[1] == positive)
-        return [0, 1] if same else [1, 0]
-    return None
+    negative, positive = ours
+    their_negative, their_positive = theirs.classes
+    crossed = _equal(negative, their_positive) or _equal(positive, their_negative)
+    inverted = is_negative(positive, negative) or is_negative(their_positive, their_negative)
+    names = (_without_shared_start(positive, negative), _without_shared_start(their_positive, their_negative))
+    same = _equal(*names) or bool({key(name) for name in names} & POSITIVE)
+    return [0, 1] if same and not crossed and not inverted else None
+
+
+def _equal(one: str, other: str) -> bool:
+    return _same_disease(key(one), key(other))
 
 
 def doubts(manifest: Manifest) -> list[Note]:
@@ -185,7 +194,7 @@ def renamed(manifest: Manifest, class_map: Mapping[str, str] | None) -> Manifest
     if class_map is None:
         return manifest
     named = mapped(manifest.classes, class_map, manifest.dataset)
-    check_names(named.values(), manifest.dataset)
+    check_names(named, manifest.dataset, class_map)
     require_two(named.values(), manifest.dataset)
     kept = tuple(dict.fromkeys(named.values()))
     same = len(kept) == len(manifest.classes)
@@ -217,7 +226,7 @@ def matched(manifest: Manifest, classes: Sequence[str], override: str = "dataset
     Raises:
         UserError: the names do not say which class is which.
     """
-    places = match(manifest.classes, classes)
+    places = match(manifest, classes)
     if places is None:
         if len(manifest.classes) == len(classes) == 2:
             ways = [dict(zip(manifest.classes, order, strict=True)) for order in (classes, classes[::-1])]

@@ -27,7 +27,7 @@ def checked(
         allow_few_grey_levels: note that most images have few grey levels instead of refusing them.
 
     Raises:
-        UserError: a file has two labels, or over half of the images (of all, of a class or a site) have few grey levels.
+        UserError: a file has two labels, or over half of all images, of a class or of a site have few grey levels.
     """
     notes = [
         *_copies(manifest, cache.file_hashes, allow_label_conflicts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def build_manifest(
         raw = _patients_by_table(patients, path_of)
         where = f"{patients}, column patient_id"
     patient_of, notes = patient_ids.resolve(raw, patient_id_mode, where)
-    manifest = Manifest(
+    return Manifest(
         dataset=name,
         classes=found.classes,
         samples=tuple(
@@ -78,8 +78,6 @@ def build_manifest(
         notes=(*_note_of_others(found.others), *found_doubts, *notes),
         is_positive_known=found.is_positive_known,
     )
-    _report_patients_of_several_classes(manifest)
-    return manifest
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def _find(root: Path, classes: Sequence[str] | None, class_map: Mapping[str, str
             f"There {'are' if folders else 'is'} {', '.join(sorted(folders)) or 'none'}."
         )
     wanted = [folder for folder in sorted(folders) if class_of[folder] in names]
-    class_names.check_names([class_of[folder] for folder in wanted], f"dataset.root={root}")
+    class_names.check_names({folder: class_of[folder] for folder in wanted}, f"dataset.root={root}", class_map)
     walked = {os.path.realpath(path) for path in (root, *folders.values())}
     others: Counter[tuple[str, str]] = Counter()
     images = {folder: _images(root, folders[folder], walked, folder, others) for folder in wanted}
@@ -249,16 +247,12 @@ def _patients_by_regex(name: str, pattern: str, sample_ids: Sequence[str]) -> di
 
 
 def _one_image_each(patient_of: Mapping[str, str | None], pattern: str) -> list[Note]:
-    found = [patient for patient in patient_of.values() if patient is not None]
+    """A doubt where the pattern finds another patient in each image of a class folder, as a number of the image is."""
+    found = [(sample_id.partition("/")[0], patient) for sample_id, patient in patient_of.items() if patient is not None]
     if len(set(found)) < len(found):
         return []
-    text = f"dataset.patient_regex={pattern} finds another patient in each of {len(found)} images"
-    return [
-        Note(
-            f"{text}: where patients have several images, it finds something else, such as a number of the image.",
-            is_doubt=True,
-        )
-    ]
+    text = f"dataset.patient_regex={pattern} finds another patient in each of the {len(found)} images of a class"
+    return [Note(f"{text}: where patients have several images, it finds a number of the image instead.", is_doubt=True)]
 
 
 def _found(match: re.Match[str] | None) -> str | None:
@@ -290,20 +284,3 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> dict[str, str 
     if unknown:
         logger.warning("%s: %d lines are of no image and are ignored: %s.", table, len(unknown), named(unknown))
     return patient_of
-
-
-def _report_patients_of_several_classes(manifest: Manifest) -> None:
-    """A patient can have slices of two classes; two patients with one number, found by a pattern, are a slip."""
-    classes: dict[str, set[int]] = defaultdict(set)
-    for sample in manifest.samples:
-        if sample.patient_id is not None:
-            classes[sample.patient_id].add(sample.label)
-    several = sorted(patient for patient, labels in classes.items() if len(labels) > 1)
-    if several:
-        logger.info(
-            "%s: %d patients have images of several classes: %s. If these are different people with one number, let "
-            "the class be a part of it, as in dataset.patient_regex='^[^/]+/P\\d+'.",
-            manifest.dataset,
-            len(several),
-            named(several),
-        )

@@ -280,7 +280,11 @@ def _without_metadata(data: bytes) -> bytes:
     """A PNG without the chunks that no pixel depends on: Pillow refuses long texts and damaged profiles."""
     if not data.startswith(_PNG):
         return data
-    return _PNG + b"".join(chunk for kind, chunk in _png_chunks(data) if kind in _PNG_CHUNKS)
+    chunks = [(kind, chunk) for kind, chunk in _png_chunks(data) if kind in _PNG_CHUNKS]
+    # An animation of one frame is an image.
+    if any(kind == b"acTL" and chunk[8:12] == b"\0\0\0\1" for kind, chunk in chunks):
+        chunks = [(kind, chunk) for kind, chunk in chunks if kind not in (b"acTL", b"fcTL", b"fdAT")]
+    return _PNG + b"".join(chunk for _, chunk in chunks)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -387,7 +391,8 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
         bits, kind = _bits_of(page)
         apart = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         is_shallow = kind == "u" and bits <= 8
-        if is_shallow and (bits < 8 or page.photometric not in _READ_PHOTOMETRIC or not (apart or file.is_bigtiff)):
+        by_tifffile = apart or file.is_bigtiff or page.compression not in _PILLOWS
+        if is_shallow and (bits < 8 or page.photometric not in _READ_PHOTOMETRIC or not by_tifffile):
             return None
         _check_size(page.imagewidth * page.imagelength, path)
         _check_pages(len(file.pages), path)
@@ -416,6 +421,8 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
         return values.reshape(shape), _Values(bits, kind, white_is_zero, int(orientation), alpha)
 
 
+# None, CCITT, LZW, JPEG, Deflate, PackBits: what Pillow unpacks everywhere.
+_PILLOWS = (1, 2, 3, 4, 5, 6, 7, 8, 32946, 32773)
 _READ_PHOTOMETRIC = (0, 1, 2)  # WhiteIsZero, BlackIsZero, RGB
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.sources import source_datasets
-from ddtl.data import classes, covid19ct, folder, phantom, pooled, sarscov2ct, splits, table
+from ddtl.data import classes, covid19ct, folder, patient_ids, phantom, pooled, sarscov2ct, splits, table
 from ddtl.data.catalogue import ORIGINS
 from ddtl.data.fewer import train_on
 from ddtl.data.images import Window
@@ -35,12 +35,16 @@ def build_phantom(config: Config, progress: Progress | None = None) -> Manifest:
 
 def build_covid19ct(config: Config, progress: Progress | None = None) -> Manifest:
     """COVID19-CT (UCSD-AI4H/COVID-CT)."""
-    return covid19ct.build_manifest(Path(config.paths.data_dir).expanduser())
+    return classes.renamed(covid19ct.build_manifest(_data_dir(config)), config.dataset.class_map)
 
 
 def build_sarscov2ct(config: Config, progress: Progress | None = None) -> Manifest:
     """SARS-CoV-2 CT-scan (Soares et al. 2020)."""
-    return sarscov2ct.build_manifest(Path(config.paths.data_dir).expanduser())
+    return classes.renamed(sarscov2ct.build_manifest(_data_dir(config)), config.dataset.class_map)
+
+
+def _data_dir(config: Config) -> Path:
+    return Path(config.paths.data_dir).expanduser()
 
 
 def build_folder(config: Config, progress: Progress | None = None) -> Manifest:
@@ -68,7 +72,7 @@ def build_table(config: Config, progress: Progress | None = None) -> Manifest:
 
 def _own(manifest: Manifest, c: DatasetConfig) -> Manifest:
     """A person's own images with what is doubtful about them, and the window through which they are decoded."""
-    manifest = replace(manifest, notes=(*manifest.notes, *classes.doubts(manifest)))
+    manifest = replace(manifest, notes=(*manifest.notes, *classes.doubts(manifest), *patient_ids.doubts(manifest)))
     window = window_of(c)
     if window is None:
         return manifest
@@ -87,10 +91,10 @@ def build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
     sources = []
     for site, dataset in source_datasets(config.dataset).items():
         part = config.model_copy(update={"dataset": dataset})
-        manifest = split(_built(part, progress), dataset)
+        manifest = split(BUILDERS[dataset.kind](part, progress), dataset)
         hashes = pooled.picture_hashes(manifest, published=dataset.kind in ORIGINS)
         sources.append(pooled.Source(site, manifest, hashes))
-    return pooled.pool(config.dataset.name, sources)
+    return classes.renamed(pooled.pool(config.dataset.name, sources), config.dataset.class_map)
 
 
 BUILDERS: dict[str, Builder] = {
@@ -113,14 +117,7 @@ def build(config: Config, progress: Progress | None = None) -> Manifest:
     Raises:
         UserError: images are absent, or the dataset or the list cannot be used.
     """
-    return without_excluded(_built(config, progress), config.dataset)
-
-
-def _built(config: Config, progress: Progress | None) -> Manifest:
-    c = config.dataset
-    manifest = BUILDERS[c.kind](config, progress)
-    # Own folders and tables read the map themselves, with dataset.classes.
-    return manifest if c.kind in ("folder", "table") else classes.renamed(manifest, c.class_map)
+    return without_excluded(BUILDERS[config.dataset.kind](config, progress), config.dataset)
 
 
 def prepared(manifest: Manifest, c: DatasetConfig) -> Manifest:

@@ -6,16 +6,19 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from statistics import median
 from typing import Literal
 
-from ddtl.data.manifest import Note
+from ddtl.data.manifest import Manifest, Note
 from ddtl.errors import UserError
 
 # What programs write where a cell is empty.
 _EMPTY = frozenset({"", "na", "n/a", "nan", "none", "null", "nat", "<na>", "#n/a"})
 _MISSING = frozenset((
     "", "na", "nan", "none", "null", "nil", "nat", "unknown", "unk", "missing", "notavailable", "notapplicable",
-    "notknown", "notspecified", "undefined", "unspecified", "unavailable", "keine", "unbekannt",
+    "notknown", "notspecified", "tbd", "tba", "pending", "inf", "undefined", "unspecified", "unavailable", "keine",
+    "unbekannt",
 ))  # fmt: skip
 # Written by anonymisation tools, scanners and registration desks where no id is known or may be given.
 _PLACEHOLDERS = frozenset((
@@ -30,8 +33,8 @@ _PLACEHOLDERS = frozenset((
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that nothing is known: empty, ``NA``, ``nan``, ``none``, ``unknown``, ``-``, ``?``, …"""
-    return _bare(text) in _MISSING
+    """Whether a cell says that nothing is known: empty, ``NA``, ``nan``, ``unknown``, ``-``, ``?``, ``#REF!``, …"""
+    return _bare(text) in _MISSING or re.fullmatch(r"\s*#[A-Z/0]{2,}[!?]?\s*", text) is not None
 
 
 def is_placeholder(text: str) -> bool:
@@ -68,6 +71,12 @@ def resolve(
             f"{where}: {shown} ({n} image{'s' * (n > 1)}) names no patient and is taken as missing; "
             "dataset.patient_ids=exact takes ids as they are."
         )
+    rounded = [] if mode == "exact" else sorted({text for text in known.values() if _is_rounded(text)})
+    if rounded:
+        raise UserError(
+            f"{where}: {rounded[0]!r} is a number that a spreadsheet has rounded, so patients may have become one. "
+            "Export the column again as text. dataset.patient_ids=exact takes ids as they are."
+        )
     groups = [] if mode == "exact" else alike(list(known.values()))
     if groups and mode == "check":
         one, other = groups[0][:2]
@@ -85,6 +94,31 @@ def resolve(
     )
 
 
+def doubts(manifest: Manifest) -> list[Note]:
+    """What makes one doubt that ids are of patients: one that is everywhere, or people who share numbers."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for sample in manifest.samples:
+        if sample.patient_id is not None:
+            found[sample.patient_id].append(sample.label)
+    texts = []
+    if len(found) > 3:
+        usual = median(map(len, found.values()))
+        for name, labels in sorted(found.items()):
+            if len(set(labels)) > 1 and len(labels) >= max(10, 5 * usual):
+                texts.append(
+                    f"The patient {name!r} has {len(labels)} images of several classes, others {usual:g}: it may "
+                    "be the id of all people whose own is not known."
+                )
+        mixed = sorted(name for name, labels in found.items() if len(set(labels)) > 1)
+        if len(mixed) > len(found) / 2:
+            texts.append(
+                f"{len(mixed)} of {len(found)} patients have images of several classes, such as {mixed[0]!r}: if these "
+                "are different people with one number, let the class be a part of it, as in "
+                "dataset.patient_regex='^[^/]+/P\\d+'."
+            )
+    return [Note(text, is_doubt=True) for text in texts]
+
+
 def is_empty(text: str) -> bool:
     """Whether a program that writes tables left the cell empty."""
     return text.strip().lower() in _EMPTY
@@ -98,14 +132,38 @@ def _names_nobody(text: str) -> bool:
 def spelling_key(patient_id: str) -> str:
     """An id without what programs and people spell differently.
 
-    Case, blanks and invisible characters, the ``.0`` of a number that went through a floating-point column, and zeros
-    before a number (``P007`` and ``p7``).
+    Case, accents, blanks and invisible characters; ``="7"``, ``'7``, ``+7`` and ``#7``; the ``.0``, the exponent and
+    the thousands separators of a number that went through a spreadsheet; zeros before a number (``P007`` and ``p7``);
+    which separator (``-``, ``_``, ``/``, ``^``, …) is between two numbers, and all other separators.
     """
-    text = "".join(
-        c for c in unicodedata.normalize("NFKC", patient_id).casefold() if unicodedata.category(c)[0] not in "CZ"
-    )
+    text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", patient_id).casefold())
+    text = "".join(_plain(c) for c in text)
+    number = text.strip("=\"'#+` ")
+    if _NUMBER.fullmatch(number) and len(number) < 60:
+        value = Decimal(number.replace(",", ""))
+        if value == value.to_integral_value() and value.adjusted() < 60:
+            return str(int(value))
     text = re.sub(r"(?<=\d)[.,]0*$", "", text)
-    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
+    text = re.sub(r"(?<!\d)0+(?=\d)", "", text)
+    text = re.sub(r"[^\w.]+|_+", "-", text).strip("-.")
+    return re.sub(r"(?<!\d)-|-(?!\d)", "", text)
+
+
+_NUMBER = re.compile(r"\d{1,3}(,\d{3})+(\.0*)?|\d+(\.\d*)?(e[+-]?\d{1,2})?", re.IGNORECASE)
+
+
+def _plain(character: str) -> str:
+    """A character as ASCII spells it: no accent, no blank, digits of any script as ours."""
+    category = unicodedata.category(character)
+    if category[0] in "CZ" or category == "Mn":
+        return ""
+    return str(unicodedata.decimal(character)) if category == "Nd" else "-" if category == "Pd" else character
+
+
+def _is_rounded(patient_id: str) -> bool:
+    """Whether a program has written a long number as a rounded one, as a spreadsheet does: ``1.23457E+15``."""
+    found = re.fullmatch(r"\s*(\d[.,]\d{4,})[eE]\+?(\d+)\s*", patient_id)
+    return found is not None and (int(found[2]) > len(found[1]) - 2 or int(found[2]) >= 15)
 
 
 def alike(patient_ids: Sequence[str]) -> list[list[str]]:

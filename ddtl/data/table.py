@@ -7,6 +7,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,17 @@ from ddtl.errors import UserError
 REQUIRED = ("path", "label")
 OPTIONAL = ("sample_id", "patient_id", "site", "split")
 
+_PATIENT_COLUMNS = {
+    "patient",
+    "pid",
+    "subject",
+    "subject_id",
+    "subjectid",
+    "case_id",
+    "mrn",
+    "person_id",
+    "participant",
+}
 _SHOWN = 10  # problems that a message tells
 
 logger = logging.getLogger(__name__)
@@ -75,7 +87,8 @@ def build_manifest(
     labels = {row.text("label") for row in rows} - {""}
     of_label = class_names.mapped(labels, class_map, str(table))
     names, is_known = class_names.ordered(of_label.values(), classes)
-    class_names.check_names(set(of_label.values()) & set(names), str(table))
+    used = {label: name for label, name in of_label.items() if name in names}
+    class_names.check_names(used, str(table), class_map)
     paths = [root / os.path.expanduser(row.cells["path"]) for row in rows]
     ids = [row.text("sample_id") or _name(path, root) for row, path in zip(rows, paths, strict=True)]
     problems = [*_problems(rows, ids, of_label, names), *_absent(rows, paths, root), *_bare_classes(of_label, names)]
@@ -119,7 +132,8 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         UserError: it is not UTF-8, has no line or lacks a required column, or its quotes or commas are out of order.
     """
     lines = _lines(path, (*required, *optional))
-    header = next(lines, (1, []))[1]
+    written = next(lines, (1, []))[1]
+    header = _known_names(written, (*required, *optional))
     twice = [column for column in (*required, *optional) if header.count(column) > 1]
     if twice:
         raise UserError(f"{path}: the column {twice[0]} stands there twice. Rename one of them.")
@@ -128,7 +142,7 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         hints = "".join(did_you_mean(column, header) for column in lacking)
         raise UserError(
             f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns and "
-            f"has: {', '.join(header) or 'nothing'}.{hints}"
+            f"has: {', '.join(written) or 'nothing'}.{hints}"
         )
     _tell_likely_slips(path, header, optional)
     rows = []
@@ -146,6 +160,15 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     return rows
 
 
+def _known_names(header: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The names of the columns, those that differ from a known one in case alone as that one."""
+    known = {column: column for column in columns}
+    taken = set(header) & known.keys()
+    return [
+        name if name in taken or name.lower() in taken or name.lower() not in known else name.lower() for name in header
+    ]
+
+
 def nfc(text: str) -> str:
     """Text in the Unicode form that Linux and Windows type; macOS takes names apart (``e`` + accent)."""
     return unicodedata.normalize("NFC", text)
@@ -159,7 +182,14 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]
         raise UserError(f"{path}: is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text, columns), strict=True)
+    separator = _separator(text, columns)
+    named_separator = re.match(r'"?sep=(.)"?\r?\n', text)
+    if named_separator is not None:  # as spreadsheets write it before the names of the columns
+        separator = named_separator[1]
+    skipped = 0 if named_separator is None else named_separator.end()
+    reader = csv.reader(
+        io.StringIO(text[skipped:], newline=""), delimiter=separator, strict=True, skipinitialspace=True
+    )
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
@@ -184,6 +214,8 @@ def _tell_likely_slips(path: Path, header: Sequence[str], optional: Sequence[str
     absent = [column for column in optional if column not in header]
     for column in header:
         meant = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
+        if column.lower() in _PATIENT_COLUMNS and "patient_id" in absent:
+            meant = ["patient_id"]
         if meant:
             logger.warning("%s: the column %r is not read; if it is meant as %s, call it that.", path, column, meant[0])
 
