@@ -302,6 +302,40 @@ def test_a_jpeg_of_any_colour_space_is_the_picture(mode: str) -> None:
     assert np.abs(gray_of(buffer.getvalue()).astype(int) - picture).max() <= 3
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_damaged_jpeg_is_refused(mode: str, progressive: bool) -> None:
+    """Decoders invent what is missing and say nothing."""
+    y, x = np.mgrid[0:200, 0:300]
+    picture = (
+        Image.fromarray((127 + 60 * np.sin(x / 9) + 60 * np.cos(y / 7)).astype(np.uint8)).convert("RGB").convert(mode)
+    )
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", progressive=progressive)
+    data = buffer.getvalue()
+    gray_of(data)
+    with pytest.raises(BadImageError, match="damaged"):
+        gray_of(data[: len(data) // 2] + b"\xff\xd9")  # cut off, and closed again
+    gray_of(data + b"\0" * 7)  # padding behind the image
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "lerc", "png", "jpegxl"])
+def test_a_tiff_in_a_compression_that_pillow_lacks(compression: str) -> None:
+    picture = pixels((40, 40), 5)
+    try:
+        data = tiff(picture, compression=compression, photometric="minisblack")
+    except Exception:
+        pytest.skip(f"{compression} cannot be written here")
+    assert np.array_equal(gray_of(data), picture)
+
+
+def test_an_animation_of_one_frame_is_an_image() -> None:
+    picture = pixels((8, 8), 2)
+    control = struct.pack(">IIIIIHHBB", 0, 8, 8, 0, 0, 1, 10, 0, 0)
+    data = png(picture, (b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", control))
+    assert np.array_equal(gray_of(data), picture)
+
+
 def test_the_range_of_stored_values() -> None:
     values = np.array([[0, 3071], [7, 9]], np.uint16)
     assert stored_range(png(values), PATH) == (16, 0, 3071)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ddtl.config.load import load
 from ddtl.data import covid19ct, sarscov2ct
+from ddtl.data.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest
 from ddtl.data.published import read_index
 from ddtl.errors import UserError
@@ -226,3 +228,11 @@ def test_extra_images_are_ignored_with_a_warning(tmp_path: Path, caplog: pytest.
     assert len(caplog.records) == 1
     assert "2 image file(s)" in caplog.text
     assert "Non-Covid (151).png" in caplog.text
+
+
+def test_a_class_map_renames_the_classes_of_a_public_dataset(tmp_path: Path) -> None:
+    make_empty_files(tmp_path, "covid19ct")
+    words = ["dataset=covid19ct", f"paths.data_dir={tmp_path}", "dataset.class_map={COVID: ill, non-COVID: well}"]
+    manifest = build_datamodule(load(words)).build_manifest(None)
+    assert manifest.classes == ("well", "ill")
+    assert {manifest.classes[s.label] for s in manifest.samples if s.sample_id.startswith("CT_COVID/")} == {"ill"}

@@ -305,6 +305,22 @@ def _check_whole(data: bytes, path: Path) -> None:
         # MPO: a JPEG whose further images are previews
         _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
         image.verify()
+        is_cmyk = image.mode == "CMYK"
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data, is_cmyk, path)
+
+
+def _check_jpeg(data: bytes, is_cmyk: bool, path: Path) -> None:
+    """Refuse a JPEG in which libjpeg met damage: it invents the pixels behind it, and Pillow says nothing."""
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(data, "CMYK" if is_cmyk else "GRAY", strict=True)
+    except ValueError as error:
+        damage = re.search(r"Corrupt JPEG data: .*|Inconsistent progression.*", str(error))
+        # Bytes too many at the end of the image cost no pixel.
+        if damage is not None and not damage[0].endswith("extraneous bytes before marker 0xd9"):
+            raise BadImageError(path, f"is damaged: {damage[0]}") from None
 
 
 def _check_size(pixels: int, path: Path) -> None:
