@@ -315,7 +315,10 @@ def _check_jpeg(data: bytes, is_cmyk: bool, path: Path) -> None:
     import simplejpeg
 
     try:
-        simplejpeg.decode_jpeg(data, "CMYK" if is_cmyk else "GRAY", strict=True)
+        # At the smallest scale: what counts is that all of it can be unpacked.
+        simplejpeg.decode_jpeg(
+            data, "CMYK" if is_cmyk else "GRAY", min_height=1, min_width=1, min_factor=1, strict=True
+        )
     except ValueError as error:
         damage = re.search(r"Corrupt JPEG data: .*|Inconsistent progression.*", str(error))
         # Bytes too many at the end of the image cost no pixel.
