@@ -101,3 +101,18 @@ def test_a_map_renames_and_joins(first: str, second: str) -> None:
     assert [sample.label for sample in found.samples] == [0, 1, 0]
     with pytest.raises(UserError, match="has no label"):
         classes.renamed(manifest, {f"{first}{second}!": "x"})
+
+
+def test_the_line_to_paste_is_of_the_labels_as_they_are() -> None:
+    manifest = classes.renamed(dataset("CAP", "normal", "ill"), {"CAP": "rest", "normal": "rest"})
+    with pytest.raises(UserError) as caught:
+        classes.matched(manifest, ("non-COVID", "COVID"))
+    assert "'dataset.class_map={CAP: non-COVID, normal: non-COVID, ill: COVID}'" in str(caught.value)
+
+
+def test_classes_are_listed_by_their_own_names_or_by_those_of_their_labels() -> None:
+    class_of = {"CAP": "non-COVID", "normal": "non-COVID", "covid": "COVID"}
+    for given_ in (["non-COVID", "COVID"], ["CAP", "covid"], ["CAP", "normal", "covid"]):
+        assert classes.ordered(class_of, given_) == (("non-COVID", "COVID"), True)
+    swapped = {"normal": "covid", "covid": "normal"}
+    assert classes.ordered(swapped, ["normal", "covid"]) == (("normal", "covid"), True)

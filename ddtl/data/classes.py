@@ -102,11 +102,19 @@ def in_order(names: Iterable[str]) -> tuple[tuple[str, ...], bool]:
     return names, False
 
 
-def ordered(names: Iterable[str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
-    """The classes as ``dataset.classes`` lists them, or else :func:`in_order`; whether the positive one is known."""
+def ordered(class_of: Mapping[str, str], classes: Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
+    """The classes as ``dataset.classes`` lists them, or else :func:`in_order`; whether the positive one is known.
+
+    Args:
+        class_of: the class of each label.
+        classes: names of classes, or the labels that are mapped to them.
+    """
     if classes is None:
-        return in_order(names)
-    return tuple(unicodedata.normalize("NFC", name) for name in classes), True
+        return in_order(class_of.values())
+    names = [unicodedata.normalize("NFC", name) for name in classes]
+    if not set(names) <= set(class_of.values()):
+        names = [class_of.get(name, name) for name in names]
+    return tuple(dict.fromkeys(names)), True
 
 
 def is_negative(name: str, other: str) -> bool:
@@ -201,7 +209,7 @@ def renamed(manifest: Manifest, class_map: Mapping[str, str] | None) -> Manifest
     classes, is_known = (kept, manifest.is_positive_known) if same else in_order(kept)
     labels = [classes.index(named[name]) for name in manifest.classes]
     samples = tuple(replace(sample, label=labels[sample.label]) for sample in manifest.samples)
-    return replace(manifest, classes=classes, samples=samples, is_positive_known=is_known)
+    return replace(manifest, classes=classes, samples=samples, is_positive_known=is_known, labels=tuple(named.items()))
 
 
 def require_two(names: Iterable[str], where: str) -> None:
@@ -228,10 +236,11 @@ def matched(manifest: Manifest, classes: Sequence[str], override: str = "dataset
     """
     places = match(manifest, classes)
     if places is None:
+        ways = [dict.fromkeys(manifest.classes, "ONE_OF_THEM")]
         if len(manifest.classes) == len(classes) == 2:
             ways = [dict(zip(manifest.classes, order, strict=True)) for order in (classes, classes[::-1])]
-        else:
-            ways = [dict.fromkeys(manifest.classes, "ONE_OF_THEM")]
+        labels = manifest.labels or [(name, name) for name in manifest.classes]
+        ways = [{label: way[class_] for label, class_ in labels} for way in ways]
         raise UserError(
             f"{manifest.dataset} has the classes {', '.join(manifest.classes)}, and which of "
             f"{', '.join(classes)} each is, the names do not tell. Say it: "

@@ -77,6 +77,7 @@ def build_manifest(
         grouping="patient" if any(patient_of.values()) else "none",
         notes=(*_note_of_others(found.others), *found_doubts, *notes),
         is_positive_known=found.is_positive_known,
+        labels=found.labels,
     )
 
 
@@ -89,19 +90,21 @@ class _Found:
         images: sample id and path of each image, by class.
         others: how many files are no images, by folder and suffix.
         is_positive_known: whether the order of two classes is more than the alphabet's.
+        labels: each folder and its class.
     """
 
     classes: tuple[str, ...]
     images: Mapping[str, list[tuple[str, Path]]]
     others: Counter[tuple[str, str]]
     is_positive_known: bool
+    labels: tuple[tuple[str, str], ...]
 
 
 def _find(root: Path, classes: Sequence[str] | None, class_map: Mapping[str, str] | None) -> _Found:
     entries = list(_entries(root))
     folders = {nfc(_text(entry)): Path(entry.path) for entry in entries if entry.is_dir()}
     class_of = class_names.mapped(folders, class_map, f"dataset.root={root}")
-    names, is_known = class_names.ordered(class_of.values(), classes)
+    names, is_known = class_names.ordered(class_of, classes)
     lacking = [text for text in names if text not in class_of.values()]
     if lacking:
         hint = did_you_mean(lacking[0], class_of.values())
@@ -138,7 +141,8 @@ def _find(root: Path, classes: Sequence[str] | None, class_map: Mapping[str, str
     of_class: dict[str, list[tuple[str, Path]]] = {name: [] for name in names}
     for folder in wanted:
         of_class[class_of[folder]] += images[folder]
-    return _Found(names, of_class, others, is_known)
+    labels = tuple((folder, class_of[folder]) for folder in wanted)
+    return _Found(names, of_class, others, is_known, labels)
 
 
 def _images(

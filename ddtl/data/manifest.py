@@ -98,6 +98,7 @@ class Manifest:
         fold: which part is the test, from 0, and of how many parts; None but for the protocol ``kfold``.
         left_out: what ``dataset.exclude`` took out; None where there is no such list.
         is_positive_known: whether the order of two classes is more than the alphabet's.
+        labels: each label of the dataset's files, and the class that it is of; empty where they are the same.
     """
 
     dataset: str
@@ -110,6 +111,7 @@ class Manifest:
     fold: tuple[int, int] | None = None
     left_out: LeftOut | None = None
     is_positive_known: bool = True
+    labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.samples:

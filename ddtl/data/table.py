@@ -86,7 +86,7 @@ def build_manifest(
     rows = read_table(table, REQUIRED, OPTIONAL)
     labels = {row.text("label") for row in rows} - {""}
     of_label = class_names.mapped(labels, class_map, str(table))
-    names, is_known = class_names.ordered(of_label.values(), classes)
+    names, is_known = class_names.ordered(of_label, classes)
     used = {label: name for label, name in of_label.items() if name in names}
     class_names.check_names(used, str(table), class_map)
     paths = [root / os.path.expanduser(row.cells["path"]) for row in rows]
@@ -119,6 +119,7 @@ def build_manifest(
         published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
         notes=notes,
         is_positive_known=is_known,
+        labels=tuple(used.items()),
     )
 
 
