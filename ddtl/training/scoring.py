@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -71,6 +72,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     if not trainer.is_global_zero:
         return results
     manifest = run.datamodule.manifest
+    table = table.where(np.argsort(table.sample_id, kind="stable"))  # the manifest's order
     results |= scored(table, table.of("val"), wanted, evaluation, manifest.grouping)
     warn_of_inversion(results, wanted)
     if evaluation.test:
