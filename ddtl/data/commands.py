@@ -89,6 +89,8 @@ def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig,
             names.append(word)
         elif key == "from" and action == "fetch" and value:
             source = Path(value).expanduser()
+            if not source.exists():
+                problems.append(f"{word}: there is no such file or folder. Name an archive or a folder that is there.")
         elif key in _SETTINGS:
             overrides.append(word)
         else:
@@ -98,7 +100,7 @@ def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig,
         problems.append(f"ddtl data {action} needs the name of a dataset: {', '.join(ORIGINS)}.")
     if problems:
         raise UserError("\n".join(problems))
-    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides).paths, source
+    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides, writes=False).paths, source
 
 
 def _meant(key: str, value: str, action: str) -> str:

@@ -117,7 +117,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
 
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": accelerator, "precision": precision}
     trainer = saved.trainer.model_copy(update=alone)
-    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths)).paths})
+    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths), writes=False).paths})
 
 
 def asked(saved: Config, words: Sequence[str]) -> Asked:
@@ -130,7 +130,7 @@ def asked(saved: Config, words: Sequence[str]) -> Asked:
                 f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
                 f"paths.…, {' and '.join(_KEYS)}."
             )
-    fresh, _ = check([*words, *_unless(named, saved)])
+    fresh, _ = check([*words, *_unless(named, saved)], writes=False)
     elsewhere = any(key.split(".")[0] == "dataset" for key in named)
     adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
