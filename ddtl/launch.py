@@ -41,6 +41,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
+    was_gone = _is_folder_gone()
     try:
         ranks.check()
         if not ranks.is_first():
@@ -50,19 +51,10 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         console.error(str(error))
         return EXIT_MISTAKE
     except (TrainingFailure, OSError, MemoryError, ImportError) as error:
-        if isinstance(error, OSError) and _is_folder_gone():
-            console.error("the current folder has been deleted or moved. Change to one that is there: cd ~")
-            return EXIT_MISTAKE
-        if isinstance(error, (ImportError, OSError)) and any(words in str(error) for words in _NOT_MAPPED):
-            console.error(
-                f"a library cannot be loaded into memory ({' '.join(str(error).split())}). Raise the limit: "
-                "ulimit -v unlimited"
-            )
-            return EXIT_FAILURE
-        if isinstance(error, ImportError):
+        if isinstance(error, ImportError) and not _is_out_of_memory(error):
             raise
         console.error(_said(error))
-        return EXIT_FAILURE
+        return EXIT_MISTAKE if was_gone and isinstance(error, OSError) else EXIT_FAILURE
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
@@ -82,10 +74,20 @@ def _said(error: Exception) -> str:
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
+    if _is_out_of_memory(error):
+        why = " ".join(str(error).split())
+        return f"a library cannot be loaded into memory ({why}). Raise the limit: ulimit -v unlimited"
+    if _is_folder_gone():
+        return "the current folder has been deleted or moved. Change to one that is there: cd ~"
     # What the machine denied at a place where nobody expected it.
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     where = getattr(error, "filename", None)
     return what if where is None else f"{where}: {what}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the system's loader found no room for a library."""
+    return any(words in str(error) for words in _NOT_MAPPED)
 
 
 def _is_folder_gone() -> bool:

@@ -32,7 +32,7 @@ Several names may be given. Settings, as for train.py:
   paths.data_dir=FOLDER    (or DDTL_DATA)         where the images lie: FOLDER/covid19ct/CT_COVID/…
   paths.data_mirror=URL    (or DDTL_DATA_MIRROR)  a server that has covid19ct/CT_COVID/… instead of GitHub
 
-Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 130/143 stopped.
+Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 129/130/143 stopped.
 """
 
 _SETTINGS = ("paths.data_dir", "paths.data_mirror")

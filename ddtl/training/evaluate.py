@@ -14,6 +14,7 @@ from ddtl.config.load import check
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
 from ddtl.errors import UserError
+from ddtl.files import require_run_folder
 
 if TYPE_CHECKING:
     from ddtl.training.run_folder import RunFolder
@@ -35,7 +36,7 @@ results.json and report.html. Each different scoring of a test set is a further 
 set's ledger, in the runs folder that holds RUN. Where that folder holds the scores of other
 images, such as those of another site, a hash stands behind its name.
 
-Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
+Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
 _SECTIONS = ("dataset", "evaluation", "paths")
 _KEYS = ("trainer.accelerator", "trainer.precision")
@@ -91,8 +92,7 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     import yaml
     from pydantic import ValidationError
 
-    if not folder.path.is_dir():
-        raise UserError(f"{folder.path}: there is no such folder. Name the folder of a run, under paths.runs_dir.")
+    require_run_folder(folder.path)
     if not folder.config.exists():
         raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
     results = folder.finished()
