@@ -318,16 +318,36 @@ def test_lightning_reads_no_rank_of_another_launcher(monkeypatch: pytest.MonkeyP
     assert not ranks.is_first()
 
 
-def test_a_process_that_never_comes(
-    tmp_path: Path, guarded: Guarded, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The wait says so and ends; a signal ends it before."""
+def first_of_two() -> dict[str, str]:
+    """The variables of the first of two processes, at a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranked = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    line = shlex.join([*TRAIN, *small(tmp_path, *QUICK, *TWO)])
-    assert shell(f"timeout --preserve-status -s TERM 25 {line}", **ranked)[0] == 143
+        port = str(free.getsockname()[1])
+    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: signal.Signals) -> None:
+    command = [*TRAIN, *small(tmp_path, *QUICK, *TWO)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **first_of_two()}
+    )
+    said = ""
+    assert process.stderr is not None
+    while "waiting for all of the 2 processes" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signum)
+    code, text = process.wait(timeout=30), process.stderr.read()
+    assert code == 128 + signum, text
+    assert "the same command goes on where it stopped" in text
+
+
+def test_a_process_that_never_comes(tmp_path: Path) -> None:
+    """The wait is announced, and has an end."""
+    ranked = first_of_two()
     code = textwrap.dedent("""
         import sys
         from ddtl.launch import guarded
@@ -339,7 +359,7 @@ def test_a_process_that_never_comes(
     code, text = shell(f"cd {ROOT} && timeout 120 {program}", **ranked)
     assert code == 1, text
     assert text.count("error: ") == 1
-    assert f"waiting for all of the 2 processes of this run at 127.0.0.1:{port}" in text
+    assert f"waiting for all of the 2 processes of this run at 127.0.0.1:{ranked['MASTER_PORT']}" in text
     assert "did not all come within 0.02 minutes" in text
     assert "unset RANK" in text
 

@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
             console.line(f"report: {write(Path(word).expanduser(), images)}")
         except UserError as problem:
             problems.append(str(problem))
+        except FileNotFoundError:  # the current folder is gone: reported where every command ends
+            raise
         except OSError as error:
             copy = shlex.join(["cp", "-r", word, "."])
             problems.append(
