@@ -106,6 +106,21 @@ def parsed_line(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
+def require_run_folder(folder: Path) -> None:
+    """Refuse what is no folder where a run's is wanted.
+
+    Raises:
+        UserError: there is nothing, or a file.
+    """
+    if folder.is_dir():
+        return
+    if folder.exists():
+        in_a_run = (folder.absolute().parent / "results.json").exists()
+        wanted = folder.parent if in_a_run else "that of a run, as runs/<dataset>/<run>"
+        raise UserError(f"{folder}: is a file. Name a folder: {wanted}.")
+    raise UserError(f"{folder}: there is no such folder. Name the folder of a run, as runs/<dataset>/<run>.")
+
+
 def output_folder(text: str) -> Path:
     """What a command's ``output=`` names.
 

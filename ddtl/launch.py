@@ -13,12 +13,15 @@ from typing import Any
 from ddtl import console, notices, ranks, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 
+# How the system's loader says that a library does not fit into the memory that a process may have.
+_NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
+
 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     streams.steady()
     console.set_up_logging()
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in stop_signals():
         signal.signal(signum, _stop)
     notices.outlast()
     sys.unraisablehook = _unraisable
@@ -30,7 +33,15 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     return code
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
+    hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    ignored = [signum for signum in hang_up if signal.getsignal(signum) == signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *(signum for signum in hang_up if signum not in ignored)]
+
+
 def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
+    was_gone = _is_folder_gone()
     try:
         ranks.check()
         if not ranks.is_first():
@@ -39,9 +50,11 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
-    except (TrainingFailure, OSError, MemoryError) as error:
+    except (TrainingFailure, OSError, MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not _is_out_of_memory(error):
+            raise
         console.error(_said(error))
-        return EXIT_FAILURE
+        return EXIT_MISTAKE if was_gone and isinstance(error, OSError) else EXIT_FAILURE
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
@@ -61,10 +74,28 @@ def _said(error: Exception) -> str:
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
+    if _is_out_of_memory(error):
+        why = " ".join(str(error).split())
+        return f"a library cannot be loaded into memory ({why}). Raise the limit: ulimit -v unlimited"
+    if _is_folder_gone():
+        return "the current folder has been deleted or moved. Change to one that is there: cd ~"
     # What the machine denied at a place where nobody expected it.
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     where = getattr(error, "filename", None)
     return what if where is None else f"{where}: {what}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the system's loader found no room for a library."""
+    return any(words in str(error) for words in _NOT_MAPPED)
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unraisable(what: Any) -> None:
@@ -80,6 +111,6 @@ def _again() -> str:
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Unwind from wherever we are: every file is written whole, so no moment is a bad one. A second signal is final."""
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in stop_signals():
         signal.signal(each, lambda n, _: os._exit(128 + n))
     raise Stopped(signum)

@@ -12,14 +12,16 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ddtl.errors import UserError
 
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
-_UNSET = "unset RANK LOCAL_RANK WORLD_SIZE NODE_RANK GROUP_RANK"
+_BY_HAND = ("RANK", "LOCAL_RANK", "NODE_RANK")
+_OF_SRUN = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+UNSET = "unset RANK LOCAL_RANK WORLD_SIZE NODE_RANK GROUP_RANK"
 _INTERACTIVE_STEP = 4294967290  # SLURM's number of the step that salloc's own shell is
 _SHELLS = ("bash", "interactive")  # job names that mark a shell in SLURM, by Lightning's convention
 _RESOLVE = 10.0  # seconds
@@ -58,20 +60,25 @@ def is_first() -> bool:
     if rank is not None:
         return rank == 0
     local, node = _number("LOCAL_RANK", environ), _number("NODE_RANK", environ)
-    if local is None and node is None:
-        step = _step(environ)
-        return step is None or step.tasks == 1 or step.rank == 0
+    step = _step(environ)
+    if local is None and step is not None and step.tasks > 1:
+        return step.rank == 0
     return not local and not node
 
 
 def check() -> None:
-    """Refuse variables about ranks that are no numbers.
+    """Refuse variables about ranks that are no numbers, and remove those of a launcher that did not start this process.
+
+    Lightning reads ``SLURM_PROCID`` and ``JSM_NAMESPACE_RANK`` when it is imported, wherever they come from.
 
     Raises:
         UserError: one is not.
     """
     for name in _RANKS:
         _number(name, os.environ)
+    if _step(os.environ) is None:
+        os.environ.pop("SLURM_PROCID", None)
+    os.environ.pop("JSM_NAMESPACE_RANK", None)
 
 
 def assigned(devices: int, num_nodes: int, environ: Mapping[str, str] | None = None) -> Processes:
@@ -116,7 +123,8 @@ def alone(command: str) -> None:
         assigned(1, 1)
     except UserError as error:
         what = str(error).partition(", but ")[0].partition(". ")[0]
-        raise UserError(f"{command} works in one process. {what}. Start it by itself: {_UNSET}") from None
+        fix = f"srun --ntasks=1 {command} …" if what.startswith("SLURM_") else UNSET
+        raise UserError(f"{command} works in one process. {what}. Start it by itself: {fix}") from None
 
 
 def gathered(mine: list[Any]) -> list[Any]:
@@ -135,7 +143,7 @@ def _number(name: str, environ: Mapping[str, str]) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()):
-        raise UserError(f"{name}={text!r} in the environment is not a whole number. If it means nothing here: {_UNSET}")
+        raise UserError(f"{name}={text!r} in the environment is not a whole number. If it means nothing here: {UNSET}")
     return int(text)
 
 
@@ -159,12 +167,12 @@ def _by_hand(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Proces
     if world is None and (rank or local or wanted > 1):
         raise UserError(
             f"{given} in the environment, but WORLD_SIZE is not set: this would be one process of an unknown number. "
-            f"Start several with torchrun; to train by itself: {_UNSET}"
+            f"Start several with torchrun; to train by itself: {UNSET}"
         )
     if world is not None and world != wanted:
         raise UserError(
             f"WORLD_SIZE={world} in the environment ({given}), but trainer.devices × trainer.num_nodes = {wanted}. "
-            f"Start several processes with torchrun; to train by itself: {_UNSET}"
+            f"Start several processes with torchrun; to train by itself: {UNSET}"
         )
     if rank is None and local is None:
         return _of_this_program(devices, num_nodes, environ)
@@ -181,16 +189,21 @@ def _of_srun(step: _Step, devices: int, environ: Mapping[str, str]) -> Processes
         raise UserError("SLURM_STEP_NODELIST is not set, so the first machine has no name: export MASTER_ADDR=HOST")
     port = environ.get("MASTER_PORT") or str(15000 + (step.job + step.number) % 10000)
     found = Processes(step.rank, step.local_rank, step.node_rank, step.tasks, True)
-    return _consistent(found, devices, {**environ, "MASTER_ADDR": address, "MASTER_PORT": port})
+    return _consistent(found, devices, {**environ, "MASTER_ADDR": address, "MASTER_PORT": port}, _OF_SRUN)
 
 
 def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Processes:
     """One process for each machine, which starts the others of that machine."""
+    node = _number("NODE_RANK", environ)
+    if num_nodes == 1 and node:
+        raise UserError(
+            f"NODE_RANK={node} in the environment, but trainer.num_nodes=1. Set trainer.num_nodes to the number of "
+            f"machines; to train by itself: {UNSET}"
+        )
     if devices * num_nodes == 1:
         return Processes()
     if num_nodes == 1:
         return Processes(world_size=devices, port=_port(environ) if "MASTER_PORT" in environ else None)
-    node = _number("NODE_RANK", environ)
     missing = [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if not environ.get(name)]
     if node is None or missing:
         raise UserError(
@@ -202,34 +215,40 @@ def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -
     return _consistent(found, devices, environ)
 
 
-def _consistent(found: Processes, devices: int, environ: Mapping[str, str]) -> Processes:
+def _consistent(
+    found: Processes, devices: int, environ: Mapping[str, str], names: Sequence[str] = _BY_HAND
+) -> Processes:
     """The processes with the address of the first one.
+
+    Args:
+        found: the processes, without an address.
+        devices: processes of each machine.
+        environ: variables.
+        names: of the variables that the ranks among all, on the machine and of the machine come from.
 
     Raises:
         UserError: the numbers contradict each other, or the first one cannot be found.
     """
-    for name, number, count in (
-        ("RANK", found.rank, found.world_size),
-        ("LOCAL_RANK", found.local_rank, devices),
-        ("NODE_RANK", found.node_rank, found.world_size // devices),
-    ):
+    fix = f"Start several processes with torchrun; to train by itself: {UNSET}"
+    if names is _OF_SRUN:
+        fix = "Let srun set it; to train by itself: srun --ntasks=1 python train.py …"
+    numbers = (found.rank, found.local_rank, found.node_rank)
+    counts = (found.world_size, devices, found.world_size // devices)
+    for name, number, count in zip(names, numbers, counts, strict=True):
         if number >= count:
-            raise UserError(
-                f"{name}={number} in the environment: ranks count from 0, and there are {count}. Start several "
-                f"processes with torchrun; to train by itself: {_UNSET}"
-            )
+            raise UserError(f"{name}={number} in the environment: ranks count from 0, and there are {count}. {fix}")
     if found.world_size == 1:
         return found
-    if "SLURM_STEP_ID" not in environ and found.rank != found.node_rank * devices + found.local_rank:
+    if names is _BY_HAND and found.rank != found.node_rank * devices + found.local_rank:
         raise UserError(
             f"RANK={found.rank} in the environment contradicts LOCAL_RANK={found.local_rank} with "
-            f"trainer.devices={devices}. Start several processes with torchrun; to train by itself: {_UNSET}"
+            f"trainer.devices={devices}. {fix}"
         )
     address = environ.get("MASTER_ADDR")
     if not address:
         raise UserError(
             "MASTER_ADDR is not set: the processes cannot find the first one. Start them with torchrun; to train by "
-            f"itself: {_UNSET}"
+            f"itself: {UNSET}"
         )
     port = _port(environ)
     _check_address(address)
@@ -293,14 +312,28 @@ class _Step:
 
 
 def _step(environ: Mapping[str, str]) -> _Step | None:
-    """The step of srun that this process is a task of; None in a batch script, and in a shell of salloc."""
+    """The step of srun that this process is a task of; None in a batch script, and in a shell of salloc.
+
+    Raises:
+        UserError: there is a step, and a number that belongs to it is none.
+    """
 
     def number(*names: str) -> int | None:
-        texts = [environ[name] for name in names if environ.get(name)]
-        return int(texts[0]) if texts and texts[0].isascii() and texts[0].isdecimal() else None
+        for name in names:
+            text = environ.get(name)
+            if text and not (text.isascii() and text.isdecimal()):
+                raise UserError(
+                    f"{name}={text!r} in the environment is not a whole number. Let srun set it, or: unset {name}"
+                )
+            if text:
+                return int(text)
+        return None
 
-    step, rank = number("SLURM_STEP_ID", "SLURM_STEPID"), number("SLURM_PROCID")
-    if step is None or rank is None or step == _INTERACTIVE_STEP:
+    step = number("SLURM_STEP_ID", "SLURM_STEPID")
+    if step is None or step == _INTERACTIVE_STEP:
+        return None
+    rank, tasks = number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")
+    if rank is None:
         return None
     return _Step(
         job=number("SLURM_JOB_ID", "SLURM_JOBID") or 0,
@@ -308,7 +341,7 @@ def _step(environ: Mapping[str, str]) -> _Step | None:
         rank=rank,
         local_rank=number("SLURM_LOCALID") or 0,
         node_rank=number("SLURM_NODEID") or 0,
-        tasks=number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS") or 1,
+        tasks=tasks or 1,
         nodes=next(
             (environ[n] for n in ("SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST") if n in environ), ""
         ),

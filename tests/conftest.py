@@ -39,7 +39,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]
     from ddtl import console, launch
     from ddtl.training import command
 
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     before = {signum: signal.getsignal(signum) for signum in handled}
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(console.out, "quiet", console.out.quiet)

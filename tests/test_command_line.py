@@ -217,7 +217,7 @@ def test_warnings_come_from_the_jobs_alone(children: Children, capfd: pytest.Cap
 @pytest.fixture
 def guard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """``guarded`` with the signal handlers put back afterwards."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setattr(sys, "orig_argv", ["/env/bin/python3", "train.py", "run.name=two words", "seed=1"])
     yield launch.guarded
     for signum, handler in before.items():
@@ -301,6 +301,21 @@ def test_a_signal_to_the_command_lets_its_job_unwind(tmp_path: Path) -> None:
     assert out == "unwound\n"
     assert "job 2" not in err
     assert err.endswith(f"  {shlex.join(command)}\n")
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_terminal_that_closes(guard: Any, capfd: pytest.CaptureFixture[str], handler: signal.Handlers) -> None:
+    """A hang-up ends the command in order; not under nohup, which has it ignored."""
+    signal.signal(signal.SIGHUP, handler)
+
+    def main(argv: list[str]) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 0
+
+    ignored = handler == signal.SIG_IGN
+    assert guard(main, []) == (0 if ignored else 129)
+    said = f"stopped by signal 1; the same command goes on where it stopped:\n  {AGAIN}\n"
+    assert capfd.readouterr().err == ("" if ignored else said)
 
 
 # --- whole commands ---------------------------------------------------------------------------------------------------

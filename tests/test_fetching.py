@@ -499,3 +499,9 @@ def test_the_real_dataset_comes_whole_from_a_mirror(real_data: Path, tmp_path: P
         assert server.times == {row.sample_id: 1 for row in rows}
     assert Counter(f.state for f in verify(tmp_path / "covid19ct", rows)) == {State.PUBLISHED: 746}
     assert commands.main(["verify", "covid19ct", *settings]) == 0
+
+
+def test_a_source_that_is_not_there_is_refused_though_nothing_is_missing(toy: Path, server: Server) -> None:
+    fetch(toy, server)
+    with pytest.raises(UserError, match=r"from=/nowhere\.zip: there is no such file or folder\. Name an archive"):
+        fetch(toy, server, "from=/nowhere.zip")

@@ -456,6 +456,12 @@ def test_a_bad_answer_leaves_nothing_and_names_the_ways_on(hub, served, monkeypa
     assert [path for path in hub.glob("*") if path.is_file()] == []
 
 
+@pytest.mark.parametrize("mirror", ["garbage", "http://[", "http://a:b"])
+def test_a_mirror_that_is_no_address_names_the_ways_on(hub, mirror):
+    with pytest.raises(UserError, match=r"(?s)could not fetch.*Ways on:.*DDTL_WEIGHTS_MIRROR"):
+        locate_and_load(network("squeezenet1_1"), "squeezenet1_1", "imagenet", mirror)
+
+
 def test_an_unreachable_server_is_no_silent_random_start(hub):
     with pytest.raises(
         UserError, match=r"(?s)could not fetch http://127\.0\.0\.1:9/densenet121-a639ec97\.pth.*Ways on"

@@ -23,7 +23,7 @@ from ddtl.files import write_json
 from ddtl.reports import command, numbers, repeating, run_report, sentences, stored, tables
 from ddtl.reports.curves import GRID, Curves, curves
 from ddtl.reports.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
-from tests import browser, records
+from tests import browser, mounts, records
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = (
@@ -576,6 +576,26 @@ def test_report_of_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     assert (good / "report.html").exists()  # the others are not let down
     with pytest.raises(UserError, match="no such option"):
         command.main(["--open", str(good)])
+
+
+def test_report_of_a_file_names_its_folder(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").touch()
+    for file, named in ((run / "results.json", f"{run}"), (tmp_path / "note.txt", "runs/<dataset>/<run>")):
+        with pytest.raises(UserError, match=r"is a file\. Name a folder: ") as caught:
+            command.main([str(file)])
+        assert named in str(caught.value).partition("Name a folder: ")[2]
+
+
+def test_report_of_a_run_that_can_only_be_read(run: Path, tmp_path: Path) -> None:
+    with mounts.mounted(tmp_path / "disk", "30m") as disk:
+        shutil.copytree(run, disk / "run")
+        mounts.remount(disk, "ro")
+        with pytest.raises(UserError) as caught:
+            command.main([str(disk / "run")])
+    assert str(caught.value) == (
+        f"{disk}/run: the report cannot be written there (Read-only file system). Make the folder writable, or name a "
+        f"copy of it: cp -r {disk}/run ."
+    )
 
 
 @pytest.mark.parametrize("name", ["results.json", "predictions.csv", "config.yaml"])

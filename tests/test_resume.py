@@ -33,6 +33,7 @@ def uninterrupted(tmp_path_factory) -> Path:
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 2, marks=pytest.mark.slow),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, workers):
@@ -40,7 +41,7 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
     process = start(command)
     folder = wait_for_epochs(tmp_path, process, epochs=1)
     time.sleep(0.4)  # into the middle of an epoch
-    if signum == signal.SIGINT:
+    if signum in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, signum)
     else:
         process.send_signal(signum)

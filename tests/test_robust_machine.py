@@ -9,9 +9,11 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import pytest
 import torch
 
-from ddtl import ranks
+from ddtl import cli, ranks
 from ddtl.config import overrides
 from ddtl.config.convert import text_keys
 from ddtl.config.load import load
@@ -112,6 +114,38 @@ ENVIRONMENTS = (
     Case("torchrun with other numbers", (), TORCHRUN, 2, ("torchrun started 2", "trainer.devices=2")),
     Case("torchrun without a rank", TWO, {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}, 2, ("RANK is not set",)),
     Case("torchrun as it is", TWO, {**TORCHRUN, **MEETING}, 0),
+    Case("a node's rank alone", (), {"NODE_RANK": "1"}, 2, ("NODE_RANK=1", "trainer.num_nodes", UNSET)),
+    Case("a node's rank and two processes", TWO, {"NODE_RANK": "1"}, 2, ("NODE_RANK=1", UNSET)),
+    Case("the first node's rank alone", (), {"NODE_RANK": "0"}, 0),
+    Case("a rank of srun in words, outside a step", (), {"SLURM_PROCID": "x"}, 0),
+    Case("an empty rank of srun", (), {"SLURM_STEP_ID": "", "SLURM_PROCID": "", "SLURM_NTASKS": ""}, 0),
+    Case("a rank of jsrun in words", (), {"JSM_NAMESPACE_RANK": "x"}, 0),
+    Case("a step with a rank in words", (), step("2", SLURM_PROCID="x"), 2, ("SLURM_PROCID='x'", "unset SLURM_PROCID")),
+    Case(
+        "a step with a size in words",
+        (),
+        {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "abc"},
+        2,
+        ("SLURM_STEP_NUM_TASKS='abc'", "unset SLURM_STEP_NUM_TASKS"),
+    ),
+    Case("a step with a local rank in words", TWO, step("2", SLURM_LOCALID="x"), 2, ("SLURM_LOCALID='x'",)),
+    Case(
+        "a rank beyond the step",
+        TWO,
+        step("2", SLURM_PROCID="5", SLURM_LOCALID="1"),
+        2,
+        ("SLURM_PROCID=5", "there are 2", "srun --ntasks=1"),
+    ),
+    Case("an empty cache folder", (), {"DDTL_CACHE": ""}, 2, ("paths.cache_dir=", "unset DDTL_CACHE")),
+    Case("an empty data folder", (), {"DDTL_DATA": ""}, 2, ("paths.data_dir=", "unset DDTL_DATA")),
+    Case(
+        "a mirror that is no address",
+        ("model.weights=imagenet",),
+        {"DDTL_WEIGHTS_MIRROR": "garbage"},
+        2,
+        ("paths.weights_mirror=garbage", "https://", "unset DDTL_WEIGHTS_MIRROR"),
+    ),
+    Case("a mirror that is not needed", ("model.weights=none",), {"DDTL_WEIGHTS_MIRROR": "garbage"}, 0),
     Case("an allocation of four", (), {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 0),
     Case("a shell of salloc", (), step("4", SLURM_STEP_ID="4294967290"), 0),
     Case("a shell of srun --pty", (), step("4", SLURM_JOB_NAME="bash"), 0),
@@ -152,6 +186,10 @@ SETTINGS = (
         ("dataset.batch_size=1",),
         says=("dataset.batch_size=1", "BatchNorm", "dataset.batch_size=2"),
     ),
+    Case("epochs without end", ("trainer.max_epochs=" + "9" * 23,), says=("must be at most 100000",)),
+    Case("patients without end", ("dataset.phantom.n_patients=1000000000",), says=("must be at most 100000",)),
+    Case("workers without end", ("dataset.num_workers=100000",), says=("must be at most 1000",)),
+    Case("a batch without end", ("dataset.batch_size=100000000",), says=("must be at most 1000000",)),
     Case("one image on each device", ("dataset.batch_size=2", *TWO), says=("BatchNorm", "dataset.batch_size=4")),
     Case(
         "one image at a time, accumulated",
@@ -178,7 +216,8 @@ SETTINGS = (
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of a scheduler that the tests themselves run in."""
     for name in list(os.environ):
-        if name.startswith(("SLURM_", "TORCHELASTIC_", "PL_")) or name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        ranked = name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "JSM_NAMESPACE_RANK")
+        if ranked or name.startswith(("SLURM_", "TORCHELASTIC_", "PL_")):
             monkeypatch.delenv(name)
 
 
@@ -253,8 +292,76 @@ def test_the_first_machine_of_a_list() -> None:
 def test_other_commands_work_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="ddtl evaluate works in one process"):
+    with pytest.raises(UserError, match=r"ddtl evaluate works in one process.*unset RANK"):
         ranks.alone("ddtl evaluate")
+
+
+def test_other_commands_in_a_step_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in step("4").items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        UserError, match=r"srun started 4 processes\. Start it by itself: srun --ntasks=1 ddtl predict …$"
+    ):
+        ranks.alone("ddtl predict")
+
+
+def test_lightning_reads_no_rank_of_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads both when it is imported, and fails at what is no number."""
+    for name in ("SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        monkeypatch.setenv(name, "x")
+    ranks.check()
+    assert not {"SLURM_PROCID", "JSM_NAMESPACE_RANK"} & set(os.environ)
+    for name, value in step("2", SLURM_PROCID="1").items():
+        monkeypatch.setenv(name, value)
+    ranks.check()
+    assert os.environ["SLURM_PROCID"] == "1"
+    assert not ranks.is_first()
+
+
+def first_of_two() -> dict[str, str]:
+    """The variables of the first of two processes, at a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: signal.Signals) -> None:
+    command = [*TRAIN, *small(tmp_path, *QUICK, *TWO)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **first_of_two()}
+    )
+    said = ""
+    assert process.stderr is not None
+    while "waiting for all of the 2 processes" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signum)
+    code, text = process.wait(timeout=30), process.stderr.read()
+    assert code == 128 + signum, text
+    assert "the same command goes on where it stopped" in text
+
+
+def test_a_process_that_never_comes(tmp_path: Path) -> None:
+    """The wait is announced, and has an end."""
+    ranked = first_of_two()
+    code = textwrap.dedent("""
+        import sys
+        from ddtl.launch import guarded
+        from ddtl.training import command, lightning
+        lightning.JOIN_LIMIT, lightning._QUIET = 1.2, 0.3
+        sys.exit(guarded(command.main, sys.argv[1:]))
+    """)
+    program = shlex.join([sys.executable, "-c", code, *small(tmp_path, *QUICK, *TWO)])
+    code, text = shell(f"cd {ROOT} && timeout 120 {program}", **ranked)
+    assert code == 1, text
+    assert text.count("error: ") == 1
+    assert f"waiting for all of the 2 processes of this run at 127.0.0.1:{ranked['MASTER_PORT']}" in text
+    assert "did not all come within 0.02 minutes" in text
+    assert "unset RANK" in text
 
 
 # --- Lightning's trainer ----------------------------------------------------------------------------------------------
@@ -541,6 +648,46 @@ def test_few_open_files(tmp_path: Path) -> None:
     assert "Traceback" not in text
     assert text.count("error: ") == 1
     assert "ulimit -n 4096" in text
+
+
+def test_commands_that_write_nothing_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As any user in / : what is written elsewhere, or not at all, needs no place for runs here."""
+    from ddtl.training import evaluate
+
+    finished = run(tmp_path / "runs", *QUICK).folder
+    saved, _ = evaluate.stored_run(RunFolder(finished))
+    access = os.access
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))
+    with pytest.raises(UserError, match=r"paths\.runs_dir=results: .* cannot be written to"):
+        load(["paths.runs_dir=results"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    evaluate.on_this_machine(saved, [], "cpu", 32)
+    assert evaluate.asked(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
+    for words in (["train", "--cfg", "job"], ["finetune", "show"], ["data", "list"]):
+        assert cli.main(words) == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["train", "sweep seed=0,1", "runs list", "data list", "finetune show", "report a", "compare a b"]
+)
+def test_a_current_folder_that_is_gone(words: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code, text = shell(f"cd {gone} && rmdir {gone} && PYTHONPATH={ROOT} {shlex.join(DDTL)} {words}")
+    assert code == 2
+    assert text == "error: the current folder has been deleted or moved. Change to one that is there: cd ~\n"
+
+
+def test_no_room_for_libraries(tmp_path: Path) -> None:
+    line = shlex.join([*TRAIN, *small(tmp_path, *QUICK)])
+    code, text = shell(f"(ulimit -v 1000000; exec {line})")
+    assert code == 1
+    assert text.startswith("error: a library cannot be loaded into memory (")
+    assert text.endswith("Raise the limit: ulimit -v unlimited\n")
+    assert text.count("\n") == 1
 
 
 def test_a_runs_folder_that_can_only_be_read(

@@ -44,18 +44,20 @@ LONGEST = 200
 WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
-def problems(config: Config, trains: bool = True) -> list[str]:
+def problems(config: Config, trains: bool = True, writes: bool = True) -> list[str]:
     """Return a line for each contradiction, naming the key to change.
 
     Args:
         config: what is asked for.
         trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
+        writes: whether anything is written to paths.runs_dir.
     """
     every = (
         _names, _run, _paths, _ranges, _finetune, hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
-        _evaluation,
+        _evaluation, _unwritable,
     )  # fmt: skip
-    return [line for check in every if trains or check is not _batch_of_one for line in check(config)]
+    skipped = [*([] if trains else [_batch_of_one]), *([] if writes else [_unwritable])]
+    return [line for check in every if check not in skipped for line in check(config)]
 
 
 def _names(c: Config) -> Iterator[str]:
@@ -107,11 +109,7 @@ def _short(name: str) -> str:
 
 
 def _paths(c: Config) -> Iterator[str]:
-    for key, text, written in (
-        ("paths.data_dir", c.paths.data_dir, False),
-        ("paths.runs_dir", c.paths.runs_dir, True),
-        ("paths.cache_dir", c.paths.cache_dir, False),
-    ):
+    for key, text in _folders(c):
         path = os.path.expanduser(text)
         if text.startswith("~/") and path.startswith("~"):
             yield f"{key}={text}: this user has no home folder. Name one that exists or can be made: {key}=/tmp/ddtl"
@@ -125,8 +123,22 @@ def _paths(c: Config) -> Iterator[str]:
         there = _nearest(path)
         if not os.path.isdir(there):
             yield f"{key}={text}: {there} is not a folder. Set another {key}."
-        elif written and not os.access(there, os.W_OK | os.X_OK):
-            yield f"{key}={text}: {there} cannot be written to. Set another {key}."
+    mirror = c.paths.weights_mirror
+    if mirror and c.model.weights == "imagenet" and not mirror.startswith(("http://", "https://", "file://")):
+        yield (
+            f"paths.weights_mirror={mirror}: must begin with https:// or http://. It comes from the command line, or "
+            "from the variable DDTL_WEIGHTS_MIRROR: unset DDTL_WEIGHTS_MIRROR"
+        )
+
+
+def _folders(c: Config) -> list[tuple[str, str]]:
+    return [(f"paths.{name}", getattr(c.paths, name)) for name in ("data_dir", "runs_dir", "cache_dir")]
+
+
+def _unwritable(c: Config) -> Iterator[str]:
+    there = _nearest(os.path.expanduser(c.paths.runs_dir))
+    if os.path.isdir(there) and not os.access(there, os.W_OK | os.X_OK):
+        yield f"paths.runs_dir={c.paths.runs_dir}: {there} cannot be written to. Set another paths.runs_dir."
 
 
 def _is_too_long(path: str) -> bool:

@@ -36,7 +36,7 @@ _KEYS = (
 
 _FOOT = """
 Every key with its meaning stands in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
-Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 130/143 stopped.
+Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 129/130/143 stopped.
 """
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ddtl.config import checks, compose
 from ddtl.config.convert import Schema, convert, text_keys
@@ -13,6 +15,14 @@ from ddtl.config.where import groups
 from ddtl.errors import UserError
 
 log = logging.getLogger(__name__)
+
+# Keys of conf/train.yaml whose value comes from a variable, where that is set.
+_VARIABLES = {
+    "paths.data_dir": "DDTL_DATA",
+    "paths.cache_dir": "DDTL_CACHE",
+    "paths.weights_mirror": "DDTL_WEIGHTS_MIRROR",
+    "paths.data_mirror": "DDTL_DATA_MIRROR",
+}
 
 
 class ConfigError(UserError):
@@ -25,22 +35,27 @@ class ConfigError(UserError):
         super().__init__("\n  ".join(lines))
 
 
-def load(overrides: Sequence[str] = (), config_name: str = "train") -> Config:
+def load(overrides: Sequence[str] = (), config_name: str = "train", *, writes: bool = True) -> Config:
     """Compose ``conf/<config_name>.yaml`` with overrides such as ``optimizer.lr=1e-4`` and convert it.
 
     Settings that are allowed but have no effect are logged as warnings.
 
+    Args:
+        overrides: key=value and group=option.
+        config_name: file under ``conf/``.
+        writes: whether the command writes to paths.runs_dir.
+
     Raises:
         UserError: with one line for every mistake found.
     """
-    config, warnings = check(overrides, config_name)
+    config, warnings = check(overrides, config_name, writes=writes)
     for warning in warnings:
         log.warning(warning)
     return config
 
 
 def check(
-    overrides: Sequence[str] = (), config_name: str = "train", also: Iterable[str] = ()
+    overrides: Sequence[str] = (), config_name: str = "train", also: Iterable[str] = (), *, writes: bool = True
 ) -> tuple[Config, list[str]]:
     """As :func:`load`, but hands the warnings over.
 
@@ -48,11 +63,12 @@ def check(
         overrides: as for :func:`load`.
         config_name: as for :func:`load`.
         also: keys that the command knows besides, for the did-you-mean.
+        writes: as for :func:`load`.
 
     Raises:
         UserError: with one line for every mistake found.
     """
-    config, settings = typed(overrides, config_name, Config, checks.problems, also)
+    config, settings = typed(overrides, config_name, Config, partial(checks.problems, writes=writes), also)
     return config, checks.warnings(config, {setting.key for setting in settings})
 
 
@@ -77,7 +93,7 @@ def typed(
     problems = [*asked.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
         said = any(_related(setting.key, key) for setting in settings)
-        problems.append(line if said else f"{line} It is set in a file under conf/.")
+        problems.append(line if said else f"{line} {_origin(key)}")
     if config is None:
         # The other checks are still worth their answer: look at the rest without the mistyped values.
         sound = [setting for setting in settings if not any(_related(setting.key, key) for key in mistyped)]
@@ -95,7 +111,15 @@ def composed_yaml(overrides: Sequence[str] = (), config_name: str = "train") -> 
     """The configuration as YAML, every reference resolved; what ``--cfg job`` prints."""
     import yaml
 
-    return yaml.safe_dump(load(overrides, config_name).model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(load(overrides, config_name, writes=False).model_dump(mode="json"), sort_keys=False)
+
+
+def _origin(key: str) -> str:
+    """Where a value comes from that is not on the command line, and how to change it."""
+    variable = _VARIABLES.get(key)
+    if variable is None or variable not in os.environ:
+        return "It is set in a file under conf/."
+    return f"It is the value of the variable {variable}; the default is taken without it: unset {variable}"
 
 
 def _related(one: str, other: str) -> bool:

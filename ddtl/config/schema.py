@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# Upper bounds are far beyond what is used: a number above them is a slip, and would fill memory or never end.
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -68,10 +70,10 @@ class Section(BaseModel):
 class PhantomConfig(Section):
     """The procedural dataset; see ``conf/dataset/phantom.yaml``."""
 
-    n_patients: PositiveInt
-    slices_per_patient: PositiveInt
+    n_patients: Annotated[int, Field(ge=1, le=100_000)]
+    slices_per_patient: Annotated[int, Field(ge=1, le=1_000)]
     sites: Names
-    size: Annotated[int, Field(ge=32)]
+    size: Annotated[int, Field(ge=32, le=4096)]
     seed: Seed
     prevalence: OpenFraction
     gap: Literal["scanner", "grey"]
@@ -109,8 +111,8 @@ class DatasetConfig(Section):
     image_size: Annotated[int, Field(ge=32, le=1024)]
     batch_size: PositiveInt
     sampling: Literal["shuffle", "balanced"]
-    num_workers: NonNegativeInt
-    n_folds: Annotated[int, Field(ge=2)]
+    num_workers: Annotated[int, Field(ge=0, le=1_000)]
+    n_folds: Annotated[int, Field(ge=2, le=1_000_000)]
     fold: NonNegativeInt
     split_seed: Seed
     val_fraction: OpenFraction | None
@@ -140,7 +142,7 @@ class DatasetConfig(Section):
 class HeadConfig(Section):
     """What stands on the pooled features; see ``conf/model/``."""
 
-    hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -189,7 +191,7 @@ class PhaseConfig(Section):
 
     name: Text
     train: Annotated[tuple[Text, ...], Field(strict=False)]
-    epochs: PositiveInt | None = None
+    epochs: Epochs | None = None
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
     rates: dict[str, Positive] = {}
 
@@ -204,7 +206,7 @@ class FinetuneConfig(Section):
     decay: Annotated[float, Field(gt=0, le=1)]
     batchnorm: Literal["train", "frozen_stats"]
     rewarm: NonNegative
-    cached_views: NonNegativeInt
+    cached_views: Annotated[int, Field(ge=0, le=1_000)]
     cache_gb: NonNegative
     # Not where only the head trains, nor in conf/finetune/surgical.yaml, which names its stages.
     trainable_stages: PositiveInt | None = None
@@ -217,7 +219,7 @@ class FinetuneConfig(Section):
 class TrainerConfig(Section):
     """Length, hardware and precision of training; see ``conf/trainer/``."""
 
-    max_epochs: PositiveInt
+    max_epochs: Epochs
     accelerator: Literal["auto", "cpu", "gpu"]
     devices: PositiveInt
     num_nodes: PositiveInt
@@ -247,7 +249,7 @@ class WandbConfig(Section):
     group: str | None
     tags: Names
     artifacts: bool = True  # runs of before there were any do not have it
-    timeout: Positive
+    timeout: Annotated[float, Field(gt=0, le=86_400)]  # seconds
 
 
 class LoggerConfig(Section):

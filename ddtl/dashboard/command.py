@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from ddtl import console
 from ddtl.config.command_line import own_settings, truth
 from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
+
+log = logging.getLogger(__name__)
 
 HELP = """\
 Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.
@@ -83,7 +86,7 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
     address = f"http://{shown}:{port}"
     console.line(f"dashboard of {runs_dir}: {address} (Ctrl-C ends it)")
     if not here:
-        console.error(f"host={host}: everyone who reaches this machine can read scores, names and pages of all runs.")
+        log.warning("host=%s: everyone who reaches this machine can read scores, names and pages of all runs.", host)
     if browser:
         import webbrowser
 

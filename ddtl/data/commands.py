@@ -32,7 +32,7 @@ Several names may be given. Settings, as for train.py:
   paths.data_dir=FOLDER    (or DDTL_DATA)         where the images lie: FOLDER/covid19ct/CT_COVID/…
   paths.data_mirror=URL    (or DDTL_DATA_MIRROR)  a server that has covid19ct/CT_COVID/… instead of GitHub
 
-Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 130/143 stopped.
+Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 129/130/143 stopped.
 """
 
 _SETTINGS = ("paths.data_dir", "paths.data_mirror")
@@ -89,6 +89,8 @@ def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig,
             names.append(word)
         elif key == "from" and action == "fetch" and value:
             source = Path(value).expanduser()
+            if not source.exists():
+                problems.append(f"{word}: there is no such file or folder. Name an archive or a folder that is there.")
         elif key in _SETTINGS:
             overrides.append(word)
         else:
@@ -98,7 +100,7 @@ def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig,
         problems.append(f"ddtl data {action} needs the name of a dataset: {', '.join(ORIGINS)}.")
     if problems:
         raise UserError("\n".join(problems))
-    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides).paths, source
+    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides, writes=False).paths, source
 
 
 def _meant(key: str, value: str, action: str) -> str:

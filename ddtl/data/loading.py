@@ -101,8 +101,9 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _quiet_worker(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it, and it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C and a hang-up reach the whole process group; the parent alone answers, and it ends its workers."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     notices.ignore()
     torch.set_num_threads(1)

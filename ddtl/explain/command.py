@@ -32,7 +32,7 @@ written anew with the best and the worst cases. On the phantom the record says h
 lesion. The images are those that were scored already: no look at a test set is taken. Earlier heat maps are replaced.
 
 Needs the extra packages of `pip install 'ddtl[explain]'`. For research: a heat map is no proof of what a network sees.
-Exit codes: 0 written, 2 a mistake, 130/143 stopped.
+Exit codes: 0 written, 2 a mistake, 129/130/143 stopped.
 """
 
 

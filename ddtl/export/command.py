@@ -158,7 +158,7 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
     from ddtl.data.datamodules import build_datamodule
     from ddtl.data.transforms import NONE, Augmenter
 
-    config = saved.model_copy(update={"paths": load(list(settings.paths)).paths})
+    config = saved.model_copy(update={"paths": load(list(settings.paths), writes=False).paths})
     datamodule = build_datamodule(config)
     datamodule.classes = classes
     with console.progress("preparing the run's images") as bar:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     action, *words = argv
     if action != "show":
         raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
-    config = load([word for word in words if not word.startswith("svg=")])
+    config = load([word for word in words if not word.startswith("svg=")], writes=False)
     stages, epochs = STAGES[config.model.name], config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
     has_batchnorm = config.model.name not in WITHOUT_BATCHNORM

@@ -42,7 +42,7 @@ Predict new pictures with a trained run. For research: this is no medical device
 Pictures are prepared as in training; DICOM slices go through the lung window (-600, 1500 HU). Threshold, temperature
 and the patient rule are those of the run's results.json. What cannot be read is named and left out.
 
-Exit codes: 0 all pictures predicted, 1 some left out, 2 a mistake in the command, 130/143 stopped.
+Exit codes: 0 all pictures predicted, 1 some left out, 2 a mistake in the command, 129/130/143 stopped.
 """
 
 _PATHS = ("paths.data_dir", "paths.cache_dir")

@@ -113,7 +113,7 @@ def parse(words: Sequence[str]) -> tuple[Settings, Config]:
     if not problems and settings.lr_min >= settings.lr_max:
         problems.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
     try:
-        config = load.load(others)
+        config = load.load(others, writes=settings.output is None)
     except load.ConfigError as error:
         raise load.ConfigError([*problems, *error.problems]) from None
     if problems:

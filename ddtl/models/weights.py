@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import pickle
 import re
@@ -92,7 +93,7 @@ def _imagenet(model: str, mirror: str | None) -> Weights:
         try:
             with _timeout(DOWNLOAD_TIMEOUT):
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=stamp[1])
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"model.weights=imagenet: could not fetch {url} ({error}).\n"
                 "Ways on:\n"

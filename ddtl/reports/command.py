@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,14 @@ def main(argv: Sequence[str]) -> int:
             console.line(f"report: {write(Path(word).expanduser(), images)}")
         except UserError as problem:
             problems.append(str(problem))
+        except FileNotFoundError:  # the current folder is gone: reported where every command ends
+            raise
+        except OSError as error:
+            copy = shlex.join(["cp", "-r", word, "."])
+            problems.append(
+                f"{word}: the report cannot be written there ({error.strerror or error}). Make the folder writable, or "
+                f"name a copy of it: {copy}"
+            )
     if problems:
         raise UserError("\n".join(problems))
     return 0

@@ -14,7 +14,7 @@ import yaml
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.predictions import Predictions
-from ddtl.files import read_lines
+from ddtl.files import read_lines, require_run_folder
 
 # What a score is computed for, in words: one, several.
 UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}
@@ -99,8 +99,7 @@ def read(folder: Path) -> Stored:
     Raises:
         UserError: there is no such folder, no run in it, or none that is finished; or a file is damaged.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder. Name the folder of a run, as runs/<dataset>/<run>.")
+    require_run_folder(folder)
     results = folder / "results.json"
     if not results.exists():
         raise UserError(f"{folder}: {_why_unfinished(folder)}")

@@ -12,6 +12,7 @@ from types import FrameType
 
 from ddtl import console
 from ddtl.errors import Stopped
+from ddtl.launch import stop_signals
 
 
 class Stop:
@@ -39,8 +40,8 @@ class Stop:
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Within, the first SIGINT or SIGTERM asks, and the second one raises ``Stopped``; a third one ends at once."""
-        before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        """Within, the first stop signal asks, and the second one raises ``Stopped``; a third one ends at once."""
+        before = {signum: signal.getsignal(signum) for signum in stop_signals()}
         for signum in before:
             signal.signal(signum, self._first)
         try:
@@ -51,13 +52,13 @@ class Stop:
 
     def _first(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in stop_signals():
             signal.signal(each, self._second)
         console.line("Ending after the running trials' next checkpoint. Once more ends them now.")
         self.ask()
 
     def _second(self, signum: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in stop_signals():
             signal.signal(each, lambda n, _: os._exit(128 + n))
         raise Stopped(signum)
 

@@ -14,6 +14,7 @@ from ddtl.config.load import check
 from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
 from ddtl.errors import UserError
+from ddtl.files import require_run_folder
 
 if TYPE_CHECKING:
     from ddtl.training.run_folder import RunFolder
@@ -35,7 +36,7 @@ results.json and report.html. Each different scoring of a test set is a further 
 set's ledger, in the runs folder that holds RUN. Where that folder holds the scores of other
 images, such as those of another site, a hash stands behind its name.
 
-Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 130/143 stopped.
+Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
 _SECTIONS = ("dataset", "evaluation", "paths")
 _KEYS = ("trainer.accelerator", "trainer.precision")
@@ -91,8 +92,7 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     import yaml
     from pydantic import ValidationError
 
-    if not folder.path.is_dir():
-        raise UserError(f"{folder.path}: there is no such folder. Name the folder of a run, under paths.runs_dir.")
+    require_run_folder(folder.path)
     if not folder.config.exists():
         raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
     results = folder.finished()
@@ -117,7 +117,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
 
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": accelerator, "precision": precision}
     trainer = saved.trainer.model_copy(update=alone)
-    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths)).paths})
+    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths), writes=False).paths})
 
 
 def asked(saved: Config, words: Sequence[str]) -> Asked:
@@ -130,7 +130,7 @@ def asked(saved: Config, words: Sequence[str]) -> Asked:
                 f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
                 f"paths.…, {' and '.join(_KEYS)}."
             )
-    fresh, _ = check([*words, *_unless(named, saved)])
+    fresh, _ = check([*words, *_unless(named, saved)], writes=False)
     elsewhere = any(key.split(".")[0] == "dataset" for key in named)
     adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}

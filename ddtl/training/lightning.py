@@ -10,15 +10,23 @@ from __future__ import annotations
 import inspect
 import os
 import socket
+import threading
+import time
 from functools import cached_property
 from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import ClusterEnvironment
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from ddtl import ranks
+from ddtl import console, ranks
+from ddtl.errors import TrainingFailure
 from ddtl.ranks import Processes
+
+# Seconds that the processes of a run wait for each other: one machine may have to prepare images that another one has.
+JOIN_LIMIT = 15 * 60.0
+_QUIET = 10.0  # seconds of waiting after which a line says so
 
 
 def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Trainer:
@@ -43,12 +51,66 @@ def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Traine
         # it; what a run writes has paths of its own.
         "default_root_dir": os.devnull,
     }
+    if processes.world_size > 1:
+        fixed["strategy"] = _JoinedDDP(processes)
     return pl.Trainer(**defaults | settings | fixed)
 
 
 def settle_rank(processes: Processes) -> None:
     """Have Lightning's loggers and warnings take this process for the one that it is: they read SLURM_PROCID, too."""
     rank_zero_only.rank = processes.rank  # type: ignore[attr-defined]
+
+
+class _JoinedDDP(DDPStrategy):
+    """DDP whose processes wait for each other in a thread: torch's own wait hears no signal, and has no line."""
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self._processes = processes
+
+    def setup_distributed(self) -> None:
+        """Join the processes.
+
+        Raises:
+            TrainingFailure: they do not meet within ``JOIN_LIMIT``.
+        """
+        failures: list[BaseException] = []
+
+        def join() -> None:
+            try:
+                super(_JoinedDDP, self).setup_distributed()
+            except BaseException as error:  # raised below, in the thread that can report it
+                failures.append(error)
+
+        joining = threading.Thread(target=join, daemon=True)
+        joining.start()
+        self._wait(joining)
+        if not failures:
+            return
+        if isinstance(failures[0], RuntimeError):
+            raise TrainingFailure(f"{self._what} cannot meet: {str(failures[0]).splitlines()[0]}") from failures[0]
+        raise failures[0]
+
+    def _wait(self, joining: threading.Thread) -> None:
+        start, is_announced = time.monotonic(), False
+        while joining.is_alive():
+            joining.join(0.1)
+            waited = time.monotonic() - start
+            if waited > JOIN_LIMIT:
+                raise TrainingFailure(
+                    f"{self._what} did not all come within {JOIN_LIMIT / 60:g} minutes. Start the ones that are "
+                    f"missing, or train by itself: {ranks.UNSET}"
+                )
+            if waited > _QUIET and not is_announced:
+                is_announced = True
+                console.line(f"waiting for all of {self._what}, for at most {JOIN_LIMIT / 60:g} minutes")
+
+    @property
+    def _what(self) -> str:
+        environment = self.cluster_environment
+        assert environment is not None
+        where = f"{environment.main_address}:{environment.main_port}"
+        return f"the {self._processes.world_size} processes of this run at {where}"
 
 
 class _Environment(ClusterEnvironment):
