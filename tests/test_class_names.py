@@ -104,7 +104,8 @@ def test_classes_stay_as_typed(word: str, names: tuple[str, ...] | None) -> None
 )
 def test_what_is_not_in_order_is_refused_with_the_line_to_paste(word: str, says: str, corrected: str) -> None:
     message = refusal(word)
-    assert says in message and message.endswith(f"Write {corrected}")
+    assert says in message
+    assert message.endswith(f"Write {corrected}")
     assert not read([in_bash(corrected)], groups()).problems
 
 
@@ -128,11 +129,13 @@ def test_a_list_or_map_without_a_shells_quotes_is_printed_with_them(typed: str) 
     split = subprocess.run(["bash", "-c", f"printf '%s\\0' {typed} seed=3"], capture_output=True, check=True).stdout
     words = split.decode().removesuffix("\0").split("\0")
     asked = read(words, groups())
-    assert len(words) > 2 and len(asked.problems) == 1 and [one.key for one in asked.settings] == ["seed"]
+    assert len(words) > 2
+    assert (len(asked.problems), [one.key for one in asked.settings]) == (1, ["seed"])
     assert "Quote it whole: " in asked.problems[0]
     again = read([in_bash(asked.problems[0].partition("Quote it whole: ")[2])], groups())
     (meant,) = read([_closed(typed.replace(":", ": "))], groups()).settings
-    assert not again.problems and [again.settings[0].value] == [meant.value]
+    assert not again.problems
+    assert again.settings[0].value == meant.value
 
 
 def _closed(text: str) -> str:

@@ -115,7 +115,9 @@ def _whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
             why = "a shell splits this at its blanks. Quote it whole"
         else:
             parts = [_EXPANDED.fullmatch(first)]
-            while end < len(words) and parts[0] and (part := _EXPANDED.fullmatch(words[end])) and part[1] == parts[0][1]:
+            while (
+                end < len(words) and parts[0] and (part := _EXPANDED.fullmatch(words[end])) and part[1] == parts[0][1]
+            ):
                 parts.append(part)
                 end += 1
             whole = " ".join(words[at:end])

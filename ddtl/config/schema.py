@@ -9,8 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# Far above what anybody needs: a number beyond these is a slip of the finger, for which no run shall wait.
+_MANY = 10**9
+PositiveInt = Annotated[int, Field(ge=1, le=_MANY)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=_MANY)]
+Thousands = Annotated[int, Field(ge=1, le=10_000)]
+Million = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -68,10 +72,10 @@ class Section(BaseModel):
 class PhantomConfig(Section):
     """The procedural dataset; see ``conf/dataset/phantom.yaml``."""
 
-    n_patients: PositiveInt
-    slices_per_patient: PositiveInt
+    n_patients: Million
+    slices_per_patient: Thousands
     sites: Names
-    size: Annotated[int, Field(ge=32)]
+    size: Annotated[int, Field(ge=32, le=4096)]
     seed: Seed
     prevalence: OpenFraction
     gap: Literal["scanner", "grey"]
@@ -107,10 +111,10 @@ class DatasetConfig(Section):
     name: Text
     protocol: Literal["official", "grouped", "random", "kfold"]
     image_size: Annotated[int, Field(ge=32, le=1024)]
-    batch_size: PositiveInt
+    batch_size: Million
     sampling: Literal["shuffle", "balanced"]
-    num_workers: NonNegativeInt
-    n_folds: Annotated[int, Field(ge=2)]
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
+    n_folds: Annotated[int, Field(ge=2, le=10_000)]
     fold: NonNegativeInt
     split_seed: Seed
     val_fraction: OpenFraction | None
@@ -140,7 +144,7 @@ class DatasetConfig(Section):
 class HeadConfig(Section):
     """What stands on the pooled features; see ``conf/model/``."""
 
-    hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False)]
+    hidden: Annotated[tuple[Million, ...], Field(strict=False)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -189,7 +193,7 @@ class PhaseConfig(Section):
 
     name: Text
     train: Annotated[tuple[Text, ...], Field(strict=False)]
-    epochs: PositiveInt | None = None
+    epochs: Million | None = None
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
     rates: dict[str, Positive] = {}
 
@@ -217,14 +221,14 @@ class FinetuneConfig(Section):
 class TrainerConfig(Section):
     """Length, hardware and precision of training; see ``conf/trainer/``."""
 
-    max_epochs: PositiveInt
+    max_epochs: Million
     accelerator: Literal["auto", "cpu", "gpu"]
-    devices: PositiveInt
-    num_nodes: PositiveInt
+    devices: Thousands
+    num_nodes: Thousands
     strategy: Literal["auto", "ddp"]
     precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
     channels_last: bool
-    accumulate: PositiveInt
+    accumulate: Million
     ema: OpenFraction | None
     average_last: PositiveInt | None = None
     clip_norm: NonNegative
