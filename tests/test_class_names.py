@@ -1,4 +1,4 @@
-"""Class names and other lists and maps on the command line: kept as they are spelled, or refused with a line to paste."""
+"""Class names, lists and maps on the command line: kept as they are spelled, or refused with a line to paste."""
 
 from __future__ import annotations
 

@@ -322,8 +322,8 @@ def test_whose_images_they_are_counts(tmp_path: Path) -> None:
 def test_a_combination_that_is_named_twice_runs_once() -> None:
     plan = settings.read(["optimizer.lr=1e-4,1e-4,1e-3"])
     assert plan.settings.n_trials == 2
-    assert plan.notes == ("1 of 3 combinations are named twice; each runs once.",)
-    assert [line.count("optimizer.lr=1e-4") for line in preview.lines(plan, 10)] == [1, 0]
+    assert plan.notes == ("of 3 combinations 2 are different, and each of these runs once.",)
+    assert [line.count("optimizer.lr=0.0001") for line in preview.lines(plan, 10)] == [1, 0]
 
 
 def test_a_previewed_line_is_a_command_of_train() -> None:

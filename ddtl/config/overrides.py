@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -80,7 +81,7 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
     """
     asked = Asked()
     before = ""
-    for text, fault in _whole_words(overrides):
+    for text, fault in whole_words(overrides):
         earlier, before = before, text
         if fault:
             asked.problems.append(fault)
@@ -100,32 +101,31 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
     return asked
 
 
-def _whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
+def whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
     """The words; those into which a shell has split one list or dict as one word, with a line about it."""
     words = list(overrides)
-    at = 0
-    while at < len(words):
-        first, end = words[at], at + 1
-        key, equals, value = first.partition("=")
-        if equals and value.strip()[:1] in ("[", "{"):
-            while end < len(words) and _open_brackets(" ".join(words[at:end])) and not _SETTING.match(words[end]):
-                end += 1
-            whole = " ".join(words[at:end])
-            corrected = f"{key}={_requoted(key, whole.partition('=')[2].strip(), is_text=False)}"
-            why = "a shell splits this at its blanks. Quote it whole"
+    while words:
+        key, _, value = words[0].partition("=")
+        count = 1
+        pairs: list[str] = []
+        if value.lstrip()[:1] in ("[", "{"):
+            while words[count:] and _open_brackets(" ".join(words[:count])) and not _SETTING.match(words[count]):
+                count += 1
+        elif _EXPANDED.fullmatch(words[0]):
+            for part in itertools.takewhile(bool, map(_EXPANDED.fullmatch, words)):
+                if part is None or part[1] != key.lstrip("+"):
+                    break
+                pairs.append(f"{part[2]}: {part[3].strip()}")
+            count = len(pairs)
+        whole, words = " ".join(words[:count]), words[count:]
+        if count == 1:
+            yield whole, ""
+        elif pairs:
+            why, value = "a shell expands braces that are not in quotes", f"{{{', '.join(pairs)}}}"
+            yield whole, f"{whole}: {why}. Quote it whole: {in_shell(f'{key}={value}')}"
         else:
-            parts = [_EXPANDED.fullmatch(first)]
-            while (
-                end < len(words) and parts[0] and (part := _EXPANDED.fullmatch(words[end])) and part[1] == parts[0][1]
-            ):
-                parts.append(part)
-                end += 1
-            whole = " ".join(words[at:end])
-            corrected = f"{key}={{{', '.join(f'{part[2]}: {part[3].strip()}' for part in parts if part)}}}"
-            why = "a shell expands braces that are not in quotes. Quote it whole"
-        is_split = end > at + 1
-        yield whole, f"{whole}: {why}: {in_shell(corrected)}" if is_split else ""
-        at = end
+            why, value = "a shell splits this at its blanks", _requoted(key, whole.partition("=")[2].strip(), False)
+            yield whole, f"{whole}: {why}. Quote it whole: {in_shell(f'{key}={value}')}"
 
 
 def _open_brackets(text: str) -> int:

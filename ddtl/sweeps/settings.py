@@ -96,9 +96,7 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
             with _gathering(problems):
                 _trained([*fixed, *job])
         if len(jobs) < len(expanded):
-            notes.append(
-                f"{len(expanded) - len(jobs)} of {len(expanded)} combinations are named twice; each runs once."
-            )
+            notes.append(f"of {len(expanded)} combinations {len(jobs)} are different, and each of these runs once.")
         asked = asked and asked.model_copy(update={"n_trials": len(jobs)})
     elif asked is not None and asked.search is not None and not any(line.startswith("search=") for line in wrong):
         with _gathering(problems):
