@@ -98,8 +98,8 @@ def test_classes_stay_as_typed(word: str, names: tuple[str, ...] | None) -> None
         ("dataset.class_map={CAP}", "'CAP' has no class", "'dataset.class_map={CAP: NAME_OF_THE_CLASS}'"),
         ("dataset.class_map={CAP: a} b", "there is ' b' behind it", "'dataset.class_map={CAP: a}'"),
         ("dataset.class_map={CAP: {a: b}}", "a class is one name", "\"dataset.class_map={CAP: 'a: b'}\""),
-        ("dataset.classes=[0,1", "a bracket is not closed", "'dataset.classes=[0, 1]'"),
-        ("dataset.classes=['no, yes]", "a quote is not closed", "'dataset.classes=[no, yes]'"),
+        ("dataset.classes=[0,1", "a bracket is not closed", "'dataset.classes=[0,1]'"),
+        ("dataset.classes=['no, yes]", "a quote is not closed", "'dataset.classes=[no,yes]'"),
     ],
 )
 def test_what_is_not_in_order_is_refused_with_the_line_to_paste(word: str, says: str, corrected: str) -> None:

@@ -50,7 +50,7 @@ class Names:
     def corrected(self) -> str:
         """The list or map as it can be typed, the first of each label."""
         if not self.is_map:
-            return f"[{', '.join(_typed(name) for name, _ in self.pairs)}]"
+            return f"[{','.join(_typed(name) for name, _ in self.pairs)}]"
         once = {name.text: (name, class_) for name, class_ in reversed(self.pairs) if class_ is not None}
         return f"{{{', '.join(f'{_typed(name)}: {_typed(class_)}' for name, class_ in reversed(once.values()))}}}"
 
