@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 # Text that needs no quotes in a list or map.
 _PLAIN = re.compile(r"[^\s,:'\"\[\]{}$\\](?:[^,:'\"\[\]{}$\\\n]*[^\s,:'\"\[\]{}$\\])?")
 
+_NO_TEXT = {"true", "false", "null", "nan", "inf"}
+
 
 class Name(NamedTuple):
     """A name, and whether it is in quotes, where ``${`` is text and no reference."""
@@ -107,15 +109,13 @@ def quoted(text: str) -> str:
     return f"'{inner}'"
 
 
-def is_plain(text: str) -> bool:
-    """Whether a text needs no quotes."""
-    return _PLAIN.fullmatch(text) is not None
-
-
 def _typed(name: Name) -> str:
-    if is_plain(name.text) or (not name.is_quoted and "${" in name.text):
-        return name.text
-    return quoted(name.text)
+    text = name.text
+    if name.is_quoted:
+        # Quotes wherever a reader may take the name for something else.
+        is_word = text.isascii() and text.replace("-", "_").isidentifier() and text[0] != "-"
+        return text if is_word and text.lower() not in _NO_TEXT else quoted(text)
+    return text if _PLAIN.fullmatch(text) or "${" in text else quoted(text)
 
 
 def _for_omegaconf(name: Name) -> Any:
