@@ -57,6 +57,20 @@ def set_up_logging() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
+def whole_table(table: Table) -> None:
+    """Print a table: folded to the width of a terminal, and with whole rows into a pipe or a file."""
+    if out.is_terminal:
+        out.print(table, soft_wrap=False)
+        return
+    with out.capture() as captured:
+        before, out.width = out.width, 10_000
+        try:
+            out.print(table, soft_wrap=False)
+        finally:
+            out.width = before
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
 def renew() -> None:
     """Look at the streams anew: they lead elsewhere now."""
     global out, err

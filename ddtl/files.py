@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,15 +122,29 @@ def require_run_folder(folder: Path) -> None:
     raise UserError(f"{folder}: there is no such folder. Name the folder of a run, as runs/<dataset>/<run>.")
 
 
+def cannot_write(folder: Path) -> str:
+    """Why nothing can be written into a folder that is there or is still to be made; empty where it can."""
+    there = folder.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".ddtl-", dir=there):
+            return ""
+    except OSError as error:
+        return f"{there} cannot be written to ({error.strerror})"
+
+
 def output_folder(text: str) -> Path:
     """What a command's ``output=`` names.
 
     Raises:
-        ValueError: it is a file, or a run's folder.
+        ValueError: it is a file, or a run's folder, or cannot be written to.
     """
     path = Path(text).expanduser()
     if not text or (path.exists() and not path.is_dir()):
         raise ValueError("name a folder; it is made where there is none.")
     if (path / "config.yaml").exists():
         raise ValueError("a run's folder holds its record alone. Name another folder.")
+    if problem := cannot_write(path):
+        raise ValueError(f"{problem}. Name another folder.")
     return path

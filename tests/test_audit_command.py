@@ -258,6 +258,12 @@ def test_without_patients_and_without_a_split(own: Path) -> None:
     assert undone["duplicates across splits"] == "the dataset has no split"
 
 
+def test_a_list_that_a_shell_has_split_is_one_mistake() -> None:
+    with pytest.raises(UserError) as error:
+        main(["dataset=folder", "dataset.root=/tmp", "dataset.name=mine", "dataset.classes=[normal,", "covid]"])
+    assert str(error.value).endswith("Quote it whole: 'dataset.classes=[normal,covid]'")
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

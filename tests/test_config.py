@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.config import checks, compose, schema, where
+from ddtl.config import checks, compose, schema, sources, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
 from ddtl.config.schema import Config, DatasetConfig, FinetuneConfig, Section
@@ -173,6 +173,21 @@ def test_a_mistake_is_named_with_its_mending(override: str, parts: list[str]) ->
         (("trainer.num_nodes=2",), ["trainer.strategy=ddp"]),
         (("dataset.protocol=kfold", "dataset.n_folds=4", "dataset.fold=4"), ["count from 0"]),
         (("dataset=covid19ct", "dataset.name=mine"), ["filed under its own name"]),
+        (("dataset=phantom", "dataset.name=mine"), ["phantom is filed under its own name", "Leave dataset.name out"]),
+        *(
+            (("dataset=folder", "dataset.root=/tmp", f"dataset.name={name}"), [f"dataset.name=my_{name}"])
+            for name in sources.RESERVED
+        ),
+        (
+            ("dataset=pooled", "dataset.sources=[phantom:a,sweeps]", "dataset.own={sweeps: {root: /tmp}}"),
+            ["dataset.own.sweeps: take another name"],
+        ),
+        (("trainer.max_epochs=99999999999999999999999",), ["at most 1000000"]),
+        (("dataset.batch_size=10000000",), ["at most 1000000"]),
+        (("dataset.num_workers=5000",), ["at most 1024"]),
+        (("dataset.phantom.n_patients=10000000",), ["at most 1000000"]),
+        (("dataset.phantom.size=1000000",), ["at most 4096"]),
+        (("trainer.patience=99999999999",), ["at most 1000000000"]),
         (("dataset=folder",), ["dataset.root=FOLDER"]),
         (("dataset=table",), ["dataset.table=FILE"]),
         (("dataset=folder", "dataset.root=/nowhere"), ["dataset.root=/nowhere", "no such folder"]),

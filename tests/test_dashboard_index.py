@@ -13,6 +13,7 @@ import pytest
 
 from ddtl import cli
 from ddtl.dashboard.index import Index, Row
+from ddtl.dashboard.runs import main
 from ddtl.errors import UserError
 from tests import records, study_records
 from tests.test_report import HOSTILE
@@ -101,6 +102,31 @@ def test_list_and_show(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "done" not in out
     assert cli.main(["runs", "show", "halfw", f"paths.runs_dir={runs}"]) == 0
     assert "0.6000 0.7000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("paths.run_dir=x", "Did you mean paths.runs_dir?"),
+        ("foo=1", "foo=1: no such setting"),
+        ("--json", "--json: no such setting"),
+        ("older-than=1", ""),
+        ("paths.runs_dir=", "name the folder of runs"),
+        ("paths.runs_dir=/nowhere/runs", "there is no such folder of runs"),
+    ],
+)
+def test_a_mistyped_setting_is_no_word_to_look_for(runs: Path, word: str, says: str) -> None:
+    if says:
+        with pytest.raises(UserError) as error:
+            main(["list", f"paths.runs_dir={runs}", word])
+        assert says in str(error.value)
+    else:
+        assert main(["list", f"paths.runs_dir={runs}", word]) == 0
+
+
+def test_a_key_that_is_given_twice_is_reported(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    main(["list", "paths.runs_dir=/nowhere", f"paths.runs_dir={runs}"])
+    assert f"paths.runs_dir is given 2 times; the last one counts: {runs}" in caplog.text
 
 
 def clean(runs: Path, *words: str) -> int:

@@ -180,6 +180,17 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     )
 
 
+def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
+    """Patients of every seed have the same ids; only those of the run's own seed can be known from training."""
+    words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}", "dataset.split_seed=5"]
+    for seed in (0, 8):
+        shutil.rmtree(a_run / "evaluations", ignore_errors=True)
+        evaluate(a_run, *words, f"dataset.phantom.seed={seed}")
+        (there,) = (a_run / "evaluations").glob("*/results.json")
+        found = json.loads(there.read_text())
+        assert (found["leaked_share"] > 0, any("optimistic" in w for w in found["warnings"])) == (seed == 0, seed == 0)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

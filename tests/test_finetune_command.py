@@ -101,6 +101,19 @@ def test_the_picture_is_written(shown: io.StringIO, tmp_path: Path) -> None:
         command.main(["show", "svg="])
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("", "is a folder. Name a file in it"), ("a.png", "the picture is an SVG. Name it so"), ("/proc/x.svg", "/proc")],
+)
+def test_a_picture_that_cannot_be_written_is_refused_before_the_table(
+    shown: io.StringIO, tmp_path: Path, name: str, says: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        command.main(["show", f"svg={tmp_path / name}"])
+    assert says in str(error.value)
+    assert (shown.getvalue(), list(tmp_path.iterdir())) == ("", [])
+
+
 def test_a_mistake_is_answered_as_in_a_run(shown: io.StringIO) -> None:
     with pytest.raises(UserError, match=r"Set trainer\.max_epochs=7 or more"):
         command.main(["show", "finetune=gradual", "trainer.max_epochs=3"])

@@ -236,6 +236,11 @@ def test_a_runs_folder_and_a_file_are_no_output(tmp_path):
             main([f"output={output}"])
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured():
+    with pytest.raises(UserError, match=r"output=/proc/x: /proc cannot be written to"):
+        parse(["output=/proc/x"])
+
+
 def test_the_page_of_a_record_without_a_suggestion_says_why():
     test = {
         "rate": None, "rules": {}, "why_not": "the loss has no descent to read a rate from", "notes": [], "ended": "",

@@ -6,7 +6,9 @@ import statistics
 from pathlib import Path
 
 import pytest
+from rich import table as tables
 
+from ddtl import console
 from ddtl.reports import sweep_replicates, sweep_report
 from ddtl.reports.page import Code, Fold, Section, Table
 from ddtl.reports.sweep_stored import Sweep, line
@@ -60,6 +62,14 @@ def test_settings_are_ranked_by_their_mean_and_no_seed_is_recommended(
     store.close()
     again = opening.opened(settings.read([*GRID, f"paths.runs_dir={tmp_path}", "sweep.name=grid"], tried=False))
     assert [setting.trials for setting in ranked(again.study)] == [(3, 4, 5), (0, 1, 2)]
+
+
+def test_the_table_is_whole_where_no_terminal_limits_it(capsys: pytest.CaptureFixture[str]) -> None:
+    table = tables.Table("settings", "score")
+    table.add_row("x" * 300, "0.5")
+    console.whole_table(table)
+    assert "x" * 300 in capsys.readouterr().out
+    assert console.out.width < 300
 
 
 def test_the_record_and_the_page_say_so_with_the_spread(tmp_path: Path) -> None:

@@ -319,6 +319,13 @@ def test_whose_images_they_are_counts(tmp_path: Path) -> None:
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
+def test_a_combination_that_is_named_twice_runs_once() -> None:
+    plan = settings.read(["optimizer.lr=1e-4,1e-4,1e-3"])
+    assert plan.settings.n_trials == 2
+    assert plan.notes == ("of 3 combinations 2 are different, and each of these runs once.",)
+    assert [line.count("optimizer.lr=0.0001") for line in preview.lines(plan, 10)] == [1, 0]
+
+
 def test_a_previewed_line_is_a_command_of_train() -> None:
     plan = read("search=lr_unfreeze", "dataset=covid19ct", "paths.runs_dir=my runs")
     lines = preview.lines(plan, 12)

@@ -17,6 +17,7 @@ from ddtl import __version__, console
 from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
 from ddtl.config.checks import DATASET_PROTOCOLS
 from ddtl.config.load import ConfigError, load
+from ddtl.config.overrides import whole_words
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
@@ -136,9 +137,11 @@ class _Words:
 def _sorted(argv: Sequence[str]) -> _Words:
     words = _Words()
     known = options("dataset")
-    for word in argv:
+    for word, fault in whole_words(argv):
         key, equals, value = word.lstrip("+").partition("=")
-        if word == "--strict" or (key == "strict" and value.lower() in ("true", "false")):
+        if fault:
+            words.problems.append(fault)
+        elif word == "--strict" or (key == "strict" and value.lower() in ("true", "false")):
             words.strict = not equals or value.lower() == "true"
         elif key == "strict":
             words.problems.append(f"{word}: must be strict=true or strict=false.")

@@ -26,7 +26,7 @@ DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
     "pooled": ("grouped", "random", "kfold"),
 }
 # Datasets that everyone knows by their name.
-PUBLISHED = ("covid19ct", "sarscov2ct")
+OWN_NAME = ("covid19ct", "sarscov2ct", "phantom")
 # The backbones of ddtl/models/backbones.py and their stages, to which the head comes as the last; a test holds the two
 # lists together.
 _DENSENET = ("stem", "block1", "block2", "block3", "block4", "norm")
@@ -68,12 +68,20 @@ def _names(c: Config) -> Iterator[str]:
         yield f"dataset.kind={kind}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
     elif c.dataset.protocol not in protocols:
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
-    if kind in PUBLISHED and name != kind:
-        yield f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted."
-    elif not is_folder_name(name):
+    if not is_folder_name(name):
         yield (
             f"dataset.name={_short(name)}: must be a plain folder name of at most {LONGEST} bytes; results are filed "
             "under it."
+        )
+    elif kind in OWN_NAME and name != kind:
+        yield (
+            f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted. Leave "
+            "dataset.name out."
+        )
+    elif name.casefold() in sources.RESERVED:
+        yield (
+            f"dataset.name={name}: ddtl keeps records of its own in a folder of this name. Set another: "
+            f"dataset.name=my_{name}"
         )
     if c.model.name not in STAGES:
         hint = did_you_mean(c.model.name, STAGES)

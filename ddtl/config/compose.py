@@ -60,12 +60,26 @@ def known(config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]
     found: dict[str, Setting] = {}
     problems: list[str] = []
     for setting in (part for whole in settings for part in _parts(whole, _at(tree, whole.key))):
+        # A dict of the command line, such as dataset.own={third: …}, to which dataset.own.third.class_map adds.
+        dicts = (key for key, one in found.items() if isinstance(one.value, dict))
+        whole = next((key for key in dicts if setting.key.startswith(f"{key}.")), None)
         if setting.key in there:
             found.pop(setting.key, None)
             found[setting.key] = setting
+        elif whole is not None:
+            value = copy.deepcopy(found[whole].value)
+            _set_inside(value, setting.key.removeprefix(f"{whole}.").split("."), setting.value)
+            found[whole] = Setting(whole, value, found[whole].text)
         else:
             problems.append(f"{setting.text}: {_unknown(setting.key, there, groups)}")
     return list(found.values()), problems
+
+
+def _set_inside(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = tree.get(name)
+        tree[name] = tree = inner if isinstance(inner, dict) else {}
+    tree[path[-1]] = value
 
 
 def resolved(config: DictConfig, settings: Sequence[Setting]) -> tuple[dict[str, Any], list[str]]:

@@ -34,14 +34,22 @@ _SAYS = {
 _NO_SECTION = ("model_type", "model_attributes_type")  # pydantic's names for a value where keys are wanted
 
 
-def convert(tree: Mapping[str, Any], schema: type[Schema]) -> tuple[Schema | None, dict[str, str]]:
-    """``tree`` as a ``schema``; or, by key, what is wrong with each value of a wrong type or out of bounds."""
+def convert(
+    tree: Mapping[str, Any], schema: type[Schema], typed: Mapping[str, str] | None = None
+) -> tuple[Schema | None, dict[str, str]]:
+    """``tree`` as a ``schema``; or, by key, what is wrong with each value of a wrong type or out of bounds.
+
+    Args:
+        tree: plain data.
+        schema: its class.
+        typed: by key, numbers as they were typed (``1e3``, ``2024_01_05``), for the messages.
+    """
     try:
         return schema.model_validate(tree), {}
     except ValidationError as error:
         lines: dict[str, str] = {}
         for item in error.errors():
-            key, line = _explained(item, tree, schema)
+            key, line = _explained(item, tree, schema, typed or {})
             lines.setdefault(key, line)
         return None, lines
 
@@ -77,10 +85,11 @@ def _place(loc: Sequence[str | int], tree: Any) -> tuple[list[str], Any]:
     return names, value
 
 
-def _explained(item: Any, tree: Any, schema: type[Section]) -> tuple[str, str]:
+def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, str]) -> tuple[str, str]:
     """The key of one of pydantic's errors, and a line about it."""
     names, value = _place(item["loc"], tree)
     key = ".".join(names)
+    as_typed = typed.get(key, shown(value))
     inside = len(names) < len(item["loc"])
     if item["type"] == "missing" and isinstance(value, dict):
         full = ".".join([*names, item["loc"][-1]])
@@ -93,15 +102,15 @@ def _explained(item: Any, tree: Any, schema: type[Section]) -> tuple[str, str]:
     words = _literals(_type_of(names, schema))
     if inside and words:  # a number or one of some words: the first error is about the number
         options = [shown(word) for word in words]
-        hint = did_you_mean(shown(value), options)
-        return key, f"{key}={shown(value)}: {_says(item)}, or one of {', '.join(options)}.{hint}"
+        hint = did_you_mean(as_typed, options)
+        return key, f"{key}={as_typed}: {_says(item)}, or one of {', '.join(options)}.{hint}"
     if inside:
         keys = f"must be a dict of {', '.join(_fields(names, schema))}" if item["type"] in _NO_SECTION else ""
-        return key, f"{key}={shown(value)}: {shown(item['input'])} {keys or _says(item)}."
-    return key, f"{key}={shown(value)}: {_wrong(item, key, _type_of(names, schema))}"
+        return key, f"{key}={as_typed}: {shown(item['input'])} {keys or _says(item)}."
+    return key, f"{key}={as_typed}: {_wrong(item, key, _type_of(names, schema), as_typed)}"
 
 
-def _wrong(item: Any, key: str, wanted: Any) -> str:
+def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
     value = item["input"]
     allowed = _literals(wanted)
     nullable = type(None) in get_args(wanted)
@@ -116,8 +125,8 @@ def _wrong(item: Any, key: str, wanted: Any) -> str:
             return "must be a dict of keys and values."
         return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
     if item["type"] == "string_type" and isinstance(value, (int, float)):
-        return f"must be text. To have it taken as text, quote it: {key}=\"'{shown(value)}'\"."
-    return f"{_says(item, key=key, shown=shown(value))}{', or null' if nullable else ''}."
+        return f"must be text. To have it taken as text, quote it: {key}=\"'{as_typed}'\"."
+    return f"{_says(item, key=key, shown=as_typed)}{', or null' if nullable else ''}."
 
 
 def _says(item: Any, **names: str) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 
 from ddtl.config import checks, compose
 from ddtl.config.convert import Schema, convert, text_keys
-from ddtl.config.overrides import Setting, read
+from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.schema import Config
 from ddtl.config.where import groups
 from ddtl.errors import UserError
@@ -89,7 +89,7 @@ def typed(
     base = compose.composed(config_name, asked.choices)
     settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
-    config, mistyped = convert(tree, schema)
+    config, mistyped = convert(tree, schema, numbers_as_typed(settings))
     problems = [*asked.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
         said = any(_related(setting.key, key) for setting in settings)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddtl.config import class_names
 from ddtl.config.suggest import closest, did_you_mean
 from ddtl.config.where import options
 
@@ -15,6 +17,9 @@ FLAGS = ("help", "cfg", "multirun")
 
 # What Hydra's grammar wants quoted and nobody can mistake: ~/data, epoch=3.ckpt.
 _PLAIN = re.compile(r"\+{0,2}([\w.]+)=([^,'\"\[\]{}()$\\]*)")
+# A setting, and what a shell makes of {a: b, c: d} without quotes where it expands braces: key=a:b key=c:d.
+_SETTING = re.compile(r"\+{0,2}[\w.@/:]+=")
+_EXPANDED = re.compile(r"\+{0,2}([\w.]*\.(?:class_map|window))=([^\s:,'\"\[\]{}$]+):([^,'\"\[\]{}$]*)")
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,19 @@ class _NoGrammar(_Unreadable):
     """Hydra's grammar has no such word."""
 
 
+class _NotNames(_Unreadable):
+    """A list of classes or a map of them that is not in order."""
+
+
 def key_of(text: str) -> str:
     """The key of a word, whether or not its value can be read."""
     return text.partition("=")[0].lstrip("+").strip()
+
+
+def numbers_as_typed(settings: Iterable[Setting]) -> dict[str, str]:
+    """The text of each number as it was typed, by key: Hydra reads ``1e3`` as 1000.0 and ``2024_01_05`` as 20240105."""
+    numbers = (setting for setting in settings if type(setting.value) in (int, float))
+    return {setting.key: setting.text.partition("=")[2].strip() for setting in numbers}
 
 
 def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Asked:
@@ -66,8 +81,11 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
     """
     asked = Asked()
     before = ""
-    for text in overrides:
+    for text, fault in whole_words(overrides):
         earlier, before = before, text
+        if fault:
+            asked.problems.append(fault)
+            continue
         try:
             key, value = _key_and_value(text, texts)
             if key not in groups:
@@ -81,6 +99,39 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
         except _Unreadable as problem:
             asked.problems.append(f"{text or repr(text)}: {problem}")
     return asked
+
+
+def whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The words; those into which a shell has split one list or dict as one word, with a line about it."""
+    words = list(overrides)
+    while words:
+        key, _, value = words[0].partition("=")
+        count = 1
+        pairs: list[str] = []
+        if value.lstrip()[:1] in ("[", "{"):
+            while words[count:] and _open_brackets(" ".join(words[:count])) and not _SETTING.match(words[count]):
+                count += 1
+        elif _EXPANDED.fullmatch(words[0]):
+            for part in itertools.takewhile(bool, map(_EXPANDED.fullmatch, words)):
+                if part is None or part[1] != key.lstrip("+"):
+                    break
+                pairs.append(f"{part[2]}: {part[3].strip()}")
+            count = len(pairs)
+        whole, words = " ".join(words[:count]), words[count:]
+        if count == 1:
+            yield whole, ""
+        elif pairs:
+            why, value = "a shell expands braces that are not in quotes", f"{{{', '.join(pairs)}}}"
+            yield whole, f"{whole}: {why}. Quote it whole: {in_shell(f'{key}={value}')}"
+        else:
+            why, value = "a shell splits this at its blanks", _requoted(key, whole.partition("=")[2].strip(), False)
+            yield whole, f"{whole}: {why}. Quote it whole: {in_shell(f'{key}={value}')}"
+
+
+def _open_brackets(text: str) -> int:
+    """How many brackets and braces of a text, those in quotes aside, are not closed."""
+    bare = re.sub(r"""'(?:\\'|[^'])*'|"(?:\\"|[^"])*\"""", "", text)
+    return sum(bare.count(sign) for sign in "[{") - sum(bare.count(sign) for sign in "]}")
 
 
 def _choose(asked: Asked, group: str, option: str) -> None:
@@ -101,9 +152,15 @@ def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
 
     if text.startswith("-"):
         raise _Unreadable(_no_flag(text))
+    names = _names_of_classes(text)
+    if isinstance(names, Setting):
+        return names.key, names.value
+    text, hidden = _without_names(text) if names is None else (text, {})
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
+        if names is not None:
+            raise names from None
         plain = _PLAIN.fullmatch(text)
         if plain is not None:
             return plain[1], plain[2].strip()
@@ -123,7 +180,9 @@ def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
             as_text = in_shell(f"{key}={shown(value.strip(), quoted=True)}")
             raise _Unreadable(f"several values. Add -m to run each of them, or quote it as one text: {as_text}")
         raise _Unreadable(f"several values. Add -m to run each of them, or put a list in brackets: {key}=[…].")
-    return key, override.value()
+    if names is not None:
+        raise names
+    return key, _with_names(override.value(), hidden)
 
 
 def _is_literal(key: str, value: str) -> bool:
@@ -151,7 +210,7 @@ def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
         whole = f" If it belongs to the word before it: {joined}" if "=" in earlier else ""
         return f"cannot be read. Write key=value or group=option.{whole}"
     key, _, value = text.partition("=")
-    corrected = f"{key}={_requoted(value.strip(), is_text=key.lstrip('+') in texts)}"
+    corrected = f"{key}={_requoted(key, value.strip(), is_text=key.lstrip('+') in texts)}"
     try:
         _key_and_value(corrected)
     except _Unreadable:
@@ -159,16 +218,83 @@ def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
     return f"cannot be read. A value with special signs stands in quotes inside quotes: {in_shell(corrected)}"
 
 
-def _requoted(value: str, is_text: bool) -> str:
+def _requoted(key: str, value: str, is_text: bool) -> str:
     """A value with closed quotes and brackets, and quotes around what the grammar cannot read in a list or dict."""
     if is_text:
         return shown(value.strip("'\""), quoted=True)
+    if value[:1] in ("[", "{") and _NAMES.search(key):
+        return class_names.read(value).corrected()
     if value[:1] == "[":
         items = [item.strip().strip("'\"") for item in value[1:].removesuffix("]").split(",")]
-        return shown(items, quoted=True)
+        return f"[{', '.join(_readable(item) for item in items if item)}]"
     if value[:1] == "{":
-        return re.sub(r"(:\s*)([^\s'\"{\[][^,}]*)", lambda m: m[1] + shown(m[2].strip(), quoted=True), value)
+        closed = value + "}" * _open_brackets(value)
+        return re.sub(r"(:\s*)([^\s'\"{\[][^,}]*)", lambda m: m[1] + _readable(m[2].strip()), closed)
     return value
+
+
+def _readable(text: str) -> str:
+    """A bare value as it is typed, in quotes where Hydra's grammar cannot read it."""
+    try:
+        _key_and_value(f"key={text}")
+    except _Unreadable:
+        return class_names.quoted(text)
+    return text
+
+
+# Lists and maps of class names, as values and inside of dicts (dataset.own={third: {class_map: {…}}}).
+_NAMES = re.compile(r"(?:^|\.)(class_map|classes)$")
+_NAMES_INSIDE = re.compile(r"""'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|\b(class_map|classes)\s*:\s*(?=[\[{])""")
+
+
+def _names_of_classes(text: str) -> Setting | _NotNames | None:
+    """The value of a key of class names, or what is wrong with it; None for other words."""
+    key, equals, value = text.lstrip("+").partition("=")
+    key, value = key.strip(), value.strip()
+    names = _NAMES.search(key)
+    if not equals or names is None or not value.startswith("{" if names[1] == "class_map" else "["):
+        return None
+    found = class_names.read(value)
+    behind = value[found.end :]
+    problem = found.problem or (f"there is {behind!r} behind it" if behind else "")
+    if problem:
+        return _NotNames(f"{problem}. Write {in_shell(f'{key}={found.corrected()}')}")
+    return Setting(key, found.value(), text)
+
+
+def _without_names(text: str) -> tuple[str, dict[str, Any]]:
+    """A word with plain words in the place of the class names in its dict, and what they stand for."""
+    key, _, value = text.partition("=")
+    names: dict[str, Any] = {}
+    if not value.lstrip().startswith("{"):
+        return text, names
+    at = 0
+    while inside := _NAMES_INSIDE.search(value, at):
+        at = inside.end()
+        if inside[1] is None or (inside[1] == "class_map") != (value[at] == "{"):
+            continue
+        found = class_names.read(value[at:])
+        before, behind = value[:at], value[at + found.end :]
+        if found.problem:
+            corrected = in_shell(f"{key}={before}{found.corrected()}{behind}")
+            raise _Unreadable(f"{inside[1]}: {found.problem}. Write {corrected}")
+        word = f"names_{len(names)}"
+        names[word] = found.value()
+        value, at = f"{before}{word}{behind}", at + len(word)
+    return f"{key}={value}", names
+
+
+def _with_names(value: Any, names: Mapping[str, Any]) -> Any:
+    if not names:
+        return value
+    if isinstance(value, dict):
+        return {key: _put_names(key, item, names) for key, item in value.items()}
+    return value
+
+
+def _put_names(key: str, value: Any, names: Mapping[str, Any]) -> Any:
+    is_names = key in ("class_map", "classes") and isinstance(value, str)
+    return names.get(value, value) if is_names else _with_names(value, names)
 
 
 def in_shell(word: str) -> str:
@@ -189,11 +315,15 @@ def shown(value: Any, quoted: bool = False) -> str:
         case list() | tuple():
             return f"[{', '.join(shown(item, quoted) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {shown(item, quoted)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {shown_item(key, item, quoted)}' for key, item in value.items())}}}"
         case str() if quoted and not (value and _reads_as(value)):
-            inner = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-            return f"'{inner}'"
+            return class_names.quoted(value)
     return str(value)
+
+
+def shown_item(key: Any, value: Any, quoted: bool = True) -> str:
+    """The value of a key in a dict: class names keep their own quotes."""
+    return class_names.written(value) if quoted and key in ("class_map", "classes") and value else shown(value, quoted)
 
 
 def _reads_as(text: str) -> bool:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Thousands = Annotated[int, Field(ge=1, le=10_000)]
+Million = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -109,7 +111,7 @@ class DatasetConfig(Section):
     name: Text
     protocol: Literal["official", "grouped", "random", "kfold"]
     image_size: Annotated[int, Field(ge=32, le=1024)]
-    batch_size: PositiveInt
+    batch_size: Million
     sampling: Literal["shuffle", "balanced"]
     num_workers: Annotated[int, Field(ge=0, le=1_000)]
     n_folds: Annotated[int, Field(ge=2, le=1_000_000)]
@@ -221,12 +223,12 @@ class TrainerConfig(Section):
 
     max_epochs: Epochs
     accelerator: Literal["auto", "cpu", "gpu"]
-    devices: PositiveInt
-    num_nodes: PositiveInt
+    devices: Thousands
+    num_nodes: Thousands
     strategy: Literal["auto", "ddp"]
     precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
     channels_last: bool
-    accumulate: PositiveInt
+    accumulate: Million
     ema: OpenFraction | None
     average_last: PositiveInt | None = None
     clip_norm: NonNegative

@@ -8,6 +8,8 @@ from ddtl.config import compose
 from ddtl.config.schema import DatasetConfig
 from ddtl.config.suggest import did_you_mean
 
+# Folders that ddtl makes beside those of datasets in paths.runs_dir.
+RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
 # How a pool's images are prepared and fed, whichever source they come from.
 _OF_THE_POOL = ("image_size", "batch_size", "sampling", "num_workers", "harmonize")
@@ -60,8 +62,13 @@ def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> l
     if pooled.phantom is None and {base(name) for name in names} & {"phantom"}:
         lines.append("dataset.phantom is empty: it holds the settings of the sources phantom:a and phantom:b.")
     for name, files in own.items():
-        if name in (*protocols, *_SITES) or not name.strip() or set(name) & set("/\\:") or name.startswith("."):
-            lines.append(f"dataset.own.{name}: take another name, plain and not that of a dataset of ddtl.")
+        if (
+            name in (*protocols, *_SITES, *RESERVED)
+            or not name.strip()
+            or set(name) & set("/\\:")
+            or name.startswith(".")
+        ):
+            lines.append(f"dataset.own.{name}: take another name, plain and not that of a dataset or folder of ddtl.")
         elif name not in names:
             lines.append(f"dataset.own.{name}: is not among {shown}.")
         if files.root is None and files.table is None:

@@ -118,6 +118,17 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def folder_of_runs(text: str) -> Path:
+    """Reads ``paths.runs_dir``.
+
+    Raises:
+        ValueError: it names nothing.
+    """
+    if not text:
+        raise ValueError("name the folder of runs: paths.runs_dir=runs")
+    return Path(text)
+
+
 def _host(text: str) -> str:
     if not text:
         raise ValueError("must be an address, such as 127.0.0.1.")
@@ -128,5 +139,5 @@ _READ: Mapping[str, Callable[[str], Any]] = {
     "port": _port,
     "host": _host,
     "open": truth,
-    "paths.runs_dir": Path,
+    "paths.runs_dir": folder_of_runs,
 }

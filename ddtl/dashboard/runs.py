@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import sys
 import time
@@ -16,7 +18,7 @@ from rich.table import Table
 from ddtl import console
 from ddtl.config.command_line import own_settings, truth
 from ddtl.config.suggest import did_you_mean
-from ddtl.dashboard.command import runs_folder
+from ddtl.dashboard.command import folder_of_runs, runs_folder
 from ddtl.dashboard.index import Index, Row, curve
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.evaluation.names import by_image
@@ -42,6 +44,9 @@ What is below the runs folder, and what of it may go.
 A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
 stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
 """
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"\+{0,2}[a-z_]+(?:\.[a-z_]+)*")
 _VERBS = ("list", "show", "clean")
 _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
@@ -78,8 +83,13 @@ def main(argv: Sequence[str]) -> int:
             f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are list, show and clean."
         )
     values, words, problems = own_settings(rest, _READ)
+    problems += [line for word in words if (line := _no_word(word))]
     if problems:
         raise UserError("\n".join(problems))
+    keys = [word.partition("=")[0] for word in rest]
+    for key in values:
+        if keys.count(key) > 1:
+            log.warning("%s is given %d times; the last one counts: %s", key, keys.count(key), values[key])
     root = runs_folder(values.get("paths.runs_dir"))
     rows = Index(root).rows()
     if verb == "list":
@@ -87,6 +97,15 @@ def main(argv: Sequence[str]) -> int:
     if verb == "show":
         return _show(root, rows, words)
     return _clean(root, rows, words, values.get("older_than", 0.0), values.get("yes", False))
+
+
+def _no_word(word: str) -> str:
+    """A line about a setting or flag that there is not; empty for what may be a part of a run's name."""
+    key, equals, _ = word.partition("=")
+    if Path(word).expanduser().exists() or not (word.startswith("-") or (equals and _KEY.fullmatch(key))):
+        return ""
+    known = did_you_mean(key.lstrip("-"), _READ)
+    return f"{word}: no such setting.{known} There are {', '.join(f'{one}=…' for one in _READ)}."
 
 
 _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
@@ -298,4 +317,4 @@ def _days(text: str) -> float:
     return days
 
 
-_READ: Mapping[str, Callable[[str], Any]] = {"paths.runs_dir": Path, "older_than": _days, "yes": truth}
+_READ: Mapping[str, Callable[[str], Any]] = {"paths.runs_dir": folder_of_runs, "older_than": _days, "yes": truth}

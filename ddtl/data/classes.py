@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from ddtl.config.class_names import written
+from ddtl.config.overrides import in_shell
 from ddtl.config.suggest import did_you_mean
 from ddtl.data.manifest import Manifest, Note
 from ddtl.data.patient_ids import is_missing
@@ -285,27 +287,9 @@ def require_positive(manifest: Manifest) -> None:
 
 def classes_override(classes: Sequence[str]) -> str:
     """``dataset.classes=[…]``, to be pasted into a shell."""
-    return _pasted(f"dataset.classes=[{','.join(map(_word, classes))}]")
+    return in_shell(f"dataset.classes={written(classes)}")
 
 
 def map_override(class_map: Mapping[str, str], name: str = "dataset.class_map") -> str:
     """``dataset.class_map={…}``, to be pasted into a shell."""
-    pairs = ", ".join(f"{_word(label)}: {_word(class_)}" for label, class_ in class_map.items())
-    return _pasted(f"{name}={{{pairs}}}")
-
-
-def _word(name: str) -> str:
-    """A name as Hydra's grammar reads it."""
-    plain = name.isascii() and name.replace("-", "_").isidentifier() and name.lower() not in _NOT_TEXT
-    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
-    return name if plain else f"'{escaped}'"
-
-
-_NOT_TEXT = {"true", "false", "null", "nan", "inf"}
-
-
-def _pasted(text: str) -> str:
-    """A word for a shell: in the quotes that it does not hold."""
-    if "'" not in text:
-        return f"'{text}'"
-    return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'
+    return in_shell(f"{name}={written(dict(class_map))}")

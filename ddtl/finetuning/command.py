@@ -15,7 +15,7 @@ from ddtl.config.load import load
 from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
 from ddtl.errors import UserError
-from ddtl.files import write_text
+from ddtl.files import cannot_write, write_text
 from ddtl.finetuning import picture
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     action, *words = argv
     if action != "show":
         raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
+    files = [_picture_file(word.removeprefix("svg=")) for word in words if word.startswith("svg=")]
     config = load([word for word in words if not word.startswith("svg=")], writes=False)
     stages, epochs = STAGES[config.model.name], config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
@@ -53,8 +54,9 @@ def main(argv: Sequence[str]) -> int:
     title = f"{config.finetune.name} · {config.model.name} · {epochs} epochs"
     console.out.print(table(schedule, title, has_batchnorm))
     console.out.print(escape(picture.note(schedule, has_batchnorm)))
-    for file in (word.removeprefix("svg=") for word in words if word.startswith("svg=")):
-        _write(file, picture.svg(schedule, has_batchnorm))
+    for path in files:
+        write_text(path, picture.svg(schedule, has_batchnorm))
+        console.line(f"picture: {path}")
     return 0
 
 
@@ -70,9 +72,19 @@ def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
     return found
 
 
-def _write(file: str, text: str) -> None:
+def _picture_file(file: str) -> Path:
+    """The file that ``svg=`` names.
+
+    Raises:
+        UserError: it cannot be written, or is to be of another kind.
+    """
     path = Path(file).expanduser()
     if not file or not path.parent.is_dir():
         raise UserError(f"svg={file}: there is no folder {path.parent} to write to. Name a file in one that is there.")
-    write_text(path, text)
-    console.line(f"picture: {path}")
+    if path.is_dir():
+        raise UserError(f"svg={file}: is a folder. Name a file in it: svg={path / 'schedule.svg'}")
+    if path.suffix.lower() not in ("", ".svg"):
+        raise UserError(f"svg={file}: the picture is an SVG. Name it so: svg={path.with_suffix('.svg')}")
+    if problem := cannot_write(path.parent):
+        raise UserError(f"svg={file}: {problem}. Name a file in another folder.")
+    return path

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddtl.config.checks import DATASET_PROTOCOLS
-from ddtl.config.overrides import key_of, shown
+from ddtl.config.overrides import key_of, shown, shown_item
 from ddtl.config.schema import OwnDataset
 from ddtl.studies import methods
 from ddtl.studies.methods import Method
@@ -115,7 +115,7 @@ def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
         return (
             f"dataset={kind}",
             f"dataset.name={shown(name, quoted=True)}",
-            *(f"dataset.{key}={shown(value, quoted=True)}" for key, value in _said(own[name]).items()),
+            *(f"dataset.{key}={shown_item(key, value)}" for key, value in _said(own[name]).items()),
         )
     option, _, site = name.partition(":")
     return (f"dataset={option}", f"dataset.phantom.sites=[{site}]") if site else (f"dataset={option}",)

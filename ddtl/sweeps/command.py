@@ -130,7 +130,7 @@ def _show(store: Store) -> None:
         if repeated and objective == "score":
             table.add_column("SD", justify="right")
             table.add_column("lowest to highest", justify="right")
-    table.add_column("settings")
+    table.add_column("settings", overflow="fold")
     for one in found[:_SHOWN]:
         words = [word for word in one.words if word not in store.plan.fixed]
         score, *others = (f"{value:.4f}" for value in one.means)
@@ -144,7 +144,7 @@ def _show(store: Store) -> None:
         reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
         console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
     if found:
-        console.out.print(table)
+        console.whole_table(table)
         typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
         which = "The best setting's test score:" if repeated else "The best one's test score:"
         console.out.print(which, task.line(typed), markup=False)

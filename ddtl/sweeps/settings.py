@@ -84,7 +84,8 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
     problems += wrong
     devices = [] if asked is None else _devices(asked, shared, problems)
     fixed = (*shared, *devices, LOCKED)
-    jobs, unreadable = command_line.expand(varied)
+    expanded, unreadable = command_line.expand(varied)
+    jobs = list(map(list, dict.fromkeys(map(tuple, expanded))))
     problems += [*unreadable, *_grid_clashes(varied, shared)]
     notes: list[str] = []
     with _gathering(problems):
@@ -94,6 +95,8 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
         for job in jobs[1:] if tried else []:
             with _gathering(problems):
                 _trained([*fixed, *job])
+        if len(jobs) < len(expanded):
+            notes.append(f"of {len(expanded)} combinations {len(jobs)} are different, and each of these runs once.")
         asked = asked and asked.model_copy(update={"n_trials": len(jobs)})
     elif asked is not None and asked.search is not None and not any(line.startswith("search=") for line in wrong):
         with _gathering(problems):

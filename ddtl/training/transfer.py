@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from ddtl.config.schema import Config, EvaluationConfig
 from ddtl.data.manifest import Manifest
@@ -165,7 +167,8 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     table = both.of("test")
     # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
-    results["leaked_share"] = _seen(folder, table, tested_on, trained)
+    seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
+    results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
@@ -218,7 +221,9 @@ def _reference(folder: RunFolder) -> np.ndarray:
         ) from None
 
 
-def _seen(folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any]) -> float:
+def _seen(
+    folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
+) -> float:
     """The share of the test images whose patient (or group) is among those that the run learned from.
 
     Args:
@@ -226,15 +231,24 @@ def _seen(folder: RunFolder, test: Predictions, dataset: str | None, trained: di
         test: predictions of the test images.
         dataset: theirs; None for a pool, where each group already has its dataset's name before it.
         trained: the run's own results.
+        seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
     with folder.split.open(newline="", encoding="utf-8") as file:
         learned = {row["group"] for row in csv.DictReader(file) if row["split"] in ("train", "val")}
     if not trained.get("sources"):
         learned = {prefixed(trained["dataset"], group) for group in learned}
+    if seed != _phantom_seed(folder):
+        learned = {group for group in learned if not re.match(r"phantom(:[ab])?/", group)}
     groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
     # Another table of the same patients may spell them otherwise.
     learned, groups = set(map(spelling_key, learned)), list(map(spelling_key, groups))
     return float(np.mean([group in learned for group in groups]))
+
+
+def _phantom_seed(folder: RunFolder) -> int | None:
+    """The seed of the phantom's patients that a run learned from; None where there are none."""
+    phantom = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["dataset"].get("phantom")
+    return None if phantom is None else int(phantom["seed"])
 
 
 def _leak(share: float) -> list[str]:
