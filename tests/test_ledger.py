@@ -155,6 +155,17 @@ def test_the_first_plan_leaves_the_test_set_untouched(tmp_path: Path) -> None:
     assert all(test_use.is_first(one.record()) for one in found)
 
 
+def test_a_run_scored_otherwise_within_a_plan_is_not_its_first_scoring(tmp_path: Path) -> None:
+    with ledger.planned("study s 01"):
+        first, second = use(tmp_path), use(tmp_path, decided=YOUDEN)
+    assert (second.number, second.total) == (1, 1)
+    assert (test_use.is_first(first.record()), test_use.is_first(second.record())) == (True, False)
+    assert test_use.history(second.record()) == (
+        "This test set has been used once. This run was scored on it before with other settings: "
+        "evaluation.threshold: was 0.5, is youden."
+    )
+
+
 def test_a_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ledger_in(tmp_path).mkdir(parents=True)
     for refused in (lambda: use(tmp_path), lambda: ledger.check_writable(tmp_path, "toy", "grouped")):

@@ -23,7 +23,8 @@ def number(record: Mapping[str, Any]) -> int | None:
 
 def is_first(record: Mapping[str, Any]) -> bool:
     """Whether nothing can have been chosen on this test set: these are the first scores on it, and the only ones."""
-    return number(record) in (None, 1) and _uses(record).get("total", 1) == 1
+    uses = _uses(record)
+    return number(record) in (None, 1) and uses.get("total", 1) == 1 and not uses.get("changed")
 
 
 def label(record: Mapping[str, Any]) -> str:
@@ -37,10 +38,11 @@ def history(record: Mapping[str, Any]) -> str:
     if is_first(record):
         return ""
     uses = _uses(record)
-    total = uses.get("total", number(record))
+    total = max(uses.get("total", 1), number(record) or 1)
+    times = "once" if total == 1 else f"{total} times"
     changed = uses.get("changed", [])
     by_run = f" This run was scored on it before with other settings: {'; '.join(changed)}." if changed else ""
-    return f"This test set has been used {total} times.{by_run}"
+    return f"This test set has been used {times}.{by_run}"
 
 
 def _uses(record: Mapping[str, Any]) -> Mapping[str, Any]:
