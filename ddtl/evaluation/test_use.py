@@ -27,6 +27,17 @@ def is_first(record: Mapping[str, Any]) -> bool:
     return number(record) in (None, 1) and uses.get("total", 1) == 1 and not uses.get("changed")
 
 
+def total(record: Mapping[str, Any]) -> int:
+    """How many uses of the test set were known when the scores were written, these included; 0 where there are none."""
+    found = number(record)
+    return 0 if found is None else max(found, _uses(record).get("total", found))
+
+
+def has_changed(record: Mapping[str, Any], key: str) -> bool:
+    """Whether this run was scored on the test set before with another value of a setting."""
+    return any(str(line).startswith(f"{key}:") for line in _uses(record).get("changed", ()))
+
+
 def label(record: Mapping[str, Any]) -> str:
     """``test-set use number 2``, with what it was planned as."""
     planned = _uses(record).get("planned")
@@ -38,8 +49,8 @@ def history(record: Mapping[str, Any]) -> str:
     if is_first(record):
         return ""
     uses = _uses(record)
-    total = max(uses.get("total", 1), number(record) or 1)
-    times = "once" if total == 1 else f"{total} times"
+    n = total(record)
+    times = "once" if n == 1 else f"{n} times"
     changed = uses.get("changed", [])
     by_run = f" This run was scored on it before with other settings: {'; '.join(changed)}." if changed else ""
     return f"This test set has been used {times}.{by_run}"

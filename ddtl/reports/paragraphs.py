@@ -221,7 +221,7 @@ def evaluation(stored: Stored) -> str:
     titles = [numbers.plain(name) for name in SCORES]
     parts = [
         _tested(stored),
-        sentences.threshold(record),
+        sentences.threshold(record, stored.config),
         f"Reported are {numbers.listed(titles)}.",
         sentences.aggregation(stored.scores),
         intervals(record),

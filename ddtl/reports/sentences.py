@@ -15,7 +15,7 @@ from ddtl.reports.stored import GROUPS, Stored, patients
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
 
 _ASKED = {
-    "fixed": "was fixed before training (evaluation.threshold)",
+    "fixed": "was fixed {when} (evaluation.threshold)",
     "youden": "is where sensitivity + specificity is highest on validation (Youden's index)",
     "sensitivity": "is the highest at which the sensitivity on validation is at least {target}",
     "specificity": "is the lowest at which the specificity on validation is at least {target}",
@@ -66,12 +66,19 @@ def _small(stored: Stored) -> list[str]:
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 
 
-def threshold(record: Mapping[str, Any]) -> str:
-    """Where the threshold came from."""
+def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
+    """Where the threshold came from.
+
+    Args:
+        record: ``results.json``.
+        config: the run's settings at its first start; None or empty where they are not known.
+    """
     if len(record["classes"]) > 2:
         return "There is no threshold: an image is called the class with the highest probability."
     target = record.get("threshold_target")
-    asked = _ASKED[record.get("threshold_rule", "fixed")].format(target="" if target is None else f"{target:g}")
+    asked = _ASKED[record.get("threshold_rule", "fixed")].format(
+        target="" if target is None else f"{target:g}", when=_fixed_when(record, config or {})
+    )
     reached, note = record.get("threshold_on_val"), record.get("threshold_note")
     there = (
         f" On validation images it gave sensitivity {numbers.score(reached['sensitivity'])} and specificity "
@@ -81,6 +88,18 @@ def threshold(record: Mapping[str, Any]) -> str:
     )
     more = f" {sentence(note)}" if note else ""
     return f"The threshold {record['threshold']:.3g} {asked}.{there}{more}"
+
+
+def _fixed_when(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """When a fixed threshold was set: before training, where the run began with it and was never scored with another."""
+    at_first = config.get("evaluation", {}).get("threshold")
+    is_same = test_use.is_first(record) if at_first is None else at_first == record["threshold"]
+    if is_same and not test_use.has_changed(record, "evaluation.threshold"):
+        return "before training"
+    earlier = test_use.total(record) - 1
+    if earlier < 1:
+        return "by hand, after training"
+    return f"by hand, after {numbers.count(earlier, 'use')} of this test set"
 
 
 def intervals(record: Mapping[str, Any]) -> str:
