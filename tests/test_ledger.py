@@ -108,10 +108,10 @@ def test_an_earlier_versions_ledger_goes_on(tmp_path: Path) -> None:
             for n, run in enumerate("ab", start=1)]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     record = {"look": 2, "digest": "d", "evaluation": {"threshold": 0.5}}
-    same = use(tmp_path, "b", earlier=record, known=2, identity="its identity")
+    same = use(tmp_path, "b", earlier=record, known=[record], identity="its identity")
     assert (same.number, same.total) == (2, 2)
     assert use(tmp_path, "b").number == 2, "killed before its record was written"
-    other = use(tmp_path, "b", earlier=record, known=2, decided=YOUDEN)
+    other = use(tmp_path, "b", earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.changed) == (3, ("evaluation.threshold: was 0.5, is youden",))
     assert (test_use.number(record), test_use.number({"test_use": 3}), test_use.number({})) == (2, 3, None)
 
@@ -124,12 +124,36 @@ def test_a_renamed_run_is_the_same_and_another_run_of_its_name_is_not(tmp_path: 
 
 def test_a_run_that_was_copied_elsewhere_keeps_its_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = {"test_use": 4, "digest": "d", "evaluation": {"threshold": 0.5}}
-    same = use(tmp_path, earlier=record, known=4)
+    same = use(tmp_path, earlier=record, known=[record])
     assert (same.number, same.total) == (4, 4)
     assert "holds 0 uses of this test set, the run's own records 4" in caplog.text
     assert same.warnings
-    other = use(tmp_path, earlier=record, known=4, decided=YOUDEN)
+    other = use(tmp_path, earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.warnings) == (5, ())
+
+
+def test_a_copy_in_another_runs_folder_keeps_the_whole_history(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    use(before)
+    use(before, "b")
+    use(before, decided=YOUDEN)
+    again = use(before)
+    assert (again.number, again.total, again.of_run) == (1, 3, 2)
+    record = {**again.record(), "digest": "d", "evaluation": {"threshold": 0.5}}
+    copied = use(after, earlier=record, known=[record])
+    assert copied.record() == again.record()
+    assert not test_use.is_first(copied.record())
+    other = use(after, earlier=record, known=[record], decided=ledger.decided({"threshold": 0.3}))
+    assert (other.number, other.total, other.of_run) == (4, 4, 3)
+    assert other.changed == ("evaluation.threshold: was 0.5, is 0.3",)
+    assert use(after, "b").number == 5
+
+
+def test_the_first_scoring_of_a_copy_names_what_it_changed(tmp_path: Path) -> None:
+    record = {**use(tmp_path / "before").record(), "digest": "d", "evaluation": {"threshold": 0.5}}
+    copied = use(tmp_path / "after", earlier=record, known=[record], decided=YOUDEN)
+    assert (copied.number, copied.total, copied.of_run) == (2, 2, 2)
+    assert copied.changed == ("evaluation.threshold: was 0.5, is youden",)
 
 
 def test_planned_uses_count_as_one(tmp_path: Path) -> None:

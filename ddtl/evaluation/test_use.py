@@ -33,9 +33,19 @@ def total(record: Mapping[str, Any]) -> int:
     return 0 if found is None else max(found, _uses(record).get("total", found))
 
 
+def of_run(record: Mapping[str, Any]) -> int:
+    """How many of them were of this run; records of earlier versions do not say, and know their own one."""
+    return 0 if number(record) is None else int(_uses(record).get("of_run", 1))
+
+
+def changed(record: Mapping[str, Any]) -> list[str]:
+    """A line for each setting in which this run was scored otherwise before."""
+    return [str(line) for line in _uses(record).get("changed", ())]
+
+
 def has_changed(record: Mapping[str, Any], key: str) -> bool:
     """Whether this run was scored on the test set before with another value of a setting."""
-    return any(str(line).startswith(f"{key}:") for line in _uses(record).get("changed", ()))
+    return any(line.startswith(f"{key}:") for line in changed(record))
 
 
 def label(record: Mapping[str, Any]) -> str:
@@ -48,11 +58,9 @@ def history(record: Mapping[str, Any]) -> str:
     """How often the test set was used by then, and what this run changed since; empty for the first and only use."""
     if is_first(record):
         return ""
-    uses = _uses(record)
-    n = total(record)
+    n, lines = total(record), changed(record)
     times = "once" if n == 1 else f"{n} times"
-    changed = uses.get("changed", [])
-    by_run = f" This run was scored on it before with other settings: {'; '.join(changed)}." if changed else ""
+    by_run = f" This run was scored on it before with other settings: {'; '.join(lines)}." if lines else ""
     return f"This test set has been used {times}.{by_run}"
 
 

@@ -91,7 +91,7 @@ def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None
 
 
 def _fixed_when(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """When a fixed threshold was set: before training, where the run began with it and was never scored with another."""
+    """When a fixed threshold was set: before training where the run began with it and was scored with no other one."""
     at_first = config.get("evaluation", {}).get("threshold")
     is_same = test_use.is_first(record) if at_first is None else at_first == record["threshold"]
     if is_same and not test_use.has_changed(record, "evaluation.threshold"):

@@ -297,18 +297,18 @@ def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
     return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
 
 
-def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> int:
-    """The highest number of a use of a test set in the records below a run's folder."""
-    numbers = [0]
+def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """The records of scores on a test set below a run's folder."""
+    records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:
             record_ = json.loads(path.read_text(encoding="utf-8"))
             found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if found == (dataset, protocol, *(fold or (None, None))):
-            numbers.append(test_use.number(record_) or 0)
-    return max(numbers)
+        if found == (dataset, protocol, *(fold or (None, None))) and test_use.number(record_) is not None:
+            records.append(record_)
+    return records
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:
