@@ -72,6 +72,15 @@ def test_each_dataset_and_protocol_is_counted_apart(tmp_path: Path) -> None:
     assert numbers(*found) == [1, 1, 1]
 
 
+def test_the_uses_of_a_dataset_by_protocol(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    use(tmp_path, protocol="kfold-1-of-5")
+    use(tmp_path, dataset="another")
+    assert ledger.uses_of(tmp_path, "toy") == {"grouped": 2, "kfold-1-of-5": 1}
+    assert ledger.uses_of(tmp_path, "nothing here") == {}
+
+
 def test_a_use_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
     use(tmp_path)
     use(tmp_path, "b")

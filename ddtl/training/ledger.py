@@ -150,6 +150,13 @@ def is_used(runs_dir: Path, plan: str) -> bool:
     return any(token in path.read_bytes() for path in runs_dir.glob("*/test_looks_*.jsonl"))
 
 
+def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
+    """How often each test set of a dataset has been used, by what its ledger is filed under (see :func:`path_of`)."""
+    paths = sorted((runs_dir / dataset).glob("test_looks_*.jsonl"))
+    found = {path.stem.removeprefix("test_looks_"): _read(path)[1] for path in paths}
+    return {name: n for name, n in found.items() if n}
+
+
 def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
     """The settings that decide about scores, by dotted key.
 
