@@ -188,6 +188,8 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
         (["evaluation.treshold=0.5"], "evaluation.treshold"),
         (["evaluation.level=0.2"], "evaluation.level=0.2"),
         (["dataset=covid19"], "covid19ct"),
+        (["evaluation.threshold=0.35", "evaluation.test=false"], "this command scores the test set and counts it"),
+        (["dataset=phantom", "evaluation.test=false"], "Leave evaluation.test out"),
     ],
 )
 def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], message: str) -> None:
@@ -195,6 +197,16 @@ def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], m
     with pytest.raises(UserError, match=message):
         cli.main(["evaluate", str(a_run), *words])
     assert (a_run / "results.json").read_bytes() == before
+
+
+def test_a_run_scored_again_on_validation_alone_was_scored_on_its_test_set_before(tmp_path: Path) -> None:
+    words = ("trainer.max_epochs=1", "trainer.patience=null", "run.name=a")
+    run(tmp_path, *words)
+    folder = run(tmp_path, *words, "evaluation.test=false", "evaluation.threshold=0.3").folder
+    assert "test" not in json.loads((folder / "results.json").read_text())
+    text = (folder / "methods.md").read_text()
+    assert "No test set was scored" not in text
+    assert "this run was scored on it once before" in text
 
 
 def test_what_is_no_finished_run_is_named(a_run: Path, tmp_path: Path) -> None:

@@ -81,6 +81,16 @@ def test_the_uses_of_a_dataset_by_protocol(tmp_path: Path) -> None:
     assert ledger.uses_of(tmp_path, "nothing here") == {}
 
 
+def test_the_uses_by_a_run(tmp_path: Path) -> None:
+    use(tmp_path, identity="x")
+    use(tmp_path, identity="x", decided=YOUDEN)
+    use(tmp_path, "b", identity="y")
+    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "renamed", "x") == 2
+    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "c", "z") == 0
+    assert test_use.before({}) == ""
+    assert "scored on it 2 times before" in test_use.before({test_use.BEFORE: 2})
+
+
 def test_a_use_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
     use(tmp_path)
     use(tmp_path, "b")

@@ -3,7 +3,8 @@
 ``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
 ``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
-was scored otherwise before.
+was scored otherwise before. ``test_uses_before``, of a record without scores on the test set, is how often this run had
+been scored on it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 USE, USES = "test_use", "test_uses"
-_BEFORE = "look"
+BEFORE = "test_uses_before"
+_OLD_USE = "look"
 
 
 def number(record: Mapping[str, Any]) -> int | None:
     """The number of the test-set use; None where no test set was scored."""
-    found = record.get(USE, record.get(_BEFORE))
+    found = record.get(USE, record.get(_OLD_USE))
     return found if isinstance(found, int) else None
 
 
@@ -46,6 +48,15 @@ def changed(record: Mapping[str, Any]) -> list[str]:
 def has_changed(record: Mapping[str, Any], key: str) -> bool:
     """Whether this run was scored on the test set before with another value of a setting."""
     return any(line.startswith(f"{key}:") for line in changed(record))
+
+
+def before(record: Mapping[str, Any]) -> str:
+    """Of a record without scores on the test set, that this run was scored on it before; empty where it was not."""
+    n = record.get(BEFORE)
+    if not n:
+        return ""
+    times = "once" if n == 1 else f"{n} times"
+    return f"This record has no scores on the test set, but this run was scored on it {times} before."
 
 
 def label(record: Mapping[str, Any]) -> str:

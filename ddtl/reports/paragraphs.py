@@ -248,6 +248,9 @@ def _tested(stored: Stored) -> str:
         )
     if stored.split == "test":
         return "The test set played no part in training or in choosing the epoch, the threshold or the calibration."
+    before = test_use.before(stored.record)
+    if before:
+        return f"{before} All scores are those of the validation set, which also chose the epoch."
     return "No test set was scored; all scores are those of the validation set, which also chose the epoch."
 
 

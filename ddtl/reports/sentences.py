@@ -27,9 +27,10 @@ def warnings(stored: Stored) -> list[str]:
     record = stored.record
     found = []
     if stored.split == "val" and stored.trained_on is None:
+        unscored = test_use.before(record) or "No test set was scored."
         found.append(
-            "No test set was scored. These are validation scores, and the best epoch was chosen on the same images: "
-            "they are optimistic. evaluation.test=true scores the test set."
+            f"{unscored} These are validation scores, and the best epoch was chosen on the same images: they are "
+            "optimistic. evaluation.test=true scores the test set."
         )
     if stored.split == "test" and not test_use.is_first(record):
         found.append(

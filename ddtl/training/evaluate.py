@@ -66,10 +66,25 @@ def main(argv: Sequence[str]) -> int:
     saved, results = stored_run(folder)
     found = asked(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
+    _check_test(words, found, results)
     _tell_own_runs(words, found.config)
     shown = _elsewhere(folder, found.config, results) if found.elsewhere else _again(folder, found.config, results)
     console.score_table(shown)
     return 0
+
+
+def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> None:
+    """Refuse to leave out the test set where it is what is scored.
+
+    Raises:
+        UserError: so it is.
+    """
+    typed = {setting.key for setting in override_grammar.read(words, groups("train")).settings}
+    if "evaluation.test" in typed and not found.config.evaluation.test and (found.elsewhere or "test" in before):
+        raise UserError(
+            "evaluation.test=false: this command scores the test set and counts it as a use. Leave evaluation.test "
+            "out; the command that made the run scores validation alone with evaluation.test=false"
+        )
 
 
 def _tell_own_runs(words: Sequence[str], config: Config) -> None:

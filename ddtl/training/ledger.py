@@ -150,6 +150,13 @@ def is_used(runs_dir: Path, plan: str) -> bool:
     return any(token in path.read_bytes() for path in runs_dir.glob("*/test_looks_*.jsonl"))
 
 
+def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
+    """How many uses of a test set were by a run, named by its folder and the hash of what it is."""
+    rows, _ = _read(path_of(runs_dir, dataset, protocol))
+    of_run = [row for row in rows if _is_of_run(row, {"run": run, "identity": identity})]
+    return len({_number_of(row) for row in of_run}) + sum(row.get("of_run_before", 0) for row in of_run)
+
+
 def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
     """How often each test set of a dataset has been used, by what its ledger is filed under (see :func:`path_of`)."""
     paths = sorted((runs_dir / dataset).glob("test_looks_*.jsonl"))

@@ -63,6 +63,8 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         use = count_use(run, folder, epoch, folder.path)
         results |= use.record()
         results["warnings"] = [*results["warnings"], *use.warnings]
+    elif trainer.is_global_zero:
+        results |= earlier_uses(run, folder)
     if evaluation.test and evaluation.batchnorm != "stored":
         with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
@@ -260,6 +262,15 @@ def count_again(
     )
     sources, protocol = before.get("sources", ()), str(before["protocol"])
     return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)
+
+
+def earlier_uses(run: Run, folder: RunFolder) -> dict[str, int]:
+    """For the record of a run that is scored on validation alone: how often its test set was scored before, if ever."""
+    manifest = run.datamodule.manifest
+    name = _ledger_name(str(manifest.protocol), manifest.fold)
+    path = folder.path.resolve()
+    n = ledger.uses_by_run(run.runs_dir, manifest.dataset, name, path.name, ledger.identity_of(path))
+    return {test_use.BEFORE: n} if n else {}
 
 
 def check_ledgers(run: Run) -> None:
