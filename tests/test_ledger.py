@@ -91,6 +91,26 @@ def test_the_uses_by_a_run(tmp_path: Path) -> None:
     assert "scored on it 2 times before" in test_use.before({test_use.BEFORE: 2})
 
 
+def test_uses_under_other_protocols_of_the_dataset_are_named(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    fold = use(tmp_path, protocol="kfold-0-of-5")
+    assert (fold.number, dict(fold.others)) == (1, {"grouped": 2})
+    assert not test_use.is_first(fold.record())
+    assert test_use.history(fold.record()) == (
+        "This test set has been used once. Images of this dataset were scored as test sets under other protocols "
+        "before (grouped: 2)."
+    )
+    assert dict(use(tmp_path, protocol="kfold-1-of-5").others) == {"grouped": 2}, "another fold is no other protocol"
+    assert dict(use(tmp_path, protocol="random", dataset="another").others) == {}
+
+
+def test_a_plan_over_several_protocols_is_no_use_under_another_one(tmp_path: Path) -> None:
+    with ledger.planned("study s 01"):
+        found = [use(tmp_path, protocol=protocol) for protocol in ("random", "grouped")]
+    assert all(test_use.is_first(one.record()) for one in found)
+
+
 def test_a_use_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
     use(tmp_path)
     use(tmp_path, "b")

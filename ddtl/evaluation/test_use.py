@@ -3,7 +3,8 @@
 ``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
 ``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
-was scored otherwise before. ``test_uses_before``, of a record without scores on the test set, is how often this run had
+was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under other ones,
+where there were any. ``test_uses_before``, of a record without scores on the test set, is how often this run had
 been scored on it.
 """
 
@@ -26,7 +27,7 @@ def number(record: Mapping[str, Any]) -> int | None:
 def is_first(record: Mapping[str, Any]) -> bool:
     """Whether nothing can have been chosen on this test set: these are the first scores on it, and the only ones."""
     uses = _uses(record)
-    return number(record) in (None, 1) and uses.get("total", 1) == 1 and not uses.get("changed")
+    return number(record) in (None, 1) and uses.get("total", 1) == 1 and not (uses.get("changed") or uses.get("others"))
 
 
 def total(record: Mapping[str, Any]) -> int:
@@ -72,7 +73,9 @@ def history(record: Mapping[str, Any]) -> str:
     n, lines = total(record), changed(record)
     times = "once" if n == 1 else f"{n} times"
     by_run = f" This run was scored on it before with other settings: {'; '.join(lines)}." if lines else ""
-    return f"This test set has been used {times}.{by_run}"
+    others = ", ".join(f"{protocol}: {n}" for protocol, n in _uses(record).get("others", {}).items())
+    by_others = f" Images of this dataset were scored as test sets under other protocols before ({others})."
+    return f"This test set has been used {times}.{by_run}{by_others if others else ''}"
 
 
 def _uses(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -68,11 +68,14 @@ class TestUse:
     of_run: int
     planned: str
     changed: tuple[str, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The keys of ``results.json``."""
-        uses = {"total": self.total, "of_run": self.of_run, "planned": self.planned, "changed": list(self.changed)}
+        uses: dict[str, Any] = {"total": self.total, "of_run": self.of_run, "planned": self.planned}
+        uses |= {"changed": list(self.changed)}
+        uses |= {"others": dict(self.others)} if self.others else {}
         return {test_use.USE: self.number, test_use.USES: uses}
 
 
@@ -128,6 +131,7 @@ def record_use(
         of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
         changed=_changed(own, same, before),
+        others=_others(path, same.get("planned", "")),
         warnings=tuple(warnings),
     )
 
@@ -206,6 +210,26 @@ def _number(
         if stated is not None and again:
             return stated  # the same scores as the record has, in a folder that was moved: no further use
     return last + 1
+
+
+def _others(path: Path, plan: str) -> dict[str, int]:
+    """How often the dataset's images were used as test sets under other protocols, without those of the same plan."""
+    own = _protocol(path)
+    found: dict[str, int] = {}
+    for other in sorted(path.parent.glob("test_looks_*.jsonl")):
+        if _protocol(other) == own:
+            continue
+        rows, last = _read(other)
+        planned_ = {_number_of(row) for row in rows if plan and row.get("planned") == plan}
+        n = last - len(planned_)
+        if n > 0:
+            found[_protocol(other)] = found.get(_protocol(other), 0) + n
+    return found
+
+
+def _protocol(path: Path) -> str:
+    """Of a ledger; all folds of one k-fold split are of one protocol."""
+    return path.stem.removeprefix("test_looks_").partition("-")[0]
 
 
 def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
