@@ -226,6 +226,17 @@ def shortcut_text(stored: Stored) -> str:
     return "" if found is None else found[1]
 
 
+def baselines_setting(record: Mapping[str, Any]) -> str:
+    """Where the baselines' threshold and level are not the model's; empty where they are."""
+    facts = (record.get("baselines") or {}).get("file_facts") or {}
+    level, own = facts.get("level"), record.get("interval", {}).get("level")
+    threshold_ = "Baselines are scored at threshold 0.5." if record.get("threshold", 0.5) != 0.5 else ""
+    interval = f"Their intervals are {numbers.percent(level)} confidence intervals." if level not in (None, own) else ""
+    if interval and not threshold_:
+        interval = interval.replace("Their", "The baselines'")
+    return f"{threshold_} {interval}".strip()
+
+
 def leaked(stored: Stored) -> str:
     """The mark that a leaky split puts on every number; empty where the split is sound."""
     if not stored.leaky:

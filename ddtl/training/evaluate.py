@@ -206,6 +206,9 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
+        facts = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
+        results["baselines"] = {**before["baselines"], "file_facts": facts}
     if use is not None:
         results |= use.record()
         results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))
