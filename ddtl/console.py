@@ -175,7 +175,9 @@ def score_table(results: Mapping[str, Any]) -> None:
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
         if "why_not" not in scores:
             shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
-            out.print(f"test set by {about}, by image: {shown}")
+            level = scores.get("level")
+            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {100 * level:g} %)"
+            out.print(f"test set by {about}, by image: {shown}{own}")
     for warning in results["warnings"]:
         out.print(f"! {escape(warning)}", style="yellow")
     for finding in (results.get("audit") or {"findings": []})["findings"]:

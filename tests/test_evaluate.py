@@ -20,6 +20,7 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.files import read_lines
+from ddtl.reports import sentences
 from tests.runs import SMALL, config, run
 
 PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
@@ -106,6 +107,15 @@ def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> N
     assert found["test"]["patients"]["brier"] == pytest.approx(np.mean((by.p - by.label) ** 2))
     assert found["interval"] | {"level": 0.8, "method": "percentile", "replicates": 200} == found["interval"]
     assert [row["prevalence"] for row in found["test"]["predictive_values"]] == [0.01]
+
+
+def test_baselines_that_keep_their_level_and_threshold_say_so(a_run: Path) -> None:
+    found = evaluate(a_run, "evaluation.level=0.8", "evaluation.threshold=0.35")
+    assert (found["interval"]["level"], found["baselines"]["file_facts"]["level"]) == (0.8, 0.95)
+    stated = "Baselines are scored at threshold 0.5. Their intervals are 95 % confidence intervals."
+    assert stated in (a_run / "report.html").read_text().replace("\u202f", " ").replace("\u00a0", " ")
+    assert evaluate(a_run, "evaluation.level=0.9")["baselines"]["file_facts"]["level"] == 0.95
+    assert sentences.baselines_setting(evaluate(a_run, "evaluation.level=0.95", "evaluation.threshold=0.5")) == ""
 
 
 def test_elsewhere_the_threshold_is_the_runs_own_and_the_use_is_counted(
@@ -199,6 +209,8 @@ def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
         (["evaluation.treshold=0.5"], "evaluation.treshold"),
         (["evaluation.level=0.2"], "evaluation.level=0.2"),
         (["dataset=covid19"], "covid19ct"),
+        (["evaluation.threshold=0.35", "evaluation.test=false"], "this command scores the test set and counts it"),
+        (["dataset=phantom", "evaluation.test=false"], "Leave evaluation.test out"),
     ],
 )
 def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], message: str) -> None:
@@ -206,6 +218,16 @@ def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], m
     with pytest.raises(UserError, match=message):
         cli.main(["evaluate", str(a_run), *words])
     assert (a_run / "results.json").read_bytes() == before
+
+
+def test_a_run_scored_again_on_validation_alone_was_scored_on_its_test_set_before(tmp_path: Path) -> None:
+    words = ("trainer.max_epochs=1", "trainer.patience=null", "run.name=a")
+    run(tmp_path, *words)
+    folder = run(tmp_path, *words, "evaluation.test=false", "evaluation.threshold=0.3").folder
+    assert "test" not in json.loads((folder / "results.json").read_text())
+    text = (folder / "methods.md").read_text()
+    assert "No test set was scored" not in text
+    assert "this run was scored on it once before" in text
 
 
 def test_what_is_no_finished_run_is_named(a_run: Path, tmp_path: Path) -> None:

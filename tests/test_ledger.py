@@ -72,6 +72,45 @@ def test_each_dataset_and_protocol_is_counted_apart(tmp_path: Path) -> None:
     assert numbers(*found) == [1, 1, 1]
 
 
+def test_the_uses_of_a_dataset_by_protocol(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    use(tmp_path, protocol="kfold-1-of-5")
+    use(tmp_path, dataset="another")
+    assert ledger.uses_of(tmp_path, "toy") == {"grouped": 2, "kfold-1-of-5": 1}
+    assert ledger.uses_of(tmp_path, "nothing here") == {}
+
+
+def test_the_uses_by_a_run(tmp_path: Path) -> None:
+    use(tmp_path, identity="x")
+    use(tmp_path, identity="x", decided=YOUDEN)
+    use(tmp_path, "b", identity="y")
+    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "renamed", "x") == 2
+    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "c", "z") == 0
+    assert test_use.before({}) == ""
+    assert "scored on it 2 times before" in test_use.before({test_use.BEFORE: 2})
+
+
+def test_uses_under_other_protocols_of_the_dataset_are_named(tmp_path: Path) -> None:
+    use(tmp_path)
+    use(tmp_path, "b")
+    fold = use(tmp_path, protocol="kfold-0-of-5")
+    assert (fold.number, dict(fold.others)) == (1, {"grouped": 2})
+    assert not test_use.is_first(fold.record())
+    assert test_use.history(fold.record()) == (
+        "This test set has been used once. Images of this dataset were scored as test sets under other protocols "
+        "before (grouped: 2)."
+    )
+    assert dict(use(tmp_path, protocol="kfold-1-of-5").others) == {"grouped": 2}, "another fold is no other protocol"
+    assert dict(use(tmp_path, protocol="random", dataset="another").others) == {}
+
+
+def test_a_plan_over_several_protocols_is_no_use_under_another_one(tmp_path: Path) -> None:
+    with ledger.planned("study s 01"):
+        found = [use(tmp_path, protocol=protocol) for protocol in ("random", "grouped")]
+    assert all(test_use.is_first(one.record()) for one in found)
+
+
 def test_a_use_cut_off_by_a_crash_was_none(tmp_path: Path) -> None:
     use(tmp_path)
     use(tmp_path, "b")
@@ -108,10 +147,10 @@ def test_an_earlier_versions_ledger_goes_on(tmp_path: Path) -> None:
             for n, run in enumerate("ab", start=1)]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     record = {"look": 2, "digest": "d", "evaluation": {"threshold": 0.5}}
-    same = use(tmp_path, "b", earlier=record, known=2, identity="its identity")
+    same = use(tmp_path, "b", earlier=record, known=[record], identity="its identity")
     assert (same.number, same.total) == (2, 2)
     assert use(tmp_path, "b").number == 2, "killed before its record was written"
-    other = use(tmp_path, "b", earlier=record, known=2, decided=YOUDEN)
+    other = use(tmp_path, "b", earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.changed) == (3, ("evaluation.threshold: was 0.5, is youden",))
     assert (test_use.number(record), test_use.number({"test_use": 3}), test_use.number({})) == (2, 3, None)
 
@@ -124,12 +163,36 @@ def test_a_renamed_run_is_the_same_and_another_run_of_its_name_is_not(tmp_path: 
 
 def test_a_run_that_was_copied_elsewhere_keeps_its_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = {"test_use": 4, "digest": "d", "evaluation": {"threshold": 0.5}}
-    same = use(tmp_path, earlier=record, known=4)
+    same = use(tmp_path, earlier=record, known=[record])
     assert (same.number, same.total) == (4, 4)
     assert "holds 0 uses of this test set, the run's own records 4" in caplog.text
     assert same.warnings
-    other = use(tmp_path, earlier=record, known=4, decided=YOUDEN)
+    other = use(tmp_path, earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.warnings) == (5, ())
+
+
+def test_a_copy_in_another_runs_folder_keeps_the_whole_history(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    use(before)
+    use(before, "b")
+    use(before, decided=YOUDEN)
+    again = use(before)
+    assert (again.number, again.total, again.of_run) == (1, 3, 2)
+    record = {**again.record(), "digest": "d", "evaluation": {"threshold": 0.5}}
+    copied = use(after, earlier=record, known=[record])
+    assert copied.record() == again.record()
+    assert not test_use.is_first(copied.record())
+    other = use(after, earlier=record, known=[record], decided=ledger.decided({"threshold": 0.3}))
+    assert (other.number, other.total, other.of_run) == (4, 4, 3)
+    assert other.changed == ("evaluation.threshold: was 0.5, is 0.3",)
+    assert use(after, "b").number == 5
+
+
+def test_the_first_scoring_of_a_copy_names_what_it_changed(tmp_path: Path) -> None:
+    record = {**use(tmp_path / "before").record(), "digest": "d", "evaluation": {"threshold": 0.5}}
+    copied = use(tmp_path / "after", earlier=record, known=[record], decided=YOUDEN)
+    assert (copied.number, copied.total, copied.of_run) == (2, 2, 2)
+    assert copied.changed == ("evaluation.threshold: was 0.5, is youden",)
 
 
 def test_planned_uses_count_as_one(tmp_path: Path) -> None:
@@ -153,6 +216,17 @@ def test_the_first_plan_leaves_the_test_set_untouched(tmp_path: Path) -> None:
     with ledger.planned("study s 01"):
         found = [use(tmp_path, name) for name in ("b", "c")]
     assert all(test_use.is_first(one.record()) for one in found)
+
+
+def test_a_run_scored_otherwise_within_a_plan_is_not_its_first_scoring(tmp_path: Path) -> None:
+    with ledger.planned("study s 01"):
+        first, second = use(tmp_path), use(tmp_path, decided=YOUDEN)
+    assert (second.number, second.total) == (1, 1)
+    assert (test_use.is_first(first.record()), test_use.is_first(second.record())) == (True, False)
+    assert test_use.history(second.record()) == (
+        "This test set has been used once. This run was scored on it before with other settings: "
+        "evaluation.threshold: was 0.5, is youden."
+    )
 
 
 def test_a_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -329,6 +329,28 @@ def test_where_the_threshold_came_from(changes: dict[str, Any], words: str) -> N
     assert words in sentences.threshold({**record, **changes})
 
 
+@pytest.mark.parametrize(
+    ("at_first", "uses", "words"),
+    [
+        (0.3, {"test_use": 1}, "before training"),
+        (0.3, {"test_use": 5, "test_uses": {"total": 5, "changed": []}}, "before training"),
+        (0.3, {}, "before training"),
+        (None, {"test_use": 1}, "before training"),
+        (0.5, {}, "by hand, after training"),
+        (0.5, {"test_use": 3, "test_uses": {"total": 3}}, "by hand, after 2 uses of this test set"),
+        (
+            0.3,
+            {"test_use": 1, "test_uses": {"total": 2, "changed": ["evaluation.threshold: was 0.5, is 0.3"]}},
+            "by hand, after 1 use of this test set",
+        ),
+    ],
+)
+def test_when_a_threshold_was_fixed(at_first: float | None, uses: dict[str, Any], words: str) -> None:
+    record = {"classes": ["a", "b"], "threshold": 0.3, "threshold_rule": "fixed", **uses}
+    config = {} if at_first is None else {"evaluation": {"threshold": at_first}}
+    assert f"The threshold 0.3 was fixed {words} (evaluation.threshold)." in sentences.threshold(record, config)
+
+
 # --- one safe file -----------------------------------------------------------------------------------------------
 
 

@@ -593,3 +593,15 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert record.read(tmp_path / "studies" / study["name"])["jobs"] == study["jobs"]
+
+
+@pytest.mark.usefixtures("images")
+def test_a_study_repeated_with_other_shared_settings_is_another_planned_use(tmp_path):
+    found = []
+    for words in (["optimizer.lr=1e-3"], ["optimizer.lr=1e-2"], ["optimizer.lr=1e-2", "evaluation.threshold=youden"]):
+        engine = Engine()
+        call(tmp_path, engine, *words)
+        (plan,) = set(engine.planned)
+        found.append(scored(tmp_path, " ".join(words), plan))
+        (tmp_path / "studies" / "small" / record.NAME).unlink()
+    assert found == [1, 2, 3]

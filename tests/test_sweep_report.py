@@ -74,7 +74,13 @@ def test_the_page_warns_of_selection_and_tells_the_test_in_the_end(sweep: Sweep)
     assert len(without.headlines) == 3
     assert without.subtitle == "covid19ct · search lr_unfreeze · TPESampler · AfterUnfreeze · Optuna 5.0.0"
     assert "which finalize=true makes" in without.warnings[0]
-    assert "The test set has not been used" in texts(without)
+    assert "This sweep has not used the test set. This line" in texts(without)
+
+
+@pytest.mark.parametrize(("uses", "words"), [(0, "no use"), (1, "1 use"), (3, "3 uses")])
+def test_the_page_names_the_uses_of_the_test_set_by_other_runs(uses: int, words: str) -> None:
+    page = sweep_report.page(Sweep(sweep_records.record(test_uses=uses)))
+    assert f"This sweep has not used the test set; the ledger had counted {words} by other runs" in texts(page)
 
 
 def test_the_winners_line_scores_the_test_and_names_no_place_of_this_machine(sweep: Sweep) -> None:

@@ -97,7 +97,7 @@ def _answer(found: Stored) -> str:
     )
     return (
         f"For each picture it gives a logit a class ({classes}), whose softmax are probabilities. {softened} "
-        f"{escaped(sentences.threshold(record))}"
+        f"{escaped(sentences.threshold(record, found.config))}"
     )
 
 

@@ -117,7 +117,7 @@ def _ensemble(stored: Stored) -> str:
 
 def _measures(stored: Stored) -> str:
     main = ", ".join(numbers.plain(name) for name in numbers.TITLES)
-    return f"{main}. {sentences.threshold(stored.record)} {sentences.aggregation(stored.scores)}".strip()
+    return f"{main}. {sentences.threshold(stored.record, stored.config)} {sentences.aggregation(stored.scores)}".strip()
 
 
 def _controls(stored: Stored) -> str:

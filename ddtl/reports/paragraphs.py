@@ -221,7 +221,7 @@ def evaluation(stored: Stored) -> str:
     titles = [numbers.plain(name) for name in SCORES]
     parts = [
         _tested(stored),
-        sentences.threshold(record),
+        sentences.threshold(record, stored.config),
         f"Reported are {numbers.listed(titles)}.",
         sentences.aggregation(stored.scores),
         intervals(record),
@@ -248,6 +248,9 @@ def _tested(stored: Stored) -> str:
         )
     if stored.split == "test":
         return "The test set played no part in training or in choosing the epoch, the threshold or the calibration."
+    before = test_use.before(stored.record)
+    if before:
+        return f"{before} All scores are those of the validation set, which also chose the epoch."
     return "No test set was scored; all scores are those of the validation set, which also chose the epoch."
 
 

@@ -189,7 +189,7 @@ def _band_note(stored: Stored) -> str:
 
 
 def _threshold(stored: Stored) -> list[Block]:
-    blocks: list[Block] = [Text(sentences.threshold(stored.record))]
+    blocks: list[Block] = [Text(sentences.threshold(stored.record, stored.config))]
     counts: list[Table] = tables.confusions(stored)
     blocks.append(Row(counts) if len(counts) > 1 else counts[0])
     if not stored.binary:

@@ -15,7 +15,7 @@ from ddtl.reports.stored import GROUPS, Stored, patients
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
 
 _ASKED = {
-    "fixed": "was fixed before training (evaluation.threshold)",
+    "fixed": "was fixed {when} (evaluation.threshold)",
     "youden": "is where sensitivity + specificity is highest on validation (Youden's index)",
     "sensitivity": "is the highest at which the sensitivity on validation is at least {target}",
     "specificity": "is the lowest at which the specificity on validation is at least {target}",
@@ -27,9 +27,10 @@ def warnings(stored: Stored) -> list[str]:
     record = stored.record
     found = []
     if stored.split == "val" and stored.trained_on is None:
+        unscored = test_use.before(record) or "No test set was scored."
         found.append(
-            "No test set was scored. These are validation scores, and the best epoch was chosen on the same images: "
-            "they are optimistic. evaluation.test=true scores the test set."
+            f"{unscored} These are validation scores, and the best epoch was chosen on the same images: they are "
+            "optimistic. evaluation.test=true scores the test set."
         )
     if stored.split == "test" and not test_use.is_first(record):
         found.append(
@@ -66,12 +67,19 @@ def _small(stored: Stored) -> list[str]:
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 
 
-def threshold(record: Mapping[str, Any]) -> str:
-    """Where the threshold came from."""
+def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
+    """Where the threshold came from.
+
+    Args:
+        record: ``results.json``.
+        config: the run's settings at its first start; None or empty where they are not known.
+    """
     if len(record["classes"]) > 2:
         return "There is no threshold: an image is called the class with the highest probability."
     target = record.get("threshold_target")
-    asked = _ASKED[record.get("threshold_rule", "fixed")].format(target="" if target is None else f"{target:g}")
+    asked = _ASKED[record.get("threshold_rule", "fixed")].format(
+        target="" if target is None else f"{target:g}", when=_fixed_when(record, config or {})
+    )
     reached, note = record.get("threshold_on_val"), record.get("threshold_note")
     there = (
         f" On validation images it gave sensitivity {numbers.score(reached['sensitivity'])} and specificity "
@@ -81,6 +89,18 @@ def threshold(record: Mapping[str, Any]) -> str:
     )
     more = f" {sentence(note)}" if note else ""
     return f"The threshold {record['threshold']:.3g} {asked}.{there}{more}"
+
+
+def _fixed_when(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """When a fixed threshold was set: before training where the run began with it and was scored with no other one."""
+    at_first = config.get("evaluation", {}).get("threshold")
+    is_same = test_use.is_first(record) if at_first is None else at_first == record["threshold"]
+    if is_same and not test_use.has_changed(record, "evaluation.threshold"):
+        return "before training"
+    earlier = test_use.total(record) - 1
+    if earlier < 1:
+        return "by hand, after training"
+    return f"by hand, after {numbers.count(earlier, 'use')} of this test set"
 
 
 def intervals(record: Mapping[str, Any]) -> str:
@@ -204,6 +224,17 @@ def shortcut_text(stored: Stored) -> str:
     """The same as a sentence alone; empty where nothing is known."""
     found = shortcut(stored)
     return "" if found is None else found[1]
+
+
+def baselines_setting(record: Mapping[str, Any]) -> str:
+    """Where the baselines' threshold and level are not the model's; empty where they are."""
+    facts = (record.get("baselines") or {}).get("file_facts") or {}
+    level, own = facts.get("level"), record.get("interval", {}).get("level")
+    threshold_ = "Baselines are scored at threshold 0.5." if record.get("threshold", 0.5) != 0.5 else ""
+    interval = f"Their intervals are {numbers.percent(level)} confidence intervals." if level not in (None, own) else ""
+    if interval and not threshold_:
+        interval = interval.replace("Their", "The baselines'")
+    return f"{threshold_} {interval}".strip()
 
 
 def leaked(stored: Stored) -> str:

@@ -131,11 +131,20 @@ def _result(sweep: Sweep) -> list[Block]:
         chosen = Text(f"The best mean validation {sweep.title} is {best} ({spread}): {varied(winner)}.")
     typed = Code(line(winner, test=True))
     if final is None:
-        told = "The test set has not been used. This line takes the winner's run, or trains it, and scores it:"
+        told = f"{_unused(sweep)} This line takes the winner's run, or trains it, and scores it:"
         return [chosen, Text(told), typed]
     told = "The winner's line to type; seed=… trains it with another seed:"
     claim = Text(final["claim"], "good" if final["claimed"] else "plain")
     return [chosen, claim, sweep_tables.finals(sweep, final), Text(told), typed]
+
+
+def _unused(sweep: Sweep) -> str:
+    """That the sweep left the test set alone, and how often other runs had used it where that is known."""
+    n = sweep.record.get("test_uses")
+    if n is None:  # of an earlier version
+        return "This sweep has not used the test set."
+    others = f"{numbers.count(n, 'use')} by other runs" if n else "no use by other runs"
+    return f"This sweep has not used the test set; the ledger had counted {others} when this was written."
 
 
 def _search(sweep: Sweep) -> list[Block]:

@@ -143,8 +143,9 @@ def baselines(stored: Stored) -> Table | None:
         holders["always the commonest class"] = found["majority"]
     rows: Rows = [[what, *(numbers.cell(holder, name) for name in names)] for what, holder in holders.items()]
     note = f"File facts: {numbers.listed(list(facts['features']))}." if facts.get("features") else ""
+    notes = " ".join(filter(None, [note, sentences.baselines_setting(stored.record)]))
     return Table(
-        _marked(stored, "By image, on the test set"), ["", *(numbers.TITLES[name] for name in names)], rows, note
+        _marked(stored, "By image, on the test set"), ["", *(numbers.TITLES[name] for name in names)], rows, notes
     )
 
 

@@ -29,7 +29,7 @@ from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.space import listed
 from ddtl.sweeps.task import REASON, WORDS, now
 from ddtl.training import ledger
-from ddtl.training.identity import differences, short_hash
+from ddtl.training.identity import counting, differences, scoring, short_hash
 
 if TYPE_CHECKING:
     from ddtl.sweeps.snapshot import Snapshot
@@ -149,7 +149,9 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> record.Pla
                     f"{added} scores were added to this study after its first: each counts as a test-set use of its own"
                 )
             return before
-    name = f"study {plan.name} {short_hash({'uses': sorted(uses)})}"
+    # With the settings that all runs share: the same study with others, after the first was deleted, is another plan.
+    settings = sorted({short_hash({**counting(c), **ledger.decided(scoring(c.evaluation))}) for c in plan.configs})
+    name = f"study {plan.name} {short_hash({'uses': sorted(uses), 'settings': settings})}"
     return {"plan": name, "when": now(), "uses": uses}
 
 

@@ -15,6 +15,7 @@ from ddtl.reports.sweep_replicates import Setting
 from ddtl.reports.sweep_stored import RECORD
 from ddtl.sweeps.snapshot import SESSIONS, ended_at, seconds, settings, since
 from ddtl.sweeps.task import ATTEMPTS, OVERRIDES, OWNER, REASON, WORDS, line, now
+from ddtl.training import ledger
 
 if TYPE_CHECKING:
     from ddtl.sweeps.store import Store
@@ -44,8 +45,10 @@ def record(store: Store) -> dict[str, Any]:
     epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason; ``run`` is the
     name of its folder. ``replicates`` are the keys in which trials differ by chance alone, such as ``seed``, and
     ``settings`` then holds what is compared, the best mean first; the best trial is the first one of the best setting.
+    ``test_uses`` is how often the dataset's test sets had been used by any run below the runs folder.
     """
     plan, study = store.plan, store.study
+    runs_dir = Path(plan.base.paths.runs_dir).expanduser()
     trials = [_trial(trial) for trial in store.trials()]
     states = Counter(trial["state"] for trial in trials)
     now_ = store.snapshot()
@@ -69,6 +72,7 @@ def record(store: Store) -> dict[str, Any]:
         "best": None if now_.best is None else now_.best[0],
         "front": list(now_.front),
         "final": study.user_attrs.get("final"),
+        "test_uses": sum(ledger.uses_of(runs_dir, plan.base.dataset.name).values()),
         "replicates": varied,
         "settings": [_setting(setting) for setting in settings(study)] if varied else None,
     }

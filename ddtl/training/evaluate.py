@@ -67,10 +67,25 @@ def main(argv: Sequence[str]) -> int:
     saved, results = stored_run(folder)
     found = asked(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
+    _check_test(words, found, results)
     _tell_own_runs(words, found.config)
     shown = _elsewhere(folder, found.config, results) if found.elsewhere else _again(folder, found.config, results)
     console.score_table(shown)
     return 0
+
+
+def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> None:
+    """Refuse to leave out the test set where it is what is scored.
+
+    Raises:
+        UserError: so it is.
+    """
+    typed = {setting.key for setting in override_grammar.read(words, groups("train")).settings}
+    if "evaluation.test" in typed and not found.config.evaluation.test and (found.elsewhere or "test" in before):
+        raise UserError(
+            "evaluation.test=false: this command scores the test set and counts it as a use. Leave evaluation.test "
+            "out; the command that made the run scores validation alone with evaluation.test=false"
+        )
 
 
 def _tell_own_runs(words: Sequence[str], config: Config) -> None:
@@ -191,6 +206,9 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
+        facts = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
+        results["baselines"] = {**before["baselines"], "file_facts": facts}
     if use is not None:
         results |= use.record()
         results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -68,11 +68,14 @@ class TestUse:
     of_run: int
     planned: str
     changed: tuple[str, ...]
+    others: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The keys of ``results.json``."""
-        uses = {"total": self.total, "of_run": self.of_run, "planned": self.planned, "changed": list(self.changed)}
+        uses: dict[str, Any] = {"total": self.total, "of_run": self.of_run, "planned": self.planned}
+        uses |= {"changed": list(self.changed)}
+        uses |= {"others": dict(self.others)} if self.others else {}
         return {test_use.USE: self.number, test_use.USES: uses}
 
 
@@ -83,7 +86,7 @@ def path_of(runs_dir: Path, dataset: str, protocol: str) -> Path:
 
 def record_use(
     runs_dir: Path, dataset: str, protocol: str, scoring: Scoring, earlier: Mapping[str, Any] | None = None,
-    known: int = 0,
+    known: Sequence[Mapping[str, Any]] = (),
 ) -> TestUse:  # fmt: skip
     """Write down that a test set is about to be scored.
 
@@ -92,7 +95,7 @@ def record_use(
         dataset, protocol: whose test set.
         scoring: what is scored.
         earlier: the record (``results.json``) that the scores will replace; None where there is none.
-        known: the highest number of a use of this test set in the run's own records.
+        known: the run's own records of scores on this test set: a copy in another runs folder keeps their history.
 
     Raises:
         UserError: the ledger cannot be written.
@@ -106,11 +109,15 @@ def record_use(
         with FileLock(_lock(path)):
             rows, last = _read(path)
             same = next((row for row in rows if _is_same(row, scoring_, before)), None)
-            warnings = [] if known <= last else [_lost(path, last, known)]
+            total = max(map(test_use.total, known), default=0)
+            warnings = [] if total <= last else [_lost(path, last, total)]
             if same is None:
-                number = _number(rows, max(last, known), scoring_, plan, earlier, before)
+                number = _number(rows, max(last, total), scoring_, plan, earlier, before)
                 same = {"use": number, "when": datetime.now(UTC).isoformat(timespec="seconds"), **scoring_}
                 same |= {"planned": plan} if plan else {}
+                same |= {"total": total} if total > max(last, number) else {}
+                if not any(_is_of_run(row, scoring_) for row in rows):
+                    same |= _history(known, number, scoring_)
                 append_line(path, same)
                 rows.append(same)
     except OSError as error:
@@ -120,10 +127,11 @@ def record_use(
     own = [row for row in rows if _is_of_run(row, scoring_)]
     return TestUse(
         number=_number_of(same),
-        total=max(last, known, *map(_number_of, rows)),
-        of_run=len({_number_of(row) for row in own}),
+        total=max(last, total, *map(_number_of, rows)),
+        of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
         changed=_changed(own, same, before),
+        others=_others(path, same.get("planned", "")),
         warnings=tuple(warnings),
     )
 
@@ -144,6 +152,20 @@ def is_used(runs_dir: Path, plan: str) -> bool:
     """Whether a run of a plan has been scored on any test set."""
     token = json.dumps(plan, ensure_ascii=False).encode()
     return any(token in path.read_bytes() for path in runs_dir.glob("*/test_looks_*.jsonl"))
+
+
+def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
+    """How many uses of a test set were by a run, named by its folder and the hash of what it is."""
+    rows, _ = _read(path_of(runs_dir, dataset, protocol))
+    of_run = [row for row in rows if _is_of_run(row, {"run": run, "identity": identity})]
+    return len({_number_of(row) for row in of_run}) + sum(row.get("of_run_before", 0) for row in of_run)
+
+
+def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
+    """How often each test set of a dataset has been used, by what its ledger is filed under (see :func:`path_of`)."""
+    paths = sorted((runs_dir / dataset).glob("test_looks_*.jsonl"))
+    found = {path.stem.removeprefix("test_looks_"): _read(path)[1] for path in paths}
+    return {name: n for name, n in found.items() if n}
 
 
 def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
@@ -190,6 +212,43 @@ def _number(
     return last + 1
 
 
+def _others(path: Path, plan: str) -> dict[str, int]:
+    """How often the dataset's images were used as test sets under other protocols, without those of the same plan."""
+    own = _protocol(path)
+    found: dict[str, int] = {}
+    for other in sorted(path.parent.glob("test_looks_*.jsonl")):
+        if _protocol(other) == own:
+            continue
+        rows, last = _read(other)
+        planned_ = {_number_of(row) for row in rows if plan and row.get("planned") == plan}
+        n = last - len(planned_)
+        if n > 0:
+            found[_protocol(other)] = found.get(_protocol(other), 0) + n
+    return found
+
+
+def _protocol(path: Path) -> str:
+    """Of a ledger; all folds of one k-fold split are of one protocol."""
+    return path.stem.removeprefix("test_looks_").partition("-")[0]
+
+
+def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's first row in a ledger says of the uses that the run's own records know and the ledger does not."""
+    if not known:
+        return {}
+    latest = max(known, key=lambda record: test_use.number(record) or 0)
+    numbers = {test_use.number(record) for record in known}
+    before = max(len(numbers), *map(test_use.of_run, known)) - (number in numbers)
+    changed = _otherwise(decided_of(latest), latest.get("digest"), scoring) or test_use.changed(latest)
+    return {"of_run_before": before, "changed_before": list(changed)}
+
+
+def _otherwise(was: Mapping[str, Any], digest: str | None, now: Mapping[str, Any]) -> list[str]:
+    """A line for each setting in which a scoring differs from an earlier one, and for its images."""
+    found = differences(was, now.get("decided", {}))
+    return found if digest == now.get("digest") else [*found, "other images or another split"]
+
+
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
     rows: list[dict[str, Any]] = []
@@ -203,7 +262,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
         row = parsed_line(line)
         if row is not None and isinstance(row.get("use", row.get("look")), int) and "run" in row:
             rows.append(row)
-            last = max(last, _number_of(row))
+            last = max(last, _number_of(row), row.get("total", 0))
         elif line.strip():
             last += 1
             log.warning("%s, line %d is damaged. It is counted as one use of the test set.", path, place)
@@ -237,12 +296,10 @@ def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping
     """A line for each thing in which the run was scored otherwise on this test set, the latest other use counts."""
     others = [row for row in own if row is not same]
     if not others:
-        return ()
+        return tuple(same.get("changed_before", ()))
     other = max(others, key=_number_of)
     was = other.get("decided", before)
-    found = [] if was is None else differences(was, same.get("decided", {}))
-    if other.get("digest") != same.get("digest"):
-        found.append("other images or another split")
+    found = _otherwise(same.get("decided", {}) if was is None else was, other.get("digest"), same)
     if other.get("checkpoint") != same.get("checkpoint"):
         found.append(f"checkpoint: was {other.get('checkpoint')}, is {same.get('checkpoint')}")
     return tuple(found)

@@ -63,6 +63,8 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         use = count_use(run, folder, epoch, folder.path)
         results |= use.record()
         results["warnings"] = [*results["warnings"], *use.warnings]
+    elif trainer.is_global_zero:
+        results |= earlier_uses(run, folder)
     if evaluation.test and evaluation.batchnorm != "stored":
         with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
@@ -262,6 +264,15 @@ def count_again(
     return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)
 
 
+def earlier_uses(run: Run, folder: RunFolder) -> dict[str, int]:
+    """For the record of a run that is scored on validation alone: how often its test set was scored before, if ever."""
+    manifest = run.datamodule.manifest
+    name = _ledger_name(str(manifest.protocol), manifest.fold)
+    path = folder.path.resolve()
+    n = ledger.uses_by_run(run.runs_dir, manifest.dataset, name, path.name, ledger.identity_of(path))
+    return {test_use.BEFORE: n} if n else {}
+
+
 def check_ledgers(run: Run) -> None:
     """Refuse a run whose use of the test set could not be written down.
 
@@ -297,18 +308,18 @@ def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
     return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
 
 
-def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> int:
-    """The highest number of a use of a test set in the records below a run's folder."""
-    numbers = [0]
+def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> list[dict[str, Any]]:
+    """The records of scores on a test set below a run's folder."""
+    records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:
             record_ = json.loads(path.read_text(encoding="utf-8"))
             found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if found == (dataset, protocol, *(fold or (None, None))):
-            numbers.append(test_use.number(record_) or 0)
-    return max(numbers)
+        if found == (dataset, protocol, *(fold or (None, None))) and test_use.number(record_) is not None:
+            records.append(record_)
+    return records
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:
