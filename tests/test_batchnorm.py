@@ -120,6 +120,7 @@ def results(folder: Path) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.slow
 def test_a_run_elsewhere_adapted_and_refitted(tiny: str, tmp_path: Path) -> None:
     folder = run(tmp_path, tiny, "trainer.max_epochs=1").folder
     before = results(folder)

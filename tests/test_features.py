@@ -78,6 +78,7 @@ def embedded(monkeypatch) -> Counter[int]:
     [("squeezenet1_1", "fire3"), ("resnet18", "layer4"), pytest.param("densenet121", "norm", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("precision", ["32", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_run_on_stored_features_equals_one_on_images_to_the_bit(tmp_path, embedded, model, last, precision):
     for number, settings in enumerate(((PROBE,), ("finetune=surgical", f"finetune.stages=[{last},head]"))):
         command = (*PLAIN, f"model={model}", f"trainer.precision={precision}", *FEW, *settings)

@@ -145,6 +145,7 @@ def typed(folder: Path, *words: str) -> list[str]:
     return [*small(folder / "runs", *TINY), f"output={folder / 'lr'}", *words]
 
 
+@pytest.mark.slow
 def test_the_command_measures_writes_and_repeats_itself(tmp_path, capsys):
     words = ["steps=30", "lr_min=1e-6", "finetune=full", "optimizer.lr=0.5"]
     code = cli.main(["lr-find", *typed(tmp_path, *words)])

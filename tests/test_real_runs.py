@@ -32,6 +32,7 @@ def test_covid19ct_by_its_official_lists(real_data, tmp_path):
     assert len(prediction_table.read(result.folder / "predictions.csv")) == 118 + 203
 
 
+@pytest.mark.slow
 def test_sarscov2ct_by_near_duplicates_and_by_slice(real_data, tmp_path):
     common = ("dataset=sarscov2ct", "model=squeezenet1_1", "model.weights=none")
     grouped = short(tmp_path, real_data, *common).results

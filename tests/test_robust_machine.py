@@ -345,6 +345,7 @@ def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: sign
     assert "the same command goes on where it stopped" in text
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes(tmp_path: Path) -> None:
     """The wait is announced, and has an end."""
     ranked = first_of_two()
@@ -438,6 +439,7 @@ def test_the_validation_score_is_that_of_the_best_epoch(kind: str, tmp_path: Pat
         assert result.results["val"][name] == pytest.approx(best[f"val/{name}"], abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_averaged_weights_have_a_row_of_their_own(tmp_path: Path) -> None:
     result = run(tmp_path, *QUICK, "model=resnet18", "trainer.average_last=2")
     *epochs, mean = read_lines(result.folder / "metrics.jsonl")
@@ -582,6 +584,7 @@ def test_a_reader_that_leaves(words: tuple[str, ...]) -> None:
     assert (code, text) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_training_whose_reader_leaves_comes_to_its_end(tmp_path: Path) -> None:
     code, text = shell(f"{shlex.join([*TRAIN, *small(tmp_path, *QUICK)])} 2>&1 | head -1")
     assert code == 0, text

@@ -102,6 +102,7 @@ def test_a_damaged_file_is_told_and_written_anew(tmp_path: Path) -> None:
     assert controls.read(tmp_path).twice("a", "b") == frozenset()
 
 
+@pytest.mark.slow
 def test_a_dataset_out_of_reach_keeps_the_others_and_its_earlier_controls(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

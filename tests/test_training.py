@@ -126,6 +126,7 @@ def test_another_seed_is_another_run_and_another_look(finished):
     assert other.results["test_use"] == 2
 
 
+@pytest.mark.slow
 def test_the_test_set_can_be_scored_later_without_training(tmp_path):
     first = run(tmp_path, "evaluation.test=false", "trainer.max_epochs=1")
     assert "test" not in first.results
@@ -158,6 +159,7 @@ def test_another_threshold_is_scored_without_training(finished):
     assert "played no part in training or in choosing" not in text
 
 
+@pytest.mark.slow
 def test_a_run_named_by_hand_refuses_other_settings_and_says_which(tmp_path):
     quick = ("run.name=mine", "trainer.max_epochs=1", "trainer.limit_batches=1")
     first = run(tmp_path, *quick)
@@ -213,6 +215,7 @@ def test_patience_ends_a_run_which_then_stays_ended(tmp_path):
     assert (first.folder / "metrics.jsonl").read_bytes() == rows
 
 
+@pytest.mark.slow
 def test_a_row_written_before_a_kill_is_not_written_twice(tmp_path):
     quick = ("trainer.max_epochs=2", "trainer.limit_batches=2")
     first = run(tmp_path, *quick)
@@ -272,6 +275,7 @@ def test_checkpoints_hold_plain_data_only(finished):
         assert "state_dict" in contents
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_epoch(tmp_path, monkeypatch):
     save = pl.Trainer.save_checkpoint
     full = []

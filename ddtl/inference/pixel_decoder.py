@@ -102,6 +102,13 @@ class Child:
                 if pipe is not None:
                     pipe.close()
 
+    def abandon(self) -> None:
+        """Close this process's copies of the pipes: the child is another process's, which was forked to this one."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                getattr(stream, "raw", stream).close()
+        self._process.returncode = 0  # not to be waited for
+
     @property
     def usable(self) -> bool:
         return self._process.poll() is None and not getattr(self._process.stdin, "closed", True)
@@ -168,7 +175,8 @@ class Decoder:
     def forget(self) -> None:
         """Leave the children to another process, from which this one was forked."""
         self._lock = threading.Lock()
-        self._idle = []
+        while self._idle:
+            self._idle.pop().abandon()
 
 
 _REASONS = {
