@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from ddtl.data.phantom import PhantomSpec, build_manifest
 from ddtl.training.identity import differences
 from tests.golden import commands
 from tests.runs import ROOT, state
@@ -126,10 +128,10 @@ def test_a_finished_run_opens_and_scores_as_before(tmp_path: Path) -> None:
     assert scored["test"]["roc_auc"] == pytest.approx(before["test"]["roc_auc"], abs=NEAR)
     assert scored["evaluation"]["threshold"] == "youden"
 
-    images = next(Path(os.environ["DDTL_CACHE"]).glob("phantom-*/images/a"))
-    names = {path.stem: path for path in images.glob("*.png")}
+    spec = PhantomSpec(**yaml.safe_load((run / "config.yaml").read_text())["dataset"]["phantom"])
+    images = {s.sample_id: s.path for s in build_manifest(spec, Path(os.environ["DDTL_CACHE"])).samples}
     stored = records(predictions)[0]
-    typed(folder, "predict", name, str(names[stored["sample_id"].rpartition("/")[2]]), "output=predicted")
+    typed(folder, "predict", name, str(images[stored["sample_id"]]), "output=predicted")
     (predicted,) = records(folder / "predicted" / "predictions.csv")
     assert float(predicted["probability_COVID"]) == pytest.approx(float(stored["probability_COVID"]), abs=NEAR)
 
