@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ddtl.data import classes
 from ddtl.data.manifest import Manifest, Sample
@@ -93,14 +91,13 @@ def test_spellings_of_one_class(one: str, other: str) -> None:
         classes.check_names({one: one, other: other}, "here")
 
 
-@given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
-def test_a_map_renames_and_joins(first: str, second: str) -> None:
+def test_a_map_renames_and_joins() -> None:
     manifest = dataset("A", "B", "C")
     found = classes.renamed(manifest, {"A": "negative", "B": "COVID", "C": "negative"})
     assert found.classes == ("negative", "COVID")
     assert [sample.label for sample in found.samples] == [0, 1, 0]
     with pytest.raises(UserError, match="has no label"):
-        classes.renamed(manifest, {f"{first}{second}!": "x"})
+        classes.renamed(manifest, {"D": "x"})
 
 
 def test_the_line_to_paste_is_of_the_labels_as_they_are() -> None:

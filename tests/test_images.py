@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from ddtl.data.images import BadImageError, decode_image, load_image
+from ddtl.data.images import (
+    BadImageError,
+    decode_gray,
+    decode_image,
+    grey_levels,
+    has_few_levels,
+    load_image,
+    squared,
+)
 from ddtl.errors import UserError
 
 HERE = Path("scan.png")
@@ -235,9 +243,12 @@ def test_garbage_is_always_a_bad_image(fmt: str, garbage: bytes) -> None:
 @pytest.mark.realdata
 def test_every_real_image_decodes(real_data: Path) -> None:
     found: Counter[tuple[str, str, str]] = Counter()
+    levels: list[tuple[int, int]] = []
 
     def decode(path: Path) -> tuple[str, str, str]:
-        decoded = load_image(path, 64)
+        gray = decode_gray(path.read_bytes(), path)
+        levels.append(grey_levels(gray))
+        decoded = squared(gray, 64)
         assert decoded.shape == (64, 64)
         assert decoded.std() > 5, path
         with Image.open(path) as image:
@@ -247,6 +258,8 @@ def test_every_real_image_decodes(real_data: Path) -> None:
     paths = [p for folder in folders for p in sorted(folder.rglob("*")) if p.suffix.lower() in {".png", ".jpg"}]
     with ThreadPoolExecutor(2) as pool:
         found.update(pool.map(decode, paths))
+    assert not any(has_few_levels(*counts) for counts in levels), "no CT slice is taken for a crushed one"
+    assert tuple(map(min, zip(*levels, strict=True))) == (165, 166), "as docs/own_data.md says"
     datasets, kinds, modes = (Counter[str]() for _ in range(3))
     for (dataset, kind, mode), n in found.items():
         datasets[dataset] += n

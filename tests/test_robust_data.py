@@ -57,25 +57,13 @@ def images(n: int) -> Check:
     return check
 
 
-def _pool(own: str) -> Make:
-    """The phantom with own folders ``covid/`` and ``normal/``, declared so."""
-
-    def make(here: Path) -> list[str]:
-        words = folders(here, "covid", "normal")[2:]
-        small = ["dataset.phantom.n_patients=12", "dataset.phantom.slices_per_patient=1", "dataset.phantom.size=32"]
-        declared = own.replace("ROOT", f"{here}/images")
-        return ["dataset=pooled", "dataset.sources=[phantom:a,mine2]", f"dataset.own={declared}", *small, *words]
-
-    return make
-
-
-def _pool_of(first: str, second: str, more: str) -> Make:
+def _pool(more: str = "", first: str = "covid", second: str = "normal") -> Make:
     """The phantom with own folders of these names."""
 
     def make(here: Path) -> list[str]:
         words = folders(here, first, second)[2:]
         small = ["dataset.phantom.n_patients=12", "dataset.phantom.slices_per_patient=1", "dataset.phantom.size=32"]
-        own = f"{{mine2: {{root: {here}/images, {more}}}}}"
+        own = f"{{mine2: {{root: {here}/images{more and ', '}{more}}}}}"
         return ["dataset=pooled", "dataset.sources=[phantom:a,mine2]", f"dataset.own={own}", *small, *words]
 
     return make
@@ -189,7 +177,7 @@ CLASS_CASES = [
         CLASSES,
         "pooled with `covid/`, `normal/`",
         "each label its class: matched by name, and noted",
-        _pool("{mine2: {root: ROOT}}"),
+        _pool(),
         noted=("covid as COVID", "normal as non-COVID"),
         check=_pool_labels,
     ),
@@ -197,14 +185,14 @@ CLASS_CASES = [
         CLASSES,
         "pooled with the classes in the other order",
         "refused: the names speak against the order",
-        _pool("{mine2: {root: ROOT, classes: [covid, normal]}}"),
+        _pool("classes: [covid, normal]"),
         refused=("dataset.own.mine2.class_map=",),
     ),
     Case(
         CLASSES,
         "pooled with a map",
         "each label its class",
-        _pool("{mine2: {root: ROOT, class_map: {covid: COVID, normal: non-COVID}}}"),
+        _pool("class_map: {covid: COVID, normal: non-COVID}"),
         check=_pool_labels,
     ),
     Case(
@@ -326,14 +314,14 @@ CLASS_CASES = [
         CLASSES,
         "pooled with `1/`, `2/` of which 2 is said to be positive",
         "refused: the names do not tell what 2 is",
-        _pool_of("1", "2", "classes: ['1', '2']"),
+        _pool("classes: ['1', '2']", "1", "2"),
         refused=("dataset.own.mine2.class_map=",),
     ),
     Case(
         CLASSES,
         "pooled with `no/`, `yes/`",
         "`yes` is COVID, and noted",
-        _pool_of("no", "yes", "classes: ['no', 'yes']"),
+        _pool("classes: ['no', 'yes']", "no", "yes"),
         noted=("no as non-COVID, yes as COVID",),
     ),
     Case(

@@ -14,7 +14,6 @@ PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Thousands = Annotated[int, Field(ge=1, le=10_000)]
-Million = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -25,19 +24,19 @@ Names = Annotated[tuple[str, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-def _text_keys(value: Any) -> Any:
-    """A dict whose whole numbers are text: labels such as 0 and 1 need no quotes."""
+def _texts(value: Any) -> Any:
+    """A dict of names as text: in a YAML file labels such as 0 and 1 need no quotes."""
     if not isinstance(value, dict):
         return value
-    return {as_text(key): as_text(name) for key, name in value.items()}
+    return {_text(key): _text(name) for key, name in value.items()}
 
 
-def as_text(value: Any) -> Any:
-    """A whole number as text, anything else as it is."""
+def _text(value: Any) -> Any:
+    """A number as text, anything else as it is."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-ClassMap = Annotated[dict[Text, Text], BeforeValidator(_text_keys), Field(min_length=1)]
+ClassMap = Annotated[dict[Text, Text], BeforeValidator(_texts), Field(min_length=1)]
 PatientIds = Literal["check", "join", "exact"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
@@ -111,7 +110,7 @@ class DatasetConfig(Section):
     name: Text
     protocol: Literal["official", "grouped", "random", "kfold"]
     image_size: Annotated[int, Field(ge=32, le=1024)]
-    batch_size: Million
+    batch_size: PositiveInt
     sampling: Literal["shuffle", "balanced"]
     num_workers: Annotated[int, Field(ge=0, le=1_000)]
     n_folds: Annotated[int, Field(ge=2, le=1_000_000)]
@@ -228,7 +227,7 @@ class TrainerConfig(Section):
     strategy: Literal["auto", "ddp"]
     precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
     channels_last: bool
-    accumulate: Million
+    accumulate: PositiveInt
     ema: OpenFraction | None
     average_last: PositiveInt | None = None
     clip_norm: NonNegative

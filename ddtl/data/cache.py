@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -26,6 +25,7 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
+from ddtl import threads
 from ddtl.data.images import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.errors import UserError
@@ -97,23 +97,19 @@ def open_cache(
             written (no space, no permission). Nothing is left behind.
     """
     paths = [sample.path for sample in manifest.samples]
-    with ThreadPoolExecutor(workers or _default_workers()) as pool:
+    with ThreadPoolExecutor(workers or min(threads.cores(), 8)) as pool:
         hashes, bad = _hash_files(paths, pool)
         job = _Job(manifest, _group(manifest.samples, hashes), size, root / "decoded", pool, progress)
         if bad:  # Look through the other files all the same, to report everything at once.
             raise job.unusable(bad + [result for result in job.decode() if isinstance(result, BadImageError)])
-        if job.problem() is not None:
-            job.build_once()
+        levels = job.stored_levels()
+        if isinstance(levels, str):
+            levels = job.build_once()
     row = {content: i for i, content in enumerate(job.copies)}
     file_hashes = [h for h in hashes if h is not None]
     contents = [content_key(h, s.window) for h, s in zip(file_hashes, manifest.samples, strict=True)]
     rows = np.array([row[content] for content in contents], dtype=np.int64)
-    return DecodedCache(job.folder, rows, file_hashes, job.levels()[rows])
-
-
-def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+    return DecodedCache(job.folder, rows, file_hashes, levels[rows])
 
 
 def _hash_files(paths: Sequence[Path], pool: Executor) -> tuple[list[str | None], list[BadImageError]]:
@@ -162,40 +158,36 @@ class _Job:
     def shape(self) -> tuple[int, int, int]:
         return len(self.copies), self.size, self.size
 
-    def problem(self) -> str | None:
-        """What is wrong with the finished cache; None where it is there and whole."""
+    def stored_levels(self) -> np.ndarray | str:
+        """Counts of grey levels, int64 ``(distinct contents, 2)``; or what is wrong with the finished cache."""
         array = self.folder / "images.npy"
         try:
             index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
             if index["files"] != list(self.copies) or index["size"] != self.size:
                 return "index.json describes other images"
-            if np.array(index["levels"]).shape != (len(self.copies), 2):
+            levels = np.array(index["levels"], dtype=np.int64).reshape(-1, 2)
+            if len(levels) != len(self.copies):
                 return "index.json lacks the counts of grey levels"
             if index["sha256"] != _hash_of(array) or np.load(array, mmap_mode="r").shape != self.shape:
                 return "images.npy has changed since it was written"
         except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
-        return None
+        return levels
 
-    def levels(self) -> np.ndarray:
-        """Counts of grey levels of each row, int64 ``(distinct contents, 2)``; the cache is there and whole."""
-        index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-        return np.array(index["levels"], dtype=np.int64)
-
-    def build_once(self) -> None:
-        """Builds the cache unless another process does so first."""
+    def build_once(self) -> np.ndarray:
+        """Build the cache unless another process does so first; the counts of grey levels of its rows."""
         with self._explained():
             self.decoded.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                problem = self.problem()
-                if problem is None:
-                    return
+                found = self.stored_levels()
+                if not isinstance(found, str):
+                    return found
                 if self.folder.exists():
                     logger.warning(
-                        "The decoded images in %s are damaged (%s); decoding them again.", self.folder, problem
+                        "The decoded images in %s are damaged (%s); decoding them again.", self.folder, found
                     )
                 _remove_leftovers(self.decoded)
-                self._build()
+                return self._build()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -211,21 +203,23 @@ class _Job:
         finally:
             lock.release()
 
-    def _build(self) -> None:
+    def _build(self) -> np.ndarray:
         partial = self.decoded / f"{self.key}.partial"
         for remains in (partial, self.folder):  # of a killed builder; damaged
             shutil.rmtree(remains, ignore_errors=True)
         self._check_space()
         try:
             partial.mkdir()
-            self._write(partial)
+            levels = self._write(partial)
             partial.rename(self.folder)
+            return levels
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def _write(self, partial: Path) -> None:
-        """Writes array and index. After the first bad file nothing more is written, but all are looked at.
+    def _write(self, partial: Path) -> np.ndarray:
+        """Write array and index, and return the counts of grey levels.
 
+        After the first bad file nothing more is written, but all are decoded.
         Plain writes, not a writable memory map: on a full disk a map kills the process (SIGBUS), a write raises.
         """
         bad: list[BadImageError] = []
@@ -252,6 +246,7 @@ class _Job:
             "levels": levels,
         }
         (partial / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        return np.array(levels, dtype=np.int64)
 
     def decode(self) -> Iterator[tuple[np.ndarray, tuple[int, int]] | BadImageError]:
         """Each distinct image and its counts of grey levels, or why it is bad, in the order of the rows.

@@ -202,6 +202,17 @@ def _named_failures(data: bytes, path: Path) -> Iterator[None]:
         raise BadImageError(path, f"is cut off or damaged: {' '.join(str(error).split())[:200]}") from None
 
 
+def is_deep(data: bytes, path: Path) -> bool:
+    """Whether an image is gray of more than 8 bits, by its header.
+
+    Raises:
+        BadImageError: the header cannot be read.
+    """
+    with _named_failures(data, path):
+        mode = read_header(data).mode
+    return mode.startswith(("I", "F")) or (mode not in Image.MODES and int(mode[1:]) > 8)
+
+
 def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
     """Bits, smallest and largest value of a gray image of more than 8 bits; None for any other.
 

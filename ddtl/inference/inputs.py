@@ -19,6 +19,7 @@ from ddtl.data.images import (
     decode_gray,
     grey_levels,
     has_few_levels,
+    is_deep,
     read_bytes,
     squared,
     starts_as_image,
@@ -231,16 +232,16 @@ def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np
         shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
         return squared(decode_slice(picture.path, note, *shown_through), size)
     data = read_bytes(picture.path)
-    stored = stored_range(data, picture.path)
-    if window is not None and stored is None:
+    deep = is_deep(data, picture.path)
+    if window is not None and not deep:
         note(
             "holds 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
         )
-    gray = decode_gray(data, picture.path, None if stored is None else window)
+    gray = decode_gray(data, picture.path, window if deep else None)
     levels, spread = grey_levels(gray)
     if has_few_levels(levels, spread):
         text = f"has {levels} of 256 grey levels over a range of {spread}"
-        if stored is not None:
+        if deep and (stored := stored_range(data, picture.path)) is not None:
             bits, low, high = stored
             raise BadImageError(
                 picture.path,

@@ -90,9 +90,3 @@ def number(value: Any) -> str:
 def listed(words: list[str]) -> str:
     """``a, b and c``."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def ordinal(n: int) -> str:
-    """``1st``, ``2nd``, ``11th``."""
-    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
-    return f"{n}{ending}"
