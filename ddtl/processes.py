@@ -28,8 +28,7 @@ def alive(owner: Mapping[str, Any]) -> bool | None:
 
     A number that the system has given to another process since does not count: the two differ in their start.
     """
-    here = owner["place"] == _place() and (owner["place"] or owner["host"] == socket.gethostname())
-    if not here:  # the id of the boot decides where there is one: a machine may have got another name since
+    if owner["host"] != socket.gethostname() or owner["place"] != _place():
         return None
     pid = int(owner["pid"])
     return exists(pid) and _started(pid) == owner["started"] and not _ended(pid)

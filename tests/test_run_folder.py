@@ -304,11 +304,9 @@ def test_a_number_that_another_process_has_now_keeps_no_run_in_use(tmp_path: Pat
         assert in_use(now)
         assert not in_use({**now, "started": "1"}), "the number was given to another process since"
         assert not in_use({**now, "place": "another boot pid:[1]"}), "the machine was started again since"
-        assert in_use({**now, "host": "another name"}), "the machine has got another name since"
-        assert in_use({**now, "host": "elsewhere", "place": "another boot pid:[1]"}), "cannot be seen from here"
+        assert in_use({**now, "host": "elsewhere"}), "cannot be seen from here"
         before = {"pid": process.pid, "host": now["host"]}  # as earlier versions wrote it
         assert in_use(before)
         assert not in_use(before, written=3600), "the process began after that was written"
     assert not in_use(now)
-    assert not in_use({**now, "host": "another name"}), "no longer running under the machine's new name either"
     assert not in_use(before)
