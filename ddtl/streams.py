@@ -11,8 +11,11 @@ from typing import Any
 _GONE = (errno.EPIPE, errno.EIO, errno.ECONNRESET)  # who read is no longer there
 
 
-class _Steady(io.FileIO):
-    """A file that takes what it is given, whether or not that can be written.
+class _Steady(io.BufferedWriter):
+    """A stream that takes what it is given, whether or not that can be written.
+
+    Once it can't, the rest goes to the null device. Not the raw file is the place for that: a signal's exception behind
+    its write would have the buffer write the same bytes again.
 
     Attributes:
         failure: why something could not be written, though its reader is there; None where nothing was lost.
@@ -22,12 +25,27 @@ class _Steady(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            written = super().write(data)
+            return super().write(data)
+        except BlockingIOError:  # the reader does not keep up, and nobody waits for it
+            pass
         except OSError as error:
-            if error.errno not in _GONE:
-                self.failure = error
-            return len(memoryview(data).cast("B"))
-        return len(memoryview(data).cast("B")) if written is None else written
+            self._lose(error)
+        return len(memoryview(data).cast("B"))
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if error.errno not in _GONE:
+            self.failure = error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
 
 
 def steady() -> None:
@@ -46,7 +64,7 @@ def steady() -> None:
             setattr(sys, name, _text(number, "utf-8", line_buffering=True))
         elif isinstance(stream, io.TextIOWrapper) and _number(stream) == number:
             raw = getattr(stream.buffer, "raw", stream.buffer)
-            if isinstance(raw, io.FileIO) and not isinstance(raw, _Steady):
+            if isinstance(raw, io.FileIO) and not isinstance(stream.buffer, _Steady):
                 stream.flush()
                 setattr(sys, name, _text(number, stream.encoding, stream.line_buffering or number == 2))
 
@@ -56,13 +74,13 @@ def lost() -> OSError | None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and not stream.closed:
             stream.flush()
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return raw.failure if isinstance(raw, _Steady) else None
+    buffer = getattr(sys.stdout, "buffer", None)
+    return buffer.failure if isinstance(buffer, _Steady) else None
 
 
 def _text(number: int, encoding: str, line_buffering: bool) -> io.TextIOWrapper:
-    raw = _Steady(number, "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors="replace", line_buffering=line_buffering)
+    buffer = _Steady(io.FileIO(number, "wb", closefd=False))
+    return io.TextIOWrapper(buffer, encoding, errors="replace", line_buffering=line_buffering)
 
 
 def _number(stream: io.TextIOWrapper) -> int | None:

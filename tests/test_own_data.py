@@ -125,9 +125,10 @@ def test_what_systems_leave_is_passed_over(tmp_path: Path) -> None:
     assert ids(from_folder(kept)) == ["a/1.png", "b/1.png"]
 
 
-def test_images_beside_the_class_folders_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from_folder(touch(tmp_path, "a/1.png", "b/1.png", "2.png"), ["a", "b"])
-    assert "1 images are beside the class folders: '2.png'" in caplog.text
+def test_images_beside_the_class_folders_are_noted(tmp_path: Path) -> None:
+    manifest = from_folder(touch(tmp_path, "a/1.png", "b/1.png", "2.png"), ["a", "b"])
+    assert manifest.doubts() == ["Next to the class folders is 1 image: not used. ('2.png')"]
+    assert manifest.named() == {manifest.sentences()[0]: "'2.png'"}
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:
@@ -207,9 +208,9 @@ def test_patients_by_a_pattern(tmp_path: Path, regex: str, patient: str | None) 
     assert patients_of(manifest)["covid/P12_1.png"] == patients_of(manifest)["covid/P12_2.png"] == patient
 
 
-def test_images_without_a_patient_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_a_patient_are_noted(tmp_path: Path) -> None:
     manifest = from_folder(touch(tmp_path, "a/P1.png", "a/x.png", "b/P2.png", "b/y.png"), ["a", "b"], r"P\d")
-    assert "finds no patient in 2 of 4 paths: 'a/x.png', 'b/y.png'" in caplog.text
+    assert "finds no patient in 2 of 4 paths. ('a/x.png', 'b/y.png')" in manifest.doubts()[0]
     assert patients_of(manifest) == {"a/P1.png": "P1", "a/x.png": None, "b/P2.png": "P2", "b/y.png": None}
     assert describe(manifest)[0] == "2 images are without a patient id: each counts as a patient of its own"
 
@@ -224,12 +225,12 @@ def test_one_patient_in_two_classes_is_one_patient(tmp_path: Path) -> None:
     assert len({sample.group for sample in manifest.samples}) == 2
 
 
-def test_patients_by_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_patients_by_a_table(tmp_path: Path) -> None:
     root = touch(tmp_path / "i", "a/1.png", "a/2.png", "b/3.png")
     lines = ("note;patient_id;sample_id", "x; P1 ;a/1.png", ";P1;a/2.png", ";nan;b/3.png", ";P9;c/9.png")
     manifest = from_folder(root, ["a", "b"], patients=write(tmp_path / "p.csv", *lines))
     assert patients_of(manifest) == {"a/1.png": "P1", "a/2.png": "P1", "b/3.png": None}
-    assert "1 lines are of no image and are ignored: 'c/9.png'" in caplog.text
+    assert manifest.doubts() == ["dataset.patients: 1 line is of no image and not used. ('c/9.png')"]
 
 
 @pytest.mark.parametrize(
@@ -298,11 +299,13 @@ def test_paths_start_at_the_root_and_ids_do_not_tell_where_that_is(tmp_path: Pat
     assert ids(manifest) == ["../other/2.png", "1.png"]
 
 
-def test_a_column_that_is_almost_known_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_column_that_is_almost_known_is_noted(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png")
-    from_table(write(tmp_path / "t.csv", "path,label,patient,slice,age", "1.png,a,P,1,3", "2.png,b,P,1,3"), ["a", "b"])
-    assert [message.split(": ", 1)[1] for message in caplog.messages] == [
-        "the column 'patient' is not read; if it is meant as patient_id, call it that."
+    manifest = from_table(
+        write(tmp_path / "t.csv", "path,label,patient,slice,age", "1.png,a,P,1,3", "2.png,b,P,1,3"), ["a", "b"]
+    )
+    assert manifest.doubts() == [
+        "The column 'patient' of the table is not read; if it is meant as patient_id, call it that."
     ]
 
 
@@ -396,15 +399,15 @@ def loaded(*overrides: str) -> Manifest:
     return datamodule.manifest
 
 
-def test_a_table_with_its_own_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_with_its_own_split(tmp_path: Path) -> None:
     path = table_of(images_of_patients(tmp_path), lambda number, i: ("test", "val", "train")[min(number, 2)])
     manifest = loaded(*dataset("table", f"dataset.table={path}", "dataset.protocol=official", "dataset.name=mine"))
     assert (manifest.dataset, manifest.protocol) == ("mine", "official")
     assert {s.split for s in manifest.samples if s.patient_id == "P00"} == {"test"}
     assert {split: n["images"] for split, n in manifest.counts().items()} == {"train": 24, "val": 4, "test": 4}
-    assert "column split" not in caplog.text
-    loaded(*dataset("table", f"dataset.table={path}"))
-    assert "its column split is used with dataset.protocol=official alone" in caplog.text
+    assert not any("column split" in text for text in manifest.doubts())
+    other = loaded(*dataset("table", f"dataset.table={path}"))
+    assert any("column split is used with dataset.protocol=official alone" in text for text in other.doubts())
 
 
 def test_a_patient_in_two_splits(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def tables(draw: st.DrawFn) -> list[tuple[str, str]]:
 def test_no_spelling_tears_a_patient_apart(rows: list[tuple[str, str]]) -> None:
     written = {f"image{i}": text for i, (_, text) in enumerate(rows)}
     person = {f"image{i}": who for i, (who, _) in enumerate(rows)}
-    found, _ = resolve(written, "join", "here")
+    found, _ = resolve(written, "join", "here", "here")
     groups: dict[str, set[str | None]] = {}
     for name, who in person.items():
         groups.setdefault(who, set()).add(found[name])
@@ -48,10 +48,10 @@ def test_no_spelling_tears_a_patient_apart(rows: list[tuple[str, str]]) -> None:
     same = alike(list(written.values()))
     if same:
         with pytest.raises(UserError) as caught:
-            resolve(written, "check", "here")
+            resolve(written, "check", "here", "here")
         assert all(repr(text) in str(caught.value) for text in same[0][:2])
     else:
-        checked, _ = resolve(written, "check", "here")
+        checked, _ = resolve(written, "check", "here", "here")
         assert all(len({checked[n] for n in person if person[n] == who}) == 1 for who in groups), "they were equal"
 
 
@@ -106,11 +106,11 @@ def test_spellings_of_one_id(pair: str) -> None:
 @pytest.mark.parametrize("text", ["1.23457E+15", "1.2345678901234568e+16", "4.56789e12"])
 def test_a_number_that_a_spreadsheet_rounded_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="rounded"):
-        resolve({"a": text, "b": "P1"}, "check", "here")
-    assert resolve({"a": text}, "exact", "here")[0] == {"a": text}
+        resolve({"a": text, "b": "P1"}, "check", "here", "here")
+    assert resolve({"a": text}, "exact", "here", "here")[0] == {"a": text}
 
 
 def test_one_id_in_one_spelling_is_left_as_it_is() -> None:
-    found, notes = resolve({"a": " P007", "b": " P007", "c": None, "d": ""}, "check", "here")
+    found, notes = resolve({"a": " P007", "b": " P007", "c": None, "d": ""}, "check", "here", "here")
     assert found == {"a": " P007", "b": " P007", "c": None, "d": None}
     assert notes == ()

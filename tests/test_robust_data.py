@@ -287,7 +287,10 @@ CLASS_CASES = [
             ],
             "dataset.protocol=random",
         ),
-        noted=("All images of class covid are of one patient (P9)",),
+        noted=(
+            "All images of class covid are of one patient",
+            "(P9)",
+        ),
     ),
     Case(
         CLASSES,
@@ -484,7 +487,10 @@ PATIENT_CASES = [
         "one id, `-1`, for half of the images",
         "trains, and warns",
         _ids(*PLAIN, *["-1"] * 12),
-        noted=("The patient '-1' has 12 images of several classes",),
+        noted=(
+            "One patient has 12 images of several classes",
+            "('-1')",
+        ),
     ),
     Case(
         PATIENTS,
@@ -894,8 +900,12 @@ def test_what_becomes_of_it(case: Case, tmp_path: Path) -> None:
     case.check(data)
     from ddtl.data import splits
 
-    warnings = "\n".join([*splits.describe(data.manifest), *data.manifest.sentences()])
+    sent_on = [*splits.describe(data.manifest), *data.manifest.sentences()]
+    warnings = "\n".join([*sent_on, *data.manifest.doubts()])
     assert all(text in warnings for text in case.noted), warnings
+    private = {str(tmp_path), *(s.sample_id for s in data.manifest.samples)}
+    private |= {s.patient_id for s in data.manifest.samples if s.patient_id and len(s.patient_id) > 2}
+    assert not [name for name in private if any(name in text for text in sent_on)], "pages name no file and nobody"
 
 
 def _data(words: Sequence[str]) -> CTDataModule:

@@ -21,7 +21,8 @@ and run by a test (`tests/test_robust_data.py`, `test_robust_dicom.py`, `test_ro
 `python -m tools.robustness` writes this page from them.
 
 Refused means: exit code 2, one message that names the fix, before anything slow, and nothing is left behind. Warned
-means: once in the log, in `results.json` (`warnings`) and on the page. A file of many that `ddtl predict` cannot use is
+means: once in the log, in `results.json` (`warnings`, and the files or patients in `warning_names`) and on the page,
+which names none of them. A file of many that `ddtl predict` cannot use is
 left out by name, and the exit code is 1.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.files import write_csv, write_json, write_text
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ddtl.audit.audit import Audit, Subject
@@ -181,6 +184,8 @@ def _subject(config: Config) -> Subject:
     catalogue.require_images(config)
     with console.progress(f"drawing {config.dataset.name}") as bar:
         manifest = manifests.build(config, bar)
+    for doubt in manifest.doubts():
+        log.warning(doubt)
     try:
         return Subject(manifests.split(manifest, config.dataset))
     except UserError as error:

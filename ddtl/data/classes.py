@@ -176,23 +176,20 @@ def _equal(one: str, other: str) -> bool:
 
 def doubts(manifest: Manifest) -> list[Note]:
     """What makes one doubt that the labels are classes: many of them, or a class of one patient."""
-    notes = []
+    notes: list[Note] = []
     n, images = len(manifest.classes), len(manifest)
     if n > images / 10:
-        notes.append(
-            f"{n} classes for {images} images: labels may be something else, such as names of patients or files."
-        )
+        text = f"{n} classes for {images} images: labels may be something else, such as names of patients or files."
+        notes.append(Note(text, is_doubt=True))
     groups: dict[int, set[str]] = defaultdict(set)
     for sample in manifest.samples:
         groups[sample.label].add(sample.group)
     for label, found in sorted(groups.items()):
         if manifest.grouping == "patient" and len(found) == 1:
             (patient,) = found
-            notes.append(
-                f"All images of class {manifest.classes[label]} are of one patient ({patient}): a model may tell that "
-                "person, not the disease."
-            )
-    return [Note(text, is_doubt=True) for text in notes]
+            text = f"All images of class {manifest.classes[label]} are of one patient"
+            notes.append(Note(f"{text}: a model may tell that person, not the disease.", is_doubt=True, names=patient))
+    return notes
 
 
 def renamed(manifest: Manifest, class_map: Mapping[str, str] | None) -> Manifest:

@@ -29,15 +29,15 @@ def checked(
     Raises:
         UserError: a file has two labels, or over half of all images, of a class or of a site have few grey levels.
     """
-    notes = [
+    notes = (
         *_copies(manifest, cache.file_hashes, allow_label_conflicts),
         *_few_levels(manifest, cache.levels, allow_few_grey_levels),
-    ]
-    return replace(manifest, notes=(*manifest.notes, *(Note(text, is_doubt=True) for text in notes)))
+    )
+    return replace(manifest, notes=(*manifest.notes, *notes))
 
 
-def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflicts: bool) -> Iterator[str]:
-    """A sentence for each way in which one file is in a dataset twice and should not be."""
+def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflicts: bool) -> Iterator[Note]:
+    """A note for each way in which one file is in a dataset twice and should not be."""
     found: dict[str, list[Sample]] = defaultdict(list)
     for sample, file_hash in zip(manifest.samples, file_hashes, strict=True):
         found[file_hash].append(sample)
@@ -45,24 +45,28 @@ def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflict
     conflicts = [samples for samples in copies if len({s.label for s in samples}) > 1]
     if conflicts:
         shown = ", ".join(f"{s.sample_id!r} ({manifest.classes[s.label]})" for s in _differing(conflicts[0], "label"))
-        text = f"{len(conflicts)} file{_s(conflicts)} {_is(conflicts)} in two classes with the same bytes: {shown}"
+        text = f"{len(conflicts)} file{_s(conflicts)} {_is(conflicts)} in two classes with the same bytes"
         if not allow_label_conflicts:
             raise UserError(
-                f"{manifest.dataset}: {text}. Remove the wrong ones (dataset.exclude=FILE lists what to leave out, and "
-                "`ddtl audit` writes such a list), or train all the same: dataset.allow_label_conflicts=true"
+                f"{manifest.dataset}: {text}: {shown}. Remove the wrong ones (dataset.exclude=FILE lists what to leave "
+                "out, and `ddtl audit` writes such a list), or train all the same: dataset.allow_label_conflicts=true"
             )
-        yield f"{text} (dataset.allow_label_conflicts=true)."
+        yield Note(f"{text} (dataset.allow_label_conflicts=true).", is_doubt=True, names=shown)
     torn = [samples for samples in copies if len({s.split for s in samples} - {None}) > 1]
     if torn:
-        shown = ", ".join(f"{s.sample_id!r} ({s.split})" for s in _differing(torn[0], "split"))
-        yield (
-            f"{len(torn)} file{_s(torn)} {_is(torn)} in two splits with the same bytes: {shown}, so scores are "
-            "optimistic. `ddtl audit` finds near copies as well and writes a list for dataset.exclude."
+        yield Note(
+            f"{len(torn)} file{_s(torn)} {_is(torn)} in two splits with the same bytes, so scores are optimistic. "
+            "`ddtl audit` finds near copies as well and writes a list for dataset.exclude.",
+            is_doubt=True,
+            names=", ".join(f"{s.sample_id!r} ({s.split})" for s in _differing(torn[0], "split")),
         )
     shared = [samples for samples in copies if len({s.patient_id for s in samples} - {None}) > 1]
     if shared:
-        shown = ", ".join(f"{s.sample_id!r} ({s.patient_id})" for s in _differing(shared[0], "patient_id"))
-        yield f"{len(shared)} file{_s(shared)} {_is(shared)} of two patients with the same bytes: {shown}."
+        yield Note(
+            f"{len(shared)} file{_s(shared)} {_is(shared)} of two patients with the same bytes.",
+            is_doubt=True,
+            names=", ".join(f"{s.sample_id!r} ({s.patient_id})" for s in _differing(shared[0], "patient_id")),
+        )
 
 
 def _differing(samples: Sequence[Sample], attribute: str) -> list[Sample]:
@@ -71,27 +75,30 @@ def _differing(samples: Sequence[Sample], attribute: str) -> list[Sample]:
     return [first, next(s for s in samples if getattr(s, attribute) != getattr(first, attribute))]
 
 
-def _few_levels(manifest: Manifest, levels: np.ndarray, allowed: bool) -> Iterator[str]:
-    """A sentence on the images with hardly any grey levels, or an error where they are most of a class or site."""
+def _few_levels(manifest: Manifest, levels: np.ndarray, allowed: bool) -> Iterator[Note]:
+    """A note on the images with hardly any grey levels, or an error where they are most of a class or site."""
     few = np.array([has_few_levels(count, spread) for count, spread in levels.tolist()])
     if not few.any():
         return
     labels, sites = (np.array([getattr(s, name) for s in manifest.samples]) for name in ("label", "site"))
     shares = [few.mean(), *(few[of == one].mean() for of in (labels, sites) for one in np.unique(of))]
     rows = np.flatnonzero(few).tolist()
-    names = [manifest.samples[row].sample_id for row in rows]
+    names = named([manifest.samples[row].sample_id for row in rows])
     text = (
         f"{len(rows)} of {len(manifest)} images have fewer than {MIN_LEVELS} of 256 grey levels, or levels less than "
-        f"{MIN_RANGE} apart, once decoded: {named(names)}"
+        f"{MIN_RANGE} apart, once decoded"
     )
     if max(shares) <= 0.5:
-        yield f"{text}. They may be blank or scaled wrongly."
+        yield Note(f"{text}: they may be blank or scaled wrongly.", is_doubt=True, names=names)
         return
     first = manifest.samples[rows[0]]
-    text = f"{text}, with {levels[rows[0], 0]} levels over a range of {levels[rows[0], 1]}. {_cause(first)}"
     if not allowed:
-        raise UserError(f"{manifest.dataset}: {text} To train all the same: dataset.allow_few_grey_levels=true")
-    yield f"{text} (dataset.allow_few_grey_levels=true)"
+        counts = f"with {levels[rows[0], 0]} levels over a range of {levels[rows[0], 1]}"
+        raise UserError(
+            f"{manifest.dataset}: {text}: {names}, {counts}. {_cause(first)} To train all the same: "
+            "dataset.allow_few_grey_levels=true"
+        )
+    yield Note(f"{text}. {_cause(first)} (dataset.allow_few_grey_levels=true)", is_doubt=True, names=names)
 
 
 def _cause(sample: Sample) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections import Counter
@@ -23,8 +22,6 @@ from ddtl.errors import UserError
 # What systems leave between images: macOS archives, Synology's thumbnails. Hidden files are passed over anyway.
 _NOT_DATA = {"__MACOSX", "@eaDir", "thumbs.db", "desktop.ini"}
 _SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
-
-logger = logging.getLogger(__name__)
 
 
 def build_manifest(
@@ -57,15 +54,17 @@ def build_manifest(
         class_names.report_order(name, found.classes, found.is_positive_known)
     path_of = {sample_id: path for of_class in found.images.values() for sample_id, path in of_class}
     raw: Mapping[str, str | None] = dict.fromkeys(path_of)
-    where, found_doubts = "", list[Note]()
+    where = key = ""
+    notes = [*found.notes]
     if patient_regex is not None:
-        raw = _patients_by_regex(name, patient_regex, sorted(path_of))
-        found_doubts = _one_image_each(raw, patient_regex)
-        where = f"dataset.patient_regex={patient_regex}"
+        raw, doubts = _patients_by_regex(patient_regex, sorted(path_of))
+        notes += doubts
+        where, key = f"dataset.patient_regex={patient_regex}", "dataset.patient_regex"
     elif patients is not None:
-        raw = _patients_by_table(patients, path_of)
-        where = f"{patients}, column patient_id"
-    patient_of, notes = patient_ids.resolve(raw, patient_id_mode, where)
+        raw, doubts = _patients_by_table(patients, path_of)
+        notes += doubts
+        where, key = f"{patients}, column patient_id", "dataset.patients"
+    patient_of, more = patient_ids.resolve(raw, patient_id_mode, where, key)
     return Manifest(
         dataset=name,
         classes=found.classes,
@@ -75,7 +74,7 @@ def build_manifest(
             for sample_id, path in found.images[class_name]
         ),
         grouping="patient" if any(patient_of.values()) else "none",
-        notes=(*_note_of_others(found.others), *found_doubts, *notes),
+        notes=(*notes, *more),
         is_positive_known=found.is_positive_known,
         labels=found.labels,
     )
@@ -88,14 +87,14 @@ class _Found:
     Attributes:
         classes: in the order of labels.
         images: sample id and path of each image, by class.
-        others: how many files are no images, by folder and suffix.
+        notes: what is doubtful about files that are not used.
         is_positive_known: whether the order of two classes is more than the alphabet's.
         labels: each folder and its class.
     """
 
     classes: tuple[str, ...]
     images: Mapping[str, list[tuple[str, Path]]]
-    others: Counter[tuple[str, str]]
+    notes: list[Note]
     is_positive_known: bool
     labels: tuple[tuple[str, str], ...]
 
@@ -134,15 +133,17 @@ def _find(root: Path, classes: Sequence[str] | None, class_map: Mapping[str, str
     astray = [
         e.name for e in entries if e.is_file() and (Path(e.name).suffix.lower() in IMAGE_SUFFIXES or _is_image(e))
     ]
+    notes = _note_of_others(others)
     if astray:
-        logger.warning(
-            "%s: %d images are beside the class folders: %s. They are ignored.", root, len(astray), named(astray)
+        text = (
+            f"Next to the class folders {'is 1 image' if len(astray) == 1 else f'are {len(astray)} images'}: not used."
         )
+        notes.append(Note(text, is_doubt=True, names=named(astray)))
     of_class: dict[str, list[tuple[str, Path]]] = {name: [] for name in names}
     for folder in wanted:
         of_class[class_of[folder]] += images[folder]
     labels = tuple((folder, class_of[folder]) for folder in wanted)
-    return _Found(names, of_class, others, is_known, labels)
+    return _Found(names, of_class, notes, is_known, labels)
 
 
 def _images(
@@ -230,7 +231,8 @@ def _empty(folder: Path, filled: Sequence[str]) -> str:
     )
 
 
-def _patients_by_regex(name: str, pattern: str, sample_ids: Sequence[str]) -> dict[str, str | None]:
+def _patients_by_regex(pattern: str, sample_ids: Sequence[str]) -> tuple[dict[str, str | None], list[Note]]:
+    """The patient of each image, and what is doubtful about them."""
     patient_of = {sample_id: _found(re.search(pattern, sample_id)) for sample_id in sample_ids}
     without = [sample_id for sample_id, patient in patient_of.items() if patient is None]
     if len(without) == len(sample_ids):
@@ -238,25 +240,17 @@ def _patients_by_regex(name: str, pattern: str, sample_ids: Sequence[str]) -> di
             f"dataset.patient_regex={pattern}: finds no patient in any of {len(sample_ids)} paths, which look like "
             f"{sample_ids[0]!r}. Change it, or set dataset.patient_regex=null."
         )
+    notes = []
     if without:
-        logger.warning(
-            "%s: dataset.patient_regex=%s finds no patient in %d of %d paths: %s. Each counts as a patient of its own.",
-            name,
-            pattern,
-            len(without),
-            len(sample_ids),
-            named(without),
-        )
-    return patient_of
-
-
-def _one_image_each(patient_of: Mapping[str, str | None], pattern: str) -> list[Note]:
-    """A doubt where the pattern finds another patient in each image of a class folder, as a number of the image is."""
-    found = [(sample_id.partition("/")[0], patient) for sample_id, patient in patient_of.items() if patient is not None]
-    if len(set(found)) < len(found):
-        return []
-    text = f"dataset.patient_regex={pattern} finds another patient in each of the {len(found)} images of a class"
-    return [Note(f"{text}: where patients have several images, it finds a number of the image instead.", is_doubt=True)]
+        text = f"dataset.patient_regex finds no patient in {len(without)} of {len(sample_ids)} paths."
+        notes.append(Note(text, is_doubt=True, names=named(without)))
+    # In one class: the same numbers in two classes may be of two people.
+    found = [(name.partition("/")[0], patient) for name, patient in patient_of.items() if patient is not None]
+    if len(set(found)) == len(found):
+        text = f"dataset.patient_regex finds another patient in each of the {len(found)} images of a class"
+        why = "where patients have several images, it finds a number of the image instead"
+        notes.append(Note(f"{text}: {why}.", is_doubt=True))
+    return patient_of, notes
 
 
 def _found(match: re.Match[str] | None) -> str | None:
@@ -266,8 +260,8 @@ def _found(match: re.Match[str] | None) -> str | None:
     return match["patient" if "patient" in groups else 1 if match.re.groups else 0] or None
 
 
-def _patients_by_table(table: Path, found: Mapping[str, Path]) -> dict[str, str | None]:
-    """The patient of each image, by a CSV that names every image; a cell may be empty."""
+def _patients_by_table(table: Path, found: Mapping[str, Path]) -> tuple[dict[str, str | None], list[Note]]:
+    """The patient of each image, by a CSV that names every image, and what is doubtful; a cell may be empty."""
     patient_of: dict[str, str | None] = {}
     for row in read_table(table, ("sample_id", "patient_id")):
         sample_id, patient = row.text("sample_id"), row.text("patient_id") or None
@@ -285,6 +279,7 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> dict[str, str 
             "A sample_id is the path under dataset.root. Add the lines; where nobody knows the patient, leave "
             "patient_id empty."
         )
-    if unknown:
-        logger.warning("%s: %d lines are of no image and are ignored: %s.", table, len(unknown), named(unknown))
-    return patient_of
+    if not unknown:
+        return patient_of, []
+    lines = "1 line is of no image" if len(unknown) == 1 else f"{len(unknown)} lines are of no image"
+    return patient_of, [Note(f"dataset.patients: {lines} and not used.", is_doubt=True, names=named(unknown))]

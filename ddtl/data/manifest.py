@@ -73,6 +73,8 @@ class Note:
         of_training: whether it is about what a model was trained on: nothing to say where a model that was trained on
             other images is only tested.
         is_doubt: whether it is logged where a run starts: something about the files that may be wrong.
+        names: the files or patients that it is about. They are for the log and the run's own record, and for nobody
+            else: the text is on pages that are sent on, and goes to W&B with them.
     """
 
     text: str
@@ -80,6 +82,12 @@ class Note:
     samples: tuple[str, ...] = ()
     of_training: bool = False
     is_doubt: bool = False
+    names: str = ""
+
+    @property
+    def in_full(self) -> str:
+        """The sentence with what it is about, for who sees the files anyway."""
+        return f"{self.text} ({self.names})" if self.names else self.text
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ class Manifest:
         grouping: what ``Sample.group`` means here. Results made without patients say so.
         protocol: how ``split`` came about; None while no split is assigned.
         published: the split that the dataset's authors published, by sample id; empty where there is none.
-        notes: what results on this dataset must say; :meth:`sentences` has those that apply.
+        notes: what results on this dataset must say; :meth:`applicable` has those that apply.
         fold: which part is the test, from 0, and of how many parts; None but for the protocol ``kfold``.
         left_out: what ``dataset.exclude`` took out; None where there is no such list.
         is_positive_known: whether the order of two classes is more than the alphabet's.
@@ -138,22 +146,32 @@ class Manifest:
         """Indices of the samples in ``split``, in manifest order."""
         return [i for i, sample in enumerate(self.samples) if sample.split == split]
 
-    def sentences(self, *, trained_on: bool = True, doubts: bool = False) -> list[str]:
+    def applicable(self, *, trained_on: bool = True) -> list[Note]:
         """Return the notes that apply to the images, the protocol and the use.
 
         Args:
             trained_on: whether the model was trained on this dataset, or only tested on it.
-            doubts: only those that are logged where a run starts.
         """
         of = {sample.sample_id for sample in self.samples} if any(note.samples for note in self.notes) else set()
         return [
-            note.text
+            note
             for note in self.notes
             if (not note.protocols or self.protocol in note.protocols)
             and of.issuperset(note.samples)
             and (trained_on or not note.of_training)
-            and (note.is_doubt or not doubts)
         ]
+
+    def sentences(self, *, trained_on: bool = True) -> list[str]:
+        """Return the texts of the notes that apply, for records and pages."""
+        return [note.text for note in self.applicable(trained_on=trained_on)]
+
+    def doubts(self, *, trained_on: bool = True) -> list[str]:
+        """Return the doubts that apply, in full: what is logged where a run starts."""
+        return [note.in_full for note in self.applicable(trained_on=trained_on) if note.is_doubt]
+
+    def named(self, *, trained_on: bool = True) -> dict[str, str]:
+        """Return what the notes that apply are about, by their texts."""
+        return {note.text: note.names for note in self.applicable(trained_on=trained_on) if note.names}
 
     def with_splits(
         self, assignment: Mapping[str, str | None], protocol: str, fold: tuple[int, int] | None = None

@@ -5,7 +5,6 @@ A new dataset gets its function, and its line in ``BUILDERS``, here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,7 @@ from ddtl.data.catalogue import ORIGINS
 from ddtl.data.fewer import train_on
 from ddtl.data.images import Window
 from ddtl.data.leaving_out import leave_out
-from ddtl.data.manifest import Manifest
-
-logger = logging.getLogger(__name__)
+from ddtl.data.manifest import Manifest, Note
 
 Progress = Callable[[int, int], None]
 Builder = Callable[[Config, Progress | None], Manifest]
@@ -66,7 +63,8 @@ def build_table(config: Config, progress: Progress | None = None) -> Manifest:
     root = path.parent if c.root is None else Path(c.root).expanduser()
     manifest = table.build_manifest(c.name, path, root, c.classes, c.class_map, c.patient_ids)
     if manifest.published and c.protocol != "official":
-        logger.warning("%s: its column split is used with dataset.protocol=official alone.", path)
+        text = "The table's column split is used with dataset.protocol=official alone."
+        manifest = replace(manifest, notes=(*manifest.notes, Note(text, is_doubt=True)))
     return _own(manifest, c)
 
 

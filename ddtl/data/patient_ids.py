@@ -44,7 +44,7 @@ def is_placeholder(text: str) -> bool:
 
 
 def resolve(
-    ids: Mapping[str, str | None], mode: Literal["check", "join", "exact"], where: str
+    ids: Mapping[str, str | None], mode: Literal["check", "join", "exact"], where: str, key: str
 ) -> tuple[dict[str, str | None], tuple[Note, ...]]:
     """The patient of each image, from the ids as they are spelled.
 
@@ -53,6 +53,7 @@ def resolve(
         mode: what ids with one ``spelling_key`` are: ``check`` refuses them, ``join`` takes them for one patient, and
             ``exact`` takes all ids as they are, but for those that programs write into empty cells.
         where: the column, list or pattern that they come from, for messages.
+        key: the same without a path or pattern, for records that are sent on.
 
     Returns:
         The patient by sample id, None where nobody knows; and what results must say about it.
@@ -68,7 +69,7 @@ def resolve(
         shown = ", ".join(repr(word) for word, _ in words.most_common(3)) + ", …" * (len(words) > 3)
         n = words.total()
         notes.append(
-            f"{where}: {shown} ({n} image{'s' * (n > 1)}) names no patient and is taken as missing; "
+            f"{key}: {shown} ({n} image{'s' * (n > 1)}) names no patient and is taken as missing; "
             "dataset.patient_ids=exact takes ids as they are."
         )
     rounded = [] if mode == "exact" else sorted({text for text in known.values() if _is_rounded(text)})
@@ -87,7 +88,7 @@ def resolve(
         )
     as_one = joined(list(known.values())) if mode == "join" else {}
     if as_one:
-        notes.append(f"{where}: {len(groups)} patients whose id is spelled in several ways are joined.")
+        notes.append(f"{key}: {len(groups)} patients whose id is spelled in several ways are joined.")
     return (
         {name: as_one.get(text, text) if (text := known.get(name)) is not None else None for name in ids},
         tuple(Note(text, is_doubt=True) for text in notes),
@@ -100,23 +101,25 @@ def doubts(manifest: Manifest) -> list[Note]:
     for sample in manifest.samples:
         if sample.patient_id is not None:
             found[sample.patient_id].append(sample.label)
-    texts = []
+    notes = []
     if len(found) > 3:
         usual = median(map(len, found.values()))
-        for name, labels in sorted(found.items()):
-            if len(set(labels)) > 1 and len(labels) >= max(10, 5 * usual):
-                texts.append(
-                    f"The patient {name!r} has {len(labels)} images of several classes, others {usual:g}: it may "
-                    "be the id of all people whose own is not known."
-                )
+        everywhere = {
+            name: len(labels)
+            for name, labels in sorted(found.items())
+            if len(set(labels)) > 1 and len(labels) >= max(10, 5 * usual)
+        }
+        for name, n in everywhere.items():
+            text = f"One patient has {n} images of several classes, others {usual:g}"
+            why = "it may be the id of all people whose own is not known"
+            notes.append(Note(f"{text}: {why}.", is_doubt=True, names=repr(name)))
         mixed = sorted(name for name, labels in found.items() if len(set(labels)) > 1)
         if len(mixed) > len(found) / 2:
-            texts.append(
-                f"{len(mixed)} of {len(found)} patients have images of several classes, such as {mixed[0]!r}: if these "
-                "are different people with one number, let the class be a part of it, as in "
-                "dataset.patient_regex='^[^/]+/P\\d+'."
-            )
-    return [Note(text, is_doubt=True) for text in texts]
+            text = f"{len(mixed)} of {len(found)} patients have images of several classes"
+            fix = "let the class be a part of it, as in dataset.patient_regex='^[^/]+/P\\d+'"
+            why = f"if these are different people with one number, {fix}"
+            notes.append(Note(f"{text}: {why}.", is_doubt=True, names=repr(mixed[0])))
+    return notes
 
 
 def is_empty(text: str) -> bool:

@@ -69,8 +69,10 @@ def pool(name: str, sources: Sequence[Source]) -> Manifest:
             logger.info(text)
         samples += [_moved(manifest.samples[i], manifest.dataset, source.site) for i in kept]
         known += [source.hashes[i] for i in kept]
-        doubts = manifest.sentences(doubts=True)
-        notes += [Note(f"{source.site}: {text}", is_doubt=text in doubts) for text in manifest.sentences()]
+        notes += [
+            Note(f"{source.site}: {note.text}", is_doubt=note.is_doubt, names=note.names)
+            for note in manifest.applicable()
+        ]
     return Manifest(
         dataset=name,
         classes=first.classes,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ CLASSES = ("non-COVID", "COVID")
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 _NAMED = 3  # missing files that a message names
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +101,14 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
     missing = [row.sample_id for row in rows if row.sample_id not in found]
     if missing:
         raise UserError(_missing(origin, data_dir, missing, len(rows)))
-    _warn_of_extra_files(origin, root, sorted(found - {row.sample_id for row in rows}))
+    extra = _extra_files(sorted(found - {row.sample_id for row in rows}))
     return Manifest(
         dataset=origin.name,
         classes=CLASSES,
         samples=tuple(_sample(root, row) for row in rows),
         grouping=origin.grouping,
         published={row.sample_id: row.split for row in rows if row.split} or None,
-        notes=origin.notes,
+        notes=(*origin.notes, *extra),
     )
 
 
@@ -191,12 +188,8 @@ def _missing(origin: Origin, data_dir: Path, missing: list[str], total: int) -> 
     return f"{origin.title}: {what}\n`ddtl data fetch {origin.name}` fetches what is missing.\n{ways_on(origin)}"
 
 
-def _warn_of_extra_files(origin: Origin, root: Path, extra: list[str]) -> None:
-    if extra:
-        logger.warning(
-            "%s: %d image file(s) under %s are not part of the published dataset and are ignored; the first is %r.",
-            origin.name,
-            len(extra),
-            root,
-            extra[0],
-        )
+def _extra_files(extra: list[str]) -> list[Note]:
+    if not extra:
+        return []
+    text = "1 image file is" if len(extra) == 1 else f"{len(extra)} image files are"
+    return [Note(f"{text} not part of the published dataset and not used.", is_doubt=True, names=named(extra))]

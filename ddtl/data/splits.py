@@ -8,12 +8,12 @@ the test. ``random`` shares out single images, as most papers do, and leaks. How
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ddtl.data.dealing import Assignment, Units, cut, fill, gather, share_out
-from ddtl.data.manifest import SPLITS, Manifest, Sample
+from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
 from ddtl.errors import UserError
 
 PROTOCOLS = ("official", "grouped", "random", "kfold")
@@ -21,8 +21,6 @@ PROTOCOLS = ("official", "grouped", "random", "kfold")
 _FAR = 0.05  # beyond this distance from what was asked the user is told
 
 _UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicates", "none": "images"}
-
-logger = logging.getLogger(__name__)
 
 
 def assign(
@@ -67,8 +65,8 @@ def assign(
             f"Each split needs {_kind(manifest, protocol)} of every class; add some, or change the fractions."
         )
     result = manifest.with_splits(assignment, protocol)
-    _warn_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
-    _warn_if_far(result, "test", test_fraction, f"dataset.test_fraction={test_fraction:g}")
+    result = _noted_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    result = _noted_if_far(result, "test", test_fraction, f"dataset.test_fraction={test_fraction:g}")
     if protocol == "grouped":
         assert_disjoint(result)
     return result
@@ -178,8 +176,8 @@ def _kfold(manifest: Manifest, seed: int, val_fraction: float, n_folds: int, fol
     if others is None:
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     result = manifest.with_splits(assignment | others, "kfold", (fold, n_folds))
-    _warn_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
-    _warn_if_far(result, "test", 1 / n_folds, f"dataset.n_folds={n_folds}")
+    result = _noted_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    result = _noted_if_far(result, "test", 1 / n_folds, f"dataset.n_folds={n_folds}")
     assert_disjoint(result)
     return result
 
@@ -245,16 +243,13 @@ def _too_few_for_folds(manifest: Manifest, units: Units, n_folds: int) -> str:
     )
 
 
-def _warn_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> None:
+def _noted_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> Manifest:
+    """The manifest with a doubt where a split has another share of the images than was asked for."""
     share = len(manifest.rows(split)) / len(manifest)
-    if abs(share - wanted) > _FAR:
-        logger.warning(
-            "%s: %s cannot be met with these group sizes; %s gets %.2f of the images.",
-            manifest.dataset,
-            named,
-            split,
-            share,
-        )
+    if abs(share - wanted) <= _FAR:
+        return manifest
+    text = f"{named} cannot be met with these group sizes; {split} gets {share:.2f} of the images."
+    return replace(manifest, notes=(*manifest.notes, Note(text, is_doubt=True)))
 
 
 def _number(n: int) -> str:

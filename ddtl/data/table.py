@@ -17,7 +17,7 @@ from typing import Literal
 from ddtl.config.suggest import did_you_mean
 from ddtl.data import classes as class_names
 from ddtl.data import patient_ids
-from ddtl.data.manifest import SPLITS, Manifest, Sample
+from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
 from ddtl.errors import UserError
 
 REQUIRED = ("path", "label")
@@ -101,6 +101,7 @@ def build_manifest(
         {i: row.text("patient_id") for row, i in zip(rows, ids, strict=True)},
         patient_id_mode,
         f"{table}, column patient_id",
+        "column patient_id",
     )
     return Manifest(
         dataset=name,
@@ -117,7 +118,7 @@ def build_manifest(
         ),
         grouping="patient" if any(patient_of.values()) else "none",
         published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
-        notes=notes,
+        notes=(*_slips(rows), *notes),
         is_positive_known=is_known,
         labels=tuple(used.items()),
     )
@@ -145,7 +146,6 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
             f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns and "
             f"has: {', '.join(written) or 'nothing'}.{hints}"
         )
-    _tell_likely_slips(path, header, optional)
     rows = []
     for line, cells in lines:
         if len(cells) > len(header):
@@ -211,14 +211,18 @@ def _separator(text: str, columns: Sequence[str]) -> str:
     return max(",;\t", key=fit)
 
 
-def _tell_likely_slips(path: Path, header: Sequence[str], optional: Sequence[str]) -> None:
-    absent = [column for column in optional if column not in header]
-    for column in header:
-        meant = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.8)
-        if column.lower() in _PATIENT_COLUMNS and "patient_id" in absent:
+def _slips(rows: Sequence[Row]) -> list[Note]:
+    """A doubt for each column that is not read and may be meant as one that is not there."""
+    unused = [column for column in OPTIONAL if not any(row.cells[column] for row in rows)]
+    notes = []
+    for column in rows[0].cells.keys() - {*REQUIRED, *OPTIONAL}:
+        meant = difflib.get_close_matches(column.lower(), unused, n=1, cutoff=0.8)
+        if column.lower() in _PATIENT_COLUMNS and "patient_id" in unused:
             meant = ["patient_id"]
         if meant:
-            logger.warning("%s: the column %r is not read; if it is meant as %s, call it that.", path, column, meant[0])
+            text = f"The column {column!r} of the table is not read; if it is meant as {meant[0]}, call it that."
+            notes.append(Note(text, is_doubt=True))
+    return sorted(notes, key=lambda note: note.text)
 
 
 def _name(path: Path, root: Path) -> str:

@@ -196,6 +196,7 @@ def setting(run: Run) -> dict[str, Any]:
         "classes": list(manifest.classes),
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
         "warnings": [*splits.describe(manifest), *manifest.sentences()],
+        "warning_names": manifest.named(),
         **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
         "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
         "leaked_share": splits.leaked_share(manifest),

@@ -132,7 +132,7 @@ def _announce(run: Run) -> None:
     """What is about to happen, before it takes time."""
     console.dataset_table(run.datamodule.manifest)
     manifest = run.datamodule.manifest
-    for warning in [*splits.describe(manifest), *manifest.sentences(doubts=True)]:
+    for warning in [*splits.describe(manifest), *manifest.doubts()]:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
     layout = "channels_last" if t.channels_last else "contiguous"

@@ -113,7 +113,7 @@ def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Ru
     """The run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
     run = assemble(config, reference, trained["classes"])
-    for doubt in run.datamodule.manifest.sentences(trained_on=False, doubts=True):
+    for doubt in run.datamodule.manifest.doubts(trained_on=False):
         log.warning(doubt)
     return run
 
@@ -169,6 +169,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
     results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
+    results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
