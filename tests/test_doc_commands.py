@@ -146,8 +146,13 @@ READ: dict[str, Callable[[list[str]], None]] = {
 
 
 def tool(words: list[str]) -> None:
-    """A benchmark, or a script of tools/: minutes of work, so only that it is there and knows its own words."""
+    """A benchmark, a script of tools or some tests: minutes of work, so only that they are there and know the words."""
     assert words[0] == "-m" or words[0].startswith("tools/"), words
+    if words[:2] == ["-m", "pytest"]:
+        _, _, tests, option, part = words
+        assert option == "-k"
+        assert re.search(rf"^def test_\w*{part}", (ROOT / tests).read_text(encoding="utf-8"), re.MULTILINE), words
+        return
     path = ROOT / (f"{words[1].replace('.', '/')}.py" if words[0] == "-m" else words[0])
     assert path.is_file(), path
     text = path.read_text(encoding="utf-8")
