@@ -1,29 +1,70 @@
-"""Files that are either whole or not there."""
+"""The one way to write: files that are either whole or not there, and nothing through a link."""
 
 from __future__ import annotations
 
 import csv
+import errno
+import glob
 import io
 import json
 import os
+import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ddtl.errors import UserError
+from ddtl.reading import parsed_line
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Makes an ``OSError`` say which file it is about: one from a full disk does not by itself."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
+class Fresh:
+    """A new file that takes the place of ``path`` when it is whole; until then nothing of that name has changed.
+
+    It lies beside ``path`` under a name that cannot be guessed, and is never an existing file or link: whoever could
+    place links into a folder before it was shared cannot have anything written over. Two writers do not meet.
+
+    Attributes:
+        path: whose place it takes.
+        at: where it lies meanwhile, for what writes by name.
+        file: open for writing, in bytes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        _sweep(path)
+        self.at = beside(path)
+        with _named(path):
+            self.file: BinaryIO = open(self.at, "xb")  # noqa: SIM115  # open as long as this object is used
+
+    def keep(self) -> None:
+        """Put it in place, so that a crash leaves the old file or the new one, never a part."""
+        try:
+            with _named(self.path):
+                self.file.close()
+                replace_file(self.at, self.path)
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Delete it; ``path`` stays as it was."""
+        with suppress(OSError):
+            self.file.close()
+        with suppress(OSError):
+            self.at.unlink(missing_ok=True)
+
+
+PARTIAL = ".partial"  # how the name of a file that is not whole yet ends
+_FORGOTTEN = 86400.0  # seconds after which one that nobody writes to any more was left by a crash
+
+
+def beside(path: Path) -> Path:
+    """A name in the same folder for what will take a file's place: new, and not to be guessed."""
+    return path.with_name(f".{path.name[:120]}.{secrets.token_hex(8)}{PARTIAL}")
 
 
 def replace_file(temporary: Path, path: Path) -> None:
@@ -33,16 +74,93 @@ def replace_file(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` as a whole."""
-    temporary = path.with_name(f".{path.name}.partial")
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that was not whole when its writer was killed, or is being written."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
+def _sweep(path: Path) -> None:
+    """Delete what killed writers of the same file left beside it, long after."""
+    with suppress(OSError):
+        for left in path.parent.glob(f".{glob.escape(path.name[:120])}.*{PARTIAL}"):
+            if time.time() - left.lstat().st_mtime > _FORGOTTEN:
+                left.unlink()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Fresh]:
+    """A new file that is kept at the end of the block, and dropped where that raises."""
+    fresh = Fresh(path)
     try:
         with _named(path):
-            temporary.write_bytes(data)
-            replace_file(temporary, path)
+            yield fresh
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        fresh.drop()
         raise
+    fresh.keep()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Makes an ``OSError`` say which file it is about: one from a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or is_partial(Path(str(error.filename))):
+            error.filename = str(path)
+        raise
+
+
+def within(home: Path, *names: str) -> Path:
+    """A folder within a run's, which may not be there yet.
+
+    Raises:
+        UserError: a part of the way is a link or a file: what is written there would land elsewhere.
+    """
+    folder = home
+    for name in names:
+        folder /= name
+        if folder.is_symlink():
+            raise UserError(f"{folder}: is a link, and nothing is written through it. Delete it.")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: is a file, where a folder belongs. Move it away.")
+    return folder
+
+
+def folder_in(home: Path, *names: str) -> Path:
+    """As :func:`within`, and made where there is none."""
+    folder = within(home, *names)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def remove(path: Path) -> None:
+    """Delete a folder with all that is in it, a file or a link; nothing behind a link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def append_to(path: Path, flags: int = 0) -> BinaryIO:
+    """A file to append to and read, made where there is none.
+
+    Raises:
+        OSError: it cannot be opened; a link is not followed.
+    """
+    opener = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | flags
+    try:
+        return os.fdopen(os.open(path, opener, 0o666), "a+b")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(error.errno, "is a link, and nothing is written through it", str(path)) from None
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` as a whole."""
+    with replacing(path) as fresh:
+        fresh.file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,44 +185,32 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one JSON object as a line and make it last. One process at a time may do so."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with _named(path), path.open("a+b") as file:
-        file.seek(0)
-        _, _, tail = file.read().rpartition(b"\n")
+    with _named(path), append_to(path) as file:
+        tail = last_line(file)
         if parsed_line(tail) is not None:
             line = b"\n" + line  # whole, and only its line break is missing
         elif tail:
-            file.truncate(file.tell() - len(tail))  # cut off by a crash; what is new must not be glued to it
+            file.truncate(
+                file.seek(0, os.SEEK_END) - len(tail)
+            )  # cut off by a crash; what is new must not be glued to it
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines; a last line that a crash cut off is left out.
-
-    Raises:
-        UserError: a line before the last one is damaged.
-    """
-    if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = []
-    *lines, tail = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        row = parsed_line(line)
-        if row is None:
-            raise UserError(f"{path}, line {number}: is damaged, no JSON object. Mend that line, or delete it.")
-        rows.append(row)
-    last = parsed_line(tail)
-    return rows if last is None else [*rows, last]
+def last_line(file: BinaryIO) -> bytes:
+    """What stands after the last line break; nothing in a whole file."""
+    at = file.seek(0, os.SEEK_END)
+    tail = b""
+    while at and b"\n" not in tail:
+        step = min(at, _CHUNK if tail else 1)  # a whole file costs one byte
+        at -= step
+        file.seek(at)
+        tail = file.read(step) + tail
+    return tail.rpartition(b"\n")[2]
 
 
-def parsed_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a line; None where there is no whole one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+_CHUNK = 1 << 16
 
 
 def require_run_folder(folder: Path) -> None:

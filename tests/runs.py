@@ -13,7 +13,7 @@ import torch
 
 from ddtl.config.load import load
 from ddtl.config.schema import Config
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.training.train import RunResult, train
 
 ROOT = Path(__file__).resolve().parents[1]

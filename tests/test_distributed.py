@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ddtl.evaluation import predictions as prediction_table
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.threads import cores
 from tests.runs import ROOT, finish, small, start, state
 

@@ -19,7 +19,7 @@ from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.reports import sentences
 from tests.runs import SMALL, config, run
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from ddtl.data.order import Shares, TrainBatches
-from ddtl.files import read_lines
 from ddtl.finetuning import features
 from ddtl.finetuning.feature_plan import Demand, decide, in_words, sentence
 from ddtl.finetuning.schedule import Phase, StageState
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.reading import read_lines
 from ddtl.training.run_folder import RunFolder
 from ddtl.training.train import assemble
 from ddtl.training.trainer import build_trainer

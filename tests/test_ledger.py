@@ -12,7 +12,7 @@ import pytest
 
 from ddtl.errors import UserError
 from ddtl.evaluation import test_use
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.training import ledger
 from ddtl.training.ledger import Scoring, record_use
 

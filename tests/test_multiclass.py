@@ -20,10 +20,10 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 from ddtl.evaluation.names import MONITORS, PER_CLASS, SCORES
 from ddtl.evaluation.score import score
-from ddtl.files import read_lines
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.scores import epoch_scores, update
+from ddtl.reading import read_lines
 from ddtl.training.train import RunResult, train
 
 CLASSES = ("disc", "square", "stripes")

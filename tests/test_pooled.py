@@ -20,7 +20,7 @@ from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.picture_hash import NEAR, distance, distances, near_any
 from ddtl.data.pooled import Source, pool
 from ddtl.errors import UserError
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.reports import repeating
 from ddtl.training.identity import counting
 from ddtl.training.train import train

@@ -9,7 +9,7 @@ import pytest
 
 from ddtl.config.load import load
 from ddtl.evaluation import predictions as prediction_table
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.training.train import RunResult, train
 
 pytestmark = pytest.mark.realdata

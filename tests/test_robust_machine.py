@@ -28,8 +28,8 @@ from ddtl.config.convert import text_keys
 from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.errors import InconsistentRecord, UserError
-from ddtl.files import read_lines
 from ddtl.models.scores import of_predictions
+from ddtl.reading import read_lines
 from ddtl.training import hardware, lightning, verification
 from ddtl.training.callbacks import EpochEnd
 from ddtl.training.run_folder import RunFolder

@@ -19,7 +19,8 @@ from filelock import FileLock
 from ddtl.config import load
 from ddtl.config.load import ConfigError
 from ddtl.errors import Stopped, UserError
-from ddtl.files import read_lines, write_json
+from ddtl.files import write_json
+from ddtl.reading import read_lines
 from ddtl.studies import execute, record, settings
 from ddtl.studies.definitions import TESTED
 from ddtl.studies.known import Known

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ddtl.dashboard.index import Index
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.sweeps import opening
 from ddtl.sweeps.pruning import AskSweep, objectives
 from ddtl.sweeps.trial import _grouped, _phases, explained

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ddtl.errors import Stopped, TrainingFailure
-from ddtl.files import read_lines, write_json
+from ddtl.files import write_json
+from ddtl.reading import read_lines
 from ddtl.sweeps import engines, keeping, opening, processes, settle, stopping, worker
 from ddtl.sweeps.processes import Slot
 from ddtl.sweeps.settle import Outcome

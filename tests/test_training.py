@@ -20,7 +20,8 @@ from ddtl.errors import TrainingFailure, UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.names import MONITORS, SCORES
 from ddtl.evaluation.score import score
-from ddtl.files import append_line, read_lines
+from ddtl.files import append_line
+from ddtl.reading import read_lines
 from ddtl.training import run_folder
 from ddtl.training.train import assemble, train
 from tests.runs import config, run, same_tensors, state

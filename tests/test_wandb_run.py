@@ -8,7 +8,7 @@ import pytest
 
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.names import MONITORS, SCORES
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from tests import wandb_file
 from tests.runs import run
 

@@ -24,7 +24,7 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
 from ddtl.explain.choosing import Group, called, groups
-from ddtl.files import write_bytes, write_json
+from ddtl.files import beside, remove, write_bytes, write_json
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
 from ddtl.training import hardware
@@ -115,13 +115,12 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
     level = results.get("interval", {}).get("level", 0.95)
     record = _head(folder, results, subject, asked, cells)
     record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], asked, level)
-    partial = folder.path / f".{FOLDER}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = beside(folder.path / FOLDER)
     try:
         (partial / "pictures").mkdir(parents=True)
         record["groups"] = [_written(subject, kind, signed, where, results, partial) for kind in kinds]
         write_json(partial / RECORD, record)
-        shutil.rmtree(folder.path / FOLDER, ignore_errors=True)
+        remove(folder.path / FOLDER)
         partial.rename(folder.path / FOLDER)
     except OSError as error:
         raise UserError(f"{error.filename or partial}: cannot be written ({error.strerror}).") from error

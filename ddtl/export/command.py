@@ -15,7 +15,7 @@ from ddtl.config.command_line import settings_and_paths
 from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.errors import EXIT_FAILURE, UserError
-from ddtl.files import output_folder, write_bytes, write_json, write_text
+from ddtl.files import folder_in, output_folder, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
     found = stored.read(settings.run)
     to = settings.output or settings.run / "export"
     try:
+        if settings.output is None:
+            folder_in(settings.run, to.name)
         to.mkdir(parents=True, exist_ok=True)
         line = _export(folder, saved, results, settings, to)
         if line is None:
@@ -171,17 +173,17 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
 def _checked_onnx(net: Network, images: np.ndarray, about: Mapping[str, Any], path: Path) -> float:
     """Write the file and return its largest difference from the network; it is kept where that is small enough."""
     from ddtl.export import onnx
-    from ddtl.files import replace_file
+    from ddtl.files import Fresh
 
-    partial = path.with_name(f".{path.name}.partial")
+    fresh = Fresh(path)
     try:
-        onnx.write(net, images.shape[-1], partial, about)
+        onnx.write(net, images.shape[-1], fresh.at, about)
         with console.progress("comparing the file with the network") as bar:
-            found = onnx.largest_difference(net, partial, images, 32, bar)
+            found = onnx.largest_difference(net, fresh.at, images, 32, bar)
         if found <= LARGEST:
-            replace_file(partial, path)
+            fresh.keep()
     finally:
-        partial.unlink(missing_ok=True)
+        fresh.drop()
     return found
 
 

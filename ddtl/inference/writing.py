@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from ddtl.errors import UserError
-from ddtl.files import replace_file, write_csv
+from ddtl.files import Fresh, write_csv
 
 CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
 
@@ -29,13 +30,14 @@ class Tables:
         self.folder = folder
         self._columns = list(columns)
         self._made = [path for path in (folder, *folder.parents) if not path.exists()]
-        self._partial = {name: folder / f".{name}.partial" for name in (CSV, JSON)}
+        self._fresh: dict[str, Fresh] = {}
         self._files: dict[str, TextIO] = {}
         self._rows = 0
         with _told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, path in self._partial.items():
-                self._files[name] = path.open("w", encoding="utf-8", newline="")
+            for name in (CSV, JSON):
+                self._fresh[name] = Fresh(folder / name)
+                self._files[name] = io.TextIOWrapper(self._fresh[name].file, encoding="utf-8", newline="")
         self._csv = csv.writer(self._files[CSV], lineterminator="\n")
         self._csv.writerow(self._columns)
         self._files[JSON].write(f'{_json(head)[:-1]}, "pictures": [')
@@ -57,7 +59,7 @@ class Tables:
                 write_csv(self.folder / PATIENTS, list(patients[0]), rows)
             for name, file in self._files.items():
                 file.close()
-                replace_file(self._partial[name], self.folder / name)
+                self._fresh[name].keep()
 
     def __enter__(self) -> Tables:
         return self
@@ -66,8 +68,8 @@ class Tables:
         for file in self._files.values():
             with suppress(OSError):
                 file.close()
-        for path in self._partial.values():
-            path.unlink(missing_ok=True)
+        for fresh in self._fresh.values():
+            fresh.drop()
         if kind is not None:
             with suppress(OSError):
                 for path in self._made:

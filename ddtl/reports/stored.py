@@ -14,7 +14,8 @@ import yaml
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.predictions import Predictions
-from ddtl.files import read_lines, require_run_folder
+from ddtl.files import require_run_folder
+from ddtl.reading import read_lines
 
 # What a score is computed for, in words: one, several.
 UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}

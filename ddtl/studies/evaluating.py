@@ -11,6 +11,7 @@ from filelock import FileLock
 from ddtl import console
 from ddtl.data import catalogue
 from ddtl.errors import TrainingFailure, UserError
+from ddtl.files import folder_in
 from ddtl.studies import record
 from ddtl.studies.record import Evaluation
 from ddtl.sweeps.reasons import explained
@@ -37,7 +38,7 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
         OSError: the disk is full.
     """
     done: list[Evaluation] = []
-    (folder.path / "evaluations").mkdir(exist_ok=True)
+    folder_in(folder.path, "evaluations")
     for name, words in store.plan.targets[number]:
         if stopped():
             return False

@@ -17,9 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from ddtl.errors import UserError
-from ddtl.files import append_line
-
-_CHUNK = 1 << 16
+from ddtl.files import append_line, append_to, last_line
 
 
 def storage(path: Path) -> JournalStorage:
@@ -62,12 +60,13 @@ class _Backend(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with _Locked(self._path, self._lock):
-            tail = _tail(self._path)
+            with append_to(self._path) as file:
+                tail = last_line(file)
             if tail:
                 _set_aside(self._path, tail)
             size = self._path.stat().st_size
             try:
-                with self._path.open("ab") as file:
+                with append_to(self._path) as file:
                     file.write(text.encode())
                     file.flush()
                     os.fsync(file.fileno())
@@ -120,19 +119,6 @@ def _is_entry(line: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(entry, dict) and "op_code" in entry
-
-
-def _tail(path: Path) -> bytes:
-    """What stands after the last line's end; nothing in a whole file."""
-    with path.open("rb") as file:
-        at = file.seek(0, os.SEEK_END)
-        tail = b""
-        while at and b"\n" not in tail:
-            step = min(at, 1 if not tail else _CHUNK)  # a whole file costs one byte
-            at -= step
-            file.seek(at)
-            tail = file.read(step) + tail
-        return tail.rpartition(b"\n")[2]
 
 
 def _torn(path: Path) -> Path:

@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 
 from ddtl.errors import UserError
 from ddtl.evaluation.names import MONITORS
+from ddtl.files import folder_in
 from ddtl.sweeps import plan_file, pruner, sampler, storages
 from ddtl.sweeps.snapshot import SESSIONS
 from ddtl.sweeps.store import Store
@@ -87,7 +88,7 @@ def _opened(plan: Plan, url: str | None) -> Store:
         study.set_user_attr(_IDENTITY, plan.identity())
         study.set_user_attr(SESSIONS, [*study.user_attrs.get(SESSIONS, []), now()])
         plan_file.write(plan)
-        (plan.folder / "trials").mkdir(exist_ok=True)
+        folder_in(plan.folder, "trials")
         store = Store(plan, study, place, _environment(url))
         store.settle()
     return store

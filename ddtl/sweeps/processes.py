@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddtl.errors import TrainingFailure
+from ddtl.files import append_to, folder_in
 from ddtl.sweeps import settle, trial
 from ddtl.sweeps.settle import Outcome
 from ddtl.sweeps.trial import Job
@@ -98,7 +99,7 @@ class TrialProcess:
         self._kill_at = float("inf")
         self._oom_kills = [(time.monotonic(), oom_kills())]
         self._reader, writer = multiprocessing.Pipe(duplex=False)
-        job.log.parent.mkdir(exist_ok=True)
+        folder_in(job.log.parents[1], job.log.parent.name)
         job.failure.unlink(missing_ok=True)
         with writer:
             self._process = _launched(job, slot, writer) if devices > 1 else _forked(job, slot, writer, context)
@@ -214,7 +215,7 @@ def _begun(process: Any) -> Any:
 
 def _launched(job: Job, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
     words = [str(writer.fileno()), *map(str, (job.sweep, job.number, job.log, job.stop)), *job.overrides]
-    with job.log.open("ab") as log:
+    with append_to(job.log) as log:
         return subprocess.Popen(
             [sys.executable, "-m", "ddtl.sweeps.trial", *words],
             stdin=subprocess.PIPE,  # never written to: it ends with this process

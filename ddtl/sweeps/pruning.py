@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
-from ddtl.files import read_lines
+from ddtl.reading import read_lines
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.run_folder import RunFolder
 

@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from ddtl import console
 from ddtl.errors import UserError
+from ddtl.files import folder_in
 from ddtl.sweeps import journal
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class JournalPlace:
             yield
 
     def beat(self, trial: int) -> None:
-        self._beats.mkdir(exist_ok=True)
+        folder_in(self._beats.parent, self._beats.name)
         (self._beats / str(trial)).touch()
 
     def stale(self, study: optuna.Study) -> set[int]:

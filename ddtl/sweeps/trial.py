@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ddtl import console, memory, notices, ranks, streams, threads
 from ddtl.errors import Stopped, TrainingFailure, UserError
-from ddtl.files import write_json
+from ddtl.files import append_to, write_json
 from ddtl.sweeps import settle
 from ddtl.sweeps.reasons import explained
 from ddtl.sweeps.settle import Outcome
@@ -61,7 +61,7 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
     os.environ.clear()
     os.environ.update(environment)
-    with job.log.open("ab") as log:
+    with append_to(job.log) as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     streams.steady()

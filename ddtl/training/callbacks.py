@@ -22,7 +22,7 @@ from torch import Tensor
 from ddtl.data.manifest import Manifest
 from ddtl.errors import NotFinite, TrainingFailure
 from ddtl.evaluation.names import MONITORS
-from ddtl.files import append_line, replace_file, write_text
+from ddtl.files import append_line, beside, replace_file, write_text
 from ddtl.ranks import gathered
 from ddtl.training import hardware
 from ddtl.training.run_folder import MACHINE, RunFolder
@@ -133,13 +133,12 @@ class EpochEnd(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
         last, best = self.folder.last, self.folder.best
-        fresh, fresh_best = last.with_name(".last.partial"), best.with_name(".best.partial")
+        fresh, fresh_best = beside(last), beside(best)
         try:
             trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
             if not trainer.is_global_zero:
                 return
             if improved:
-                fresh_best.unlink(missing_ok=True)
                 _link_or_copy(fresh, fresh_best)
                 replace_file(fresh_best, best)
             replace_file(fresh, last)  # Lightning swallows a refused write; this finds it

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from ddtl.errors import UserError
 from ddtl.evaluation import test_use
-from ddtl.files import append_line, parsed_line
+from ddtl.files import append_line
+from ddtl.reading import parsed_line
 from ddtl.training.identity import differences, short_hash
 
 log = logging.getLogger(__name__)

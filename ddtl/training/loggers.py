@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ddtl import ranks
 from ddtl.config.schema import Config
-from ddtl.files import write_csv, write_text
+from ddtl.files import folder_in, write_csv, write_text
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class CSVFile(Logger):
         if not self._rows:
             return
         columns = ["step", *sorted({name for row in self._rows for name in row} - {"step"})]
-        self.path.parent.mkdir(exist_ok=True)
+        folder_in(self.path.parents[1], self.path.parent.name)
         write_csv(self.path, columns, ([row.get(name, "") for name in columns] for row in self._rows))
 
     @rank_zero_only

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 
 from ddtl import processes
 from ddtl.errors import UserError
-from ddtl.files import read_lines, write_json
+from ddtl.files import folder_in, is_partial, write_json
+from ddtl.reading import read_lines
 from ddtl.training.identity import differences
 
 LOCK = ".lock"
@@ -176,7 +177,9 @@ def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFol
             f"{path} holds another run. What differs:\n{lines}\n"
             "Take another run.name, or run.overwrite=true to delete it and start anew."
         )
-    folder.last.parent.mkdir(exist_ok=True)
+    for parent in (path, folder_in(path, folder.last.parent.name)):
+        for left in filter(is_partial, parent.iterdir()):  # by a killed process of this run; nobody else may work in it
+            left.unlink()
     return folder
 
 
@@ -252,7 +255,7 @@ def _is_foreign(path: Path) -> bool:
 
 def _is_content(child: Path) -> bool:
     """Whether a file is more than what a start leaves when it is killed at its first steps."""
-    return child.name not in (LOCK, OWNER) and not (child.name.startswith(".") and child.name.endswith(".partial"))
+    return child.name not in (LOCK, OWNER) and not is_partial(child)
 
 
 def _empty(path: Path) -> None:

@@ -23,7 +23,7 @@ from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
-from ddtl.files import write_json
+from ddtl.files import within, write_json
 from ddtl.models.module import Classifier
 from ddtl.reports.command import write as write_report
 from ddtl.training import batchnorm, embeddings, hardware, lightning
@@ -53,9 +53,11 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     """
     run = _assembled(folder, config, trained)
     manifest = run.datamodule.manifest
-    to = folder.path / "evaluations" / "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+    to = within(
+        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+    )
     if _digest(to) not in (None, run.datamodule.digest):
-        to = to.with_name(f"{to.name}-{run.datamodule.digest[:10]}")
+        to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
     return _scored(run, folder, trained, to)
 
 
@@ -87,7 +89,7 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
         "epoch": trained["best_epoch"],
     }
     words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_ways(config, trained)]
-    to = folder.path / "evaluations" / "-".join([*words, short_hash(settings)])
+    to = within(folder.path, "evaluations", "-".join([*words, short_hash(settings)]))
     if not (to / "results.json").exists():
         _scored(run, folder, trained, to, embed=True)
     return to
