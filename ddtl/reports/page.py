@@ -2,17 +2,20 @@
 
 A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
 inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
-network for nothing, which its own content security policy also forbids; tables and pictures stand without JavaScript,
-figures and the sorting of tables need it.
+network for nothing, which its own content security policy also forbids; it lets no script run but ours, and no style
+be set but ours. Tables and pictures stand without JavaScript, figures and the sorting of tables need it.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -233,12 +236,90 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """The page as HTML, which asks for nothing from anywhere and runs no script but ours: see :func:`policy`."""
     shown = [block for section in page.sections for block in section.blocks]
-    plotly = resources.files("plotly").joinpath("package_data", "plotly.min.js")
-    script = plotly.read_text(encoding="utf-8") if any(_has(block, _is_figure) for block in shown) else ""
     sortable = any(_has(block, _is_sortable) for block in shown)
-    return _environment().get_template("page.html.jinja").render(page=page, plotly=script, sortable=sortable)
+    charts = any(_has(block, _is_figure) for block in shown)
+    parts = _parts()
+    scripts = [parts.tables] * sortable + [parts.plotly, parts.charts] * charts
+    styles = [parts.style] + [parts.plotly_style] * charts
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            page=page,
+            policy=policy(scripts, styles),
+            scripts=scripts,
+            style=parts.style,
+            charts=parts.plotly_style if charts else "",
+            maps=map_style(parts.plotly) if charts else "",
+        )
+    )
+
+
+def map_style(plotly: str) -> str:
+    """The name under which Plotly adds the styles of maps to every page, unless something is called so."""
+    found = re.search(r'getElementById\("([0-9a-f]{64})"\)', plotly)
+    return found[1] if found else "maps"
+
+
+def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """The Content-Security-Policy of a page that holds just these scripts and style sheets."""
+    return (
+        f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def full_policy() -> str:
+    """The policy under which any page of this version works, and nothing else in it runs."""
+    parts = _parts()
+    return policy([parts.tables, parts.plotly, parts.charts], [parts.style, parts.plotly_style])
+
+
+def is_of_this_version(page: Path) -> bool:
+    """Whether a stored page holds just scripts and style sheets that :func:`full_policy` knows."""
+    with page.open("rb") as file:
+        head = file.read(4096).decode("utf-8", "replace")
+    named = set(re.findall(r"sha256-[\w+/]+=", head))
+    return bool(named) and named <= set(re.findall(r"sha256-[\w+/]+=", full_policy()))
+
+
+def _hashes(texts: Sequence[str]) -> str:
+    return " ".join(map(_hash, texts)) or "'none'"
+
+
+@cache
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a page is made of beside its own content; each stands between its tags to the letter."""
+
+    style: str
+    plotly_style: str
+    plotly: str
+    tables: str
+    charts: str
+
+
+@cache
+def _parts() -> _Parts:
+    templates = resources.files(__package__).joinpath("templates")
+
+    def text(name: str) -> str:
+        return templates.joinpath(name).read_text(encoding="utf-8")
+
+    plotly = resources.files("plotly").joinpath("package_data", "plotly.min.js")
+    return _Parts(
+        style=text("style.css"),
+        plotly_style=text("plotly.css"),
+        plotly=plotly.read_text(encoding="utf-8"),
+        tables=text("tables.js"),
+        charts=text("colours.js") + text("charts.js"),
+    )
 
 
 def _has(block: Block, what: Callable[[Block], bool]) -> bool:
