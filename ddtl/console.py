@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ddtl.errors import UserError
 from ddtl.evaluation import test_use
 from ddtl.evaluation.names import PER_CLASS, SCORES, by_image
 
@@ -235,6 +237,19 @@ def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) ->
 
 def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal agrees to what is deleted.
+
+    Raises:
+        UserError: nobody is there.
+    """
+    if not sys.stdin or not sys.stdin.isatty():
+        raise UserError("this asks before it deletes, and nobody is there to answer. Set yes=true.")
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def is_terminal() -> bool:

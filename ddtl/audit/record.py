@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ddtl.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 Severity = Literal["fail", "warn", "note"]
@@ -76,6 +78,18 @@ def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
             {key: finding[key] for key in kept} for finding in record["findings"] if dataset in finding["datasets"]
         ],
     }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The record in an audit's folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    found = _read(folder / RECORD)
+    if found is None:
+        raise UserError(f"{folder / RECORD}: is damaged. `ddtl audit` writes it anew.")
+    return found
 
 
 def _read(path: Path) -> dict[str, Any] | None:

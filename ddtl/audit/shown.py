@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from ddtl.audit import burned_in
 from ddtl.audit.duplicates import Leaks
 from ddtl.audit.fingerprints import Key
 from ddtl.audit.pairs import Pair
@@ -23,11 +24,19 @@ _KINDS = {"same file": "the same file", "same pixels": "the same pixels, another
 
 @dataclass(frozen=True)
 class End:
-    """One image of a pair: its picture as a ``data:`` URI, its name, and where it stands in words."""
+    """One image of a pair.
+
+    Attributes:
+        uri: its picture as a ``data:`` URI.
+        name: its name.
+        where: where it stands, in words.
+        with_text: whether it seems to hold text.
+    """
 
     uri: str
     name: str
     where: str
+    with_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,9 @@ def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) ->
     def end(key: Key) -> End:
         manifest, sample = samples[key]
         parts = [manifest.classes[sample.label], sample.split or "no split"]
-        return End(
-            _uri(decode_gray(read_bytes(sample.path), sample.path, sample.window)), key[1], " · ".join([key[0], *parts])
-        )
+        gray = decode_gray(read_bytes(sample.path), sample.path, sample.window)
+        with_text = burned_in.has_text(gray)
+        return End(_uri(gray), key[1], " · ".join([key[0], *parts]), with_text)
 
     found = []
     for pair in worst_first(pairs, leaks)[:MOST]:

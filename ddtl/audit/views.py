@@ -177,6 +177,16 @@ def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
     return [bright[quarter].mean() for quarter in _QUARTERS.values()]
 
 
+def strokes(gray: Image.Image) -> float:
+    """Share of a picture, in percent, that is thin and bright outside the body, as letters and arrows are.
+
+    Args:
+        gray: mode ``L``, full size.
+    """
+    fine = gray.resize((_FINE, _FINE), Image.Resampling.BILINEAR)
+    return 100 * float(np.mean(_strokes(np.asarray(fine), regions(fine))))
+
+
 def _coarse(picture: np.ndarray) -> list[float]:
     shares = np.bincount(picture.ravel() // (256 // _BINS), minlength=_BINS) / picture.size
     levels = np.bincount(picture.ravel(), minlength=256) / picture.size

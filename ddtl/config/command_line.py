@@ -109,6 +109,21 @@ def settings_and_paths(
     return values, paths
 
 
+def number_of_days(text: str) -> float:
+    """Reads a number of days.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < 1e6:
+        raise ValueError("must be a number of days, 0 or more.")
+    return days
+
+
 def truth(text: str) -> bool:
     """Reads ``true`` and ``false``.
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl import console
-from ddtl.config.command_line import own_settings, truth
+from ddtl.config.command_line import number_of_days, own_settings, truth
 from ddtl.config.suggest import did_you_mean
 from ddtl.dashboard.command import folder_of_runs, runs_folder
 from ddtl.dashboard.index import Index, Row, curve
@@ -172,7 +172,7 @@ def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, y
             escape(f"{_size(target.size):>9}  {target.path.relative_to(root)}  ({target.why})"), soft_wrap=True
         )
     whole = f"{len(found)} {'folder' if len(found) == 1 else 'folders'}, {_size(sum(t.size for t in found))}"
-    if not yes and not _agreed(f"Delete these {whole}? [y/N] "):
+    if not yes and not console.agreed(f"Delete these {whole}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{target.path}: {why}" for target in found if (why := _delete(root, target))]
@@ -257,14 +257,6 @@ def _delete(root: Path, target: Target) -> str:
     return ""
 
 
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise UserError("ddtl runs clean asks before it deletes, and nobody is there to answer. Set yes=true.")
-    sys.stderr.write(question)
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
 def _files(folder: Path) -> list[tuple[Path, int]]:
     found = []
     for path in folder.rglob("*"):
@@ -307,14 +299,8 @@ def _size(size: float) -> str:
     return f"{size:.1f} GB"
 
 
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < 1e6:
-        raise ValueError("must be a number of days, 0 or more.")
-    return days
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {"paths.runs_dir": folder_of_runs, "older_than": _days, "yes": truth}
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "paths.runs_dir": folder_of_runs,
+    "older_than": number_of_days,
+    "yes": truth,
+}

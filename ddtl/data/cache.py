@@ -241,6 +241,7 @@ class _Job:
             "decoder": DECODER_VERSION,
             "pillow": PIL.__version__,
             "size": self.size,
+            "dataset": self.manifest.dataset,
             "sha256": _hash_of(array),
             "files": list(self.copies),
             "levels": levels,

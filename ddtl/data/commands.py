@@ -1,8 +1,9 @@
-"""``ddtl data list | fetch | verify``: the public datasets on this machine."""
+"""``ddtl data list | fetch | verify | cache``: the public datasets and the decoded images on this machine."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl import console
+from ddtl.config.command_line import number_of_days, own_settings, truth
 from ddtl.config.load import load
 from ddtl.config.schema import PathsConfig
 from ddtl.config.suggest import did_you_mean
-from ddtl.data import fetching
+from ddtl.data import cached, fetching
 from ddtl.data.catalogue import ORIGINS
 from ddtl.data.published import Origin, image_files, named, read_index, ways_on
 from ddtl.data.verifying import FINE, Finding, State, verify
-from ddtl.errors import UserError
+from ddtl.errors import EXIT_FAILURE, UserError
+from ddtl.reading import size as file_size
 
 HELP = f"""\
 The public datasets: {", ".join(ORIGINS)}.
@@ -27,14 +30,22 @@ The public datasets: {", ".join(ORIGINS)}.
   ddtl data fetch covid19ct               download what is missing, damaged or another picture
   ddtl data fetch covid19ct from=A.zip    take it out of an archive (zip, tar, tar.gz) or a folder instead
   ddtl data verify covid19ct              compare every file with its published checksum
+  ddtl data cache                         the decoded images, which are patients' pixels: where, how large, how old
+  ddtl data cache delete WHAT             delete, after asking: all, or the first letters of a key; what is missing is
+                                          decoded anew when it is needed
 
 Several names may be given. Settings, as for train.py:
   paths.data_dir=FOLDER    (or DDTL_DATA)         where the images lie: FOLDER/covid19ct/CT_COVID/…
   paths.data_mirror=URL    (or DDTL_DATA_MIRROR)  a server that has covid19ct/CT_COVID/… instead of GitHub
+  paths.cache_dir=FOLDER   (or DDTL_CACHE)        the cache
+  older_than=0             days: leave alone what was made since
+  yes=false                true deletes without asking, for scripts
 
-Exit codes: 0 all is well, 2 something is missing or wrong (the message says what), 129/130/143 stopped.
+Exit codes: 0 all is well, 1 not agreed to or not deleted, 2 something is missing or wrong (the message says what),
+129/130/143 stopped.
 """
 
+_ACTIONS = ("list", "fetch", "verify", "cache")
 _SETTINGS = ("paths.data_dir", "paths.data_mirror")
 _DRAWN = {
     "phantom": "is drawn on this machine",
@@ -55,11 +66,13 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     action, *words = argv
-    if action not in ("list", "fetch", "verify"):
+    if action not in _ACTIONS:
         raise UserError(
-            f"ddtl data {action}: no such action.{did_you_mean(action, ('list', 'fetch', 'verify'))} "
-            "There are list, fetch and verify."
+            f"ddtl data {action}: no such action.{did_you_mean(action, _ACTIONS)} There are list, fetch, verify and "
+            "cache."
         )
+    if action == "cache":
+        return _cache(words)
     origins, paths, source = _read(action, words)
     data_dir = Path(paths.data_dir).expanduser()
     if action == "list":
@@ -127,6 +140,63 @@ def _list(origins: Sequence[Origin], data_dir: Path) -> None:
         source = f"github.com/{origin.repository}@{origin.commit[:12]}"
         table.add_row(origin.name, str(len(rows)), str(fetching.megabytes(rows)), state, origin.licence, source)
     console.out.print(table)
+
+
+def _cache(argv: Sequence[str]) -> int:
+    values, words, problems = own_settings(
+        argv, {"paths.cache_dir": _folder, "older_than": number_of_days, "yes": truth}
+    )
+    problems += [f"{word}: no such setting of `ddtl data cache`." for word in words if "=" in word]
+    if words and words[0] != "delete":
+        problems.append(f"ddtl data cache {words[0]}: no such action. There is delete.")
+    if problems:
+        raise UserError("\n".join(problems))
+    asked = [f"paths.cache_dir={values['paths.cache_dir']}"] if "paths.cache_dir" in values else []
+    root = Path(load(asked, writes=False).paths.cache_dir).expanduser().absolute()
+    caches = cached.found(root)
+    if not words:
+        _list_caches(root, caches)
+        return 0
+    if len(words) == 1:
+        raise UserError("ddtl data cache delete: say what: all, or the first letters of a key.")
+    picked = cached.chosen(caches, list(words[1:]), values.get("older_than", 0.0))
+    if not picked:
+        console.line("nothing to delete")
+        return 0
+    _list_caches(root, picked)
+    total = file_size(sum(one.size for one in picked))
+    if not values.get("yes", False) and not console.agreed(f"Delete these {len(picked)}, {total}? [y/N] "):
+        console.line("nothing was deleted")
+        return EXIT_FAILURE
+    failed = [f"{one.folder}: {why}" for one in picked if (why := cached.delete(one))]
+    console.line(f"deleted {len(picked) - len(failed)} of {len(picked)}")
+    if failed:
+        console.error("\n".join(failed))
+    return EXIT_FAILURE if failed else 0
+
+
+def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
+    table = Table(title=escape(f"decoded images in {root}"), title_justify="left")
+    for heading in ("key", "holds", "dataset", "images", "pixels", "size", "made"):
+        table.add_column(heading, justify="right" if heading in ("images", "pixels", "size") else "left")
+    for one in caches:
+        table.add_row(
+            one.key,
+            "decoded images" if one.holds == "decoded" else "drawn phantom",
+            escape(one.dataset),
+            "" if one.images is None else str(one.images),
+            "" if one.side is None else f"{one.side} × {one.side}",
+            file_size(one.size),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made)),
+        )
+    console.whole_table(table)
+    console.line(f"{len(caches)} in {root}, {file_size(sum(one.size for one in caches))} in all")
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise ValueError("name the folder of the cache: paths.cache_dir=FOLDER")
+    return Path(text)
 
 
 def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | None) -> None:

@@ -108,6 +108,14 @@ def _show(record: Mapping[str, Any]) -> None:
         console.out.print(
             f"! {h} × {w} cells point at no place: train at a larger dataset.image_size for heat maps.", style="yellow"
         )
+    shown = [image for group in record["groups"] for image in group["images"]]
+    with_text = [str(image["sample_id"]) for image in shown if image["with_text"]]
+    if with_text:
+        from ddtl.reports.sentences import LOOK_AT_EACH
+
+        some = ", ".join(with_text[:3]) + (", …" if len(with_text) > 3 else "")
+        what = f"{len(with_text)} of {len(shown)} pictures seem to hold text or arrows beside the body ({some})."
+        console.out.print(escape(f"! {what} {LOOK_AT_EACH}"), style="yellow")
     for group in record["groups"]:
         console.out.print(escape(f"{group['title']}: {len(group['images'])} of {group['total']} shown"))
     game, randomised = record["pointing_game"], record["randomised"]

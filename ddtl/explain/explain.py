@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 
 from ddtl import console
+from ddtl.audit import burned_in
 from ddtl.config.schema import Config
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.datamodules import build_datamodule
+from ddtl.data.images import decode_gray, read_bytes
 from ddtl.data.phantom import mask_path
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
@@ -78,6 +80,11 @@ class _Subject:
             return None
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
         return np.asarray(Image.open(mask_path(sample))) > 0
+
+    def has_text(self, row: int) -> bool:
+        """Whether the file of an image seems to hold text beside the body."""
+        sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
+        return burned_in.has_text(decode_gray(read_bytes(sample.path), sample.path, sample.window))
 
     def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
         """Signed maps (N, h, w) of rows of the table, each for the class that it is called."""
@@ -296,6 +303,7 @@ def _tile(
         "probabilities": [float(f"{value:.6f}") for value in p],
         "hottest": None if point is None else list(point),
         "in_lesion": hit,
+        "with_text": subject.has_text(row),
     }
     spoken = f"called {classes[decided]}, is {classes[table.label[row]]}"
     of, value = (classes[1], p[1]) if len(classes) == 2 else (classes[decided], p[decided])

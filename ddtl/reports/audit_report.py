@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ddtl.reports import numbers, sentences
+from ddtl.reports import numbers, repeating, sentences
 from ddtl.reports.audited import LABELS, TONES
 from ddtl.reports.page import (
     Block,
@@ -36,7 +37,20 @@ _NAMED = 200  # images or patients of a finding that the page lists
 _PRIVATE = "This page shows images and file names of the dataset. Keep it where the images themselves may be."
 
 
-def page(record: Record, shown: Sequence[Shown]) -> str:
+def page_to_share(record: Record) -> str:
+    """The page as HTML, without images and without names of images, patients and files."""
+    findings = [{**finding, "details": _counted(finding["details"])} for finding in record["findings"]]
+    command = repeating.command({"command": shlex.split(record["command"])})
+    return page({**record, "findings": findings, "command": command}, (), ())
+
+
+def _counted(details: Mapping[str, Any]) -> dict[str, str]:
+    """How many images or patients a finding names, instead of their names."""
+    named = {what: found for what, found in details.items() if isinstance(found, Mapping)}
+    return {what: f"{len(found):,}, by name in audit.json" for what, found in named.items()}
+
+
+def page(record: Record, shown: Sequence[Shown], warnings: Sequence[str] = (_PRIVATE,)) -> str:
     """The page as HTML."""
     names = [one["dataset"] for one in record["datasets"]]
     sections: dict[str, Sequence[Block]] = {
@@ -47,13 +61,17 @@ def page(record: Record, shown: Sequence[Shown]) -> str:
         "What was checked": [_checked(record), *_excluded(record)],
         "Data": [_datasets(record), Code(record["command"])],
     }
+    with_text = sum(end.with_text for pair in shown for end in pair.ends)
+    if with_text:
+        what = numbers.count(with_text, "of the pictures below seems", "of the pictures below seem")
+        warnings = [*warnings, f"{what} to hold text or arrows beside the body. {sentences.LOOK_AT_EACH}"]
     return render(
         Page(
             eyebrow="ddtl audit",
             title=numbers.listed(names),
             subtitle=f"{record['when'][:10]} · ddtl {record['ddtl']} · {record['seconds']:.0f} seconds",
             headlines=_headlines(record),
-            warnings=[_PRIVATE],
+            warnings=warnings,
             sections=[Section(title, blocks) for title, blocks in sections.items() if blocks],
         )
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from ddtl.reports import numbers
 from ddtl.reports.page import Block, Cell, Photo, Photos, Table, Text
+from ddtl.reports.sentences import LOOK_AT_EACH
 from ddtl.reports.stored import Stored
 
 _MOST = 6  # of each kind: the page stays small
@@ -31,7 +32,7 @@ def blocks(stored: Stored) -> list[Block]:
         if (record["digest"], record["threshold"]) != (stored.record["digest"], threshold):
             return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
         shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
-        return [*_how_far(record), *(photos for photos in shown if photos.photos)]
+        return [*_with_text(record), *_how_far(record), *(photos for photos in shown if photos.photos)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"The heat maps in explain/ cannot be shown ({error!r:.80}); `ddtl explain` makes them anew."
         return [Text(why, "bad")]
@@ -53,6 +54,18 @@ def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
     note = f"{said}called {image['called']}, is {image['true']}"
     alt = f"{image['sample_id']}, and the same under its heat map"
     return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note, alt)
+
+
+def _with_text(record: Mapping[str, Any]) -> list[Block]:
+    """What to do where pictures may name a patient; records of earlier versions do not say whether they do."""
+    shown = [image for group in record["groups"] for image in group["images"][:_MOST]]
+    found = sum(bool(image.get("with_text")) for image in shown)
+    if not found:
+        return []
+    seem = "seems" if found == 1 else "seem"
+    return [
+        Text(f"{found} of {len(shown)} pictures {seem} to hold text or arrows beside the body. {LOOK_AT_EACH}", "bad")
+    ]
 
 
 def _how_far(record: Mapping[str, Any]) -> list[Block]:

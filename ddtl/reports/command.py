@@ -1,4 +1,4 @@
-"""``ddtl report``: the pages of finished runs, of sweeps and of studies, written anew from their records."""
+"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, written anew from their records."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from ddtl.audit import record as audits
 from ddtl.config.command_line import own_settings, truth
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
-from ddtl.reports import methods, run_report, stored, study_report, sweep_report, sweep_stored
+from ddtl.reports import audit_report, methods, run_report, stored, study_report, sweep_report, sweep_stored
 from ddtl.studies import record as study_record
 
 HELP = """\
-Write the report of a finished run, of a sweep or of a study anew, from what its folder holds.
+Write the report of a finished run, of a sweep or of a study anew, from what its folder holds; or one to be shared.
 
   ddtl report RUN [RUN …]                   RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
   ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
   ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
   ddtl report STUDY                         STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b
-  ddtl report RUN images=false              without the pictures that `ddtl explain` has made: to be sent to others
+  ddtl report RUN images=false              without the pictures that `ddtl explain` has made
+  ddtl report RUN share=true                share.html beside it, to be sent to others: no picture of a patient, no name
+                                            of an image or a patient; of a run, a sweep, a study or an audit
 
 What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
-(one file that needs no network and may be sent to others); that of a run methods.md too (a methods section and a CLAIM
+(one file that needs no network); that of a run methods.md too (a methods section and a CLAIM
 checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed on images,
 and no test set is used.
 
-Exit codes: 0 written, 2 a folder holds no finished run, no sweep and no study.
+Exit codes: 0 written, 2 a folder holds no finished run, no sweep, no study and no audit.
 """
 
 
@@ -43,12 +45,13 @@ def main(argv: Sequence[str]) -> int:
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
-    images, folders = _read(argv)
+    images, share, folders = _read(argv)
     problems = []
     for word in folders:
         try:
             _state_audit(Path(word).expanduser().resolve())
-            console.line(f"report: {write(Path(word).expanduser(), images)}")
+            folder = Path(word).expanduser()
+            console.line(f"report: {write_to_share(folder) if share else write(folder, images)}")
         except UserError as problem:
             problems.append(str(problem))
         except FileNotFoundError:  # the current folder is gone: reported where every command ends
@@ -64,11 +67,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _read(argv: Sequence[str]) -> tuple[bool, list[str]]:
-    """Whether pictures are wanted, and the folders."""
-    values, folders, problems = own_settings(argv, {"images": truth})
+def _read(argv: Sequence[str]) -> tuple[bool, bool, list[str]]:
+    """Whether pictures are wanted, whether a page to share is, and the folders."""
+    values, folders, problems = own_settings(argv, {"images": truth, "share": truth})
     problems += [
-        f"ddtl report {word}: no such option. It takes the folders of runs, and images=false."
+        f"ddtl report {word}: no such option. It takes the folders of runs, images=false and share=true."
         for word in folders
         if word.startswith("-")
     ]
@@ -76,7 +79,7 @@ def _read(argv: Sequence[str]) -> tuple[bool, list[str]]:
         problems.append("ddtl report: name the folder of a run, a sweep or a study.")
     if problems:
         raise UserError("\n".join(problems))
-    return values.get("images", True), folders
+    return values.get("images", True), values.get("share", False), folders
 
 
 def _state_audit(folder: Path) -> None:
@@ -111,7 +114,34 @@ def write(folder: Path, images: bool = True) -> Path:
         return page
     if (folder / study_record.NAME).exists():
         return study_report.write(folder)
+    if (folder / audits.RECORD).exists():
+        raise UserError(
+            f"{folder}: is that of an audit. `ddtl audit` writes its page, from the images; share=true writes one "
+            "without them."
+        )
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))
     write_text(page, run_report.render_run(found, images))
+    return page
+
+
+def write_to_share(folder: Path) -> Path:
+    """Write ``share.html`` into a folder: its page without pictures, and without names of images and patients.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the folder holds no finished run, no sweep, no study and no audit.
+    """
+    if (folder / sweep_stored.RECORD).exists():
+        html = sweep_report.render_sweep(sweep_stored.read(folder))
+    elif (folder / study_record.NAME).exists():
+        html = study_report.rendered(folder)
+    elif (folder / audits.RECORD).exists():
+        html = audit_report.page_to_share(audits.read(folder))
+    else:
+        html = run_report.render_run(stored.read(folder), images=False)
+    page = folder / "share.html"
+    write_text(page, html)
     return page

@@ -155,7 +155,9 @@ def initial_weights(record: Mapping[str, Any]) -> str:
         return f"it started from {blank('initial weights')}"
     if found.get("digest") is None:
         return "it started from random weights"
-    return f"its backbone started from the weights {escaped(found['source'])} (SHA-256 {found['digest'][:12]}…)"
+    return (
+        f"its backbone started from the weights {escaped(found['source'])} (SHA-256 {escaped(found['digest'][:12])}…)"
+    )
 
 
 def training(stored: Stored) -> str:
@@ -291,7 +293,7 @@ def software(stored: Stored) -> str:
     named = [f"{name} {versions[name]}" for name in wanted if name in versions]
     python = f"Python {found['python']}, " if found.get("python") else ""
     machine = ", ".join(found.get("gpus") or []) or found.get("cpu")
-    precision = f", precision {stored.record['precision']}" if "precision" in stored.record else ""
+    precision = f", precision {escaped(stored.record['precision'])}" if "precision" in stored.record else ""
     return (
         f"{escaped(python + ', '.join(named))}. Hardware: {escaped(machine) if machine else blank('model')}{precision}."
     )

@@ -14,6 +14,11 @@ from ddtl.reports.stored import GROUPS, Stored, patients
 
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
 
+# What is to be done about pictures in which text was seen (ddtl.audit.burned_in).
+LOOK_AT_EACH = (
+    "It may be a name or a date: look at each before the page is passed on, or pass on that of `ddtl report` with "
+    "share=true, which has no pictures."
+)
 _ASKED = {
     "fixed": "was fixed {when} (evaluation.threshold)",
     "youden": "is where sensitivity + specificity is highest on validation (Youden's index)",

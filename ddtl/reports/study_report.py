@@ -41,6 +41,11 @@ def write(folder: Path) -> Path:
     return path
 
 
+def rendered(folder: Path) -> str:
+    """The page of a study's folder as HTML; raises as :func:`write` does."""
+    return render(page(cells.read(folder)))
+
+
 def page(found: Cells) -> Page:
     """The page, part by part."""
     study = found.study
