@@ -136,3 +136,33 @@ def test_without_replicates_each_trial_is_a_setting() -> None:
     assert sweep_replicates.varied(words for _, words, _ in trials) == []
     assert [setting.trials for setting in sweep_replicates.ranked(trials, 1)] == [(1,), (0,)]
     assert sweep_replicates.ranked(trials, 1)[0].words == ("a=2", "seed=4")
+
+
+def test_a_setting_over_folds_is_scored_on_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("optimizer.lr=1e-4,1e-3", "dataset.protocol=kfold", "dataset.fold=0,1,2")
+    told = [*words, f"paths.runs_dir={tmp_path}", "sweep.name=folds", "sweep.seeds=2"]
+    store = opening.opened(settings.read(told, tried=False))
+    while (task := store.next()) is not None:
+        of = dict(word.partition("=")[::2] for word in task.overrides)
+        score = SCORES[of["optimizer.lr"]][int(of["dataset.fold"])]
+        store.end(task, settle.completed([score]))
+    assert sweep_replicates.parts([["seed=1"], ["seed=2"]]) == []
+    command._show(store)
+    shown = " ".join(capsys.readouterr().out.split()).partition("The best setting's test score:")[2]
+    assert "dataset.fold=0,1,2 --multirun" in shown
+    found = record(store)
+    assert found["settings"][0]["line"].endswith("dataset.fold=0,1,2 --multirun")
+    sweep = Sweep(found)
+    assert sweep.winner is not None
+    assert line(sweep.winner, test=True).endswith("dataset.fold=0,1,2 --multirun")
+    assert finalize._on_one_part(store) == [
+        "The search was over several values of dataset.fold; this comparison is on the usual one alone."
+    ]
+
+
+def test_a_setting_that_never_completed_is_counted(tmp_path: Path) -> None:
+    sweep = Sweep(record(swept(tmp_path, failing=(3, 4, 5))))
+    assert [setting.trials for setting in sweep.settings] == [(0, 1, 2)]
+    assert sweep.never_completed == 1
+    assert "1 setting has no completed trial, and no mean." in sweep_report.render_sweep(sweep)
+    assert Sweep(record(swept(tmp_path / "other"))).never_completed == 0

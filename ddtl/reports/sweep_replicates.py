@@ -51,6 +51,11 @@ class Setting:
         return math.sqrt(sum((score - mean) ** 2 for score in self.scores) / (n - 1)) if n > 1 else None
 
 
+def setting(words: Iterable[str]) -> tuple[str, ...]:
+    """The words of a trial without those of :data:`KEYS`."""
+    return tuple(word for word in words if key_of(word) not in KEYS)
+
+
 def varied(trials: Iterable[Sequence[str]]) -> list[str]:
     """Those of :data:`KEYS` in which trials differ; none where nothing is repeated.
 
@@ -63,6 +68,24 @@ def varied(trials: Iterable[Sequence[str]]) -> list[str]:
         for key, values in found.items():
             values.add(given.get(key))
     return [key for key, values in found.items() if len(values) > 1]
+
+
+def parts(trials: Iterable[Sequence[str]]) -> list[str]:
+    """The words that train a setting on every fold and split that the trials had, ready for ``train.py``.
+
+    One of several folds alone would be scored on a part of the images. Seeds are left to who types the line: those of
+    the search have been looked at.
+
+    Args:
+        trials: the words of each.
+    """
+    trials = list(trials)
+    found = []
+    for key in varied(trials):
+        if key != "seed":
+            values = [word.partition("=")[2] for words in trials for word in words if key_of(word) == key]
+            found.append(f"{key}={','.join(sorted(set(values), key=lambda text: (len(text), text)))}")
+    return [*found, "--multirun"] if found else []
 
 
 def ranked(trials: Sequence[Scored], sign: int) -> list[Setting]:
@@ -78,7 +101,7 @@ def ranked(trials: Sequence[Scored], sign: int) -> list[Setting]:
     keys = varied(words for _, words, _ in trials)
     groups: dict[object, dict[tuple[str, ...], tuple[int, Sequence[float] | None]]] = {}
     for number, words, values in trials:
-        own = tuple(word for word in words if key_of(word) not in KEYS) if keys else tuple(words)
+        own = setting(words) if keys else tuple(words)
         replicate = tuple(word for word in words if key_of(word) in KEYS)
         group = groups.setdefault((own, None if keys else number), {})
         if replicate not in group or group[replicate][1] is None:  # the same words again are the same run

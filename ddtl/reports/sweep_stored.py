@@ -94,11 +94,17 @@ class Sweep:
             {
                 **first[setting.trials[0]],
                 "values": setting.means,
-                "overrides": list(setting.words),
+                "overrides": [*setting.words, *sweep_replicates.parts(trial["overrides"] for trial in self.trials)],
                 "params": self.chosen(first[setting.trials[0]]),
             }
             for setting in self.settings
         ]
+
+    @cached_property
+    def never_completed(self) -> int:
+        """How many settings have no completed trial, and so no place among :attr:`settings`."""
+        begun = {sweep_replicates.setting(trial["overrides"]) for trial in self.trials}
+        return len(begun) - len({setting.words for setting in self.settings}) if self.replicates else 0
 
     def chosen(self, trial: Trial) -> dict[str, Any]:
         """The parameters of a trial that may be chosen: a seed may not."""

@@ -111,6 +111,9 @@ def _settings(sweep: Sweep) -> Table:
     note = (
         f"Means over the replicates, which differ in {numbers.listed(sweep.replicates)} alone; SD: standard deviation."
     )
+    if sweep.never_completed:
+        none = numbers.count(sweep.never_completed, "setting has", "settings have")
+        note += f" {none} no completed trial, and no mean."
     return Table("Settings, the best mean first", columns, rows, note, words=(0, len(columns) - 1), sortable=True)
 
 

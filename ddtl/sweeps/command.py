@@ -147,7 +147,8 @@ def _show(store: Store) -> None:
         console.whole_table(table)
         typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
         which = "The best setting's test score:" if repeated else "The best one's test score:"
-        console.out.print(which, task.line(typed), markup=False)
+        parts = sweep_replicates.parts(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
+        console.out.print(which, task.line((*typed, *parts)), markup=False)
 
 
 def _write(store: Store) -> None:

@@ -13,7 +13,7 @@ from ddtl.config import load
 from ddtl.config.overrides import key_of
 from ddtl.errors import UserError
 from ddtl.evaluation.names import SCORES
-from ddtl.reports.sweep_replicates import KEYS
+from ddtl.reports.sweep_replicates import KEYS, varied
 from ddtl.sweeps.schema import ClassConfig
 from ddtl.sweeps.settings import Plan
 from ddtl.sweeps.space import listed
@@ -130,7 +130,8 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
     missing = [name for name, each in runs.items() if not any(run["run"] for run in each)]
     if missing:
         return {**found, "claim": f"There is no comparison: no run of {' and '.join(missing)} was completed."}
-    return found | _compared(runs, final.folder.parent, monitor)
+    found |= _compared(runs, final.folder.parent, monitor)
+    return found | {"caveats": [*_on_one_part(store), *found["caveats"]]}
 
 
 def told(final: dict[str, Any]) -> None:
@@ -158,6 +159,16 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
         "claim": claims.claim(result.pairs[0]),
         "caveats": [*_lost(runs), *claims.caveats(compared, result.pairs)],
     }
+
+
+def _on_one_part(store: Store) -> list[str]:
+    """That the search was over several folds or splits, of which the comparison is on one."""
+    words = [trial.user_attrs.get(OVERRIDES, ()) for trial in store.trials()]
+    keys = [key for key in varied(words) if key != "seed"]
+    if not keys:
+        return []
+    what = " and ".join(keys)
+    return [f"The search was over several values of {what}; this comparison is on the usual one alone."]
 
 
 def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def record(store: Store) -> dict[str, Any]:
     ends = [trial["ended"] for trial in trials if trial["ended"]]
     sessions = study.user_attrs.get(SESSIONS) or [now()]
     varied = sweep_replicates.varied(trial["overrides"] for trial in trials)
+    parts = sweep_replicates.parts(trial["overrides"] for trial in trials)
     return {
         "name": plan.name,
         "dataset": plan.base.dataset.name,
@@ -74,14 +76,14 @@ def record(store: Store) -> dict[str, Any]:
         "final": study.user_attrs.get("final"),
         "test_uses": sum(ledger.uses_of(runs_dir, plan.base.dataset.name).values()),
         "replicates": varied,
-        "settings": [_setting(setting) for setting in settings(study)] if varied else None,
+        "settings": [_setting(setting, parts) for setting in settings(study)] if varied else None,
     }
 
 
-def _setting(setting: Setting) -> dict[str, Any]:
+def _setting(setting: Setting, parts: Sequence[str]) -> dict[str, Any]:
     return {
         "overrides": list(setting.words),
-        "line": line(setting.words),
+        "line": line((*setting.words, *parts)),
         "trials": list(setting.trials),
         "replicates": setting.of,
         "mean": [_finite(value) for value in setting.means],
