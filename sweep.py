@@ -1,11 +1,14 @@
 """Train many variants and compare them on validation: ``python sweep.py --help``."""
 
-from __future__ import annotations
-
 import sys
 
-from ddtl.launch import guarded
-from ddtl.sweeps.command import main
+from ddtl import isolation
+
+if __name__ == "__main__":
+    isolation.isolate()  # before anything is imported that the current folder may have a file for
+
+from ddtl.launch import guarded  # noqa: E402
+from ddtl.sweeps.command import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(guarded(main, sys.argv[1:]))
