@@ -7,8 +7,8 @@ from ddtl import isolation
 if __name__ == "__main__":
     isolation.isolate()  # before anything is imported that the current folder may have a file for
 
-from ddtl.launch import guarded  # noqa: E402
-from ddtl.training.command import main  # noqa: E402
+from ddtl.launch import guarded
+from ddtl.training.command import main
 
 if __name__ == "__main__":
     sys.exit(guarded(main, sys.argv[1:]))

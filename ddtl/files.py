@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from ddtl.errors import UserError
 from ddtl.reading import parsed_line
+from ddtl.redaction import redacted_tree
 
 
 class Fresh:
@@ -169,8 +170,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented JSON, NaN refused, secrets masked."""
+    write_text(path, json.dumps(redacted_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -25,6 +25,7 @@ def isolate() -> None:
     unwanted = {"", *relative, *first} - {_PACKAGE}
     sys.path[:] = [entry for entry in sys.path if entry not in unwanted]
     isolate_children()
+    skip_matplotlibrc()
 
 
 def isolate_children() -> None:
@@ -38,6 +39,18 @@ def isolate_children() -> None:
     else:
         os.environ.pop("PYTHONPATH", None)
     os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def skip_matplotlibrc() -> None:
+    """Have Matplotlib, which torchmetrics imports, not read ``matplotlibrc`` in the current folder: a pipe?"""
+    if not _has_folder() or not os.path.lexists("matplotlibrc"):
+        return
+    here = os.getcwd()
+    os.chdir(ELSEWHERE)
+    try:
+        __import__("matplotlib")
+    finally:
+        os.chdir(here)
 
 
 def is_checkout() -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ddtl import console, notices, ranks, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
+from ddtl.redaction import MASK, redacted
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
@@ -106,7 +107,9 @@ def _unraisable(what: Any) -> None:
 
 def _again() -> str:
     """The command as it was typed, to be pasted; without the word that would delete what has been done."""
-    return shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
+    typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
+    shown = redacted(typed)
+    return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -27,6 +27,10 @@ except ImportError as error:
     raise UserError("engine=ray needs a package that is not here: pip install 'ddtl[ray]'.") from error
 
 
+# To workers on other machines, too; a mirror's address may hold a password, and then it is in no word of a trial.
+_PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
+
+
 def run(store: Store, stop: Stop, show: Show) -> str | None:
     """See :class:`ddtl.sweeps.engines.Engine`."""
     engine = store.plan.settings.engine
@@ -44,7 +48,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 def _connect(engine: EngineConfig) -> None:
     """To a running cluster, or to one of this machine alone, whose dashboard nobody needs."""
-    variables = {name: os.environ[name] for name in ("PYTHONPATH", "PYTHONSAFEPATH") if name in os.environ}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     own: dict[str, Any] = {} if engine.address else {"include_dashboard": False, "object_store_memory": 80_000_000}
     try:
         with chdir(ELSEWHERE):  # Ray would put the current folder on its workers' path of modules
