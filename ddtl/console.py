@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ddtl.data.manifest import Manifest
 
 
-class _Screen(Console):
+class Screen(Console):
     """A console on which no name of a file, a class or a patient can do more than be read, and no secret appears."""
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -41,7 +41,7 @@ def safe(text: str) -> str:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    return _Screen(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+    return Screen(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 out, err = _console(), _console(stderr=True)

@@ -22,7 +22,7 @@ _PARAMETER = re.compile(r"([?&;#])([^\s=&;#?'\"]{1,100})=([^\s&;#'\"]+)")
 # A word such as logger.wandb.api_key=…, and user:password@host without a scheme.
 _ASSIGNED = re.compile(
     r"(?<![\w.-])([\w.-]{0,100}(?:passw|secret|token|api_?key|access_?key|credential)[\w.-]{0,100}=)"
-    r"('[^']+'|\"[^\"]+\"|[^\s'\"&;]+)",
+    r"(?!\*{3})('[^']+'|\"[^\"]+\"|[^\s'\"&;]+)",
     re.IGNORECASE,
 )
 _USER = re.compile(r"(?<![\w.%+/@:*-])([\w.%+-]{1,100}):([^\s/@:'\"]{1,200})@(?=[\w\[])")
