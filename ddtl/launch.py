@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -26,6 +27,7 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         signal.signal(signum, _stop)
     notices.outlast()
     sys.unraisablehook = _unraisable
+    threading.excepthook = _in_a_thread
     code = _code_of(main, argv)
     failure = streams.lost()
     if failure is not None:
@@ -103,6 +105,15 @@ def _unraisable(what: Any) -> None:
     """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself."""
     if "_MultiProcessingDataLoaderIter" not in repr(what.object):
         sys.__unraisablehook__(what)
+
+
+def _in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Name what the machine denied to a thread in a line: whoever waits for the thread reports what comes of it."""
+    if isinstance(what.exc_value, OSError | EOFError | MemoryError):
+        name = "a thread" if what.thread is None else f"the thread {what.thread.name}"
+        console.line(f"warning: {name} has ended: {_said(what.exc_value)}")
+    else:
+        threading.__excepthook__(what)
 
 
 def _again() -> str:
