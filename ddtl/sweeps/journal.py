@@ -5,7 +5,8 @@ next writer's line is glued to it, and from then on no process can read the stud
 end first, under the lock that all writers take, and moves what was torn to a file of its own.
 
 Each line says at which byte of the file it begins, in a key that Optuna's reader passes over. Where lines before it
-were removed or added, that is no longer so; lines of other writers (Optuna's dashboard, earlier versions) have no such key.
+were removed or added, that is no longer so; lines of other writers (Optuna's dashboard, earlier versions) have no such
+key.
 """
 
 from __future__ import annotations
