@@ -1,10 +1,9 @@
 # make quickstart   set up everything and train on the built-in phantom
 # make test         set up everything and run the tests (test-all: the slow ones too)
 # make lint         ruff and mypy
-# make lock         resolve the dependencies anew into requirements.lock
+# make lock         resolve the dependencies anew into requirements.lock, and uv itself into requirements-uv.lock
 # make env          only set up .venv
 
-UV_VERSION := 0.13.9
 VENV := .venv
 # Test processes, of one thread each.
 WORKERS ?= 2
@@ -37,10 +36,10 @@ lint: env
 
 env: $(READY)
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-uv.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 with venv is needed; PYTHON=/path/to/python names one."; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
@@ -48,3 +47,5 @@ $(READY): requirements.lock pyproject.toml
 lock: env
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-header --no-emit-index-url --upgrade -o requirements.lock
+	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --upgrade -o requirements-uv.lock

@@ -1,8 +1,11 @@
 """Train many variants and compare them on validation: ``python sweep.py --help``."""
 
-from __future__ import annotations
-
 import sys
+
+from ddtl import isolation
+
+if __name__ == "__main__":
+    isolation.isolate()  # before anything is imported that the current folder may have a file for
 
 from ddtl.launch import guarded
 from ddtl.sweeps.command import main

@@ -1,8 +1,11 @@
 """Train, score and record one model: ``python train.py --help`` says what can be asked for."""
 
-from __future__ import annotations
-
 import sys
+
+from ddtl import isolation
+
+if __name__ == "__main__":
+    isolation.isolate()  # before anything is imported that the current folder may have a file for
 
 from ddtl.launch import guarded
 from ddtl.training.command import main

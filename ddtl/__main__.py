@@ -1,6 +1,18 @@
-"""``python -m ddtl`` is the installed command ``ddtl``."""
+"""The installed command ``ddtl``, and ``python -m ddtl``."""
 
-from ddtl.cli import script
+import sys
+
+
+def script() -> None:
+    """The entry point of the installed command."""
+    from ddtl.isolation import isolate
+
+    isolate()
+    from ddtl.cli import main  # only now: a module of the current folder is not to come in its way
+    from ddtl.launch import guarded
+
+    sys.exit(guarded(main, sys.argv[1:]))
+
 
 if __name__ == "__main__":
     script()

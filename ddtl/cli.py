@@ -9,7 +9,6 @@ from importlib import import_module
 from ddtl import ranks
 from ddtl.config.suggest import did_you_mean
 from ddtl.errors import UserError
-from ddtl.launch import guarded
 
 # Name -> the module whose ``main(argv)`` does it, and a line about it.
 COMMANDS = {
@@ -56,8 +55,3 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  ddtl {name:<{width}}  {about}" for name, (_, about) in COMMANDS.items()]
     return "\n".join(["Deep transfer learning on small chest-CT datasets.\n", *lines, "\nMore: ddtl COMMAND --help\n"])
-
-
-def script() -> None:
-    """The entry point of the installed command."""
-    sys.exit(guarded(main, sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ddtl.errors import UserError
 from ddtl.evaluation import test_use
 from ddtl.evaluation.names import PER_CLASS, SCORES, by_image
+from ddtl.reading import printable
+from ddtl.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +27,23 @@ if TYPE_CHECKING:
     from ddtl.data.manifest import Manifest
 
 
+class Screen(Console):
+    """A console on which no name of a file, a class or a patient can do more than be read, and no secret appears."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(safe(text), **options)
+
+
+def safe(text: str) -> str:
+    """Text for a terminal: secrets masked, control characters other than our own line breaks and tabs escaped."""
+    text = redacted(text)
+    if text.isprintable():
+        return text
+    return "".join(part if part in ("\n", "\t") else printable(part) for part in re.split(r"([\n\t])", text))
+
+
 def _console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+    return Screen(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 out, err = _console(), _console(stderr=True)

@@ -8,6 +8,7 @@ import glob
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 
 from ddtl.errors import UserError
 from ddtl.reading import parsed_line
+from ddtl.redaction import redacted_tree
 
 
 class Fresh:
@@ -169,17 +171,37 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented JSON, NaN refused, secrets masked."""
+    write_text(path, json.dumps(redacted_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     """Write a table with a header line."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
+
+
+# How a cell begins that a spreadsheet takes for a formula (the last four are such signs of full width).
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d+)?([eE][+-]?\d+)?|inf)")
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell of a CSV file for people: text that a spreadsheet would run as a formula gets a ``'`` before it.
+
+    >>> spreadsheet_cell("=cmd|' /C calc'!A0"), spreadsheet_cell("-0.5"), spreadsheet_cell(-0.5)
+    ("'=cmd|' /C calc'!A0", '-0.5', -0.5)
+    """
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
+
+
+def text_of_cell(text: str) -> str:
+    """The text that :func:`spreadsheet_cell` made a cell of."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:

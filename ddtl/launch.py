@@ -6,12 +6,14 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 from ddtl import console, notices, ranks, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
+from ddtl.redaction import MASK, redacted
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
@@ -25,6 +27,7 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         signal.signal(signum, _stop)
     notices.outlast()
     sys.unraisablehook = _unraisable
+    threading.excepthook = _in_a_thread
     code = _code_of(main, argv)
     failure = streams.lost()
     if failure is not None:
@@ -104,9 +107,20 @@ def _unraisable(what: Any) -> None:
         sys.__unraisablehook__(what)
 
 
+def _in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Name what the machine denied to a thread in a line: whoever waits for the thread reports what comes of it."""
+    if isinstance(what.exc_value, OSError | EOFError | MemoryError):
+        name = "a thread" if what.thread is None else f"the thread {what.thread.name}"
+        console.line(f"warning: {name} has ended: {_said(what.exc_value)}")
+    else:
+        threading.__excepthook__(what)
+
+
 def _again() -> str:
     """The command as it was typed, to be pasted; without the word that would delete what has been done."""
-    return shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
+    typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
+    shown = redacted(typed)
+    return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -48,7 +48,7 @@ class Unreadable(UserError):
     """
 
     def __init__(self, path: Path, reason: str, fix: str = "") -> None:
-        super().__init__(f"{path}: {reason}.{f' {fix}' if fix else ''}")
+        super().__init__(f"{printable(path)}: {reason}.{f' {fix}' if fix else ''}")
         self.path, self.reason = path, reason
 
 

@@ -263,3 +263,25 @@ def test_the_ledger_does_without_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_line_that_was_removed_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for run in ("a", "b", "c", "d"):
+        assert not use(tmp_path, run).warnings
+    path = ledger_in(tmp_path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[2:]))
+    found = use(tmp_path, "e")
+    assert (found.number, found.total) == (5, 5)
+    assert len(found.warnings) == 1
+    assert "was edited: line 2 was written as line 3" in found.warnings[0]
+    assert found.warnings[0] in caplog.text
+
+
+def test_a_row_of_an_earlier_version_knows_no_place(tmp_path: Path) -> None:
+    use(tmp_path, "a")
+    path = ledger_in(tmp_path)
+    row = {key: value for key, value in json.loads(path.read_text()).items() if key != "line"}
+    path.write_text(json.dumps(row) + "\n")
+    assert not use(tmp_path, "b").warnings
+    assert not use(tmp_path, "a").warnings

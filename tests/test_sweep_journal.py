@@ -231,3 +231,38 @@ def test_killed_in_the_middle_of_writing_again_and_again(tmp_path: Path) -> None
         assert survivor.wait(timeout=60) == 0
     journal.mend(path)
     assert study(path).user_attrs["survivor"] == 399
+
+
+@pytest.mark.parametrize("change", ["first", "middle", "two", "edited", "doubled"])
+def test_a_line_that_was_removed_before_others_is_noticed(tmp_path: Path, change: str) -> None:
+    """Optuna numbers trials by their lines: without one, the others' values would be taken for its."""
+    path = tmp_path / "journal.log"
+    lines = filled(path).splitlines(keepends=True)
+    at = {"first": 0, "two": 3}.get(change, 4)
+    removed = lines[:at] + lines[at + (2 if change == "two" else 1) :]
+    if change == "edited":
+        removed = [*lines[:at], lines[at].replace(b'"op_code":', b'"op_code": '), *lines[at + 1 :]]
+    if change == "doubled":
+        removed = [*lines[: at + 1], *lines[at:]]
+    path.write_bytes(b"".join(removed))
+    with pytest.raises(UserError, match=r"journal\.log: lines before line \d+ were removed or changed"):
+        journal.mend(path)
+    assert path.read_bytes() == b"".join(removed)
+
+
+def test_a_journal_that_others_wrote_in_is_whole(tmp_path: Path) -> None:
+    """An earlier version, and Optuna's dashboard, say nothing of where their lines begin."""
+    path = tmp_path / "journal.log"
+    backend = JournalFileBackend(str(path))
+    theirs = optuna.create_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
+    theirs.tell(theirs.ask(), 0.5)
+    ours = optuna.load_study(study_name="s", storage=journal.storage(path))
+    ours.tell(ours.ask(), 1.5)
+    theirs.set_user_attr("note", "by hand")
+    ours.set_user_attr("a", 1)
+    assert journal.mend(path) is None
+    assert [trial.value for trial in theirs.get_trials()] == [0.5, 1.5]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    with pytest.raises(UserError, match="were removed or changed"):
+        journal.mend(path)

@@ -23,7 +23,7 @@ from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
 from ddtl.errors import EXIT_FAILURE, UserError
-from ddtl.files import write_csv, write_json, write_text
+from ddtl.files import spreadsheet_cell, write_csv, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -203,8 +203,8 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for dataset, path in lists.items():
-            write_csv(path, COLUMNS, found.to_leave_out(dataset))
-        write_csv(folder / "pairs.csv", _PAIR_COLUMNS, _pair_rows(found))
+            write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
+        write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
         pictures = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
         write_text(folder / "report.html", page(record, pictures))
         write_json(folder / RECORD, record)

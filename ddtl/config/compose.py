@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, shown
 from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import conf_dir
 from ddtl.errors import UserError
+from ddtl.reading import printable
 
 # OmegaConf's words, and ours.
 _REFERENCES = (
@@ -25,6 +28,31 @@ _REFERENCES = (
 )
 
 
+# Of an environment that holds keys and passwords; what ``${oc.env:…}`` reads ends up in records and names.
+_READABLE = re.compile(r"(?!DDTL_SWEEP_STORAGE$)DDTL_\w+|HOME|TMPDIR|SCRATCH|SLURM_(TMPDIR|JOB_ID|ARRAY_(JOB|TASK)_ID)")
+
+
+def _variable(name: str, *default: Any) -> Any:
+    """OmegaConf's ``oc.env`` for the variables that settings may read."""
+    if not _READABLE.fullmatch(name):
+        raise ValueError(
+            "settings may read variables whose names begin with DDTL_, HOME, TMPDIR, SCRATCH and SLURM's numbers, not "
+            f'{printable(name)}. To let them: export DDTL_VALUE="${printable(name)}", and read that one'
+        )
+    return oc.env(name, *default)
+
+
+@contextmanager
+def _variables() -> Iterator[None]:
+    """While settings are resolved. Whoever uses OmegaConf beside ddtl has it as it was."""
+    OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+@_variables()
 def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
     """The files of the chosen options put together, references unresolved. Not to be changed: it is shared.
 
@@ -82,6 +110,7 @@ def _set_inside(tree: dict[str, Any], path: Sequence[str], value: Any) -> None:
     tree[path[-1]] = value
 
 
+@_variables()
 def resolved(config: DictConfig, settings: Sequence[Setting]) -> tuple[dict[str, Any], list[str]]:
     """``config`` with ``settings`` as plain data, references resolved; a line for each setting that had to stay out."""
     changed = copy.deepcopy(config)

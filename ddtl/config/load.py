@@ -13,6 +13,7 @@ from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.schema import Config
 from ddtl.config.where import groups
 from ddtl.errors import UserError
+from ddtl.redaction import redacted_tree
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +109,11 @@ def typed(
 
 
 def composed_yaml(overrides: Sequence[str] = (), config_name: str = "train") -> str:
-    """The configuration as YAML, every reference resolved; what ``--cfg job`` prints."""
+    """The configuration as YAML, every reference resolved, no secret in it; what ``--cfg job`` prints."""
     import yaml
 
-    return yaml.safe_dump(load(overrides, config_name, writes=False).model_dump(mode="json"), sort_keys=False)
+    tree = load(overrides, config_name, writes=False).model_dump(mode="json")
+    return yaml.safe_dump(redacted_tree(tree), sort_keys=False)
 
 
 def _origin(key: str) -> str:

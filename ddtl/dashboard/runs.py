@@ -123,7 +123,7 @@ def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
             table.add_row(*map(escape, line))
         console.out.print(table)
     else:
-        sys.stdout.write("".join("\t".join(line) + "\n" for line in [_HEADINGS, *lines]))
+        sys.stdout.write("".join("\t".join(map(console.safe, line)) + "\n" for line in [_HEADINGS, *lines]))
     console.line(f"{len(found)} of {len(rows)} rows" if words else f"{len(rows)} rows")
     return 0
 

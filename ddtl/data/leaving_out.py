@@ -10,6 +10,7 @@ from ddtl.data.manifest import LeftOut, Manifest, Note
 from ddtl.data.published import named
 from ddtl.data.table import nfc, read_table
 from ddtl.errors import UserError
+from ddtl.files import text_of_cell
 
 
 def leave_out(manifest: Manifest, path: Path) -> Manifest:
@@ -22,6 +23,7 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
     """
     listed = {row.text("sample_id") for row in read_table(path, ("sample_id",), empty=True)}
     of = {nfc(sample.sample_id): sample for sample in manifest.samples}
+    listed = {name if name in of else text_of_cell(name) for name in listed}
     unknown = sorted(listed - of.keys())
     if unknown:
         raise UserError(

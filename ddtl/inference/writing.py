@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from ddtl.errors import UserError
-from ddtl.files import Fresh, write_csv
+from ddtl.files import Fresh, spreadsheet_cell, write_csv
 
 CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
 
@@ -95,7 +95,7 @@ def _told(folder: Path) -> Iterator[None]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "" if value is None else repr(value) if isinstance(value, float) else value
+    return "" if value is None else repr(value) if isinstance(value, float) else spreadsheet_cell(value)
 
 
 def _json(value: Any) -> str:

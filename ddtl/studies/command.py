@@ -10,6 +10,7 @@ from ddtl import console
 from ddtl.config.command_line import CommandLine
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.evaluation.names import by_image
+from ddtl.redaction import redacted_tree
 from ddtl.studies import record, settings
 from ddtl.studies.settings import StudyPlan
 
@@ -29,7 +30,7 @@ def main(command: CommandLine) -> int:
         import yaml
 
         tree = {**plan.settings.model_dump(mode="json"), "train": plan.configs[0].model_dump(mode="json")}
-        sys.stdout.write(yaml.safe_dump(tree, sort_keys=False))
+        sys.stdout.write(yaml.safe_dump(redacted_tree(tree), sort_keys=False))
         return 0
     for note in plan.notes:
         log.warning(note)

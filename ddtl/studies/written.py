@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
+from ddtl.files import spreadsheet_cell
 from ddtl.reports.methods import markdown_table
 from ddtl.reports.page import Cell, Table
 from ddtl.reports.paragraphs import escaped
@@ -18,11 +19,10 @@ _LATEX = {
 
 def text(tables: Sequence[Table], width: int = 120) -> str:
     """As for a terminal of that width."""
-    from rich.console import Console
-
+    from ddtl.console import Screen
     from ddtl.reports.comparison_tables import for_terminal
 
-    out = Console(file=io.StringIO(), width=width, color_system=None, emoji=False)
+    out = Screen(file=io.StringIO(), width=width, color_system=None, emoji=False)
     for table in tables:
         out.print(for_terminal(table), "")
     assert isinstance(out.file, io.StringIO)
@@ -49,7 +49,7 @@ def as_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows([_one_line(cell) for cell in row] for row in table.rows)
+    writer.writerows([spreadsheet_cell(_one_line(cell)) for cell in row] for row in table.rows)
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ddtl import console, ranks
@@ -14,6 +15,7 @@ from ddtl.config import command_line
 from ddtl.config.overrides import key_of
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.evaluation.names import by_image
+from ddtl.redaction import moved_to_environment
 
 if TYPE_CHECKING:
     from ddtl.sweeps.settings import Plan
@@ -39,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(help_page.render())
         return 0
     ranks.alone("sweep.py")
+    command = replace(command, overrides=moved_to_environment(command.overrides))
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings

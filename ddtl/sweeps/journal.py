@@ -3,6 +3,10 @@
 A process killed while it appends leaves a line without its end. Optuna's reader leaves such a last line out, but the
 next writer's line is glued to it, and from then on no process can read the study. Here every writer looks at the file's
 end first, under the lock that all writers take, and moves what was torn to a file of its own.
+
+Each line says at which byte of the file it begins, in a key that Optuna's reader passes over. Where lines before it
+were removed or added, that is no longer so; lines of other writers (Optuna's dashboard, earlier versions) have no such
+key.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from ddtl.errors import UserError
 from ddtl.files import append_line, append_to, last_line
+
+_BEGIN = "begin"  # of a line, in bytes
 
 
 def storage(path: Path) -> JournalStorage:
@@ -35,12 +41,20 @@ def mend(path: Path) -> str | None:
         return None
     with _Locked(path):
         *lines, tail = path.read_bytes().split(b"\n")
+        begin = 0
         for number, line in enumerate(lines, start=1):
-            if not _is_entry(line):
+            entry = _entry(line)
+            if entry is None:
                 raise UserError(
-                    f"{path}, line {number}: is damaged, so the sweep cannot be read. Put back a copy of the file, or "
-                    "mend that line; to search anew, set another sweep.name."
+                    f"{path}, line {number}: is damaged, so the sweep cannot be read. Put back a copy of the file; to "
+                    "search anew, set another sweep.name."
                 )
+            if entry.get(_BEGIN, begin) != begin:
+                raise UserError(
+                    f"{path}: lines before line {number} were removed or changed, so its trials cannot be told apart. "
+                    "Put back a copy of the file; to search anew, set another sweep.name."
+                )
+            begin += len(line) + 1
         if not tail:
             return None
         _set_aside(path, tail)
@@ -58,16 +72,18 @@ class _Backend(JournalFileBackend):
         self._path = path
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with _Locked(self._path, self._lock):
             with append_to(self._path) as file:
                 tail = last_line(file)
             if tail:
                 _set_aside(self._path, tail)
             size = self._path.stat().st_size
+            text = b""
+            for log in logs:
+                text += json.dumps({**log, _BEGIN: size + len(text)}, separators=(",", ":")).encode() + b"\n"
             try:
                 with append_to(self._path) as file:
-                    file.write(text.encode())
+                    file.write(text)
                     file.flush()
                     os.fsync(file.fileno())
             except OSError:  # the disk is full: what did get there would be a torn line
@@ -113,12 +129,12 @@ class _Locked:
         self._lock.release()
 
 
-def _is_entry(line: bytes) -> bool:
+def _entry(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(entry, dict) and "op_code" in entry
+        entry = json.loads(line)  # Optuna's numbers may be NaN
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and "op_code" in entry else None
 
 
 def _torn(path: Path) -> Path:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl.errors import TrainingFailure
 from ddtl.files import append_to, folder_in
+from ddtl.isolation import isolate_children
 from ddtl.sweeps import settle, trial
 from ddtl.sweeps.settle import Outcome
 from ddtl.sweeps.trial import Job
@@ -32,7 +33,6 @@ _MEMORY_ENDS = 3.0  # seconds that a process killed for memory may take to be go
 GRACE = 10.0  # seconds that a process has for its end before it is killed
 # Signals that a program sends itself by a fault of its own; every other one comes from outside.
 _FAULTS = tuple(getattr(signal, name) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSYS"))
-_PACKAGE = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,6 @@ class Slot:
         return found
 
 
-def make_importable() -> None:
-    """Have child processes find this package by its name: a checkout need not be installed."""
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if _PACKAGE not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([_PACKAGE, *filter(None, paths)])
-
-
 def prepare(*, fork: bool = True) -> Context:
     """Have processes forked from a server that has imported the training stack; spawned where there is no fork.
 
@@ -71,7 +64,7 @@ def prepare(*, fork: bool = True) -> Context:
     Args:
         fork: whether trials are forked at all; those on several devices are not.
     """
-    make_importable()
+    isolate_children()
     if not fork or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

@@ -16,6 +16,7 @@ from ddtl.config.load import ConfigError
 from ddtl.config.overrides import key_of
 from ddtl.config.schema import OWN_FILES, Config
 from ddtl.config.where import groups, options
+from ddtl.redaction import redacted_tree
 from ddtl.sweeps import own_settings, space_checks
 from ddtl.sweeps.schema import ClassConfig, SearchConfig, SweepConfig
 from ddtl.sweeps.space import Sampled, Space, listed, sampled
@@ -118,7 +119,7 @@ def composed_yaml(words: Sequence[str]) -> str:
 
     plan = read(words)
     tree = {**plan.settings.model_dump(mode="json"), "train": plan.base.model_dump(mode="json")}
-    return yaml.safe_dump(tree, sort_keys=False)
+    return yaml.safe_dump(redacted_tree(tree), sort_keys=False)
 
 
 @contextmanager

@@ -10,12 +10,16 @@ import signal
 from contextlib import suppress
 from importlib import import_module
 
+from ddtl.isolation import skip_matplotlibrc
+
 # The server outlives what ends its worker's group, so that the worker hears how its trials ended; it ends when the
 # worker is gone. Trials set their own answer to signals.
 if hasattr(os, "setsid"):
     os.setsid()
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's and SciPy's start their threads as they are imported
+
+skip_matplotlibrc()
 
 # A trial, and what ddtl imports only where it is first needed.
 MODULES = (

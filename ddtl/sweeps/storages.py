@@ -14,6 +14,7 @@ from filelock import FileLock
 from ddtl import console
 from ddtl.errors import UserError
 from ddtl.files import folder_in
+from ddtl.redaction import is_secret
 from ddtl.sweeps import journal
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def without_password(setting: str | None) -> str | None:
 
 def shown(url: URL) -> str:
     """The URL without its password, wherever that stands."""
-    query = {key: value for key, value in url.query.items() if "password" not in key.lower()}
+    query = {key: value for key, value in url.query.items() if not is_secret(key)}
     bare = url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return bare.render_as_string(hide_password=False)
 

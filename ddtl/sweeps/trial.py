@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ddtl import console, memory, notices, ranks, streams, threads
 from ddtl.errors import Stopped, TrainingFailure, UserError
 from ddtl.files import append_to, write_json
+from ddtl.isolation import skip_matplotlibrc
 from ddtl.sweeps import settle
 from ddtl.sweeps.reasons import explained
 from ddtl.sweeps.settle import Outcome
@@ -214,4 +215,5 @@ def _phases(config: Config) -> list[int]:
 
 
 if __name__ == "__main__":
+    skip_matplotlibrc()
     sys.exit(main(sys.argv[1:]))

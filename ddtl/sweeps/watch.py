@@ -91,7 +91,11 @@ def picture(
         Text(line(snapshot, monitor, left, of), style="bold"),
         *([table] if snapshot.running else []),
         *([Text(f"and {more} more", style="dim")] if more > 0 else []),
-        *([Text(f"last failure: {_last_line(snapshot.failures[-1])}", style="yellow")] if snapshot.failures else []),
+        *(
+            [Text(console.safe(f"last failure: {_last_line(snapshot.failures[-1])}"), style="yellow")]
+            if snapshot.failures
+            else []
+        ),
     )
 
 

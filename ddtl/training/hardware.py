@@ -15,6 +15,7 @@ import torch
 from ddtl import ranks, threads
 from ddtl.config.schema import TrainerConfig
 from ddtl.errors import UserError
+from ddtl.redaction import redacted
 
 PACKAGES = (
     "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
@@ -72,7 +73,7 @@ def resolve(config: TrainerConfig) -> Hardware:
 def environment() -> dict[str, Any]:
     """What a reader needs to repeat the run. Stays on this machine: it holds the command line."""
     return {
-        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "command": [os.path.basename(sys.argv[0]), *map(redacted, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),

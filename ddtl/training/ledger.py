@@ -112,9 +112,12 @@ def record_use(
             same = next((row for row in rows if _is_same(row, scoring_, before)), None)
             total = max(map(test_use.total, known), default=0)
             warnings = [] if total <= last else [_lost(path, last, total)]
+            count, removed = _lines(path)
+            warnings += [removed] if removed else []
             if same is None:
                 number = _number(rows, max(last, total), scoring_, plan, earlier, before)
                 same = {"use": number, "when": datetime.now(UTC).isoformat(timespec="seconds"), **scoring_}
+                same |= {"line": count + 1}
                 same |= {"planned": plan} if plan else {}
                 same |= {"total": total} if total > max(last, number) else {}
                 if not any(_is_of_run(row, scoring_) for row in rows):
@@ -268,6 +271,21 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
             last += 1
             log.warning("%s, line %d is damaged. It is counted as one use of the test set.", path, place)
     return rows, last
+
+
+def _lines(path: Path) -> tuple[int, str]:
+    """How many lines a ledger has, and a warning where some were removed: each row knows its place (``line``)."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    if parsed_line(lines[-1]) is None:
+        lines.pop()
+    for place, line in enumerate(lines, start=1):
+        row = parsed_line(line)
+        if row is not None and row.get("line", place) != place:
+            return len(lines), (
+                f"The ledger {path.name} of {path.parent.name} was edited: line {place} was written as line "
+                f"{row['line']}. Uses of this test set may be missing. Put back a copy of the file."
+            )
+    return len(lines), ""
 
 
 def _number_of(row: Mapping[str, Any]) -> int:

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ddtl import ranks
 from ddtl.config.schema import Config
 from ddtl.files import folder_in, write_csv, write_text
+from ddtl.isolation import ELSEWHERE, is_checkout
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -194,6 +195,7 @@ def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: Li
 
     settings = config.logger.wandb
     base = _run_id(folder)
+    _set_up()
     run = wandb.init(
         mode=mode,
         project=settings.project,
@@ -215,6 +217,17 @@ def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: Li
     return run
 
 
+def _set_up() -> Any:
+    """W&B with the settings of this user and of the environment alone.
+
+    It would also read ``wandb/settings`` in the current folder, which name the server that it sends a user's key to.
+    """
+    import wandb
+
+    with chdir(ELSEWHERE):
+        return wandb.setup()
+
+
 def _settings(timeout: float, *, private: bool) -> Any:
     import wandb
 
@@ -228,7 +241,7 @@ def _settings(timeout: float, *, private: bool) -> Any:
         x_disable_machine_info=private,
         x_save_requirements=not private,
         disable_code=private,
-        disable_git=private,
+        disable_git=private or not is_checkout(),  # git runs what the settings of a foreign repository say
         save_code=False,
         host="" if private else None,
         program="ddtl.train" if private else None,  # else it sends the script's path
@@ -246,7 +259,7 @@ def _logged_in() -> bool:
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    settings = wandb.setup().settings
+    settings = _set_up().settings
     if settings.api_key:
         return True
     hosts = {urlsplit(settings.base_url).netloc}

@@ -16,6 +16,7 @@ from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
+from ddtl.redaction import redacted_tree
 from ddtl.training.hardware import Hardware
 from ddtl.training.identity import identity, run_name
 
@@ -75,7 +76,7 @@ class Run:
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
         settings["model"]["weights_digest"] = self.weights.digest
         settings["dataset"]["digest"] = self.datamodule.digest
-        return settings
+        return dict(redacted_tree(settings))
 
     def class_weights(self) -> tuple[float, ...] | None:
         """Inverse shares of the classes in train, 1 on average."""

@@ -23,6 +23,7 @@ from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
+from ddtl.redaction import redacted_tree
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
@@ -157,7 +158,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
         config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
-        write_text(folder.config, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        write_text(folder.config, yaml.safe_dump(redacted_tree(config.model_dump(mode="json")), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddtl import threads
 from ddtl.errors import UserError
-from ddtl.sweeps import processes, worker
+from ddtl.isolation import ELSEWHERE, isolate_children
+from ddtl.sweeps import worker
 from ddtl.sweeps.engines import rounds
 from ddtl.sweeps.stopping import Stop
 from ddtl.sweeps.worker import Show
@@ -26,10 +27,14 @@ except ImportError as error:
     raise UserError("engine=ray needs a package that is not here: pip install 'ddtl[ray]'.") from error
 
 
+# To workers on other machines, too; a mirror's address may hold a password, and then it is in no word of a trial.
+_PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
+
+
 def run(store: Store, stop: Stop, show: Show) -> str | None:
     """See :class:`ddtl.sweeps.engines.Engine`."""
     engine = store.plan.settings.engine
-    processes.make_importable()
+    isolate_children()
     _connect(engine)
     try:
         # Ray puts an answer of its own to SIGTERM in place of ours.
@@ -43,16 +48,17 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 def _connect(engine: EngineConfig) -> None:
     """To a running cluster, or to one of this machine alone, whose dashboard nobody needs."""
-    variables = {"PYTHONPATH": os.environ["PYTHONPATH"]}
+    variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     own: dict[str, Any] = {} if engine.address else {"include_dashboard": False, "object_store_memory": 80_000_000}
     try:
-        ray.init(
-            address=engine.address or "local",
-            runtime_env={"env_vars": variables},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
-        )
+        with chdir(ELSEWHERE):  # Ray would put the current folder on its workers' path of modules
+            ray.init(
+                address=engine.address or "local",
+                runtime_env={"env_vars": variables},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **own,
+            )
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise UserError(f"engine.address={engine.address}: no Ray cluster there ({problem}).") from problem
 

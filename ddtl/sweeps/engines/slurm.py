@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl import console, threads
 from ddtl.errors import UserError
-from ddtl.sweeps import processes, worker
+from ddtl.isolation import isolate_children
+from ddtl.sweeps import worker
 from ddtl.sweeps.engines import rounds
 from ddtl.sweeps.stopping import Stop
 from ddtl.sweeps.worker import Show
@@ -30,7 +31,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
     """See :class:`ddtl.sweeps.engines.Engine`."""
     count = store.plan.settings.engine.workers
     assert count != "auto", "checked with the settings"
-    processes.make_importable()
+    isolate_children()
     os.environ.update(store.environment)  # a password travels with the environment: arguments are written to disk
     executor = _executor(store, count)
     return rounds.run(store, stop, show, count, _Jobs(store, stop, executor).place)
