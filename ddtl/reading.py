@@ -13,7 +13,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -329,6 +329,53 @@ def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
         if len(line) > LINE:
             raise Unreadable(path, f"holds a line of more than {size(LINE)}")
         yield line
+
+
+def walk(
+    top: Path,
+    on_error: Callable[[Path, str], None],
+    *,
+    links: bool = True,
+    wanted: Callable[[str], bool] = lambda name: True,
+    seen: set[str] | None = None,
+) -> Iterator[list[os.DirEntry[str]]]:
+    """The files of a folder and of those below it: a list for each folder, by name; each folder once.
+
+    Args:
+        top: a folder.
+        on_error: called with a folder that cannot be read or is too deep, and a predicate that says so.
+        links: whether links to folders are followed.
+        wanted: whether a name is looked at, that of a file or a folder.
+        seen: real paths of folders that are not gone into, but for ``top``; those that were are added.
+    """
+    waiting = [(top, 0)]
+    seen = set() if seen is None else seen
+    while waiting:
+        folder, depth = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen and depth:  # a link back to where we were
+            continue
+        seen.add(real)
+        if depth > _DEEPEST:
+            on_error(folder, f"is more than {_DEEPEST} folders deep in {top}")
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((e for e in entries if wanted(e.name)), key=lambda entry: entry.name)
+        except OSError as error:
+            on_error(folder, f"cannot be read: {error.strerror or error}")
+            continue
+        folders = [entry for entry in found if _is_folder(entry, links)]
+        below = {entry.name for entry in folders}
+        waiting += [(Path(entry.path), depth + 1) for entry in reversed(folders)]
+        yield [entry for entry in found if entry.name not in below]
+
+
+def _is_folder(entry: os.DirEntry[str], links: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=links)
+    except OSError:  # a link to itself
+        return False
 
 
 def printable(text: object) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images import FORMATS, BadImageError, read_header
+from ddtl import reading
+from ddtl.data.images import FORMATS, BadImageError, named_unreadable, read_header
 from ddtl.data.manifest import Manifest
 
 FEATURES = (

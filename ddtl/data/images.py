@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -88,9 +89,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """The first bytes of a file; raises what :func:`read_bytes` raises."""
-    with named_unreadable(path), reading.opened(path, reading.IMAGE) as file:
-        return file.read(count)
+    """The first bytes of a file, however large it is; none where it cannot be read, and :func:`read_bytes` says why."""
+    try:
+        with reading.opened(path, sys.maxsize) as file:
+            return file.read(count)
+    except (reading.Unreadable, OSError):
+        return b""
 
 
 @contextmanager
