@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -53,7 +54,7 @@ class Unreadable(UserError):
 
 
 @contextmanager
-def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
+def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
     """A regular file, open for reading.
 
     Args:

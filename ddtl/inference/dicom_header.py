@@ -221,6 +221,8 @@ def _inflated(file: BinaryIO, start: int, meta: Any, *, pixels: bool) -> FileDat
         total += len(part)
     if total > _MAX_INFLATED:
         raise HeaderError(f"is deflated from more than {_MAX_INFLATED // 2**20} MB")
+    if not inflate.eof:
+        raise HeaderError("is cut off or damaged: its deflated part has no end")
     kept.seek(0)
     elements = read_dataset(
         _bounded(kept, _MAX_INFLATED + _MAX_HEADER if pixels else _MAX_HEADER),
