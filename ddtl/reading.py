@@ -9,10 +9,12 @@ link to a file that is nobody's business.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -88,6 +90,12 @@ def read_bytes(path: Path, limit: int = RECORD) -> bytes:
     if len(data) > limit:  # it grew
         raise Unreadable(path, f"is too large (at most {size(limit)} are read)")
     return data
+
+
+def sha256(path: Path, limit: int) -> str:
+    """The sha256 of a regular file, which is not held in memory; errors as of :func:`opened`."""
+    with opened(path, limit) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str:
@@ -288,6 +296,8 @@ def expanded(text: str) -> int:
     try:
         for event in yaml.parse(text, Loader=_YAML):
             if isinstance(event, yaml.AliasEvent):
+                if any(anchor == event.anchor for anchor, _ in open_):  # within itself: without end
+                    return sys.maxsize
                 total += counts.get(event.anchor or "", 1)
             elif isinstance(event, yaml.CollectionStartEvent):
                 open_.append((event.anchor, total))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddtl import reading
+from ddtl.data.archives import contents_size
 from ddtl.reading import GIB, MIB, Unreadable
 
 _HEADER = 16 * MIB  # of a safetensors file, and the table of contents of a zip: those of 10,000 tensors take 1 MiB
@@ -64,7 +64,7 @@ def load(path: Path, limit: int) -> Any:
 def _check_zip(path: Path, file: BinaryIO) -> None:
     """Refuse an archive that torch.save did not write: compressed parts, parts that overlap or are not all there."""
     total = file.seek(0, os.SEEK_END)
-    if _contents_size(file, total) > _HEADER:
+    if contents_size(file) > _HEADER:
         raise Unreadable(path, "is damaged: its table of contents is longer than that of any file of weights")
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -75,22 +75,6 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
         if twice or lies or archive.comment or sum(part.file_size for part in parts) > total:
             raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
     file.seek(0)
-
-
-def _contents_size(file: BinaryIO, total: int) -> int:
-    """Bytes of a zip's table of contents, by the records at its very end, where torch and Python both look."""
-    file.seek(max(0, total - 42))
-    tail = file.read(42)
-    if len(tail) < 42 or tail[20:24] != b"PK\x05\x06":
-        raise ValueError("no end of an archive")
-    (size,) = struct.unpack_from("<I", tail, 32)
-    if tail[:4] == b"PK\x06\x07":  # of 64 bits
-        (at,) = struct.unpack_from("<Q", tail, 8)
-        file.seek(min(at, total))
-        record = file.read(56)
-        if len(record) == 56:
-            (size,) = struct.unpack_from("<Q", record, 40)
-    return int(size)
 
 
 def odd(tensor: Tensor) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import pickle
@@ -140,8 +139,7 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 def _sha256(path: Path) -> str:
     try:
-        with reading.opened(path, _LARGEST) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return reading.sha256(path, _LARGEST)
     except reading.Unreadable as error:
         raise UserError(f"model.weights={path}: {error.reason}. Give a file of weights, or a run's folder.") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run's checkpoints, read as files from strangers are: its folder may have been passed on, or a crash cut them off."""
+"""A run's checkpoints, read as files from strangers: its folder may have been passed on, or a crash cut them off."""
 
 from __future__ import annotations
 
