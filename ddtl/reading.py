@@ -9,12 +9,15 @@ link to a file that is nobody's business.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -53,7 +56,7 @@ class Unreadable(UserError):
 
 
 @contextmanager
-def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
+def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
     """A regular file, open for reading.
 
     Args:
@@ -87,6 +90,12 @@ def read_bytes(path: Path, limit: int = RECORD) -> bytes:
     if len(data) > limit:  # it grew
         raise Unreadable(path, f"is too large (at most {size(limit)} are read)")
     return data
+
+
+def sha256(path: Path, limit: int) -> str:
+    """The sha256 of a regular file, which is not held in memory; errors as of :func:`opened`."""
+    with opened(path, limit) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str:
@@ -287,6 +296,8 @@ def expanded(text: str) -> int:
     try:
         for event in yaml.parse(text, Loader=_YAML):
             if isinstance(event, yaml.AliasEvent):
+                if any(anchor == event.anchor for anchor, _ in open_):  # within itself: without end
+                    return sys.maxsize
                 total += counts.get(event.anchor or "", 1)
             elif isinstance(event, yaml.CollectionStartEvent):
                 open_.append((event.anchor, total))
@@ -329,6 +340,53 @@ def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
         if len(line) > LINE:
             raise Unreadable(path, f"holds a line of more than {size(LINE)}")
         yield line
+
+
+def walk(
+    top: Path,
+    on_error: Callable[[Path, str], None],
+    *,
+    links: bool = True,
+    wanted: Callable[[str], bool] = lambda name: True,
+    seen: set[str] | None = None,
+) -> Iterator[list[os.DirEntry[str]]]:
+    """The files of a folder and of those below it: a list for each folder, by name; each folder once.
+
+    Args:
+        top: a folder.
+        on_error: called with a folder that cannot be read or is too deep, and a predicate that says so.
+        links: whether links to folders are followed.
+        wanted: whether a name is looked at, that of a file or a folder.
+        seen: real paths of folders that are not gone into, but for ``top``; those that were are added.
+    """
+    waiting = [(top, 0)]
+    seen = set() if seen is None else seen
+    while waiting:
+        folder, depth = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen and depth:  # a link back to where we were
+            continue
+        seen.add(real)
+        if depth > _DEEPEST:
+            on_error(folder, f"is more than {_DEEPEST} folders deep in {top}")
+            continue
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted((e for e in entries if wanted(e.name)), key=lambda entry: entry.name)
+        except OSError as error:
+            on_error(folder, f"cannot be read: {error.strerror or error}")
+            continue
+        folders = [entry for entry in found if _is_folder(entry, links)]
+        below = {entry.name for entry in folders}
+        waiting += [(Path(entry.path), depth + 1) for entry in reversed(folders)]
+        yield [entry for entry in found if entry.name not in below]
+
+
+def _is_folder(entry: os.DirEntry[str], links: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=links)
+    except OSError:  # a link to itself
+        return False
 
 
 def printable(text: object) -> str:

@@ -361,7 +361,7 @@ def test_a_bad_file_ends_the_command_with_exit_code_2(tmp_path, monkeypatch, cap
 def test_what_cannot_be_opened_is_named(tmp_path):
     (tmp_path / "model.safetensors").mkdir()
     config = load(["model=squeezenet1_1", "model.weights=none"]).model.model_copy(update={"weights": str(tmp_path)})
-    with pytest.raises(UserError, match=r"model\.weights=.*model\.safetensors: cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"model\.weights=.*model\.safetensors: is a folder"):
         locate(config, None)
 
 

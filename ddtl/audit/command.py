@@ -8,13 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from ddtl import __version__, console
+from ddtl import __version__, console, reading
 from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
 from ddtl.config.checks import DATASET_PROTOCOLS
 from ddtl.config.load import ConfigError, load
@@ -172,7 +171,7 @@ def _filed(config: Config) -> str:
     if c.protocol == "kfold":
         parts.append(f"{c.fold}-of-{c.n_folds}")
     if c.exclude is not None:
-        parts.append(f"without-{sha256(Path(c.exclude).expanduser().read_bytes()).hexdigest()[:8]}")
+        parts.append(f"without-{reading.sha256(Path(c.exclude).expanduser(), reading.TABLE)[:8]}")
     return "-".join(parts)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images import FORMATS, BadImageError, read_header
+from ddtl import reading
+from ddtl.data.images import FORMATS, BadImageError, named_unreadable, read_header
 from ddtl.data.manifest import Manifest
 
 FEATURES = (
@@ -112,15 +113,17 @@ def forest(
 
 def _read(path: Path) -> Facts:
     try:
-        size = path.stat().st_size
-        try:
-            with Image.open(path, formats=FORMATS) as image:  # reads the header alone
-                return Facts(str(image.format), image.mode, image.width, image.height, size)
-        except (Image.UnidentifiedImageError, ValueError):  # a deep TIFF; long texts before a PNG's pixels
-            header = read_header(path.read_bytes())
-            return Facts(header.format, header.mode, header.width, header.height, size)
-    except FileNotFoundError:
-        raise BadImageError(path, "does not exist") from None
+        with named_unreadable(path), reading.opened(path, reading.IMAGE) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                with Image.open(file, formats=FORMATS) as image:  # reads the header alone
+                    return Facts(str(image.format), image.mode, image.width, image.height, size)
+            except (Image.UnidentifiedImageError, ValueError):  # a deep TIFF; long texts before a PNG's pixels
+                file.seek(0)
+                header = read_header(file.read())
+                return Facts(header.format, header.mode, header.width, header.height, size)
+    except BadImageError:
+        raise
     # Pillow meets damaged headers with almost any exception: OSError, SyntaxError, struct.error, …
     except Exception as error:
         raise BadImageError(path, f"has a header that cannot be read: {error}") from None

@@ -16,7 +16,7 @@ from scipy import ndimage
 from ddtl.audit import file_facts
 from ddtl.audit.file_facts import Facts
 from ddtl.audit.lungs import SIDE, Mask, Regions, regions
-from ddtl.data.images import Header, opened, read_header
+from ddtl.data.images import Header, as_pillow, read_header
 
 Kind = Literal["shortcut", "may carry disease"]
 
@@ -148,7 +148,7 @@ def _coloured(data: bytes, header: Header) -> float:
     """Share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
     if header.mode in {"1", "L", "LA"} or header.mode not in Image.MODES:
         return 0.0
-    with opened(data) as image:
+    with as_pillow(data) as image:
         rgb = np.asarray(image.convert("RGB").resize((_FINE, _FINE), Image.Resampling.NEAREST))
     return float((rgb.max(axis=2) - rgb.min(axis=2) >= _COLOURED).mean())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,9 +17,9 @@ from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, shown
 from ddtl.config.suggest import did_you_mean
-from ddtl.config.where import conf_dir
+from ddtl.config.where import conf_dir, text_of
 from ddtl.errors import UserError
-from ddtl.reading import printable
+from ddtl.reading import printable, walk
 
 # OmegaConf's words, and ours.
 _REFERENCES = (
@@ -61,24 +62,106 @@ def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
     """
     # Hydra takes a tenth of a second, and the jobs of a sweep mostly differ in values alone.
     folder = conf_dir()
-    state = tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*.yaml")))
+    state = tuple((path, about.st_mtime_ns, about.st_size) for path, about in _files(folder))
     return _composed(folder, state, config_name, tuple(choices.items()))
 
 
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of settings and what the system says of each; a link that leads nowhere, as editors make, is none."""
+    for files in walk(folder, _unreadable):
+        for entry in files:
+            if entry.name.endswith(".yaml"):
+                with suppress(FileNotFoundError):
+                    yield Path(entry.path), entry.stat()
+
+
+def _unreadable(folder: Path, why: str) -> NoReturn:
+    raise UserError(f"{folder} {why}. Files of settings are looked for there.")
+
+
+@lru_cache(maxsize=8)
+def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
+    for path, *_ in state:
+        text_of(path)
+
+
 @lru_cache(maxsize=64)
-def _composed(folder: Path, state: object, config_name: str, choices: tuple[tuple[str, str], ...]) -> DictConfig:
+def _composed(
+    folder: Path, state: tuple[tuple[Path, int, int], ...], config_name: str, choices: tuple[tuple[str, str], ...]
+) -> DictConfig:
     """As above; ``state`` of the files is there to be compared with that of an earlier call."""
-    import yaml
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
+    _check(state)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
-            return compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"a file under {folder} is not in order: {_one_line(error)}") from error
+            config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
+        many = expansion(OmegaConf.to_container(config, resolve=False)) > _MOST_VALUES
+    except Exception as error:  # Hydra, OmegaConf and YAML meet files that are not in order with almost any
+        raise UserError(f"a file under {folder} is not in order: {_one_line(error) or type(error).__name__}") from error
+    if many:
+        raise UserError(
+            f"a file under {folder} is not in order: its references stand for more than {_MOST_VALUES:,} values"
+        )
+    return config
+
+
+_MOST_VALUES = 100_000  # that the references of a configuration stand for
+_MOST_NESTED = 8  # references whose name is made of references
+_REFERENCE = re.compile(r"\$\{([^{}$:]+)\}")
+
+
+def expansion(tree: Any) -> int:
+    """Return how many values a configuration stands for once its references are copies; over the limit, any number.
+
+    Args:
+        tree: of dicts, lists and values, references unresolved.
+    """
+    known: dict[str, int] = {}
+    nested = 0
+
+    def size(value: Any, key: str) -> int:
+        nonlocal nested
+        if isinstance(value, dict):
+            return 1 + sum(size(inner, f"{key}.{name}" if key else str(name)) for name, inner in value.items())
+        if isinstance(value, list):
+            return 1 + sum(size(inner, f"{key}[{number}]") for number, inner in enumerate(value))
+        if not isinstance(value, str) or "${" not in value:
+            return 1
+        names = _REFERENCE.findall(value)
+        nested += value.count("${") - len(names)
+        return 1 + sum(target(_absolute(name.strip(), key)) for name in names)
+
+    def target(name: str) -> int:
+        if name not in known:
+            known[name] = 1  # one that leads back to itself is refused when it is resolved
+            found = _at_reference(tree, name)
+            known[name] = size(found, name)
+        return known[name]
+
+    total = size(tree, "")
+    return total if nested <= _MOST_NESTED else _MOST_VALUES + nested
+
+
+def _absolute(name: str, key: str) -> str:
+    """A reference as a key from the top: each dot in front is a level up."""
+    inner = name.lstrip(".")
+    up = len(name) - len(inner)
+    if not up:
+        return name
+    above = re.split(r"\.|(?=\[)", key)[:-up]
+    return ".".join([*above, inner]).replace(".[", "[")
+
+
+def _at_reference(tree: Any, name: str) -> Any:
+    for part in re.findall(r"[^.\[\]]+", name):
+        if isinstance(tree, list):
+            tree = tree[int(part)] if part.isdecimal() and int(part) < len(tree) else None
+        else:
+            tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def known(config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]) -> tuple[list[Setting], list[str]]:

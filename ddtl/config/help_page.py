@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from ddtl.config.where import conf_dir, groups, options
+from ddtl.config.where import conf_dir, groups, options, text_of
 
 _HEAD = """\
 Train, score and record one model. The same command goes on with a run that was stopped, and shows a finished one.
@@ -76,14 +76,14 @@ def row(name: str, text: str) -> str:
 
 
 def _first_comment(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = text_of(path).splitlines()
     return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
 def file_comments(path: Path, prefix: str) -> dict[str, str]:
     """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list)."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if lines[0].startswith("# @package _global_"):
+    lines = text_of(path).splitlines()
+    if lines and lines[0].startswith("# @package _global_"):
         prefix = ""
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []

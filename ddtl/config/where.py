@@ -7,7 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from ddtl import reading
 from ddtl.errors import UserError
+
+_MOST_VALUES = 100_000  # of a configuration file
 
 
 def conf_dir() -> Path:
@@ -31,12 +34,31 @@ def groups(config_name: str = "train") -> dict[str, str | None]:
     return dict(_groups(path, state.st_mtime_ns, state.st_size))
 
 
+def text_of(path: Path) -> str:
+    """A configuration file's text, which stands for no more values than its size says: aliases copy what they name.
+
+    Raises:
+        UserError: it is no regular file, too large, cannot be read, or stands for too many values.
+    """
+    try:
+        data = reading.read_bytes(path, reading.SETTINGS)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    text = data.decode("utf-8", "replace")
+    # Both signs are needed to copy anything, and files without them need no look.
+    if "&" in text and "*" in text and reading.expanded(text) > _MOST_VALUES:
+        raise UserError(f"{path}: its YAML aliases stand for more than {_MOST_VALUES:,} values. Write them out.")
+    return text
+
+
 @lru_cache(maxsize=8)
 def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
     """As above; a sweep asks for each of its trials."""
     try:
-        defaults = yaml.safe_load(path.read_text(encoding="utf-8"))["defaults"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+        defaults = yaml.safe_load(text_of(path))["defaults"]
+    except UserError:
+        raise
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from error
     return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
 

@@ -6,20 +6,25 @@ refused; so are more entries or bytes than any dataset has. Who writes an entry 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from ddtl import reading
 from ddtl.errors import UserError
 
 MAX_ENTRIES = 200_000
 MAX_TOTAL = 16 * 2**30  # bytes, unpacked
 MAX_ENTRY = 64 * 2**20  # bytes of an entry that is read
+_MAX_CONTENTS = 2**26  # bytes of a zip's table of contents: 300 an entry
 _MAX_HEADER = 2**20  # bytes of a tar header that holds a long name or the like; tarfile reads it whole
 
 
@@ -44,10 +49,43 @@ def members(archive: Path) -> Iterator[Member]:
     Raises:
         UserError: it is no such archive, damaged, or unsafe; also from ``Member.read``.
     """
-    with _explained(archive), archive.open("rb") as file:
-        is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    try:
+        with reading.opened(archive, MAX_TOTAL) as file:
+            is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            is_long = is_zip and contents_size(file) > _MAX_CONTENTS
+    except reading.Unreadable as error:
+        raise UserError(f"from={archive}: {error.reason}. Name a zip or tar archive, or a folder.") from None
+    except OSError as error:
+        raise UserError(f"from={archive}: cannot be read ({error.strerror or error}).") from None
+    if is_long:
+        raise _Counted(archive).refused("has a table of contents that is longer than that of any dataset")
     counted = _Counted(archive)
     yield from _zip_members(archive, counted) if is_zip else _tar_members(archive, counted)
+
+
+def contents_size(file: BinaryIO) -> int:
+    """Bytes of a zip's table of contents, which readers hold in memory; 0 where there is no end of a zip.
+
+    Args:
+        file: open for reading; where it is read next is changed.
+    """
+    total = file.seek(0, os.SEEK_END)
+    file.seek(max(0, total - _END))
+    tail = file.read(_END)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or len(tail) < at + 22:
+        return 0
+    (size,) = struct.unpack_from("<I", tail, at + 12)
+    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # of 64 bits
+        (record,) = struct.unpack_from("<Q", tail, at - 12)
+        file.seek(min(record, total))
+        found = file.read(56)
+        if len(found) == 56:
+            (size,) = struct.unpack_from("<Q", found, 40)
+    return int(size)
+
+
+_END = 22 + 65_535 + 20  # bytes of the last record of a zip with the longest comment, and of what points to the longer
 
 
 class _Counted:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from ddtl.data.published import IndexRow, Origin, class_folders, image_files, re
 from ddtl.data.verifying import FINE, Checker, Finding, State, verify
 from ddtl.errors import UserError
 from ddtl.files import write_bytes
+from ddtl.reading import walk
 
 Progress = Callable[[int, int], None]
 
@@ -227,11 +227,13 @@ def _take(source: Path, rows: Sequence[IndexRow], checker: Checker, root: Path) 
 def _folder_members(folder: Path) -> Iterator[Member]:
     """The files below a folder; named from the folder's own name on, which may be that of a class."""
     folder = folder.resolve()
-    for path, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            file = Path(path, name)
+    for files in walk(folder, _pass_over, links=False):
+        for file in map(Path, files):
             yield Member(file.relative_to(folder.parent).as_posix(), 0, partial(read_bytes, file))
+
+
+def _pass_over(folder: Path, why: str) -> None:
+    logger.warning("%s %s; it is passed over", folder, why)
 
 
 # ---- writing

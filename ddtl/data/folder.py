@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from ddtl.config.suggest import did_you_mean
 from ddtl.data import classes as class_names
 from ddtl.data import patient_ids
-from ddtl.data.images import starts_as_image
+from ddtl.data.images import read_start, starts_as_image
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.published import IMAGE_SUFFIXES, named
 from ddtl.data.table import nfc, read_table
 from ddtl.errors import UserError
+from ddtl.reading import walk
 
 # What systems leave between images: macOS archives, Synology's thumbnails. Hidden files are passed over anyway.
 _NOT_DATA = {"__MACOSX", "@eaDir", "thumbs.db", "desktop.ini"}
@@ -156,29 +157,26 @@ def _images(
         others: counts what is no image, by ``class_folder`` and suffix; added to.
     """
     found: list[tuple[str, Path]] = []
-    for entry in _entries(folder):
+    for entry in (entry for files in walk(folder, _unreadable, wanted=_is_wanted, seen=walked) for entry in files):
         path = Path(entry.path)
-        if entry.is_dir():
-            real = os.path.realpath(path)
-            if real not in walked:
-                walked.add(real)
-                found += _images(root, path, walked, class_folder, others)
-        elif path.suffix.lower() in IMAGE_SUFFIXES or _is_image(entry):  # a broken link, too: decoding will name it
+        if path.suffix.lower() in IMAGE_SUFFIXES or _is_image(entry):  # a broken link, too: decoding will name it
             found.append((_sample_id(path, root), path))
         elif entry.name.lower() not in _NOT_DATA:
             others[class_folder, path.suffix.lower() or "without a suffix"] += 1
     return found
 
 
+def _unreadable(folder: Path, why: str) -> NoReturn:
+    raise UserError(f"{folder} {why}. Move it out of the dataset, or let this user read it.")
+
+
+def _is_wanted(name: str) -> bool:
+    return not name.startswith(".") and name not in _NOT_DATA
+
+
 def _is_image(entry: os.DirEntry[str]) -> bool:
     """Whether a file is an image by its content, whatever its name says."""
-    try:
-        if not entry.is_file():
-            return False
-        with open(entry.path, "rb") as file:
-            return starts_as_image(file.read(32))
-    except OSError:
-        return False
+    return starts_as_image(read_start(Path(entry.path), 32))
 
 
 def _note_of_others(others: Counter[tuple[str, str]]) -> list[Note]:
@@ -201,7 +199,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
             found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return (entry for entry in found if not entry.name.startswith(".") and entry.name not in _NOT_DATA)
+    return (entry for entry in found if _is_wanted(entry.name))
 
 
 def _sample_id(path: Path, root: Path) -> str:
@@ -221,7 +219,8 @@ def _utf8(name: str, path: Path) -> str:
 
 def _empty(folder: Path, filled: Sequence[str]) -> str:
     """Why a folder is no class, and what to do."""
-    suffixes = Counter(path.suffix.lower() or "no ending" for path in folder.rglob("*") if path.is_file())
+    files = (entry for files in walk(folder, lambda folder, why: None) for entry in files)
+    suffixes = Counter(Path(file.name).suffix.lower() or "no ending" for file in files if file.is_file())
     found = ", ".join(f"{n} × {suffix}" for suffix, n in suffixes.most_common(3))
     fix = f" or list the class folders: {class_names.classes_override(filled)}" if len(filled) > 1 else ""
     instead = f"but {found}" if found else "and no other file"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +17,14 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from ddtl import reading
+from ddtl.data import image_bounds
+from ddtl.data.image_bounds import MAX_PIXELS, PNG, TIFF, Excess, png_chunks, too_large
 from ddtl.errors import UserError
 
 DECODER_VERSION = 2  # raise it with any change that alters a pixel: every decoded cache is then rebuilt
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-MAX_PIXELS = 64_000_000
-
 # Fewer grey levels than this, or a smaller distance from the darkest to the brightest, is what remains of values that
 # were scaled wrongly. Of 3,227 published CT slices each has 165 levels or more, over a range of 166 or more.
 MIN_LEVELS, MIN_RANGE = 32, 64
@@ -28,6 +32,9 @@ MIN_LEVELS, MIN_RANGE = 32, 64
 # Pillow warns of decompression bombs above its own, higher limit. Set once: `warnings.catch_warnings` is not safe
 # in threads. Should someone reset the filter, the check against MAX_PIXELS still refuses the image.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# What the readers think of odd tags; what matters of it becomes a BadImageError.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 # First bytes of what is met under an image's name most often, and how to call it.
 _SIGNATURES = (
@@ -40,10 +47,8 @@ _SIGNATURES = (
     (b"\x1f\x8b", "is gzip-compressed (a NIfTI volume?), not an image: convert its slices to PNG"),
 )
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Chunks of a PNG that decide about its pixels or how many images it has; all others are text, profiles and dates.
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 _UPRIGHT = {  # EXIF orientation -> what turns the stored pixels upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,16 +82,30 @@ def read_bytes(path: Path) -> bytes:
     """The file's content.
 
     Raises:
-        BadImageError: there is no such file, or it cannot be read.
+        BadImageError: there is no such file, it is no regular one or too large, or it cannot be read.
     """
+    with named_unreadable(path):
+        return reading.read_bytes(path, reading.IMAGE)
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first bytes of a file, however large it is; none where it cannot be read, and :func:`read_bytes` says why."""
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device, which never ends
-            raise BadImageError(path, "is no regular file")
-        return path.read_bytes()
+        with reading.opened(path, sys.maxsize) as file:
+            return file.read(count)
+    except (reading.Unreadable, OSError):
+        return b""
+
+
+@contextmanager
+def named_unreadable(path: Path) -> Iterator[None]:
+    """Make a ``BadImageError`` of why a file cannot be opened."""
+    try:
+        yield
+    except reading.Unreadable as error:
+        raise BadImageError(path, error.reason) from None
     except FileNotFoundError:
         raise BadImageError(path, "does not exist") from None
-    except IsADirectoryError:
-        raise BadImageError(path, "is a folder") from None
     except OSError as error:
         raise BadImageError(path, f"cannot be read: {error.strerror or error}") from None
 
@@ -182,22 +201,28 @@ def decode_gray(data: bytes, path: Path, window: Window | None = None) -> Image.
             pixel type that is not read so.
     """
     with _named_failures(data, path):
-        if data.startswith(_TIFF) and (deep := _deep_tiff(data, path)) is not None:
+        if data.startswith(TIFF) and (deep := _deep_tiff(data, path)) is not None:
             return _gray_of_values(*deep, path, window)
         return _gray_by_pillow(_without_metadata(data), path, window)
 
 
+_turn = threading.RLock()  # of large images, which take up to a gigabyte
+
+
 @contextmanager
 def _named_failures(data: bytes, path: Path) -> Iterator[None]:
-    """Make a ``BadImageError`` of whatever decoders raise: OSError, SyntaxError, struct.error, …"""
+    """Refuse what asks for too much; make a ``BadImageError`` of whatever decoders raise: OSError, SyntaxError, …"""
     try:
-        yield
+        with _turn if image_bounds.check(data) > image_bounds.LARGE else nullcontext():
+            yield
     except (BadImageError, MemoryError):
         raise
+    except Excess as error:
+        raise BadImageError(path, str(error)) from None
     except Image.UnidentifiedImageError:
         raise BadImageError(path, _what_it_is(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(path, int(re.findall(r"\d+", str(error))[0])) from None
+        raise BadImageError(path, too_large(int(re.findall(r"\d+", str(error))[0]))) from None
     except Exception as error:
         raise BadImageError(path, f"is cut off or damaged: {' '.join(str(error).split())[:200]}") from None
 
@@ -221,12 +246,12 @@ def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
     """
     values, bits = None, 0
     with _named_failures(data, path):
-        if data.startswith(_TIFF):
+        if data.startswith(TIFF):
             deep = _deep_tiff(data, path)
             if deep is not None and deep[1].bits > 8:
                 values, bits = deep[0], deep[1].bits
         else:
-            with opened(data) as image:
+            with as_pillow(data) as image:
                 if image.mode.startswith("I;16"):
                     _check_size(image.width * image.height, path)
                     values, bits = np.asarray(image), 16
@@ -249,7 +274,7 @@ class Header:
     height: int
 
 
-def opened(data: bytes) -> Image.Image:
+def as_pillow(data: bytes) -> Image.Image:
     """An image as Pillow opens it, without what no pixel depends on."""
     return Image.open(io.BytesIO(_without_metadata(data)), formats=FORMATS)
 
@@ -257,10 +282,10 @@ def opened(data: bytes) -> Image.Image:
 def read_header(data: bytes) -> Header:
     """Return a file's header; its pixels are not decoded. Damaged files raise almost any exception."""
     try:
-        with opened(data) as image:
+        with as_pillow(data) as image:
             return Header(str(image.format), image.mode, image.width, image.height)
     except Image.UnidentifiedImageError:
-        if not data.startswith(_TIFF):
+        if not data.startswith(TIFF):
             raise
     import tifffile
 
@@ -289,24 +314,13 @@ def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Ima
 
 def _without_metadata(data: bytes) -> bytes:
     """A PNG without the chunks that no pixel depends on: Pillow refuses long texts and damaged profiles."""
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG):
         return data
-    chunks = [(kind, chunk) for kind, chunk in _png_chunks(data) if kind in _PNG_CHUNKS]
+    chunks = [(kind, chunk) for kind, chunk in png_chunks(data) if kind in _PNG_CHUNKS]
     # An animation of one frame is an image.
     if any(kind == b"acTL" and chunk[8:12] == b"\0\0\0\1" for kind, chunk in chunks):
         chunks = [(kind, chunk) for kind, chunk in chunks if kind not in (b"acTL", b"fcTL", b"fdAT")]
-    return _PNG + b"".join(chunk for _, chunk in chunks)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and bytes of each chunk up to the last; what is cut off is left for the decoder to find."""
-    start = len(_PNG)
-    while start + 8 <= len(data):
-        kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4], "big")
-        yield kind, data[start:end]
-        if kind == b"IEND":
-            return
-        start = end
+    return PNG + b"".join(chunk for _, chunk in chunks)
 
 
 def _check_whole(data: bytes, path: Path) -> None:
@@ -339,18 +353,12 @@ def _check_jpeg(data: bytes, is_cmyk: bool, path: Path) -> None:
 
 def _check_size(pixels: int, path: Path) -> None:
     if pixels > MAX_PIXELS:
-        raise _too_large(path, pixels)
+        raise BadImageError(path, too_large(pixels))
 
 
 def _check_pages(pages: int, path: Path) -> None:
     if pages > 1:
         raise BadImageError(path, f"holds {pages} pages: save each as a file of its own")
-
-
-def _too_large(path: Path, pixels: int) -> BadImageError:
-    return BadImageError(
-        path, f"is too large: {pixels / 1e6:.0f} megapixels, over the limit of {MAX_PIXELS // 1_000_000}"
-    )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -480,7 +488,7 @@ def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Wi
         levels = (values.astype(np.uint32) >> (meaning.bits - 8)).astype(np.uint8)
     else:
         white = 2**meaning.bits - 1
-        levels = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+        levels = ((np.arange(2**16, dtype=np.uint32) * 255 + white // 2) // white).astype(np.uint8)[values]
         if meaning.white_is_zero:
             levels = 255 - levels
     gray = Image.fromarray(levels).convert("L")
@@ -494,7 +502,7 @@ def starts_as_image(start: bytes) -> bool:
     """Whether a file's first 32 bytes are those of a PNG, JPEG, TIFF or BMP."""
     if start.startswith(b"BM"):  # two letters that a text may start with: the size of its header follows
         return len(start) >= 18 and int.from_bytes(start[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)
-    return start.startswith((_PNG, b"\xff\xd8\xff", *_TIFF))
+    return start.startswith((PNG, b"\xff\xd8\xff", *TIFF))
 
 
 def _what_it_is(data: bytes) -> str:

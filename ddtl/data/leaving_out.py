@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from ddtl import reading
 from ddtl.data.manifest import LeftOut, Manifest, Note
 from ddtl.data.published import named
 from ddtl.data.table import nfc, read_table
@@ -37,7 +37,7 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
             f"dataset.exclude={path}: lists all {len(of)} images of {manifest.dataset}, and none would be left. "
             "Take lines out of it, or set dataset.exclude=null."
         )
-    left_out = LeftOut(len(listed), hashlib.sha256(path.read_bytes()).hexdigest())
+    left_out = LeftOut(len(listed), reading.sha256(path, reading.TABLE))
     note = (
         f"{len(listed)} of the dataset's {len(of)} images are left out by a list (dataset.exclude, sha256 "
         f"{left_out.list_digest[:12]})."

@@ -9,11 +9,13 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
+from ddtl import reading
 from ddtl.config.suggest import did_you_mean
 from ddtl.data import classes as class_names
 from ddtl.data import patient_ids
@@ -35,6 +37,11 @@ _PATIENT_COLUMNS = {
     "participant",
 }
 _SHOWN = 10  # problems that a message tells
+# A table of 1,000,000 images is within these.
+_LARGEST = 512 * reading.MIB
+_MOST_LINES = 2_000_000
+_MOST_COLUMNS = 1_000
+_LONGEST_LINE = 1_000_000  # characters
 
 logger = logging.getLogger(__name__)
 
@@ -142,20 +149,25 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     lacking = [column for column in required if column not in header]
     if lacking:
         hints = "".join(did_you_mean(column, header) for column in lacking)
+        # Another file may have been named: what stands in it is shown only where it is a table of ours.
+        is_table = bool(hints) or len(lacking) < len(required)
+        names = f" and has: {', '.join(written) or 'nothing'}" if is_table or not written else ""
         raise UserError(
-            f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns and "
-            f"has: {', '.join(written) or 'nothing'}.{hints}"
+            f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns"
+            f"{names}.{hints}"
         )
-    rows = []
+    rows: list[Row] = []
+    known = {*required, *optional}
     for line, cells in lines:
         if len(cells) > len(header):
             raise UserError(
                 f"{path}, line {line}: has {len(cells)} cells under {len(header)} columns. Put quotes around a text "
                 "that holds the separator."
             )
-        rows.append(
-            Row(line, dict.fromkeys(optional, "") | dict(zip(header, cells + [""] * len(header), strict=False)))
-        )
+        # The names of further columns are looked at, and no cells of theirs but the first line's.
+        found = zip(header, cells + [""] * (len(header) - len(cells)), strict=True)
+        read = {name: cell for name, cell in found if not rows or name in known}
+        rows.append(Row(line, dict.fromkeys(optional, "") | read))
     if not rows and not empty:
         raise UserError(f"{path}: holds no line but the names of its columns. Add a line for each image.")
     return rows
@@ -178,34 +190,58 @@ def nfc(text: str) -> str:
 def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line that is not blank."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with reading.opened(path, _LARGEST) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            yield from _cells(path, text, columns)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from None
+    except reading.Unreadable as error:
+        raise UserError(f"{path}: {error.reason}. Name a CSV file.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
-    separator = _separator(text, columns)
-    named_separator = re.match(r'"?sep=(.)"?\r?\n', text)
+
+
+def _cells(path: Path, text: Iterable[str], columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    lines = _bounded(path, text)
+    begin = list(islice(lines, 1))
+    named_separator = re.match(r'"?sep=(.)"?\r?\n', begin[0]) if begin else None
     if named_separator is not None:  # as spreadsheets write it before the names of the columns
-        separator = named_separator[1]
-    skipped = 0 if named_separator is None else named_separator.end()
-    reader = csv.reader(
-        io.StringIO(text[skipped:], newline=""), delimiter=separator, strict=True, skipinitialspace=True
-    )
+        begin = []
+    for line in lines if not any(map(str.strip, begin)) else ():
+        begin.append(line)
+        if line.strip():
+            break
+    separator = _separator(begin[-1] if begin else "", columns) if named_separator is None else named_separator[1]
+    reader = csv.reader(chain(begin, lines), delimiter=separator, strict=True, skipinitialspace=True)
+    number = 0
     try:
         for cells in reader:
             stripped = [cell.strip() for cell in cells]
-            if any(stripped):
-                yield reader.line_num, stripped
+            if not any(stripped):
+                continue
+            number += 1
+            if number > _MOST_LINES or len(cells) > _MOST_COLUMNS:
+                raise UserError(
+                    f"{path}: has more than {_MOST_LINES:,} lines or {_MOST_COLUMNS:,} columns. Name the table of the "
+                    "images."
+                )
+            yield reader.line_num, stripped
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}. Look for a quote that is not closed.") from None
 
 
-def _separator(text: str, columns: Sequence[str]) -> str:
+def _bounded(path: Path, text: Iterable[str]) -> Iterator[str]:
+    """The lines of a text; a line break within quotes counts as one."""
+    for number, line in enumerate(text, start=1):
+        if len(line) > _LONGEST_LINE:
+            raise UserError(f"{path}, line {number}: has {len(line):,} characters. Save it as CSV, a line an image.")
+        yield line
+
+
+def _separator(first: str, columns: Sequence[str]) -> str:
     """What divides the first line into the most columns that are looked for."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
 
     def fit(separator: str) -> tuple[int, int]:
-        names = [name.strip(' \t"') for name in first.split(separator)]
+        names = [name.strip(' \t\r\n"') for name in first.split(separator)]
         return sum(name in columns for name in names), len(names)
 
     return max(",;\t", key=fit)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from ddtl.data.images import MAX_PIXELS, MIN_LEVELS, BadImageError, read_bytes, windowed
+from ddtl import reading
+from ddtl.data.images import MAX_PIXELS, MIN_LEVELS, BadImageError, named_unreadable, read_bytes, windowed
 from ddtl.inference import dicom_header, dicom_pixels
 from ddtl.inference.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
 from ddtl.inference.dicom_pixels import Stored
@@ -27,6 +28,8 @@ LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
 _AIR, _TISSUE = 80, 200
 _AXIAL = 0.7  # the least cosine between a slice's normal and the patient's long axis: 45 degrees
 _DENSEST_AIR = 144  # of -500 HU; every slice of a chest has lungs, or air around the body, below it
+
+_LARGEST = 1e9  # of RescaleSlope and RescaleIntercept
 
 _RESCALE_TYPES = {"", "HU", "US"}  # US: unspecified
 _COLORS = {"RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR"}
@@ -79,7 +82,7 @@ def read_slice(path: Path) -> Slice | None:
     """
 
     def read() -> Slice | None:
-        with path.open("rb") as stream:
+        with named_unreadable(path), reading.opened(path, reading.IMAGE) as stream:
             file = dicom_header.parse(stream, pixels=False)
         if _kind(file.dataset) == _DIRECTORY:
             return None
@@ -213,6 +216,10 @@ def _rescale(ds: Any) -> tuple[float, float]:
         raise HeaderError(
             f"has no RescaleSlope and RescaleIntercept, without which its values are no Hounsfield units{lut}"
         )
+    if max(abs(slope), abs(intercept)) > _LARGEST:
+        raise HeaderError(
+            f"has a wrong header: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no Hounsfield units"
+        )
     if slope == 0:
         raise HeaderError("has a wrong header: RescaleSlope is 0, which makes all pixels alike")
     return slope, intercept
@@ -228,7 +235,7 @@ def _check(ds: Any) -> None:
     normal = _normal(ds)
     if not (rows or kind):
         raise HeaderError("is no DICOM file, whatever its name says")
-    if not (rows and columns):
+    if rows <= 0 or columns <= 0:
         raise HeaderError(f"is a DICOM file without an image ({str(uid.UID(kind).name)[:60]})")
     if text_of(ds, "Modality").upper() != "CT":
         raise HeaderError(f"is of modality {text_of(ds, 'Modality')[:20] or 'unknown'}, not CT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import shlex
@@ -10,11 +11,12 @@ import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
 from pydicom import uid
+from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.values import converters
 
@@ -44,7 +46,14 @@ COMPRESSED = frozenset(
 )  # fmt: skip
 _GE_PRIVATE = "1.2.840.113619.5.2"  # implicit VR with pixels in big endian order
 _MAX_INFLATED = 2**29  # bytes of a deflated file; the largest image that is read has half of it
+_MAX_HEADER = 2**25  # bytes before the pixels: scanners' private elements take a few million
+_MAX_READS = 300_000  # of a file in parts, about two for an element: a slice has some hundreds
+_MAX_TEXT = 4096  # bytes of an element whose value is used: the standard allows 64 characters for most
+_MAX_GROUP = 2**18  # bytes of functional groups: those of one frame take a few thousand
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_NUMBER = 64  # characters; the standard allows 16
+_LARGEST = 2**53  # of whole numbers: up to it none is rounded
+_FARTHEST = 1e6  # of the numbers of a place or direction, in mm: a kilometre
 
 # What Enhanced CT holds in functional groups, a sequence each, and CT in the dataset itself.
 _IN_GROUPS = {
@@ -119,6 +128,27 @@ def _starts_with_elements(start: bytes) -> bool:
     return False
 
 
+class _Bounded:
+    """A file that ends the reading of one with more elements than any slice has: pydicom reads each into memory.
+
+    Args:
+        file: open for reading.
+        most: bytes that may be read.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file, self._bytes, self._reads = file, most, _MAX_READS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= self._bytes else self._bytes + 1)
+        self._bytes -= len(data)
+        self._reads -= 1
+        if self._bytes < 0 or self._reads < 0:
+            raise HeaderError("has a header that is longer than that of any slice")
+        return data
+
+
 def parse(file: BinaryIO, *, pixels: bool) -> File:
     """Read a file's elements.
 
@@ -132,17 +162,19 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
     """
     read_preamble(file, force=True)
     start = file.tell()
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    meta = read_dataset(_bounded(file, _MAX_HEADER), False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     syntax = text_of(meta, "TransferSyntaxUID")
     if syntax and syntax not in NATIVE | COMPRESSED:
         raise HeaderError(
             f"has the transfer syntax {_syntax_name(syntax)}, which is not read: export it uncompressed",
             "gdcmconv --raw {old} {new}" if syntax == _GE_PRIVATE else "",
         )
+    most = _MAX_INFLATED + _MAX_HEADER if pixels else _MAX_HEADER
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        _check_inflated(file, start, meta)
-    file.seek(0)
-    ds = pydicom.dcmread(file, stop_before_pixels=not pixels, force=True)
+        ds = _inflated(file, start, meta, pixels=pixels)
+    else:
+        file.seek(0)
+        ds = pydicom.dcmread(_bounded(file, most), stop_before_pixels=not pixels, force=True)
     if syntax and not len(ds):  # pydicom drops all elements then
         raise HeaderError("is cut off: it ends in the middle of an element")
     implicit, little = ds.original_encoding
@@ -165,29 +197,53 @@ def syntax_name(syntax: str) -> str:
     return name.removesuffix(" Image Compression")
 
 
-def _check_inflated(file: BinaryIO, start: int, meta: Any) -> None:
-    """Refuse what would fill the memory."""
+def _bounded(file: BinaryIO, most: int) -> BinaryIO:
+    return cast(BinaryIO, _Bounded(file, most))
+
+
+def _inflated(file: BinaryIO, start: int, meta: Any, *, pixels: bool) -> FileDataset:
+    """The elements of a deflated file. Of one that is not read for its pixels, the rest is counted and forgotten.
+
+    Raises:
+        HeaderError: it would fill the memory.
+    """
     file.seek(start)
     length = meta.get("FileMetaInformationGroupLength")
     if length is None:
         raise HeaderError("has no FileMetaInformationGroupLength, without which its deflated part cannot be found")
     file.seek(start + 12 + int(length))
-    inflate, packed, length = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), 0
-    while packed and length <= _MAX_INFLATED:
-        length += len(inflate.decompress(packed, 2**24))
+    inflate, packed, kept, total = zlib.decompressobj(-zlib.MAX_WBITS), file.read(), io.BytesIO(), 0
+    while packed and total <= _MAX_INFLATED:
+        part = inflate.decompress(packed, 2**24)
         packed = inflate.unconsumed_tail
-    if length > _MAX_INFLATED:
+        if pixels or total <= _MAX_HEADER:
+            kept.write(part)
+        total += len(part)
+    if total > _MAX_INFLATED:
         raise HeaderError(f"is deflated from more than {_MAX_INFLATED // 2**20} MB")
+    if not inflate.eof:
+        raise HeaderError("is cut off or damaged: its deflated part has no end")
+    kept.seek(0)
+    elements = read_dataset(
+        _bounded(kept, _MAX_INFLATED + _MAX_HEADER if pixels else _MAX_HEADER),
+        False,
+        True,
+        stop_when=None if pixels else lambda tag, vr, length: tag >= _PIXELS,
+    )
+    return FileDataset("", elements, file_meta=FileMetaDataset(meta), is_implicit_VR=False, is_little_endian=True)
+
+
+_PIXELS = 0x7FE00008  # FloatPixelData, the first element of pixels
 
 
 def _merge_groups(ds: Any) -> None:
     """Copy what functional groups say about the file's one frame into the dataset."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        frames = ds.get(groups) or []
+        frames = _items(ds, groups)
         if len(frames) != 1:
             continue
         for macro, keywords in _IN_GROUPS.items():
-            for item in (frames[0].get(macro) or [])[:1]:
+            for item in _items(frames[0], macro)[:1]:
                 for keyword in keywords:
                     if keyword not in item:
                         continue
@@ -197,14 +253,38 @@ def _merge_groups(ds: Any) -> None:
                     ds[keyword] = item[keyword]
 
 
+def _items(ds: Any, keyword: str) -> Any:
+    """The items of a sequence; none where there are more bytes than those of one frame have."""
+    if keyword not in ds or _length(ds.get_item(keyword)) > _MAX_GROUP:
+        return []
+    return ds.get(keyword) or []
+
+
+def _length(element: Any) -> int:
+    """Bytes of an element as it is in the file; 0 once it was converted."""
+    value = getattr(element, "value", None)
+    return len(value) if isinstance(value, bytes) else 0
+
+
 def _plain(text: str) -> object:
-    return float(text) if _NUMBER.fullmatch(text) else text.upper()
+    return float(text) if _is_number(text) else text.upper()
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None
 
 
 def text_of(ds: Any, keyword: str) -> str:
-    """Return an element as the file has it, its values separated by a backslash; empty where there is none."""
+    """Return an element as the file has it, its values separated by a backslash; empty where there is none.
+
+    Raises:
+        HeaderError: it is longer than any that is used.
+    """
     if keyword not in ds:
         return ""
+    length = _length(ds.get_item(keyword))
+    if length > _MAX_TEXT:
+        raise HeaderError(f"has a wrong header: {keyword} has {length:,} bytes")
     try:
         value = ds[keyword].value
     except Exception:  # not of its kind: the bytes
@@ -213,7 +293,9 @@ def text_of(ds: Any, keyword: str) -> str:
         value = value.decode("latin-1")
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
         value = "\\".join(map(str, value))
-    return "" if value is None else str(value).strip(" \0\t\r\n")
+    # What is no Unicode text could not be written to the tables.
+    text = "" if value is None else str(value).encode(errors="backslashreplace").decode()
+    return text.strip(" \0\t\r\n")
 
 
 def words_of(ds: Any, keyword: str) -> list[str]:
@@ -230,7 +312,7 @@ def number(ds: Any, keyword: str) -> float | None:
     text = text_of(ds, keyword)
     if not text:
         return None
-    if not _NUMBER.fullmatch(text):
+    if not _is_number(text):
         raise HeaderError(f"has a wrong header: {keyword} {text[:60]!r} is not a number", _correct(keyword, text))
     if not np.isfinite(float(text)):
         raise HeaderError(f"has a wrong header: {keyword} {text!r} is not finite", _correct(keyword))
@@ -244,7 +326,7 @@ def integer(ds: Any, keyword: str) -> int | None:
         HeaderError: it is not one.
     """
     value = number(ds, keyword)
-    if value is not None and value != int(value):
+    if value is not None and (value != int(value) or abs(value) > _LARGEST):
         raise HeaderError(f"has a wrong header: {keyword} {value:g} is not a whole number", _correct(keyword))
     return None if value is None else int(value)
 
@@ -262,12 +344,12 @@ def required(ds: Any, keyword: str) -> int:
 
 
 def vector(ds: Any, keyword: str, length: int) -> np.ndarray | None:
-    """Return an element's (length,) finite numbers; None where it is something else."""
+    """Return an element's (length,) numbers; None where it is something else, or out of all bounds."""
     words = text_of(ds, keyword).split("\\")
-    if len(words) != length or not all(_NUMBER.fullmatch(word.strip()) for word in words):
+    if len(words) != length or not all(_is_number(word.strip()) for word in words):
         return None
     values = np.array(words, dtype=float)
-    return values if np.isfinite(values).all() else None
+    return values if (np.abs(values) < _FARTHEST).all() else None
 
 
 def _correct(keyword: str, text: str = "") -> str:

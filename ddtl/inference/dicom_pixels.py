@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ddtl.inference.pixel_decoder import decoder
 
 _ITEM = b"\xfe\xff\x00\xe0"  # the tag that begins compressed pixels
 _DAMAGED = "is cut off or damaged: {}"
+_MAX_FRAGMENTS = 10_000  # of one image: most writers make one, some a part of 64 KB each
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,11 @@ _JPEG = {
 def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, tuple[str, ...]]:
     """Unsigned words of the image's precision, (rows, columns), and notes."""
     try:
-        _, *fragments = generate_fragments(data)
+        _, *fragments = islice(generate_fragments(data), _MAX_FRAGMENTS)
     except Exception:
         raise HeaderError(_DAMAGED.format("the parts of its compressed pixels are not as long as they say")) from None
+    if len(fragments) >= _MAX_FRAGMENTS - 1:
+        raise HeaderError(_DAMAGED.format(f"its compressed pixels are in {_MAX_FRAGMENTS:,} parts or more"))
     frame = b"".join(fragments)
     if not frame:
         raise HeaderError(_DAMAGED.format("its compressed pixels are empty"))
@@ -269,7 +273,7 @@ def _jpeg(frame: bytes) -> _Codestream | None:
             raise HeaderError(f"is compressed by a JPEG process (marker {marker:02X}) that is not read")
         if marker in {0xD9, 0xDA}:
             return None
-        at += 2 + length
+        at += 2 + max(length, 2)
 
 
 def _jpeg_2000(frame: bytes) -> _Codestream:

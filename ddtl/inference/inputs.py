@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from ddtl.data.images import (
     has_few_levels,
     is_deep,
     read_bytes,
+    read_start,
     squared,
     starts_as_image,
     stored_range,
@@ -30,6 +32,7 @@ from ddtl.errors import UserError
 from ddtl.inference.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
 from ddtl.inference.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.inference.patients import patients_of
+from ddtl.reading import walk
 
 Progress = Callable[[int, int], None]
 
@@ -113,31 +116,24 @@ def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
         yield path, True
         return
 
-    def unreadable(error: OSError) -> None:
-        found.bad.append(BadImageError(error.filename, f"cannot be read: {error.strerror}"))
+    def unreadable(folder: Path, why: str) -> None:
+        found.bad.append(BadImageError(folder, why))
 
-    walked: set[str] = set()
-    for folder, folders, names in os.walk(path, followlinks=True, onerror=unreadable):
-        real = os.path.realpath(folder)
-        if real in walked:  # a link back to where we were
-            folders.clear()
-            continue
-        walked.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from ((Path(folder) / name, False) for name in sorted(names) if not name.startswith("."))
+    for files in walk(path, unreadable, wanted=lambda name: not name.startswith(".")):
+        yield from ((Path(file.path), False) for file in files)
 
 
 def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
     patient = shown(path.parent) if by_folder else ""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
-        found.bad.append(BadImageError(path, "is no file"))
+        found.bad.append(BadImageError(path, "is no regular file"))
         return
     kind = _kind(path)
     if kind == "dicom":
         try:
             header = read_slice(path)
-        except BadImageError as error:
-            found.bad.append(error)
+        except Exception as error:
+            found.bad.append(_reason(path, error))
         else:
             if header is None:
                 found.directories.append(path)
@@ -151,16 +147,21 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
 
 def _kind(path: Path) -> Literal["dicom", "image", ""]:
     """What a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(START)
-    except OSError:  # reading it says why
-        return ""
+    start = read_start(path, START)
     if is_dicom(start):
         return "dicom"
     if starts_as_image(start[:32]):
         return "image"
     return "dicom" if path.suffix.lower() in SUFFIXES else ""
+
+
+def _reason(path: Path, error: Exception) -> BadImageError:
+    """Whatever went wrong with one file: the others are none the worse for it."""
+    if isinstance(error, BadImageError):
+        return error
+    if isinstance(error, MemoryError):
+        return BadImageError(path, "needs more memory to decode than there is")
+    return BadImageError(path, f"is damaged, or of a kind that is not known ({type(error).__name__})")
 
 
 def _assign_patients(found: Found) -> None:
@@ -200,12 +201,20 @@ def _in_series(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _sorted(slices: list[Picture]) -> list[Picture]:
-    """By position; by number where a position is not known; as found where a number isn't, either."""
-    for key in ("position", "number"):
-        places = [getattr(picture.slice, key, None) for picture in slices]
-        if None not in places:
-            return [slices[i] for i in np.argsort(np.array(places, dtype=float), kind="stable")]
-    return slices
+    """By position; by number where a position is not known; those without either behind the others, as found."""
+
+    def place(key: str) -> Callable[[Picture], float]:
+        def at(picture: Picture) -> float:
+            where = getattr(picture.slice, key, None)
+            return math.inf if where is None else float(where)
+
+        return at
+
+    if all(picture.slice is not None and picture.slice.position is not None for picture in slices):
+        return sorted(slices, key=place("position"))
+    if all(picture.slice is not None and picture.slice.number is not None for picture in slices):
+        return sorted(slices, key=place("number"))
+    return sorted(slices, key=place("position"))
 
 
 def shown(path: Path) -> str:
@@ -283,8 +292,8 @@ def decoded(
         notes = list(picture.slice.notes) if picture.slice else []
         try:
             image: np.ndarray | BadImageError = decode(picture, size, window, notes.append)
-        except BadImageError as error:
-            image = error
+        except Exception as error:
+            image = _reason(picture.path, error)
         return Decoded(picture, image, tuple(notes))
 
     waiting = iter(pictures)

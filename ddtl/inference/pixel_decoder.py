@@ -18,15 +18,28 @@ from contextlib import suppress
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from ddtl.data.image_bounds import MAX_PIXELS
 from ddtl.inference.dicom_header import HeaderError
 
-MEMORY = 2 * 2**30  # bytes that a child may address; the largest image that is read takes less than half of it
-SECONDS = 60  # of processor time that a file may take; a slice takes a hundredth of one
+# What the largest image may take. Smaller ones may take their share of it, and no less than a fixed part: a slice takes
+# a hundredth of a second.
+MEMORY = 2 * 2**30  # bytes that a child may address; the largest image takes less than half of it
+SECONDS = 60  # of processor time
+_LEAST_MEMORY, _LEAST_SECONDS = 2**29, 4
 _WAIT = 3  # of the clock, as a multiple: a busy machine gives a child less than a core
 
 _NOT_INSTALLED = (
     "is compressed ({syntax}), and the decoder python-gdcm is not installed. Install it with: pip install python-gdcm"
 )
+
+
+def limits(expected: int) -> dict[str, int]:
+    """Return what a file may take for so many bytes of pixels: ``memory`` in bytes, ``seconds`` of processor time."""
+    part = min(1.0, expected / (2 * MAX_PIXELS))
+    return {
+        "memory": round(_LEAST_MEMORY + part * (MEMORY - _LEAST_MEMORY)),
+        "seconds": round(_LEAST_SECONDS + part * (SECONDS - _LEAST_SECONDS)),
+    }
 
 
 class Child:
@@ -57,6 +70,7 @@ class Child:
             expected: bytes that the image must have.
         """
         process = self._process
+        request = request | limits(expected) | {"size": len(frame)}
         assert process.stdin is not None, "a pipe"
         assert process.stdout is not None, "a pipe"
         late = threading.Event()
@@ -65,11 +79,11 @@ class Child:
             late.set()
             process.kill()
 
-        timer = threading.Timer(self._seconds, end)
+        timer = threading.Timer(min(self._seconds, _WAIT * limits(expected)["seconds"]), end)
         timer.daemon = True
         timer.start()
         try:
-            process.stdin.write(json.dumps(request | {"size": len(frame)}).encode() + b"\n" + frame)
+            process.stdin.write(json.dumps(request).encode() + b"\n" + frame)
             process.stdin.flush()
             self._ready = self._ready or process.stdout.readline().startswith(b'{"ready"')
             answer = json.loads(process.stdout.readline() or b'{"error": "ended"}')
@@ -148,7 +162,9 @@ class Decoder:
         if error == "no gdcm":
             raise HeaderError(_NOT_INSTALLED.format(syntax=name))
         if error:
-            raise HeaderError(_REASONS.get(error, _REASONS["damaged"]).format(name=name))
+            may = limits(expected)
+            reason = _REASONS.get(error, _REASONS["damaged"])
+            raise HeaderError(reason.format(name=name, seconds=may["seconds"], memory=may["memory"] / 2**30))
         return pixels
 
     def _take(self, name: str) -> Child:
@@ -187,8 +203,8 @@ _REASONS = {
     "damaged": "is cut off or damaged: its {name} pixels cannot be decoded. Export it again",
     "ended": "is damaged: the decoder crashed on its {name} pixels. Export it again",
     "size": "is damaged: its {name} pixels are not as many as Rows and Columns say. Export it again",
-    "time": f"is damaged: its {{name}} pixels take more than {SECONDS} s to decode. Export it again",
-    "memory": f"needs more than {MEMORY / 2**30:.0f} GB of memory to decode its {{name}} pixels",
+    "time": "is damaged: its {name} pixels take more than {seconds} s to decode. Export it again",
+    "memory": "needs more than {memory:.1f} GB of memory to decode its {name} pixels",
 }
 
 

@@ -1,7 +1,8 @@
 """Decode compressed pixels with GDCM in a process of its own. Started by ``pixel_decoder.py`` as a script.
 
-``python -I -S pixel_worker.py FOLDER MEMORY SECONDS``: the folder that holds GDCM, and what a file may take. Isolated
-(-I, -S), so that nothing is imported from the current folder; and without numpy or pydicom, so that it starts at once.
+``python -I -S pixel_worker.py FOLDER MEMORY SECONDS``: the folder that holds GDCM, and what a file may take at most; a
+request can say less (``memory``, ``seconds``). Isolated (-I, -S), so that nothing is imported from the current folder;
+and without numpy or pydicom, so that it starts at once.
 
 It answers a line when it is ready. Then it reads a request a file from standard input and answers on standard output,
 each a line of JSON and as many bytes as its ``size`` says. A damaged file may crash it, which is why it is not the
@@ -37,7 +38,8 @@ def main() -> None:
     while line := requests.readline():
         request = json.loads(line)
         frame = requests.read(request["size"])
-        _limit("RLIMIT_CPU", int(sum(os.times()[:2])) + 1 + seconds)
+        _limit("RLIMIT_AS", min(memory, request.get("memory", memory)))
+        _limit("RLIMIT_CPU", int(sum(os.times()[:2])) + 1 + min(seconds, request.get("seconds", seconds)))
         pixels, error = b"", problem
         if not problem:
             try:

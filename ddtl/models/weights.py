@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import pickle
 import re
 import socket
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ddtl import reading
 from ddtl.config.schema import ModelConfig
 from ddtl.errors import UserError
+from ddtl.models import tensor_files
 from ddtl.models.backbones import BACKBONES, Backbone, BackboneSpec
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
+_LARGEST = 2 * reading.GIB  # bytes of a file of weights; the largest of these models with its optimiser has a fifth
+_MOST_TENSORS = 20_000  # in a file; a DenseNet201 has 1,206
+_LONGEST_NAME = 1024  # of a tensor
 
 
 @dataclass(frozen=True)
@@ -63,20 +67,36 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     """
     if weights.path is None:
         return
-    file = _read(weights.path)
-    theirs = _for(network.backbone, BACKBONES[model], file)
+    spec, file = BACKBONES[model], _read(weights.path)
     ours = network.state_dict()
+    shapes = {key: value.shape for key, value in ours.items()}
+    # Nothing is computed with the file's tensors before it is known that they are the network's.
+    found = _shapes_for(network.backbone, spec, file)
     head_keys = {key for key in ours if key.startswith("head.")}
-    head_fits = all(key in theirs and theirs[key].shape == ours[key].shape for key in head_keys)
+    head_fits = all(found.get(key) == shapes[key] for key in head_keys)
     if not head_fits:
-        theirs = _without_head(theirs)
-    wanted = _wanted(ours if head_fits else _without_head(ours), theirs)
-    faults = _faults(wanted, theirs)
+        found = _without_head(found)
+    wanted = _wanted(shapes if head_fits else _without_head(shapes), found)
+    faults = _faults(wanted, found)
     if any(faults.values()):
         hint = _what_would_fit(file, model, network.backbone.grayscale)
         raise UserError(_misfit(weights.path, model, len(wanted), faults, hint))
-    network.load_state_dict({**ours, **theirs})
+    _check_values(weights.path, ours, _our_names(file, spec))
+    theirs = _for(network.backbone, spec, file)
+    network.load_state_dict({**ours, **(theirs if head_fits else _without_head(theirs))})
     log.info("weights: %s, %d tensors%s", weights.source, len(wanted), "" if head_fits else ", a new head")
+
+
+def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    for key in sorted(set(ours) & set(theirs)):
+        if tensor_files.differing_kind(ours[key], theirs[key]):
+            kind = str(theirs[key].dtype).removeprefix("torch.")
+            raise UserError(f"model.weights={path}: {key} has values of the type {kind}. Give a file of the weights.")
+        if not tensor_files.is_finite(theirs[key].to(ours[key].dtype)):
+            raise UserError(
+                f"model.weights={path}: {key} holds values that are infinite or no number, of which a network has no "
+                "use. Give another file; the training that wrote this one had diverged."
+            )
 
 
 def _imagenet(model: str, mirror: str | None) -> Weights:
@@ -119,47 +139,45 @@ def _timeout(seconds: float) -> Iterator[None]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return reading.sha256(path, _LARGEST)
+    except reading.Unreadable as error:
+        raise UserError(f"model.weights={path}: {error.reason}. Give a file of weights, or a run's folder.") from None
     except OSError as error:
         raise UserError(f"model.weights={path}: cannot be read ({error.strerror or error}).") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; never runs code from it."""
+    """The tensors of a file by name, each plain numbers; never runs code from it."""
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            _refuse_compressed(path)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error says it in our words
-                state = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
+        state: Any = tensor_files.load(path, _LARGEST)
+    except tensor_files.Compressed:
+        raise UserError(
+            f"model.weights={path}: its parts are compressed, which torch.save never does, so it was not loaded. "
+            "If it is an archive with the weights in it, unpack it and give the file inside; else fetch it again."
+        ) from None
+    except reading.Unreadable as error:
+        raise UserError(f"model.weights={path}: {error.reason}. Fetch it again.") from None
     except Exception as error:
         raise UserError(f"model.weights={path}: {_why_unreadable(path, error)}") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    items = state.items() if isinstance(state, Mapping) else ()
+    tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise UserError(f"model.weights={path}: holds no tensors by name. Give the file of a model's state dict.")
-    return tensors
-
-
-def _refuse_compressed(path: Path) -> None:
-    """torch stores tensors as they are. A compressed one can unpack to any size, and torch would unpack it."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as file:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in file.infolist()):
+    if len(tensors) > _MOST_TENSORS or max(map(len, tensors)) > _LONGEST_NAME:
+        raise UserError(
+            f"model.weights={path}: holds more tensors, or longer names, than any model. Give the file of a model's "
+            "state dict."
+        )
+    for key, tensor in tensors.items():
+        if reason := tensor_files.odd(tensor):
             raise UserError(
-                f"model.weights={path}: its parts are compressed, which torch.save never does, so it was not loaded. "
-                "If it is an archive with the weights in it, unpack it and give the file inside; else fetch it again."
+                f"model.weights={path}: {reading.printable(key)} {reason}. Give a file of plain weights, as "
+                "torch.save(model.state_dict(), FILE) writes them."
             )
+    return tensors
 
 
 # How torch says that a pickle asks for a class or function that is not on its short list.
@@ -169,8 +187,7 @@ _ASKS_FOR = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECA
 def _why_unreadable(path: Path, error: Exception) -> str:
     """What is wrong with a file that could not be loaded, and what to do."""
     reason = " ".join(str(error).split())
-    with path.open("rb") as file:
-        start = file.read(512)
+    start = _start(path)
     if not start:
         return "the file is empty. Fetch it again."
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
@@ -188,6 +205,11 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return f"cannot be read as a state dict{detail}: damaged, cut short or no weights at all. Fetch it again."
 
 
+def _start(path: Path) -> bytes:
+    with reading.opened(path, _LARGEST) as file:
+        return file.read(512)
+
+
 # DenseNet files from before 2018 name these layers norm.1, conv.2, …
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 # What torchvision's models call the layers that a new task replaces.
@@ -199,9 +221,24 @@ def _for(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor]) ->
     theirs = _our_names(state, spec)
     key = f"backbone.{backbone.first}"
     weight = theirs.get(f"{key}.weight")
-    if backbone.grayscale == "sum" and weight is not None and weight.ndim == 4 and weight.shape[1] == 3:
+    if weight is not None and _is_to_fold(backbone, weight.shape):
         theirs[f"{key}.weight"], theirs[f"{key}.bias"] = folded(weight, theirs.get(f"{key}.bias"))
     return theirs
+
+
+def _shapes_for(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The shapes of what :func:`_for` makes."""
+    shapes = {key: value.shape for key, value in _our_names(state, spec).items()}
+    key = f"backbone.{backbone.first}"
+    weight = shapes.get(f"{key}.weight")
+    if weight is not None and _is_to_fold(backbone, weight):
+        bias = shapes.get(f"{key}.bias", weight[:1])
+        shapes[f"{key}.weight"], shapes[f"{key}.bias"] = torch.Size((weight[0], 1, *weight[2:])), bias
+    return shapes
+
+
+def _is_to_fold(backbone: Backbone, weight: torch.Size) -> bool:
+    return backbone.grayscale == "sum" and len(weight) == 4 and weight[1] == 3
 
 
 def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
@@ -221,20 +258,20 @@ def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Ten
     return renamed
 
 
-def _without_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_head(state: Mapping[str, T]) -> dict[str, T]:
     return {key: value for key, value in state.items() if not key.startswith("head.")}
 
 
-def _wanted(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _wanted(ours: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """What a file must hold. Old ones lack counters, which play no part with the fixed momentum of these models."""
     return {key: value for key, value in ours.items() if key in theirs or not key.endswith("num_batches_tracked")}
 
 
-def _faults(wanted: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def _faults(wanted: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> dict[str, list[str]]:
     return {
         "missing": sorted(set(wanted) - set(theirs)),
         "unexpected": sorted(set(theirs) - set(wanted)),
-        "of another shape": sorted(k for k in set(wanted) & set(theirs) if theirs[k].shape != wanted[k].shape),
+        "of another shape": sorted(k for k in set(wanted) & set(theirs) if theirs[k] != wanted[k]),
     }
 
 
@@ -244,8 +281,9 @@ def _what_would_fit(state: Mapping[str, Tensor], model: str, grayscale: str) -> 
         for gray in (grayscale, "sum"):
             with torch.device("meta"):
                 backbone = Backbone(spec, gray)
-            theirs = _without_head(_for(backbone, spec, state))
-            wanted = _wanted(backbone.state_dict(prefix="backbone."), theirs)
+            theirs = _without_head(_shapes_for(backbone, spec, state))
+            ours = {key: value.shape for key, value in backbone.state_dict(prefix="backbone.").items()}
+            wanted = _wanted(ours, theirs)
             if not any(_faults(wanted, theirs).values()):
                 change = {"model": (model, other), "model.grayscale": (grayscale, gray)}
                 return " ".join(f"{key}={new}" for key, (old, new) in change.items() if new != old)
@@ -257,7 +295,9 @@ def _misfit(path: Path, model: str, wanted: int, faults: Mapping[str, list[str]]
     lines = [f"model.weights={path} does not fit {model}: {matched} of {wanted} tensors match."]
     for what, keys in faults.items():
         if keys:
-            lines.append(f"  {len(keys)} {what}: {', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}")
+            lines.append(
+                f"  {len(keys)} {what}: {', '.join(map(reading.printable, keys[:3]))}{', …' if len(keys) > 3 else ''}"
+            )
     fix = (
         f"It would fit with {hint}" if hint else f"Give a file of {model}'s weights, or model.weights=imagenet or none"
     )

@@ -30,7 +30,7 @@ from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.scores import of_predictions
 from ddtl.ranks import gathered
-from ddtl.training import batchnorm, hardware, ledger, verification
+from ddtl.training import batchnorm, checkpoints, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
@@ -45,7 +45,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     """
     trainer.strategy.barrier("the best checkpoint is written")
     averaged = run.config.trainer.average_last
-    checkpoint = torch.load(folder.best if averaged is None else folder.last, map_location="cpu", weights_only=True)
+    checkpoint = checkpoints.read(folder.best if averaged is None else folder.last, run.network.state_dict())
     run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
     if averaged is not None:

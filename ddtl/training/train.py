@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.redaction import redacted_tree
 from ddtl.reports.command import write as write_report
-from ddtl.training import hardware, lightning, loggers, run_folder
+from ddtl.training import checkpoints, hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.final import conclude
@@ -175,13 +176,14 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
         module.to(memory_format=torch.channels_last)
     if ranks.is_first():
         folder.ended_early.unlink(missing_ok=True)
-    checkpoint = folder.last if folder.last.exists() else None
+    checkpoint = folder.last if os.path.lexists(folder.last) else None
     if checkpoint is not None:
+        checkpoints.read(checkpoint, run.network.state_dict())
         _warn_if_moved(folder)
         console.line(f"going on with {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
         trainer = build_trainer(run, folder, shown_to, callbacks)
-        with _compiled(run):
+        with _compiled(run), checkpoints.restoring(checkpoint, trainer):
             trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:

@@ -1,0 +1,126 @@
+"""Files of tensors from strangers: nothing in them is run, inflated or computed with before it is known to be plain."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from ddtl import reading
+from ddtl.data.archives import contents_size
+from ddtl.reading import GIB, MIB, Unreadable
+
+_HEADER = 16 * MIB  # of a safetensors file, and the table of contents of a zip: those of 10,000 tensors take 1 MiB
+_LEGACY = GIB  # a file of the format before 2020, which torch reads into memory as a whole
+_DEEPEST = 64  # levels of dicts and lists in a checkpoint
+_MOST_VALUES = 2_000_000  # in the dicts and lists of a checkpoint
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool)
+
+
+class Compressed(Unreadable):
+    """A file whose parts are compressed: it could unpack to any size."""
+
+
+def load(path: Path, limit: int) -> Any:
+    """What torch or safetensors saved, its tensors not read yet where the format allows that; never runs code from it.
+
+    Args:
+        path: a file whose name says which of the two.
+        limit: bytes.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        Unreadable: it is no regular file, too large, or its parts are compressed or not where they should be.
+        Exception: damaged files make torch and safetensors raise almost any.
+    """
+    with reading.opened(path, limit) as file:
+        if path.suffix == ".safetensors":
+            if int.from_bytes(file.read(8), "little") > _HEADER:
+                raise ValueError("its header is longer than that of any file of weights")
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # As torch tells them apart; Python's own test finds archives anywhere in a file.
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        if is_zip:
+            _check_zip(path, file)
+        elif os.fstat(file.fileno()).st_size > _LEGACY:
+            raise Unreadable(path, f"is too large for its old format (at most {reading.size(_LEGACY)} are read)")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error says it in our words
+            if is_zip:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_zip(path: Path, file: BinaryIO) -> None:
+    """Refuse an archive that torch.save did not write: compressed parts, parts that overlap or are not all there."""
+    total = file.seek(0, os.SEEK_END)
+    if contents_size(file) > _HEADER:
+        raise Unreadable(path, "is damaged: its table of contents is longer than that of any file of weights")
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise Compressed(path, "its parts are compressed")
+        twice = len({part.filename for part in parts}) != len(parts)
+        lies = any(part.file_size != part.compress_size or part.flag_bits & 1 for part in parts)
+        if twice or lies or archive.comment or sum(part.file_size for part in parts) > total:
+            raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
+    file.seek(0)
+
+
+def odd(tensor: Tensor) -> str:
+    """Why a tensor is not plain numbers in memory of its own, as a predicate; empty where it is. Computes nothing."""
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return "is of a class of its own"
+    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
+        return "is sparse, quantised or nested"
+    if tensor.device.type != "cpu":
+        return "has no values"
+    if tensor.dtype not in (*_FLOATS, *_INTEGERS):
+        return f"has values of the type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "claims more values than the file has"
+    return ""
+
+
+def odd_within(value: Any) -> str:
+    """The first reason of :func:`odd` among the tensors in dicts, lists and tuples; empty where all are plain."""
+    level, count = [value], 0
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, Tensor):
+                if reason := odd(one):
+                    return f"a tensor {reason}"
+            elif isinstance(one, (Mapping, list, tuple, set)):
+                inner.extend(_children(one))
+        count += len(inner)
+        if count > _MOST_VALUES:
+            return "it holds more values than any"
+        if not inner:
+            return ""
+        level = inner
+    return f"it is nested deeper than {_DEEPEST} levels"
+
+
+def _children(value: Any) -> Iterator[Any]:
+    return iter(value.values() if isinstance(value, Mapping) else value)
+
+
+def differing_kind(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether one has floating-point numbers and the other has none."""
+    return ours.is_floating_point() != theirs.is_floating_point()
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no value of a plain tensor is infinite or no number."""
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
