@@ -24,6 +24,7 @@ from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.files import write_csv, write_json, write_text
+from ddtl.reading import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ def _filed(config: Config) -> str:
     if c.protocol == "kfold":
         parts.append(f"{c.fold}-of-{c.n_folds}")
     if c.exclude is not None:
-        parts.append(f"without-{sha256(Path(c.exclude).expanduser().read_bytes()).hexdigest()[:8]}")
+        parts.append(f"without-{sha256(read_bytes(Path(c.exclude).expanduser())).hexdigest()[:8]}")
     return "-".join(parts)
 
 

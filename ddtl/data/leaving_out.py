@@ -10,6 +10,7 @@ from ddtl.data.manifest import LeftOut, Manifest, Note
 from ddtl.data.published import named
 from ddtl.data.table import nfc, read_table
 from ddtl.errors import UserError
+from ddtl.reading import read_bytes
 
 
 def leave_out(manifest: Manifest, path: Path) -> Manifest:
@@ -35,7 +36,7 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
             f"dataset.exclude={path}: lists all {len(of)} images of {manifest.dataset}, and none would be left. "
             "Take lines out of it, or set dataset.exclude=null."
         )
-    left_out = LeftOut(len(listed), hashlib.sha256(path.read_bytes()).hexdigest())
+    left_out = LeftOut(len(listed), hashlib.sha256(read_bytes(path)).hexdigest())
     note = (
         f"{len(listed)} of the dataset's {len(of)} images are left out by a list (dataset.exclude, sha256 "
         f"{left_out.list_digest[:12]})."

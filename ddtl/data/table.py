@@ -19,6 +19,7 @@ from ddtl.data import classes as class_names
 from ddtl.data import patient_ids
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
 from ddtl.errors import UserError
+from ddtl.reading import TABLE, Unreadable, read_text
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("sample_id", "patient_id", "site", "split")
@@ -178,9 +179,9 @@ def nfc(text: str) -> str:
 def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """Number and cells of each line that is not blank."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from None
+        text = read_text(path, TABLE, "utf-8-sig")
+    except Unreadable as problem:
+        raise UserError(f"{path}: {problem.reason}. Save it as CSV in UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     separator = _separator(text, columns)

@@ -16,6 +16,7 @@ from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.files import folder_in, output_folder, write_bytes, write_json, write_text
+from ddtl.reading import WEIGHTS, read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
     net, digest = network.load(folder, saved, len(results["classes"]))
     about = facts(saved, results, digest)
     if settings.format == "safetensors":
-        write_bytes(to / "model.safetensors", folder.weights.read_bytes())
+        write_bytes(to / "model.safetensors", read_bytes(folder.weights, WEIGHTS))
         line = (
             "`model.safetensors`: the weights, by the names of ddtl's network; `model.weights=FILE` starts from them."
         )

@@ -16,6 +16,7 @@ from ddtl.errors import UserError
 from ddtl.files import write_bytes
 from ddtl.inference.far import Reference
 from ddtl.inference.network import Predictor
+from ddtl.records import run as results
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
     stored = _stored(path, digest)
     if stored is not None:
         return stored
-    found = _computed(config, json.loads(folder.results.read_text(encoding="utf-8")), predictor, batch_size)
+    found = _computed(config, results.read(folder.path), predictor, batch_size)
     _store(path, found, digest)
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from ddtl.audit import record as audits
 from ddtl.config.command_line import own_settings, truth
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
+from ddtl.records import run as results_of
 from ddtl.reports import methods, run_report, stored, study_report, sweep_report, sweep_stored
 from ddtl.studies import record as study_record
 
@@ -82,13 +82,14 @@ def _read(argv: Sequence[str]) -> tuple[bool, list[str]]:
 def _state_audit(folder: Path) -> None:
     """Put into a run's record what the newest audit of its images found, where there is one."""
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        dataset, digest, before = results["dataset"], results["digest"], results.get("audit")
-    except (OSError, ValueError, KeyError, TypeError):
+        results = results_of.read(folder)
+    except (OSError, UserError):
         return  # whoever reads the record says what is wrong with it
     run = folder.parents[1] if folder.parent.name == "evaluations" else folder
-    found = audits.newest(run.parents[1], dataset, digest)
-    if found is not None and found != before:
+    if "digest" not in results or len(run.parents) < 2:
+        return
+    found = audits.newest(run.parents[1], results["dataset"], results["digest"])
+    if found is not None and found != results.get("audit"):
         write_json(folder / "results.json", {**results, "audit": found})
 
 

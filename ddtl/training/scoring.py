@@ -30,6 +30,9 @@ from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.scores import of_predictions
 from ddtl.ranks import gathered
+from ddtl.reading import Unreadable
+from ddtl.records import checkpoint as checkpoints
+from ddtl.records import run as results_of
 from ddtl.training import batchnorm, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
@@ -45,7 +48,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     """
     trainer.strategy.barrier("the best checkpoint is written")
     averaged = run.config.trainer.average_last
-    checkpoint = torch.load(folder.best if averaged is None else folder.last, map_location="cpu", weights_only=True)
+    checkpoint = checkpoints.read(folder.best if averaged is None else folder.last, module.state_dict())
     run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
     if averaged is not None:
@@ -314,10 +317,10 @@ def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int]
     records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:
-            record_ = json.loads(path.read_text(encoding="utf-8"))
-            found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
-        except (OSError, ValueError, KeyError, TypeError):
+            record_ = results_of.read(path.parent)
+        except (OSError, Unreadable):
             continue
+        found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
         if found == (dataset, protocol, *(fold or (None, None))) and test_use.number(record_) is not None:
             records.append(record_)
     return records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,6 +22,8 @@ from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
+from ddtl.records import checkpoint as checkpoints
+from ddtl.records import small
 from ddtl.reports.command import write as write_report
 from ddtl.training import hardware, lightning, loggers, run_folder
 from ddtl.training.broken_off import broken_off
@@ -176,6 +177,7 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
         folder.ended_early.unlink(missing_ok=True)
     checkpoint = folder.last if folder.last.exists() else None
     if checkpoint is not None:
+        checkpoints.read(checkpoint, module.state_dict())  # before Lightning, whose loops would break half way
         _warn_if_moved(folder)
         console.line(f"going on with {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
@@ -216,11 +218,11 @@ def _compiled(run: Run) -> Iterator[None]:
 
 def _warn_if_moved(folder: RunFolder) -> None:
     """A resumed run repeats an uninterrupted one to the bit only with the same torch and as many threads."""
-    before, now = json.loads(folder.environment.read_text(encoding="utf-8")), hardware.environment()
+    before, now = small.environment(folder.path), hardware.environment()
     changes = {
-        "torch": (before["packages"].get("torch"), now["packages"].get("torch")),
-        "the number of threads": (before["threads"], now["threads"]),
+        "torch": (before.get("packages", {}).get("torch"), now["packages"].get("torch")),
+        "the number of threads": (before.get("threads"), now["threads"]),
     }
     for what, (was, is_) in changes.items():
-        if was != is_:
+        if was is not None and was != is_:
             log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)
