@@ -83,7 +83,11 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
 def read_bytes(path: Path, limit: int = RECORD) -> bytes:
     """All of a regular file; errors as of :func:`opened`."""
     with opened(path, limit) as file:
-        data = file.read(limit + 1)
+        # Python makes room for as much as is asked for, so not for the limit at once.
+        step = min(os.fstat(file.fileno()).st_size, limit) + 1
+        data = file.read(step)
+        while len(data) <= limit and (more := file.read(step)):
+            data += more
     if len(data) > limit:  # it grew
         raise Unreadable(path, f"is too large (at most {size(limit)} are read)")
     return data
@@ -314,6 +318,8 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
         reader = csv.reader((line.decode("utf-8") for line in _bounded(path, file)), strict=True)
         try:
             header = next(reader, [])
+            if len(set(header)) < len(header):
+                raise Unreadable(path, "has two columns of one name")
             for row in reader:
                 if len(row) != len(header):
                     raise Unreadable(path, f"line {reader.line_num} has {len(row)} cells, the header {len(header)}")

@@ -89,8 +89,7 @@ def read(path: Path) -> Predictions:
         UserError: it is damaged: something that scores cannot be computed from.
     """
     table = _read(path)
-    names, counts = np.unique(table.sample_id, return_counts=True)
-    if (counts > 1).any():
+    if len(np.unique(table.sample_id)) < len(table):
         raise Unreadable(path, "is damaged: one image stands in it more than once", AGAIN)
     if not (np.abs(table.logits) <= _LARGEST_LOGIT).all():  # NaN is not
         raise Unreadable(path, "is damaged: logits are no finite numbers", AGAIN)

@@ -14,8 +14,6 @@ import torch
 from ddtl.reading import WEIGHTS, Unreadable, opened
 from ddtl.records.checking import is_number
 
-_NEEDED = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops")
-
 
 def read(path: Path, state: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
     """A checkpoint of Lightning's, in the memory of the CPU.
@@ -52,29 +50,23 @@ def read(path: Path, state: Mapping[str, torch.Tensor] | None = None) -> dict[st
         if isinstance(error, Unreadable):
             raise
         raise Unreadable(path, "is damaged or was cut off", fix) from None
-    fault = _fault(found, state)
-    if fault:
-        raise Unreadable(path, fault, fix)
+    if not _is_checkpoint(found):
+        raise Unreadable(path, "is no checkpoint of ddtl", fix)
     checkpoint: dict[str, Any] = found
+    if state is not None and _shapes(state) != _shapes(checkpoint["state_dict"]):
+        raise Unreadable(path, "is of another network", fix)
     return checkpoint
 
 
-def _fault(found: Any, state: Mapping[str, torch.Tensor] | None) -> str:
-    """What a checkpoint lacks; nothing where it is whole."""
-    if not isinstance(found, dict) or any(key not in found for key in _NEEDED):
-        return "is no checkpoint of ddtl"
-    if any(not isinstance(found[key], int) or not is_number(found[key]) for key in ("epoch", "global_step")):
-        return "is no checkpoint of ddtl"
+def _is_checkpoint(found: Any) -> bool:
     kinds = {"state_dict": Mapping, "callbacks": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
-    if any(not isinstance(found[key], kind) for key, kind in kinds.items()):
-        return "is no checkpoint of ddtl"
-    if not all(
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        return False
+    counts = (found.get("epoch"), found.get("global_step"))
+    return all(isinstance(count, int) and is_number(count) and count >= 0 for count in counts) and all(
         isinstance(value, torch.Tensor) and value.layout == torch.strided for value in found["state_dict"].values()
-    ):
-        return "is no checkpoint of ddtl"
-    if state is None:
-        return ""
-    shapes = {name: (value.shape, value.dtype) for name, value in state.items()}
-    if shapes != {name: (value.shape, value.dtype) for name, value in found["state_dict"].items()}:
-        return "is of another network"
-    return ""
+    )
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in state.items()}

@@ -365,19 +365,23 @@ def _of_split(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iter
                 if key not in patients:
                     yield Contradiction(f"{split}.patients.{key}", "is missing")
             yield from _four(f"{split}.patients.confusion", patients["confusion"])
-        return
+    else:
+        yield from _of_several(split, scores, classes)
+
+
+def _of_several(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iterator[Contradiction]:
+    """The parts that only a split with more than two classes has."""
     table = scores["confusion"]
     names, counts = table.get("classes"), table.get("counts")
     if names != classes:
         yield Contradiction(f"{split}.confusion.classes", "should be those of the record")
     if not counts or [len(row) for row in counts] != [len(classes)] * len(classes):
         yield Contradiction(f"{split}.confusion.counts", "should be a row of counts for each class")
-    each = scores.get("per_class")
-    if each is None or list(each) != classes:
+    each = scores.get("per_class") or {}
+    if list(each) != classes:
         yield Contradiction(f"{split}.per_class", "should be about each of the classes")
-    for found in (each or {}).values():
-        if not set(PER_CLASS) <= found.keys():
-            yield Contradiction(f"{split}.per_class", f"should hold {', '.join(PER_CLASS)} of each class")
+    if any(not set(PER_CLASS) <= found.keys() for found in each.values()):
+        yield Contradiction(f"{split}.per_class", f"should hold {', '.join(PER_CLASS)} of each class")
     if (found := scores.get("patients")) and "why_not" not in found:
         yield Contradiction(f"{split}.patients", "should say why there are no scores by patient")
 

@@ -136,12 +136,12 @@ class Sweep(TypedDict):
 
     name: Name
     dataset: Name
-    search: NotRequired[Text | None]
+    search: Text | None
     objective: Annotated[list[Literal["score", "seconds"]], Field(min_length=1, max_length=2)]
     directions: Annotated[list[Literal["maximize", "minimize"]], Field(min_length=1, max_length=2)]
     monitor: Name
     identity: dict[Text, Any]
-    optuna: NotRequired[Text]
+    optuna: Text
     started: NotRequired[Moment]
     ended: Moment
     counts: NotRequired[dict[Text, Count]]

@@ -19,7 +19,6 @@ from ddtl.files import folder_in, is_partial, write_json
 from ddtl.reading import Unreadable
 from ddtl.records import epochs, small
 from ddtl.records import run as results
-from ddtl.records.epochs import AVERAGED as AVERAGED
 from ddtl.training.identity import differences
 
 LOCK = ".lock"

@@ -33,12 +33,13 @@ from ddtl.ranks import gathered
 from ddtl.reading import Unreadable
 from ddtl.records import checkpoint as checkpoints
 from ddtl.records import run as results_of
+from ddtl.records.epochs import AVERAGED
 from ddtl.training import batchnorm, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import AVERAGED, MACHINE, RunFolder
+from ddtl.training.run_folder import MACHINE, RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
