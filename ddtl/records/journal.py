@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -222,7 +222,7 @@ def _time(log: Mapping[str, Any], key: str, needed: bool = False) -> str:
     return "" if whole else f"{key} should be a time in ISO 8601"
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 

@@ -40,7 +40,7 @@ Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
 class Interval(TypedDict):
     low: Score
     high: Score
-    method: NotRequired[Name]
+    method: Name
 
 
 Intervals = dict[Name, Interval | None]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import require_run_folder
 from ddtl.reading import Unreadable
@@ -124,25 +125,22 @@ def read(folder: Path) -> Stored:
 
 
 def _match(path: Path, table: Predictions, record: Mapping[str, Any]) -> None:
-    """Refuse predictions that the record is not of.
+    """Refuse predictions that the scores of the headline are not of.
 
     Raises:
         Unreadable: they are of other classes, or of more or fewer images or patients.
     """
+    split = "test" if "test" in record else "val"
+    rows, scores = table.of(split), record[split]
     if list(table.classes) != record["classes"]:
         raise Unreadable(path, "is of other classes than results.json", prediction_table.AGAIN)
-    for split in ("val", "test"):
-        if split not in record:
-            continue
-        rows = table.of(split)
-        if len(rows) != record[split]["images"]:
-            raise Unreadable(
-                path,
-                f"holds {len(rows)} images of {split}, and by results.json there are {record[split]['images']}",
-                prediction_table.AGAIN,
-            )
-        if patients(record[split]) is not None and not (rows.patient_id != "").all():
-            raise Unreadable(path, f"lacks patients of {split}, which results.json scores", prediction_table.AGAIN)
+    if len(rows) != scores["images"]:
+        wanted = f"holds {len(rows)} images of {split}, and by results.json there are {scores['images']}"
+        raise Unreadable(path, wanted, prediction_table.AGAIN)
+    if len(table.classes) == 2 and (found := patients(scores)) is not None:
+        known = by_patient(rows, found["aggregation"], record["threshold"])
+        if isinstance(known, WhyNot) or len(known.patient_id) != found["patients"]:
+            raise Unreadable(path, f"is of other patients of {split} than results.json", prediction_table.AGAIN)
 
 
 def _why_unfinished(folder: Path) -> str:

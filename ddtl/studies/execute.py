@@ -19,6 +19,7 @@ from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import shown
 from ddtl.errors import UserError
+from ddtl.records.study import Planned
 from ddtl.studies import record
 from ddtl.studies.definitions import Job
 from ddtl.studies.known import Known
@@ -132,7 +133,7 @@ def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
     }
 
 
-def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> record.Planned:
+def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
     """What counts as the study's one planned use of each test set: all that it was to score before its first score.
 
     What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.

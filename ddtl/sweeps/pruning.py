@@ -85,7 +85,7 @@ def objectives(folder: RunFolder, names: tuple[str, ...]) -> list[float]:
     # Averaged weights have a row of their own, behind that of their last epoch.
     every = epochs.read(folder.path)
     results_of.require(folder.results, results, "best_epoch", "monitor")
-    kept = next((row for row in reversed(every) if row["epoch"] == results["best_epoch"]), {})
+    kept: dict[str, Any] = next((row for row in reversed(every) if row["epoch"] == results["best_epoch"]), {})
     if not is_number(kept.get(results["monitor"])) or not all("seconds" in row for row in rows):
         raise Unreadable(folder.metrics, "lacks the epoch that is scored, or its seconds", _AGAIN)
     value: dict[str, Callable[[], float]] = {

@@ -80,7 +80,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each key in which two identities differ."""
     absent = "(absent)"
     return [
-        f"{printable(key)}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}"
+        f"{_short(key)}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}"
         for key in sorted({*before, *now})
         if before.get(key, absent) != now.get(key, absent)
     ]

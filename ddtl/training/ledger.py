@@ -123,6 +123,8 @@ def record_use(
                     same |= _history(known, number, scoring_)
                 append_line(path, same)
                 rows.append(same)
+    except Unreadable as problem:
+        raise _unwritable(path, f"it {problem.reason}") from problem
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     for warning in warnings:
