@@ -217,7 +217,7 @@ def _unfit(value: Any) -> str:
             kind = type(one)
             if kind is dict:
                 inner.extend(one.values())
-                if not all(map(_is_text, one)):
+                if not all(map(is_text, one)):
                     return "holds a name that is no Unicode text"
             elif kind is list:
                 inner.extend(one)
@@ -229,13 +229,13 @@ def _unfit(value: Any) -> str:
 
 def _unfit_scalar(value: Any) -> str:
     if type(value) is str:
-        return "" if _is_text(value) else "is no Unicode text"
+        return "" if is_text(value) else "is no Unicode text"
     if type(value) is float:
         return "" if math.isfinite(value) else "is no finite number"
     return "is a number out of all bounds" if type(value) is int and abs(value) >= _LARGEST_INT else ""
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether it can be written in UTF-8: half of a surrogate pair cannot."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 

@@ -222,7 +222,9 @@ def test_settings_that_a_name_does_not_tell_are_listed(tmp_path: Path, printed: 
     hospital = Hospital(40)
     runs = [
         folder(
-            tmp_path / f"r{i}", hospital.run(2), {"model.name": f"m{i}", "optimizer.lr": i + 1, "evaluation.test": i == 0}
+            tmp_path / f"r{i}",
+            hospital.run(2),
+            {"model.name": f"m{i}", "optimizer.lr": i + 1, "evaluation.test": i == 0},
         )
         for i in range(2)
     ]

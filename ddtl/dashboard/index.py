@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ddtl.evaluation import test_use
-from ddtl.reading import Unreadable
+from ddtl.reading import Unreadable, is_text, printable
 from ddtl.records import audit, epochs, run, small, study, sweep
 from ddtl.records.checking import is_number
 from ddtl.training import run_folder
@@ -99,7 +99,7 @@ class Index:
             if before is not None and before[0] == stamp and before[1].state != "running":
                 found[path] = before
             elif (row := read(path, Path(folder))) is not None:
-                found[path] = stamp, row
+                found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._known = found
         return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
 
@@ -122,6 +122,12 @@ def _folders(root: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
             yield path, _WATCHED, _run
             for evaluation in _children(f"{root}/{path}/evaluations"):
                 yield f"{path}/evaluations/{evaluation}", ("results.json", "report.html"), _evaluation
+
+
+def _unnamed(row: Row) -> Row:
+    """The row of a folder whose name is no text."""
+    note = "its folder's name is not UTF-8: rename it"
+    return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
 
 
 def _children(folder: str) -> list[str]:
@@ -157,10 +163,12 @@ def _modified(folder: Path) -> float:
 
 
 def _run(path: str, folder: Path) -> Row | None:
-    if not (folder / "identity.json").exists() and not (folder / "results.json").exists():
-        return None  # not the folder of a run
+    if not any(os.path.lexists(folder / name) for name in ("identity.json", "results.json")):
+        if os.access(folder, os.X_OK):
+            return None  # not the folder of a run
+        return Row(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
     about: dict[str, Any] = {"dataset": folder.parent.name, "when": _when(folder, "results.json", "metrics.jsonl")}
-    about["report"] = (folder / "report.html").is_file()
+    about["report"] = os.path.isfile(folder / "report.html")
     try:
         about |= _settings(folder)
         about |= _progress(folder, str(about.get("monitor", "")))
@@ -176,7 +184,7 @@ def _run(path: str, folder: Path) -> Row | None:
 def _evaluation(path: str, folder: Path) -> Row | None:
     if not os.path.lexists(folder / "results.json"):
         return None
-    about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": (folder / "report.html").is_file()}
+    about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": os.path.isfile(folder / "report.html")}
     try:
         about |= {key: value for key, value in _settings(folder.parents[1]).items() if key in ("model", "finetune")}
         return Row(path, "evaluation", "finished", folder.name, **{**about, **_scored(folder)})
@@ -188,7 +196,7 @@ def _recorded(kind: Kind, name: str) -> Read:
     """Reads a sweep, a study or an audit."""
 
     def read(path: str, folder: Path) -> Row:
-        about: dict[str, Any] = {"when": _when(folder, name), "report": (folder / "report.html").is_file()}
+        about: dict[str, Any] = {"when": _when(folder, name), "report": os.path.isfile(folder / "report.html")}
         try:
             told, ended = _ABOUT[kind](folder)
             return Row(path, kind, "finished" if ended else "stopped", folder.name, **{**about, **told})
@@ -255,7 +263,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _progress(folder: Path, monitor: str) -> dict[str, Any]:
-    rows = curve(folder)
+    rows = epochs.last(folder)
     values = [row[monitor] for row in rows if is_number(row.get(monitor))]
     best = None if not values else min(values) if monitor.endswith("loss") else max(values)
     if rows and rows[0]["epoch"] > 0:  # the best epoch may be before those that were read
@@ -264,12 +272,11 @@ def _progress(folder: Path, monitor: str) -> dict[str, Any]:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """A row for each epoch, of a long training for its last ones; a line that is being written is left out.
-
-    Raises:
-        Unreadable: there is something else than a file.
-    """
-    return epochs.last(folder)
+    """A row for each epoch, of a long training for its last ones; none where they cannot be read."""
+    try:
+        return epochs.last(folder)
+    except (OSError, Unreadable):
+        return []
 
 
 def _scored(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from ddtl import console
 from ddtl.config.schema import Config
+from ddtl.data import claims
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.datamodules import build_datamodule
 from ddtl.data.phantom import mask_path
@@ -132,7 +133,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]
-    with console.progress("preparing the run's images") as bar:
+    with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
         raise UserError(

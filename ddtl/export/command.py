@@ -158,13 +158,15 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
     """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
+    from ddtl.data import claims
     from ddtl.data.datamodules import build_datamodule
     from ddtl.data.transforms import NONE, Augmenter
 
     config = saved.model_copy(update={"paths": load(list(settings.paths), writes=False).paths})
     datamodule = build_datamodule(config)
     datamodule.classes = classes
-    with console.progress("preparing the run's images") as bar:
+    config_file = settings.run / "config.yaml"
+    with claims.named_by(config_file, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: settings.images]
     as_floats = Augmenter(NONE, config.dataset.image_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -222,6 +223,6 @@ def inside(home: Path, *names: str) -> Path:
         Unreadable: a link leads out of the folder.
     """
     path = home.joinpath(*names)
-    if not path.resolve().is_relative_to(home.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home)):
         raise Unreadable(path, f"leads out of {home}", "What a record names must lie in its own folder.")
     return path

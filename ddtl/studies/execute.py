@@ -19,6 +19,7 @@ from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import shown
 from ddtl.errors import UserError
+from ddtl.records.checking import inside
 from ddtl.records.study import Planned
 from ddtl.studies import record
 from ddtl.studies.definitions import Job
@@ -160,7 +161,7 @@ def _with_weights(plan: StudyPlan, job: Job, first: record.Job) -> tuple[str, ..
     """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
-    weights = record.runs_dir(plan.folder) / first["run"]
+    weights = inside(record.runs_dir(plan.folder), first["run"])
     return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
 
 

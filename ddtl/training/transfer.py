@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from ddtl.config.schema import Config, EvaluationConfig
+from ddtl.data import claims
 from ddtl.data.manifest import Manifest
 from ddtl.data.patient_ids import spelling_key
 from ddtl.data.pooled import prefixed
@@ -114,7 +116,10 @@ def embed_own(folder: RunFolder, config: Config) -> None:
 def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
     """The run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
-    run = assemble(config, reference, trained["classes"])
+    own = claims.own_files(config.dataset)
+    is_stored = bool(own) and own == claims.own_files(settings.config(folder.path).dataset)
+    with claims.named_by(folder.config, config.dataset) if is_stored else nullcontext():
+        run = assemble(config, reference, trained["classes"])
     for doubt in run.datamodule.manifest.doubts(trained_on=False):
         log.warning(doubt)
     return run
