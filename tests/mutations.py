@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import lzma
@@ -43,24 +44,25 @@ SWEEP, SEARCH, STUDY = "runs/sweeps/made", "runs/sweeps/phantom-lr", "runs/studi
 AUDIT = "runs/audits/phantom"
 
 
-def register() -> None:
-    """Make the golden network known in this process."""
-    sys.path.insert(0, str(GOLDEN / "site"))
+@contextlib.contextmanager
+def registered() -> Iterator[None]:
+    """While the golden network is known in this process."""
+    from ddtl.config import checks
+    from ddtl.models import backbones
+
+    spec = importlib.util.spec_from_file_location("golden_site", GOLDEN / "site" / "sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    golden = importlib.util.module_from_spec(spec)
+    finders = list(sys.meta_path)
+    spec.loader.exec_module(golden)
+    sys.meta_path[:] = finders
+    golden.REGISTER["ddtl.config.checks"](checks)
+    golden.REGISTER["ddtl.models.backbones"](backbones)
     try:
-        import sitecustomize as golden  # the one of the archives, not the system's
+        yield
     finally:
-        sys.path.pop(0)
-    if not hasattr(golden, "REGISTER"):
-        import importlib.util
-
-        spec = importlib.util.spec_from_file_location("golden_site", GOLDEN / "site" / "sitecustomize.py")
-        assert spec is not None and spec.loader is not None
-        golden = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(golden)
-    import importlib
-
-    for name, change in golden.REGISTER.items():
-        change(importlib.import_module(name))
+        del checks.STAGES[golden.NAME], backbones.BACKBONES[golden.NAME]
 
 
 def workplace(folder: Path) -> None:
@@ -157,10 +159,8 @@ def _resume(folder: Path) -> int:
     from ddtl.training.train import EndedEarly, train
 
     words = [*commands.KILLED[1:], f"paths.runs_dir={folder}/runs", "run.name=killed"]
-    try:
+    with contextlib.suppress(EndedEarly):
         train(load(words), [_stopping()], report=False)
-    except EndedEarly:
-        pass
     return 0
 
 
@@ -303,10 +303,10 @@ KINDS = (
 
 _DEEP = "@@deep@@"
 _RAW = {f'"{_DEEP}"': "[" * 50_000 + "]" * 50_000, _DEEP: "[" * 5_000 + "]" * 5_000}
+_NUMBERS = (0, 1, -1, 2, 0.5, -0.5, 1e308, -1e308, 5e-324, 10**15, 2**31, 2**63, 10**400, float("nan"), float("inf"))
+_TEXTS = ("", "x", "0", "nan", "é\u202e\x1b[31m", "\ud800", "../../etc", "/etc/passwd", "a" * 10_000, "9999-99-99")
 ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 0.5, -0.5, 1e308, -1e308, 5e-324, 10**15, 2**31, 2**63, 10**400, float("nan"), float("inf"),
-    "", "x", "0", "é\u202e\x1b[31m", "\ud800", "../../etc", "/etc/passwd", "a" * 10_000, "2026-01-01", "9999-99-99", "nan",
-    [], [[]], {}, {"": 0}, [None], [0, 1], {"x": {"y": 1}}, _DEEP,
+    *_NUMBERS, *_TEXTS, None, True, False, [], [[]], {}, {"": 0}, [None], [0, 1], {"x": {"y": 1}}, _DEEP,
 )  # fmt: skip
 
 
@@ -414,9 +414,8 @@ _BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 def _yaml(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     if rng.random() < 0.1:
-        return "bomb", rng.choice(
-            [_BOMB.encode(), b"!!python/object/apply:os.system [id]\n", b"a: " + b"[" * 10_000, b"{"]
-        )
+        tag, deep = b"!!python/object/apply:os.system [id]\n", b"a: " + b"[" * 10_000
+        return "bomb", rng.choice([_BOMB.encode(), tag, deep, b"{"])
     value = yaml.safe_load(data)
     what = _change(value, rng)
     text = json.dumps(value).replace("NaN", ".nan").replace("Infinity", ".inf")  # JSON is YAML
@@ -427,9 +426,8 @@ def _csv(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
     at, column = rng.randrange(len(rows)), rng.randrange(len(rows[0]))
     how = rng.choice(["cell", "cell", "cell", "column", "name", "lose", "twice", "short", "split", "header"])
-    odd = str(
-        rng.choice(["", "nan", "inf", "-1e400", "1e300", "test", "val", "x", "é\x1b[0m", "a" * 200_000, "0", '"', "\0"])
-    )
+    texts = ["", "nan", "inf", "-1e400", "1e300", "test", "val", "x", "é\x1b[0m", "a" * 200_000, "0", '"', "\0"]
+    odd = rng.choice(texts)
     if how == "cell":
         rows[at][column] = odd
     elif how == "column":
@@ -491,8 +489,10 @@ def consume(consumer: str, folder: Path) -> Outcome:
     seconds = time.process_time() - begun
     if state != "wrong" and seconds > SECONDS:
         state, words = "wrong", f"took {seconds:.1f} s"
-    if state in ("refused", "failed") and (not words.strip() or len(words) > 2000 or "Traceback" in words):
-        state, words = "wrong", f"not one line: {words[:1500]!r}"
+    if state in ("refused", "failed"):
+        shown = all(sign.isprintable() or sign == "\n" for sign in words)
+        if not words.strip() or len(words) > 2000 or "Traceback" in words or not shown:
+            state, words = "wrong", f"not one line, or control characters: {words[:1500]!r}"
     return Outcome(state, words, seconds)
 
 
@@ -522,11 +522,10 @@ def _limited() -> Iterator[None]:
 class Workplace:
     """The folder of valid records, and copies of it in which one is changed.
 
-    A command changes what it reads from, so each mutation gets the records anew.
+    A command changes what it reads from, so each mutation gets the records anew. To be used within :func:`registered`.
     """
 
     def __init__(self, folder: Path) -> None:
-        register()
         self.valid, self.changed = folder / "valid", folder / "changed"
         self.valid.mkdir()
         workplace(self.valid)

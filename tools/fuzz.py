@@ -15,7 +15,12 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.mutations import Kind, Workplace
 
 
 def main() -> int:
@@ -27,19 +32,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         os.environ["DDTL_CACHE"] = f"{home}/cache"
         os.environ["WANDB_MODE"] = "offline"
-        return fuzz(Path(home), given.count, given.first, given.only)
+        from tests.mutations import Workplace, planned, registered
+
+        with registered():
+            tried = [one for one in planned(given.first, given.count) if given.only in one[0].name]
+            return fuzz(Workplace(Path(home)), tried)
 
 
-def fuzz(home: Path, count: int, first: int, only: str) -> int:
-    """Try mutations in turn over all kinds; returns the exit code."""
-    from tests.mutations import Workplace, consume, planned
+def fuzz(place: Workplace, tried: Sequence[tuple[Kind, str, int]]) -> int:
+    """Try mutations, print the faults and the table; returns the exit code."""
+    from tests.mutations import consume
 
-    place = Workplace(home)
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     readers: dict[str, set[str]] = defaultdict(set)
     slowest: dict[str, float] = defaultdict(float)
     begun = time.monotonic()
-    tried = [one for one in planned(first, count) if only in one[0].name]
     for consumer in sorted({consumer for _, consumer, _ in tried}):
         consume(consumer, place.renew())  # what is imported once is in no mutation's time
     for kind, consumer, seed in tried:
@@ -48,9 +55,8 @@ def fuzz(home: Path, count: int, first: int, only: str) -> int:
         readers[kind.name].add(consumer)
         slowest[kind.name] = max(slowest[kind.name], outcome.seconds)
         if outcome.state == "wrong":
-            sys.stdout.write(
-                f"--- {kind.file} ({what}), {consumer}: --first {seed} --only {kind.name}\n{outcome.words}\n"
-            )
+            where = f"{kind.file} ({what}), {consumer}: --first {seed} --count 1"
+            sys.stdout.write(f"--- {where}\n{outcome.words}\n")
     sys.stdout.write(table(outcomes, readers, slowest))
     sys.stdout.write(f"{len(tried):,} mutations in {time.monotonic() - begun:.0f} s\n")
     return int(any(found["wrong"] for found in outcomes.values()))
