@@ -1,5 +1,6 @@
 # make quickstart   set up everything and train on the built-in phantom
 # make test         set up everything and run the tests (test-all: the slow ones too)
+# make fuzz         5,000 damaged records through the commands that read them
 # make lint         ruff and mypy
 # make lock         resolve the dependencies anew into requirements.lock, and uv itself into requirements-uv.lock
 # make env          only set up .venv
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Bytecode is kept: without it every process compiles torch and Lightning anew, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all lint env lock
+.PHONY: quickstart test test-all fuzz lint env lock
 
 quickstart: env
 	$(BIN)/python train.py
@@ -28,6 +29,9 @@ test: env
 
 test-all: env
 	$(PYTEST)
+
+fuzz: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz
 
 lint: env
 	$(BIN)/ruff check .

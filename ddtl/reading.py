@@ -86,7 +86,11 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 def read_bytes(path: Path, limit: int = RECORD) -> bytes:
     """All of a regular file; errors as of :func:`opened`."""
     with opened(path, limit) as file:
-        data = file.read(limit + 1)
+        # Python makes room for as much as is asked for, so not for the limit at once.
+        step = min(os.fstat(file.fileno()).st_size, limit) + 1
+        data = file.read(step)
+        while len(data) <= limit and (more := file.read(step)):
+            data += more
     if len(data) > limit:  # it grew
         raise Unreadable(path, f"is too large (at most {size(limit)} are read)")
     return data
@@ -222,7 +226,7 @@ def _unfit(value: Any) -> str:
             kind = type(one)
             if kind is dict:
                 inner.extend(one.values())
-                if not all(map(_is_text, one)):
+                if not all(map(is_text, one)):
                     return "holds a name that is no Unicode text"
             elif kind is list:
                 inner.extend(one)
@@ -234,13 +238,13 @@ def _unfit(value: Any) -> str:
 
 def _unfit_scalar(value: Any) -> str:
     if type(value) is str:
-        return "" if _is_text(value) else "is no Unicode text"
+        return "" if is_text(value) else "is no Unicode text"
     if type(value) is float:
         return "" if math.isfinite(value) else "is no finite number"
     return "is a number out of all bounds" if type(value) is int and abs(value) >= _LARGEST_INT else ""
 
 
-def _is_text(text: str) -> bool:
+def is_text(text: str) -> bool:
     """Whether it can be written in UTF-8: half of a surrogate pair cannot."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
@@ -325,6 +329,8 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
         reader = csv.reader((line.decode("utf-8") for line in _bounded(path, file)), strict=True)
         try:
             header = next(reader, [])
+            if len(set(header)) < len(header):
+                raise Unreadable(path, "has two columns of one name")
             for row in reader:
                 if len(row) != len(header):
                     raise Unreadable(path, f"line {reader.line_num} has {len(row)} cells, the header {len(header)}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from ddtl.config.load import load
 from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.answers import Answers
 from ddtl.evaluation.predictions import Predictions
+from ddtl.evaluation.score import score as by_image
 
 CLASSES = ("non-COVID", "COVID")
 
@@ -49,25 +53,34 @@ def answers(
     return Answers(name, "covid19ct, protocol official", predictions, threshold)
 
 
+@cache
+def _usual() -> dict[str, Any]:
+    return load(["dataset=covid19ct"]).model_dump(mode="json")
+
+
 def folder(path: Path, run: Answers, config: dict[str, Any] | None = None, **record: Any) -> Path:
     """A finished run's folder with the parts that a comparison reads."""
     path.mkdir(parents=True)
     split = str(run.predictions.split[0])
     prediction_table.write(run.predictions, path / "predictions.csv")
-    settings: dict[str, Any] = {"model": {"name": "densenet121"}, "evaluation": {"test": True}, "seed": 0}
+    settings: dict[str, Any] = copy.deepcopy(_usual())
     for key, value in (config or {}).items():
         group, _, name = key.rpartition(".")
         (settings.setdefault(group, {}) if group else settings)[name] = value
     (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    scores = by_image(run.predictions, run.threshold)
+    counts = {key: scores[key] for key in ("images", "groups", "classes")}
     results = {
         "dataset": "covid19ct",
         "protocol": "official",
         "grouping": "patient",
         "classes": list(run.predictions.classes),
+        "positive": run.predictions.classes[-1] if len(run.predictions.classes) == 2 else None,
+        "splits": {part: dict(counts) for part in ("train", "val", "test")},
         "leaked_share": 0.0,
         "warnings": [],
         "threshold": run.threshold,
-        split: {"images": len(run.predictions), **run.scores()},
+        split: scores,
         **record,
     }
     (path / "results.json").write_text(json.dumps(results))
@@ -82,7 +95,7 @@ def good_and_poor(path: Path) -> tuple[Path, Path]:
         folder(
             path / "poor",
             hospital.run(1.0),
-            {"model.name": "squeezenet1_1", "model.head": 0, "optimizer.lr": 0.1},
+            {"model.name": "squeezenet1_1", "model.label_smoothing": 0.1, "optimizer.lr": 0.1},
             look=2,
         ),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ddtl.evaluation.answers import Answers
 from ddtl.evaluation.metrics import binary_scores
+from ddtl.evaluation.score import score as by_image
 from ddtl.files import write_json
 from ddtl.studies import record
 from ddtl.studies.record import Evaluation, Job
@@ -42,11 +43,11 @@ def evaluation(
     baselines = {"majority": binary_scores(labels, shares, 0.5), "file_facts": {"why_not": "no files"}}
     own: dict[str, Any] = {"dataset": target, "baselines": baselines}
     if home:
-        own["val"] = {"images": 50, **run.scores()}
+        own["val"] = {**by_image(run.predictions, run.threshold), "images": 50}
     else:
         own["calibration"] = {"temperature": 1.5, "platt": None, "notes": []}
         again = {"temperature": 2.0 + seed, "platt": None, "notes": []}
-        own["refitted"] = {"threshold": 0.5, "val_images": 24, "test": {}, "calibration": again}
+        own["refitted"] = {"threshold": 0.5, "val_images": 24, "calibration": again}
         own["trained_on"] = {"dataset": "elsewhere", "protocol": "official", "run": "r"}
     hospital.folder(runs / folder, run, **{**own, **changes})
     return record.evaluation(target, folder)

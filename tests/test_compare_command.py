@@ -222,7 +222,9 @@ def test_settings_that_a_name_does_not_tell_are_listed(tmp_path: Path, printed: 
     hospital = Hospital(40)
     runs = [
         folder(
-            tmp_path / f"r{i}", hospital.run(2), {"model.name": f"m{i}", "optimizer.lr": i, "evaluation.test": i == 0}
+            tmp_path / f"r{i}",
+            hospital.run(2),
+            {"model.name": f"m{i}", "optimizer.lr": i + 1, "evaluation.test": i == 0},
         )
         for i in range(2)
     ]
@@ -263,10 +265,11 @@ def test_three_classes_are_compared_without_delong(tmp_path: Path, printed: io.S
 def test_brackets_in_names_are_not_taken_for_colours(tmp_path: Path, printed: io.StringIO) -> None:
     hospital = Hospital(40)
     runs = [
-        folder(tmp_path / f"r{i}", hospital.run(2), {"model.head": [f"red{i}"]}, dataset="[red]x") for i in range(2)
+        folder(tmp_path / f"r{i}", hospital.run(2), {"model.grayscale": f"[red{i}]"}, dataset="[red]x")
+        for i in range(2)
     ]
     compare.main([*map(str, runs), FAST])
-    assert '["red0"]' in printed.getvalue()
+    assert "[red0]" in printed.getvalue()
     assert "[red]x" in printed.getvalue()
 
 

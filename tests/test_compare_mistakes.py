@@ -66,17 +66,17 @@ def cell(text: str) -> Callable[[list[str]], list[str]]:
 
 # What happened to the lines of predictions.csv, and what the message says.
 DAMAGED_TABLES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
-    "empty": (lambda lines: [], "predictions.csv is damaged"),
-    "no rows": (lambda lines: lines[:1], "predictions.csv is damaged: it holds no row"),
-    "cut in a row": (lambda lines: [*lines[:-1], lines[-1][:20]], "predictions.csv is damaged"),
+    "empty": (lambda lines: [], "predictions.csv: is damaged: it holds no row"),
+    "no rows": (lambda lines: lines[:1], "predictions.csv: is damaged: it holds no row"),
+    "cut in a row": (lambda lines: [*lines[:-1], lines[-1][:20]], "predictions.csv: line 212 has 4 cells"),
     "rows lost": (lambda lines: lines[:-3], "by results.json there are"),
     "nan": (cell("nan"), "are no finite numbers"),
     "inf": (cell("inf"), "are no finite numbers"),
-    "word": (cell("high"), "predictions.csv is damaged"),
-    "twice": (lambda lines: [*lines[:-1], lines[1]], "image0000 stands in it more than once"),
-    "no text": (lambda lines: ["\0\1" * 50], "predictions.csv is damaged"),
-    "label": (lambda lines: [line.replace(",COVID,", ",else,") for line in lines], "predictions.csv is damaged"),
-    "no test": (lambda lines: [line.replace("test,", "val,") for line in lines], "it holds 0 images of test"),
+    "word": (cell("high"), "row 5 has a logit that is no number"),
+    "twice": (lambda lines: [*lines[:-1], lines[1]], "one image stands in it more than once"),
+    "no text": (lambda lines: ["\0\1" * 50], "predictions.csv: is damaged"),
+    "label": (lambda lines: [line.replace(",COVID,", ",else,") for line in lines], "has a label that there is not"),
+    "no test": (lambda lines: [line.replace("test,", "val,") for line in lines], "holds 0 images of test"),
 }
 
 
@@ -94,8 +94,8 @@ def test_damaged_predictions_are_answered(two: tuple[Path, Path], how: str) -> N
 DAMAGED_FILES = {
     "no results": ("results.json", None, "there is no results.json in it"),
     "cut results": ("results.json", '{"dataset": ', "results.json: is damaged"),
-    "empty results": ("results.json", "{}", "results.json is damaged: it lacks dataset"),
-    "poor results": ("results.json", '{"test": 1, "threshold": "high"}', "results.json is damaged: it lacks dataset"),
+    "empty results": ("results.json", "{}", "results.json: dataset is missing"),
+    "poor results": ("results.json", '{"test": 1, "threshold": "high"}', "results.json: dataset is missing"),
     "no predictions": ("predictions.csv", None, "predictions.csv is missing"),
     "cut configuration": ("config.yaml", "a: [", "config.yaml"),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import cli
+from ddtl import cli, reading
 from ddtl.dashboard.index import Index, Row
 from ddtl.dashboard.runs import main
 from ddtl.errors import UserError
@@ -74,7 +74,8 @@ def test_only_what_has_changed_is_read_again(runs: Path, monkeypatch: pytest.Mon
     index = Index(runs)
     first = index.rows()
     read: list[Path] = []
-    monkeypatch.setattr("ddtl.dashboard.index._json", lambda path: read.append(path) or json.loads(path.read_text()))
+    whole = reading.read_bytes
+    monkeypatch.setattr(reading, "read_bytes", lambda path, limit: read.append(path) or whole(path, limit))
     assert index.rows() == first
     assert read == []
     with (runs / "covid19ct" / "halfway" / "metrics.jsonl").open("a") as file:

@@ -116,7 +116,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile") / "run <i>&\"' name"
     weights = {"source": HOSTILE[1], "digest": "00" * 32}
     return records.write(
-        folder, records.table(HOSTILE), dataset=HOSTILE[0], warnings=list(HOSTILE), weights=weights, monitor="val/loss"
+        folder,
+        records.table(HOSTILE),
+        dataset=HOSTILE[0].replace("/", "|"),
+        warnings=list(HOSTILE),
+        weights=weights,
+        monitor="val/loss",
     )
 
 

@@ -20,6 +20,7 @@ from ddtl.errors import UserError
 from ddtl.files import write_json
 from ddtl.training import run_folder
 from ddtl.training.run_folder import RunFolder, opened
+from tests import records
 
 IDENTITY = {"dataset.digest": "d", "seed": 1}
 OTHER = {"dataset.digest": "d", "seed": 2}
@@ -66,7 +67,7 @@ def make_run(path: Path) -> RunFolder:
     with opened(path, IDENTITY, overwrite=False) as folder:
         for file in (folder.config, folder.metrics, folder.last, folder.best, folder.predictions):
             file.write_text(file.name)
-        write_json(folder.results, {"val": {}})
+        write_json(folder.results, records.record(records.table()))
     return folder
 
 
@@ -82,7 +83,7 @@ def test_a_new_folder_holds_the_identity_and_no_owner_afterwards(tmp_path: Path)
 def test_a_run_is_gone_on_with_and_finished_with_its_results(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     with opened(tmp_path / "a", IDENTITY, overwrite=False) as folder:
-        assert folder.finished() == {"val": {}}
+        assert folder.finished() == json.loads(json.dumps(records.record(records.table())))
         assert folder.last.read_text() == "last.ckpt"
 
 

@@ -31,6 +31,7 @@ from ddtl.sweeps.store import Store
 from ddtl.training import evaluate, ledger
 from ddtl.training.identity import scoring
 from ddtl.training.run_folder import RunFolder
+from tests import records
 
 ROOT = Path(__file__).resolve().parents[1]
 TWO = ("study=cross_dataset", "study.datasets=[phantom:a,phantom:b]", "study.seeds=2")
@@ -289,7 +290,7 @@ class Engine:
 def _written(under: Path, words: str, scored: dict[str, Any]) -> Path:
     folder = under / hashlib.sha256(words.encode()).hexdigest()[:10]
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", {"test": {}, "digest": "same", "evaluation": scored})
+    write_json(folder / "results.json", {**records.record(records.table()), "digest": "same", "evaluation": scored})
     for name in ("predictions.csv", "model.safetensors"):
         (folder / name).write_text("")
     return folder
@@ -522,7 +523,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: Any, stops
     """The evaluations of a finished run on two targets, of which ``score`` makes a folder or an error."""
     from ddtl.studies import evaluating
 
-    write_json(tmp_path / "results.json", {})
+    write_json(tmp_path / "results.json", records.record(records.table()))
     words = ("dataset=phantom", f"paths.runs_dir={tmp_path}")
     store = Notes((("phantom:a", words), ("phantom:b", (*words, "dataset.phantom.sites=[b]"))))
     monkeypatch.setattr(evaluating, "score_target", lambda folder, config, trained, name: score(name))

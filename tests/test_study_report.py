@@ -55,7 +55,9 @@ def learning_curve(runs: Path) -> Path:
 
 def _count(run: Path, patients: int) -> None:
     path = run / "results.json"
-    path.write_text(path.read_text()[:-1] + f', "splits": {{"train": {{"groups": {patients}}}}}}}')
+    results = json.loads(path.read_text())
+    results["splits"]["train"]["groups"] = patients
+    path.write_text(json.dumps(results))
 
 
 def test_the_command_writes_page_and_tables(folder: Path) -> None:

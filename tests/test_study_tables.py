@@ -160,6 +160,9 @@ def _keep_fold(folder: Path, fold: int) -> None:
     header, *lines = (folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if int(line.split(",")[2][1:]) % 3 == fold]
     (folder / "predictions.csv").write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+    results = json.loads((folder / "results.json").read_text())
+    results["test"]["images"] = len(kept)
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 def test_random_beside_official_with_the_leaked_share(tmp_path: Path) -> None:
@@ -210,7 +213,7 @@ def test_a_run_that_went_on_at_the_target_loses_against_its_source(tmp_path: Pat
         (shutil.rmtree, "no such folder"),
         (lambda folder: (folder / "results.json").write_text("{"), "damaged"),
         (lambda folder: (folder / "predictions.csv").unlink(), "predictions.csv is missing"),
-        (lambda folder: (folder / "results.json").write_text(json.dumps({"dataset": "x"})), "lacks test"),
+        (lambda folder: (folder / "results.json").write_text(json.dumps({"dataset": "x"})), "protocol is missing"),
     ],
 )
 def test_a_folder_that_is_damaged_by_now_is_a_dash(tmp_path: Path, change: object, reason: str) -> None:
@@ -229,7 +232,7 @@ def test_no_study_and_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=record.NAME):
         cells.read(tmp_path)
     (tmp_path / record.NAME).write_text('{"jobs": [{}]}')
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"study\.json: study is missing"):
         cells.read(tmp_path)
 
 

@@ -317,10 +317,13 @@ def test_report_writes_the_page_of_a_sweep_beside_those_of_runs(tmp_path: Path, 
     assert not (tmp_path / "methods.md").exists()
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "no JSON"), ("[]", "lacks"), ('{"name": "x"}', "lacks dataset")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "is damaged, no JSON"), ("[]", "is damaged, no JSON object"), ('{"name": "x"}', "dataset is missing")],
+)
 def test_a_damaged_record_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "sweep.json").write_text(text)
-    with pytest.raises(UserError, match=rf"sweep\.json is damaged.*{words}"):
+    with pytest.raises(UserError, match=rf"sweep\.json: {words}"):
         command.main([str(tmp_path)])
 
 

@@ -21,6 +21,7 @@ from ddtl.sweeps.processes import Slot
 from ddtl.sweeps.settle import Outcome
 from ddtl.sweeps.stopping import Stop
 from ddtl.sweeps.trial import Job
+from tests import records
 from tests.sweep_plans import plan
 from tests.sweep_trials import attempts, instead, states, unseen, worked
 
@@ -225,7 +226,7 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
         if job.number == 6:
             raise ValueError("broken")
         if job.number == 3:
-            write_json(path / "results.json", {"test": {}})
+            write_json(path / "results.json", records.record(records.table()))
         return settle.completed([scores[job.number]])
 
     instead(monkeypatch, body)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ddtl.errors import UserError
+from ddtl.reading import Unreadable
+from ddtl.records import audit
 
 logger = logging.getLogger(__name__)
 
@@ -80,24 +80,9 @@ def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
     }
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """The record in an audit's folder.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
-    found = _read(folder / RECORD)
-    if found is None:
-        raise UserError(f"{folder / RECORD}: is damaged. `ddtl audit` writes it anew.")
-    return found
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if {"when", "ddtl", "datasets", "checked", "findings"} <= record.keys():
-            return dict(record)
-    except (OSError, ValueError, AttributeError):
-        pass
-    logger.warning("%s is damaged and is passed over; `ddtl audit` writes it anew.", path)
-    return None
+        return audit.read(path.parent)
+    except (OSError, Unreadable):
+        logger.warning("%s is damaged and is passed over; `ddtl audit` writes it anew.", path)
+        return None

@@ -60,6 +60,26 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
     return [line for check in every if check not in skipped for line in check(config)]
 
 
+def of_record(config: Config) -> Iterator[str]:
+    """The keys of a stored configuration whose values no command can work with.
+
+    What depends on this machine is not looked at.
+    """
+    d = config.dataset
+    for check in (_names, _ranges, _phantom, _evaluation):
+        yield from (re.split("[ =:]", line, maxsplit=1)[0] for line in check(config))
+    if any(_finetune(config)):
+        yield "finetune.phases"
+    if d.kind == "pooled" and sources.problems(d, DATASET_PROTOCOLS):
+        yield "dataset.sources"
+    if (d.kind == "folder" and d.root is None) or (d.kind == "table" and d.table is None):
+        yield "dataset.root" if d.kind == "folder" else "dataset.table"
+    try:
+        re.compile(d.patient_regex or "")
+    except re.error:
+        yield "dataset.patient_regex"
+
+
 def _names(c: Config) -> Iterator[str]:
     kind, name = c.dataset.kind, c.dataset.name
     protocols = DATASET_PROTOCOLS.get(kind)

@@ -6,14 +6,16 @@ reads next to nothing. A file that is damaged or half written costs its row alon
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ddtl.evaluation import test_use
+from ddtl.reading import Unreadable, is_text, printable
+from ddtl.records import audit, epochs, run, small, study, sweep
+from ddtl.records.checking import is_number
 from ddtl.training import run_folder
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
@@ -97,7 +99,7 @@ class Index:
             if before is not None and before[0] == stamp and before[1].state != "running":
                 found[path] = before
             elif (row := read(path, Path(folder))) is not None:
-                found[path] = stamp, row
+                found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._known = found
         return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
 
@@ -120,6 +122,12 @@ def _folders(root: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
             yield path, _WATCHED, _run
             for evaluation in _children(f"{root}/{path}/evaluations"):
                 yield f"{path}/evaluations/{evaluation}", ("results.json", "report.html"), _evaluation
+
+
+def _unnamed(row: Row) -> Row:
+    """The row of a folder whose name is no text."""
+    note = "its folder's name is not UTF-8: rename it"
+    return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
 
 
 def _children(folder: str) -> list[str]:
@@ -155,36 +163,32 @@ def _modified(folder: Path) -> float:
 
 
 def _run(path: str, folder: Path) -> Row | None:
-    if not (folder / "identity.json").exists() and not (folder / "results.json").exists():
-        return None  # not the folder of a run
+    if not any(os.path.lexists(folder / name) for name in ("identity.json", "results.json")):
+        if os.access(folder, os.X_OK):
+            return None  # not the folder of a run
+        return Row(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
     about: dict[str, Any] = {"dataset": folder.parent.name, "when": _when(folder, "results.json", "metrics.jsonl")}
-    about["report"] = (folder / "report.html").is_file()
+    about["report"] = os.path.isfile(folder / "report.html")
     try:
         about |= _settings(folder)
         about |= _progress(folder, str(about.get("monitor", "")))
-        if (folder / "results.json").exists():
+        if os.path.lexists(folder / "results.json"):
             return Row(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        pruned = small.why_ended_early(folder) == "pruned"
+    except (OSError, Unreadable) as error:
         return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
-    state: State = "running" if in_use(folder) else "pruned" if _is_pruned(folder) else "stopped"
+    state: State = "running" if in_use(folder) else "pruned" if pruned else "stopped"
     return Row(path, "run", state, folder.name, **about)
 
 
-def _is_pruned(folder: Path) -> bool:
-    try:
-        return _json(folder / "ended_early.json").get("why") == "pruned"
-    except (OSError, ValueError):
-        return False
-
-
 def _evaluation(path: str, folder: Path) -> Row | None:
-    if not (folder / "results.json").exists():
+    if not os.path.lexists(folder / "results.json"):
         return None
-    about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": (folder / "report.html").is_file()}
+    about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": os.path.isfile(folder / "report.html")}
     try:
         about |= {key: value for key, value in _settings(folder.parents[1]).items() if key in ("model", "finetune")}
         return Row(path, "evaluation", "finished", folder.name, **{**about, **_scored(folder)})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, Unreadable) as error:
         return Row(path, "evaluation", "broken", folder.name, **{**about, "note": _why(error)})
 
 
@@ -192,23 +196,24 @@ def _recorded(kind: Kind, name: str) -> Read:
     """Reads a sweep, a study or an audit."""
 
     def read(path: str, folder: Path) -> Row:
-        about: dict[str, Any] = {"when": _when(folder, name), "report": (folder / "report.html").is_file()}
+        about: dict[str, Any] = {"when": _when(folder, name), "report": os.path.isfile(folder / "report.html")}
         try:
-            record = _json(folder / name)
-            told, ended = _ABOUT[kind](record)
+            told, ended = _ABOUT[kind](folder)
             return Row(path, kind, "finished" if ended else "stopped", folder.name, **{**about, **told})
         except FileNotFoundError:
             return Row(path, kind, "stopped", folder.name, **{**about, "note": "no record yet"})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, Unreadable) as error:
             return Row(path, kind, "broken", folder.name, **{**about, "note": _why(error)})
 
     return read
 
 
-def _sweep(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _sweep(folder: Path) -> tuple[dict[str, Any], bool]:
+    record = sweep.read(folder)
     states = [trial["state"] for trial in record["trials"]]
     done = sum(state in ("complete", "pruned", "failed") for state in states)
-    scores = [trial["values"][0] for trial in record["trials"] if trial["state"] == "complete" and trial["values"]]
+    values = [trial["values"][0] for trial in record["trials"] if trial["state"] == "complete" and trial["values"]]
+    scores = [value for value in values if value is not None]
     lower = record["directions"][0] == "minimize"
     best = (min(scores) if lower else max(scores)) if scores else None
     if record.get("settings"):  # the best mean, and not the luckiest replicate
@@ -218,7 +223,8 @@ def _sweep(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return told, done == len(states)
 
 
-def _study(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _study(folder: Path) -> tuple[dict[str, Any], bool]:
+    record = study.read(folder)
     jobs = record["jobs"]
     scores = [evaluation["folder"] is not None for job in jobs for evaluation in job["evaluations"]]
     datasets = ", ".join(dict.fromkeys(job["labels"]["source"] for job in jobs))
@@ -226,13 +232,14 @@ def _study(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     return {"dataset": datasets, "note": note}, all(scores)
 
 
-def _audit(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _audit(folder: Path) -> tuple[dict[str, Any], bool]:
+    record = audit.read(folder)
     severities = [finding["severity"] for finding in record["findings"]]
     counts = ", ".join(f"{severities.count(name)} {name}" for name in ("fail", "warn", "note") if name in severities)
     return {"dataset": ", ".join(one["dataset"] for one in record["datasets"]), "note": counts or "nothing found"}, True
 
 
-_ABOUT: Mapping[Kind, Callable[[Mapping[str, Any]], tuple[dict[str, Any], bool]]] = {
+_ABOUT: Mapping[Kind, Callable[[Path], tuple[dict[str, Any], bool]]] = {
     "sweep": _sweep,
     "study": _study,
     "audit": _audit,
@@ -241,9 +248,8 @@ _ABOUT: Mapping[Kind, Callable[[Mapping[str, Any]], tuple[dict[str, Any], bool]]
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Of ``identity.json``, which is quicker read than the YAML of ``config.yaml`` and says the same."""
-    try:
-        found = _json(folder / "identity.json")
-    except FileNotFoundError:
+    found = small.identity(folder)
+    if found is None:
         return {}
     return {
         "dataset": str(found.get("dataset.name", folder.parent.name)),
@@ -257,31 +263,24 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def _progress(folder: Path, monitor: str) -> dict[str, Any]:
-    rows = curve(folder)
-    values = [row[monitor] for row in rows if isinstance(row.get(monitor), int | float)]
+    rows = epochs.last(folder)
+    values = [row[monitor] for row in rows if is_number(row.get(monitor))]
     best = None if not values else min(values) if monitor.endswith("loss") else max(values)
-    return {"epoch": len(rows), "best": best}
+    if rows and rows[0]["epoch"] > 0:  # the best epoch may be before those that were read
+        best = None
+    return {"epoch": max(len(rows), rows[-1]["epoch"] + 1) if rows else 0, "best": best}
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """A row for each epoch; a line that is being written is left out."""
+    """A row for each epoch, of a long training for its last ones; none where they cannot be read."""
     try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
+        return epochs.last(folder)
+    except (OSError, Unreadable):
         return []
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "epoch" in row and run_folder.AVERAGED not in row:
-            rows.append(row)
-    return rows
 
 
 def _scored(folder: Path) -> dict[str, Any]:
-    record = _json(folder / "results.json")
+    record = run.read(folder)
     split = "test" if "test" in record else "val"
     scores = record[split]
     patients = scores.get("patients") or {}
@@ -304,18 +303,12 @@ def _scored(folder: Path) -> dict[str, Any]:
 def in_use(folder: Path) -> bool:
     """Whether a process works in a run's folder; one on another machine is taken at its word."""
     owner = run_folder.owner_of(folder)
-    try:
-        return owner is not None and run_folder.alive(owner)
-    except (KeyError, ValueError, TypeError):
-        return False
+    return owner is not None and run_folder.alive(owner)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} is no JSON object")
-    return found
-
-
-def _why(error: Exception) -> str:
-    return f"cannot be read: {type(error).__name__}, {error}"[:200]
+def _why(error: OSError | Unreadable) -> str:
+    """A line for the row: which file, and what is wrong with it."""
+    if isinstance(error, Unreadable):
+        return f"cannot be read: {error.path.name} {error.reason}"[:200]
+    name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes) else ""
+    return f"cannot be read: {name} ({error.strerror or 'error'})"[:200]

@@ -199,6 +199,8 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
         if word in _CLASSES:
             for row in rows:
                 path = root / row.path
+                if not path.is_dir():  # its name is no text, and the row does not have it
+                    continue
                 if row.kind != "run" or row.when > before or row.state == "running" or path.is_symlink():
                     continue
                 if word == "checkpoints" and row.state == "finished" and (path / "checkpoints").is_dir():

@@ -29,6 +29,7 @@ from ddtl import threads
 from ddtl.data.images import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.errors import UserError
+from ddtl.records import small
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class _Job:
         """Counts of grey levels, int64 ``(distinct contents, 2)``; or what is wrong with the finished cache."""
         array = self.folder / "images.npy"
         try:
-            index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+            index = small.cache_index(self.folder)
             if index["files"] != list(self.copies) or index["size"] != self.size:
                 return "index.json describes other images"
             levels = np.array(index["levels"], dtype=np.int64).reshape(-1, 2)

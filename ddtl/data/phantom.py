@@ -22,6 +22,7 @@ from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.phantom_marks import Box, Picture, grey_map, mark_box, text_boxes
 from ddtl.data.phantom_pictures import GENERATOR_VERSION, PhantomSpec, has_mark, render_slice
 from ddtl.errors import UserError
+from ddtl.reading import Unreadable, read_object, read_table
 
 CLASSES = ("non-COVID", "COVID")
 COLUMNS = ("sample_id", "path", "label", "patient_id", "site", "mark", "lesion_pixels")
@@ -61,9 +62,9 @@ def _is_complete(spec: PhantomSpec, folder: Path) -> bool:
     if not folder.exists() or not any(folder.iterdir()):
         return False
     try:
-        if json.loads((folder / "phantom.json").read_text())["key"] == spec.key():
+        if read_object(folder / "phantom.json").get("key") == spec.key():
             return True
-    except (OSError, ValueError, KeyError):
+    except (OSError, Unreadable):
         pass
     raise UserError(f"{folder} holds something other than this phantom; remove it or name another folder.")
 
@@ -105,11 +106,10 @@ def build_manifest(spec: PhantomSpec, root: Path, progress: Progress | None = No
                 f"Cannot draw the phantom into {folder}: {error.strerror or error}. paths.cache_dir or DDTL_CACHE "
                 "moves it elsewhere."
             ) from error
-    with (folder / "manifest.csv").open(newline="") as file:
-        samples = tuple(
-            Sample(row["sample_id"], folder / row["path"], int(row["label"]), row["patient_id"], row["site"])
-            for row in csv.DictReader(file)
-        )
+    samples = tuple(
+        Sample(row["sample_id"], folder / row["path"], int(row["label"]), row["patient_id"], row["site"])
+        for row in read_table(folder / "manifest.csv")
+    )
     return Manifest("phantom", CLASSES, samples, grouping="patient", notes=(Note(NOTE),))
 
 
@@ -159,6 +159,5 @@ def truth(sample: Sample) -> Truth:
 @lru_cache(maxsize=4)
 def _record(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     """What ``phantom.json`` says, and the rows of ``manifest.csv`` by sample id."""
-    with (folder / "manifest.csv").open(newline="") as file:
-        rows = {row["sample_id"]: row for row in csv.DictReader(file)}
-    return json.loads((folder / "phantom.json").read_text()), rows
+    rows = {row["sample_id"]: row for row in read_table(folder / "manifest.csv")}
+    return read_object(folder / "phantom.json"), rows

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ddtl.errors import UserError
 from ddtl.files import write_csv
+from ddtl.reading import Unreadable, read_table
 
 _FIXED = ("split", "sample_id", "group", "patient_id", "site", "label")
 
@@ -89,33 +88,48 @@ def read(path: Path) -> Predictions:
         FileNotFoundError: it is not there.
         UserError: it is damaged: something that scores cannot be computed from.
     """
-    try:
-        table = _read(path)
-        names, counts = np.unique(table.sample_id, return_counts=True)
-        if (counts > 1).any():
-            raise ValueError(f"{names[counts > 1][0]} stands in it more than once")
-        finite = np.isfinite(table.logits).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"the logits of {table.sample_id[~finite][0]} are no finite numbers")
-    except (ValueError, KeyError, TypeError, IndexError, csv.Error) as error:
-        raise UserError(
-            f"{path} is damaged: {error}. Delete it and repeat the command that made the run: it predicts again, "
-            "without training."
-        ) from error
+    table = _read(path)
+    if len(np.unique(table.sample_id)) < len(table):
+        raise Unreadable(path, "is damaged: one image stands in it more than once", AGAIN)
+    if not (np.abs(table.logits) <= _LARGEST_LOGIT).all():  # NaN is not
+        raise Unreadable(path, "is damaged: logits are no finite numbers", AGAIN)
     return table
 
 
+AGAIN = "Delete it and repeat the command that made the run: it predicts again, without training."
+_LARGEST_LOGIT = 1e9
+_MOST_CHARACTERS = 500_000_000
+_SPLITS = ("train", "val", "test")
+
+
 def _read(path: Path) -> Predictions:
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        names, rows = table.fieldnames or (), list(table)
+    rows: list[dict[str, str]] = []
+    try:
+        for row in read_table(path):
+            rows.append(row)
+    except Unreadable as problem:
+        raise Unreadable(path, problem.reason, AGAIN) from None
     if not rows:
-        raise ValueError("it holds no row")
-    classes = tuple(name.removeprefix("logit_") for name in names if name.startswith("logit_"))
+        raise Unreadable(path, "is damaged: it holds no row", AGAIN)
+    lacking = [name for name in _FIXED if name not in rows[0]]
+    classes = tuple(name.removeprefix("logit_") for name in rows[0] if name.startswith("logit_"))
+    if lacking or len(classes) < 2:
+        raise Unreadable(path, f"is damaged: it lacks the column {(*lacking, 'logit_…')[0]}", AGAIN)
+    of = {name: label for label, name in enumerate(classes)}
+    logits = [f"logit_{name}" for name in classes]
+    numbers = np.empty((len(rows), len(classes)))
+    labels = np.empty(len(rows), dtype=np.int64)
+    for i, row in enumerate(rows):
+        if row["split"] not in _SPLITS or row["label"] not in of:
+            what = "split" if row["split"] not in _SPLITS else "label"
+            raise Unreadable(path, f"is damaged: row {i + 1} has a {what} that there is not", AGAIN)
+        labels[i] = of[row["label"]]
+        try:
+            numbers[i] = [float(row[name]) for name in logits]
+        except ValueError:
+            raise Unreadable(path, f"is damaged: row {i + 1} has a logit that is no number", AGAIN) from None
+    longest = max(len(row[name]) for row in rows for name in _FIXED)
+    if longest * len(rows) > _MOST_CHARACTERS:  # each takes as much room as the longest one
+        raise Unreadable(path, "is damaged: it holds a name that is too long", AGAIN)
     texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
-    return Predictions(
-        classes=classes,
-        **texts,
-        label=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
-        logits=np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows]).reshape(-1, len(classes)),
-    )
+    return Predictions(classes=classes, **texts, label=labels, logits=numbers)

@@ -17,6 +17,7 @@ from PIL import Image
 from ddtl import console
 from ddtl.audit import burned_in
 from ddtl.config.schema import Config
+from ddtl.data import claims
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.datamodules import build_datamodule
 from ddtl.data.images import decode_gray, read_bytes
@@ -139,7 +140,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]
-    with console.progress("preparing the run's images") as bar:
+    with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
         raise UserError(

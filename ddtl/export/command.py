@@ -16,6 +16,7 @@ from ddtl.config.load import load
 from ddtl.config.schema import Config
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.files import folder_in, output_folder, write_bytes, write_json, write_text
+from ddtl.reading import WEIGHTS, read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
     net, digest = network.load(folder, saved, len(results["classes"]))
     about = facts(saved, results, digest)
     if settings.format == "safetensors":
-        write_bytes(to / "model.safetensors", folder.weights.read_bytes())
+        write_bytes(to / "model.safetensors", read_bytes(folder.weights, WEIGHTS))
         line = (
             "`model.safetensors`: the weights, by the names of ddtl's network; `model.weights=FILE` starts from them."
         )
@@ -157,13 +158,15 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
     """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
+    from ddtl.data import claims
     from ddtl.data.datamodules import build_datamodule
     from ddtl.data.transforms import NONE, Augmenter
 
     config = saved.model_copy(update={"paths": load(list(settings.paths), writes=False).paths})
     datamodule = build_datamodule(config)
     datamodule.classes = classes
-    with console.progress("preparing the run's images") as bar:
+    config_file = settings.run / "config.yaml"
+    with claims.named_by(config_file, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: settings.images]
     as_floats = Augmenter(NONE, config.dataset.image_size)

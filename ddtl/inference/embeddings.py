@@ -11,11 +11,14 @@ import numpy as np
 
 from ddtl import console
 from ddtl.config.schema import Config
+from ddtl.data import claims
 from ddtl.data.datamodules import build_datamodule
 from ddtl.errors import UserError
 from ddtl.files import write_bytes
 from ddtl.inference.far import Reference
 from ddtl.inference.network import Predictor
+from ddtl.reading import WEIGHTS, opened, parsed
+from ddtl.records import run as results
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -35,25 +38,32 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
         UserError: there is nothing stored, and the images that the run learned from are not here.
     """
     path = folder.path / NAME
-    stored = _stored(path, digest)
+    stored = _stored(path, digest, predictor.network.backbone.features)
     if stored is not None:
         return stored
-    found = _computed(config, json.loads(folder.results.read_text(encoding="utf-8")), predictor, batch_size)
+    found = _computed(folder, config, results.read(folder.path), predictor, batch_size)
     _store(path, found, digest)
     return found
 
 
-def _stored(path: Path, digest: str) -> Reference | None:
+def _stored(path: Path, digest: str, features: int) -> Reference | None:
     """What the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        with opened(path, WEIGHTS):
+            pass  # a regular file, and none that takes all memory
         with safe_open(path, framework="np") as file:
-            if json.loads((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
+            if parsed((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
                 return None
-            return Reference(file.get_tensor("train"), file.get_tensor("val"))
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ("train", "val")}
+            if len(shapes["train"]) != 2 or shapes["train"][1] != features or len(shapes["val"]) != 1:
+                return None
+            found = Reference(file.get_tensor("train"), file.get_tensor("val"))
     except (OSError, SafetensorError, ValueError):
         return None
+    is_whole = all(len(part) and part.dtype.kind == "f" and np.isfinite(part).all() for part in vars(found).values())
+    return found if is_whole and (np.diff(found.val) >= 0).all() else None
 
 
 def _store(path: Path, found: Reference, digest: str) -> None:
@@ -69,11 +79,13 @@ def _key(digest: str) -> dict[str, Any]:
     return {"version": _VERSION, "weights": digest}
 
 
-def _computed(config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int) -> Reference:
+def _computed(
+    folder: RunFolder, config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int
+) -> Reference:
     """The features of the run's training and validation images, as they are, without augmentation."""
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]
-    with console.progress("preparing the run's images") as bar:
+    with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
         raise UserError(f"the images of {results['dataset']} here are no longer those that the run learned from")

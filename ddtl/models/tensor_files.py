@@ -28,12 +28,13 @@ class Compressed(Unreadable):
     """A file whose parts are compressed: it could unpack to any size."""
 
 
-def load(path: Path, limit: int) -> Any:
+def load(path: Path, limit: int, *, checked: bool = False) -> Any:
     """What torch or safetensors saved, its tensors not read yet where the format allows that; never runs code from it.
 
     Args:
         path: a file whose name says which of the two.
         limit: bytes.
+        checked: whether the checksums of torch's parts are compared, which torch does not. Not every writer has them.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -51,7 +52,7 @@ def load(path: Path, limit: int) -> Any:
         is_zip = file.read(4) == b"PK\x03\x04"
         file.seek(0)
         if is_zip:
-            _check_zip(path, file)
+            _check_zip(path, file, checked)
         elif os.fstat(file.fileno()).st_size > _LEGACY:
             raise Unreadable(path, f"is too large for its old format (at most {reading.size(_LEGACY)} are read)")
         with warnings.catch_warnings():
@@ -61,7 +62,7 @@ def load(path: Path, limit: int) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _check_zip(path: Path, file: BinaryIO) -> None:
+def _check_zip(path: Path, file: BinaryIO, checked: bool) -> None:
     """Refuse an archive that torch.save did not write: compressed parts, parts that overlap or are not all there."""
     total = file.seek(0, os.SEEK_END)
     if contents_size(file) > _HEADER:
@@ -74,6 +75,8 @@ def _check_zip(path: Path, file: BinaryIO) -> None:
         lies = any(part.file_size != part.compress_size or part.flag_bits & 1 for part in parts)
         if twice or lies or archive.comment or sum(part.file_size for part in parts) > total:
             raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
+        if checked and archive.testzip() is not None:
+            raise Unreadable(path, "is damaged: a part is not what its checksum says")
     file.seek(0)
 
 

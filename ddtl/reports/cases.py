@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ddtl.reading import Unreadable, read_bytes
+from ddtl.records import explanation
+from ddtl.records.checking import inside
 from ddtl.reports import numbers
 from ddtl.reports.page import Block, Cell, Photo, Photos, Table, Text
 from ddtl.reports.sentences import LOOK_AT_EACH
@@ -27,15 +29,17 @@ def blocks(stored: Stored) -> list[Block]:
     if not (folder / "explain.json").exists():
         return []
     try:
-        record = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
+        record = explanation.read(folder)
         threshold = stored.record["threshold"] if stored.binary else None
-        if (record["digest"], record["threshold"]) != (stored.record["digest"], threshold):
+        if (record["digest"], record["threshold"]) != (stored.record.get("digest"), threshold):
             return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
         shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
         return [*_with_text(record), *_how_far(record), *(photos for photos in shown if photos.photos)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"The heat maps in explain/ cannot be shown ({error!r:.80}); `ddtl explain` makes them anew."
-        return [Text(why, "bad")]
+    except Unreadable as problem:
+        why = f"The heat maps in explain/ cannot be shown: {problem.path.name} {problem.reason}."
+    except OSError as error:
+        why = f"The heat maps in explain/ cannot be shown ({error.strerror or error})."
+    return [Text(f"{why} `ddtl explain` makes them anew.", "bad")]
 
 
 def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
@@ -45,10 +49,13 @@ def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
 
 
 def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
-    path = folder / image["picture"]
-    if not path.resolve().is_relative_to(folder.resolve()) or path.stat().st_size > _LARGEST:
+    path = inside(folder, image["picture"])
+    if path.stat().st_size > _LARGEST:
         return None
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    content = read_bytes(path, _LARGEST)
+    if content[:4] + content[8:12] != b"RIFFWEBP":
+        raise Unreadable(path, "is no picture in WebP")
+    data = base64.b64encode(content).decode("ascii")
     p = image["probabilities"][-1 if len(image["probabilities"]) == 2 else 0]
     said = f"p = {p:.3f}, " if len(image["probabilities"]) == 2 else ""
     note = f"{said}called {image['called']}, is {image['true']}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from ddtl.audit import record as audits
 from ddtl.config.command_line import own_settings, truth
 from ddtl.errors import UserError
 from ddtl.files import write_json, write_text
+from ddtl.records import audit as audit_record
+from ddtl.records import run as results_of
 from ddtl.reports import audit_report, methods, run_report, stored, study_report, sweep_report, sweep_stored
 from ddtl.studies import record as study_record
 
@@ -85,13 +86,14 @@ def _read(argv: Sequence[str]) -> tuple[bool, bool, list[str]]:
 def _state_audit(folder: Path) -> None:
     """Put into a run's record what the newest audit of its images found, where there is one."""
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        dataset, digest, before = results["dataset"], results["digest"], results.get("audit")
-    except (OSError, ValueError, KeyError, TypeError):
+        results = results_of.read(folder)
+    except (OSError, UserError):
         return  # whoever reads the record says what is wrong with it
     run = folder.parents[1] if folder.parent.name == "evaluations" else folder
-    found = audits.newest(run.parents[1], dataset, digest)
-    if found is not None and found != before:
+    if "digest" not in results or len(run.parents) < 2:
+        return
+    found = audits.newest(run.parents[1], results["dataset"], results["digest"])
+    if found is not None and found != results.get("audit"):
         write_json(folder / "results.json", {**results, "audit": found})
 
 
@@ -139,7 +141,7 @@ def write_to_share(folder: Path) -> Path:
     elif (folder / study_record.NAME).exists():
         html = study_report.rendered(folder)
     elif (folder / audits.RECORD).exists():
-        html = audit_report.page_to_share(audits.read(folder))
+        html = audit_report.page_to_share(audit_record.read(folder))
     else:
         html = run_report.render_run(stored.read(folder), images=False)
     page = folder / "share.html"

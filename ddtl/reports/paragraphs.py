@@ -105,7 +105,7 @@ def preprocessing(stored: Stored) -> str:
         return blank("preprocessing")
     channels = (
         "shown to the network as one channel, the first layer's weights summed over colours"
-        if stored.config["model"].get("grayscale") == "sum"
+        if stored.config.get("model", {}).get("grayscale") == "sum"
         else "repeated in three channels"
     )
     return (

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import require_run_folder
-from ddtl.reading import read_lines
+from ddtl.reading import Unreadable
+from ddtl.records import epochs, settings, small
+from ddtl.records import run as results
 
 # What a score is computed for, in words: one, several.
 UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}
@@ -101,30 +101,46 @@ def read(folder: Path) -> Stored:
         UserError: there is no such folder, no run in it, or none that is finished; or a file is damaged.
     """
     require_run_folder(folder)
-    results = folder / "results.json"
-    if not results.exists():
-        raise UserError(f"{folder}: {_why_unfinished(folder)}")
-    record = _json(results)
-    home = folder.parents[1] if "trained_on" in record and folder.parent.name == "evaluations" else folder
-    config = home / "config.yaml"
-    environment = next((f for f in (folder, home) if (f / "environment.json").exists()), home) / "environment.json"
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
+        record = results.read(folder)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: {_why_unfinished(folder)}") from None
+    home = folder.parents[1] if "trained_on" in record and folder.parent.name == "evaluations" else folder
+    machine = next((f for f in (folder, home) if (f / "environment.json").exists()), home)
+    try:
         table = prediction_table.read(folder / "predictions.csv")
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{config} is damaged ({error}).") from error
+    _match(folder / "predictions.csv", table, record)
     return Stored(
         folder=folder,
         record=record,
         predictions=table,
-        metrics=[row for row in read_lines(folder / "metrics.jsonl") if "averaged_epochs" not in row],
-        config=settings,
-        environment=_json(environment) if environment.exists() else {},
+        metrics=epochs.of_epochs(folder),
+        config=settings.read(home),
+        environment=small.environment(machine),
     )
+
+
+def _match(path: Path, table: Predictions, record: Mapping[str, Any]) -> None:
+    """Refuse predictions that the scores of the headline are not of.
+
+    Raises:
+        Unreadable: they are of other classes, or of more or fewer images or patients.
+    """
+    split = "test" if "test" in record else "val"
+    rows, scores = table.of(split), record[split]
+    if list(table.classes) != record["classes"]:
+        raise Unreadable(path, "is of other classes than results.json", prediction_table.AGAIN)
+    if len(rows) != scores["images"]:
+        wanted = f"holds {len(rows)} images of {split}, and by results.json there are {scores['images']}"
+        raise Unreadable(path, wanted, prediction_table.AGAIN)
+    if len(table.classes) == 2 and (found := patients(scores)) is not None:
+        known = by_patient(rows, found["aggregation"], record["threshold"])
+        if isinstance(known, WhyNot) or len(known.patient_id) != found["patients"]:
+            raise Unreadable(path, f"is of other patients of {split} than results.json", prediction_table.AGAIN)
 
 
 def _why_unfinished(folder: Path) -> str:
@@ -134,13 +150,3 @@ def _why_unfinished(folder: Path) -> str:
     if inside:
         return f"this holds runs and is none. Name one or more of them, such as {folder / inside[0]}."
     return "is not the folder of a run: there is no results.json in it."
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged, no JSON ({error}).") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: is damaged, no JSON object.")
-    return value

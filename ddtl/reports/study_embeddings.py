@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.reading import Unreadable
+from ddtl.records import arrays
 from ddtl.reports import numbers
 from ddtl.reports.figures import SERIES, Spec, chart, scale, stroke
 from ddtl.studies.cells import Cells
@@ -91,12 +91,9 @@ def figure(embedded: Embedded) -> Spec:
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
     """Features and labels of the test images, and the classes; None where there are none."""
     try:
-        with np.load(folder / NAME) as file:
-            features = file["embeddings"]
         table = prediction_table.read(folder / "predictions.csv")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, UserError):
-        return None
-    if features.ndim != 2 or len(features) != len(table) or features.shape[1] < 2 or not np.isfinite(features).all():
+        features = arrays.embeddings(folder / NAME, len(table))
+    except (OSError, Unreadable):
         return None
     test = table.split == "test"
     return features[test].astype(np.float32), table.label[test], table.classes

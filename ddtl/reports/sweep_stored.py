@@ -15,11 +15,12 @@ from typing import Any
 from ddtl.config.schema import OWN_FILES
 from ddtl.errors import UserError
 from ddtl.evaluation.names import by_image
+from ddtl.records import sweep
 from ddtl.reports import numbers, repeating, sweep_replicates, sweep_trials
 from ddtl.reports.sweep_replicates import Setting
 from ddtl.reports.sweep_trials import Trial, score
 
-RECORD = "sweep.json"
+RECORD = sweep.NAME
 
 # What ended a trial, in words.
 REASONS = {
@@ -31,7 +32,6 @@ REASONS = {
     "disk_full": "disk full",
     "stopped": "stopped by its user",
 }
-_NEEDED = ("name", "dataset", "monitor", "objective", "directions", "trials", "identity")
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\]([^\s/\\:'\"]+)")
 
 
@@ -142,20 +142,10 @@ def read(folder: Path) -> Sweep:
     Raises:
         UserError: there is none in the folder, or it is damaged.
     """
-    path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return Sweep(sweep.read(folder))
     except FileNotFoundError as error:
         raise UserError(f"{folder}: there is no {RECORD} in it. Name a sweep's folder, as runs/sweeps/NAME.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged, no JSON ({error}). {_ANEW}") from error
-    missing = _NEEDED if not isinstance(record, dict) else [key for key in _NEEDED if key not in record]
-    if missing:
-        raise UserError(f"{path} is damaged: it lacks {', '.join(missing)}. {_ANEW}")
-    return Sweep(record)
-
-
-_ANEW = "The command that ran the sweep writes it anew from its storage."
 
 
 def line(trial: Trial, *, test: bool = False) -> str:

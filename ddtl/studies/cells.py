@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,9 @@ from ddtl.evaluation.answers import Answers, Method
 from ddtl.evaluation.matrix import Drop, Measured, Settings, drop, measure, pooled
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.repeated import mean
+from ddtl.reading import Unreadable
+from ddtl.records import run as results
+from ddtl.records.checking import inside
 from ddtl.reports import stored
 from ddtl.reports.sweep_stored import without_folders
 from ddtl.studies import controls, record
@@ -170,15 +172,10 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
     """
     study = record.read(folder)
     beside = controls.read(folder)
-    try:
-        members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
-        for job in study["jobs"]:
-            for evaluation in job["evaluations"]:
-                members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder / record.NAME} is damaged: it lacks {error}. Delete it; the study's command writes it anew."
-        ) from error
+    members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
+    for job in study["jobs"]:
+        for evaluation in job["evaluations"]:
+            members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
     cells = [
         _cell(place, jobs, record.runs_dir(folder), settings, beside.twice(place[0].source, place[1]))
         for place, jobs in members.items()
@@ -246,10 +243,9 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     """
     if job["run"] is None or evaluation["folder"] is None:
         raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command goes on with it")
-    found = stored.read(runs_dir / evaluation["folder"])
-    missing = [key for key in ("test", "threshold", "dataset", "protocol") if key not in found.record]
-    if missing:
-        raise UserError(f"its results.json lacks {', '.join(missing)}")
+    found = stored.read(inside(runs_dir, evaluation["folder"]))
+    if "test" not in found.record:
+        raise UserError("its results.json lacks test")
     test = found.predictions.of("test")
     kept = ~np.isin(test.sample_id, list(twice))
     if not kept.any():
@@ -259,7 +255,7 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
-    val = _val(runs_dir / job["run"]) if "val" not in found.record else found.record["val"]
+    val = _val(inside(runs_dir, job["run"])) if "val" not in found.record else found.record["val"]
     return _Run(
         answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
     )
@@ -277,10 +273,9 @@ def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | N
 def _val(run: Path) -> Mapping[str, Any]:
     """The validation scores of a run; none where they cannot be had."""
     try:
-        found: Mapping[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))["val"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return results.read(run).get("val", {})
+    except (OSError, Unreadable):
         return {}
-    return found
 
 
 def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[int, _Run]:

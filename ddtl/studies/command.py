@@ -10,6 +10,7 @@ from ddtl import console
 from ddtl.config.command_line import CommandLine
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.evaluation.names import by_image
+from ddtl.reading import RECORD, read_text
 from ddtl.redaction import redacted_tree
 from ddtl.studies import record, settings
 from ddtl.studies.settings import StudyPlan
@@ -86,7 +87,7 @@ def _conclude(plan: StudyPlan) -> None:
         if pairs := subjects.pairs(plan):
             controls.write(plan.folder, pairs)
         page = study_report.write(plan.folder)
-        console.out.print((plan.folder / "tables.txt").read_text(encoding="utf-8"), markup=False)
+        console.out.print(read_text(plan.folder / "tables.txt", RECORD), markup=False)
         console.line(f"report: {page}")
     except (OSError, UserError) as error:
         log.warning("%s: no report could be written (%s)", plan.folder, error)

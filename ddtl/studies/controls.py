@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 
 from ddtl.errors import UserError
 from ddtl.files import write_json
+from ddtl.records import study
 
 if TYPE_CHECKING:
     from ddtl.data.manifest import Manifest
 
-NAME = "controls.json"
+NAME = study.CONTROLS
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,10 @@ def read(folder: Path) -> Controls:
     Raises:
         UserError: it is damaged.
     """
-    path = folder / NAME
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["pairs"]
-        return Controls({(row["source"], row["target"]): row for row in rows})
+        return Controls({(row["source"], row["target"]): row for row in study.controls(folder)})
     except FileNotFoundError:
         return Controls()
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: is damaged ({error}). Delete it; the study's command writes it anew.") from error
 
 
 def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:

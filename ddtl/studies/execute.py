@@ -19,6 +19,8 @@ from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import shown
 from ddtl.errors import UserError
+from ddtl.records.checking import inside
+from ddtl.records.study import Planned
 from ddtl.studies import record
 from ddtl.studies.definitions import Job
 from ddtl.studies.known import Known
@@ -132,7 +134,7 @@ def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
     }
 
 
-def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> record.Planned:
+def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
     """What counts as the study's one planned use of each test set: all that it was to score before its first score.
 
     What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.
@@ -159,7 +161,7 @@ def _with_weights(plan: StudyPlan, job: Job, first: record.Job) -> tuple[str, ..
     """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
-    weights = record.runs_dir(plan.folder) / first["run"]
+    weights = inside(record.runs_dir(plan.folder), first["run"])
     return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
 
 

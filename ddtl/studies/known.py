@@ -9,6 +9,9 @@ from typing import Any
 
 from ddtl.config.schema import Config
 from ddtl.errors import UserError
+from ddtl.reading import Unreadable
+from ddtl.records import run as results_of
+from ddtl.records.checking import inside
 from ddtl.studies.record import Evaluation, Study, key_of_labels
 from ddtl.training import evaluate
 from ddtl.training.identity import scoring
@@ -41,14 +44,14 @@ class Known:
     def _held(self, folder: str | None, config: Config) -> str | None:
         if folder is None:
             return None
-        path = self._runs_dir / folder
         try:
-            results = json.loads((path / "results.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            path = inside(self._runs_dir, folder)
+            results = results_of.read(path)
+        except (OSError, Unreadable):
             return None
         whole = "test" in results and (path / "predictions.csv").exists()
         same = results.get("evaluation") == json.loads(json.dumps(scoring(config.evaluation)))
-        return folder if whole and same and results["digest"] == self._digest(config) else None
+        return folder if whole and same and results.get("digest") == self._digest(config) else None
 
     def _digest(self, config: Config) -> str:
         """Of a dataset as it is now; empty where it cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,11 @@ def tidy(store: Store) -> None:
     Without its checkpoints a run that is gone on with begins anew. What the sweep has not made stays as it is.
     """
     made = datetime.fromisoformat(store.study.user_attrs[SESSIONS][0]).timestamp()
+    runs_dir = os.path.realpath(os.path.expanduser(store.plan.base.paths.runs_dir))
     for path in losers(store):
         folder = RunFolder(path)
+        if not Path(os.path.realpath(path)).is_relative_to(runs_dir):  # what a journal names is a claim
+            continue
         try:
             if not any(file.exists() for file in (folder.last, folder.best)):
                 continue

@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from ddtl.errors import UserError
 from ddtl.evaluation.names import MONITORS
 from ddtl.files import folder_in
+from ddtl.records import journal
 from ddtl.sweeps import plan_file, pruner, sampler, storages
 from ddtl.sweeps.snapshot import SESSIONS
 from ddtl.sweeps.store import Store
@@ -75,6 +76,8 @@ def reopened(folder: Path) -> Store:
 
 def _opened(plan: Plan, url: str | None) -> Store:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None:
+        journal.check(plan.folder / "journal.log")
     place = storages.place(url, plan.folder, create=True)
     with place.exclusively():
         study = optuna.create_study(

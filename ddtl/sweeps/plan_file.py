@@ -8,15 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from ddtl.errors import UserError
 from ddtl.files import write_json
+from ddtl.records import plan as plan_record
+from ddtl.records.checking import refused
 from ddtl.sweeps import storages
 from ddtl.training.identity import differences
 
 if TYPE_CHECKING:
     from ddtl.sweeps.settings import Plan
 
-NAME = "plan.json"
+NAME = plan_record.NAME
 
 
 def without_password(plan: Plan) -> Plan:
@@ -61,7 +65,10 @@ def read(folder: Path) -> Plan:
     document = document_in(folder)
     if document is None:
         raise UserError(f"{folder}: is not the folder of a sweep: it has no readable {NAME}.")
-    settings = SweepConfig.model_validate_json(json.dumps(document["settings"]))
+    try:
+        settings = SweepConfig.model_validate_json(json.dumps(document["settings"]))
+    except ValidationError as error:
+        raise refused(folder / NAME, error, SweepConfig.model_json_schema, "", "settings") from None
     jobs, search = document["jobs"], settings.search
     space: Space = sampled(search.space) if jobs is None and search is not None else listed(jobs or [])
     base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
@@ -73,12 +80,12 @@ def read(folder: Path) -> Plan:
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:
-    """What stands in the folder's file; None where there is none."""
-    try:
-        document: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document
+    """What stands in the folder's file; None where there is none.
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    return plan_record.read(folder)
 
 
 def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:

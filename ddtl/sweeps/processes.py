@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.errors import TrainingFailure
 from ddtl.files import append_to, folder_in
 from ddtl.isolation import isolate_children
+from ddtl.reading import Unreadable, read_object
 from ddtl.sweeps import settle, trial
 from ddtl.sweeps.settle import Outcome
 from ddtl.sweeps.trial import Job
@@ -174,8 +174,8 @@ class TrialProcess:
     def _from_others(self) -> Outcome | None:
         """What another process of a distributed trial said: its end takes the first one with it."""
         try:
-            return _outcome(json.loads(self.job.failure.read_text(encoding="utf-8")))
-        except (OSError, ValueError):
+            return _outcome(read_object(self.job.failure))
+        except (OSError, Unreadable, KeyError, TypeError):
             return None
         finally:
             self.job.failure.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
-from ddtl.reading import read_lines
+from ddtl.reading import Unreadable
+from ddtl.records import epochs
+from ddtl.records import run as results_of
+from ddtl.records.checking import is_number
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.run_folder import RunFolder
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store import Store
 
 PRUNED, STOPPED = "pruned", "stopped"
+_AGAIN = "Train the run again with run.overwrite=true."
 
 
 class AskSweep(EarlyEnd):
@@ -77,11 +80,14 @@ def objectives(folder: RunFolder, names: tuple[str, ...]) -> list[float]:
         folder: of the run.
         names: ``score``, the monitor in the epoch that was kept, and ``seconds`` of training, all epochs together.
     """
-    results = json.loads(folder.results.read_text(encoding="utf-8"))
+    results = results_of.read(folder.path)
     rows = folder.epochs()
     # Averaged weights have a row of their own, behind that of their last epoch.
-    every = read_lines(folder.metrics)
-    kept: dict[str, Any] = next(row for row in reversed(every) if row["epoch"] == results["best_epoch"])
+    every = epochs.read(folder.path)
+    results_of.require(folder.results, results, "best_epoch", "monitor")
+    kept: dict[str, Any] = next((row for row in reversed(every) if row["epoch"] == results["best_epoch"]), {})
+    if not is_number(kept.get(results["monitor"])) or not all("seconds" in row for row in rows):
+        raise Unreadable(folder.metrics, "lacks the epoch that is scored, or its seconds", _AGAIN)
     value: dict[str, Callable[[], float]] = {
         "score": lambda: float(kept[results["monitor"]]),
         "seconds": lambda: sum(float(row["seconds"]) for row in rows),

@@ -34,7 +34,7 @@ def read(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         UserError: it is not there, damaged, or of another network; and what to do.
     """
     try:
-        checkpoint = tensor_files.load(path, reading.WEIGHTS)
+        checkpoint = tensor_files.load(path, reading.WEIGHTS, checked=True)
     except FileNotFoundError:
         raise unusable(path, "is not there") from None
     except reading.Unreadable as error:

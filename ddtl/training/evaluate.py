@@ -15,6 +15,7 @@ from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
 from ddtl.errors import UserError
 from ddtl.files import require_run_folder
+from ddtl.records import settings
 
 if TYPE_CHECKING:
     from ddtl.training.run_folder import RunFolder
@@ -104,19 +105,13 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     Raises:
         UserError: there is no such folder, no run in it, or none that is finished; or it cannot be read.
     """
-    import yaml
-    from pydantic import ValidationError
-
     require_run_folder(folder.path)
     if not folder.config.exists():
         raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
     results = folder.finished()
     if results is None:
         raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
-    try:
-        return Config.model_validate(yaml.safe_load(folder.config.read_text(encoding="utf-8"))), results
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UserError(f"{folder.config} was written by another version of ddtl, or is damaged: {error}") from error
+    return settings.config(folder.path), results
 
 
 def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl.config.schema import NEUTRAL, OWN_FILES
 from ddtl.finetuning.phases import filled
+from ddtl.reading import printable
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.config.schema import Config, EvaluationConfig
@@ -31,6 +32,9 @@ _NEUTRAL: dict[str, Any] = {
     "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
     "finetune": {"probe": True},  # counts in the phase that refers to it
 }
+
+
+_LONGEST = 300  # characters of a value in a message
 
 
 def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
@@ -76,10 +80,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each key in which two identities differ."""
     absent = "(absent)"
     return [
-        f"{key}: was {before.get(key, absent)}, is {now.get(key, absent)}"
+        f"{_short(key)}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}"
         for key in sorted({*before, *now})
         if before.get(key, absent) != now.get(key, absent)
     ]
+
+
+def _short(value: Any) -> str:
+    """A value on a line, a long one cut."""
+    text = printable(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,7 +18,9 @@ from filelock import FileLock
 from ddtl.errors import UserError
 from ddtl.evaluation import test_use
 from ddtl.files import append_line
-from ddtl.reading import parsed_line
+from ddtl.reading import Unreadable, lines, parsed_line
+from ddtl.records import small
+from ddtl.records.ledger import is_use
 from ddtl.training.identity import differences, short_hash
 
 log = logging.getLogger(__name__)
@@ -124,6 +126,8 @@ def record_use(
                     same |= _history(known, number, scoring_)
                 append_line(path, same)
                 rows.append(same)
+    except Unreadable as problem:
+        raise _unwritable(path, f"it {problem.reason}") from problem
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     for warning in warnings:
@@ -155,7 +159,7 @@ def check_writable(runs_dir: Path, dataset: str, protocol: str) -> None:
 def is_used(runs_dir: Path, plan: str) -> bool:
     """Whether a run of a plan has been scored on any test set."""
     token = json.dumps(plan, ensure_ascii=False).encode()
-    return any(token in path.read_bytes() for path in runs_dir.glob("*/test_looks_*.jsonl"))
+    return any(token in line for path in runs_dir.glob("*/test_looks_*.jsonl") for _, line, _ in lines(path))
 
 
 def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
@@ -195,9 +199,10 @@ def decided_of(record: Mapping[str, Any]) -> dict[str, Any]:
 def identity_of(folder: Path) -> str | None:
     """A hash of what a run is; None where its folder does not say."""
     try:
-        return short_hash(json.loads((folder / "identity.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        found = small.identity(folder)
+    except (OSError, Unreadable):
         return None
+    return None if found is None else short_hash(found)
 
 
 def _number(
@@ -259,15 +264,12 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     last = 0
     if not path.exists():
         return rows, last
-    *lines, tail = path.read_bytes().split(b"\n")
-    if parsed_line(tail) is not None:  # whole, and only its line break is missing
-        lines.append(tail)
-    for place, line in enumerate(lines, start=1):
+    for place, line, is_whole in lines(path):
         row = parsed_line(line)
-        if row is not None and isinstance(row.get("use", row.get("look")), int) and "run" in row:
+        if row is not None and is_use(row):
             rows.append(row)
             last = max(last, _number_of(row), row.get("total", 0))
-        elif line.strip():
+        elif line.strip() and (is_whole or row is not None):
             last += 1
             log.warning("%s, line %d is damaged. It is counted as one use of the test set.", path, place)
     return rows, last

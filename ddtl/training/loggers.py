@@ -6,11 +6,11 @@ code, host and user names is switched off, unless ``logger.upload_samples=true``
 
 from __future__ import annotations
 
-import csv
 import logging
 import netrc
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
@@ -25,6 +25,8 @@ from ddtl import ranks
 from ddtl.config.schema import Config
 from ddtl.files import folder_in, write_csv, write_text
 from ddtl.isolation import ELSEWHERE, is_checkout
+from ddtl.reading import Unreadable, read_table
+from ddtl.records import small
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -118,8 +120,10 @@ class CSVFile(Logger):
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    rows: list[dict[str, Any]] = list(read_table(path))
+    if any(not row.get("step", "").isdecimal() for row in rows):
+        raise Unreadable(path, "is damaged: a row has no step", f"Delete it: rm {shlex.quote(str(path))}")
+    return rows
 
 
 def _harmless(logger: Logger) -> Logger:
@@ -251,7 +255,7 @@ def _settings(timeout: float, *, private: bool) -> Any:
 def _run_id(folder: RunFolder) -> str:
     if not folder.wandb_id.exists():
         write_text(folder.wandb_id, secrets.token_hex(4))
-    return folder.wandb_id.read_text(encoding="utf-8").strip()
+    return small.run_id(folder.wandb_id)
 
 
 def _logged_in() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import time
@@ -17,13 +16,13 @@ from filelock import FileLock, Timeout
 from ddtl import processes
 from ddtl.errors import UserError
 from ddtl.files import folder_in, is_partial, write_json
-from ddtl.reading import read_lines
+from ddtl.reading import Unreadable
+from ddtl.records import epochs, small
+from ddtl.records import run as results
 from ddtl.training.identity import differences
 
 LOCK = ".lock"
 OWNER = ".owner.json"
-# The key that marks a row of metrics.jsonl, and results, as those of the mean of the last epochs' weights.
-AVERAGED = "averaged_epochs"
 # The key under which a checkpoint holds what its epoch was computed on.
 MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
@@ -99,14 +98,18 @@ class RunFolder:
 
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl`` that are of one epoch each."""
-        return [row for row in read_lines(self.metrics) if AVERAGED not in row]
+        return epochs.of_epochs(self.path)
 
     def finished(self) -> dict[str, Any] | None:
-        """The results of a run that came to its end."""
-        if not self.results.exists():
+        """The results of a run that came to its end; None of one that did not.
+
+        Raises:
+            Unreadable: they are damaged.
+        """
+        try:
+            return results.read(self.path)
+        except FileNotFoundError:
             return None
-        results: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
-        return results
 
 
 @contextmanager
@@ -219,10 +222,10 @@ def _locked(path: Path) -> FileLock:
 
 def owner_of(path: Path) -> dict[str, Any] | None:
     """Which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
+    owner = small.owner(path / OWNER)
     try:
-        owner: dict[str, Any] = json.loads((path / OWNER).read_text(encoding="utf-8"))
-        return {**owner, "wrote": (path / OWNER).stat().st_mtime}
-    except (OSError, ValueError, TypeError):
+        return None if owner is None else {**owner, "wrote": (path / OWNER).stat().st_mtime}
+    except OSError:
         return None
 
 
@@ -242,10 +245,10 @@ def alive(owner: Mapping[str, Any]) -> bool:
 def _identity(path: Path) -> dict[str, Any] | None:
     """The identity of the run that the folder holds; None where it holds none."""
     try:
-        found = json.loads((path / "identity.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = small.identity(path)
+    except (OSError, Unreadable):
         return None
-    return found if isinstance(found, dict) and "dataset.digest" in found else None
+    return found if found is not None and "dataset.digest" in found else None
 
 
 def _is_foreign(path: Path) -> bool:

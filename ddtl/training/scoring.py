@@ -30,12 +30,15 @@ from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.scores import of_predictions
 from ddtl.ranks import gathered
+from ddtl.reading import Unreadable
+from ddtl.records import run as results_of
+from ddtl.records.epochs import AVERAGED
 from ddtl.training import batchnorm, checkpoints, hardware, ledger, verification
 from ddtl.training.ema import scored_weights
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import AVERAGED, MACHINE, RunFolder
+from ddtl.training.run_folder import MACHINE, RunFolder
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -314,10 +317,10 @@ def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int]
     records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:
-            record_ = json.loads(path.read_text(encoding="utf-8"))
-            found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
-        except (OSError, ValueError, KeyError, TypeError):
+            record_ = results_of.read(path.parent)
+        except (OSError, Unreadable):
             continue
+        found = (record_["dataset"], record_["protocol"], record_.get("fold"), record_.get("n_folds"))
         if found == (dataset, protocol, *(fold or (None, None))) and test_use.number(record_) is not None:
             records.append(record_)
     return records

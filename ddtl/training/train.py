@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from ddtl.errors import TrainingFailure
 from ddtl.files import write_csv, write_json, write_text
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
+from ddtl.records import small
 from ddtl.redaction import redacted_tree
 from ddtl.reports.command import write as write_report
 from ddtl.training import checkpoints, hardware, lightning, loggers, run_folder
@@ -219,11 +219,11 @@ def _compiled(run: Run) -> Iterator[None]:
 
 def _warn_if_moved(folder: RunFolder) -> None:
     """A resumed run repeats an uninterrupted one to the bit only with the same torch and as many threads."""
-    before, now = json.loads(folder.environment.read_text(encoding="utf-8")), hardware.environment()
+    before, now = small.environment(folder.path), hardware.environment()
     changes = {
-        "torch": (before["packages"].get("torch"), now["packages"].get("torch")),
-        "the number of threads": (before["threads"], now["threads"]),
+        "torch": (before.get("packages", {}).get("torch"), now["packages"].get("torch")),
+        "the number of threads": (before.get("threads"), now["threads"]),
     }
     for what, (was, is_) in changes.items():
-        if was != is_:
+        if was is not None and was != is_:
             log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)

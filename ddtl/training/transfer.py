@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import yaml
 
 from ddtl.config.schema import Config, EvaluationConfig
+from ddtl.data import claims
 from ddtl.data.manifest import Manifest
 from ddtl.data.patient_ids import spelling_key
 from ddtl.data.pooled import prefixed
@@ -25,6 +24,9 @@ from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import within, write_json
 from ddtl.models.module import Classifier
+from ddtl.reading import Unreadable
+from ddtl.records import run as results_of
+from ddtl.records import settings, small
 from ddtl.reports.command import write as write_report
 from ddtl.training import batchnorm, embeddings, hardware, lightning
 from ddtl.training.identity import scoring as scoring_settings
@@ -64,8 +66,8 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
 def _digest(evaluation: Path) -> str | None:
     """Which images a folder's scores are of; None where it holds none."""
     try:
-        found: str | None = json.loads((evaluation / "results.json").read_text(encoding="utf-8")).get("digest")
-    except (OSError, ValueError, AttributeError):
+        found: str | None = results_of.read(evaluation).get("digest")
+    except (OSError, Unreadable):
         return None
     return found
 
@@ -114,7 +116,10 @@ def embed_own(folder: RunFolder, config: Config) -> None:
 def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
     """The run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
-    run = assemble(config, reference, trained["classes"])
+    own = claims.own_files(config.dataset)
+    is_stored = bool(own) and own == claims.own_files(settings.config(folder.path).dataset)
+    with claims.named_by(folder.config, config.dataset) if is_stored else nullcontext():
+        run = assemble(config, reference, trained["classes"])
     for doubt in run.datamodule.manifest.doubts(trained_on=False):
         log.warning(doubt)
     return run
@@ -216,7 +221,7 @@ def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) ->
 def _reference(folder: RunFolder) -> np.ndarray:
     """The grey levels of the images that the run learned from, as a histogram."""
     try:
-        return np.array(json.loads(folder.histogram.read_text(encoding="utf-8"))["train"], dtype=np.int64)
+        return np.array(small.histogram(folder.histogram), dtype=np.int64)
     except FileNotFoundError:
         raise UserError(
             f"{folder.path} holds no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
@@ -236,8 +241,7 @@ def _seen(
         trained: the run's own results.
         seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
-    with folder.split.open(newline="", encoding="utf-8") as file:
-        learned = {row["group"] for row in csv.DictReader(file) if row["split"] in ("train", "val")}
+    learned = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
     if not trained.get("sources"):
         learned = {prefixed(trained["dataset"], group) for group in learned}
     if seed != _phantom_seed(folder):
@@ -250,8 +254,8 @@ def _seen(
 
 def _phantom_seed(folder: RunFolder) -> int | None:
     """The seed of the phantom's patients that a run learned from; None where there are none."""
-    phantom = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["dataset"].get("phantom")
-    return None if phantom is None else int(phantom["seed"])
+    phantom = settings.config(folder.path).dataset.phantom
+    return None if phantom is None else phantom.seed
 
 
 def _leak(share: float) -> list[str]:

@@ -1,0 +1,74 @@
+"""``metrics.jsonl``: a row for each epoch. A last line that a crash cut off is none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NotRequired
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from ddtl.reading import TABLE, opened, parsed_line, read_lines
+from ddtl.records.checking import OPEN, Count, Number, Seconds, check, fits
+
+NAME = "metrics.jsonl"
+# The key that marks a row, and results, as those of the mean of the last epochs' weights.
+AVERAGED = "averaged_epochs"
+TAIL = 1 << 20  # bytes: 3,000 epochs or more
+_FIX = "Fix that line, or delete it."
+
+Epoch = TypedDict(
+    "Epoch",
+    {
+        "epoch": Count,
+        "step": NotRequired[Count],
+        "seconds": NotRequired[Seconds],
+        "lr": NotRequired[Number | None],
+        "train/loss": NotRequired[Number | None],
+        "val/loss": NotRequired[Number | None],
+        "val/roc_auc": NotRequired[Number | None],
+        "val/average_precision": NotRequired[Number | None],
+        "val/accuracy": NotRequired[Number | None],
+        "val/balanced_accuracy": NotRequired[Number | None],
+        "val/f1": NotRequired[Number | None],
+    },
+)
+with_config(OPEN)(Epoch)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All rows, that of averaged weights included; none where there is no file.
+
+    Raises:
+        Unreadable: a line is damaged.
+    """
+    path = folder / NAME
+    rows = read_lines(path)
+    for number, row in enumerate(rows, start=1):
+        check(path, row, Epoch, _FIX, f"line {number}")
+    return rows
+
+
+def of_epochs(folder: Path) -> list[dict[str, Any]]:
+    """The rows that are of one epoch each; errors as of :func:`read`."""
+    return [row for row in read(folder) if AVERAGED not in row]
+
+
+def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
+    """The rows of the last epochs, as far as the end of the file of that many bytes holds them; damaged ones left out.
+
+    Raises:
+        Unreadable: it is no regular file, or too large.
+    """
+    try:
+        with opened(folder / NAME, TABLE) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - limit))
+            lines = file.read(limit).split(b"\n")
+    except FileNotFoundError:
+        return []
+    if size > limit:
+        del lines[0]  # the end of a line that began before
+    rows = [row for line in lines if line and (row := parsed_line(line)) is not None]
+    return [row for row in rows if AVERAGED not in row and fits(row, Epoch)]

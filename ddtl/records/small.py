@@ -1,0 +1,188 @@
+"""The small files of a run's folder: machine, identity, owner, grey levels, split, and why it ended early."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, with_config
+from typing_extensions import TypedDict
+
+from ddtl.reading import Unreadable, read_object, read_table, read_text
+from ddtl.records.checking import OPEN, Count, FolderName, Name, Text, check, fits
+
+_LEVELS = 256
+_SMALL = 16 << 20  # bytes
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what W&B takes
+
+
+@with_config(OPEN)
+class Environment(TypedDict):
+    """``environment.json``: the command, and what it ran on."""
+
+    command: NotRequired[list[Text] | None]
+    python: NotRequired[Text | None]
+    platform: NotRequired[Text | None]
+    cpu: NotRequired[Text | None]
+    cores: NotRequired[Count | None]
+    threads: NotRequired[Count | None]
+    gpus: NotRequired[list[Text] | None]
+    packages: NotRequired[dict[Text, Text]]
+
+
+Identity = TypedDict(
+    "Identity",
+    {
+        "dataset.name": NotRequired[FolderName],
+        "dataset.protocol": NotRequired[Name],
+        "dataset.digest": NotRequired[Name],
+        "model.name": NotRequired[Name],
+        "finetune.name": NotRequired[Name],
+        "seed": NotRequired[Count],
+        "trainer.max_epochs": NotRequired[Count],
+        "trainer.monitor": NotRequired[Name],
+    },
+)
+"""``identity.json``: everything that changes the result, by dotted key; these are those that are read one by one."""
+with_config(OPEN)(Identity)
+
+
+@with_config(OPEN)
+class Owner(TypedDict):
+    """``.owner.json``: the process that works in a folder."""
+
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    host: Text
+    place: NotRequired[Text]
+    started: NotRequired[Text | None]
+
+
+@with_config(OPEN)
+class EndedEarly(TypedDict):
+    """``ended_early.json``."""
+
+    why: Text
+
+
+@with_config(OPEN)
+class Histogram(TypedDict):
+    """``histogram.json``: how often each grey level is in the training images."""
+
+    train: Annotated[list[Count], Field(min_length=_LEVELS, max_length=_LEVELS)]
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """``environment.json``; empty where there is none.
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    path = folder / "environment.json"
+    try:
+        found: dict[str, Any] = check(path, read_object(path, _SMALL), Environment)
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def identity(folder: Path) -> dict[str, Any] | None:
+    """``identity.json``; None where there is none.
+
+    Raises:
+        Unreadable: it is damaged.
+    """
+    path = folder / "identity.json"
+    try:
+        found: dict[str, Any] = check(path, read_object(path, _SMALL), Identity)
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def owner(path: Path) -> dict[str, Any] | None:
+    """Which process a file says works in its folder; None where it does not say so in the form that ddtl writes."""
+    try:
+        found = read_object(path, _SMALL)
+    except (OSError, Unreadable):
+        return None
+    is_whole = fits(found, Owner) and ("started" not in found or "place" in found)
+    return found if is_whole else None
+
+
+def why_ended_early(folder: Path) -> str:
+    """Why a run's training was ended before its last epoch; empty where it was not.
+
+    Raises:
+        Unreadable: the file is damaged.
+    """
+    path = folder / "ended_early.json"
+    try:
+        return str(check(path, read_object(path, _SMALL), EndedEarly)["why"])
+    except FileNotFoundError:
+        return ""
+
+
+def histogram(path: Path) -> list[int]:
+    """How often each grey level is in the training images.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Unreadable: it is damaged.
+    """
+    fix = "The command that made the run trains it anew with run.overwrite=true."
+    counts: list[int] = check(path, read_object(path, _SMALL), Histogram, fix)["train"]
+    if not sum(counts):
+        raise Unreadable(path, "train should count grey levels", fix)
+    return counts
+
+
+def split(path: Path) -> Iterator[Mapping[str, str]]:
+    """The rows of ``split.csv``.
+
+    Raises:
+        Unreadable: it is not there, or is damaged.
+    """
+    try:
+        for row in read_table(path):
+            if not {"group", "split"} <= row.keys():
+                raise Unreadable(path, "should have the columns sample_id, split, group and label")
+            yield row
+    except FileNotFoundError:
+        raise Unreadable(path, "is missing", "The command that made the run writes it again.") from None
+
+
+def run_id(path: Path) -> str:
+    """The id of a run at W&B.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Unreadable: it holds something else.
+    """
+    text = read_text(path, 4096).strip()
+    if not _RUN_ID.fullmatch(text):
+        raise Unreadable(path, "is no id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
+    return text
+
+
+@with_config(OPEN)
+class _Cached(TypedDict):
+    files: list[Text]
+    size: Annotated[int, Field(ge=1, le=65536)]
+    sha256: Name
+    levels: list[list[Count]]
+
+
+def cache_index(folder: Path) -> dict[str, Any]:
+    """``index.json`` of a folder of decoded images.
+
+    Raises:
+        OSError: it cannot be read.
+        Unreadable: it is damaged.
+    """
+    path = folder / "index.json"
+    found: dict[str, Any] = check(path, read_object(path), _Cached)
+    if any(len(pair) != 2 for pair in found["levels"]):
+        raise Unreadable(path, "levels should hold pairs")
+    return found
