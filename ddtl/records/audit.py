@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ddtl.reading import read_object
-from ddtl.records.checking import OPEN, Moment, Name, Text, check
+from ddtl.records.checking import OPEN, Count, Moment, Name, Number, Seconds, Share, Text, check
 from ddtl.records.run import Finding
 
 NAME = "audit.json"
@@ -44,13 +44,120 @@ class Audit(TypedDict):
     command: NotRequired[Text]
 
 
+_Half = Annotated[float, Field(ge=-1, le=1)] | None
+
+
+@with_config(OPEN)
+class Excluded(TypedDict):
+    images: Count
+
+
+@with_config(OPEN)
+class Dataset(Audited):
+    """A dataset, as the page tells of it."""
+
+    protocol: Text | None
+    classes: list[Text]
+    images: Count
+    patients: Count
+    test_images: Count
+    leaked_test_images: Count
+    excluded: Excluded | None
+    to_leave_out: Count
+
+
+@with_config(OPEN)
+class Told(Check):
+    check: Text
+    why_not: Text
+
+
+@with_config(OPEN)
+class FindingInFull(FindingAbout):
+    fix: Text
+    details: dict[Text, Text | dict[Text, Text | list[Text]]]
+
+
+@with_config(OPEN)
+class Shuffled(TypedDict):
+    mean: Share
+    low: Share
+    high: Share
+
+
+@with_config(OPEN)
+class Probe(TypedDict):
+    dataset: Name
+    view: Text
+    about: Text
+    verdict: Text
+    protocol: Literal["test", "held-out half"] | None
+    roc_auc: Share | None
+    low: Share | None
+    high: Share | None
+    accuracy: Share | None
+    accuracy_low: Share | None
+    accuracy_high: Share | None
+    majority: Share | None
+    shuffled: Shuffled | None
+    images: Count
+
+
+@with_config(OPEN)
+class Difference(TypedDict):
+    dataset: Name
+    quantity: Text
+    unit: Text
+    of_class: Text
+    others: Text
+    median: Number
+    median_others: Number
+    mean: Number
+    mean_others: Number
+    delta: Annotated[float, Field(ge=-1, le=1)]
+    low: _Half
+    high: _Half
+    p_adjusted: Share | None
+    size: Text
+
+
+Pairs = TypedDict("Pairs", {"total": Count, "same file": Count, "same pixels": Count, "near": Count})
+
+
+@with_config(OPEN)
+class Whole(TypedDict):
+    """All that its page is made of."""
+
+    when: Moment
+    ddtl: Name
+    command: Text
+    seconds: Seconds
+    datasets: list[Dataset]
+    checked: list[Told]
+    findings: list[FindingInFull]
+    pairs: Pairs
+    probes: list[Probe]
+    differences: list[Difference]
+    rule: Text
+
+
+_ANEW = "`ddtl audit` writes it anew."
+
+
 def read(folder: Path) -> dict[str, Any]:
-    """The record in an audit's folder.
+    """The record in an audit's folder, as far as a run's record takes it over.
 
     Raises:
         FileNotFoundError: there is none.
         Unreadable: it is damaged.
     """
     path = folder / NAME
-    found: dict[str, Any] = check(path, read_object(path), Audit, "`ddtl audit` writes it anew.")
+    found: dict[str, Any] = check(path, read_object(path), Audit, _ANEW)
+    return found
+
+
+def read_whole(folder: Path) -> dict[str, Any]:
+    """The record with all that the audit's page is made of; raises as :func:`read` does."""
+    path = folder / NAME
+    found: dict[str, Any] = check(path, read_object(path), Whole, _ANEW)
     return found

@@ -98,7 +98,7 @@ def _headlines(record: Record) -> list[Headline]:
             f"{leaked:,} of {tests:,}" if tests else "no test split",
         ),
     ]
-    facts = [p for p in record["probes"] if p["verdict"] == "shortcut"]
+    facts = [p for p in record["probes"] if p["verdict"] == "shortcut" and p["roc_auc"] is not None]
     if facts:
         worst = max(facts, key=lambda probe: probe["roc_auc"])
         shown.append(Headline("Worst shortcut, ROC AUC", numbers.score(worst["roc_auc"]), worst["view"]))
@@ -158,7 +158,7 @@ def _probes(record: Record) -> list[Block]:
         rows = [
             [
                 p["view"],
-                Cell(numbers.score(p["roc_auc"]), numbers.interval(p)),
+                Cell(numbers.score(p["roc_auc"]), _interval(p["low"], p["high"])),
                 Cell(numbers.score(p["accuracy"]), _interval(p["accuracy_low"], p["accuracy_high"])),
                 numbers.score(p["majority"]),
                 Cell(numbers.score(p["shuffled"]["mean"]), numbers.interval(p["shuffled"])) if p["shuffled"] else "–",
