@@ -105,6 +105,28 @@ def test_uses_under_other_protocols_of_the_dataset_are_named(tmp_path: Path) -> 
     assert dict(use(tmp_path, protocol="random", dataset="another").others) == {}
 
 
+def test_the_same_images_under_another_name_of_the_dataset_are_no_fresh_test_set(tmp_path: Path) -> None:
+    use(tmp_path, "a", dataset="mine", images="same")
+    use(tmp_path, "b", dataset="mine", images="same")
+    use(tmp_path, "b", dataset="mine", images="others")
+    renamed = use(tmp_path, "c", dataset="renamed", digest="e", images="same")
+    assert (renamed.number, renamed.others) == (1, {"mine, grouped": 2})
+    record = {"dataset": "renamed", **renamed.record()}
+    assert not test_use.is_first(record)
+    assert "other protocols or names before (mine, grouped: 2)" in test_use.history(record)
+    assert use(tmp_path, "c", dataset="fresh", images="fresh").others == {}
+    assert use(tmp_path, "d", dataset="old").others == {}
+
+
+def test_a_pool_and_its_sources_hold_one_use(tmp_path: Path) -> None:
+    for dataset in ("source", "pooled"):
+        found = use(tmp_path, "a", dataset=dataset, images="same")
+    assert found.others == {}
+    for dataset in ("source", "pooled"):
+        found = use(tmp_path, "b", dataset=dataset, images="same")
+    assert found.others == {}
+
+
 def test_a_plan_over_several_protocols_is_no_use_under_another_one(tmp_path: Path) -> None:
     with ledger.planned("study s 01"):
         found = [use(tmp_path, protocol=protocol) for protocol in ("random", "grouped")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -98,6 +99,11 @@ class CTDataModule(pl.LightningDataModule):
         n_train = len(self.manifest.rows("train"))
         if n_train < c.batch_size:
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
+
+    def test_images(self) -> str:
+        """sha256 of the contents of the test images, whatever they and the dataset are called."""
+        hashes = sorted({self.cache.file_hashes[row] for row in self.manifest.rows("test")})
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def histogram(self) -> Counts:
         """How many pixels of the training images have each grey level, as the images were decoded."""

@@ -4,7 +4,7 @@
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
 ``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
 was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under other ones,
-where there were any. ``test_uses_before``, of a record without scores on the test set, is how often this run had
+and by dataset and protocol those of the very same test images under another name, where there were any. ``test_uses_before``, of a record without scores on the test set, is how often this run had
 been scored on it.
 """
 
@@ -74,7 +74,7 @@ def history(record: Mapping[str, Any]) -> str:
     times = "once" if n == 1 else f"{n} times"
     by_run = f" This run was scored on it before with other settings: {'; '.join(lines)}." if lines else ""
     others = ", ".join(f"{protocol}: {n}" for protocol, n in _uses(record).get("others", {}).items())
-    by_others = f" Images of this dataset were scored as test sets under other protocols before ({others})."
+    by_others = f" These images were scored as test sets under other protocols or names before ({others})."
     return f"This test set has been used {times}.{by_run}{by_others if others else ''}"
 
 

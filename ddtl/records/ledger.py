@@ -24,6 +24,7 @@ class Use(TypedDict):
     digest: NotRequired[Text]
     identity: NotRequired[Text | None]
     decided: NotRequired[dict[Text, Any]]
+    images: NotRequired[Text | None]
     planned: NotRequired[Text]
     total: NotRequired[_Use]
     of_run_before: NotRequired[Count]

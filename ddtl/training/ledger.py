@@ -53,6 +53,7 @@ class Scoring:
         digest: what the images and their split are.
         identity: hash of what the run is, which a folder keeps when it is moved or renamed; None where unknown.
         decided: the settings that decide about the scores, by dotted key.
+        images: hash of the test images' contents, whatever dataset they are filed under; None where unknown.
     """
 
     run: str
@@ -60,6 +61,7 @@ class Scoring:
     digest: str
     identity: str | None = None
     decided: Mapping[str, Any] = field(default_factory=dict)
+    images: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,10 @@ def record_use(
         of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
         changed=_changed(own, same, before),
-        others=_others(path, same.get("planned", "")),
+        others={
+            **_others(path, same.get("planned", "")),
+            **_elsewhere(path, rows, same.get("planned", ""), scoring.images),
+        },
         warnings=tuple(warnings),
     )
 
@@ -234,6 +239,30 @@ def _others(path: Path, plan: str) -> dict[str, int]:
         if n > 0:
             found[_protocol(other)] = found.get(_protocol(other), 0) + n
     return found
+
+
+def _elsewhere(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
+    """How often the very same test images were scored under other names of the dataset.
+
+    A pool's scoring stands in the ledgers of its sources, too: it is the same one.
+    """
+    here = {_scored(row) for row in rows}
+    found: dict[str, int] = {}
+    for other in sorted(path.parents[1].glob("*/test_looks_*.jsonl")) if images is not None else ():
+        if other.parent.name == path.parent.name:
+            continue
+        theirs = [row for row in _read(other)[0] if row.get("images") == images and _scored(row) not in here]
+        n = len({_number_of(row) for row in theirs if not (plan and row.get("planned") == plan)})
+        if n:
+            name = f"{other.parent.name}, {_protocol(other)}"
+            found[name] = found.get(name, 0) + n
+    return found
+
+
+def _scored(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a row says was scored: by whom, with which weights, and how."""
+    what = (row.get(key) for key in ("run", "identity", "checkpoint"))
+    return *what, json.dumps(row.get("decided"), sort_keys=True)
 
 
 def _protocol(path: Path) -> str:

@@ -229,6 +229,7 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> ledger.TestU
         run=folder.path.resolve().name,
         checkpoint=f"epoch {epoch}",
         digest=run.datamodule.digest,
+        images=run.datamodule.test_images(),
         identity=ledger.identity_of(folder.path),
         decided=ledger.decided(
             scoring_settings(config.evaluation),
