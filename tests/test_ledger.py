@@ -98,7 +98,7 @@ def test_uses_under_other_protocols_of_the_dataset_are_named(tmp_path: Path) -> 
     assert (fold.number, dict(fold.others)) == (1, {"grouped": 2})
     assert not test_use.is_first(fold.record())
     assert test_use.history(fold.record()) == (
-        "This test set has been used once. Images of this dataset were scored as test sets under other protocols "
+        "This test set has been used once. These images were scored as test sets under other protocols or names "
         "before (grouped: 2)."
     )
     assert dict(use(tmp_path, protocol="kfold-1-of-5").others) == {"grouped": 2}, "another fold is no other protocol"

@@ -4,8 +4,8 @@
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
 ``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
 was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under other ones,
-and by dataset and protocol those of the very same test images under another name, where there were any. ``test_uses_before``, of a record without scores on the test set, is how often this run had
-been scored on it.
+and by dataset and protocol those of the very same test images under another name, where there were any.
+``test_uses_before``, of a record without scores on the test set, is how often this run had been scored on it.
 """
 
 from __future__ import annotations
