@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from ddtl import stopping
 from ddtl.data.images import BadImageError, decode_gray, read_bytes, read_header
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.picture_hash import difference_hash, orientation_hashes, words
@@ -137,23 +136,13 @@ def _read_all(samples: Sequence[Sample], processes: int, measure: Measure | None
     # Not forked: the caller may have threads, a progress bar's among them.
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            with _for_this_process_alone():
+            with stopping.held():
                 reads = pool.map(_read, samples, measures, chunksize=_AT_A_TIME)
             yield from reads
     except BrokenProcessPool as error:
         raise TrainingFailure(
             "a process that decodes images was ended, by hand or as memory ran out. Close other programs."
         ) from error
-
-
-@contextmanager
-def _for_this_process_alone() -> Iterator[None]:
-    """Ctrl-C and a hang-up reach a whole group of processes: those that are started within leave it to this one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _read(sample: Sample, measure: Measure | None) -> _Read | BadImageError:

@@ -6,13 +6,14 @@ import multiprocessing.queues
 import os
 import signal
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ddtl import notices
+from ddtl import notices, stopping
 from ddtl.data.cache import DecodedCache
 from ddtl.data.harmonize import Harmonizer
 from ddtl.data.order import Key
@@ -74,11 +75,19 @@ class Slices(Dataset[dict[str, Tensor]]):
         }
 
 
+class _Loader(DataLoader[dict[str, Tensor]]):
+    """torch's, whose processes are not ended by what is meant for their parent before they can say so themselves."""
+
+    def __iter__(self) -> Any:
+        with stopping.held():
+            return super().__iter__()
+
+
 def build_loader(slices: Slices, batches: Iterable[list[Key]], num_workers: int, pin: bool) -> DataLoader:
     """A loader whose batches come whole from :class:`Slices`."""
     if num_workers and slices.augmenter.spec != NONE:
         import_libraries()
-    return DataLoader(
+    return _Loader(
         slices,
         batch_sampler=batches,
         collate_fn=_as_is,  # type: ignore[arg-type]  # it gets what __getitems__ returns
@@ -102,8 +111,7 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _quiet_worker(worker: int) -> None:
     """Ctrl-C and a hang-up reach the whole process group; the parent alone answers, and it ends its workers."""
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    stopping.leave_to_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     notices.ignore()
     torch.set_num_threads(1)
