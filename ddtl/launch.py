@@ -102,8 +102,18 @@ def _is_folder_gone() -> bool:
 
 
 def _unraisable(what: Any) -> None:
-    """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself."""
-    if "_MultiProcessingDataLoaderIter" not in repr(what.object):
+    """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself.
+
+    A signal that comes while an object is deleted (a data loader ends its processes then) raises where no exception
+    gets through, and would be lost.
+    """
+    if isinstance(what.exc_value, Stopped):
+        for signum in stop_signals():
+            signal.signal(signum, _stop)
+        again = threading.Timer(0.01, os.kill, (os.getpid(), what.exc_value.exit_code - 128))
+        again.daemon = True
+        again.start()
+    elif "_MultiProcessingDataLoaderIter" not in repr(what.object):
         sys.__unraisablehook__(what)
 
 
