@@ -40,6 +40,13 @@ def redacted(text: str) -> str:
     >>> redacted("https://TOKEN@host/data?size=3")
     'https://***@host/data?size=3'
     """
+    text = _in_urls(text)
+    if "@" in text:
+        text = _USER.sub(rf"\1:{MASK}@", text)
+    return _ASSIGNED.sub(rf"\1{MASK}", text) if "=" in text else text
+
+
+def _in_urls(text: str) -> str:
     if "://" in text:
         head, *tails = text.split("://")
         parts = [head]
@@ -49,15 +56,16 @@ def redacted(text: str) -> str:
             parts.append(_without_secrets(url, before[-5:].lower().endswith(_WEB)) + rest)
             before = tail
         text = "://".join(parts)
-    if "@" in text:
-        text = _USER.sub(rf"\1:{MASK}@", text)
-    return _ASSIGNED.sub(rf"\1{MASK}", text) if "=" in text else text
+    return text
 
 
 def redacted_tree(value: Any) -> Any:
-    """The same for every text in lists and dicts."""
+    """The value with a mask in the place of each secret in a URL, wherever that stands in lists and dicts.
+
+    For records: what else looks like a password may be a patient, a class or a regular expression there.
+    """
     if isinstance(value, str):
-        return redacted(value)
+        return _in_urls(value)
     if isinstance(value, dict):
         return {key: redacted_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

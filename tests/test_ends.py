@@ -52,6 +52,31 @@ def test_a_hang_up_says_how_to_go_on_and_nothing_else(tmp_path: Path, whole_grou
     assert "Traceback" not in err
 
 
+DELETED = """\
+import os, signal, sys, time
+from ddtl.launch import guarded
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.2)
+def main(argv):
+    Slow()
+    time.sleep(20)
+    return 0
+sys.exit(guarded(main, []))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+def test_a_signal_is_not_lost_while_an_object_is_deleted(name: str) -> None:
+    """As at the end of each epoch, where the loader's processes are ended."""
+    code = DELETED.replace("{name}", name)
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert "the same command goes on where it stopped" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_decoding_processes_leave_a_signal_to_their_command(signum: int) -> None:
     with fingerprints._for_this_process_alone():

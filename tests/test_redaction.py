@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import os
 import sys
+import threading
 import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ import yaml
 from ddtl import console, launch
 from ddtl.config import load
 from ddtl.config.load import ConfigError
+from ddtl.data.download import Patience, credentials_sent, download
 from ddtl.files import write_json
 from ddtl.redaction import MASK, moved_to_environment, redacted, redacted_tree
 from ddtl.sweeps import plan_file, storages
@@ -68,6 +74,8 @@ def test_records_hold_no_secret(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"words": ["paths.data_mirror=https://me:hunter2@host/x"], "n": 1.5})
     assert SECRET not in (tmp_path / "x.json").read_text()
     assert redacted_tree({"a": ["https://u@h", 1, None, True]}) == {"a": ["https://***@h", 1, None, True]}
+    names = {"classes": ["covid:1@2"], "regex": "P(\\d+):x@y", "token=1": "secret=2"}
+    assert redacted_tree(names) == names
 
 
 def test_the_composed_configuration_shows_none_and_the_run_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +169,33 @@ def test_another_user_of_omegaconf_reads_what_it_likes(monkeypatch: pytest.Monke
     monkeypatch.setenv("MINE", "1")
     load.load()
     assert OmegaConf.create({"a": "${oc.env:MINE}"}).a == "1"
+
+
+def test_a_mirror_s_password_is_sent_to_it_and_nobody_else() -> None:
+    """Python's own client takes it for a part of the port, and says so in its error."""
+    asked: list[tuple[str, str | None]] = []
+
+    class Mirror(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(302 if self.path == "/moved" else 200)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/there")  # type: ignore[attr-defined]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"me:hunt%40er2@127.0.0.1:{server.server_port}"
+        assert download(f"http://{at}/a", 10, Patience(tries=1), threading.Event()) == b""
+        assert download(f"http://{at}/moved", 10, Patience(tries=1), threading.Event()) == b""
+        assert download(f"http://127.0.0.1:{server.server_port}/b", 10, Patience(tries=1), threading.Event()) == b""
+        with credentials_sent(), urllib.request.urlopen(f"http://{at}/c"):
+            pass
+        with pytest.raises(http.client.InvalidURL):
+            urllib.request.urlopen("http://me:hunter2@127.0.0.1/")
+        server.shutdown()
+    sent = f"Basic {base64.b64encode(b'me:hunt@er2').decode()}"
+    assert asked == [("/a", sent), ("/moved", sent), ("/there", None), ("/b", None), ("/c", sent)]

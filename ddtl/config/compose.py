@@ -25,7 +25,7 @@ from ddtl.reading import printable, walk
 _REFERENCES = (
     (r"Recursive interpolation detected", "refers to itself"),
     (r"Unsupported interpolation type (\w+)", r"no function is called \1"),
-    (r'^\w+ raised while resolving interpolation: "(.*)"$', r"cannot be worked out: \1"),
+    (r"""^\w+ raised while resolving interpolation: ("?)(.*)\1$""", r"cannot be worked out: \2"),
 )
 
 

@@ -5,11 +5,15 @@ Python's own client: it honours ``https_proxy``, ``no_proxy`` and ``SSL_CERT_FIL
 
 from __future__ import annotations
 
+import base64
 import http.client
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ddtl
@@ -100,11 +104,36 @@ def download(url: str, limit: int, patience: Patience, stop: threading.Event) ->
     raise DownloadError(f"{reason} (tried {patience.tries} times)")
 
 
+class _Credentials(urllib.request.BaseHandler):
+    """Sends the name and password of ``https://name:password@host/`` as HTTP has it, to that host alone."""
+
+    handler_order = 100  # before a connection is made
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        credentials, at, host = (request.host or "").rpartition("@")
+        if at:
+            request.host = host
+            encoded = base64.b64encode(urllib.parse.unquote_to_bytes(credentials)).decode("ascii")
+            request.add_unredirected_header("Authorization", f"Basic {encoded}")
+        return request
+
+    https_request = http_request
+
+
+@contextmanager
+def credentials_sent() -> Iterator[None]:
+    """Have ``urlopen``, wherever it is called, send the name and password that stand in a URL."""
+    urllib.request.install_opener(urllib.request.build_opener(_Credentials))
+    try:
+        yield
+    finally:
+        urllib.request.install_opener(urllib.request.build_opener())
+
+
 def _open(url: str, method: str, timeout: float) -> http.client.HTTPResponse:
     headers = {"User-Agent": f"ddtl/{ddtl.__version__}"}
-    answer: http.client.HTTPResponse = urllib.request.urlopen(
-        urllib.request.Request(url, headers=headers, method=method), timeout=timeout
-    )
+    request = urllib.request.Request(url, headers=headers, method=method)
+    answer: http.client.HTTPResponse = urllib.request.build_opener(_Credentials).open(request, timeout=timeout)
     return answer
 
 

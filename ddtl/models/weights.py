@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddtl import reading
 from ddtl.config.schema import ModelConfig
+from ddtl.data.download import credentials_sent
 from ddtl.errors import UserError
 from ddtl.models import tensor_files
 from ddtl.models.backbones import BACKBONES, Backbone, BackboneSpec
@@ -111,7 +112,7 @@ def _imagenet(model: str, mirror: str | None) -> Weights:
         path.parent.mkdir(parents=True, exist_ok=True)
         log.info("fetching %s", url)
         try:
-            with _timeout(DOWNLOAD_TIMEOUT):
+            with _timeout(DOWNLOAD_TIMEOUT), credentials_sent():
                 torch.hub.download_url_to_file(url, str(path), hash_prefix=stamp[1])
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
             raise UserError(

@@ -14,6 +14,7 @@ from ddtl.errors import UserError
 from ddtl.files import write_json
 from ddtl.records import plan as plan_record
 from ddtl.records.checking import refused
+from ddtl.redaction import redacted, redacted_tree
 from ddtl.sweeps import storages
 from ddtl.training.identity import differences
 
@@ -38,13 +39,15 @@ def write(plan: Plan) -> None:
 
     space = plan.space
     jobs = [list(job) for job in space.jobs] if isinstance(space, Listed) else None
+    settings = plan.settings.model_dump(mode="json")
+    settings["engine"]["setup"] = list(map(redacted, settings["engine"]["setup"]))
     document = {
         "name": plan.name,
         "identity": plan.identity(),
-        "settings": plan.settings.model_dump(mode="json"),
+        "settings": settings,
         "fixed": list(plan.fixed),
         "jobs": jobs,
-        "words": list(plan.words),
+        "words": list(map(redacted, plan.words)),
         "targets": plan.targets,
         "planned": list(plan.planned),
     }
@@ -94,7 +97,9 @@ def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
     Raises:
         UserError: with a line for each thing that differs.
     """
-    changed = [] if earlier is None else differences(earlier, json.loads(json.dumps(plan.identity())))
+    # What a plan.json holds has no secret in it.
+    earlier = None if earlier is None else redacted_tree(earlier)
+    changed = [] if earlier is None else differences(earlier, redacted_tree(json.loads(json.dumps(plan.identity()))))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
