@@ -473,6 +473,8 @@ def _bits_of(page: Any) -> tuple[int, str]:
 
 def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Window | None) -> Image.Image:
     """Mode ``L`` of values of more than 8 bits."""
+    if not values.size:
+        raise BadImageError(path, "has no pixel")
     if window is not None:
         if meaning.bits == 8 and meaning.kind == "u":
             raise BadImageError(path, _GREY_LEVELS)
