@@ -229,6 +229,15 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         ), f"is in more than {MAX_PARTS:,} parts",
     ),
     "a TIFF whose tags repeat themselves": (lambda: overlapping(500, 1 << 20), "its tags hold more values"),
+    "a TIFF of many tags": (
+        lambda: tiff_of(*((50_000 + i % 9_000, 4, 1, 8) for i in range(30_000))), "more tags than an image"
+    ),
+    "a TIFF of JPEGs that never end": (
+        lambda: tiff_of(packing=7, body=(b"\xff\xd8" + b"\xff\xfe\0\2" * 50) * 10_000), "segments, as no JPEG"
+    ),
+    "a JPEG of much EXIF": (
+        lambda: jpeg()[:2] + 80 * _exif_part(bytes(60_000)) + jpeg()[2:], "holds more than 4 MB of EXIF"
+    ),
     "a TIFF of many fractions": (
         lambda: tiff_of((50_000, 5, 600_000, 122), body=bytes(8 * 600_000)), "its tags hold more values"
     ),

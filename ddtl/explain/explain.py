@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ddtl import console
 from ddtl.config.schema import Config
 from ddtl.data.datamodule import CTDataModule
 from ddtl.data.datamodules import build_datamodule
+from ddtl.data.images import decode_gray, read_bytes
 from ddtl.data.phantom import mask_path
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
@@ -77,7 +77,8 @@ class _Subject:
         if self.config.dataset.kind != "phantom":
             return None
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
-        return np.asarray(Image.open(mask_path(sample))) > 0
+        path = mask_path(sample)
+        return np.asarray(decode_gray(read_bytes(path), path)) > 0
 
     def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
         """Signed maps (N, h, w) of rows of the table, each for the class that it is called."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
 
-from ddtl import console
+from ddtl import console, reading
 from ddtl.config.command_line import settings_and_paths
 from ddtl.config.load import load
 from ddtl.config.schema import Config
@@ -131,7 +131,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
     net, digest = network.load(folder, saved, len(results["classes"]))
     about = facts(saved, results, digest)
     if settings.format == "safetensors":
-        write_bytes(to / "model.safetensors", folder.weights.read_bytes())
+        write_bytes(to / "model.safetensors", reading.read_bytes(folder.weights, reading.WEIGHTS))
         line = (
             "`model.safetensors`: the weights, by the names of ddtl's network; `model.weights=FILE` starts from them."
         )

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ddtl import console
+from ddtl import console, reading
 from ddtl.config.schema import Config
 from ddtl.data.datamodules import build_datamodule
 from ddtl.errors import UserError
 from ddtl.files import write_bytes
 from ddtl.inference.far import Reference
 from ddtl.inference.network import Predictor
+from ddtl.models.backbones import BACKBONES
 from ddtl.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
         UserError: there is nothing stored, and the images that the run learned from are not here.
     """
     path = folder.path / NAME
-    stored = _stored(path, digest)
+    stored = _stored(path, digest, BACKBONES[config.model.name].features)
     if stored is not None:
         return stored
     found = _computed(config, json.loads(folder.results.read_text(encoding="utf-8")), predictor, batch_size)
@@ -43,17 +44,29 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
     return found
 
 
-def _stored(path: Path, digest: str) -> Reference | None:
+def _stored(path: Path, digest: str, width: int) -> Reference | None:
     """What the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        with reading.opened(path, reading.WEIGHTS) as start:
+            if int.from_bytes(start.read(8), "little") > reading.MIB:  # of its header, which is a line
+                return None
         with safe_open(path, framework="np") as file:
             if json.loads((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
                 return None
-            return Reference(file.get_tensor("train"), file.get_tensor("val"))
-    except (OSError, SafetensorError, ValueError):
+            found = Reference(file.get_tensor("train"), file.get_tensor("val"))
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError):
         return None
+    return found if _is_whole(found, width) else None
+
+
+def _is_whole(found: Reference, width: int) -> bool:
+    """Whether these are features of a network, and distances."""
+    arrays = (found.train, found.val)
+    if found.train.shape[1:] != (width,) or found.val.ndim != 1 or not all(map(len, arrays)):
+        return False
+    return all(one.dtype == np.float32 and bool(np.isfinite(one).all()) for one in arrays)
 
 
 def _store(path: Path, found: Reference, digest: str) -> None:
