@@ -477,6 +477,28 @@ def test_an_archive_that_only_torch_takes_for_one_is_looked_at(network: Network,
     assert "Fetch it again" in refused(network, packed)
 
 
+def test_names_that_unfold_are_refused(network: Network, tmp_path: Path) -> None:
+    """A dict's key of tuples within tuples, each twice: 60 levels are 2**60 values to be hashed."""
+    packed = b"\x80\x02}" + pickled(60) + b"K\x01s."
+    path = tmp_path / "weights.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", packed)
+        archive.writestr("archive/version", b"3\n")
+    assert "its names are longer" in refused(network, path)
+    path.write_bytes(packed)
+    assert "its names are longer" in refused(network, path)
+    torch.save({"state_dict": dict(network.state_dict()), "betas": [(0.9, 0.999)] * 1000}, path)
+    load_into(network, Weights("a", path, "0"), "squeezenet1_1")
+
+
+def pickled(levels: int) -> bytes:
+    """Tuples within tuples, each twice."""
+    found = b"K\x01\x85q\x00"
+    for level in range(levels):
+        found += b"0h" + bytes([level]) + b"h" + bytes([level]) + b"\x86q" + bytes([level + 1])
+    return found
+
+
 def test_a_long_header_of_safetensors_is_refused(network: Network, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with path.open("wb") as file:
