@@ -108,9 +108,9 @@ def _unfolds(pickled: bytes | BinaryIO) -> bool:
         if number > _MOST_VALUES:
             return True
         if name in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo.get(int(argument), 1))
+            stack.append(memo.get(int(argument or 0), 1))
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[int(argument)] = stack[-1] or 1
+            memo[int(argument or 0)] = stack[-1] or 1
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1] or 1
         elif name == "MARK":
