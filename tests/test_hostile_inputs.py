@@ -175,10 +175,8 @@ def tiff_of(*more: tuple[int, int, int, int], body: bytes = b"", following: int 
 
 def pages(count: int) -> bytes:
     one = 2 + 12 * 9 + 4
-    found = b"II*\0" + struct.pack("<I", 8)
-    for number in range(count):
-        found += tiff_of(following=8 + one * (number + 1) if number + 1 < count else 0)[8:]
-    return found
+    following = [8 + one * (number + 1) for number in range(count - 1)]
+    return b"II*\0" + struct.pack("<I", 8) + b"".join(tiff_of(following=at)[8:] for at in [*following, 0])
 
 
 def jpeg(progressive: bool = True, side: int = 64) -> bytes:
@@ -350,15 +348,15 @@ def test_whatever_one_header_says_the_others_are_read_and_in_order(tmp_path: Pat
 def test_a_long_header_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     whole = written(tmp_path / "a.dcm").read_bytes()
     at = whole.index(b"\x28\x00\x02\x00")  # the group of the image
-    many = b"".join(struct.pack("<HH2sH", 0x0021, 0x1000 + i % 0xE000, b"LO", 0) for i in range(400_000))
+    many = b"".join(struct.pack("<HH2sH", 0x0021, 0x1000 + i % 0xE000, b"LO", 0) for i in range(120_000))
     (tmp_path / "many.dcm").write_bytes(whole[:at] + many + whole[at:])
     item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     nested = b"".join(struct.pack("<HH2sHI", 0x0021, 0x1001, b"SQ", 0, 0xFFFFFFFF) + item for _ in range(50_000))
     (tmp_path / "nested.dcm").write_bytes(whole[:at] + nested + whole[at:])
     with pytest.raises(BadImageError, match="has a header that is longer than that of any slice"):
-        within(4, lambda: dicom.read_slice(tmp_path / "many.dcm"))
+        within(2, lambda: dicom.read_slice(tmp_path / "many.dcm"))
     with pytest.raises(BadImageError, match="is cut off or damaged"):
-        within(4, lambda: dicom.read_slice(tmp_path / "nested.dcm"))
+        within(2, lambda: dicom.read_slice(tmp_path / "nested.dcm"))
 
 
 def test_fragments_without_end_are_refused(tmp_path: Path) -> None:
