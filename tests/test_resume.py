@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.runs import assert_same_run, finish, small, start, wait_for_epochs
+from ddtl.errors import UserError
+from tests.runs import assert_same_run, finish, run, small, start, wait_for_epochs
 
 # Long enough that a test on a busy machine still stops it in the middle.
 HARD = ("augment=strong", "model.head.dropout=0.5", "trainer.patience=20", "trainer.max_epochs=6")
@@ -59,3 +63,33 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
     assert "going on with" in text
     assert folder.name == uninterrupted.name
     assert_same_run(folder, uninterrupted)
+
+
+def test_a_checkpoint_that_is_cut_off_says_what_to_do(tmp_path):
+    folder = run(tmp_path, "trainer.max_epochs=1").folder
+    last, best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt"
+    whole = last.read_bytes()
+    for path in (last, best):
+        path.unlink()  # they may be one file
+        path.write_bytes(whole)
+    for path, content, reason in (
+        (last, whole[: len(whole) // 2], "is cut off or damaged"),
+        (last, b"", "is cut off or damaged"),
+        (last, {"loops": {}}, "its parts do not fit together"),
+        (best, whole[:-100], "is cut off or damaged"),
+    ):
+        (folder / "results.json").unlink(missing_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save({**torch.load(best, weights_only=True), **content}, path)
+        with pytest.raises(UserError, match=reason) as raised:
+            run(tmp_path, "trainer.max_epochs=1")
+        assert str(raised.value).startswith(f"{path}: is ")
+        assert "\n" not in str(raised.value)
+        path.write_bytes(whole)
+    last.write_bytes(b"")
+    command = re.search(r"rm -r (\S+)$", str(raised.value))
+    assert command is not None
+    shutil.rmtree(command[1])
+    assert run(tmp_path, "trainer.max_epochs=1").results["best_epoch"] == 0

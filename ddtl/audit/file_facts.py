@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl import reading
-from ddtl.data.images import FORMATS, BadImageError, named_unreadable, read_header
+from ddtl.data.images import FORMATS, BadImageError, opened, read_header
 from ddtl.data.manifest import Manifest
 
 FEATURES = (
@@ -113,7 +112,7 @@ def forest(
 
 def _read(path: Path) -> Facts:
     try:
-        with named_unreadable(path), reading.opened(path, reading.IMAGE) as file:
+        with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 with Image.open(file, formats=FORMATS) as image:  # reads the header alone

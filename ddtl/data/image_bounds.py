@@ -18,10 +18,12 @@ MAX_SIDE = 65_535  # pixels: what JPEG and DICOM can say; Pillow's kernels and B
 MAX_BYTES = 8 * MAX_PIXELS  # of unpacked pixels: four channels of 16 bits
 MAX_CHUNKS = 100_000  # of a PNG: 64 megapixels in the 8 KiB parts that libpng writes have 31,000
 MAX_SEGMENTS = 10_000  # of a JPEG: its longest profiles and thumbnails take a few hundred
+MAX_EXIF = 4 << 20  # bytes of a JPEG's EXIF, which Pillow joins piece by piece
 MAX_SCANS = 100  # of a progressive JPEG: encoders write about ten
 MAX_SCANNED = 1_000_000_000  # pixels times scans: ten scans of the largest image, and some
 MAX_PAGES = 1_000  # of a TIFF that are counted before it is refused for having more than one
 MAX_PARTS = 100_000  # strips or tiles of a TIFF: 64 megapixels in tiles of 32 × 32 have 62,500
+MAX_TAGS = 20_000  # of all pages of a TIFF: writers make some twenty for a page
 MAX_NUMBERS = 500_000  # in the tags of a TIFF: a colour map of 16 bits has 196,608
 MAX_RUN_LENGTH = 2_000_000  # pixels of a run-length encoded BMP, which Pillow unpacks in Python
 _MAX_TAG_BYTES = 16 << 20  # of a TIFF's tags that overlap
@@ -116,17 +118,22 @@ def _check_bmp(data: bytes) -> int:
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
-def _check_jpeg(data: bytes, start: int = 0) -> int:
-    """Walk the segments as libjpeg does, to the end of the image."""
+def _check_jpeg(data: bytes) -> int:
+    pixels, _ = _walk_jpeg(data, 0, MAX_SEGMENTS)
+    return pixels
+
+
+def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
+    """Pixels and segments of the JPEG that begins there; as libjpeg reads it, to the end of the image."""
     at, segments, scans, pixels = start + 2, 0, 0, 0
-    exif = b""
+    exif: list[bytes] = []
     while (found := _MARKER.search(data, at)) is not None:
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9 or len(data) < at + 2:
             break
         length = int.from_bytes(data[at : at + 2], "big")
         segments += 1
-        if segments > MAX_SEGMENTS:
+        if segments > most:
             raise Excess(f"holds more than {MAX_SEGMENTS:,} segments, as no JPEG does")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(data) >= at + 7:
             height, width = struct.unpack_from(">HH", data, at + 3)
@@ -136,12 +143,14 @@ def _check_jpeg(data: bytes, start: int = 0) -> int:
             if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
                 raise Excess(f"holds {scans} or more scans of {pixels / 1e6:.1f} megapixels, as no JPEG does")
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":  # Pillow puts several of them together
-            exif += data[at + 2 + (6 if exif else 0) : at + length]
+            exif.append(data[at + 8 : at + length])
+            if len(exif) * 65_536 > MAX_EXIF:
+                raise Excess(f"holds more than {MAX_EXIF >> 20} MB of EXIF, as no JPEG does")
         elif marker == 0xE2 and data[at + 2 : at + 6] == b"MPF\0":
             _check_exif(data[at + 6 : at + length])
         at += max(length, 2)
-    _check_exif(exif[6:])
-    return pixels
+    _check_exif(b"".join(exif))
+    return pixels, segments
 
 
 class _Entry(NamedTuple):
@@ -174,7 +183,7 @@ def _directories(data: bytes, most: int) -> Iterator[dict[int, _Entry]]:
     head, one, pointer = ("Q", 20, "Q") if big else ("H", 12, "I")
     inline = struct.calcsize(pointer)
     seen: set[int] = set()
-    total = numbers = 0
+    total = numbers = tags = 0
     try:
         (at,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
         while 0 < at < len(data) and at not in seen:
@@ -185,6 +194,9 @@ def _directories(data: bytes, most: int) -> Iterator[dict[int, _Entry]]:
             start = at + struct.calcsize(head)
             if count * one > len(data) - start:
                 return
+            tags += count
+            if tags > MAX_TAGS:
+                raise Excess("is damaged: it has more tags than an image")
             found: dict[int, _Entry] = {}
             for place in range(start, start + count * one, one):
                 tag, kind, values = struct.unpack_from(f"{order}HH{pointer}", data, place)
@@ -239,11 +251,22 @@ def _check_tiff(data: bytes) -> int:
         if parts > MAX_PARTS:
             raise Excess(_TOO_MANY_PARTS)
         compression = page.get(259, _NONE).first
-        if compression in _STREAMS:
+        if compression in (6, 7):
+            _check_jpegs(data)
+        elif compression in _STREAMS:
             _check_streams(data, compression)
         elif compression and compression not in _OF_BYTES:
             raise Excess(f"is a TIFF of compression {compression}, which is not read: save it uncompressed")
     return pixels
+
+
+def _check_jpegs(data: bytes) -> None:
+    """Each JPEG in a TIFF, wherever it begins; together they have no more segments than so many parts need."""
+    at, left = data.find(b"\xff\xd8\xff"), MAX_PARTS
+    while at >= 0:
+        _, segments = _walk_jpeg(data, at, min(left, MAX_SEGMENTS))
+        left -= segments + 1
+        at = data.find(b"\xff\xd8\xff", at + 3)
 
 
 def _check_streams(data: bytes, compression: int) -> None:
@@ -303,7 +326,6 @@ def _check_jpeg_xl(data: bytes, at: int) -> None:
 
 
 _STREAMS: dict[int, tuple[bytes, Callable[[bytes, int], object]]] = {
-    **dict.fromkeys((6, 7), (b"\xff\xd8\xff", _check_jpeg)),
     **dict.fromkeys((33003, 33004, 33005, 34712), (b"\xff\x4f\xff\x51", _check_jpeg_2000)),
     34887: (b"Lerc2 ", _check_lerc),
     34933: (PNG, _check_png_header),

@@ -9,10 +9,10 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -84,8 +84,17 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         BadImageError: there is no such file, it is no regular one or too large, or it cannot be read.
     """
-    with named_unreadable(path):
+    with _named_unreadable(path):
         return reading.read_bytes(path, reading.IMAGE)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading; where that fails, raises what :func:`read_bytes` raises."""
+    with ExitStack() as stack:
+        with _named_unreadable(path):
+            file = stack.enter_context(reading.opened(path, reading.IMAGE))
+        yield file
 
 
 def read_start(path: Path, count: int) -> bytes:
@@ -98,7 +107,7 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 @contextmanager
-def named_unreadable(path: Path) -> Iterator[None]:
+def _named_unreadable(path: Path) -> Iterator[None]:
     """Make a ``BadImageError`` of why a file cannot be opened."""
     try:
         yield
@@ -473,6 +482,8 @@ def _bits_of(page: Any) -> tuple[int, str]:
 
 def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Window | None) -> Image.Image:
     """Mode ``L`` of values of more than 8 bits."""
+    if not values.size:
+        raise BadImageError(path, "has no pixel")
     if window is not None:
         if meaning.bits == 8 and meaning.kind == "u":
             raise BadImageError(path, _GREY_LEVELS)

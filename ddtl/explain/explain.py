@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ddtl import console
 from ddtl.audit import burned_in
@@ -80,7 +79,8 @@ class _Subject:
         if self.config.dataset.kind != "phantom":
             return None
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
-        return np.asarray(Image.open(mask_path(sample))) > 0
+        path = mask_path(sample)
+        return np.asarray(decode_gray(read_bytes(path), path)) > 0
 
     def has_text(self, row: int) -> bool:
         """Whether the file of an image seems to hold text beside the body."""

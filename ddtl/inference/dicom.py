@@ -16,8 +16,7 @@ import numpy as np
 from PIL import Image
 from pydicom import uid
 
-from ddtl import reading
-from ddtl.data.images import MAX_PIXELS, MIN_LEVELS, BadImageError, named_unreadable, read_bytes, windowed
+from ddtl.data.images import MAX_PIXELS, MIN_LEVELS, BadImageError, opened, read_bytes, windowed
 from ddtl.inference import dicom_header, dicom_pixels
 from ddtl.inference.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
 from ddtl.inference.dicom_pixels import Stored
@@ -82,7 +81,7 @@ def read_slice(path: Path) -> Slice | None:
     """
 
     def read() -> Slice | None:
-        with named_unreadable(path), reading.opened(path, reading.IMAGE) as stream:
+        with opened(path) as stream:
             file = dicom_header.parse(stream, pixels=False)
         if _kind(file.dataset) == _DIRECTORY:
             return None

@@ -17,7 +17,7 @@ from ddtl.errors import UserError
 from ddtl.files import write_bytes
 from ddtl.inference.far import Reference
 from ddtl.inference.network import Predictor
-from ddtl.reading import WEIGHTS, opened, parsed
+from ddtl.reading import MIB, WEIGHTS, opened, parsed
 from ddtl.records import run as results
 from ddtl.training.run_folder import RunFolder
 
@@ -51,8 +51,9 @@ def _stored(path: Path, digest: str, features: int) -> Reference | None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with opened(path, WEIGHTS):
-            pass  # a regular file, and none that takes all memory
+        with opened(path, WEIGHTS) as start:
+            if int.from_bytes(start.read(8), "little") > MIB:  # of its header, which is a line
+                return None
         with safe_open(path, framework="np") as file:
             if parsed((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
                 return None
@@ -60,9 +61,9 @@ def _stored(path: Path, digest: str, features: int) -> Reference | None:
             if len(shapes["train"]) != 2 or shapes["train"][1] != features or len(shapes["val"]) != 1:
                 return None
             found = Reference(file.get_tensor("train"), file.get_tensor("val"))
-    except (OSError, SafetensorError, ValueError):
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError):
         return None
-    is_whole = all(len(part) and part.dtype.kind == "f" and np.isfinite(part).all() for part in vars(found).values())
+    is_whole = all(len(part) and part.dtype == np.float32 and np.isfinite(part).all() for part in vars(found).values())
     return found if is_whole and (np.diff(found.val) >= 0).all() else None
 
 

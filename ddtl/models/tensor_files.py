@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,8 @@ from ddtl.reading import GIB, MIB, Unreadable
 
 _HEADER = 16 * MIB  # of a safetensors file, and the table of contents of a zip: those of 10,000 tensors take 1 MiB
 _LEGACY = GIB  # a file of the format before 2020, which torch reads into memory as a whole
+_PICKLES = 5  # at the start of a file of the old format
+_UNFOLDS = "is damaged: its names are longer than those of any tensors"
 _DEEPEST = 64  # levels of dicts and lists in a checkpoint
 _MOST_VALUES = 2_000_000  # in the dicts and lists of a checkpoint
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -55,6 +59,8 @@ def load(path: Path, limit: int, *, checked: bool = False) -> Any:
             _check_zip(path, file, checked)
         elif os.fstat(file.fileno()).st_size > _LEGACY:
             raise Unreadable(path, f"is too large for its old format (at most {reading.size(_LEGACY)} are read)")
+        else:
+            _check_pickles(path, file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error says it in our words
             if is_zip:
@@ -77,12 +83,58 @@ def _check_zip(path: Path, file: BinaryIO, checked: bool) -> None:
             raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
         if checked and archive.testzip() is not None:
             raise Unreadable(path, "is damaged: a part is not what its checksum says")
+        pickles = [part for part in parts if part.filename.rpartition("/")[2] == "data.pkl"]
+        if any(part.file_size > _HEADER or _unfolds(archive.read(part)) for part in pickles):
+            raise Unreadable(path, _UNFOLDS)
     file.seek(0)
+
+
+def _check_pickles(path: Path, file: BinaryIO) -> None:
+    """Look through the pickles at the start of a file of the old format; one that is damaged is left for torch."""
+    unfolds = False
+    with suppress(ValueError, LookupError):
+        unfolds = any(_unfolds(file) for _ in range(_PICKLES))
+    if unfolds:
+        raise Unreadable(path, _UNFOLDS)
+    file.seek(0)
+
+
+def _unfolds(pickled: bytes | BinaryIO) -> bool:
+    """Whether tuples in a pickle stand for very many values: to look such a one up in a dict takes for ever.
+
+    Nothing is made of the pickle: the sizes alone go through its stack.
+    """
+    stack: list[int | None] = []  # None for a mark
+    memo: dict[int, int] = {}
+    for number, (operation, argument, _) in enumerate(pickletools.genops(pickled)):
+        name = operation.name
+        if number > _MOST_VALUES:
+            return True
+        if name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo.get(int(argument or 0), 1))
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[int(argument or 0)] = stack[-1] or 1
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1] or 1
+        elif name == "MARK":
+            stack.append(None)
+        else:
+            size = 1
+            if pickletools.markobject in operation.stack_before:
+                while (one := stack.pop()) is not None:
+                    size += one
+            for kind in reversed(operation.stack_before):
+                if kind not in (pickletools.markobject, pickletools.stackslice):
+                    size += stack.pop() or 0
+            if size > _MOST_VALUES:
+                return True
+            stack += [size] * len(operation.stack_after)
+    return False
 
 
 def odd(tensor: Tensor) -> str:
     """Why a tensor is not plain numbers in memory of its own, as a predicate; empty where it is. Computes nothing."""
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
+    if type(tensor) not in (Tensor, torch.nn.Parameter) or vars(tensor):
         return "is of a class of its own"
     if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
         return "is sparse, quantised or nested"
