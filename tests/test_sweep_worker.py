@@ -196,7 +196,7 @@ def test_a_server_that_cannot_be_started_is_a_failure_with_words(monkeypatch):
 
 def folder(tmp_path: Path, name: str) -> Path:
     """A run's folder with its checkpoints."""
-    path = tmp_path / name
+    path = tmp_path / "runs" / "phantom" / name
     (path / "checkpoints").mkdir(parents=True)
     for file in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "predictions.csv"):
         (path / file).touch()
@@ -232,7 +232,14 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
     instead(monkeypatch, body)
     store, _ = worked(tmp_path, "n_trials=7", "sweep.keep=2")
     assert states(store) == [*["COMPLETE"] * 5, "PRUNED", "FAIL"]
-    assert [kept(tmp_path / str(i)) for i in (0, 1, 2, 3, 5, 6)] == [False, True, True, True, False, True]
+    assert [kept(tmp_path / "runs" / "phantom" / str(i)) for i in (0, 1, 2, 3, 5, 6)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
     assert kept(before)
 
 

@@ -29,6 +29,8 @@ from ddtl.explain.choosing import Group, called, groups
 from ddtl.files import beside, remove, write_bytes, write_json
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
+from ddtl.reading import Unreadable
+from ddtl.records import run as results_of
 from ddtl.training import hardware
 from ddtl.training.run_folder import RunFolder
 
@@ -147,13 +149,18 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
             f"the images of {results['dataset']} here are no longer those that the run was trained and scored on: its "
             "heat maps cannot be made. paths.data_dir says where the images lie."
         )
+    of = {sample.sample_id: row for row, sample in enumerate(datamodule.manifest.samples)}
     network, _ = stored_network.load(folder, config, len(results["classes"]))
     network.to("cuda" if hardware.resolve(config.trainer).accelerator == "gpu" else "cpu")
     try:
         table = prediction_table.read(folder.predictions)
     except FileNotFoundError as error:
         raise UserError(f"{folder.predictions} is missing. The command that made the run makes it anew.") from error
-    table = table.of("test" if "test" in results else "val")
+    split = "test" if "test" in results else "val"
+    results_of.match(folder.predictions, table, results, [split])
+    table = table.of(split)
+    if not set(table.sample_id.tolist()) <= of.keys():
+        raise Unreadable(folder.predictions, "is of other images than the run's", prediction_table.AGAIN)
     return _Subject(
         config=config,
         network=network,
@@ -161,7 +168,7 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
         datamodule=datamodule,
         table=table,
         decided=called(table, results["threshold"]),
-        manifest_row={sample.sample_id: row for row, sample in enumerate(datamodule.manifest.samples)},
+        manifest_row=of,
     )
 
 

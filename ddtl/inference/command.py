@@ -75,12 +75,14 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.inference import writing
     from ddtl.inference.inputs import find
+    from ddtl.records import run as results_of
     from ddtl.training.evaluate import stored_run
     from ddtl.training.run_folder import RunFolder
 
     settings = parse(argv)
     folder = RunFolder(settings.run)
     saved, results = stored_run(folder)
+    results_of.require(folder.results, results, "evaluation.patient")
     there = writing.existing(settings.output)
     if there and not settings.overwrite:
         raise UserError(

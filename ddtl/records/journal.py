@@ -17,7 +17,6 @@ from typing_extensions import TypedDict
 
 from ddtl.reading import Unreadable, lines
 from ddtl.records.checking import OPEN, Count, Moment, Name, Number, Text, fits
-from ddtl.records.small import Owner
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -41,7 +40,17 @@ class _Attempt(TypedDict):
 
 
 @with_config(OPEN)
-class _Worker(Owner):
+class _Process(TypedDict):
+    """As :func:`ddtl.processes.process` has it."""
+
+    pid: Annotated[int, Field(ge=1, lt=2**31)]
+    host: Text
+    place: Text
+    started: Text | None
+
+
+@with_config(OPEN)
+class _Worker(_Process):
     claim: Text
     worker: Text
     since: Moment
@@ -58,7 +67,7 @@ class _Evaluated(TypedDict):
 # The attributes that ddtl gives to a trial and to a study.
 _OF_TRIAL: Mapping[str, Any] = {
     "owner": _Worker,
-    "process": Owner,
+    "process": _Process,
     "overrides": list[Text],
     "attempts": list[_Attempt],
     "reason": Text,

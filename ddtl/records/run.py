@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -25,6 +25,9 @@ from ddtl.records.checking import (
     agree,
     check,
 )
+
+if TYPE_CHECKING:
+    from ddtl.evaluation.predictions import Predictions
 
 NAME = "results.json"
 _FIX = "Delete it and repeat the command that made it: it scores again, without training."
@@ -319,6 +322,35 @@ def require(path: Path, record: Mapping[str, Any], *keys: str) -> None:
             found = found.get(part) if isinstance(found, Mapping) else None
         if found is None:
             raise Unreadable(path, f"{key} is missing", _FIX)
+
+
+def match(path: Path, table: Predictions, record: Mapping[str, Any], splits: Iterable[str]) -> None:
+    """Refuse predictions that a record is not of.
+
+    Args:
+        path: of the predictions.
+        table: all of them.
+        record: ``results.json``.
+        splits: that are compared; the record has scores of each.
+
+    Raises:
+        Unreadable: they are of other classes, or of more or fewer images or patients.
+    """
+    from ddtl.evaluation import predictions  # numpy, without which rows are listed
+    from ddtl.evaluation.patients import WhyNot, by_patient
+
+    if list(table.classes) != record["classes"]:
+        raise Unreadable(path, f"is of other classes than {NAME}", predictions.AGAIN)
+    for split in splits:
+        rows, scores = table.of(split), record[split]
+        if len(rows) != scores["images"]:
+            reason = f"holds {len(rows)} images of {split}, and by {NAME} there are {scores['images']}"
+            raise Unreadable(path, reason, predictions.AGAIN)
+        patients = scores.get("patients")
+        if len(table.classes) == 2 and patients and "why_not" not in patients:
+            found = by_patient(rows, patients["aggregation"], record["threshold"])
+            if isinstance(found, WhyNot) or len(found.patient_id) != patients["patients"]:
+                raise Unreadable(path, f"is of other patients of {split} than {NAME}", predictions.AGAIN)
 
 
 def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:

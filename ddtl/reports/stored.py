@@ -10,10 +10,8 @@ from typing import Any
 
 from ddtl.errors import UserError
 from ddtl.evaluation import predictions as prediction_table
-from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.files import require_run_folder
-from ddtl.reading import Unreadable
 from ddtl.records import epochs, settings, small
 from ddtl.records import run as results
 
@@ -113,7 +111,7 @@ def read(folder: Path) -> Stored:
         raise UserError(
             f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
         ) from error
-    _match(folder / "predictions.csv", table, record)
+    results.match(folder / "predictions.csv", table, record, ["test" if "test" in record else "val"])
     return Stored(
         folder=folder,
         record=record,
@@ -122,25 +120,6 @@ def read(folder: Path) -> Stored:
         config=settings.read(home),
         environment=small.environment(machine),
     )
-
-
-def _match(path: Path, table: Predictions, record: Mapping[str, Any]) -> None:
-    """Refuse predictions that the scores of the headline are not of.
-
-    Raises:
-        Unreadable: they are of other classes, or of more or fewer images or patients.
-    """
-    split = "test" if "test" in record else "val"
-    rows, scores = table.of(split), record[split]
-    if list(table.classes) != record["classes"]:
-        raise Unreadable(path, "is of other classes than results.json", prediction_table.AGAIN)
-    if len(rows) != scores["images"]:
-        wanted = f"holds {len(rows)} images of {split}, and by results.json there are {scores['images']}"
-        raise Unreadable(path, wanted, prediction_table.AGAIN)
-    if len(table.classes) == 2 and (found := patients(scores)) is not None:
-        known = by_patient(rows, found["aggregation"], record["threshold"])
-        if isinstance(known, WhyNot) or len(known.patient_id) != found["patients"]:
-            raise Unreadable(path, f"is of other patients of {split} than results.json", prediction_table.AGAIN)
 
 
 def _why_unfinished(folder: Path) -> str:

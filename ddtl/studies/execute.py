@@ -220,7 +220,8 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
         each = [e for row in group for e in study["jobs"][row]["evaluations"] if e["words"] or _embeds(plan, row)]
         targets.append(tuple(dict.fromkeys((e["target"], tuple(e["words"])) for e in each)))
     calls = plan.folder / "calls"
-    number = 1 + max((int(path.name.rpartition("-")[2]) for path in calls.glob(f"{plan.name}-*")), default=0)
+    ends = [path.name.rpartition("-")[2] for path in calls.glob(f"{plan.name}-*")]
+    number = 1 + max((int(end) for end in ends if end.isdecimal() and len(end) < 10), default=0)
     section = plan.settings.sweep
     typed = any(word.startswith("sweep.max_failures=") for word in plan.words)
     section = section.model_copy(update={"max_failures": section.max_failures if typed else len(jobs) + 1})

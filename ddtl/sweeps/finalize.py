@@ -201,16 +201,11 @@ def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
         done = trial.state.name == "COMPLETE"
         run = {
             "seed": int(_value(seed)),
-            "run": str(_run_folder(final, trial.user_attrs["run"])) if done else None,
+            "run": trial.user_attrs["run"] if done else None,
             "score": trial.values[0] if done else None,
         }
         found.setdefault(WINNER if first else DEFAULT, []).append(run)
     return found
-
-
-def _run_folder(store: Store, stated: str) -> Path:
-    """Where a trial's run is, by the last two parts of the path that the journal states."""
-    return Path(os.path.expanduser(store.plan.base.paths.runs_dir), *Path(stated).parts[-2:]).absolute()
 
 
 def _value(word: str) -> str:

@@ -70,7 +70,7 @@ class JournalPlace:
     def stale(self, study: optuna.Study) -> set[int]:
         if not self._beats.exists():
             return set()
-        beats = {int(file.name): file.stat().st_mtime for file in self._beats.iterdir() if file.name.isdigit()}
+        beats = {int(file.name): file.stat().st_mtime for file in self._beats.iterdir() if file.name.isdecimal()}
         probe = self._beats / f"now-{os.getpid()}"
         probe.touch()
         now = probe.stat().st_mtime

@@ -15,6 +15,7 @@ from ddtl.config.schema import Config, DatasetConfig
 from ddtl.config.where import groups
 from ddtl.errors import UserError
 from ddtl.files import require_run_folder
+from ddtl.records import run as results_of
 from ddtl.records import settings
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped
 """
 _SECTIONS = ("dataset", "evaluation", "paths")
 _KEYS = ("trainer.accelerator", "trainer.precision")
+# What commands that go on with a run take from its results.json.
+_NEEDED = (
+    "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
+    "calibration.notes", "interval",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     results = folder.finished()
     if results is None:
         raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
+    results_of.require(folder.results, results, *_NEEDED)
     return settings.config(folder.path), results
 
 
@@ -198,6 +205,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
         raise UserError(
             f"{folder.predictions} is not there. The command that made the run predicts again, without training."
         ) from error
+    results_of.match(folder.predictions, table, before, [split for split in ("val", "test") if split in before])
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])

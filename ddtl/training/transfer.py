@@ -185,7 +185,9 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
             "Grey levels were brought to those of the images that the run learned from, by one map made of the "
             f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
         )
-    val = prediction_table.read(folder.predictions).of("val")
+    known = prediction_table.read(folder.predictions)
+    results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
+    val = known.of("val")
     results |= scored(table, val, ["test"], evaluation, manifest.grouping)
     warn_of_inversion(results, ["test"])
     if evaluation.refit:
