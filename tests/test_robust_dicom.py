@@ -247,6 +247,8 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     "padding that is tissue": (
         made(lambda ds: setattr(ds, "PixelPaddingValue", 1024 + 900)), np.where(HU == 900, 0, GRAY), "may be tissue"
     ),
+    "text burned into the pixels": (tagged(BurnedInAnnotation="YES"), GRAY, "may name the patient"),
+    "no text burned into the pixels": (tagged(BurnedInAnnotation="NO"), GRAY, ""),
     "padding, signed, in implicit VR": (_implicit, black_corner(), ""),
     "padding of no value": (tagged(PixelPaddingValue=""), GRAY, ""),
     # Bits.

@@ -191,6 +191,8 @@ def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
     """
     measured = gray[~stored.padding]
     doubts = []
+    if text_of(ds, "BurnedInAnnotation").upper() == "YES":
+        doubts.append("says that text is burned into its pixels (BurnedInAnnotation), which may name the patient")
     if measured.min() > _DENSEST_AIR:
         if _kind(ds).startswith(_CAPTURE):
             raise HeaderError("is a screenshot (secondary capture) without Hounsfield units, no CT slice")
