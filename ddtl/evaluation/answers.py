@@ -12,6 +12,7 @@ from ddtl.errors import UserError
 from ddtl.evaluation.metrics import Scores, binary_scores, multiclass_scores
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.resampling import Replicates, weighted_multiclass, weighted_scores
+from ddtl.reading import printable
 
 Unit = Literal["patient", "group", "image"]
 
@@ -120,6 +121,11 @@ def _check_same(first: Answers, run: Answers, what: str, ours: np.ndarray, their
         i = differs[0]
         raise UserError(
             f"{len(differs)} of {len(ours)} images have another {what} in {first.name} than in {run.name}, as "
-            f"{first.predictions.sample_id[i]}: {ours[i] or 'none'} and {theirs[i] or 'none'}. Only runs on the same "
-            "data can be compared: train or evaluate the older one again."
+            f"{_shown(first.predictions.sample_id[i])}: {_shown(ours[i])} and {_shown(theirs[i])}. Only runs on the "
+            "same data can be compared: train or evaluate the older one again."
         )
+
+
+def _shown(value: object) -> str:
+    """A cell of a table on a line: without control characters, and not longer than a name is."""
+    return printable(value)[:100] or "none"

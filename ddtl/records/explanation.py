@@ -46,6 +46,7 @@ class Played(TypedDict):
 @with_config(OPEN)
 class Game(TypedDict):
     images: NotRequired[Count]
+    patients: NotRequired[Count]
     strict: Played
     tolerant: Played
 
@@ -90,6 +91,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 def _contradictions(found: Mapping[str, Any]) -> Iterator[Contradiction]:
     game = found["pointing_game"]
+    for part in ("images", "patients"):
+        if game is not None and part not in game:
+            yield Contradiction(f"pointing_game.{part}", "is missing")
     for key in ("strict", "tolerant"):
         for part in ("low", "high", "chance", "other_patients"):
             if game is not None and part not in game[key]:

@@ -259,7 +259,7 @@ def _baselines(stored: Stored) -> list[Block]:
 
 
 def _training(stored: Stored) -> list[Block]:
-    if not stored.metrics:
+    if not stored.metrics or not {"monitor", "best_epoch"} <= stored.record.keys():
         return []
     monitor, best = stored.record["monitor"], stored.record["best_epoch"]
     title = monitor.partition("/")[2]
