@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from ddtl.errors import UserError
 from tests.runs import assert_same_run, finish, run, small, start, wait_for_epochs
@@ -75,14 +74,9 @@ def test_a_checkpoint_that_is_cut_off_says_what_to_do(tmp_path):
     for path, content, reason in (
         (last, whole[: len(whole) // 2], "is cut off or damaged"),
         (last, b"", "is cut off or damaged"),
-        (last, {"loops": {}}, "its parts do not fit together"),
-        (best, whole[:-100], "is cut off or damaged"),
     ):
         (folder / "results.json").unlink(missing_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            torch.save({**torch.load(best, weights_only=True), **content}, path)
+        path.write_bytes(content)
         with pytest.raises(UserError, match=reason) as raised:
             run(tmp_path, "trainer.max_epochs=1")
         assert str(raised.value).startswith(f"{path}: is ")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ddtl import reading
@@ -91,7 +92,7 @@ def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
     trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield
-    except (LookupError, AttributeError, TypeError, ValueError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, MisconfigurationException) as error:
         if path is None or begun.is_training or isinstance(error, UserError):
             raise
         raise unusable(path, f"is damaged, its parts do not fit together ({type(error).__name__})") from error
