@@ -1,6 +1,6 @@
 # make quickstart   set up everything and train on the built-in phantom
 # make test         set up everything and run the tests (test-all: the slow ones too)
-# make fuzz         5,000 damaged records through the commands that read them
+# make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
 # make lint         ruff and mypy
 # make lock         resolve the dependencies anew into requirements.lock, and uv itself into requirements-uv.lock
 # make env          only set up .venv
@@ -32,6 +32,7 @@ test-all: env
 
 fuzz: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz_inputs
 
 lint: env
 	$(BIN)/ruff check .

@@ -530,7 +530,8 @@ class Workplace:
         self.valid, self.changed = folder / "valid", folder / "changed"
         self.valid.mkdir()
         workplace(self.valid)
-        consume("predict", self.valid)  # leaves embeddings.safetensors
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            CONSUMERS["predict"](self.valid)  # leaves embeddings.safetensors
         shutil.rmtree(self.valid / "predicted", ignore_errors=True)
         lacking = [kind.file for kind in KINDS if not (self.valid / kind.file).exists()]
         assert not lacking, lacking

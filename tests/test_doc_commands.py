@@ -122,6 +122,9 @@ def compared(words: list[str]) -> None:
 def data(words: list[str]) -> None:
     from ddtl.data import commands
 
+    if words[0] == "cache":
+        commands.parse_cache(words[1:])
+        return
     origins, _, source = commands._read(words[0], words[1:])
     assert words[0] in ("fetch", "verify")
     assert origins

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -142,24 +143,33 @@ def _list(origins: Sequence[Origin], data_dir: Path) -> None:
     console.out.print(table)
 
 
-def _cache(argv: Sequence[str]) -> int:
-    values, words, problems = own_settings(
-        argv, {"paths.cache_dir": _folder, "older_than": number_of_days, "yes": truth}
-    )
+def parse_cache(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The settings of ``ddtl data cache``, and what is to be deleted; nothing where it only lists.
+
+    Raises:
+        UserError: a mistake in the command.
+    """
+    readers = {"paths.cache_dir": _folder, "older_than": number_of_days, "yes": truth}
+    values, words, problems = own_settings(argv, readers)
     problems += [f"{word}: no such setting of `ddtl data cache`." for word in words if "=" in word]
     if words and words[0] != "delete":
         problems.append(f"ddtl data cache {words[0]}: no such action. There is delete.")
+    elif len(words) == 1:
+        problems.append("ddtl data cache delete: say what: all, or the first letters of a key.")
     if problems:
         raise UserError("\n".join(problems))
+    return values, words[1:]
+
+
+def _cache(argv: Sequence[str]) -> int:
+    values, words = parse_cache(argv)
     asked = [f"paths.cache_dir={values['paths.cache_dir']}"] if "paths.cache_dir" in values else []
     root = Path(load(asked, writes=False).paths.cache_dir).expanduser().absolute()
     caches = cached.found(root)
     if not words:
         _list_caches(root, caches)
         return 0
-    if len(words) == 1:
-        raise UserError("ddtl data cache delete: say what: all, or the first letters of a key.")
-    picked = cached.chosen(caches, list(words[1:]), values.get("older_than", 0.0))
+    picked = cached.chosen(caches, words, values.get("older_than", 0.0))
     if not picked:
         console.line("nothing to delete")
         return 0

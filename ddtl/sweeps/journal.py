@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from ddtl.errors import UserError
 from ddtl.files import append_line, append_to, last_line
+from ddtl.reading import TABLE, read_bytes
 
 _BEGIN = "begin"  # of a line, in bytes
 
@@ -40,7 +41,7 @@ def mend(path: Path) -> str | None:
     if not path.exists():
         return None
     with _Locked(path):
-        *lines, tail = path.read_bytes().split(b"\n")
+        *lines, tail = read_bytes(path, TABLE).split(b"\n")
         begin = 0
         for number, line in enumerate(lines, start=1):
             entry = _entry(line)

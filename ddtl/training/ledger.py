@@ -306,17 +306,16 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _lines(path: Path) -> tuple[int, str]:
     """How many lines a ledger has, and a warning where some were removed: each row knows its place (``line``)."""
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    if parsed_line(lines[-1]) is None:
-        lines.pop()
-    for place, line in enumerate(lines, start=1):
+    count, edited = 0, ""
+    for place, line, is_whole in lines(path) if path.exists() else ():
         row = parsed_line(line)
-        if row is not None and row.get("line", place) != place:
-            return len(lines), (
+        count += is_whole or row is not None
+        if row is not None and row.get("line", place) != place and not edited:
+            edited = (
                 f"The ledger {path.name} of {path.parent.name} was edited: line {place} was written as line "
                 f"{row['line']}. Uses of this test set may be missing. Put back a copy of the file."
             )
-    return len(lines), ""
+    return count, edited
 
 
 def _number_of(row: Mapping[str, Any]) -> int:
