@@ -25,7 +25,7 @@ COMMANDS = {
     "report": ("ddtl.reports.command", "write the page of a run or of a sweep, and a run's methods paragraph"),
     "dashboard": ("ddtl.dashboard.command", "everything in the runs folder in a browser, on this machine alone"),
     "runs": ("ddtl.dashboard.runs", "list, show and clean the runs folder; nothing is deleted without asking"),
-    "data": ("ddtl.data.commands", "list, fetch and verify the public datasets"),
+    "data": ("ddtl.data.commands", "list, fetch and verify the public datasets; list and delete decoded images"),
 }
 
 

@@ -14,7 +14,8 @@ MASK = "***"
 
 # Names of query parameters (and of settings) whose value is a secret.
 _SECRET = re.compile(
-    r"passw|passphrase|\bpwd|secret|token|credential|signature|\bsig\b|\bauth|x-(amz|goog|ms)-"
+    r"pass(w|$)|passphrase|\bp(s|ass)?wd?\b|\bpw\b|secret|token|credential|signature|\bsig\b|\bauth|x-(amz|goog|ms)-"
+    r"|\b(code|jwt|bearer|session|sid|access)\b"
     r"|(\b|api|access|account|shared|private|ssl)key\b|accesskeyid",
     re.IGNORECASE,
 )

@@ -515,3 +515,14 @@ def test_a_table_of_covid19ct_is_covid19ct(real_data: Path, tmp_path: Path, prot
     first, second = (assign(m, protocol, seed=0, val_fraction=0.15, test_fraction=0.25) for m in (built_in, own))
     assert first.samples == second.samples
     assert second.grouping == "patient"
+
+
+def test_a_pattern_that_never_ends_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddtl.data import folder
+
+    monkeypatch.setattr(folder, "_PATIENCE", 1.0)
+    names = [f"{'a' * 60}{number}!" for number in range(3)]
+    with pytest.raises(UserError, match=r"takes more than 1 seconds for 3 paths"):
+        folder._searched("(a+)+$", names)
+    assert folder._searched(r"(\d+)_(?P<patient>P\d+)", ["12_P7.png", "x.png", "3_P\ud8008"]) == ["P7", None, None]
+    assert folder._searched(r"(P\d+)_", ["P12_1.png"]) == ["P12"]

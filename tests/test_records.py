@@ -185,28 +185,6 @@ def test_a_plan_that_is_no_plan_is_refused_before_a_sweep_goes_on(tmp_path: Path
     assert plan.read(tmp_path / "none") is None
 
 
-def test_a_checkpoint_that_was_cut_off_is_to_be_deleted(tmp_path: Path) -> None:
-    import torch
-
-    from ddtl.records import checkpoint
-
-    state = {"network.w": torch.zeros(3)}
-    found = {"epoch": 1, "global_step": 2, "state_dict": state, "optimizer_states": [], "lr_schedulers": []}
-    path = tmp_path / "last checkpoint.ckpt"
-    torch.save({**found, "callbacks": {}, "loops": {}}, path)
-    assert checkpoint.read(path, state)["epoch"] == 1
-    with pytest.raises(Unreadable, match="is of another network"):
-        checkpoint.read(path, {"network.w": torch.zeros(4)})
-    data = path.read_bytes()
-    for damaged in (b"", data[: len(data) // 2], data.replace(b"global_step", b"global_stup"), b"PK\3\4" + bytes(100)):
-        path.write_bytes(damaged)
-        with pytest.raises(Unreadable, match=r"is damaged or was cut off\. Delete it: rm '.*last checkpoint\.ckpt'"):
-            checkpoint.read(path, state)
-    torch.save(found, path)
-    with pytest.raises(Unreadable, match="is no checkpoint of ddtl"):
-        checkpoint.read(path)
-
-
 def test_reading_a_small_file_takes_no_room_for_the_limit(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -100,6 +100,7 @@ def _composed(
             config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
         many = expansion(OmegaConf.to_container(config, resolve=False)) > _MOST_VALUES
     except Exception as error:  # Hydra, OmegaConf and YAML meet files that are not in order with almost any
+        os.getcwd()  # raises where the current folder is gone, which is another mistake
         raise UserError(f"a file under {folder} is not in order: {_one_line(error) or type(error).__name__}") from error
     if many:
         raise UserError(
@@ -111,6 +112,7 @@ def _composed(
 _MOST_VALUES = 100_000  # that the references of a configuration stand for
 _MOST_NESTED = 8  # references whose name is made of references
 _REFERENCE = re.compile(r"\$\{([^{}$:]+)\}")
+_VALUE_OF = re.compile(r"\$\{\s*oc\.(?:env|decode)\s*:")  # calls that stand for one value
 
 
 def expansion(tree: Any) -> int:
@@ -131,7 +133,7 @@ def expansion(tree: Any) -> int:
         if not isinstance(value, str) or "${" not in value:
             return 1
         names = _REFERENCE.findall(value)
-        nested += value.count("${") - len(names)
+        nested += value.count("${") - len(names) - len(_VALUE_OF.findall(value))
         return 1 + sum(target(_absolute(name.strip(), key)) for name in names)
 
     def target(name: str) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from ddtl.dashboard.command import folder_of_runs, runs_folder
 from ddtl.dashboard.index import Index, Row, curve
 from ddtl.errors import EXIT_FAILURE, UserError
 from ddtl.evaluation.names import by_image
+from ddtl.reading import walk
 from ddtl.training import run_folder
 
 HELP = """\
@@ -256,18 +259,18 @@ def _delete(root: Path, target: Target) -> str:
         return "a process works at it"
     except OSError as error:
         return str(error.strerror or error)
+    except RecursionError:
+        return f"its folders are nested too deep; delete it by hand: rm -r {shlex.quote(str(target.path))}"
     return ""
 
 
 def _files(folder: Path) -> list[tuple[Path, int]]:
+    """The files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be seen."""
     found = []
-    for path in folder.rglob("*"):
-        try:
-            about = path.lstat()
-        except OSError:
-            continue
-        if not path.is_dir() or path.is_symlink():
-            found.append((path, about.st_size))
+    for files in walk(folder, lambda folder, why: None, links=False):
+        for entry in files:
+            with suppress(OSError):
+                found.append((Path(entry.path), entry.stat(follow_symlinks=False).st_size))
     return found
 
 

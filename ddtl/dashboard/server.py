@@ -245,7 +245,8 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
         return []
     monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
     keys = dict.fromkeys(["train/loss", "val/loss", monitor])
-    return [{"title": key, "spec": lines(known, key)} for key in keys]
+    later = " (earlier epochs are left out)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
+    return [{"title": f"{key}{later}", "spec": lines(known, key)} for key in keys]
 
 
 def _names(picked: Sequence[Row]) -> list[str]:

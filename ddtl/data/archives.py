@@ -6,6 +6,9 @@ refused; so are more entries or bytes than any dataset has. Who writes an entry 
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import re
 import stat
@@ -16,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from ddtl import reading
 from ddtl.errors import UserError
@@ -174,14 +177,25 @@ class _TarEntry(tarfile.TarInfo):
         entry = super().frombuf(buf, encoding, errors)
         if not entry.isreg() and entry.size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {entry.size} bytes")
+        if entry.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a special file: an entry with holes")
         return entry
+
+    def _proc_pax(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
+        found: tarfile.TarInfo = super()._proc_pax(opened)  # type: ignore[misc]
+        if any(key.startswith("GNU.sparse") for key in found.pax_headers):
+            raise tarfile.ReadError("a special file: an entry with holes")
+        return found
+
+    def _proc_gnusparse_10(self, *_: object) -> None:  # reads a map of any length
+        raise tarfile.ReadError("a special file: an entry with holes")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10
 
 
 def _tar_members(archive: Path, counted: _Counted) -> Iterator[Member]:
     """Read as a stream, front to back."""
-    with _explained(archive):
-        opened = tarfile.open(archive, mode="r|*", tarinfo=_TarEntry)  # noqa: SIM115  # closed below
-    with opened:
+    with _unpacked(archive) as stream, _opened_tar(archive, stream) as opened:
         while True:
             with _explained(archive):
                 info = opened.next()
@@ -194,6 +208,35 @@ def _tar_members(archive: Path, counted: _Counted) -> Iterator[Member]:
             if not info.isreg() or info.issparse():
                 raise counted.refused(f"holds a link or a special file: {info.name!r}")
             yield Member(name, info.size, _tar_reader(opened, info, counted))
+
+
+@contextmanager
+def _unpacked(archive: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a tar, unpacked a little at a time: tarfile's own stream unpacks all that a block stands for."""
+    with reading.opened(archive, MAX_TOTAL) as file:
+        start = file.peek(6)
+        for magic, unpacker in _UNPACKERS.items():
+            if start.startswith(magic):
+                with unpacker(file) as stream:
+                    yield stream
+                return
+        yield file
+
+
+_UNPACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"\x1f\x8b": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
+    b"BZh": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
+    b"\xfd7zXZ": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115  # the caller closes it
+    b"\x5d\x00\x00": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115
+}
+
+
+@contextmanager
+def _opened_tar(archive: Path, stream: IO[bytes]) -> Iterator[tarfile.TarFile]:
+    with _explained(archive):
+        opened = tarfile.open(fileobj=stream, mode="r|", tarinfo=_TarEntry)  # noqa: SIM115  # closed below
+    with opened:
+        yield opened
 
 
 def _tar_reader(opened: tarfile.TarFile, info: tarfile.TarInfo, counted: _Counted) -> Callable[[], bytes]:

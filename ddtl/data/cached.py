@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ddtl.errors import UserError
-from ddtl.reading import read_object
+from ddtl.reading import read_object, walk
 
 _DECODED = re.compile(r"[0-9a-f]{32}")
 _PHANTOM = re.compile(r"phantom-[0-9a-f]{10}")
@@ -64,9 +64,10 @@ def _cached(path: Path, holds: str) -> Cached:
             index = read_object(path / "index.json", _INDEX)
             images, side, dataset = len(index["files"]), int(index["size"]), str(index.get("dataset", ""))
     size = 0
-    for file in path.rglob("*"):
-        with suppress(OSError):
-            size += file.lstat().st_size
+    for files in walk(path, lambda folder, why: None, links=False):
+        for entry in files:
+            with suppress(OSError):
+                size += entry.stat(follow_symlinks=False).st_size
     return Cached(path, holds, dataset, images, side, size, path.stat().st_mtime)
 
 

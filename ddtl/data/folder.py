@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -232,7 +236,7 @@ def _empty(folder: Path, filled: Sequence[str]) -> str:
 
 def _patients_by_regex(pattern: str, sample_ids: Sequence[str]) -> tuple[dict[str, str | None], list[Note]]:
     """The patient of each image, and what is doubtful about them."""
-    patient_of = {sample_id: _found(re.search(pattern, sample_id)) for sample_id in sample_ids}
+    patient_of = dict(zip(sample_ids, _searched(pattern, sample_ids), strict=True))
     without = [sample_id for sample_id, patient in patient_of.items() if patient is None]
     if len(without) == len(sample_ids):
         raise UserError(
@@ -250,6 +254,44 @@ def _patients_by_regex(pattern: str, sample_ids: Sequence[str]) -> tuple[dict[st
         why = "where patients have several images, it finds a number of the image instead"
         notes.append(Note(f"{text}: {why}.", is_doubt=True))
     return patient_of, notes
+
+
+def _searched(pattern: str, sample_ids: Sequence[str]) -> list[str | None]:
+    """What a pattern finds in each path.
+
+    One that repeats more than once can take longer than anybody waits, and it may come with a run from a stranger: it is
+    tried in a process of its own, which is ended after a while.
+    """
+    if len(re.findall(r"(?<!\\)[*+{]", pattern)) < 2:
+        return [_found(re.search(pattern, sample_id)) for sample_id in sample_ids]
+    seconds = _PATIENCE + len(sample_ids) / 1000
+    code = f"import json, re, sys\n{inspect.getsource(_found)}\n{_SEARCH}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", code],
+            input=json.dumps([pattern, list(sample_ids)]),
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=seconds,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"dataset.patient_regex={pattern}: takes more than {seconds:.0f} seconds for {len(sample_ids)} paths, as "
+            "patterns do that repeat what repeats. Write it without a * or + around another one."
+        ) from None
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"dataset.patient_regex={pattern}: cannot be used ({error.stderr.strip()[-200:]}).") from None
+    found: list[str | None] = json.loads(done.stdout)
+    return found
+
+
+_PATIENCE = 10.0  # seconds
+_SEARCH = """\
+pattern, names = json.load(sys.stdin)
+json.dump([_found(re.search(pattern, name)) for name in names], sys.stdout)
+"""
 
 
 def _found(match: re.Match[str] | None) -> str | None:

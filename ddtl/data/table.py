@@ -127,7 +127,7 @@ def build_manifest(
         published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
         notes=(*_slips(rows), *notes),
         is_positive_known=is_known,
-        labels=tuple(used.items()),
+        labels=tuple(sorted(used.items())),
     )
 
 

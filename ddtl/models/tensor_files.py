@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickletools
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -79,6 +80,7 @@ def _check_zip(path: Path, file: BinaryIO, checked: bool) -> None:
             raise Compressed(path, "its parts are compressed")
         twice = len({part.filename for part in parts}) != len(parts)
         lies = any(part.file_size != part.compress_size or part.flag_bits & 1 for part in parts)
+        lies = lies or not _is_at_its_end(file, total, archive.start_dir)
         if twice or lies or archive.comment or sum(part.file_size for part in parts) > total:
             raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
         if checked and archive.testzip() is not None:
@@ -130,6 +132,27 @@ def _unfolds(pickled: bytes | BinaryIO) -> bool:
                 return True
             stack += [size] * len(operation.stack_after)
     return False
+
+
+def _is_at_its_end(file: BinaryIO, total: int, start: int) -> bool:
+    """Whether the table of contents that Python reads is the one that the file's end points to, which torch reads."""
+    file.seek(max(0, total - 22 - 20))
+    tail = file.read(22 + 20)
+    if tail[-22:-18] != b"PK\x05\x06":
+        return False
+    size, begin = struct.unpack_from("<II", tail, len(tail) - 10)
+    end = total - 22
+    if tail[-42:-38] == b"PK\x06\x07":  # of 64 bits
+        (record,) = struct.unpack_from("<Q", tail, len(tail) - 34)
+        file.seek(min(record, total))
+        found = file.read(56)
+        if len(found) != 56 or found[:4] != b"PK\x06\x06" or record + 56 != total - 42:
+            return False
+        size64, begin64 = struct.unpack_from("<QQ", found, 40)
+        if begin not in (begin64, 0xFFFFFFFF) or size not in (size64, 0xFFFFFFFF):
+            return False
+        size, begin, end = size64, begin64, record
+    return bool(begin == start and begin + size == end)
 
 
 def odd(tensor: Tensor) -> str:

@@ -202,8 +202,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             "Where its source can be trusted, load it there and write its weights alone: "
             "torch.save(model.state_dict(), FILE)."
         )
-    detail = "" if "weights_only" in reason else f" ({reason.split('. ')[0][:120]})"
-    return f"cannot be read as a state dict{detail}: damaged, cut short or no weights at all. Fetch it again."
+    return "cannot be read as a state dict: damaged, cut short or no weights at all. Fetch it again."
 
 
 def _start(path: Path) -> bytes:

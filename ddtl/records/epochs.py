@@ -15,7 +15,7 @@ from ddtl.records.checking import OPEN, Count, Number, Seconds, check, fits
 NAME = "metrics.jsonl"
 # The key that marks a row, and results, as those of the mean of the last epochs' weights.
 AVERAGED = "averaged_epochs"
-TAIL = 1 << 20  # bytes: 3,000 epochs or more
+TAIL = 4 << 20  # bytes: 12,000 epochs or more
 _FIX = "Fix that line, or delete it."
 
 Epoch = TypedDict(

@@ -139,7 +139,7 @@ class _Checker:
         self._trials += 1
         if self._trials > _MOST_TRIALS:
             return f"there are more than {_MOST_TRIALS:,} trials"
-        given = sorted(log.keys() - {"op_code", "worker_id", "study_id", "datetime_start"})
+        given = sorted(log.keys() - {"op_code", "worker_id", "study_id", "datetime_start", "begin"})
         if given:  # of trials that were run elsewhere, which ddtl adds to no study
             return "holds a key that ddtl does not write there"
         return self._study(log) or _time(log, "datetime_start")

@@ -25,6 +25,7 @@ class Use(TypedDict):
     identity: NotRequired[Text | None]
     decided: NotRequired[dict[Text, Any]]
     images: NotRequired[Text | None]
+    line: NotRequired[_Use]
     planned: NotRequired[Text]
     total: NotRequired[_Use]
     of_run_before: NotRequired[Count]

@@ -121,6 +121,10 @@ def write(folder: Path, images: bool = True) -> Path:
             f"{folder}: is that of an audit. `ddtl audit` writes its page, from the images; share=true writes one "
             "without them."
         )
+    if (folder / "plan.json").exists():
+        raise UserError(
+            f"{folder}: the sweep has no {sweep_stored.RECORD} yet. Its own command goes on, and writes it."
+        )
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))
     write_text(page, run_report.render_run(found, images))

@@ -37,7 +37,7 @@ _NEEDS = {
 
 def plain(name: str) -> str:
     """A score's name without what stands in brackets behind it."""
-    return TITLES[name].partition(" (")[0]
+    return TITLES.get(name, name).partition(" (")[0]
 
 
 def score(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -118,7 +119,23 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     if results is None:
         raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
     results_of.require(folder.results, results, *_NEEDED)
-    return settings.config(folder.path), results
+    config = settings.config(folder.path)
+    _check_head(folder, config)
+    return config, results
+
+
+def _check_head(folder: RunFolder, config: Config) -> None:
+    """Refuse a head that the run's weights cannot have: building it would take all memory.
+
+    Raises:
+        UserError: it is larger than the file of the weights.
+    """
+    claimed = sum(a * b for a, b in itertools.pairwise(config.model.head.hidden))
+    if folder.weights.exists() and claimed > folder.weights.stat().st_size:
+        raise UserError(
+            f"{folder.config}: model.head.hidden claims more weights than {folder.weights.name} holds. The record was "
+            "changed; put back a copy."
+        )
 
 
 def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:

@@ -18,12 +18,14 @@ from filelock import FileLock
 from ddtl.errors import UserError
 from ddtl.evaluation import test_use
 from ddtl.files import append_line
-from ddtl.reading import Unreadable, lines, parsed_line
+from ddtl.reading import MIB, Unreadable, lines, parsed_line
 from ddtl.records import small
 from ddtl.records.ledger import is_use
 from ddtl.training.identity import differences, short_hash
 
 log = logging.getLogger(__name__)
+
+_LARGEST = 32 * MIB  # bytes of a ledger: 50,000 uses
 
 # The study or comparison whose planned runs this process scores; "" for a run on its own.
 _PLANNED: ContextVar[str] = ContextVar("planned", default="")
@@ -113,6 +115,9 @@ def record_use(
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_lock(path)):
             rows, last = _read(path)
+            if scoring_["images"] is None:  # of stored predictions: they are those that were scored before
+                stated = (row["images"] for row in rows if row.get("digest") == scoring.digest and row.get("images"))
+                scoring_["images"] = next(stated, None)
             same = next((row for row in rows if _is_same(row, scoring_, before)), None)
             total = max(map(test_use.total, known), default=0)
             warnings = [] if total <= last else [_lost(path, last, total)]
@@ -143,7 +148,7 @@ def record_use(
         changed=_changed(own, same, before),
         others={
             **_others(path, same.get("planned", "")),
-            **_elsewhere(path, rows, same.get("planned", ""), scoring.images),
+            **_elsewhere(path, rows, same.get("planned", ""), scoring_["images"]),
         },
         warnings=tuple(warnings),
     )
@@ -164,7 +169,7 @@ def check_writable(runs_dir: Path, dataset: str, protocol: str) -> None:
 def is_used(runs_dir: Path, plan: str) -> bool:
     """Whether a run of a plan has been scored on any test set."""
     token = json.dumps(plan, ensure_ascii=False).encode()
-    return any(token in line for path in runs_dir.glob("*/test_looks_*.jsonl") for _, line, _ in lines(path))
+    return any(token in line for path in runs_dir.glob("*/test_looks_*.jsonl") for _, line, _ in lines(path, _LARGEST))
 
 
 def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
@@ -293,7 +298,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     last = 0
     if not path.exists():
         return rows, last
-    for place, line, is_whole in lines(path):
+    for place, line, is_whole in lines(path, _LARGEST):
         row = parsed_line(line)
         if row is not None and is_use(row):
             rows.append(row)
@@ -307,10 +312,10 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 def _lines(path: Path) -> tuple[int, str]:
     """How many lines a ledger has, and a warning where some were removed: each row knows its place (``line``)."""
     count, edited = 0, ""
-    for place, line, is_whole in lines(path) if path.exists() else ():
+    for place, line, is_whole in lines(path, _LARGEST) if path.exists() else ():
         row = parsed_line(line)
         count += is_whole or row is not None
-        if row is not None and row.get("line", place) != place and not edited:
+        if row is not None and is_use(row) and row.get("line", place) != place and not edited:
             edited = (
                 f"The ledger {path.name} of {path.parent.name} was edited: line {place} was written as line "
                 f"{row['line']}. Uses of this test set may be missing. Put back a copy of the file."
