@@ -275,7 +275,7 @@ def test_a_long_training_is_read_from_its_end(tmp_path: Path) -> None:
     with (folder / "metrics.jsonl").open("w") as file:
         for epoch in range(40_000):
             file.write(
-                json.dumps({"epoch": epoch, "val/roc_auc": 0.9 if epoch == 5 else 0.5, "train/loss": 1.0}) + "\n"
+                json.dumps({"epoch": epoch, "val/roc_auc": 0.9 if epoch == 5 else 0.5, "more": "x" * 200}) + "\n"
             )
     assert (folder / "metrics.jsonl").stat().st_size > 2 * epochs.TAIL
     (row,) = Index(tmp_path).rows()

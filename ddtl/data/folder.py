@@ -259,7 +259,7 @@ def _patients_by_regex(pattern: str, sample_ids: Sequence[str]) -> tuple[dict[st
 def _searched(pattern: str, sample_ids: Sequence[str]) -> list[str | None]:
     """What a pattern finds in each path.
 
-    One that repeats more than once can take longer than anybody waits, and it may come with a run from a stranger: it is
+    One that repeats more than once can take longer than anybody waits, and may come with a run from a stranger: it is
     tried in a process of its own, which is ended after a while.
     """
     if len(re.findall(r"(?<!\\)[*+{]", pattern)) < 2:
