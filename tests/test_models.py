@@ -23,6 +23,7 @@ from ddtl.config import checks
 from ddtl.config.load import load
 from ddtl.errors import UserError
 from ddtl.finetuning.optimizer import parameter_groups
+from ddtl.models import tensor_files
 from ddtl.models import weights as weights_module
 from ddtl.models.backbones import BACKBONES, Backbone
 from ddtl.models.network import HEAD, Network
@@ -507,3 +508,18 @@ def test_real_weights_give_the_same_answer_on_real_images_either_way(real_weight
         locate_and_load(net, "squeezenet1_1", real_weights)
     with torch.no_grad():
         torch.testing.assert_close(summed(images), replicate(images), atol=1e-3, rtol=1e-4)
+
+
+def test_an_archive_with_two_tables_of_contents_is_refused(tmp_path: Path) -> None:
+    """Python reads the table before the end of a file, torch the one that the end points to."""
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(3)}, path)
+    data = path.read_bytes()
+    end = data.rindex(b"PK\x05\x06")
+    begin = int.from_bytes(data[end + 16 : end + 20], "little")
+    assert tensor_files.load(path, 1 << 30)["a"].tolist() == [0, 0, 0]
+    twice = data[:begin] + data[begin:end] + data[begin:end] + data[end:]
+    for changed in (twice, data + b"x", b"x" + data):
+        path.write_bytes(changed)
+        with pytest.raises(Exception, match=r"is damaged|[Uu]npickl|invalid|magic|cannot"):
+            tensor_files.load(path, 1 << 30)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
 from ddtl.errors import UserError
+from ddtl.records import journal as record
 from ddtl.sweeps import journal
 from tests.sweep_plans import ROOT
 
@@ -266,3 +267,19 @@ def test_a_journal_that_others_wrote_in_is_whole(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines[:2] + lines[3:]))
     with pytest.raises(UserError, match="were removed or changed"):
         journal.mend(path)
+
+
+def test_what_is_written_is_what_a_record_may_hold(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    filled(path)
+    record.check(path)
+    with path.open("ab") as file:
+        file.write(b'{"op_code": 99, "worker_id": "x"}\n')
+    with pytest.raises(UserError, match="op_code is none that ddtl knows"):
+        record.check(path)
+
+
+def test_a_pipe_in_its_place_makes_nobody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.log")
+    with pytest.raises((UserError, OSError)):
+        journal.mend(tmp_path / "journal.log")
