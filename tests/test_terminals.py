@@ -123,3 +123,12 @@ def test_scores_of_a_study_hold_no_formula() -> None:
     table = PageTable("scores", ["source", "score"], [["=cmd()", Cell("-0.25")], ["a", "-1e-05"]])
     assert written.as_csv(table) == "source,score\n'=cmd(),-0.25\na,-1e-05\n"
     assert "\\x1b" in written.text([PageTable("scores", ["a"], [["\x1b[1m"]])])
+
+
+def test_tables_of_predictions_move_no_cursor() -> None:
+    from ddtl.inference.writing import _cell
+
+    assert _cell("a\x1b[31m\u202eb\n.png") == r"a\x1b[31m\u202eb\n.png"
+    assert _cell("größe 肺 👩‍⚕️.png") == "größe 肺 👩‍⚕️.png"
+    assert _cell("=1+1") == "'=1+1"
+    assert [_cell(one) for one in (None, True, -0.5, 3)] == ["", "yes", "-0.5", 3]

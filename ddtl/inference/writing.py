@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,7 +96,13 @@ def _told(folder: Path) -> Iterator[None]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, str):
+        value = _CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape").decode(), value)
     return "" if value is None else repr(value) if isinstance(value, float) else spreadsheet_cell(value)
+
+
+# Signs that move a terminal's cursor, or turn writing round, where a table is looked at. The JSON has names as they are.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def _json(value: Any) -> str:
