@@ -101,7 +101,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else repr(value) if isinstance(value, float) else spreadsheet_cell(value)
 
 
-# Signs that move a terminal's cursor, or turn writing round, where a table is looked at. The JSON has names as they are.
+# Signs that move a terminal's cursor, or turn writing round, where a table is looked at. The JSON keeps them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
