@@ -630,4 +630,5 @@ def test_references_are_counted_as_copies() -> None:
     tree = {"x0": "a", **{f"x{i + 1}": f"${{x{i}}}-${{.x{i}}}" for i in range(30)}}
     assert expansion(tree) > 2**30
     assert expansion({"a": {"b": "${a}"}}) < 100  # leads back to itself: refused when it is resolved
+    assert expansion({str(i): "${oc.decode:${oc.env:DDTL_X,1}}" for i in range(50)}) < 1000  # a value each
     assert expansion({f"a{i}": "${b.${c}}" for i in range(20)}) > 100_000
