@@ -92,7 +92,7 @@ def read(path: Path) -> Predictions:
     if len(np.unique(table.sample_id)) < len(table):
         raise Unreadable(path, "is damaged: one image stands in it more than once", AGAIN)
     if not (np.abs(table.logits) <= _LARGEST_LOGIT).all():  # NaN is not
-        raise Unreadable(path, "is damaged: it holds logits that no network gives (no numbers, or beyond 1e9)", AGAIN)
+        raise Unreadable(path, "is damaged: logits are no finite numbers within 1e9", AGAIN)
     return table
 
 
