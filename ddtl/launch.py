@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from ddtl import console, notices, ranks, stopping, streams
+from ddtl import console, notices, ranks, signals, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 from ddtl.redaction import MASK, redacted
 
@@ -103,7 +103,7 @@ def _is_folder_gone() -> bool:
 
 def _unraisable(what: Any) -> None:
     """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself."""
-    if not stopping.is_regained(what) and "_MultiProcessingDataLoaderIter" not in repr(what.object):
+    if not signals.is_regained(what) and "_MultiProcessingDataLoaderIter" not in repr(what.object):
         sys.__unraisablehook__(what)
 
 
@@ -127,4 +127,4 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     """Unwind from wherever we are: every file is written whole, so no moment is a bad one. A second signal is final."""
     for each in stop_signals():
         signal.signal(each, lambda n, _: os._exit(128 + n))
-    stopping.unwind(signum, frame)
+    signals.unwind(signum, frame)

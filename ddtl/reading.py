@@ -39,7 +39,6 @@ WEIGHTS = 8 * GIB  # a file of weights, or a checkpoint
 _DEEPEST = 64  # levels within a record; ours have about ten
 _MOST_VALUES = 5_000_000  # in a record: a sweep of 10,000 trials with 100 epochs each has half as many
 _LARGEST_INT = 2**63
-_LONGEST_CELL = 131_072  # of a table, in characters: the csv module's own limit
 
 
 class Unreadable(UserError):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import console, launch, stopping
+from ddtl import console, launch, signals
 from ddtl.audit import fingerprints
 from ddtl.data.manifest import Sample
 from ddtl.errors import TrainingFailure
@@ -79,7 +79,7 @@ def test_a_signal_is_not_lost_while_an_object_is_deleted(name: str) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_decoding_processes_leave_a_signal_to_their_command(signum: int) -> None:
-    with stopping.held():
+    with signals.held():
         child = subprocess.Popen([sys.executable, "-c", "print(1, flush=True); input()"], stdin=subprocess.PIPE,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     assert child.stdout is not None

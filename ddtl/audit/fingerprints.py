@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddtl import stopping
+from ddtl import signals
 from ddtl.data.images import BadImageError, decode_gray, read_bytes, read_header
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.picture_hash import difference_hash, orientation_hashes, words
@@ -136,7 +136,7 @@ def _read_all(samples: Sequence[Sample], processes: int, measure: Measure | None
     # Not forked: the caller may have threads, a progress bar's among them.
     try:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            with stopping.held():
+            with signals.held():
                 reads = pool.map(_read, samples, measures, chunksize=_AT_A_TIME)
             yield from reads
     except BrokenProcessPool as error:

@@ -126,10 +126,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
     async def drawn(request: Request) -> Response:
-        try:
-            return JSONResponse(await run_in_threadpool(_curves, rows, _asked(request)), headers=_HEADERS)
-        except UserError as error:
-            return _nothing(str(error))
+        return JSONResponse(await run_in_threadpool(_curves, rows, _asked(request)), headers=_HEADERS)
 
     def page_of(path: str) -> Path:
         (folder,) = rows.folders([path])
@@ -140,19 +137,13 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
     async def report(request: Request) -> Response:
         path = request.path_params["path"]
-        try:
-            page = await run_in_threadpool(page_of, path)
-        except UserError as error:
-            return _nothing(str(error))
+        page = await run_in_threadpool(page_of, path)
         html = await run_in_threadpool(_frame, path, page)
         return HTMLResponse(html, headers={**_HEADERS, "Content-Security-Policy": _FRAMING})
 
     async def framed(request: Request) -> Response:
         path = request.path_params["path"]
-        try:
-            page = await run_in_threadpool(page_of, path)
-        except UserError as error:
-            return _nothing(str(error))
+        page = await run_in_threadpool(page_of, path)
         if request.headers.get("sec-fetch-dest", "iframe") != "iframe":
             return _nothing(f"Open it in its frame: /report/{path}")
         return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandboxed())
@@ -180,6 +171,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
             Middleware(_FromHere),
         ],
+        exception_handlers={UserError: lambda request, error: _nothing(str(error))},
     )
 
 

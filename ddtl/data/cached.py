@@ -12,11 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ddtl.errors import UserError
-from ddtl.reading import read_object, walk
+from ddtl.reading import walk
+from ddtl.records import small
 
 _DECODED = re.compile(r"[0-9a-f]{32}")
 _PHANTOM = re.compile(r"phantom-[0-9a-f]{10}")
-_INDEX = 1 << 28  # bytes of an index of 1,000,000 images
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def found(root: Path) -> list[Cached]:
 def _cached(path: Path, holds: str) -> Cached:
     dataset, images, side = "", None, None
     if holds == "decoded":
-        with suppress(OSError, UserError, KeyError, TypeError, ValueError):
-            index = read_object(path / "index.json", _INDEX)
-            images, side, dataset = len(index["files"]), int(index["size"]), str(index.get("dataset", ""))
+        with suppress(OSError, UserError):
+            index = small.cache_index(path)
+            images, side, dataset = len(index["files"]), index["size"], index.get("dataset", "")
     size = 0
     for files in walk(path, lambda folder, why: None, links=False):
         for entry in files:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ddtl import notices, stopping
+from ddtl import notices, signals
 from ddtl.data.cache import DecodedCache
 from ddtl.data.harmonize import Harmonizer
 from ddtl.data.order import Key
@@ -79,7 +79,7 @@ class _Loader(DataLoader[dict[str, Tensor]]):
     """torch's, whose processes are not ended by what is meant for their parent before they can say so themselves."""
 
     def __iter__(self) -> Any:
-        with stopping.held():
+        with signals.held():
             return super().__iter__()
 
 
@@ -111,7 +111,7 @@ def _as_is(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _quiet_worker(worker: int) -> None:
     """Ctrl-C and a hang-up reach the whole process group; the parent alone answers, and it ends its workers."""
-    stopping.leave_to_parent()
+    signals.leave_to_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     notices.ignore()
     torch.set_num_threads(1)

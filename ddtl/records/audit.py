@@ -141,23 +141,17 @@ class Whole(TypedDict):
     rule: Text
 
 
-_ANEW = "`ddtl audit` writes it anew."
+def read(folder: Path, *, whole: bool = False) -> dict[str, Any]:
+    """The record in an audit's folder.
 
-
-def read(folder: Path) -> dict[str, Any]:
-    """The record in an audit's folder, as far as a run's record takes it over.
+    Args:
+        folder: of the audit.
+        whole: whether all that its page is made of is needed, and not only what a run's record takes over.
 
     Raises:
         FileNotFoundError: there is none.
         Unreadable: it is damaged.
     """
     path = folder / NAME
-    found: dict[str, Any] = check(path, read_object(path), Audit, _ANEW)
-    return found
-
-
-def read_whole(folder: Path) -> dict[str, Any]:
-    """The record with all that the audit's page is made of; raises as :func:`read` does."""
-    path = folder / NAME
-    found: dict[str, Any] = check(path, read_object(path), Whole, _ANEW)
+    found: dict[str, Any] = check(path, read_object(path), Whole if whole else Audit, "`ddtl audit` writes it anew.")
     return found

@@ -79,12 +79,7 @@ def environment(folder: Path) -> dict[str, Any]:
     Raises:
         Unreadable: it is damaged.
     """
-    path = folder / "environment.json"
-    try:
-        found: dict[str, Any] = check(path, read_object(path, _SMALL), Environment)
-    except FileNotFoundError:
-        return {}
-    return found
+    return _found(folder / "environment.json", Environment) or {}
 
 
 def identity(folder: Path) -> dict[str, Any] | None:
@@ -93,12 +88,7 @@ def identity(folder: Path) -> dict[str, Any] | None:
     Raises:
         Unreadable: it is damaged.
     """
-    path = folder / "identity.json"
-    try:
-        found: dict[str, Any] = check(path, read_object(path, _SMALL), Identity)
-    except FileNotFoundError:
-        return None
-    return found
+    return _found(folder / "identity.json", Identity)
 
 
 def owner(path: Path) -> dict[str, Any] | None:
@@ -117,11 +107,17 @@ def why_ended_early(folder: Path) -> str:
     Raises:
         Unreadable: the file is damaged.
     """
-    path = folder / "ended_early.json"
+    found = _found(folder / "ended_early.json", EndedEarly)
+    return "" if found is None else str(found["why"])
+
+
+def _found(path: Path, schema: Any) -> dict[str, Any] | None:
+    """The record in a file; None where there is no file."""
     try:
-        return str(check(path, read_object(path, _SMALL), EndedEarly)["why"])
+        found: dict[str, Any] = check(path, read_object(path, _SMALL), schema)
     except FileNotFoundError:
-        return ""
+        return None
+    return found
 
 
 def histogram(path: Path) -> list[int]:
@@ -172,6 +168,7 @@ class _Cached(TypedDict):
     size: Annotated[int, Field(ge=1, le=65536)]
     sha256: Name
     levels: list[list[Count]]
+    dataset: NotRequired[Text]
 
 
 def cache_index(folder: Path) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def write_to_share(folder: Path) -> Path:
     elif (folder / study_record.NAME).exists():
         html = study_report.rendered(folder)
     elif (folder / audits.RECORD).exists():
-        html = audit_report.page_to_share(audit_record.read_whole(folder))
+        html = audit_report.page_to_share(audit_record.read(folder, whole=True))
     else:
         html = run_report.render_run(stored.read(folder), images=False)
     page = folder / "share.html"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from ddtl import console, memory, notices, ranks, stopping, streams, threads
+from ddtl import console, memory, notices, ranks, signals, streams, threads
 from ddtl.errors import Stopped, TrainingFailure, UserError
 from ddtl.files import append_to, write_json
 from ddtl.isolation import skip_matplotlibrc
@@ -107,7 +107,7 @@ def _outcome(job: Job, parent: int | None = None) -> Outcome:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.unraisablehook = lambda what: None if stopping.is_regained(what) else sys.__unraisablehook__(what)
+    sys.unraisablehook = lambda what: None if signals.is_regained(what) else sys.__unraisablehook__(what)
     notices.outlast()
     console.set_up_logging()
     if not ranks.is_first():
@@ -133,7 +133,7 @@ def _end_with(parent: int) -> None:
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Unwind from wherever we are, as train.py does."""
     signal.signal(signum, signal.SIG_IGN)
-    stopping.unwind(signum, frame)
+    signals.unwind(signum, frame)
 
 
 def _run(job: Job) -> Outcome:

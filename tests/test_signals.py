@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddtl import stopping
+from ddtl import signals
 from ddtl.errors import Stopped
 
 ON_THE_WAY = "\n".join(
@@ -109,17 +109,19 @@ def handled() -> Iterator[list[int]]:
         signal.signal(one, handler)
 
 
-def test_what_comes_while_processes_are_started_comes_afterwards(handled: list[int]) -> None:
-    with stopping.held():
+def test_what_comes_while_processes_are_started_is_not_lost(handled: list[int]) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with signals.held():
+        assert {signal.SIGINT, signal.SIGHUP} <= signal.pthread_sigmask(signal.SIG_BLOCK, [])  # as children inherit it
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGINT)
-        assert handled == []
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
     assert sorted(handled) == sorted([signal.SIGHUP, signal.SIGINT])
 
 
 def test_at_once_where_nothing_would_be_lost() -> None:
     with pytest.raises(Stopped) as stop:
-        stopping.unwind(signal.SIGTERM, sys._getframe())
+        signals.unwind(signal.SIGTERM, sys._getframe())
     assert stop.value.exit_code == 143
     assert threading.current_thread() is threading.main_thread()
     assert logging.getLogger().isEnabledFor(logging.CRITICAL)

@@ -38,8 +38,8 @@ def is_regained(what: Any) -> bool:
 def held() -> Iterator[None]:
     """Keep Ctrl-C and a hang-up, which reach a whole group of processes, from those that are started within.
 
-    They inherit that, and unblock the signals when they have decided about them (:func:`leave_to_parent`); this process
-    gets at the end what came meanwhile.
+    They inherit that, and unblock the signals when they have decided about them (:func:`leave_to_parent`). This process
+    loses none: what came meanwhile comes at the end, or at once where another of its threads takes it.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
     try:
