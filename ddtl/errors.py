@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A mistake its user can mend: the message says what is wrong and names the fix. Exit code 2, no traceback."""
 
 
+class Unwritable(UserError):
+    """What is read cannot be stored on this machine: nothing is wrong with what was read."""
+
+
 class TrainingFailure(RuntimeError):
     """Training broke in a way that its user should read about, not debug. Exit code 1, no traceback."""
 

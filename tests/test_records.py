@@ -16,7 +16,7 @@ from ddtl.config.load import load
 from ddtl.dashboard import server
 from ddtl.dashboard.index import Index
 from ddtl.data import claims
-from ddtl.errors import UserError
+from ddtl.errors import Unwritable, UserError
 from ddtl.files import write_json
 from ddtl.reading import Unreadable, read_bytes
 from ddtl.records import epochs, journal, plan, run, settings, small, study, sweep
@@ -312,6 +312,8 @@ def test_a_stored_configuration_shows_nothing_of_a_file_that_it_names(tmp_path: 
     with pytest.raises(UserError, match=SECRET):
         build_datamodule(config).load()  # named by its owner
     table.unlink()
+    with pytest.raises(Unwritable, match="no room"), claims.named_by(Path("x"), config.dataset):
+        raise Unwritable("no room")
     with pytest.raises(UserError, match="is not on this machine"), claims.named_by(Path("x"), config.dataset):
         build_datamodule(config).load()
 

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from ddtl import threads
 from ddtl.data.images import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
 from ddtl.data.manifest import Manifest, Sample, content_key
-from ddtl.errors import UserError
+from ddtl.errors import Unwritable, UserError
 from ddtl.records import small
 
 logger = logging.getLogger(__name__)
@@ -302,7 +302,7 @@ class _Job:
         try:
             yield
         except OSError as error:
-            raise UserError(
+            raise Unwritable(
                 f"Cannot write the decoded images to {self.decoded}: {error.strerror or error}. They need "
                 f"{math.ceil(math.prod(self.shape) / 1e6)} MB; paths.cache_dir or DDTL_CACHE moves them elsewhere."
             ) from error

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddtl.config.schema import OWN_FILES, DatasetConfig
-from ddtl.errors import UserError
+from ddtl.errors import Unwritable, UserError
 from ddtl.reading import printable
 
 _FILES = ("root", "table", "patients", "exclude")
@@ -39,6 +39,8 @@ def named_by(config_file: Path, dataset: DatasetConfig) -> Iterator[None]:
     logger.setLevel(logging.ERROR)  # doubts name columns and labels
     try:
         yield
+    except Unwritable:
+        raise
     except UserError:
         raise UserError(f"{config_file} names {_shown(named)}. {_why(named, dataset)}") from None
     finally:
