@@ -19,22 +19,26 @@ from tests.test_sweep_report import hostile as hostile_sweep
 PATIENCE = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
+# The longest and an ugly name that a dataset may have: it is that of a folder.
+LONG, UGLY = HOSTILE[3][:255], HOSTILE[0].replace("/", "|")
+
+
 def _run(folder: Path) -> Path:
-    run = records.write(folder / "run <i>&\"'", records.table(HOSTILE[:2]), dataset=HOSTILE[3], warnings=list(HOSTILE))
+    run = records.write(folder / "run <i>&\"'", records.table(HOSTILE[:2]), dataset=LONG, warnings=list(HOSTILE))
     explained.write(run)
     return command.write(run)
 
 
 def _evaluation(folder: Path) -> Path:
     run = records.write(folder / "run")
-    there = {"dataset": HOSTILE[0], "protocol": "official", "run": HOSTILE[3]}
+    there = {"dataset": UGLY, "protocol": "official", "run": LONG}
     return command.write(
-        records.write(run / "evaluations" / "it", records.table(HOSTILE[:2]), dataset=HOSTILE[3], trained_on=there)
+        records.write(run / "evaluations" / "it", records.table(HOSTILE[:2]), dataset=LONG, trained_on=there)
     )
 
 
 def _classes(folder: Path) -> Path:
-    return command.write(records.write(folder / "run", records.table(HOSTILE), dataset=HOSTILE[0]))
+    return command.write(records.write(folder / "run", records.table(HOSTILE), dataset=UGLY))
 
 
 def _sweep(folder: Path) -> Path:
