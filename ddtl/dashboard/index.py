@@ -22,7 +22,9 @@ Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
 State = Literal["finished", "running", "stopped", "pruned", "broken"]
 
 # Whose change makes a row another one.
-_WATCHED = ("identity.json", "results.json", "metrics.jsonl", "ended_early.json", run_folder.OWNER, "report.html")
+# What a run's row is made of. The folder itself ("") changes with each file that is made, replaced or removed, which is
+# how ddtl writes all but these three: asking for fewer files halves the time of a table.
+_WATCHED = ("", "results.json", "metrics.jsonl", run_folder.OWNER)
 _RECORDS: Mapping[str, tuple[Kind, str]] = {
     "sweeps": ("sweep", "sweep.json"),
     "studies": ("study", "study.json"),
