@@ -1,257 +1,330 @@
-"""How often the intervals hold the truth: simulated test sets of the size and the patients of COVID19-CT's.
+"""How often the default intervals hold the truth, on a public grid of test sets, and where they hold it least.
 
-    python -m benchmarks.coverage --quick              # a few draws, to see that it works
-    python -m benchmarks.coverage --jobs 2 --write     # the published table: 2,000 draws a cell
+    python -m benchmarks.coverage --quick            # a few draws, to see that it works
+    python -m benchmarks.coverage                    # the grid, 1,000 draws a cell
+    python -m benchmarks.coverage --search           # 500 random corners, then the worst 50 anew with fresh draws
+    python -m benchmarks.coverage --write            # what has been drawn, into the package and the docs
 
-53 patients with COVID and 42 without, as in the official test split, each with as many images as some patient of their
-class has there (203 on average). The score of an image is binormal: the class shifts it, a patient's images share a
-random effect. Two models share half of the variance within a class. ``--write`` puts the table into the package, where
-``measured_coverage`` reads it, and table and figure into docs/.
+What is drawn is kept in ``--work`` (a line for each cell), so that the same command goes on where it was ended.
+
+A simulated test set: patients of two classes, the numbers of both fixed (``case_control``) or drawn (``cohort``). The
+latent score of an image is normal; the class shifts it, so that images of different patients have the wanted ROC AUC; a
+patient's images share a random effect. Images a patient: one, four, ``tail`` (1 to 16, most have one or two), or
+``informative`` (the more images, the lower the patient's own effect). The probability is a function of the latent
+score: ``normal`` its distribution function, ``beta`` crowded near 0 and 1, ``tied`` in steps of 0.2, ``saturated``
+exactly 0 or 1 beyond one standard deviation. By image, the truth weights patients by their images.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import os
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, Literal, get_args
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the draws are shared out among processes
 
 import numpy as np
 
-from benchmarks.coverage_report import Row, figure, markdown, put_table
+from benchmarks.coverage_report import Cell, figure, grid_table, put_table, read, worst_table, write
 from benchmarks.measuring import finish
-from ddtl.data.published import read_index
-from ddtl.evaluation.clustered import Clustered
-from ddtl.evaluation.delong import components
-from ddtl.evaluation.intervals import Interval, intervals, paired_intervals
-from ddtl.evaluation.resampling import Replicates, weighted_scores
+from ddtl.evaluation.clusters import Design
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.intervals import intervals
+from ddtl.evaluation.names import SCORES
+from ddtl.evaluation.resampling import weighted_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "ddtl" / "evaluation" / "coverage.csv"
+SEARCHED = ROOT / "docs" / "images" / "coverage_search.csv"
 
-AUCS = (0.75, 0.90, 0.98)
-CORRELATIONS = (0.0, 0.3, 0.6)
 THRESHOLD = 0.5
-SHARED = 0.5  # of the variance of a score within its class, by two models
-LEVEL = 0.95
-_BLOCK = 20  # draws that a process takes at a time
+_SIZES = np.repeat([1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16], [30, 20, 12, 10, 6, 5, 5, 4, 3, 2, 3])
+_BLOCK = 50  # draws that a process takes at a time
+_PATIENTS_OF_TRUTH = 80_000  # of each class
+_WORST = 50
 
-Cell = tuple[float, float]  # true ROC AUC of images of different patients, correlation within a patient
-Found = Iterator[tuple[str, str, Interval | None]]  # target, method, interval
+Images = Literal["one", "four", "tail", "informative"]
+Kind = Literal["normal", "beta", "tied", "saturated"]
+Key = tuple[str, str]  # image or patient, score
+Limits = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Corner:
+    """A kind of test set.
+
+    Attributes:
+        prevalence: the share of patients that are positive.
+        patients: how many there are.
+        images: a patient.
+        correlation: of the latent scores of a patient's images.
+        auc: true ROC AUC of images of different patients.
+        scores: the shape of the probabilities.
+        design: whether the numbers of both classes are fixed.
+        shift: of all latent scores: negative where sensitivity is below specificity.
+    """
+
+    prevalence: float
+    patients: int
+    images: Images
+    correlation: float
+    auc: float
+    scores: Kind
+    design: Design
+    shift: float = 0.0
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=2000, help="test sets a cell")
-    parser.add_argument("--replicates", type=int, default=500, help="of each bootstrap")
+    parser.add_argument("--search", action="store_true", help="look for the corners that are covered least")
+    parser.add_argument("--corners", type=int, default=500, help="of the search")
+    parser.add_argument(
+        "--draws", type=int, default=0, help="test sets a cell (1,000; of the search's first stage 400)"
+    )
+    parser.add_argument("--fresh", type=int, default=10_000, help="test sets a cell in the search's second stage")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--quick", action="store_true", help="10 draws of 100 replicates in one cell")
-    parser.add_argument("--write", action="store_true", help="replace the table of the package and of the docs")
-    arguments = parser.parse_args(words)
-    cells = [(0.90, 0.3)] if arguments.quick else list(product(AUCS, CORRELATIONS))
-    draws, replicates = (10, 100) if arguments.quick else (arguments.draws, arguments.replicates)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "coverage", help="where draws are kept")
+    parser.add_argument("--write", action="store_true", help="put what was drawn into the package and the docs")
+    parser.add_argument("--quick", action="store_true", help="10 draws of two cells")
+    given = parser.parse_args(words)
     started = time.perf_counter()
-    rows = []
-    for cell in cells:
-        rows += coverage(cell, draws, replicates, arguments.jobs)
-        print(f"AUC {cell[0]:.2f}, correlation {cell[1]}: {time.perf_counter() - started:.0f} s", flush=True)
-    print(markdown(rows))
-    if arguments.write:
-        write(rows, TABLE)
-        rows = read(TABLE)  # what can be drawn again from the table alone
-        put_table(ROOT / "docs" / "intervals.md", markdown(rows))
-        (ROOT / "docs" / "images" / "coverage.svg").write_text(figure(rows), encoding="utf-8")
-    defaults = [row for row in rows if row.method == "default"]
+    if given.quick:
+        cells = [cell for corner in grid()[:2] for cell in measured(corner, 10, 0, given.jobs)]
+        print(grid_table(cells))
+    elif given.write:
+        cells = publish(given.work)
+    elif given.search:
+        cells = search(given.work, given.corners, given.draws or 400, given.fresh, given.jobs)
+        print(worst_table(cells))
+    else:
+        cells = kept(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
+        print(grid_table(cells))
+    judged = [cell for cell in cells if cell.given]
+    worst = min(judged, key=lambda cell: cell.coverage)
     finish(
-        benchmark="coverage", draws=draws, replicates=replicates, cells=len(cells), jobs=arguments.jobs,
-        seconds=time.perf_counter() - started,
-        default={f"{row.target} {row.auc} {row.correlation}": row.coverage for row in defaults},
+        benchmark="coverage", cells=len(cells), draws=sum(cell.given for cell in judged), jobs=given.jobs,
+        seconds=time.perf_counter() - started, lowest=worst.coverage, of=[worst.score, worst.unit, worst.corner],
+        below_93=sum(cell.coverage < 0.93 for cell in judged), below_90=sum(cell.coverage < 0.90 for cell in judged),
     )  # fmt: skip
 
 
-def coverage(cell: Cell, draws: int, replicates: int, jobs: int) -> list[Row]:
-    """What the intervals of ``draws`` test sets hold, for each target and method."""
-    truths = true_values(cell)
-    blocks = [(cell, start, min(start + _BLOCK, draws), replicates) for start in range(0, draws, _BLOCK)]
-    if jobs > 1:
-        with get_context("spawn").Pool(jobs) as pool:
-            parts = pool.map(block, blocks, chunksize=1)
-    else:
-        parts = [block(work) for work in blocks]
-    found: dict[tuple[str, str], list[tuple[float, float] | None]] = defaultdict(list)
-    for part in parts:
-        for key, limits in part.items():
-            found[key] += limits
-    return [_row(cell, *key, truths[key[0]], limits) for key, limits in found.items()]
+def grid() -> list[Corner]:
+    """The published cells: what a page looks up, by patients, images, ROC AUC and prevalence; then the hard kinds."""
+    usual = [
+        Corner(prevalence, patients, images, 0.5, auc, "normal", "case_control")
+        for patients, prevalence, images, auc in product(
+            (20, 40, 95, 400), (0.5, 0.2), ("one", "tail"), (0.75, 0.90, 0.97)
+        )
+        if prevalence * patients >= 5
+    ]
+    hard = [
+        Corner(5 / 95, 95, "tail", 0.5, 0.9, "normal", "case_control"),
+        Corner(0.05, 400, "tail", 0.5, 0.9, "normal", "case_control"),
+        Corner(0.2, 95, "four", 0.5, 0.9, "normal", "cohort"),
+        Corner(0.2, 400, "four", 0.5, 0.9, "normal", "cohort"),
+        Corner(0.2, 95, "four", 0.5, 0.9, "normal", "cohort", -1.0),
+        *(Corner(0.5, patients, "tail", 0.9, 0.9, "normal", "case_control") for patients in (20, 40, 95)),
+        Corner(0.5, 40, "tail", 0.9, 0.95, "normal", "case_control"),
+        *(Corner(0.5, patients, "tail", 0.5, 0.99, "normal", "case_control") for patients in (20, 40)),
+        Corner(0.5, 40, "informative", 0.6, 0.9, "normal", "case_control"),
+        Corner(0.3, 95, "informative", 0.6, 0.8, "beta", "cohort", -0.5),
+        Corner(0.5, 20, "tail", 0.3, 0.8, "saturated", "case_control"),
+        Corner(0.5, 40, "one", 0.0, 0.99, "tied", "case_control"),
+        Corner(0.8, 95, "tail", 0.5, 0.5, "normal", "cohort"),
+    ]
+    return [*usual, *hard]
 
 
-def block(work: tuple[Cell, int, int, int]) -> dict[tuple[str, str], list[tuple[float, float] | None]]:
-    """The limits by target and method of some draws; a draw's seed is its number."""
-    cell, start, stop, replicates = work
-    found: dict[tuple[str, str], list[tuple[float, float] | None]] = defaultdict(list)
-    for number in range(start, stop):
-        for target, method, interval in one_draw(cell, number, replicates):
-            found[target, method].append((interval.low, interval.high) if interval else None)
+def random_corner(random: np.random.Generator) -> Corner:
+    """One of the search: at least three patients of each class are to be expected."""
+    while True:
+        corner = Corner(
+            prevalence=round(float(random.uniform(0.05, 0.95)), 3),
+            patients=round(10 * 40 ** float(random.random())),
+            images=str(random.choice(get_args(Images))),  # type: ignore[arg-type]
+            correlation=round(float(random.uniform(0, 0.9)), 2),
+            auc=round(float(random.choice([0.5, 0.99, random.uniform(0.5, 0.99), random.uniform(0.85, 0.99)])), 3),
+            scores=str(random.choice(get_args(Kind))),  # type: ignore[arg-type]
+            design=str(random.choice(get_args(Design))),  # type: ignore[arg-type]
+            shift=round(float(random.choice([0.0, random.uniform(-1.2, 1.2)])), 2),
+        )
+        if min(corner.prevalence, 1 - corner.prevalence) * corner.patients >= 3:
+            return Corner(
+                **{name: value.item() if hasattr(value, "item") else value for name, value in asdict(corner).items()}
+            )
+
+
+def search(work: Path, corners: int, draws: int, fresh: int, jobs: int) -> list[Cell]:
+    """Many corners with few draws; those with the lowest coverage again with many fresh ones, and judged on those."""
+    random = np.random.default_rng(0)
+    first = kept(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
+    lowest: dict[Corner, float] = {}
+    for cell in first:
+        corner = Corner(**cell.corner)
+        if cell.given:
+            lowest[corner] = min(lowest.get(corner, 1.0), cell.coverage)
+    return kept(work / "worst.jsonl", sorted(lowest, key=lambda corner: lowest[corner])[:_WORST], fresh, 1, jobs)
+
+
+def publish(work: Path) -> list[Cell]:
+    """The grid into the package, grid and search into the docs."""
+    cells = [cell for line in _lines(work / "grid.jsonl") for cell in _cells(line)]
+    write(cells, TABLE)
+    searched = [cell for line in _lines(work / "worst.jsonl") for cell in _cells(line)]
+    if searched:
+        write(searched, SEARCHED)
+    cells, searched = read(TABLE), read(SEARCHED)
+    put_table(ROOT / "docs" / "intervals.md", "grid", grid_table(cells))
+    put_table(ROOT / "docs" / "intervals.md", "worst", worst_table(searched))
+    (ROOT / "docs" / "images" / "coverage.svg").write_text(figure(searched), encoding="utf-8")
+    return cells
+
+
+def kept(path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int) -> list[Cell]:
+    """What the intervals hold in each corner, from ``path`` where it was drawn before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = {json.dumps(line["corner"]): line for line in _lines(path) if line["draws"] == draws}
+    found: list[Cell] = []
+    started = time.perf_counter()
+    for number, corner in enumerate(corners, start=1):
+        line = before.get(json.dumps(asdict(corner)))
+        if line is None:
+            cells = measured(corner, draws, stream, jobs)
+            line = {"corner": asdict(corner), "draws": draws, "cells": [asdict(cell) for cell in cells]}
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            print(f"{number} of {len(corners)}: {(time.perf_counter() - started) / 60:.1f} min", flush=True)
+        found += _cells(line)
     return found
 
 
-def one_draw(cell: Cell, number: int, replicates: int) -> Found:
-    """Every interval of one simulated test set."""
-    labels, patients, p, other = simulate(cell, np.random.default_rng([number, *(round(100 * x) for x in cell)]))
-    counts = np.bincount(patients)
-    of_patient, mean = labels[np.append(0, np.cumsum(counts)[:-1])], np.bincount(patients, p) / counts
-
-    images = np.arange(len(labels))
-    alone = intervals(labels, p, images, THRESHOLD)
-    yield from ((name, "images as independent", alone[name]) for name in ("roc_auc", "accuracy"))
-    pair_alone = paired_intervals(labels, p, other, images, THRESHOLD, THRESHOLD)
-    yield "difference_roc_auc", "images as independent", pair_alone["roc_auc"]
-    yield "accuracy", "wilson", intervals(labels, p, patients, THRESHOLD, method="wilson")["accuracy"]
-
-    by_patient = intervals(of_patient, mean, np.arange(len(counts)), THRESHOLD)
-    pair = paired_intervals(labels, p, other, patients, THRESHOLD, THRESHOLD)
-    default = {
-        **intervals(labels, p, patients, THRESHOLD),
-        "patient_roc_auc": by_patient["roc_auc"],
-        "difference_roc_auc": pair["roc_auc"],
-        "difference_accuracy": pair["accuracy"],
-    }
-    yield from ((name, "default", interval) for name, interval in default.items())
-
-    def scores(weights: np.ndarray) -> Replicates:
-        a, b = (weighted_scores(labels, of_model, weights, THRESHOLD) for of_model in (p, other))
-        return {**a, **{f"difference_{name}": a[name] - b[name] for name in ("roc_auc", "accuracy")}}
-
-    def of_patients(weights: np.ndarray) -> Replicates:
-        return {"patient_roc_auc": weighted_scores(of_patient, mean, weights, THRESHOLD)["roc_auc"]}
-
-    # The replicates are drawn once for all scores; ``intervals`` would draw the same ones for each of its calls.
-    for bootstrap in (
-        Clustered(scores, labels, patients, LEVEL, replicates, number),
-        Clustered(of_patients, of_patient, np.arange(len(counts)), LEVEL, replicates, number),
-    ):
-        for name in bootstrap.estimates:
-            for method, limits in (("percentile", bootstrap.percentile(name)), ("bca", bootstrap.bca(name))):
-                yield name, method, Interval(*limits, method) if limits else default[name]
-
-
-def simulate(cell: Cell, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, patients (0, 0, 1, ...) and the probabilities of two models, each (N,)."""
-    sizes = [random.choice(of_class, len(of_class)) for of_class in images_of_patients()]
-    of_patient = np.repeat([0, 1], [len(of_class) for of_class in sizes])
-    patients = np.repeat(np.arange(len(of_patient)), np.concatenate(sizes))
-    labels = of_patient[patients]
-    effects = _alike(random, len(of_patient))
-    noise = _alike(random, len(labels))
-    a, b = (_probability(cell, labels, effect[patients], rest) for effect, rest in zip(effects, noise, strict=True))
-    return labels, patients, a, b
-
-
 @cache
-def images_of_patients() -> tuple[np.ndarray, np.ndarray]:
-    """For patients without and with COVID: how many images each has in the official test split."""
-    rows = [row for row in read_index("covid19ct") if row.split == "test"]
-    counts = Counter((row.label, row.patient_id) for row in rows)
-    without, with_covid = (np.array([n for (of, _), n in counts.items() if of == label]) for label in (0, 1))
-    return without, with_covid
+def _pool(jobs: int) -> Any:
+    return get_context("spawn").Pool(jobs)
 
 
-def true_values(cell: Cell) -> dict[str, float]:
-    """What the scores would be on endless patients; those by image by integration, that by patient by simulation."""
-    from scipy.special import ndtr
-
-    def density(z: np.ndarray) -> np.ndarray:
-        return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-
-    auc, _ = cell
-    shift = _shift(auc)
-    sizes = images_of_patients()
-    prevalence = np.mean(sizes[1]) * len(sizes[1]) / sum(np.sum(of_class) for of_class in sizes)
-    rate = float(ndtr(shift / 2))  # sensitivity and specificity, as the threshold lies in the middle
-    z = np.linspace(-10, 10, 20001)
-    step = z[1] - z[0]
-    of_positive, of_negative = density(z - shift / 2), density(z + shift / 2)
-    above, false = prevalence * ndtr(shift / 2 - z), (1 - prevalence) * ndtr(-z - shift / 2)
-    error = prevalence * of_positive * ndtr(-z) ** 2 + (1 - prevalence) * of_negative * ndtr(z) ** 2
-    tp, fp = prevalence * rate, (1 - prevalence) * (1 - rate)
-    tn, fn = (1 - prevalence) * rate, prevalence * (1 - rate)
-    return {
-        "roc_auc": auc,
-        "average_precision": float(np.sum(of_positive * above / (above + false)) * step),
-        **dict.fromkeys(("accuracy", "balanced_accuracy", "sensitivity", "specificity"), rate),
-        "precision": tp / (tp + fp),
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "mcc": float((tp * tn - fp * fn) / np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))),
-        "brier": float(np.sum(error) * step),
-        "patient_roc_auc": _patient_auc(cell),
-        "difference_roc_auc": 0.0,
-        "difference_accuracy": 0.0,
-    }
+def measured(corner: Corner, draws: int, stream: int, jobs: int) -> list[Cell]:
+    """The coverage of every score, by image and by patient."""
+    truths = true_values(corner)
+    blocks = [(corner, start, min(start + _BLOCK, draws), stream) for start in range(0, draws, _BLOCK)]
+    parts = _pool(jobs).map(block, blocks, chunksize=1) if jobs > 1 else [block(work) for work in blocks]
+    cells = []
+    for key, truth in truths.items():
+        limits = [pair for part in parts for pair in part[key]]
+        held = [low - 1e-12 <= truth <= high + 1e-12 for low, high in filter(None, limits)]
+        widths = [high - low for low, high in filter(None, limits)]
+        cells.append(
+            Cell(
+                asdict(corner), *key, truth, len(limits), len(held),
+                float(np.mean(held)) if held else float("nan"), float(np.mean(widths)) if held else float("nan"),
+            )
+        )  # fmt: skip
+    return cells
 
 
-def write(rows: Iterable[Row], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(Row._fields)
-        table.writerows([f"{value:.4g}" if isinstance(value, float) else value for value in row] for row in rows)
+def block(work: tuple[Corner, int, int, int]) -> dict[Key, list[Limits]]:
+    """The limits by unit and score of some draws; a draw's seed is its number."""
+    corner, start, stop, stream = work
+    found: dict[Key, list[Limits]] = {(unit, name): [] for unit in ("image", "patient") for name in SCORES}
+    for number in range(start, stop):
+        for key, interval, fair in one_draw(corner, number, stream):
+            if fair:
+                found[key].append((interval.low, interval.high) if interval else None)
+    return found
 
 
-def read(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    kinds = get_type_hints(Row)
-    return [Row(**{name: kinds[name](text) for name, text in line.items()}) for line in lines]
+def one_draw(corner: Corner, number: int, stream: int) -> Iterator[tuple[Key, Interval | None, bool]]:
+    """Every interval of one simulated test set, and whether its counts allow any and the score is defined."""
+    labels, patients, p = simulate(corner, np.random.default_rng([stream, number]))
+    counts = np.bincount(patients)
+    of_patient, mean = np.bincount(patients, labels) // counts, np.bincount(patients, p) / counts
+    units = {"image": (labels, p, patients), "patient": (of_patient, mean, np.arange(len(counts)))}
+    few = min(int((of_patient == label).sum()) for label in (0, 1)) < 3
+    for unit, (truth, value, clusters) in units.items():
+        if few or (unit == "patient" and corner.images == "one"):
+            continue
+        found = intervals(truth, value, clusters, THRESHOLD, design=corner.design)
+        scores = weighted_scores(truth, value, np.ones((1, len(truth))), THRESHOLD)
+        yield from (((unit, name), found[name], bool(np.isfinite(scores[name][0]))) for name in SCORES)
 
 
-def _patient_auc(cell: Cell) -> float:
-    random = np.random.default_rng(0)
-    per_class = 300_000
-    sizes = np.concatenate([random.choice(of_class, per_class) for of_class in images_of_patients()])
-    of_patient = np.repeat([0, 1], per_class)
-    patients = np.repeat(np.arange(len(sizes)), sizes)
-    p = _probability(
-        cell, of_patient[patients], random.normal(size=len(sizes))[patients], random.normal(size=len(patients))
-    )
-    return components(of_patient, np.bincount(patients, p) / sizes).auc
-
-
-def _probability(cell: Cell, labels: np.ndarray, effect: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    from scipy.special import ndtr
-
-    auc, correlation = cell
-    p: np.ndarray = ndtr(
-        np.sqrt(correlation) * effect + np.sqrt(1 - correlation) * noise + _shift(auc) * (labels - 0.5)
-    )
-    return p
-
-
-def _shift(auc: float) -> float:
+def simulate(corner: Corner, random: np.random.Generator, each: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, patients (0, 0, 1, ...) and probabilities, (N,); with ``each`` that many patients of each class."""
     from scipy.special import ndtri
 
-    return float(np.sqrt(2) * ndtri(auc))
+    if each:
+        positive, count = each, 2 * each
+    elif corner.design == "cohort":
+        count, positive = corner.patients, int(random.binomial(corner.patients, corner.prevalence))
+    else:
+        count, positive = corner.patients, round(corner.patients * corner.prevalence)
+    effect = random.normal(size=count)
+    patients = np.repeat(np.arange(count), _images(corner.images, effect, random))
+    labels = (patients < positive).astype(int)
+    own = random.normal(size=len(patients))
+    y = np.sqrt(corner.correlation) * effect[patients] + np.sqrt(1 - corner.correlation) * own
+    y += np.sqrt(2) * ndtri(corner.auc) * (labels - 0.5) + corner.shift
+    return labels, patients, _SHAPES[corner.scores](y)
 
 
-def _alike(random: np.random.Generator, count: int) -> np.ndarray:
-    """(2, count) standard normal, the two rows correlated by ``SHARED``."""
-    common, *own = random.normal(size=(3, count))
-    return np.stack([np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * mine for mine in own])
+def true_values(corner: Corner) -> dict[Key, float]:
+    """What the scores would be on endless patients, by simulation."""
+    labels, patients, p = simulate(corner, np.random.default_rng([2]), _PATIENTS_OF_TRUTH)
+    share = corner.prevalence
+    if corner.design == "case_control":
+        share = round(corner.patients * share) / corner.patients
+    counts = np.bincount(patients)
+    of_patient, mean = np.bincount(patients, labels) // counts, np.bincount(patients, p) / counts
+    found = {}
+    for unit, truth, value in (("image", labels, p), ("patient", of_patient, mean)):
+        weights = np.where(truth == 1, share, 1 - share)[None]
+        scores = weighted_scores(truth, value, weights, THRESHOLD)
+        found.update({(unit, name): float(scores[name][0]) for name in SCORES})
+    return found
 
 
-def _row(cell: Cell, target: str, method: str, truth: float, limits: list[tuple[float, float] | None]) -> Row:
-    known = [pair for pair in limits if pair]
-    share = float(np.mean([low <= truth <= high for low, high in known]))
-    error = float(np.sqrt(share * (1 - share) / len(known)))
-    width = float(np.mean([high - low for low, high in known]))
-    return Row(*cell, target, method, truth, len(limits), len(limits) - len(known), share, error, width)
+def _images(kind: Images, effect: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if kind in ("one", "four"):
+        return np.full(len(effect), 1 if kind == "one" else 4)
+    if kind == "tail":
+        return np.asarray(random.choice(_SIZES, len(effect)))
+    from scipy.special import ndtr
+
+    rank = ndtr(-0.7 * effect + np.sqrt(1 - 0.49) * random.normal(size=len(effect)))
+    return np.asarray(_SIZES[np.minimum((rank * len(_SIZES)).astype(int), len(_SIZES) - 1)])
+
+
+def _normal(y: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(y))
+
+
+_SHAPES: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {
+    "normal": _normal,
+    "beta": lambda y: 1 / (1 + np.exp(-2.5 * y)),
+    "tied": lambda y: np.round(5 * _normal(y)) / 5,
+    "saturated": lambda y: np.where(np.abs(y) > 1, y > 0, _normal(y)),
+}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _cells(line: dict[str, Any]) -> list[Cell]:
+    names = [each.name for each in fields(Cell)]
+    return [Cell(**{name: cell[name] for name in names}) for cell in line["cells"]]
 
 
 if __name__ == "__main__":

@@ -1,161 +1,183 @@
-"""The table and the figure of ``benchmarks.coverage``."""
+"""The tables and the figure of ``benchmarks.coverage``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
+
+GOAL = (0.93, 0.975)
 
 
-class Row(NamedTuple):
-    """One method in one cell of the simulation.
+@dataclass(frozen=True)
+class Cell:
+    """One score in one corner of the simulation.
 
-    ``without`` counts the draws in which the method gave no interval; coverage (with its standard error) and mean width
-    are those of the others.
+    Attributes:
+        corner: the settings of the corner.
+        unit, score: by image or by patient, and of ``names.SCORES``.
+        truth: its value on endless patients.
+        draws: test sets with at least three patients of each class in which the score is defined.
+        given: how many of them have an interval.
+        coverage, width: the share of those that hold the truth, and their mean width.
     """
 
-    auc: float
-    correlation: float
-    target: str
-    method: str
+    corner: dict[str, Any]
+    unit: str
+    score: str
     truth: float
     draws: int
-    without: int
+    given: int
     coverage: float
-    standard_error: float
     width: float
 
-
-TITLES = {
-    "roc_auc": "ROC AUC by image",
-    "patient_roc_auc": "ROC AUC by patient",
-    "accuracy": "Accuracy by image",
-    "difference_roc_auc": "Difference of two ROC AUCs",
-}
-_METHODS = {  # in the figure's order, with colours that differ in lightness, too
-    "default": "#0b6e4f",
-    "bca": "#3f88c5",
-    "percentile": "#f2a541",
-    "images as independent": "#c1292e",
-}
-_LOWEST, _HIGHEST = 0.75, 1.0  # of the figure's axis; what lies below is drawn at the edge with its number
-_GOAL = (0.93, 0.97)
+    @property
+    def error(self) -> float:
+        """The standard error of the coverage."""
+        return float((self.coverage * (1 - self.coverage) / max(self.given, 1)) ** 0.5)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A table for each target of ``TITLES``, then the default of every other one."""
-    cells = sorted({(row.auc, row.correlation) for row in rows})
-    heads = [f"{auc:.2f}, {correlation}" for auc, correlation in cells]
-    parts = []
-    for target, title in TITLES.items():
-        methods = dict.fromkeys(row.method for row in rows if row.target == target)
-        lines = [
-            [name, *(_cell(rows, cell, target, name) for cell in cells)]
-            for name in sorted(methods, key=[*_METHODS, "wilson"].index)
+_COLUMNS = ("prevalence", "patients", "images", "correlation", "auc", "scores", "design", "shift")
+_TYPES = (float, int, str, float, float, str, str, float)
+
+
+def write(cells: Iterable[Cell], path: Path) -> None:
+    """A line for each cell."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*_COLUMNS, "unit", "score", "truth", "draws", "given", "coverage", "width"])
+        for cell in cells:
+            numbers = [f"{value:.4g}" for value in (cell.truth, cell.draws, cell.given, cell.coverage, cell.width)]
+            numbers[1:3] = [str(cell.draws), str(cell.given)]
+            corner = [f"{value:.4g}" if isinstance(value, float) else value for value in cell.corner.values()]
+            table.writerow([*corner, cell.unit, cell.score, *numbers])
+
+
+def read(path: Path) -> list[Cell]:
+    """What :func:`write` wrote; none where there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [
+            Cell(
+                {name: kind(row[name]) for name, kind in zip(_COLUMNS, _TYPES, strict=True)},
+                row["unit"], row["score"], float(row["truth"]), int(row["draws"]), int(row["given"]),
+                float(row["coverage"]), float(row["width"]),
+            )
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def grid_table(cells: Sequence[Cell]) -> str:
+    """A row for each corner: the lowest and the highest coverage over all scores, by image and by patient."""
+    lines = []
+    for corner in _corners(cells):
+        of_corner = [cell for cell in cells if cell.corner == corner and cell.given]
+        row = [_named(corner)]
+        for unit in ("image", "patient"):
+            found = [cell for cell in of_corner if cell.unit == unit]
+            if not found:  # one image a patient: the same test set
+                row += ["as by image", "", ""]
+                continue
+            auc = next((cell for cell in found if cell.score == "roc_auc"), None)
+            low, high = (pick(found, key=lambda cell: cell.coverage) for pick in (min, max))
+            row += [
+                f"{100 * auc.coverage:.1f} ({auc.width:.3f})" if auc else "–",
+                f"{100 * low.coverage:.1f} `{low.score}`",
+                f"{100 * high.coverage:.1f} `{high.score}`",
+            ]
+        lines.append(row)
+    heads = ["test set", "ROC AUC by image", "lowest", "highest", "ROC AUC by patient", "lowest", "highest"]
+    return _table(heads, lines)
+
+
+def worst(cells: Sequence[Cell], count: int = 20) -> list[Cell]:
+    """The cells with the lowest coverage, one of each corner."""
+    found: dict[str, Cell] = {}
+    for cell in sorted((cell for cell in cells if cell.given), key=lambda cell: cell.coverage):
+        found.setdefault(str(cell.corner), cell)
+    return list(found.values())[:count]
+
+
+def worst_table(cells: Sequence[Cell]) -> str:
+    """The 20 corners that are covered least, each by its worst score."""
+    lines = [
+        [
+            f"`{cell.score}` by {cell.unit}", _named(cell.corner), f"{cell.truth:.3f}",
+            f"{100 * cell.coverage:.1f} ± {100 * cell.error:.1f}", f"{cell.width:.3f}", f"{cell.given:,}",
         ]
-        parts.append(f"**{title}**\n\n{_table(['AUC, correlation', *heads], lines)}")
-    others = dict.fromkeys(row.target for row in rows if row.target not in TITLES)
-    lines = [[f"`{name}`", *(_cell(rows, cell, name, "default") for cell in cells)] for name in others]
-    parts.append(f"**Every other score, by default**\n\n{_table(['AUC, correlation', *heads], lines)}")
-    return "\n\n".join(parts)
+        for cell in worst(cells)
+    ]  # fmt: skip
+    return _table(["score", "test set", "truth", "coverage, %", "mean width", "draws"], lines)
 
 
-def put_table(path: Path, table: str) -> None:
-    """Between the two marks of a Markdown file."""
-    start, end = "<!-- coverage: begin -->", "<!-- coverage: end -->"
+def put_table(path: Path, name: str, table: str) -> None:
+    """Between the two marks of this name in a Markdown file."""
+    start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     head, _, rest = path.read_text(encoding="utf-8").partition(start)
     tail = rest.partition(end)[2]
     path.write_text(f"{head}{start}\n\n{table}\n\n{end}{tail}", encoding="utf-8")
 
 
-def figure(rows: Sequence[Row]) -> str:
-    """An SVG: a panel for each target of ``TITLES``, each method a dot with two standard errors."""
-    width, height, gap = 470, 300, 30
-    panels = [
-        f'<g transform="translate({20 + (width + gap) * (i % 2)},{64 + (height + gap) * (i // 2)})">'
-        f"{_panel([row for row in rows if row.target == target], title, width, height)}</g>"
-        for i, (target, title) in enumerate(TITLES.items())
+def figure(cells: Sequence[Cell]) -> str:
+    """An SVG of the 20 corners that are covered least: a dot with two standard errors each."""
+    shown = worst(cells)
+    left, top, row, width = 420, 60, 22, 940
+    low, high = 0.88, 1.0
+
+    def x(share: float) -> float:
+        return round(left + (min(max(share, low), high) - low) / (high - low) * (width - left - 30), 1)
+
+    bottom = top + row * len(shown)
+    parts = [
+        f'<rect x="{x(GOAL[0])}" y="{top - 14}" width="{x(GOAL[1]) - x(GOAL[0]):.1f}" height="{bottom - top + 8}" '
+        'fill="#0b6e4f" opacity="0.12"/>',
+        f'<text x="{left}" y="24" font-size="15" font-weight="bold">Coverage of 95 % intervals: '
+        f"the {len(shown)} corners that are covered least</text>",
     ]
-    legend = "".join(
-        f'<circle cx="{80 + 165 * i}" cy="34" r="5" fill="{colour}"/><text x="{91 + 165 * i}" y="38">{name}</text>'
-        for i, (name, colour) in enumerate(_METHODS.items())
-    )
-    legend += (
-        '<rect x="790" y="26" width="24" height="16" fill="#0b6e4f" opacity="0.10"/>'
-        f'<text x="821" y="38">{_GOAL[0]:.0%} to {_GOAL[1]:.0%}</text>'
-    )
-    total_width, total_height = 2 * width + gap + 40, 64 + 2 * (height + gap)
+    for percent in range(88, 101, 2):
+        at = x(percent / 100)
+        parts.append(f'<line x1="{at}" x2="{at}" y1="{top - 14}" y2="{bottom - 6}" stroke="#ddd"/>')
+        parts.append(f'<text x="{at}" y="{bottom + 14}" text-anchor="middle">{percent} %</text>')
+    parts.append(f'<line x1="{x(0.95)}" x2="{x(0.95)}" y1="{top - 14}" y2="{bottom - 6}" stroke="#555" '
+                 'stroke-dasharray="4 3"/>')  # fmt: skip
+    for number, cell in enumerate(shown):
+        y = top + row * number
+        half = 2 * cell.error
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{cell.score} by {cell.unit}: '
+                     f'{_named(cell.corner)}</text>')  # fmt: skip
+        parts.append(f'<line x1="{x(cell.coverage - half)}" x2="{x(cell.coverage + half)}" y1="{y}" y2="{y}" '
+                     'stroke="#0b6e4f" stroke-width="2"/>')  # fmt: skip
+        parts.append(f'<circle cx="{x(cell.coverage)}" cy="{y}" r="4" fill="#0b6e4f"/>')
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total_width} {total_height}" width="{total_width}" '
-        f'height="{total_height}" font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#222">\n'
-        f'<title>Coverage of 95 % intervals</title>\n<rect width="100%" height="100%" fill="#fff"/>\n{legend}\n'
-        + "\n".join(panels)
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 30}" width="{width}" '
+        f'height="{bottom + 30}" font-family="Helvetica, Arial, sans-serif" font-size="11" fill="#222">\n'
+        '<title>Coverage of 95 % intervals</title>\n<rect width="100%" height="100%" fill="#fff"/>\n'
+        + "\n".join(parts)
         + "\n</svg>\n"
     )
 
 
-def _panel(rows: Sequence[Row], title: str, width: int, height: int) -> str:
-    left, top, bottom = 44, 24, height - 44
-    cells = sorted({(row.auc, row.correlation) for row in rows})
-    column = (width - left) / len(cells)
-
-    def y(share: float) -> float:
-        return round(bottom - (max(share, _LOWEST) - _LOWEST) / (_HIGHEST - _LOWEST) * (bottom - top), 1)
-
-    parts = [
-        f'<text x="{left}" y="12" font-size="14" font-weight="bold">{title}</text>',
-        f'<rect x="{left}" y="{y(_GOAL[1])}" width="{width - left}" height="{y(_GOAL[0]) - y(_GOAL[1]):.1f}" '
-        'fill="#0b6e4f" opacity="0.10"/>',
-    ]
-    for percent in range(75, 101, 5):
-        at = y(percent / 100)
-        colour, dash = ("#555", ' stroke-dasharray="4 3"') if percent == 95 else ("#ddd", "")
-        parts.append(f'<line x1="{left}" x2="{width}" y1="{at}" y2="{at}" stroke="{colour}"{dash}/>')
-        parts.append(f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">{percent} %</text>')
-    for number, cell in enumerate(cells):
-        x = left + column * (number + 0.5)
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{cell[1]:g}</text>')
-        if number and cells[number - 1][0] != cell[0]:
-            edge = left + column * number
-            parts.append(f'<line x1="{edge:.1f}" x2="{edge:.1f}" y1="{top}" y2="{bottom + 36}" stroke="#bbb"/>')
-        parts += _dots([row for row in rows if (row.auc, row.correlation) == cell], x, column, y)
-    for auc in sorted({cell[0] for cell in cells}):
-        places = [left + column * (n + 0.5) for n, cell in enumerate(cells) if cell[0] == auc]
-        middle = sum(places) / len(places)
-        parts.append(f'<text x="{middle:.1f}" y="{bottom + 34}" text-anchor="middle">true AUC {auc:.2f}</text>')
-    parts.append(f'<text x="{left - 6}" y="{bottom + 17}" text-anchor="end" font-size="10">corr.</text>')
-    return "".join(parts)
+def _corners(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        found.setdefault(str(cell.corner), cell.corner)
+    return list(found.values())
 
 
-def _dots(rows: Iterable[Row], x: float, column: float, y: Callable[[float], float]) -> list[str]:
-    parts = []
-    by_method = {row.method: row for row in rows}
-    for place, (name, colour) in enumerate(_METHODS.items()):
-        row = by_method.get(name)
-        if row is None:
-            continue
-        at = x + (place - 1.5) * column / 5.5
-        if row.coverage < _LOWEST:
-            low = y(_LOWEST)
-            parts.append(f'<path d="M{at - 5:.1f},{low - 9} h10 l-5,9 z" fill="{colour}"/>')
-            parts.append(
-                f'<text x="{at:.1f}" y="{low - 13}" text-anchor="middle" font-size="10">{100 * row.coverage:.0f}</text>'
-            )
-            continue
-        ends = [y(min(1.0, row.coverage + sign * 2 * row.standard_error)) for sign in (-1, 1)]
-        parts.append(
-            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{ends[0]}" y2="{ends[1]}" stroke="{colour}" stroke-width="2"/>'
-        )
-        parts.append(f'<circle cx="{at:.1f}" cy="{y(row.coverage)}" r="4" fill="{colour}"/>')
-    return parts
+def _named(corner: dict[str, Any]) -> str:
+    """A corner in a line."""
+    positive = round(corner["patients"] * corner["prevalence"])
+    design = "cohort" if corner["design"] == "cohort" else "fixed"
+    shift = f", shift {corner['shift']:g}" if corner["shift"] else ""
+    return (
+        f"{positive} + {corner['patients'] - positive} {design}, {corner['images']}, "
+        f"correlation {corner['correlation']:g}, AUC {corner['auc']:g}, {corner['scores']}{shift}"
+    )
 
 
-def _cell(rows: Sequence[Row], cell: tuple[float, float], target: str, method: str) -> str:
-    for row in rows:
-        if (row.auc, row.correlation) == cell and (row.target, row.method) == (target, method):
-            return f"{100 * row.coverage:.1f} ({row.width:.3f})"
-    return "–"
-
-
-def _table(heads: list[str], lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heads, ["---"] * len(heads), *lines])
+def _table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

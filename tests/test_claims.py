@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ddtl.evaluation.comparison import Comparison, Difference
-from ddtl.evaluation.intervals import Interval
+from ddtl.evaluation.interval import Interval
 from ddtl.reports.claims import claim, claimed, claims, p_value
 
 FOUND = Comparison(

@@ -24,6 +24,7 @@ from ddtl.training.identity import differences, identity, run_name, short_hash
 
 # A new setting under these headings must be decided about: listed here, or taken out of what is neutral.
 NEUTRAL = {
+    "evaluation.design",
     "dataset.num_workers",
     "trainer.profiler",
     "trainer.detect_anomaly",

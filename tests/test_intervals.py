@@ -10,14 +10,10 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from ddtl.evaluation.clustered import Clustered
-from ddtl.evaluation.intervals import (
-    DESCRIPTIONS,
-    METHODS,
-    Interval,
-    intervals,
-    multiclass_intervals,
-    paired_intervals,
-)
+from ddtl.evaluation.clusters import Clusters
+from ddtl.evaluation.influence import spread
+from ddtl.evaluation.interval import DESCRIPTIONS, Interval
+from ddtl.evaluation.intervals import METHODS, intervals, multiclass_intervals, paired_intervals
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.proportions import effective_number, proportion, wilson
@@ -62,8 +58,7 @@ def test_the_method_that_is_asked_for_is_the_one_that_is_named() -> None:
     assert set(named("bca").values()) == {"bca"}
     assert list(named("logit").values()) == ["logit-delong", "logit", "logit", "logit"]
     assert list(named("wilson").values()) == ["logit-delong", "wilson-clustered", "wilson-clustered", "logit"]
-    assert list(named("default").values()) == ["logit-delong", "logit", "logit", "logit"]
-    assert list(named("default", np.arange(len(labels))).values()) == ["logit-delong", "wilson", "logit", "logit"]
+    assert list(named("default").values()) == ["score", "mid-p-joint", "mid-p-joint", "mid-p-joint"]
     assert named("wilson", np.arange(len(labels)))["precision"] == "wilson"
 
 
@@ -116,7 +111,7 @@ def test_the_bootstrap_of_clusters_is_scipys_of_cluster_sums() -> None:
 def test_wilson_is_statsmodels() -> None:
     labels, p, _ = sample(60, 60)
     called = p >= 0.5
-    found = intervals(labels, p, np.arange(60), 0.5, level=0.9)
+    found = intervals(labels, p, np.arange(60), 0.5, level=0.9, method="wilson")
     for name, right in (("accuracy", called == labels), ("sensitivity", called[labels == 1])):
         expected = proportion_confint(right.sum(), len(right), alpha=0.1, method="wilson")
         interval = known(found, name)
@@ -137,14 +132,12 @@ def test_the_effective_number_of_images_is_between_clusters_and_images() -> None
     assert (low, high) == pytest.approx(proportion_confint(hits.sum(), 300, method="wilson"), abs=0.002)
 
 
-def test_the_intervals_of_a_mean_are_students_plain_and_on_the_logit_scale() -> None:
+def test_the_interval_of_a_mean_is_students_on_the_logit_scale() -> None:
     """The jackknife variance of a mean is the sample variance over n, exactly."""
     values = np.random.default_rng(0).random(40)
     weighted_mean = Clustered(
         lambda weights: {"mean": weights @ values / weights.sum(axis=1)}, np.ones(40), np.arange(40), 0.9, 100, 0
     )
-    expected = stats.t.interval(0.9, 39, values.mean(), stats.sem(values))
-    assert weighted_mean.student("mean") == pytest.approx(expected, abs=1e-12)
     slope = values.mean() * (1 - values.mean())
     odds = np.exp(stats.t.interval(0.9, 39, np.log(values.mean() / (1 - values.mean())), stats.sem(values) / slope))
     assert weighted_mean.logit("mean", (0, 1)) == pytest.approx(tuple(odds / (1 + odds)), abs=1e-12)
@@ -156,14 +149,14 @@ def test_the_intervals_of_a_mean_are_students_plain_and_on_the_logit_scale() -> 
 def test_the_variances_of_two_classes_add_up_as_welch_says() -> None:
     labels = np.repeat([0, 1], [12, 30])
     values = np.random.default_rng(0).normal(size=42) * (1 + labels)
-
-    def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
-        mean = [weights[:, labels == k] @ values[labels == k] / weights[:, labels == k].sum(axis=1) for k in (0, 1)]
-        return {"difference": mean[1] - mean[0]}
-
-    found = Clustered(difference, labels, np.arange(42), 0.95, 100, 0).student("difference")
-    welch = stats.ttest_ind(values[labels == 1], values[labels == 0], equal_var=False).confidence_interval(0.95)
-    assert found == pytest.approx(tuple(welch), abs=1e-12)
+    moved = np.empty(42)
+    for label, sign in ((0, -1), (1, 1)):
+        mine = labels == label
+        moved[mine] = sign * (values[mine] - values[mine].mean()) / mine.sum()
+    found = spread(moved, Clusters(labels, np.arange(42)))
+    welch = stats.ttest_ind(values[labels == 1], values[labels == 0], equal_var=False)
+    assert found.variance == pytest.approx(float(welch._standard_error) ** 2, rel=1e-9)
+    assert found.freedom == pytest.approx(float(welch.df), rel=0.01)
 
 
 def test_replicates_keep_the_number_of_patients_of_each_class() -> None:
@@ -248,9 +241,9 @@ def test_all_scores_of_a_thousand_images_take_less_than_two_seconds() -> None:
 
 def test_many_patients_are_left_out_by_groups_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, p, _ = sample(3000, 3000)
-    one = intervals(labels, p, np.arange(3000), 0.5)
+    one = intervals(labels, p, np.arange(3000), 0.5, method="logit")
     monkeypatch.setattr("ddtl.evaluation.resampling._MOST_LEFT_OUT", 150)
-    grouped = intervals(labels, p, np.arange(3000), 0.5)
+    grouped = intervals(labels, p, np.arange(3000), 0.5, method="logit")
     for name in SCORES:
         width = known(one, name).high - known(one, name).low
         assert known(grouped, name).high - known(grouped, name).low == pytest.approx(width, rel=0.2), name

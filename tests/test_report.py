@@ -292,21 +292,32 @@ def test_a_leaky_split_marks_every_table_of_scores(tmp_path: Path) -> None:
     assert len(marked) == 3  # scores, calibration, baselines
 
 
+def paired(low: float, high: float) -> dict[str, Any]:
+    return {"roc_auc": (low + high) / 2, "interval": {"low": low, "high": high, "method": "difference"}}
+
+
 @pytest.mark.parametrize(
     ("facts", "worry", "words"),
     [
-        ({"roc_auc": 0.95}, True, "as good as the model"),
-        ({"roc_auc": 0.905}, True, "as good as the model"),  # within the model's interval
+        ({"roc_auc": 0.95}, True, "not shown to be below the model"),
+        ({"roc_auc": 0.905}, True, "not shown to be below the model"),  # within the model's interval
+        ({"roc_auc": 0.905, "difference": paired(0.01, 0.09)}, False, "though below the model"),
+        ({"roc_auc": 0.905, "difference": paired(-0.01, 0.09)}, True, "not shown to be below the model"),
+        ({"roc_auc": 0.95, "difference": paired(-0.09, -0.01)}, True, "better than the model"),
         (
             {"roc_auc": 0.7, "intervals": {"roc_auc": {"low": 0.6, "high": 0.8, "method": "logit"}}},
             False,
             "better than",
         ),
-        ({"roc_auc": 0.55, "intervals": {"roc_auc": {"low": 0.4, "high": 0.7, "method": "logit"}}}, False, "no better"),
+        (
+            {"roc_auc": 0.55, "intervals": {"roc_auc": {"low": 0.4, "high": 0.7, "method": "logit"}}},
+            False,
+            "not shown to be better than chance, and below",
+        ),
         (
             {"roc_auc": 0.91, "intervals": {"roc_auc": {"low": 0.49, "high": 1.0, "method": "logit"}}},
             False,
-            "no better",
+            "not shown to be better than chance, nor to be below",
         ),
         ({"why_not": "the files are gone"}, False, "File facts were not scored: the files are gone."),
     ],

@@ -10,11 +10,14 @@ import numpy as np
 from ddtl.audit.views import VIEWS, Kind, Look
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation import delong
-from ddtl.evaluation.clustered import MIN_CLUSTERS
+from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters
+from ddtl.evaluation.influence import influences, spread
 from ddtl.evaluation.resampling import cluster_codes
+from ddtl.evaluation.robust import auc_limits
 from ddtl.evaluation.significance import holm
 
 _LEVEL = 0.95
+_PERMUTED, _PERMUTATIONS = 10, 4999  # below so many groups of a class, and how often
 # Least size of Cliff's delta that each word stands for: Romano et al. (2006), Florida Association of Institutional
 # Research; the values at which Cohen's d is 0.2, 0.5 and 0.8 in normal distributions.
 _WORDS = ((0.474, "large"), (0.33, "medium"), (0.147, "small"))
@@ -121,8 +124,9 @@ def cliffs_delta(
     """Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
 
     Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
-    So the variance is that of a ROC AUC of clustered images (``evaluation.delong``), and the test Student's t with
-    Satterthwaite's degrees of freedom: for independent images the test of Brunner and Munzel (2000), Biom J 42:17.
+    So the interval and the variance are those of a ROC AUC of clustered images (``evaluation.robust``), and the test is
+    Student's t with Satterthwaite's degrees of freedom, after Brunner and Munzel (2000), Biom J 42:17; with fewer than
+    ten groups of a class a permutation test of whole groups.
 
     Args:
         values: (N,).
@@ -137,17 +141,35 @@ def cliffs_delta(
 
     parts = delong.components(labels, values)
     delta = 2 * parts.auc - 1
-    if min(len(np.unique(groups[labels == k])) for k in (0, 1)) < MIN_CLUSTERS:
+    clusters = Clusters(labels, groups)
+    if clusters.fewest < MIN_CLUSTERS:
         return delta, None
-    spread, freedom = delong.variance(labels, parts, groups)
-    error = float(np.sqrt(spread))
+    of_auc = spread(influences(labels, values, 0.5)["roc_auc"], clusters)
+    error = float(np.sqrt(of_auc.variance))
     if error <= delong.ROUNDING:
         k = delong.independent_pairs(labels, groups)
         p = min(1.0, 2 * (1 + abs(delta)) ** -k)
         return delta, (*delong.around(delta, -1, 1, delong.unseen(k, _LEVEL)), p)
-    low, high = delong.logit_interval(labels, values, groups, _LEVEL)
-    p = float(2 * stdtr(freedom, -abs(parts.auc - 0.5) / error))
+    low, high = auc_limits(parts, of_auc, clusters, _LEVEL)
+    if clusters.fewest < _PERMUTED and not clusters.mixed:
+        p = _permutation_p(values, clusters)
+    else:
+        p = float(2 * stdtr(of_auc.freedom, -abs(parts.auc - 0.5) / error))
     return delta, (2 * low - 1, 2 * high - 1, p)
+
+
+def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
+    """How often groups whose classes are permuted are at least as far apart; all of a group keep one class."""
+    from scipy.stats import rankdata
+
+    ranks, images = np.bincount(clusters.codes, rankdata(values)), np.bincount(clusters.codes)
+    classes = np.bincount(clusters.codes, clusters.labels) > 0
+    random = np.random.default_rng(0)
+    drawn = np.stack([classes, *(random.permutation(classes) for _ in range(_PERMUTATIONS))]).astype(float)
+    positive = drawn @ images
+    auc = (drawn @ ranks - positive * (positive + 1) / 2) / (positive * (len(values) - positive))
+    apart = np.abs(auc - 0.5)
+    return float((apart >= apart[0] - 1e-12).mean())
 
 
 def _difference(

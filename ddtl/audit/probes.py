@@ -13,8 +13,9 @@ from ddtl.audit.shuffle import shuffled_labels
 from ddtl.audit.views import VIEWS, Kind, Look, table
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation import delong
-from ddtl.evaluation.clustered import MIN_CLUSTERS
-from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals
+from ddtl.evaluation.clusters import MIN_CLUSTERS
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.intervals import intervals, multiclass_intervals
 from ddtl.evaluation.resampling import cluster_codes
 from ddtl.threads import cores
 

@@ -59,6 +59,7 @@ NEUTRAL: dict[str, Any] = {
     "evaluation.batchnorm": "stored",
     "evaluation.batchnorm_prior": 0,
     "evaluation.refit": False,
+    "evaluation.design": "case_control",
 }
 
 
@@ -270,6 +271,7 @@ class EvaluationConfig(Section):
     target: OpenFraction | None
     patient: Literal["mean", "max", "vote"]
     interval: Literal["default", "percentile", "bca", "logit", "wilson"]
+    design: Literal["case_control", "cohort"] = "case_control"
     level: OpenFraction
     replicates: Annotated[int, Field(ge=100, le=100_000)]
     prevalences: Annotated[tuple[OpenFraction, ...], Field(strict=False)]

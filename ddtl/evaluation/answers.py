@@ -44,6 +44,11 @@ class Answers:
         return self.predictions.probabilities[:, 1]
 
     @property
+    def rank(self) -> np.ndarray | None:
+        """What orders the images where probabilities are rounded; see ``Predictions.rank``."""
+        return self.predictions.rank
+
+    @property
     def right(self) -> np.ndarray:
         """(N,) whether each image is called what it is."""
         called = self.p >= self.threshold if self.binary else self.predictions.probabilities.argmax(axis=1)
@@ -53,14 +58,14 @@ class Answers:
         """The scores in ``names.SCORES``."""
         labels = self.predictions.label
         if self.binary:
-            return binary_scores(labels, self.p, self.threshold)
+            return binary_scores(labels, self.p, self.threshold, self.rank)
         return multiclass_scores(labels, self.predictions.probabilities)[0]
 
     def weighted(self, weights: np.ndarray) -> Replicates:
         """(B,) of each score, for (B, N) weights of the images."""
         labels = self.predictions.label
         if self.binary:
-            return weighted_scores(labels, self.p, weights, self.threshold)
+            return weighted_scores(labels, self.p, weights, self.threshold, self.rank)
         return weighted_multiclass(labels, self.predictions.probabilities, weights)
 
 

@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
+from ddtl.evaluation.clusters import MIN_CLUSTERS, Design
+from ddtl.evaluation.interval import logit_limits
 from ddtl.evaluation.resampling import Replicates, cluster_codes, jackknife, resampled
 
 Limits = tuple[float, float]
 
-MIN_CLUSTERS = 3  # with images of a class: fewer say nothing about the variation between them
 MAX_UNDEFINED = 0.05  # of the replicates: where more have no value, the others are a biased choice
 _ROUNDING = 1e-12  # a standard error, or a range, that is nothing but rounding
 
@@ -19,8 +20,7 @@ _ROUNDING = 1e-12  # a standard error, or a range, that is nothing but rounding
 class Clustered:
     """Estimates of a statistic, and their intervals; replicates are computed when first asked for.
 
-    Clusters are drawn, and left out, class by class: a test set is collected by class, not at the prevalence that
-    chance gives.
+    Of a ``case_control`` test set clusters are drawn, and left out, class by class; of a ``cohort`` all together.
 
     Attributes:
         estimates: the statistic of all images, by name; NaN where it is not defined.
@@ -35,9 +35,11 @@ class Clustered:
         level: float,
         replicates: int,
         seed: int,
+        design: Design = "case_control",
     ) -> None:
         """``statistic`` takes weights (B, N) and gives (B,) values by name."""
-        self._statistic, self._labels, self._clusters = statistic, labels, clusters
+        self._statistic, self._clusters = statistic, clusters
+        self._strata = None if design == "cohort" else labels
         self._level, self._replicates, self._seed = level, replicates, seed
         self.estimates = {name: float(value[0]) for name, value in statistic(np.ones((1, len(labels)))).items()}
         codes = cluster_codes(clusters)
@@ -77,18 +79,10 @@ class Clustered:
         shifted = bias + ndtri(self._tails)
         return self._quantiles(name, ndtr(bias + shifted / (1 - acceleration * shifted)))
 
-    def student(self, name: str) -> Limits | None:
-        """Estimate and jackknife standard error, by Student's t; None where nothing varies."""
-        spread = self._spread(name)
-        if spread is None:
-            return None
-        error, t = spread
-        return self.estimates[name] - t * error, self.estimates[name] + t * error
-
     def logit(self, name: str, bounds: Limits) -> Limits | None:
-        """As :meth:`student` on the logit scale, for a score that lies between ``bounds``.
+        """Estimate and jackknife standard error on the logit scale, by Student's t, for a score between ``bounds``.
 
-        Between -1 and 1 that is Fisher's z.
+        Between -1 and 1 that is Fisher's z. None where nothing varies.
         """
         low, high = bounds
         share = (self.estimates[name] - low) / (high - low)
@@ -105,11 +99,11 @@ class Clustered:
 
     @cached_property
     def _draws(self) -> Replicates:
-        return resampled(self._statistic, self._clusters, self._labels, self._replicates, self._seed)
+        return resampled(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
 
     @cached_property
     def _left_out(self) -> list[Replicates]:
-        return jackknife(self._statistic, self._clusters, self._labels)
+        return jackknife(self._statistic, self._clusters, self._strata)
 
     def _known(self, name: str) -> np.ndarray | None:
         if not self.bears(name):
@@ -146,11 +140,3 @@ class Clustered:
             return None
         freedom = total**2 / sum(v**2 / (len(part) - 1) for v, part in zip(variances, influences, strict=True))
         return float(np.sqrt(total)), float(stdtrit(freedom, (1 + self._level) / 2))
-
-
-def logit_limits(share: float, error: float, t: float) -> Limits:
-    """``share`` plus and minus t standard errors on the logit scale."""
-    from scipy.special import expit, logit
-
-    half = t * error / (share * (1 - share))
-    return float(expit(logit(share) - half)), float(expit(logit(share) + half))

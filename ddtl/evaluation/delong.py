@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddtl.evaluation.clustered import logit_limits
+from ddtl.evaluation.interval import logit_limits
 from ddtl.evaluation.resampling import cluster_codes
 
 ROUNDING = 1e-12  # a standard error that is nothing but rounding

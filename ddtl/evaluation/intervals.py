@@ -5,46 +5,25 @@ What each method covers is measured: docs/intervals.md and ``benchmarks/coverage
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ddtl.errors import UserError
 from ddtl.evaluation import delong
-from ddtl.evaluation.clustered import MIN_CLUSTERS, Clustered, Limits
+from ddtl.evaluation.clustered import Clustered, Limits
+from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters, Design
+from ddtl.evaluation.influence import Spread, influences, spread
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.proportions import Proportion, proportion, wilson
-from ddtl.evaluation.resampling import Replicates, weighted_multiclass, weighted_scores
+from ddtl.evaluation.resampling import weighted_multiclass, weighted_scores
+from ddtl.evaluation.robust import least_precision, robust_intervals
 
 METHODS = ("percentile", "bca", "logit", "wilson")
 
-# What the methods of an ``Interval`` are, for texts.
-DESCRIPTIONS = {
-    "mover": "from the intervals of two independent scores (Zou and Donner, 2008)",
-    "percentile": "percentile bootstrap of whole clusters, drawn class by class",
-    "bca": "bias-corrected and accelerated bootstrap (Efron, 1987) of whole clusters, drawn class by class",
-    "logit": "logit-transformed, cluster jackknife variance, Student's t",
-    "logit-delong": "logit-transformed, variance of Obuchowski (1997; DeLong's for single images), Student's t",
-    "delong": "variance of Obuchowski (1997; DeLong's for single images), Student's t",
-    "jackknife": "cluster jackknife variance, Student's t",
-    "wilson": "Wilson (1927)",
-    "wilson-clustered": "Wilson (1927) at the effective number of images (Korn and Graubard, 1998)",
-    "wilson-range": "range over the Wilson intervals of sensitivity and specificity, as every patient agrees",
-    "clopper-pearson": "exact binomial bound on independent patients, as every one of them agrees",
-}
-
-_WILSON = ("accuracy", "sensitivity", "specificity")  # by default, of independent images
-_SHARES = (*_WILSON, "precision")
+_SHARES = ("accuracy", "sensitivity", "specificity", "precision")
 _FROM_CALLS = ("balanced_accuracy", "f1", "mcc")
+_ROUNDING = 1e-12  # a standard error that is nothing but rounding
 _BOUNDS: dict[str, Limits] = {"mcc": (-1.0, 1.0)}
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval and the key of ``DESCRIPTIONS`` that made it."""
-
-    low: float
-    high: float
-    method: str
 
 
 def intervals(
@@ -54,9 +33,11 @@ def intervals(
     threshold: float | np.ndarray,
     *,
     method: str = "default",
+    design: Design = "case_control",
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
+    rank: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
     """An interval for each score in ``names.SCORES``.
 
@@ -64,32 +45,42 @@ def intervals(
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class.
         clusters: (N,) a code for each image; images of one patient share one.
-        threshold: from which probability on an image is called positive; (N,) where images have their own.
-        method: one of ``METHODS``, or ``default``: what covers best, which is logit; of independent images wilson for
-            accuracy, sensitivity and specificity. A score that is no proportion gets logit where wilson is wanted.
+        threshold: from which probability on an image is predicted positive; (N,) where images have their own.
+        method: one of ``METHODS``, or ``default``: :func:`robust.robust_intervals`. With wilson, a score that is no
+            proportion gets logit.
+        design: whether the numbers of patients of both classes were fixed (``case_control``) or came as they did
+            (``cohort``).
         level: confidence.
         replicates, seed: of the bootstrap that percentile and bca draw; the others need none.
+        rank: (N,) what orders the images for ROC AUC and average precision, where that is not ``p``: logits still tell
+            images apart whose probability is rounded to 1.
 
     Returns:
-        None where the score is not defined, where there are fewer than three clusters of a class, where it is not
-        defined without some cluster, or where it is not in more than 5 % of the bootstrap's replicates. Where every
-        cluster agrees, as with a perfect score, no method sees a variation, and bounds of what so few patients leave
-        possible take its place; see :func:`_agreed`.
+        None where the score is not defined, or where there are fewer than three clusters of a class. Of the methods
+        that are asked for by name also where it is not defined without some cluster, or in more than 5 % of the
+        bootstrap's replicates; where every cluster agrees they see no variation, and bounds of what so few patients
+        leave possible take their place (:func:`_agreed`).
 
     Raises:
         ValueError: a probability is not finite, or the lengths differ.
         UserError: there is no such method.
     """
     _known(method, METHODS)
-    _check(labels, clusters, p)
+    _check(labels, clusters, p, *(() if rank is None else (rank,)))
+    if method == "default":
+        given = Clusters(labels, clusters, design)
+        some = robust_intervals(p, given, threshold, level, rank) if given.fewest >= MIN_CLUSTERS else {}
+        return {name: some.get(name) for name in SCORES}
+    order = p if rank is None else rank
     called = (p >= threshold).astype(int)
     shares = _shares(labels, called, clusters)
     clustered = Clustered(
-        lambda weights: weighted_scores(labels, p, weights, threshold), labels, clusters, level, replicates, seed
-    )
+        lambda weights: weighted_scores(labels, p, weights, threshold, rank),
+        labels, clusters, level, replicates, seed, design,
+    )  # fmt: skip
     found: dict[str, Interval | None] = {}
     for name in clustered.estimates:
-        chosen = _chosen(name, method, clustered.independent)
+        chosen = "logit" if method == "wilson" and name not in _SHARES else method
         if not clustered.bears(name):
             found[name] = None
         elif name in _SHARES and (chosen == "wilson" or not clustered.varies(name)):
@@ -97,7 +88,7 @@ def intervals(
         elif not clustered.varies(name):
             found[name] = _agreed(name, labels, clusters, clustered.estimates, shares, level)
         elif name == "roc_auc" and chosen == "logit":
-            found[name] = Interval(*delong.logit_interval(labels, p, clusters, level), "logit-delong")
+            found[name] = Interval(*delong.logit_interval(labels, order, clusters, level), "logit-delong")
         else:
             found[name] = _by(clustered, name, chosen)
     return found
@@ -130,13 +121,10 @@ def multiclass_intervals(
         lambda weights: weighted_multiclass(labels, probabilities, weights), labels, clusters, level, replicates, seed
     )
     bounds = {**_BOUNDS, "brier": (0.0, 2.0)}
-    chosen = {
-        name: "logit" if method == "wilson" else _chosen(name, method, independent=False)
-        for name in clustered.estimates
-    }
+    chosen = dict.fromkeys(clustered.estimates, "logit" if method in ("default", "wilson") else method)
     found = {name: _by(clustered, name, chosen[name], bounds) for name in clustered.estimates}
     right = (probabilities.argmax(axis=1) == labels).astype(int)
-    wilsons = _chosen("accuracy", method, clustered.independent) == "wilson"
+    wilsons = method == "wilson" or (method == "default" and clustered.independent)
     if clustered.bears("accuracy") and (wilsons or not clustered.varies("accuracy")):
         found["accuracy"] = _wilson(proportion(right, np.ones_like(right), clusters), level)
     return found
@@ -151,56 +139,86 @@ def paired_intervals(
     threshold_b: float | np.ndarray,
     *,
     method: str = "default",
+    design: Design = "case_control",
     level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
+    rank_a: np.ndarray | None = None,
+    rank_b: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
     """An interval for the difference a - b of each score in ``names.SCORES``, two models on the same images.
 
-    Every replicate draws, or leaves out, the same clusters for both.
-
     Args:
-        method: ``default``, by the variance between clusters (``delong.paired`` for the ROC AUC, the jackknife for the
-            others), or percentile or bca.
+        method: ``default``, by the cluster-robust variance of the difference of the influence values, with Student's t;
+            or percentile or bca, which draw the same clusters for both.
+        design, rank_a, rank_b: as in :func:`intervals`.
 
     Returns:
         None as in :func:`intervals`. Where no cluster sees a difference, ROC AUC, accuracy, sensitivity and
         specificity get the binomial bound on independent patients, the others None.
     """
     _known(method, ("percentile", "bca"))
-    _check(labels, clusters, p_a, p_b)
-
-    def difference(weights: np.ndarray) -> Replicates:
-        a = weighted_scores(labels, p_a, weights, threshold_a)
-        b = weighted_scores(labels, p_b, weights, threshold_b)
-        return {name: a[name] - b[name] for name in a}
-
-    clustered = Clustered(difference, labels, clusters, level, replicates, seed)
+    ranks = [rank for rank in (rank_a, rank_b) if rank is not None]
+    _check(labels, clusters, p_a, p_b, *ranks)
+    given = Clusters(labels, clusters, design)
+    ones = np.ones((1, len(labels)))
+    a = weighted_scores(labels, p_a, ones, threshold_a, rank_a)
+    b = weighted_scores(labels, p_b, ones, threshold_b, rank_b)
+    apart = {name: float(a[name][0] - b[name][0]) for name in SCORES}
+    moved_a = influences(labels, p_a, threshold_a, rank_a)
+    moved_b = influences(labels, p_b, threshold_b, rank_b)
+    if method != "default":
+        clustered = Clustered(
+            lambda weights: {
+                name: values - other
+                for (name, values), other in zip(
+                    weighted_scores(labels, p_a, weights, threshold_a, rank_a).items(),
+                    weighted_scores(labels, p_b, weights, threshold_b, rank_b).values(),
+                    strict=True,
+                )
+            },
+            labels, clusters, level, replicates, seed, design,
+        )  # fmt: skip
     found: dict[str, Interval | None] = {}
-    for name in clustered.estimates:
-        if clustered.bears(name) and name == "roc_auc" and (method == "default" or not clustered.varies(name)):
-            pair = delong.paired(labels, p_a, p_b, clusters, level=level)
-            found[name] = Interval(pair.low, pair.high, "delong" if pair.standard_error else "clopper-pearson")
-        elif clustered.bears(name) and name in _WILSON and not clustered.varies(name):
-            share = _shares(labels, labels, clusters)[name]
-            q = delong.unseen(share.clusters, level)
-            found[name] = Interval(*delong.around(clustered.estimates[name], -1, 1, q), "clopper-pearson")
+    for name in SCORES:
+        if given.fewest < MIN_CLUSTERS or not np.isfinite(apart[name]):
+            found[name] = None
+            continue
+        of_difference = spread(moved_a[name] - moved_b[name], given)
+        if of_difference.variance <= _ROUNDING**2:
+            found[name] = _same(name, apart[name], given, level)
+        elif method == "default":
+            found[name] = Interval(*_student(apart[name], of_difference, level), "difference")
         else:
-            found[name] = _by(clustered, name, "jackknife" if method == "default" else method)
+            found[name] = _by(clustered, name, method)
     return found
 
 
-def _chosen(name: str, method: str, independent: bool) -> str:
-    if method == "default":
-        return "wilson" if independent and name in _WILSON else "logit"
-    return "logit" if method == "wilson" and name not in _SHARES else method
+def _student(value: float, of_difference: Spread, level: float) -> Limits:
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(of_difference.freedom, (1 + level) / 2) * np.sqrt(of_difference.variance))
+    return max(-1.0, value - half), min(1.0, value + half)
+
+
+def _same(name: str, value: float, clusters: Clusters, level: float) -> Interval | None:
+    """Where no cluster sees a difference: what so many independent clusters, or pairs of them, leave possible."""
+    negatives, positives = (sizes.clusters for sizes in clusters.of_class)
+    independent = {
+        "roc_auc": delong.independent_pairs(clusters.labels, clusters.codes) if negatives and positives else 0,
+        "accuracy": clusters.all.clusters,
+        "sensitivity": positives,
+        "specificity": negatives,
+    }
+    if not independent.get(name):
+        return None
+    return Interval(*delong.around(value, -1, 1, delong.unseen(independent[name], level)), "clopper-pearson")
 
 
 def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] = _BOUNDS) -> Interval | None:
     ways = {
         "percentile": clustered.percentile,
         "bca": clustered.bca,
-        "jackknife": clustered.student,
         "logit": lambda name: clustered.logit(name, bounds.get(name, (0.0, 1.0))),
     }
     limits = ways[method](name)
@@ -244,7 +262,7 @@ def _agreed(
     if name == "roc_auc":
         return Interval(*delong.around(estimates[name], 0, 1, q), "clopper-pearson")
     if name == "average_precision" and estimates["roc_auc"] == 1:
-        return Interval(_least_precision(1 - q, float(labels.mean())), 1.0, "clopper-pearson")
+        return Interval(least_precision(1 - q, float(labels.mean())), 1.0, "clopper-pearson")
     if name in _FROM_CALLS:
         rates = np.array(
             [[s, t] for s in wilson(shares["sensitivity"], level) for t in wilson(shares["specificity"], level)]
@@ -263,24 +281,6 @@ def _from_rates(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: fl
         "f1": 2 * tp / (2 * tp + fp + fn),
         "mcc": np.divide(tp * tn - fp * fn, spread, out=np.full_like(spread, np.nan), where=spread > 0),
     }
-
-
-def _least_precision(auc: float, prevalence: float) -> float:
-    """The least average precision that a ROC curve with this area can have.
-
-    At recall r and false positive rate f the precision is r / (r + f / odds), convex in f. So the least mean over r of
-    rates with mean 1 - auc has the same slope everywhere: f = sqrt(c r) - odds r for a constant c, within 0 and 1.
-    """
-    from scipy.optimize import brentq
-
-    odds = prevalence / (1 - prevalence)
-    recall = (np.arange(2000) + 0.5) / 2000
-
-    def rate(c: float) -> np.ndarray:
-        return np.clip(np.sqrt(c * recall) - odds * recall, 0, 1)
-
-    c = brentq(lambda c: rate(c).mean() - (1 - auc), 0, (1 + odds) ** 2 * 4000)
-    return float(np.mean(odds * recall / (odds * recall + rate(c))))
 
 
 def _known(method: str, methods: tuple[str, ...]) -> None:

@@ -7,18 +7,24 @@ import numpy as np
 Scores = dict[str, float | None]
 
 
-def binary_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float | np.ndarray) -> Scores:
+def binary_scores(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    threshold: float | np.ndarray,
+    rank: np.ndarray | None = None,
+) -> Scores:
     """The scores named in ``names.SCORES``.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
         probabilities: (N,) probability of the positive class.
         threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``probabilities``.
 
     Returns:
         Each score by name; None where it is not defined, as a ROC AUC is not with one class.
     """
-    return _of_one_class(labels, probabilities, (probabilities >= threshold).astype(int))
+    return _of_one_class(labels, probabilities, (probabilities >= threshold).astype(int), rank)
 
 
 def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
@@ -77,17 +83,21 @@ def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[
     return table
 
 
-def _of_one_class(labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray) -> Scores:
+def _of_one_class(
+    labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray, rank: np.ndarray | None = None
+) -> Scores:
     """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
     from sklearn import metrics
+
+    order = probabilities if rank is None else rank
 
     assert len(labels) == len(probabilities) > 0
     tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
     both = 0 < labels.sum() < len(labels)
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     return {
-        "roc_auc": float(metrics.roc_auc_score(labels, probabilities)) if both else None,
-        "average_precision": float(metrics.average_precision_score(labels, probabilities)) if both else None,
+        "roc_auc": float(metrics.roc_auc_score(labels, order)) if both else None,
+        "average_precision": float(metrics.average_precision_score(labels, order)) if both else None,
         "accuracy": (tp + tn) / len(labels),
         "balanced_accuracy": _mean([sensitivity, specificity]),
         "sensitivity": sensitivity,

@@ -23,6 +23,7 @@ class PatientTable:
         images: (P,) how many images it comes from.
         threshold: from which score on a patient is called positive.
         mixed: how many patients are left out because they have images of both classes.
+        rank: (P,) what orders the patients where a score is rounded to 0 or 1; None where the scores do.
     """
 
     patient_id: np.ndarray
@@ -31,6 +32,7 @@ class PatientTable:
     images: np.ndarray
     threshold: float
     mixed: int
+    rank: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: fl
         images=images[pure],
         threshold=patient_threshold(aggregation, threshold),
         mixed=int((~pure).sum()),
+        rank=_rank(predictions, of_image, aggregation, pure),
     )
 
 
@@ -93,5 +96,26 @@ def aggregate(
         np.maximum.at(highest, of_image, p)
         return highest
     votes = p if aggregation == "mean" else p >= threshold
-    mean: np.ndarray = np.bincount(of_image, votes) / images
-    return mean
+    mean = np.bincount(of_image, votes) / images
+    # Between the patient's lowest and highest, so that the mean of equal probabilities is that probability.
+    low, high = np.full(len(images), np.inf), np.full(len(images), -np.inf)
+    np.minimum.at(low, of_image, votes)
+    np.maximum.at(high, of_image, votes)
+    return np.clip(mean, low, high)
+
+
+def _rank(
+    predictions: Predictions, of_image: np.ndarray, aggregation: Aggregation, chosen: np.ndarray
+) -> np.ndarray | None:
+    """The logit of the patients' scores, from the images' logits, where probabilities are rounded to 0 or 1."""
+    rank = predictions.rank
+    if rank is None or aggregation == "vote":
+        return None
+    if aggregation == "max":
+        highest = np.full(len(chosen), -np.inf)
+        np.maximum.at(highest, of_image, rank)
+        return highest[chosen]
+    positive, negative = np.full(len(chosen), -np.inf), np.full(len(chosen), -np.inf)
+    np.logaddexp.at(positive, of_image, -np.logaddexp(0, -rank))
+    np.logaddexp.at(negative, of_image, -np.logaddexp(0, rank))
+    return np.asarray((positive - negative)[chosen])

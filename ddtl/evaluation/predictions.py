@@ -42,6 +42,17 @@ class Predictions:
         shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
 
+    @property
+    def rank(self) -> np.ndarray | None:
+        """(N,) positive logit less negative one, where a probability of two classes is rounded to 0 or 1.
+
+        Logits still tell such images apart. None where probabilities do.
+        """
+        p = self.probabilities[:, 1]
+        if len(self.classes) != 2 or not ((p == 0) | (p == 1)).any():
+            return None
+        return np.asarray(self.logits[:, 1] - self.logits[:, 0], dtype=float)
+
     def of(self, split: str) -> Predictions:
         """The rows of one split."""
         return self.where(self.split == split)

@@ -11,8 +11,11 @@ import numpy as np
 from ddtl.errors import UserError
 from ddtl.evaluation import calibration, thresholds
 from ddtl.evaluation.calibration import Calibration
+from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters, Design
 from ddtl.evaluation.decision import predictive_values
-from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals
+from ddtl.evaluation.influence import influences, spread
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.intervals import intervals, multiclass_intervals, paired_intervals
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_scores
 from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
@@ -32,6 +35,10 @@ ASSUMES = {
         "Not every image has a patient id: images are taken for independent. Where patients have several images the "
         "true interval is wider, easily twice as wide."
     ),
+}
+DESIGNS = {
+    "case_control": "How many of each class are in the test set was fixed when it was collected.",
+    "cohort": "How many of each class are in the test set is left to chance, as patients came.",
 }
 WORSE = "is worse than chance: the classes may be inverted"
 _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
@@ -89,9 +96,10 @@ def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str
         "interval": {
             "level": config.level,
             "method": config.interval,
+            "design": config.design,
             "replicates": config.replicates,
             "unit": unit,
-            "assumes": ASSUMES[unit],
+            "assumes": f"{ASSUMES[unit]} {DESIGNS[config.design]}",
         },
     }
 
@@ -103,12 +111,42 @@ def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig)
     return {
         **scores,
         "intervals": _written(_intervals(predictions, learnt.threshold, config)),
+        **({"clustering": clustering(predictions, learnt.threshold, config.design)} if two else {}),
         "patients": _by_patient(predictions, learnt.threshold, config),
         "calibration": calibration.summary(
             predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt
         ),
         **({"predictive_values": _predictive_values(scores, config.prevalences)} if two else {}),
     }
+
+
+def clustering(predictions: Predictions, threshold: float, design: Design) -> dict[str, Any] | None:
+    """How much alike the images of a patient are, for each score by image; None where every image stands alone.
+
+    Returns:
+        By score: ``design_effect``, the variance between patients over that of as many independent images;
+        ``correlation``, which within patients would give it; ``effective_images``, how many independent images would
+        tell as much. And ``effective_patients`` of each class, (sum k)² / sum k² of their numbers of images k.
+    """
+    clusters = Clusters(predictions.label, predictions.group, design)
+    if clusters.independent or clusters.fewest < MIN_CLUSTERS:
+        return None
+    moved = influences(predictions.label, predictions.probabilities[:, 1], threshold, predictions.rank)
+    weighted = (
+        clusters.all.images / clusters.all.effective
+    )  # images that share a patient with an image, itself included
+    found: dict[str, Any] = {}
+    for name, values in moved.items():
+        of_score = spread(values, clusters)
+        if of_score.of_images > 0:
+            effect = of_score.variance / of_score.of_images
+            found[name] = {
+                "design_effect": effect,
+                "correlation": (effect - 1) / (weighted - 1),
+                "effective_images": len(predictions) / max(effect, 1.0),
+            }
+    negatives, positives = clusters.of_class
+    return {"scores": found, "effective_patients": [negatives.effective, positives.effective]}
 
 
 def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
@@ -143,6 +181,8 @@ def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
 def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationConfig) -> dict[str, Any]:
     """The scores, with intervals, of other probabilities for the same test images.
 
+    With two classes also ``difference``: the ROC AUC of the model minus this one, paired by patient.
+
     Args:
         probabilities: (N,) of the positive class, or (N, K) with more than two classes.
     """
@@ -152,15 +192,27 @@ def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationCon
         logits = np.maximum(np.log(probabilities), -1e3)  # finite, and the probabilities come back
     table = Predictions(**{**vars(test), "logits": logits})
     scores = score(table, 0.5)
-    return {**scores, "intervals": _written(_intervals(table, 0.5, config))}
+    found = {**scores, "intervals": _written(_intervals(table, 0.5, config))}
+    if len(test.classes) != 2:
+        return found
+    pair = paired_intervals(
+        test.label, test.probabilities[:, 1], table.probabilities[:, 1], test.group, 0.5, 0.5,
+        design=config.design, level=config.level, rank_a=test.rank, rank_b=table.rank,
+    )["roc_auc"]  # fmt: skip
+    own = binary_scores(test.label, test.probabilities[:, 1], 0.5, test.rank)["roc_auc"]
+    if pair is None or own is None:
+        return found
+    return {**found, "difference": {"roc_auc": own - scores["roc_auc"], "interval": asdict(pair)}}
 
 
 def _intervals(predictions: Predictions, threshold: float, config: EvaluationConfig) -> dict[str, Interval | None]:
     given: Any = {"level": config.level, "replicates": config.replicates}
     if len(predictions.classes) != 2:
         return multiclass_intervals(predictions.label, predictions.probabilities, predictions.group, **given)
-    p = predictions.probabilities[:, 1]
-    return intervals(predictions.label, p, predictions.group, threshold, method=config.interval, **given)
+    return intervals(
+        predictions.label, predictions.probabilities[:, 1], predictions.group, threshold,
+        method=config.interval, design=config.design, rank=predictions.rank, **given,
+    )  # fmt: skip
 
 
 def _by_patient(predictions: Predictions, threshold: float, config: EvaluationConfig) -> dict[str, Any]:
@@ -169,10 +221,11 @@ def _by_patient(predictions: Predictions, threshold: float, config: EvaluationCo
         return {"why_not": table.reason}
     found = intervals(
         table.label, table.p, table.patient_id, table.threshold,
-        method=config.interval, level=config.level, replicates=config.replicates,
+        method=config.interval, design=config.design, level=config.level, replicates=config.replicates,
+        rank=table.rank,
     )  # fmt: skip
     return {
-        **binary_scores(table.label, table.p, table.threshold),
+        **binary_scores(table.label, table.p, table.threshold, table.rank),
         "confusion": confusion(table.label, table.p, table.threshold),
         "patients": len(table.label),
         "aggregation": config.patient,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddtl.evaluation.answers import Method
-from ddtl.evaluation.clustered import MAX_UNDEFINED, MIN_CLUSTERS
+from ddtl.evaluation.clustered import MAX_UNDEFINED
+from ddtl.evaluation.clusters import MIN_CLUSTERS
 from ddtl.evaluation.intervals import Interval
 from ddtl.evaluation.metrics import Scores
 from ddtl.evaluation.names import SCORES

@@ -87,7 +87,11 @@ def jackknife(
 
 
 def weighted_scores(
-    labels: np.ndarray, p: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray
+    labels: np.ndarray,
+    p: np.ndarray,
+    weights: np.ndarray,
+    threshold: float | np.ndarray,
+    rank: np.ndarray | None = None,
 ) -> Replicates:
     """The scores of ``metrics.binary_scores`` for every row of weights.
 
@@ -96,11 +100,12 @@ def weighted_scores(
         p: (N,) probability of the positive class; ties are handled as scikit-learn does.
         weights: (B, N) not negative.
         threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``p``.
 
     Returns:
         (B,) values by name of score, NaN where a score is not defined.
     """
-    return _of_one_class(labels, p, (p >= threshold).astype(int), weights)
+    return _of_one_class(labels, p, (p >= threshold).astype(int), weights, p if rank is None else rank)
 
 
 def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Replicates:
@@ -114,7 +119,9 @@ def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: 
     n_classes = probabilities.shape[1]
     called = probabilities.argmax(axis=1)
     each = [
-        _of_one_class((labels == k).astype(int), probabilities[:, k], (called == k).astype(int), weights)
+        _of_one_class(
+            (labels == k).astype(int), probabilities[:, k], (called == k).astype(int), weights, probabilities[:, k]
+        )
         for k in range(n_classes)
     ]
     means = {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
@@ -149,7 +156,9 @@ def _blocks(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarr
         yield np.bincount(cells, minlength=block * count).reshape(block, count)[:, codes]
 
 
-def _of_one_class(labels: np.ndarray, p: np.ndarray, called: np.ndarray, weights: np.ndarray) -> Replicates:
+def _of_one_class(
+    labels: np.ndarray, p: np.ndarray, called: np.ndarray, weights: np.ndarray, rank: np.ndarray
+) -> Replicates:
     """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
     weights = weights.astype(np.float64)
     sums = weights @ np.stack([np.ones(len(p)), labels, called, labels * called, (p - labels) ** 2], axis=1)
@@ -158,7 +167,7 @@ def _of_one_class(labels: np.ndarray, p: np.ndarray, called: np.ndarray, weights
     fp, fn = yes - tp, positive - tp
     tn = negative - fp
     sensitivity, specificity = _ratio(tp, positive), _ratio(tn, negative)
-    auc, precision_at_recall = _ranking(labels, p, weights)
+    auc, precision_at_recall = _ranking(labels, rank, weights)
     return {
         "roc_auc": _ratio(auc, positive * negative),
         "average_precision": np.where(negative > 0, _ratio(precision_at_recall, positive), np.nan),

@@ -30,7 +30,7 @@ def _two(predictions: Predictions, threshold: float) -> dict[str, Any]:
     labels = (predictions.label == 1).astype(int)
     probabilities = predictions.probabilities[:, 1]
     return {
-        **binary_scores(labels, probabilities, threshold),
+        **binary_scores(labels, probabilities, threshold, predictions.rank),
         "confusion": confusion(labels, probabilities, threshold),
     }
 

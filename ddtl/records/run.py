@@ -113,12 +113,28 @@ class ClassScores(Scores):
 
 
 @with_config(OPEN)
+class ScoreClustering(TypedDict):
+    design_effect: Number
+    correlation: Number
+    effective_images: Number
+
+
+@with_config(OPEN)
+class Clustering(TypedDict):
+    """How much alike the images of a patient are."""
+
+    scores: dict[Text, ScoreClustering]
+    effective_patients: list[Number]
+
+
+@with_config(OPEN)
 class SplitScores(Scores):
     images: Count
     groups: Count
     classes: dict[Text, Count]
     confusion: Confusion
     patients: NotRequired[PatientScores | None]
+    clustering: NotRequired[Clustering | None]
     calibration: NotRequired[CalibrationErrors | None]
     predictive_values: NotRequired[list[PredictiveValues] | None]
     per_class: NotRequired[dict[Text, ClassScores]]
@@ -155,6 +171,7 @@ class Calibration(TypedDict):
 class IntervalSetting(TypedDict):
     level: Annotated[float, Field(gt=0, lt=1)]
     method: Name
+    design: NotRequired[Literal["case_control", "cohort"]]
     replicates: Count
     unit: Literal["patient", "group", "image"]
     assumes: Text
@@ -196,8 +213,17 @@ class TrainedOn(TypedDict):
 
 
 @with_config(OPEN)
+class AucDifference(TypedDict):
+    """The ROC AUC of the model minus that of the baseline."""
+
+    roc_auc: Score
+    interval: Interval
+
+
+@with_config(OPEN)
 class FileFacts(Scores):
     features: NotRequired[list[Text]]
+    difference: NotRequired[AucDifference | None]
     level: NotRequired[Share | None]
 
 

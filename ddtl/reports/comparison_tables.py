@@ -10,7 +10,7 @@ import rich.table
 from rich.markup import escape
 
 from ddtl.evaluation.comparison import Comparison, Result
-from ddtl.evaluation.intervals import Interval
+from ddtl.evaluation.interval import Interval
 from ddtl.reports import claims, numbers
 from ddtl.reports.compared import Compared
 from ddtl.reports.methods import markdown_table

@@ -228,6 +228,7 @@ def evaluation(stored: Stored) -> str:
         sentences.aggregation(stored.scores),
         intervals(record),
         sentences.coverage(stored),
+        sentences.clustering(stored),
         calibrated(record),
         sentences.shortcut_text(stored),
         uses(record),

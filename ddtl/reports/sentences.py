@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from ddtl.evaluation import test_use
 from ddtl.evaluation.coverage import measured_coverage
-from ddtl.evaluation.intervals import DESCRIPTIONS
+from ddtl.evaluation.interval import DESCRIPTIONS
 from ddtl.evaluation.names import by_image
 from ddtl.reports import numbers
 from ddtl.reports.stored import GROUPS, Stored, patients
@@ -67,7 +69,8 @@ def _small(stored: Stored) -> list[str]:
     width = (
         ""
         if wide is None
-        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide: smaller differences mean little."
+        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide: two models with scores that "
+        "differ by less can be told apart only on the same patients (`ddtl compare`)."
     )
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 
@@ -124,13 +127,30 @@ def coverage(stored: Stored) -> str:
     made, found = stored.record.get("interval"), numbers.interval_of(stored.main, "roc_auc")
     if not made or found is None or (made["level"], made["method"]) != (0.95, "default") or made["unit"] == "image":
         return ""
-    name = "patient_roc_auc" if stored.unit == "patient" else "roc_auc"
-    share = measured_coverage(name, stored.main["roc_auc"]) if stored.binary else None
-    if share is None:
+    if not stored.binary or found["method"] != "score":  # of an earlier version
+        return ""
+    table = stored.predictions.of(stored.split)
+    patients_, positives = (len(np.unique(table.group[of])) for of in (np.ones(len(table), bool), table.label == 1))
+    unit: Literal["image", "patient"] = "patient" if stored.unit == "patient" else "image"
+    like = measured_coverage("roc_auc", unit, stored.main["roc_auc"], patients_, positives, len(table))
+    if like is None:
         return ""
     return (
-        f"In simulated test sets of 95 patients the 95 % interval of a ROC AUC near {stored.main['roc_auc']:.2f} by "
-        f"{stored.unit} held the truth in {100 * share:.1f} % of cases or more."
+        f"In simulated test sets like this one ({like.patients} patients, {like.positives} of them positive, ROC AUC "
+        f"{like.truth:.2f}) the 95 % interval of the ROC AUC by {stored.unit} held the truth in "
+        f"{100 * like.share:.1f} % of cases."
+    )
+
+
+def clustering(stored: Stored) -> str:
+    """How many independent images the images of the split are worth for the ROC AUC, where patients have several."""
+    found = ((stored.scores.get("clustering") or {}).get("scores") or {}).get("roc_auc")
+    if found is None or found["design_effect"] <= 1:
+        return ""
+    return (
+        f"By image, those of one patient are alike: for the ROC AUC {stored.scores['images']:,} images tell as much as "
+        f"{found['effective_images']:,.0f} independent ones (design effect {found['design_effect']:.1f}, correlation "
+        f"within a patient {found['correlation']:.2f})."
     )
 
 
@@ -208,21 +228,33 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     found, model = facts.get("roc_auc"), stored.scores.get("roc_auc")
     if found is None or model is None:
         return None
-    begin = f"A classifier that sees only facts about the files, and no pixel, scores ROC AUC {found:.3f}"
     chance, own = numbers.interval_of(facts, "roc_auc"), numbers.interval_of(stored.scores, "roc_auc")
     shown = f" {numbers.interval(chance)}" if chance else ""
-    if (chance["low"] if chance else found) <= 0.5:
-        return False, f"{begin}{shown}: no better than chance, so these facts do not explain the model's score."
-    if found >= (own["low"] if own else model):
-        than = "better than" if chance and own and chance["low"] > own["high"] else "as good as"
-        return True, (
-            f"{begin}{shown}: {than} the model's {numbers.with_interval(stored.scores, 'roc_auc')} by image. The "
-            "dataset has a shortcut, and this score does not show that the model has learned to see the disease."
-        )
-    return False, (
-        f"{begin}{shown}: better than chance, though below the model. The files tell something about the class, and a "
-        "part of the model's score may come from it."
-    )
+    begin = f"A classifier that sees only file metadata, and no pixel, scores ROC AUC {found:.3f}{shown}"
+    by_image = f"the model's {numbers.with_interval(stored.scores, 'roc_auc')} by image"
+    # Paired by patient where the record has it; records of earlier versions have the two intervals alone.
+    paired = (facts.get("difference") or {}).get("interval")
+    above = paired["low"] > 0 if paired else found < (own["low"] if own else model)
+    below = paired["high"] < 0 if paired else bool(chance and own and chance["low"] > own["high"])
+    difference = f" (model minus metadata {numbers.interval(paired)}, paired by patient)" if paired else ""
+    by_chance = (chance["low"] if chance else found) <= 0.5
+    if below or not (above or by_chance):
+        than, therefore = "better than" if below else "not shown to be below", (
+            "The dataset has a shortcut, and this score does not show that the model has learned to see the disease."
+        )  # fmt: skip
+    elif not above:
+        than, therefore = "not shown to be better than chance, nor to be below", (
+            "Whether the model sees more than file metadata is not shown."
+        )  # fmt: skip
+    elif by_chance:
+        than, therefore = "not shown to be better than chance, and below", (
+            "A part of that score may still come from the files: few patients tell no weak classifier from chance."
+        )  # fmt: skip
+    else:
+        than, therefore = "better than chance, though below", (
+            "The files tell something about the class, and a part of the model's score may come from it."
+        )  # fmt: skip
+    return below or not (above or by_chance), f"{begin}: {than} {by_image}{difference}. {therefore}"
 
 
 def shortcut_text(stored: Stored) -> str:

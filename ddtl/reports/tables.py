@@ -30,7 +30,13 @@ def scores(stored: Stored) -> Table:
     macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
     bare = any(cell.text != numbers.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
     few = "No brackets: too few patients or groups bear the score." if bare and "interval" in stored.record else ""
-    parts = (sentences.intervals(stored.record), sentences.coverage(stored), few, sentences.aggregation(stored.scores))
+    parts = (
+        sentences.intervals(stored.record),
+        sentences.coverage(stored),
+        sentences.clustering(stored),
+        few,
+        sentences.aggregation(stored.scores),
+    )
     note = macro + " ".join(filter(None, parts))
     return Table(_marked(stored, f"Scores{_at(stored)}"), ["score", *columns], rows, note)
 

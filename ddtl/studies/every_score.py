@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ddtl.evaluation.intervals import Interval
+from ddtl.evaluation.interval import Interval
 from ddtl.evaluation.matrix import Mean
 from ddtl.evaluation.names import SCORES
 from ddtl.reports.page import Cell as Shown

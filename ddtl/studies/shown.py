@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from statistics import mean, stdev
 
-from ddtl.evaluation.intervals import Interval
+from ddtl.evaluation.interval import Interval
 from ddtl.evaluation.matrix import Mean
 from ddtl.reports import numbers
 from ddtl.reports.claims import UNITS
