@@ -164,7 +164,8 @@ def temperature_limits(
 ) -> tuple[float, float] | None:
     """Return the confidence interval of a fitted temperature, by the jackknife of whole clusters on the log scale.
 
-    None where the temperature is at the end of what is allowed, or fewer than three clusters of a class are there.
+    None where the temperature is at the end of what is allowed, fewer than three clusters of a class are there, or the
+    interval is wider than what is allowed.
     """
     codes = cluster_codes(clusters)
     few = min(len(np.unique(codes[labels == label])) for label in np.unique(labels)) < MIN_CLUSTERS
@@ -179,6 +180,8 @@ def temperature_limits(
     if spread is None:
         return None
     half = spread.half_width(level) * temperature
+    if half > np.log(HIGHEST_TEMPERATURE / LOWEST_TEMPERATURE):
+        return None  # wider than all that is allowed
     return float(temperature * np.exp(-half)), float(temperature * np.exp(half))
 
 

@@ -306,15 +306,22 @@ def _worth(
     threshold: float,
 ) -> dict[str, Any]:
     """Predictive values at each prevalence and the net benefit at the threshold, with their intervals."""
-    limits = {name: None if found[name] is None else (found[name].low, found[name].high) for name in found}
+    limits = {name: None if one is None else (one.low, one.high) for name, one in found.items()}
     rates = Rates(limits["sensitivity"], limits["specificity"])
     both = scores["sensitivity"], scores["specificity"]
     rows = []
     for prevalence in prevalences:
         values = predictive_values(*both, prevalence)
         intervals_ = predictive_value_limits(*both, prevalence, rates)
-        rows.append({"prevalence": prevalence, "ppv": values[0], "npv": values[1]})
-        rows[-1] |= {f"{name}_interval": _limits(i) for name, i in zip(("ppv", "npv"), intervals_, strict=True)}
+        rows.append(
+            {
+                "prevalence": prevalence,
+                "ppv": values[0],
+                "npv": values[1],
+                "ppv_interval": _limits(intervals_[0]),
+                "npv_interval": _limits(intervals_[1]),
+            }
+        )
     benefit = None
     if p is not None and None not in both:
         (at,) = decision_curve(labels, p, [threshold])

@@ -160,6 +160,8 @@ def expected(
     for weights in cluster_weights(codes, DRAWS, 0, labels):
         rows = np.repeat(np.arange(len(p)), weights)
         drawn = _cuts(labels[rows], p[rows])
+        if not drawn.positives or not drawn.negatives:
+            continue  # so only where clusters have images of both classes
         at = _pick(drawn, rule, target, level)
         if at is not None:
             own = np.array([drawn.tp[at] / drawn.positives, drawn.tn[at] / drawn.negatives])

@@ -116,7 +116,8 @@ def _for_others(record: Mapping[str, Any]) -> str:
     if rule != name:
         return (
             f"{text} The {name} is {target:g} or more for other patients with {level} confidence, whatever the "
-            "distribution of the probabilities, if patients are independent."
+            "distribution of the probabilities, if patients are independent; that the same patients chose the epoch is "
+            "not taken into account."
         )
     return f"{text} The probability that their {name} is {target:g} or more is about {numbers.percent(found['kept'])}."
 
