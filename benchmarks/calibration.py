@@ -44,17 +44,8 @@ class Setting(NamedTuple):
         )
 
 
-SETTINGS = [
-    Setting(patients, images, prevalence, correlation, auc, fixed)
-    for patients in (38, 95)
-    for images, prevalence, correlation, auc in (
-        (4, 0.5, 0.5, 0.9),
-        (4, 0.2, 0.9, 0.9),
-        (4, 0.5, 0.5, 0.97),
-        (1, 0.5, 0, 0.9),
-    )
-    for fixed in (True, False)
-]
+KINDS = ((4, 0.5, 0.5, 0.9), (4, 0.2, 0.9, 0.9), (4, 0.5, 0.5, 0.97), (1, 0.5, 0.0, 0.9))
+SETTINGS = [Setting(n, *kind, fixed) for n in (38, 95) for kind in KINDS for fixed in (True, False)]
 
 
 def main() -> None:
@@ -145,12 +136,9 @@ def predicted(setting: Setting, draws: int) -> dict[str, float]:
         benefit = decision.net_benefit_limits(at, prevalence, rates, shares[1].value)
         true_benefit = prevalence * true[0] - (1 - prevalence) * (1 - true[1]) * 0.3 / 0.7
         pairs = zip((*values, benefit), (*truth, true_benefit), strict=True)
-        found.append(
-            [limits is not None and value is not None and limits[0] <= value <= limits[1] for limits, value in pairs]
-        )
-    return dict(
-        zip(("ppv_covered", "npv_covered", "net_benefit_covered"), np.mean(found, axis=0).tolist(), strict=True)
-    )
+        found.append([limits is not None and limits[0] <= (value or 0.0) <= limits[1] for limits, value in pairs])
+    names = "ppv_covered", "npv_covered", "net_benefit_covered"
+    return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
 
 
 def promised(setting: Setting, rule: thresholds.Rule, target: float | None, draws: int) -> dict[str, float]:

@@ -157,9 +157,8 @@ def test_limits_hold_the_value_also_at_the_ends(sensitivity: float, specificity:
         return max(0.0, x - 0.1), min(1.0, x + 0.1)
 
     values = predictive_values(sensitivity, specificity, prevalence)
-    found = predictive_value_limits(
-        sensitivity, specificity, prevalence, Rates(around(sensitivity), around(specificity))
-    )
+    around_both = Rates(around(sensitivity), around(specificity))
+    found = predictive_value_limits(sensitivity, specificity, prevalence, around_both)
     for value, limits in zip(values, found, strict=True):
         assert (value is None) == (limits is None)
         if value is not None and limits is not None:

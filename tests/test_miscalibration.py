@@ -7,6 +7,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.special import expit, logit
 
+from benchmarks import calibration as benchmark
 from ddtl.evaluation import calibration
 from ddtl.evaluation.miscalibration import (
     debiased_error,
@@ -267,3 +268,10 @@ def test_cross_fitting_keeps_patients_together() -> None:
 
 def test_a_class_with_one_patient_is_not_cross_fitted() -> None:
     assert calibration.cross_fit(np.array([0, 0, 1, 1]), two(np.arange(4.0)), np.array([0, 1, 2, 2])) is None
+
+
+def test_the_benchmark_measures() -> None:
+    setting = benchmark.SETTINGS[0]
+    row = benchmark.calibrated(setting, 4) | benchmark.seen(setting, 4) | benchmark.predicted(setting, 4)
+    assert all(0 <= value <= 1 for value in row.values())
+    assert benchmark.promised(setting, "sensitivity", 0.9, 2)["covered"] <= 1
