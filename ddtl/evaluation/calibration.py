@@ -426,6 +426,6 @@ def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt
         limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"
         notes.append(
             f"{name} {says}: fitted on other patients or groups it changes the log-loss from {tried['log_loss']:.4f} "
-            f"by {-gain['value'] + 0.0:+.4f} (gain {gain['value'] + 0.0:.4f}{limits})"
+            f"to {tried['log_loss'] - gain['value']:.4f} (gain {gain['value'] + 0.0:.4f}{limits})"
         )
     return tuple(notes)
