@@ -127,7 +127,7 @@ def calibration(stored: Stored) -> list[str]:
     found = []
     for unit, holder in (("image", stored.scores), ("patient", patients(stored.scores) or {})):
         measured = holder.get("calibration") or {}
-        if "line" in measured:
+        if "line" in measured and "floor" in measured:
             found.append(_calibrated(unit, measured))
     return found
 
@@ -139,12 +139,12 @@ def _calibrated(unit: str, found: Mapping[str, Any]) -> str:
         f"{numbers.score(chance['mean'])} on average and up to {numbers.score(chance['high'])} in 95 % of test sets"
     )
     p = line["p_value"]
-    if p is None:
+    intercept, slope = line["intercept"], line["slope"]
+    if p is None or None in (intercept, slope) or None in (*intercept.values(), *slope.values()):
         why = f" ({line['why_not']})" if line["why_not"] else ""
         return f"By {unit}, intercept and slope are not tested{why}. {size}."
     if p >= 0.05:
         return f"By {unit}, the probabilities are not shown to be miscalibrated, nor to be calibrated ({size})."
-    intercept, slope = line["intercept"], line["slope"]
     parts = []
     if slope["high"] < 1:
         parts.append("too extreme")

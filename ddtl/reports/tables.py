@@ -164,14 +164,17 @@ def _errors(found: Mapping[str, Any]) -> list[str | Cell]:
 
 
 def _line(found: Mapping[str, Any]) -> list[str | Cell]:
-    line = found["line"]
+    line = found.get("line")
+    if line is None:
+        return [numbers.NONE] * 3
     cells: list[str | Cell] = []
     for name in ("intercept", "slope"):
         part = line[name]
         if part is None:
             cells.append(numbers.NONE)
         else:
-            cells.append(Cell(numbers.score(part["value"]), numbers.interval(part) if part["low"] is not None else ""))
+            limits = numbers.interval(part) if None not in part.values() else ""
+            cells.append(Cell(numbers.score(part["value"]), limits))
     return [*cells, claims.p_value(line["p_value"])]
 
 
