@@ -1,6 +1,6 @@
 """What calibration and chosen thresholds claim, against test sets with a known truth.
 
-    python -m benchmarks.calibration            # the figures in docs/calibration.md: about 8 minutes
+    python -m benchmarks.calibration            # the figures in docs/calibration.md: about 3 minutes
     python -m benchmarks.calibration --quick    # to see that it works: seconds
 
 Patients have several images, whose scores are normal and correlated; each image's probability is calibrated. With a
