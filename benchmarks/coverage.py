@@ -53,6 +53,7 @@ _WORST = 50
 
 Images = Literal["one", "four", "tail", "informative"]
 Kind = Literal["normal", "beta", "tied", "saturated"]
+_PUBLISHED: tuple[Images, Images] = ("one", "tail")
 Key = tuple[str, str]  # image or patient, score
 Limits = tuple[float, float] | None
 
@@ -120,9 +121,9 @@ def grid() -> list[Corner]:
     """The published cells: what a page looks up, by patients, images, ROC AUC and prevalence; then the hard kinds."""
     usual = [
         Corner(prevalence, patients, images, 0.5, auc, "normal", "case_control")
-        for patients, prevalence, images, auc in product(
-            (20, 40, 95, 400), (0.5, 0.2), ("one", "tail"), (0.75, 0.90, 0.97)
-        )
+        for patients, prevalence in product((20, 40, 95, 400), (0.5, 0.2))
+        for images in _PUBLISHED
+        for auc in (0.75, 0.90, 0.97)
         if prevalence * patients >= 5
     ]
     hard = [

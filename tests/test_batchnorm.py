@@ -16,6 +16,7 @@ from ddtl.config.load import load
 from ddtl.errors import UserError
 from ddtl.evaluation import calibration, thresholds
 from ddtl.evaluation import predictions as prediction_table
+from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.models.network import BatchNorm
 from ddtl.training.batchnorm import adapted, layers_of, measure, statistics
 from ddtl.training.run import Run
@@ -137,7 +138,9 @@ def test_a_run_elsewhere_adapted_and_refitted(tiny: str, tmp_path: Path) -> None
         table = prediction_table.read(folder / "evaluations" / name / "predictions.csv")
         val, again = table.of("val"), found["refitted"]
         assert again["val_images"] == len(val) > 0
-        chosen = thresholds.choose(val.label, val.probabilities[:, 1], "youden")
+        by = by_patient(val, "mean", 0.5)
+        assert isinstance(by, PatientTable)
+        chosen = thresholds.choose(by.label, by.p, "youden")
         assert (again["threshold"], again["threshold_rule"]) == (chosen.value, "youden")
         fitted = calibration.fit(val.label, val.logits)
         assert again["calibration"]["temperature"] == pytest.approx(fitted.temperature)

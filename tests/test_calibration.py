@@ -308,7 +308,9 @@ def test_the_record_of_two_classes() -> None:
     assert json.loads(json.dumps(after)) == after
     assert json.loads(json.dumps(found.record())) == {
         "temperature": found.temperature,
+        "temperature_interval": None,
         "platt": {"slope": found.platt.slope, "intercept": found.platt.intercept},
+        "cross_fitted": None,
         "notes": [],
     }
 

@@ -512,6 +512,7 @@ IDLE = [
     ("evaluation.batchnorm_prior=16", "evaluation.batchnorm=stored", "evaluation.batchnorm=adapt"),
     ("dataset.harmonize=match", "dataset=sarscov2ct", "dataset=pooled"),
     ("evaluation.target=0.9", "evaluation.threshold=youden", "evaluation.threshold=sensitivity"),
+    ("evaluation.threshold_unit=image", "evaluation.threshold=0.4", "evaluation.threshold=youden"),
     ("optimizer.momentum=0.5", "optimizer=adamw", "optimizer=sgd"),
     ("optimizer.betas=[0.5,0.5]", "optimizer=sgd", "optimizer=adamw"),
     ("optimizer.final_lr_ratio=0.5", "optimizer.schedule=constant", "optimizer.schedule=cosine"),

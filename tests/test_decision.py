@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
-from ddtl.evaluation.decision import decision_curve, predictive_values
+from ddtl.evaluation.decision import (
+    Rates,
+    decision_curve,
+    net_benefit_limits,
+    predictive_value_limits,
+    predictive_values,
+)
 from ddtl.evaluation.metrics import binary_scores
+from ddtl.evaluation.proportions import proportion, wilson
+from tests.clustered_draws import Draw, draw, rates
 
 FEW = settings(max_examples=50, deadline=None)
 
@@ -99,3 +108,65 @@ def test_predictive_values_at_the_ends(
     sensitivity: float | None, specificity: float | None, prevalence: float, expected: tuple[float | None, ...]
 ) -> None:
     assert predictive_values(sensitivity, specificity, prevalence) == pytest.approx(expected)
+
+
+# ---- intervals
+
+
+def limits_of(d: Draw, threshold: float) -> tuple[float, float, Rates]:
+    """Sensitivity and specificity by image, with Wilson's limits at the effective number of images."""
+    called = (expit(d.logit) >= threshold).astype(int)
+    shares = proportion(called, d.labels, d.patient), proportion(1 - called, 1 - d.labels, d.patient)
+    return shares[0].value, shares[1].value, Rates(*(wilson(share, 0.95) for share in shares))
+
+
+@pytest.mark.parametrize(("patients", "images"), [(38, 4), (95, 1)])
+def test_intervals_of_predictive_values_and_net_benefit_cover(patients: int, images: int) -> None:
+    random = np.random.default_rng(0)
+    true = rates(0.3)
+    truth = predictive_values(*true, 0.05)
+    inside = np.zeros(3)
+    for _ in range(300):
+        d = draw(random, patients, images)
+        sensitivity, specificity, found = limits_of(d, 0.3)
+        ppv, npv = predictive_value_limits(sensitivity, specificity, 0.05, found)
+        (at,) = decision_curve(d.labels, expit(d.logit), [0.3])
+        benefit = net_benefit_limits(at, 0.5, found, specificity)
+        true_benefit = 0.5 * true[0] - 0.5 * (1 - true[1]) * 0.3 / 0.7
+        for i, (limits, value) in enumerate(((ppv, truth[0]), (npv, truth[1]), (benefit, true_benefit))):
+            assert limits is not None
+            inside[i] += limits[0] <= value <= limits[1]
+    assert (inside / 300 >= 0.91).all()
+
+
+def test_limits_of_predictive_values_by_hand() -> None:
+    """Where one rate is known exactly, the limits are those of the other in Bayes' theorem."""
+    ppv, npv = predictive_value_limits(0.8, 0.9, 0.2, Rates((0.8, 0.8), (0.85, 0.95)))
+    assert ppv == pytest.approx([predictive_values(0.8, s, 0.2)[0] for s in (0.85, 0.95)])
+    assert npv == pytest.approx([predictive_values(0.8, s, 0.2)[1] for s in (0.85, 0.95)])
+    ppv, npv = predictive_value_limits(0.8, 0.9, 0.2, Rates((0.7, 0.9), (0.9, 0.9)))
+    assert ppv == pytest.approx([predictive_values(s, 0.9, 0.2)[0] for s in (0.7, 0.9)])
+    assert npv == pytest.approx([predictive_values(s, 0.9, 0.2)[1] for s in (0.7, 0.9)])
+
+
+@pytest.mark.parametrize("sensitivity", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("specificity", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("prevalence", [0.001, 0.5, 0.99])
+def test_limits_hold_the_value_also_at_the_ends(sensitivity: float, specificity: float, prevalence: float) -> None:
+    def around(x: float) -> tuple[float, float]:
+        return max(0.0, x - 0.1), min(1.0, x + 0.1)
+
+    values = predictive_values(sensitivity, specificity, prevalence)
+    around_both = Rates(around(sensitivity), around(specificity))
+    found = predictive_value_limits(sensitivity, specificity, prevalence, around_both)
+    for value, limits in zip(values, found, strict=True):
+        assert (value is None) == (limits is None)
+        if value is not None and limits is not None:
+            assert 0 <= limits[0] <= value + 1e-12
+            assert value - 1e-12 <= limits[1] <= 1
+
+
+def test_no_limits_without_those_of_the_rates() -> None:
+    assert predictive_value_limits(0.8, 0.9, 0.2, Rates(None, (0.8, 0.95))) == (None, None)
+    (at,) = decision_curve(np.array([0, 1]), np.array([0.2, 0.8]), [0.5])
+    assert net_benefit_limits(at, 0.5, Rates((0.1, 1.0), None), 1.0) is None

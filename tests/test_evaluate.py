@@ -71,10 +71,13 @@ def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> 
     before = json.loads((a_run / "results.json").read_text())
     after = evaluate(a_run, "evaluation.threshold=youden")
     val = prediction_table.read(a_run / "predictions.csv").of("val")
-    chosen = thresholds.choose(val.label, val.probabilities[:, 1], "youden")
+    by = by_patient(val, "mean", 0.5)
+    assert isinstance(by, PatientTable)
+    chosen = thresholds.choose(by.label, by.p, "youden")
     assert (after["threshold"], after["threshold_rule"]) == (chosen.value, "youden")
+    assert after["threshold_unit"] == "patient"
     assert after["threshold_on_val"] == pytest.approx(chosen.reached)
-    assert after["val"]["sensitivity"] == pytest.approx(chosen.reached["sensitivity"])
+    assert after["val"]["patients"]["sensitivity"] == pytest.approx(chosen.reached["sensitivity"])
     assert after["test"]["roc_auc"] == before["test"]["roc_auc"]
     assert (before["test_use"], after["test_use"]) == (1, 2), "another threshold rule is a further use"
     (row,) = read_lines(a_run.parent / "test_looks_grouped.jsonl")  # the run was copied here without its ledger
@@ -85,7 +88,10 @@ def test_a_threshold_chosen_on_validation_leaves_test_untouched(a_run: Path) -> 
     assert "test-set use number 2" in text
     aimed = evaluate(a_run, "evaluation.threshold=sensitivity", "evaluation.target=0.9")
     assert aimed["threshold_target"] == 0.9
-    assert aimed["val"]["sensitivity"] >= 0.9
+    assert aimed["val"]["patients"]["sensitivity"] >= 0.9
+    by_image = evaluate(a_run, "evaluation.threshold=youden", "evaluation.threshold_unit=image")
+    chosen = thresholds.choose(val.label, val.probabilities[:, 1], "youden")
+    assert (by_image["threshold"], by_image["threshold_unit"]) == (chosen.value, "image")
 
 
 def elsewhere(run: Path, site: str) -> Path:
@@ -206,6 +212,10 @@ def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
     [
         (["optimizer.lr=1"], "optimizer.lr: a trained run is evaluated as it is"),
         (["evaluation.threshold=sensitivity"], "needs the value to reach: evaluation.target=0.95"),
+        (
+            ["evaluation.threshold=sensitivity_guaranteed", "evaluation.target=0.9"],
+            "takes 29 positive validation patients or more, and there are 4",
+        ),
         (["evaluation.treshold=0.5"], "evaluation.treshold"),
         (["evaluation.level=0.2"], "evaluation.level=0.2"),
         (["dataset=covid19"], "covid19ct"),
@@ -214,10 +224,14 @@ def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
     ],
 )
 def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], message: str) -> None:
-    before = (a_run / "results.json").read_bytes()
+    def uses() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in a_run.parent.glob("*.jsonl")}
+
+    before, counted = (a_run / "results.json").read_bytes(), uses()
     with pytest.raises(UserError, match=message):
         cli.main(["evaluate", str(a_run), *words])
     assert (a_run / "results.json").read_bytes() == before
+    assert uses() == counted, "what is refused is no use of the test set"
 
 
 def test_a_run_scored_again_on_validation_alone_was_scored_on_its_test_set_before(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ NEUTRAL = {
     "run.published.scores",
     "evaluation.test",
     "evaluation.threshold",
+    "evaluation.threshold_unit",
     "evaluation.target",
     "evaluation.patient",
     "evaluation.interval",

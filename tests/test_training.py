@@ -120,6 +120,13 @@ def test_a_ledger_that_cannot_be_written_is_refused_before_training(tmp_path):
     assert not [path for path in (tmp_path / "phantom").iterdir() if path.name != "test_looks_grouped.jsonl"]
 
 
+def test_a_guarantee_that_validation_cannot_give_is_refused_before_training(tmp_path):
+    words = ["evaluation.threshold=sensitivity_guaranteed", "evaluation.target=0.95"]
+    with pytest.raises(UserError, match="takes 59 positive validation patients or more, and there are "):
+        run(tmp_path, *words)
+    assert not list(tmp_path.glob("*/*/config.yaml"))
+
+
 def test_another_seed_is_another_run_and_another_look(finished):
     runs_dir, result = finished
     other = run(runs_dir, "seed=1", "trainer.max_epochs=1", "trainer.limit_batches=1")

@@ -12,7 +12,7 @@ from ddtl.config import sources
 from ddtl.config.hardware_checks import hardware
 from ddtl.config.schema import Config
 from ddtl.config.suggest import did_you_mean
-from ddtl.evaluation.names import MONITORS, SCORES
+from ddtl.evaluation.names import AIMED, MONITORS, SCORES
 from ddtl.finetuning import phases
 
 # What each dataset offers, its default first; a new dataset gets its line here and its class in
@@ -303,7 +303,7 @@ def _loggers(c: Config) -> Iterator[str]:
 
 def _evaluation(c: Config) -> Iterator[str]:
     e = c.evaluation
-    if e.threshold in ("sensitivity", "specificity") and e.target is None:
+    if e.threshold in AIMED and e.target is None:
         yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
     if e.batchnorm == "adapt" and c.model.name in WITHOUT_BATCHNORM:
         yield f"evaluation.batchnorm=adapt: {c.model.name} has no BatchNorm. Set evaluation.batchnorm=stored."
@@ -344,9 +344,10 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ),
     (
         "evaluation.target",
-        lambda c: c.evaluation.threshold not in ("sensitivity", "specificity"),
+        lambda c: c.evaluation.threshold not in AIMED,
         "only evaluation.threshold=sensitivity or specificity aim at a value",
     ),
+    ("evaluation.threshold_unit", lambda c: not isinstance(c.evaluation.threshold, str), "the threshold is fixed"),
     (
         "evaluation.batchnorm_prior",
         lambda c: c.evaluation.batchnorm != "adapt",

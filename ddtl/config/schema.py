@@ -56,6 +56,7 @@ NEUTRAL: dict[str, Any] = {
     "dataset.harmonize": "none",
     "trainer.average_last": None,
     "finetune.trainable_stages": None,
+    "evaluation.threshold_unit": "auto",
     "evaluation.batchnorm": "stored",
     "evaluation.batchnorm_prior": 0,
     "evaluation.refit": False,
@@ -267,7 +268,11 @@ class EvaluationConfig(Section):
     """How the trained model is scored; see ``conf/evaluation/``."""
 
     test: bool
-    threshold: OpenFraction | Literal["youden", "sensitivity", "specificity"]
+    threshold: (
+        OpenFraction
+        | Literal["youden", "sensitivity", "specificity", "sensitivity_guaranteed", "specificity_guaranteed"]
+    )
+    threshold_unit: Literal["auto", "image", "patient"] = "auto"
     target: OpenFraction | None
     patient: Literal["mean", "max", "vote"]
     interval: Literal["default", "percentile", "bca", "logit", "wilson"]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ddtl.evaluation import miscalibration
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
+from ddtl.evaluation.miscalibration import MIN_CLUSTERS, Estimate, jackknife_spread
+from ddtl.evaluation.resampling import cluster_codes
 
 By = Literal["width", "mass"]
 
 # Beyond these a temperature says that validation knows no best one, not that one was found.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
+
+BINS = 15  # of the calibration error
+FOLDS = 5  # of the patients, in which a correction is tried on others than it was fitted on
 
 
 @dataclass(frozen=True)
@@ -47,16 +54,27 @@ class Calibration:
         temperature: what the logits are divided by; None where it cannot be fitted.
         platt: None where it cannot be fitted, and with more than two classes.
         notes: why something is missing, or to be read with care: one sentence each.
+        temperature_limits: confidence interval of the temperature over patients; None where there is none.
+        cross_fitted: what each correction changes where it is fitted on some patients and tried on others; see
+            :func:`cross_fit`. None where that is not possible.
     """
 
     temperature: float | None
     platt: Platt | None
     notes: tuple[str, ...] = ()
+    temperature_limits: tuple[float, float] | None = None
+    cross_fitted: Mapping[str, Any] | None = None
 
     def record(self) -> dict[str, Any]:
-        """As it stands in ``results.json``."""
-        platt = None if self.platt is None else self.platt._asdict()
-        return {"temperature": self.temperature, "platt": platt, "notes": list(self.notes)}
+        """Return what ``results.json`` holds."""
+        limits = self.temperature_limits
+        return {
+            "temperature": self.temperature,
+            "temperature_interval": None if limits is None else {"low": limits[0], "high": limits[1]},
+            "platt": None if self.platt is None else self.platt._asdict(),
+            "cross_fitted": None if self.cross_fitted is None else dict(self.cross_fitted),
+            "notes": list(self.notes),
+        }
 
 
 def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "width") -> list[Bin]:
@@ -74,9 +92,7 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     """
     if not len(p) or not np.isfinite(p).all():
         return []
-    shares = np.linspace(0, 1, bins + 1)
-    edges = shares if by == "width" else np.percentile(p, 100 * shares)
-    where = np.searchsorted(edges[1:-1], p)
+    edges, where = _binned(p, bins, by)
     n, p_of, positives_of = (np.bincount(where, weights, bins) for weights in (None, p, labels))
     return [
         Bin(float(edges[i]), float(edges[i + 1]), float(p_of[i] / n[i]), float(positives_of[i] / n[i]), int(n[i]))
@@ -84,7 +100,14 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     ]
 
 
-def ece(labels: np.ndarray, p: np.ndarray, bins: int = 15, by: By = "width") -> float | None:
+def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
+    """(bins + 1,) edges, and (N,) the bin of each sample."""
+    shares = np.linspace(0, 1, bins + 1)
+    edges = shares if by == "width" else np.percentile(p, 100 * shares)
+    return edges, np.searchsorted(edges[1:-1], p)
+
+
+def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -> float | None:
     """Expected calibration error: how far, on average over the samples, a bin's probability is from what happened.
 
     Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is held against the share of
@@ -111,12 +134,15 @@ def top_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
     return (probabilities.argmax(axis=1) == labels).astype(int), probabilities.max(axis=1)
 
 
-def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
-    """The corrections that the validation images teach, as far as they can, and why not where they cannot.
+def fit(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None = None, level: float = 0.95) -> Calibration:
+    """Fit the corrections on the validation images as far as they allow it, and say why not where they do not.
 
     Args:
         labels: (N,) class of each validation image, 0 to K - 1.
         logits: (N, K).
+        clusters: (N,) a code for each image; images of one patient share one. Without them the corrections alone are
+            fitted, with neither interval nor cross-fitting.
+        level: of the intervals.
     """
     missing = _why_not(labels, logits)
     if missing is not None:
@@ -124,7 +150,100 @@ def fit(labels: np.ndarray, logits: np.ndarray) -> Calibration:
     temperature = fit_temperature(labels, logits)
     platt = fit_platt(labels, logits[:, 1] - logits[:, 0]) if logits.shape[1] == 2 else None
     known = None if temperature == LOWEST_TEMPERATURE else temperature
-    return Calibration(known, platt, _notes(temperature, platt))
+    notes = _notes(temperature, platt)
+    if clusters is None:
+        return Calibration(known, platt, notes)
+    codes = cluster_codes(clusters)
+    limits = temperature_limits(labels, logits, temperature, codes, level)
+    tried = cross_fit(labels, logits, codes, level)
+    return Calibration(known, platt, (*notes, *_unhelpful(tried, known, platt)), limits, tried)
+
+
+def temperature_limits(
+    labels: np.ndarray, logits: np.ndarray, temperature: float, clusters: np.ndarray, level: float
+) -> tuple[float, float] | None:
+    """Return the confidence interval of a fitted temperature, by the jackknife of whole clusters on the log scale.
+
+    None where the temperature is at the end of what is allowed, fewer than three clusters of a class are there, or the
+    interval is wider than what is allowed.
+    """
+    codes = cluster_codes(clusters)
+    few = min(len(np.unique(codes[labels == label])) for label in np.unique(labels)) < MIN_CLUSTERS
+    if few or not LOWEST_TEMPERATURE < temperature < HIGHEST_TEMPERATURE:
+        return None
+    p = apply_temperature(logits, temperature)
+    mean = (p * logits).sum(axis=1)
+    weight = (p * (logits - mean[:, None]) ** 2).sum(axis=1)
+    residual = logits[np.arange(len(labels)), labels] - mean
+    # Of 1 / T, in which the likelihood is concave; its relative error is that of T.
+    spread = jackknife_spread(np.ones((len(labels), 1)), residual, weight, codes)
+    if spread is None:
+        return None
+    half = spread.half_width(level) * temperature
+    if half > np.log(HIGHEST_TEMPERATURE / LOWEST_TEMPERATURE):
+        return None  # wider than all that is allowed
+    return float(temperature * np.exp(-half)), float(temperature * np.exp(half))
+
+
+def cross_fit(
+    labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray, level: float = 0.95
+) -> dict[str, Any] | None:
+    """Measure what each correction changes on patients that it was not fitted on.
+
+    The patients are assigned to ``FOLDS`` parts, class by class, at random with a fixed seed; each part is corrected as
+    the others say. The gain is the mean log-loss as predicted less that after the correction: above 0 it helps.
+
+    Args:
+        labels: (N,) 0 to K - 1.
+        logits: (N, K), finite.
+        clusters: (N,) a code for each image.
+        level: of the interval of the gain, which rests on the differences between clusters.
+
+    Returns:
+        ``{"folds", "clusters", "log_loss", "temperature": {"value", "low", "high"}, "platt": the same or None}``, the
+        gain of each; None where a class has fewer than two clusters.
+    """
+    codes = cluster_codes(clusters)
+    first = np.unique(codes, return_index=True)[1]
+    of_cluster = labels[first]
+    folds = min(FOLDS, *np.bincount(of_cluster, minlength=logits.shape[1])[np.unique(labels)].tolist())
+    if folds < 2:
+        return None
+    random = np.random.default_rng(0)
+    fold = np.empty(len(first), dtype=int)
+    for label in np.unique(of_cluster):
+        own = np.flatnonzero(of_cluster == label)
+        fold[random.permutation(own)] = np.arange(len(own)) % folds
+    before = _log_loss(labels, logits)
+    binary = logits.shape[1] == 2
+    after = {"temperature": before.copy()} | ({"platt": before.copy()} if binary else {})
+    for part in range(folds):
+        out = fold[codes] == part
+        if len(np.unique(labels[~out])) < 2:
+            return None
+        t = fit_temperature(labels[~out], logits[~out])
+        after["temperature"][out] = _log_loss(labels[out], logits[out] / t)
+        if binary:
+            difference = logits[:, 1] - logits[:, 0]
+            corrected = _moved(difference[out], fit_platt(labels[~out], difference[~out]))
+            after["platt"][out] = _log_loss(labels[out], corrected)
+    gains = {name: _mean(before - loss, codes, level) for name, loss in after.items()}
+    loss = float(before.mean())
+    return {"folds": folds, "clusters": len(first), "log_loss": loss, "platt": None, **gains}
+
+
+def _log_loss(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """(N,) minus the logarithm of the probability of the true class."""
+    from scipy import special
+
+    loss: np.ndarray = -special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    return loss
+
+
+def _mean(values: np.ndarray, codes: np.ndarray, level: float) -> dict[str, float | None]:
+    mean = float(values.mean())
+    ones = np.ones(len(values))
+    return asdict(Estimate.around(mean, jackknife_spread(ones[:, None], values - mean, ones, codes), level))
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
@@ -204,40 +323,69 @@ def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
     return p
 
 
+def _moved(difference: np.ndarray, platt: Platt) -> np.ndarray:
+    """(N, 2) logits of the probabilities after Platt scaling."""
+    return np.column_stack([np.zeros(len(difference)), platt.slope * difference + platt.intercept])
+
+
 def summary(
-    labels: np.ndarray, logits: np.ndarray, temperature: float | None, platt: Platt | None
+    labels: np.ndarray,
+    logits: np.ndarray,
+    temperature: float | None,
+    platt: Platt | None,
+    clusters: np.ndarray | None = None,
+    level: float = 0.95,
 ) -> dict[str, Any] | None:
-    """How well calibrated the probabilities are: as the network gives them, and corrected.
+    """Measure how well calibrated the probabilities are: as the network gives them, and corrected.
 
     Args:
         labels: (N,) 0 to K - 1.
         logits: (N, K).
         temperature, platt: fitted on validation; None where that was not possible.
+        clusters: (N,) a code for each image; images of one patient share one. Without them the errors alone are given.
+        level: of the intervals.
 
     Returns:
-        ``{"ece", "ece_mass", "brier", "temperature": {the same three} | None, "platt": … | None}``. With more than two
-        classes the calibration error is that of the called class (:func:`top_label`). None where there is no sample
-        or a logit is not a finite number.
+        ``{"ece", "ece_mass", "brier", "temperature": {the same three} | None, "platt": … | None}``, each with
+        ``floor``, ``debiased`` and ``line`` where there are clusters. With more than two classes the calibration error
+        is that of the predicted class (:func:`top_label`). None where there is no sample or a logit is not a finite
+        number.
     """
     if not len(labels) or not np.isfinite(logits).all():
         return None
     corrected: dict[str, Any] = {"temperature": None, "platt": None}
     if temperature is not None:
-        corrected["temperature"] = _errors(labels, apply_temperature(logits, temperature))
+        corrected["temperature"] = _measured(labels, logits / temperature, clusters, level)
     if platt is not None:
-        p = apply_platt(logits[:, 1] - logits[:, 0], platt)
-        corrected["platt"] = _errors(labels, np.column_stack([1 - p, p]))
-    return {**_errors(labels, apply_temperature(logits, 1.0)), **corrected}
+        corrected["platt"] = _measured(labels, _moved(logits[:, 1] - logits[:, 0], platt), clusters, level)
+    return {**_measured(labels, logits, clusters, level), **corrected}
 
 
-def _errors(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
+    probabilities = apply_temperature(logits, 1.0)
     if probabilities.shape[1] == 2:
         event, p = labels, probabilities[:, 1]
         brier = binary_scores(labels, p, 0.5)["brier"]
+        logit = logits[:, 1] - logits[:, 0]
     else:
         event, p = top_label(labels, probabilities)
         brier = multiclass_scores(labels, probabilities)[0]["brier"]
-    return {"ece": ece(event, p), "ece_mass": ece(event, p, by="mass"), "brier": brier}
+        logit = None
+    errors = {"ece": ece(event, p), "ece_mass": ece(event, p, by="mass"), "brier": brier}
+    if clusters is None:
+        return errors
+    width, mass = _binned(p, BINS, "width")[1], _binned(p, BINS, "mass")[1]
+    floors = miscalibration.noise_floors(p, {"ece": width, "ece_mass": mass}, clusters)
+    if logit is None:
+        line = miscalibration.Line(None, None, why_not="intercept and slope are for two classes")
+    else:
+        line = miscalibration.recalibration_line(event, logit, clusters, level)
+    return {
+        **errors,
+        "floor": floors,
+        "debiased": miscalibration.debiased_error(event, p, width, clusters),
+        "line": line.record(),
+    }
 
 
 def _why_not(labels: np.ndarray, logits: np.ndarray) -> str | None:
@@ -264,4 +412,20 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
         )
     if platt is not None and platt.slope <= 0:
         notes.append("on the validation images a higher logit is no more often positive: Platt scaling is of no use")
+    return tuple(notes)
+
+
+def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt: Platt | None) -> tuple[str, ...]:
+    """A sentence for each fitted correction that does not help on validation, or is not shown to."""
+    notes = []
+    for key, name, fitted in (("temperature", "temperature scaling", temperature), ("platt", "Platt scaling", platt)):
+        gain = None if tried is None or fitted is None else tried[key]
+        if tried is None or gain is None or (gain["low"] is not None and gain["low"] > 0):
+            continue
+        says = "did not help on validation" if gain["value"] <= 0 else "is not shown to help on validation"
+        limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"
+        notes.append(
+            f"{name} {says}: fitted on other patients or groups it changes the log-loss from {tried['log_loss']:.4f} "
+            f"to {tried['log_loss'] - gain['value']:.4f} (gain {gain['value'] + 0.0:.4f}{limits})"
+        )
     return tuple(notes)

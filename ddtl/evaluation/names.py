@@ -34,3 +34,8 @@ SCORES: tuple[str, ...] = (
 
 # What stands there for each class against all others, where there are more than two.
 PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")
+
+# Rules that choose a threshold which makes a rate reach ``evaluation.target`` on validation; by its lower limit, those
+# that guarantee it.
+GUARANTEED: tuple[str, ...] = ("sensitivity_guaranteed", "specificity_guaranteed")
+AIMED: tuple[str, ...] = ("sensitivity", "specificity", *GUARANTEED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -71,6 +71,23 @@ def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: fl
         mixed=int((~pure).sum()),
         rank=_rank(predictions, of_image, aggregation, pure),
     )
+
+
+def threshold_table(predictions: Predictions, aggregation: Aggregation) -> PatientTable | WhyNot:
+    """Return :func:`by_patient` with the scores that a threshold on an image is compared with.
+
+    With ``mean`` and ``max`` these are the patients' own. With ``vote`` a patient's is the highest threshold at which
+    half of the images or more are called positive.
+    """
+    table = by_patient(predictions, aggregation, 0.5)
+    if isinstance(table, WhyNot) or aggregation != "vote":
+        return table
+    rows = np.isin(predictions.patient_id, table.patient_id)
+    of_image = np.unique(predictions.patient_id[rows], return_inverse=True)[1]
+    p = predictions.probabilities[rows, 1]
+    order = np.lexsort((-p, of_image))
+    first = np.cumsum(table.images) - table.images
+    return replace(table, p=p[order][first + (table.images + 1) // 2 - 1])
 
 
 def patient_threshold(aggregation: Aggregation, threshold: float) -> float:

@@ -125,9 +125,11 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
         found["accuracy"] = low, high = of_one_class.limits(level)
         # Of positives alone F1 is 2 s / (1 + s), and the precision is 1 whatever the network says: it has no interval.
         return {**found, "f1": (2 * low / (1 + low), 2 * high / (1 + high))} if positive.all() else found
-    s, t, prevalence = _joint(*rates, called, clusters, level)
-    estimates = _scores(*(np.array([each.value]) for each in rates), np.array([positive.mean()]))
-    perfect = all(each.value == 1 for each in rates)
+    sensitivity, specificity = rates
+    s, t, prevalence = _joint(sensitivity, specificity, called, clusters, level)
+    at_estimate = np.array([[sensitivity.value], [specificity.value], [positive.mean()]])
+    estimates = _scores(at_estimate[0], at_estimate[1], at_estimate[2])
+    perfect = sensitivity.value == specificity.value == 1
     for name, values in _scores(s, t, prevalence).items():
         estimate = float(estimates[name][0])
         if np.isfinite(estimate):

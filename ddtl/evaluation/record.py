@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,14 +12,23 @@ from ddtl.errors import UserError
 from ddtl.evaluation import calibration, thresholds
 from ddtl.evaluation.calibration import Calibration
 from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters, Design
-from ddtl.evaluation.decision import predictive_values
+from ddtl.evaluation.decision import (
+    Rates,
+    decision_curve,
+    net_benefit_limits,
+    predictive_value_limits,
+    predictive_values,
+)
 from ddtl.evaluation.influence import influences, spread
 from ddtl.evaluation.interval import Interval
 from ddtl.evaluation.intervals import intervals, multiclass_intervals, paired_intervals
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_scores
-from ddtl.evaluation.patients import WhyNot, by_patient
+from ddtl.evaluation.miscalibration import patient_logits
+from ddtl.evaluation.names import AIMED, GUARANTEED
+from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient, threshold_table
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
+from ddtl.evaluation.thresholds import Expected
 
 if TYPE_CHECKING:
     from ddtl.config.schema import EvaluationConfig
@@ -41,6 +50,7 @@ DESIGNS = {
     "cohort": "How many of each class are in the test set is left to chance, as patients came.",
 }
 WORSE = "is worse than chance: the classes may be inverted"
+Unit = Literal["image", "patient"]
 _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
 
 
@@ -53,12 +63,16 @@ class Learnt:
         reached: sensitivity and specificity on validation at a threshold that was chosen there.
         note: what a reader of the threshold must know.
         calibration: the corrections of the probabilities.
+        unit: whether images or patients chose it; None where it was fixed.
+        expected: what it gives for other patients; None where it was fixed or there are too few.
     """
 
     threshold: float
     reached: Mapping[str, float] | None
     note: str | None
     calibration: Calibration
+    unit: Unit | None = None
+    expected: Expected | None = None
 
 
 def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
@@ -70,17 +84,88 @@ def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
     Raises:
         UserError: the threshold is to be chosen on images of one class, or with more than two classes.
     """
-    fitted = calibration.fit(val.label, val.logits)
+    fitted = calibration.fit(val.label, val.logits, val.group, config.level)
     rule = config.threshold
     if not isinstance(rule, str):
         return Learnt(rule, None, None, fitted)
-    if len(val.classes) != 2:
+    _check_classes(rule, len(val.classes))
+    labels, p, clusters, unit = _choosing(val, config)
+    _check_guarantee(rule, config, labels, clusters, unit)
+    chosen = thresholds.choose(labels, p, rule, config.target, level=config.level, unit=unit)
+    found = thresholds.expected(labels, p, clusters, rule, config.target, config.level)
+    return Learnt(chosen.value, chosen.reached, chosen.note, fitted, unit, found)
+
+
+def check_threshold(
+    config: EvaluationConfig, n_classes: int, labels: np.ndarray, patients: np.ndarray, groups: np.ndarray
+) -> None:
+    """Refuse a threshold rule that the validation images cannot meet, whatever the network predicts.
+
+    Args:
+        config: the settings.
+        n_classes: of the dataset.
+        labels, patients, groups: (N,) of the validation images; a patient is empty where it is not known.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    rule = config.threshold
+    if not isinstance(rule, str):
+        return
+    _check_classes(rule, n_classes)
+    n = len(labels)
+    texts = {name: np.full(n, "") for name in ("split", "sample_id", "site")}
+    val = Predictions(("0", "1"), group=groups, patient_id=patients, label=labels, logits=np.zeros((n, 2)), **texts)
+    own, _, clusters, unit = _choosing(val, config)
+    _check_guarantee(rule, config, own, clusters, unit)
+    thresholds.check_classes(own, rule, unit)
+
+
+def _check_classes(rule: str, n_classes: int) -> None:
+    if n_classes != 2:
         raise UserError(
-            f"evaluation.threshold={rule}: with {len(val.classes)} classes an image is called the likeliest, and no "
+            f"evaluation.threshold={rule}: with {n_classes} classes an image is called the likeliest, and no "
             "threshold plays a part. Set evaluation.threshold=0.5."
         )
-    chosen = thresholds.choose(val.label, val.probabilities[:, 1], rule, config.target)
-    return Learnt(chosen.value, chosen.reached, chosen.note, fitted)
+
+
+def _choosing(val: Predictions, config: EvaluationConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, Unit]:
+    """Labels, probabilities and clusters of what chooses the threshold: patients, where scores are given by patient."""
+    images = val.label, val.probabilities[:, 1], val.group
+    if config.threshold_unit == "image":
+        return *images, "image"
+    table = threshold_table(val, config.patient)
+    if isinstance(table, WhyNot):
+        if config.threshold_unit == "patient":
+            raise UserError(
+                f"evaluation.threshold_unit=patient: of validation, {table.reason}. Set evaluation.threshold_unit=auto."
+            )
+        return *images, "image"
+    if config.threshold_unit == "auto" and len(np.unique(table.label)) < 2:
+        return *images, "image"  # patients with images of both classes are excluded
+    return table.label, table.p, table.patient_id, "patient"
+
+
+def _check_guarantee(
+    rule: thresholds.Rule, config: EvaluationConfig, labels: np.ndarray, clusters: np.ndarray, unit: Unit
+) -> None:
+    """Refuse a guarantee that needs more patients, or to know who they are."""
+    if rule not in GUARANTEED:
+        return
+    if len(np.unique(clusters)) < len(clusters):
+        fix = (
+            "Set evaluation.threshold_unit=auto"
+            if config.threshold_unit == "image"
+            else f"Give patient ids, or set evaluation.threshold={rule.removesuffix('_guaranteed')}"
+        )
+        raise UserError(
+            f"evaluation.threshold={rule}: a guarantee is for patients, and here the images choose, several of one "
+            f"patient or group. {fix}."
+        )
+    assert config.target is not None, "checked with the configuration"
+    positives = int((labels == 1).sum())
+    counts = {"positive": positives, "negative": len(labels) - positives}
+    thresholds.check_patients(counts, rule, config.target, config.level, unit)
 
 
 def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
@@ -89,8 +174,10 @@ def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str
     return {
         "threshold": learnt.threshold,
         "threshold_rule": config.threshold if isinstance(config.threshold, str) else "fixed",
-        "threshold_target": config.target if config.threshold in ("sensitivity", "specificity") else None,
+        "threshold_target": config.target if config.threshold in AIMED else None,
+        "threshold_unit": learnt.unit,
         "threshold_on_val": None if learnt.reached is None else dict(learnt.reached),
+        "threshold_expected": None if learnt.expected is None else learnt.expected.record(),
         "threshold_note": learnt.note,
         "calibration": learnt.calibration.record(),
         "interval": {
@@ -105,19 +192,26 @@ def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str
 
 
 def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
-    """Everything that is said about one split."""
+    """Return everything that is reported about one split."""
     scores = score(predictions, learnt.threshold)
-    two = len(predictions.classes) == 2
+    found = _intervals(predictions, learnt.threshold, config)
+    worth: dict[str, Any] = {}
+    clustered: dict[str, Any] = {}
+    if len(predictions.classes) == 2:
+        clustered = {"clustering": clustering(predictions, learnt.threshold, config.design)}
+        p = predictions.probabilities[:, 1]
+        worth = _worth(scores, found, config.prevalences, predictions.label, p, learnt.threshold)
     return {
         **scores,
-        "intervals": _written(_intervals(predictions, learnt.threshold, config)),
-        **({"clustering": clustering(predictions, learnt.threshold, config.design)} if two else {}),
-        "patients": _by_patient(predictions, learnt.threshold, config),
+        "intervals": _written(found),
+        **clustered,
+        "patients": _by_patient(predictions, learnt, config),
         "calibration": calibration.summary(
-            predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt
+            predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt,
+            predictions.group, config.level,
         ),
-        **({"predictive_values": _predictive_values(scores, config.prevalences)} if two else {}),
-    }
+        **worth,
+    }  # fmt: skip
 
 
 def clustering(predictions: Predictions, threshold: float, design: Design) -> dict[str, Any] | None:
@@ -132,9 +226,8 @@ def clustering(predictions: Predictions, threshold: float, design: Design) -> di
     if clusters.independent or clusters.fewest < MIN_CLUSTERS:
         return None
     moved = influences(predictions.label, predictions.probabilities[:, 1], threshold, predictions.rank)
-    weighted = (
-        clusters.all.images / clusters.all.effective
-    )  # images that share a patient with an image, itself included
+    # Images that share a patient with an image, itself included.
+    weighted = clusters.all.images / clusters.all.effective
     found: dict[str, Any] = {}
     for name, values in moved.items():
         of_score = spread(values, clusters)
@@ -215,8 +308,8 @@ def _intervals(predictions: Predictions, threshold: float, config: EvaluationCon
     )  # fmt: skip
 
 
-def _by_patient(predictions: Predictions, threshold: float, config: EvaluationConfig) -> dict[str, Any]:
-    table = by_patient(predictions, config.patient, threshold)
+def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
+    table = by_patient(predictions, config.patient, learnt.threshold)
     if isinstance(table, WhyNot):
         return {"why_not": table.reason}
     found = intervals(
@@ -224,22 +317,75 @@ def _by_patient(predictions: Predictions, threshold: float, config: EvaluationCo
         method=config.interval, design=config.design, level=config.level, replicates=config.replicates,
         rank=table.rank,
     )  # fmt: skip
+    scores = binary_scores(table.label, table.p, table.threshold, table.rank)
+    p = None if config.patient == "vote" else table.p  # a share of votes is no probability
     return {
-        **binary_scores(table.label, table.p, table.threshold, table.rank),
+        **scores,
         "confusion": confusion(table.label, table.p, table.threshold),
         "patients": len(table.label),
         "aggregation": config.patient,
         "mixed": table.mixed,
         "intervals": _written(found),
+        "calibration": None if p is None else _patient_calibration(predictions, table, learnt, config),
+        **_worth(scores, found, config.prevalences, table.label, p, table.threshold),
     }
 
 
-def _predictive_values(scores: Mapping[str, Any], prevalences: Sequence[float]) -> list[dict[str, float | None]]:
+def _patient_calibration(
+    predictions: Predictions, table: PatientTable, learnt: Learnt, config: EvaluationConfig
+) -> dict[str, Any] | None:
+    """The calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
+    rows = np.isin(predictions.patient_id, table.patient_id)
+    difference = predictions.logits[rows, 1] - predictions.logits[rows, 0]
+
+    def measured(temperature: float) -> dict[str, Any] | None:
+        logit = patient_logits(difference / temperature, predictions.patient_id[rows], config.patient)
+        two = np.column_stack([np.zeros(len(logit)), logit])
+        return calibration.summary(table.label, two, None, None, table.patient_id, config.level)
+
+    found, temperature = measured(1.0), learnt.calibration.temperature
+    if found is not None and temperature is not None:
+        found["temperature"] = {
+            key: value for key, value in (measured(temperature) or {}).items() if key not in ("temperature", "platt")
+        }
+    return found
+
+
+def _worth(
+    scores: Mapping[str, Any],
+    found: Mapping[str, Interval | None],
+    prevalences: Sequence[float],
+    labels: np.ndarray,
+    p: np.ndarray | None,
+    threshold: float,
+) -> dict[str, Any]:
+    """Predictive values at each prevalence and the net benefit at the threshold, with their intervals."""
+    limits = {name: None if one is None else (one.low, one.high) for name, one in found.items()}
+    rates = Rates(limits["sensitivity"], limits["specificity"])
+    both = scores["sensitivity"], scores["specificity"]
     rows = []
     for prevalence in prevalences:
-        ppv, npv = predictive_values(scores["sensitivity"], scores["specificity"], prevalence)
-        rows.append({"prevalence": prevalence, "ppv": ppv, "npv": npv})
-    return rows
+        values = predictive_values(*both, prevalence)
+        intervals_ = predictive_value_limits(*both, prevalence, rates)
+        rows.append(
+            {
+                "prevalence": prevalence,
+                "ppv": values[0],
+                "npv": values[1],
+                "ppv_interval": _limits(intervals_[0]),
+                "npv_interval": _limits(intervals_[1]),
+            }
+        )
+    benefit = None
+    if p is not None and None not in both:
+        (at,) = decision_curve(labels, p, [threshold])
+        known = net_benefit_limits(at, float(np.mean(labels == 1)), rates, scores["specificity"])
+        benefit = {**asdict(at), "interval": _limits(known)}
+    return {"predictive_values": rows, "net_benefit": benefit}
+
+
+def _limits(found: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if found is None else {"low": found[0], "high": found[1]}
 
 
 def _written(found: Mapping[str, Interval | None]) -> dict[str, Any]:

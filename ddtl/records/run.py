@@ -78,12 +78,56 @@ class Confusion(TypedDict):
 
 
 @with_config(OPEN)
+class Limits(TypedDict):
+    """A confidence interval."""
+
+    low: Number
+    high: Number
+
+
+@with_config(OPEN)
+class Estimate(TypedDict):
+    """A number with its interval, where there is one."""
+
+    value: Number
+    low: Number | None
+    high: Number | None
+
+
+@with_config(OPEN)
+class Line(TypedDict):
+    """Intercept and slope of a logistic recalibration."""
+
+    intercept: Estimate | None
+    slope: Estimate | None
+    p_value: Share | None
+    why_not: Text | None
+
+
+@with_config(OPEN)
+class Chance(TypedDict):
+    """The calibration error of a calibrated network: its mean and 95th percentile."""
+
+    mean: Share
+    high: Share
+
+
+@with_config(OPEN)
+class Floor(TypedDict):
+    ece: Chance
+    ece_mass: Chance
+
+
+@with_config(OPEN)
 class Errors(TypedDict):
     """Calibration errors."""
 
     ece: Number | None
     ece_mass: Number | None
     brier: Number | None
+    floor: NotRequired[Floor]
+    debiased: NotRequired[Share]
+    line: NotRequired[Line]
 
 
 @with_config(OPEN)
@@ -97,6 +141,19 @@ class PredictiveValues(TypedDict):
     prevalence: Share
     ppv: Share | None
     npv: Share | None
+    ppv_interval: NotRequired[Limits | None]
+    npv_interval: NotRequired[Limits | None]
+
+
+@with_config(OPEN)
+class NetBenefit(TypedDict):
+    """At the threshold."""
+
+    threshold: Share
+    model: Number | None
+    treat_all: Number | None
+    treat_none: Number | None
+    interval: Limits | None
 
 
 @with_config(OPEN)
@@ -105,6 +162,9 @@ class PatientScores(Scores):
     patients: NotRequired[Count]
     aggregation: NotRequired[Literal["mean", "max", "vote"]]
     mixed: NotRequired[Count | None]
+    calibration: NotRequired[CalibrationErrors | None]
+    predictive_values: NotRequired[list[PredictiveValues] | None]
+    net_benefit: NotRequired[NetBenefit | None]
 
 
 @with_config(OPEN)
@@ -137,6 +197,7 @@ class SplitScores(Scores):
     clustering: NotRequired[Clustering | None]
     calibration: NotRequired[CalibrationErrors | None]
     predictive_values: NotRequired[list[PredictiveValues] | None]
+    net_benefit: NotRequired[NetBenefit | None]
     per_class: NotRequired[dict[Text, ClassScores]]
 
 
@@ -161,9 +222,22 @@ class Platt(TypedDict):
 
 
 @with_config(OPEN)
+class CrossFitted(TypedDict):
+    """The gain in log-loss of each correction on patients that it was not fitted on."""
+
+    folds: Count
+    clusters: Count
+    log_loss: Number
+    temperature: Estimate | None
+    platt: Estimate | None
+
+
+@with_config(OPEN)
 class Calibration(TypedDict):
     temperature: Temperature | None
+    temperature_interval: NotRequired[Limits | None]
     platt: NotRequired[Platt | None]
+    cross_fitted: NotRequired[CrossFitted | None]
     notes: NotRequired[list[Text]]
 
 
@@ -264,6 +338,22 @@ class Refitted(TypedDict):
 
 
 @with_config(OPEN)
+class Rate(TypedDict):
+    mean: Share
+    low: Share
+    high: Share
+
+
+@with_config(OPEN)
+class ExpectedRates(TypedDict):
+    """What a chosen threshold gives for other patients."""
+
+    sensitivity: Rate
+    specificity: Rate
+    kept: Share | None
+
+
+@with_config(OPEN)
 class Results(TypedDict):
     """The whole file."""
 
@@ -297,7 +387,11 @@ class Results(TypedDict):
     test_uses_before: NotRequired[Count | None]
     trained_on: NotRequired[TrainedOn | None]
     threshold: _Threshold
-    threshold_rule: NotRequired[Literal["fixed", "youden", "sensitivity", "specificity"]]
+    threshold_rule: NotRequired[
+        Literal["fixed", "youden", "sensitivity", "specificity", "sensitivity_guaranteed", "specificity_guaranteed"]
+    ]
+    threshold_unit: NotRequired[Literal["image", "patient"] | None]
+    threshold_expected: NotRequired[ExpectedRates | None]
     threshold_target: NotRequired[Share | None]
     threshold_on_val: NotRequired[dict[Literal["sensitivity", "specificity"], Share | None] | None]
     threshold_note: NotRequired[Text | None]

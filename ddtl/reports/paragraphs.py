@@ -272,12 +272,16 @@ def intervals(record: Mapping[str, Any]) -> str:
 
 def calibrated(record: Mapping[str, Any]) -> str:
     """How probabilities were corrected."""
-    temperature = (record.get("calibration") or {}).get("temperature")
+    fitted = record.get("calibration") or {}
+    temperature = fitted.get("temperature")
     if not temperature:
         return ""
+    limits = numbers.interval(fitted.get("temperature_interval"))
+    unhelpful = next((note for note in fitted.get("notes", ()) if note.startswith("temperature scaling")), None)
     return (
-        f"Calibration is given as predicted and after temperature scaling fitted on validation (T = {temperature:.3g})."
-    )
+        "Calibration is given as predicted and after temperature scaling fitted on validation "
+        f"(T = {temperature:.3g}{f' {limits}' if limits else ''}). {sentences.sentence(unhelpful) if unhelpful else ''}"
+    ).strip()
 
 
 def uses(record: Mapping[str, Any]) -> str:

@@ -214,8 +214,18 @@ def _decision(stored: Stored) -> Figure | None:
         "Decision curve: net benefit of acting on the model against acting on everyone and on nobody.",
         "Net benefit: true positives, less false positives at the worth that the threshold gives them, as a share of "
         f"all {'patients' if stored.unit == 'patient' else 'images'}. It holds for the prevalence of this dataset. "
-        "Dotted upright: the threshold in use.",
+        f"Dotted: the threshold in use.{_net_benefit(stored)}",
     )
+
+
+def _net_benefit(stored: Stored) -> str:
+    """Net benefit at the threshold in use, with its interval; empty where the record does not say."""
+    found = stored.main.get("net_benefit")
+    if not found or found["model"] is None:
+        return ""
+    limits = f" {numbers.interval(found['interval'])}".rstrip()
+    everyone = numbers.score(found["treat_all"])
+    return f" There it is {numbers.score(found['model'])}{limits} as predicted, and {everyone} of acting on everyone."
 
 
 def _has_both(stored: Stored) -> bool:
@@ -223,8 +233,8 @@ def _has_both(stored: Stored) -> bool:
 
 
 def _calibration(stored: Stored) -> list[Block]:
-    table = tables.calibration(stored)
-    if table is None:
+    found = tables.calibration(stored)
+    if not found:
         return []
     rows = stored.predictions.of(stored.split)
     temperature = (stored.record.get("calibration") or {}).get("temperature")
@@ -249,7 +259,8 @@ def _calibration(stored: Stored) -> list[Block]:
         for part in bins["as predicted"]
     ]
     numbers_of_it = Fold("The bins in numbers", [Table("As predicted", ["bin", f"mean {x}", y, "images"], counts)])
-    return [Row([figure, table]), numbers_of_it]
+    judged: list[Block] = [Text(text) for text in sentences.calibration(stored)]
+    return [*judged, Row([figure, found[0]]), *found[1:], numbers_of_it]
 
 
 def _baselines(stored: Stored) -> list[Block]:

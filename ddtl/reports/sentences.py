@@ -26,6 +26,8 @@ _ASKED = {
     "youden": "is where sensitivity + specificity is highest on validation (Youden's index)",
     "sensitivity": "is the highest at which the sensitivity on validation is at least {target}",
     "specificity": "is the lowest at which the specificity on validation is at least {target}",
+    "sensitivity_guaranteed": "is the highest at which the lower limit of the sensitivity is at least {target}",
+    "specificity_guaranteed": "is the lowest at which the lower limit of the specificity is at least {target}",
 }
 
 
@@ -90,13 +92,76 @@ def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None
     )
     reached, note = record.get("threshold_on_val"), record.get("threshold_note")
     there = (
-        f" On validation images it gave sensitivity {numbers.score(reached['sensitivity'])} and specificity "
-        f"{numbers.score(reached['specificity'])}."
+        f" On validation {record.get('threshold_unit') or 'image'}s it gave sensitivity "
+        f"{numbers.score(reached['sensitivity'])} and specificity {numbers.score(reached['specificity'])}."
         if reached
         else ""
     )
     more = f" {sentence(note)}" if note else ""
-    return f"The threshold {record['threshold']:.3g} {asked}.{there}{more}"
+    return f"The threshold {record['threshold']:.3g} {asked}.{there}{_for_others(record)}{more}"
+
+
+def _for_others(record: Mapping[str, Any]) -> str:
+    """What a chosen threshold promises for other patients; empty where the record does not say."""
+    found, target = record.get("threshold_expected"), record.get("threshold_target")
+    if not found:
+        return ""
+    level = numbers.percent((record.get("interval") or {}).get("level", 0.95))
+    rates = [
+        f"{name} {numbers.score(found[name]['mean'])} {numbers.interval(found[name])}"
+        for name in ("sensitivity", "specificity")
+    ]
+    text = f" For other patients from the same source, expect {numbers.listed(rates)}."
+    if found["kept"] is None or target is None:
+        return text
+    rule = record.get("threshold_rule", "")
+    name = rule.removesuffix("_guaranteed")
+    if rule != name:
+        return (
+            f"{text} The {name} is {target:g} or more for other patients with {level} confidence, whatever the "
+            "distribution of the probabilities, if patients are independent; that the same patients chose the epoch is "
+            "not taken into account."
+        )
+    return f"{text} The probability that their {name} is {target:g} or more is about {numbers.percent(found['kept'])}."
+
+
+def calibration(stored: Stored) -> list[str]:
+    """Whether the probabilities are shown to be wrong, by image and by patient; nothing in records from before."""
+    found = []
+    for unit, holder in (("image", stored.scores), ("patient", patients(stored.scores) or {})):
+        measured = holder.get("calibration") or {}
+        if "line" in measured and "floor" in measured:
+            found.append(_calibrated(unit, measured))
+    return found
+
+
+def _calibrated(unit: str, found: Mapping[str, Any]) -> str:
+    line, chance = found["line"], found["floor"]["ece"]
+    size = (
+        f"ECE {numbers.score(found['ece'])}; a perfectly calibrated network of this size shows "
+        f"{numbers.score(chance['mean'])} on average and up to {numbers.score(chance['high'])} in 95 % of test sets"
+    )
+    p = line["p_value"]
+    intercept, slope = line["intercept"], line["slope"]
+    if p is None or None in (intercept, slope) or None in (*intercept.values(), *slope.values()):
+        why = f" ({line['why_not']})" if line["why_not"] else ""
+        return f"By {unit}, intercept and slope are not tested{why}. {size}."
+    if p >= 0.05:
+        return f"By {unit}, the probabilities are not shown to be miscalibrated, nor to be calibrated ({size})."
+    parts = []
+    if slope["high"] < 1:
+        parts.append("too extreme")
+    elif slope["low"] > 1:
+        parts.append("not extreme enough")
+    if intercept["low"] > 0:
+        parts.append("too low")
+    elif intercept["high"] < 0:
+        parts.append("too high")
+    how = f": they are {numbers.listed(parts)}" if parts else ""
+    return (
+        f"By {unit}, the probabilities are miscalibrated{how} (intercept {numbers.score(intercept['value'])} "
+        f"{numbers.interval(intercept)}, slope {numbers.score(slope['value'])} {numbers.interval(slope)}; {size})."
+    )
 
 
 def _fixed_when(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation.names import PER_CLASS, SCORES
-from ddtl.reports import numbers, sentences
+from ddtl.reports import claims, numbers, sentences
 from ddtl.reports.page import Cell, Table
 from ddtl.reports.stored import GROUPS, Stored, patients
 
@@ -96,43 +96,92 @@ def _confusion(caption: str, classes: list[str], counts: list[list[int]]) -> Tab
 
 def predictive_values(stored: Stored) -> Table | None:
     """PPV and NPV where the disease is more or less common than here."""
-    found = stored.scores.get("predictive_values")
+    unit = stored.unit if stored.main.get("predictive_values") else "image"
+    holder = stored.main if unit == stored.unit else stored.scores
+    found = holder.get("predictive_values")
     if not found:
         return None
-    rows = [[numbers.percent(row["prevalence"]), numbers.score(row["ppv"]), numbers.score(row["npv"])] for row in found]
+    rows: Rows = [
+        [numbers.percent(row["prevalence"]), *(Cell(numbers.score(row[name]), _limits(row, name)) for name in _VALUES)]
+        for row in found
+    ]
+    limits = " In brackets: confidence intervals for a known prevalence." if "ppv_interval" in found[0] else ""
     note = (
-        f"From the sensitivity ({numbers.score(stored.scores['sensitivity'])}) and specificity "
-        f"({numbers.score(stored.scores['specificity'])}) by image, by Bayes' theorem. The share of positives in a "
+        f"From the sensitivity ({numbers.score(holder['sensitivity'])}) and specificity "
+        f"({numbers.score(holder['specificity'])}) by {unit}, by Bayes' theorem.{limits} The share of positives in a "
         "dataset is seldom that in the clinic (evaluation.prevalences sets the rows)."
     )
-    return Table("Predictive values by prevalence", ["prevalence", "PPV", "NPV"], rows, note)
+    return Table(f"Predictive values by prevalence, by {unit}", ["prevalence", "PPV", "NPV"], rows, note)
 
 
-def calibration(stored: Stored) -> Table | None:
-    """Calibration error before and after the corrections that validation taught."""
+_VALUES = ("ppv", "npv")
+
+
+def _limits(row: Mapping[str, Any], name: str) -> str:
+    return numbers.interval(row.get(f"{name}_interval"))
+
+
+def calibration(stored: Stored) -> list[Table]:
+    """Calibration error before and after the corrections that were fitted on validation, by image and by patient."""
     found = stored.scores.get("calibration")
     if not found:
-        return None
+        return []
     fitted = stored.record.get("calibration") or {}
-    rows = [["as predicted", *_errors(found)]]
+    notes = " ".join(sentences.sentence(note) for note in fitted.get("notes", ()))
+    made = f"Corrections are fitted on validation. {notes}".strip()
+    tables = [_calibration(stored, found, fitted, "image", made)]
+    by_patient = (patients(stored.scores) or {}).get("calibration")
+    if by_patient:
+        tables.append(_calibration(stored, by_patient, fitted, "patient", sentences.aggregation(stored.scores)))
+    return tables
+
+
+def _calibration(stored: Stored, found: Mapping[str, Any], fitted: Mapping[str, Any], unit: str, note: str) -> Table:
+    lines = "line" in found
+    named: list[tuple[str, Mapping[str, Any]]] = [("as predicted", found)]
     if found.get("temperature"):
-        rows.append([f"temperature {fitted['temperature']:.3g}", *_errors(found["temperature"])])
+        limits = numbers.interval(fitted.get("temperature_interval"))
+        named.append((f"temperature {fitted['temperature']:.3g} {limits}".rstrip(), found["temperature"]))
     if found.get("platt"):
         platt = fitted["platt"]
-        rows.append(
-            [f"Platt: slope {platt['slope']:.3g}, intercept {platt['intercept']:.3g}", *_errors(found["platt"])]
+        named.append((f"Platt: slope {platt['slope']:.3g}, intercept {platt['intercept']:.3g}", found["platt"]))
+    rows: Rows = [[name, *_errors(part), *(_line(part) if lines else [])] for name, part in named]
+    columns = ["probabilities", "ECE, equal widths", "ECE, equal counts", "Brier score"]
+    explained = "ECE: expected calibration error, 0 is best."
+    if lines:
+        columns += ["intercept", "slope", "p"]
+        explained += (
+            " Below it: what a perfectly calibrated network with as many images and these probabilities shows by "
+            "chance, on average and in 95 % of test sets at most. A calibrated network has intercept 0 and slope 1; p "
+            "is of both together."
         )
-    notes = " ".join(sentences.sentence(note) for note in fitted.get("notes", ()))
-    return Table(
-        _marked(stored, f"Calibration by image, {_SPLITS[stored.split]}"),
-        ["probabilities", "ECE, equal widths", "ECE, equal counts", "Brier score"],
-        rows,
-        f"ECE: expected calibration error, 0 is best. Corrections are fitted on validation. {notes}".strip(),
-    )
+    caption = _marked(stored, f"Calibration by {unit}, {_SPLITS[stored.split]}")
+    return Table(caption, columns, rows, f"{explained} {note}".strip())
 
 
-def _errors(found: Mapping[str, Any]) -> list[str]:
-    return [numbers.score(found[name]) for name in ("ece", "ece_mass", "brier")]
+def _errors(found: Mapping[str, Any]) -> list[str | Cell]:
+    floor = found.get("floor") or {}
+    cells: list[str | Cell] = []
+    for name in ("ece", "ece_mass", "brier"):
+        chance = floor.get(name)
+        by_chance = f"(chance {numbers.score(chance['mean'])}, up to {numbers.score(chance['high'])})" if chance else ""
+        cells.append(Cell(numbers.score(found[name]), by_chance))
+    return cells
+
+
+def _line(found: Mapping[str, Any]) -> list[str | Cell]:
+    line = found.get("line")
+    if line is None:
+        return [numbers.NONE] * 3
+    cells: list[str | Cell] = []
+    for name in ("intercept", "slope"):
+        part = line[name]
+        if part is None:
+            cells.append(numbers.NONE)
+        else:
+            limits = numbers.interval(part) if None not in part.values() else ""
+            cells.append(Cell(numbers.score(part["value"]), limits))
+    return [*cells, claims.p_value(line["p_value"])]
 
 
 def baselines(stored: Stored) -> Table | None:

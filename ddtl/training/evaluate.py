@@ -206,6 +206,7 @@ def _unless(named: set[str], saved: Config) -> list[str]:
 def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
     """The stored predictions, scored with other settings; ``results.json`` and the report are written anew."""
     from ddtl.evaluation import predictions as prediction_table
+    from ddtl.evaluation.record import learn
     from ddtl.files import write_json
     from ddtl.reports.command import write as write_report
     from ddtl.training.scoring import count_again, scored, warn_of_inversion
@@ -223,6 +224,7 @@ def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[st
             f"{folder.predictions} is not there. The command that made the run predicts again, without training."
         ) from error
     results_of.match(folder.predictions, table, before, [split for split in ("val", "test") if split in before])
+    learn(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])

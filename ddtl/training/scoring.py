@@ -278,6 +278,24 @@ def earlier_uses(run: Run, folder: RunFolder) -> dict[str, int]:
     return {test_use.BEFORE: n} if n else {}
 
 
+def check_threshold(run: Run) -> None:
+    """Refuse a threshold rule that the run's validation images cannot meet.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    manifest = run.datamodule.manifest
+    rows = manifest.rows("val")
+    samples = [manifest.samples[row] for row in rows]
+    record.check_threshold(
+        run.config.evaluation,
+        len(manifest.classes),
+        np.asarray(run.datamodule.labels)[rows],
+        np.array([sample.patient_id or "" for sample in samples], dtype=str),
+        np.array([sample.group for sample in samples], dtype=str),
+    )
+
+
 def check_ledgers(run: Run) -> None:
     """Refuse a run whose use of the test set could not be written down.
 

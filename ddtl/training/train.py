@@ -33,7 +33,7 @@ from ddtl.training.final import conclude
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import check_ledgers, score_run
+from ddtl.training.scoring import check_ledgers, check_threshold, score_run
 from ddtl.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
         EndedEarly: a callback ended the fit.
     """
     run = assemble(config)
+    check_threshold(run)
     _announce(run)
     if config.evaluation.test and ranks.is_first():
         check_ledgers(run)

@@ -33,7 +33,16 @@ from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.identity import short_hash
 from ddtl.training.run import Run
 from ddtl.training.run_folder import RunFolder
-from ddtl.training.scoring import baselines, count_use, predict, scored, setting, transductive, warn_of_inversion
+from ddtl.training.scoring import (
+    baselines,
+    check_threshold,
+    count_use,
+    predict,
+    scored,
+    setting,
+    transductive,
+    warn_of_inversion,
+)
 from ddtl.training.train import assemble
 
 log = logging.getLogger(__name__)
@@ -158,6 +167,12 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     harmonize = config.dataset.harmonize
     manifest = run.datamodule.manifest
     module, trainer = _module(run), _trainer(run)
+    known = prediction_table.read(folder.predictions)
+    results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
+    val = known.of("val")
+    record.learn(val, config.evaluation)  # what it refuses is refused before the use is counted
+    if config.evaluation.refit:
+        check_threshold(run)
     use = count_use(run, folder, trained["best_epoch"], to)
     results = setting(run) | {
         "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
@@ -185,9 +200,6 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
             "Grey levels were brought to those of the images that the run learned from, by one map made of the "
             f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
         )
-    known = prediction_table.read(folder.predictions)
-    results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
-    val = known.of("val")
     results |= scored(table, val, ["test"], evaluation, manifest.grouping)
     warn_of_inversion(results, ["test"])
     if evaluation.refit:
