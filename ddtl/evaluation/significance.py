@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from ddtl.evaluation.proportions import proportion
 from ddtl.evaluation.resampling import cluster_codes
 
 
@@ -54,23 +52,18 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | Non
     return McNemar(only_a, only_b, statistic, _sign_flip_p(d))
 
 
-def accuracy_error(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray) -> float | None:
-    """Standard error of the difference of two accuracies on the same images, robust to clusters.
-
-    That of a share whose images come in clusters (``proportions.proportion``), taken of the differences -1, 0 and 1.
-    None with fewer than two clusters.
-    """
-    share = proportion(right_a.astype(int) - right_b.astype(int), np.ones(len(right_a)), clusters)
-    return float(np.sqrt(share.variance)) if share.clusters > 1 else None
-
-
-def smallest_difference(standard_error: float, level: float = 0.95, power: float = 0.8) -> float:
+def smallest_difference(
+    standard_error: float, freedom: float = np.inf, level: float = 0.95, power: float = 0.8
+) -> float:
     """The true difference that a two-sided test at 1 - ``level`` finds with probability ``power``.
 
-    (z_(1+level)/2 + z_power) * standard error (Lachin 1981, Control Clin Trials 2:93).
+    (t_(1+level)/2 + t_power) * standard error: Lachin 1981, Control Clin Trials 2:93, with Student's t in place of the
+    normal distribution, for the standard error is estimated.
     """
-    normal = NormalDist()
-    return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)) * standard_error
+    from scipy.special import stdtrit
+
+    quantiles = stdtrit(freedom, [(1 + level) / 2, power])
+    return float(quantiles.sum()) * standard_error
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
