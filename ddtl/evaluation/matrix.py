@@ -24,7 +24,8 @@ from ddtl.evaluation.repeated import (
     leave_out,
     mean,
     patients,
-    seeds_of,
+    seeds,
+    with_seeds,
 )
 
 # The keys of the intervals made here in ``intervals.DESCRIPTIONS``.
@@ -218,23 +219,23 @@ def _with_seeds(
     share = (value - low) / (high - low)
     if influences is None or not 0 < share < 1:  # not every run has a jackknife; or all runs are perfect
         return found
-    seeds = influences.seeds()
-    between = patients(influences.means, influences.sizes)
-    scaled = replace(seeds, variance=seeds.variance / ((high - low) * share * (1 - share)) ** 2)
+    between, found_seeds = patients(influences.means, influences.sizes), seeds(influences.points)
+    scaled = replace(found_seeds, variance=found_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
     middle = float(logit(share))
     below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
     above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
-    ends = middle - _widened(below, between, scaled, level), middle + _widened(above, between, scaled, level)
+    ends = middle - _widened(below, between, [scaled], level), middle + _widened(above, between, [scaled], level)
     limited = [low + (high - low) * float(expit(end)) for end in ends]
     return Interval(limited[0], limited[1], OVER_SEEDS)
 
 
-def _widened(half: float, between: Part, seeds: Part, level: float) -> float:
-    """One side of an interval for other patients, with seeds beside them."""
-    if not seeds.variance or not math.isfinite(half):
+def _widened(half: float, between: Part, of_seeds: Sequence[Part], level: float) -> float:
+    """One side of an interval for other patients, with seeds as well."""
+    if not math.isfinite(half) or not any(part.variance for part in of_seeds):
         return half
     freedom = between.freedom if between.variance else math.inf
-    whole = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom) + seeds
+    one_side = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom)
+    whole = with_seeds(one_side, *of_seeds)
     return whole.quantile((1 + level) / 2) * whole.error
 
 
@@ -251,10 +252,9 @@ def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) 
     if u is None or v is None:
         return None
     between = patients(u.means, u.sizes) + patients(v.means, v.sizes)
-    seeds = seeds_of((u, v), u.points - v.points) if same_runs else u.seeds() + v.seeds()
-    return Interval(
-        x - y - _widened(below, between, seeds, level), x - y + _widened(above, between, seeds, level), DROP
-    )
+    of_seeds = [seeds(u.points - v.points)] if same_runs else [seeds(u.points), seeds(v.points)]
+    low, high = (_widened(half, between, of_seeds, level) for half in (below, above))
+    return Interval(x - y - low, x - y + high, DROP)
 
 
 def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:

@@ -1,16 +1,15 @@
 """Means over runs that differ in the seed alone, with the variance that comes from patients and from seeds.
 
 A run's score is its mean over all patients and seeds, plus an effect of the patients that were drawn, one of the seed,
-and one of both. The variance of the mean over runs is the sum of two parts: that between patients, from the jackknife of
-the mean over runs, and that between seeds, from the runs' scores, less what in it is patients already (crossed random
-effects; Searle, Casella and McCulloch 1992, Variance Components, chapter 5). Degrees of freedom of the sum:
-Satterthwaite (1946), Biometrics Bulletin 2:110.
+and one of both together. The variance of the mean over runs has two parts: between patients, from the jackknife of that
+mean, and between seeds, from the runs' scores (crossed random effects; Searle, Casella and McCulloch 1992, Variance
+Components, chapter 5). What is of both together is in either, so that the sum is rather too large than too small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +25,10 @@ _ROUNDING = 1e-24  # a variance that is nothing but rounding
 
 @dataclass(frozen=True)
 class Part:
-    """A variance and its degrees of freedom; a variance of 0 has none."""
+    """A variance and its degrees of freedom; a variance of 0 has none.
+
+    The sum of two independent ones has the degrees of freedom of Satterthwaite (1946), Biometrics Bulletin 2:110.
+    """
 
     variance: float
     freedom: float
@@ -70,45 +72,35 @@ class Influences:
     sizes: tuple[np.ndarray, ...]
     points: np.ndarray
 
-    def __sub__(self, other: Influences) -> Influences:
-        """Of the differences run by run: both have as many runs, and the same clusters."""
-        tables = tuple(a - b for a, b in zip(self.tables, other.tables, strict=True))
-        return Influences(tables, self.sizes, self.points - other.points)
-
     @property
     def means(self) -> list[np.ndarray]:
         """Of each stratum, (C,) those of the mean over the runs."""
         return [table.mean(axis=0) for table in self.tables]
 
-    @property
-    def interaction(self) -> float:
-        """The variance of the mean over the runs that is of what a seed does to single patients; 0 with one run."""
-        if len(self.points) == 1:
-            return 0.0
-        each = [np.var(table, axis=0, ddof=1).sum() / (table.shape[1] * (table.shape[1] - 1)) for table in self.tables]
-        return float(sum(each)) / len(self.points)
 
-    def seeds(self) -> Part:
-        """The part of the mean's variance that comes from seeds; nothing with one run."""
-        return seeds_of((self,), self.points)
+def seeds(points: np.ndarray) -> Part:
+    """The variance of the mean of (R,) runs' scores, or of differences run by run, from seeds; nothing with one run."""
+    runs = len(points)
+    variance = float(np.var(points, ddof=1)) / runs if runs > 1 else 0.0
+    return Part(variance, runs - 1.0) if variance > _ROUNDING else NOTHING
 
 
-def seeds_of(measured: Sequence[Influences], points: np.ndarray) -> Part:
-    """The part of the variance of a mean over runs that comes from seeds; nothing with one run.
+def with_seeds(between: Part, *of_seeds: Part) -> Part:
+    """The variance of a mean over runs: that between patients and that between seeds.
 
-    The variance between runs holds that of the seeds' own effects, which would be the same on other patients, and that
-    of what a seed does to single patients, which is in the patients' part already.
+    Degrees of freedom after Satterthwaite. His are too many where a part that rests on few runs is small by chance, which
+    of two parts seldom are at once. A single part of R seeds counts 8 / (R - 1) times in them: of two seeds that differ
+    three times as much as patients let a mean vary, 95 % intervals then cover 95 % and not 89 % (in simulation).
 
     Args:
-        measured: the test sets with patients of their own that the points were measured on.
-        points: (R,) the runs' scores, or differences of two.
+        between: patients.
+        of_seeds: one part, or two that are independent.
     """
-    runs = len(points)
-    if runs == 1:
-        return NOTHING
-    between = float(np.var(points, ddof=1)) / runs
-    variance = between - sum(one.interaction for one in measured)
-    return Part(variance, runs - 1.0) if variance > _ROUNDING else NOTHING
+    total = sum(of_seeds, between)
+    if len(of_seeds) > 1:
+        return total
+    counted = sum((replace(part, variance=max(1.0, 8 / part.freedom) * part.variance) for part in of_seeds), between)
+    return Part(total.variance, counted.freedom)
 
 
 def difference(a: Influences, b: Influences, *, same_runs: bool) -> Part:
@@ -119,7 +111,8 @@ def difference(a: Influences, b: Influences, *, same_runs: bool) -> Part:
             are independent.
     """
     between = patients([x - y for x, y in zip(a.means, b.means, strict=True)], a.sizes)
-    return between + ((a - b).seeds() if same_runs else a.seeds() + b.seeds())
+    of_seeds = [seeds(a.points - b.points)] if same_runs else [seeds(a.points), seeds(b.points)]
+    return with_seeds(between, *of_seeds)
 
 
 def patients(means: Sequence[np.ndarray], sizes: Sequence[np.ndarray]) -> Part:
