@@ -1,6 +1,6 @@
 """How often a study's intervals cover the truth: means over seeds, drops to another hospital, and pooled folds.
 
-    python -m benchmarks.study_intervals                 # the tables in docs/studies.md: 300 draws a row
+    python -m benchmarks.study_intervals                 # the tables in docs/studies.md: 100 draws a row
     python -m benchmarks.study_intervals --quick         # 10 draws of a few rows, to see that it works
 
 Two hospitals of patients with one image or more, two on average. A network is good at home (a true ROC AUC of 0.93 or
@@ -28,16 +28,16 @@ from ddtl.evaluation.predictions import Predictions
 
 HOME = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
 AWAY = (1.0, 95)  # separation and patients
-PATIENTS = (20, 60, 200, 500)
+PATIENTS = (20, 100, 500)
 SPREADS = (0.25, 0.5)
-SEEDS = (1, 2, 3, 5)
+SEEDS = (1, 2, 3, 5)  # one with the larger spread alone: what it cannot know
 SCORES = ("roc_auc", "balanced_accuracy")
 FOLDS = 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=300, help="of both hospitals, a row")
+    parser.add_argument("--draws", type=int, default=100, help="of both hospitals, a row")
     parser.add_argument("--quick", action="store_true", help="10 draws of the smallest hospitals")
     args = parser.parse_args()
     draws, patients = (10, PATIENTS[:1]) if args.quick else (args.draws, PATIENTS)
@@ -47,7 +47,7 @@ def main() -> None:
     for count in patients:
         for auc, separation in HOME.items():
             for spread in SPREADS:
-                for seeds in SEEDS:
+                for seeds in SEEDS if spread == SPREADS[-1] else SEEDS[1:]:
                     found = over_seeds(seeds, spread, (separation, count), draws)
                     covered[f"{count} {auc} {spread} {seeds}"] = found
                     cells = " | ".join(f"{found[title]:.1%}" for title in titles())

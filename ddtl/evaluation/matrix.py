@@ -280,5 +280,6 @@ def _sd(points: Sequence[float | None]) -> float | None:
 
 
 def _number_of(predictions: Predictions) -> int:
-    """The same for the same images alone."""
-    return zlib.crc32("\n".join(sorted(predictions.sample_id.tolist())).encode())
+    """The same for the same images of the same patients alone."""
+    columns = (predictions.sample_id.tolist(), predictions.patient_id.tolist(), predictions.group.tolist())
+    return zlib.crc32("\n".join(sorted(map("\t".join, zip(*columns, strict=True)))).encode())

@@ -204,7 +204,12 @@ def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray) -> Runs:
         jackknife(lambda weights, run=run: {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}, clusters, labels)
         for run in method.runs
     ]
-    return Runs([run.scores() for run in method.runs], found, len(labels))
+    everyone = np.ones((1, len(labels)))
+    points: list[Scores] = []
+    for run in method.runs:
+        values = {name: float(value[0]) for name, value in run.weighted(everyone).items()}
+        points.append({name: None if np.isnan(value) else value for name, value in values.items()})
+    return Runs(points, found, len(labels))
 
 
 def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:

@@ -71,11 +71,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Holm 1979, Scand J Stat 6:65. A test that could not be made (None) stays None and does not count.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    known = [p for p in p_values if p is not None]
-    adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else ())
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
 
 
 def _sign_flip_p(d: np.ndarray) -> float:
