@@ -111,9 +111,7 @@ def claims(row: Row, draws: int) -> dict[str, float]:
 def promised(gain: float, draws: int) -> float:
     """The power for the difference that an average of test sets says could have been shown with a power of 80 %."""
     row = Row(95, "two", "symmetric", gain=gain)
-    pairs = [
-        compare(methods(row, np.random.default_rng([95, 7, draw]))).pairs[0] for draw in range(2 * draws)
-    ]
+    pairs = [compare(methods(row, np.random.default_rng([95, 7, draw]))).pairs[0] for draw in range(2 * draws)]
     values = np.array([pair.judged.value for pair in pairs])
     sizes = np.array([pair.smallest for pair in pairs])
     # Shift every test set's difference to the one that it promises to show, keeping its error.
@@ -162,7 +160,9 @@ def answered(patient: np.ndarray, x: np.ndarray) -> Answers:
     """Patients with odd numbers are positive."""
     names, images = patient.astype(str), np.arange(len(patient)).astype(str)
     split, logits = np.full(len(patient), "test"), np.stack([-x / 2, x / 2], axis=1)
-    return Answers("run", "drawn", Predictions(("0", "1"), split, images, names, names, split, patient % 2, logits), 0.5)
+    return Answers(
+        "run", "drawn", Predictions(("0", "1"), split, images, names, names, split, patient % 2, logits), 0.5
+    )
 
 
 def old_claims(a: Method, b: Method) -> dict[str, bool]:

@@ -11,16 +11,13 @@ from ddtl.evaluation import delong, significance
 from ddtl.evaluation.answers import Method, Unit, join, unit_of
 from ddtl.evaluation.clustered import MIN_CLUSTERS
 from ddtl.evaluation.intervals import Interval, paired_intervals
-from ddtl.evaluation.matrix import Measured, Settings, measure
+from ddtl.evaluation.matrix import Measured, Settings, measure, widest_of
 from ddtl.evaluation.metrics import Scores
 from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.repeated import Part, difference
+from ddtl.evaluation.repeated import DIFFERENCE, Part, difference
 
 # "bootstrap" is in records of earlier versions.
 Test = Literal["DeLong", "McNemar", "t", "bootstrap"]
-
-# The key of the intervals made here in ``intervals.DESCRIPTIONS``.
-DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True)
@@ -183,7 +180,8 @@ def _differences(
         part, interval = parts[name], None
         if part is not None and value is not None and part.variance:
             half = part.quantile((1 + level) / 2) * part.error
-            interval = Interval(value - half, value + half, DIFFERENCE)
+            widest = widest_of(name, binary=a.method.runs[0].binary)
+            interval = Interval(max(-widest, value - half), min(widest, value + half), DIFFERENCE)
         elif part is not None and value is not None:
             interval = bounds.get(name)
         found[name] = Difference(a.scores[name].value, b.scores[name].value, value, interval)
@@ -195,9 +193,7 @@ def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
     if not first.binary or not len(a.method.runs) == len(b.method.runs) == 1:
         return {}
     clusters, thresholds = unit_of(first.predictions)[1], (first.threshold, second.threshold)
-    return paired_intervals(
-        first.predictions.label, first.p, second.p, clusters, *thresholds, level=a.settings.level
-    )
+    return paired_intervals(first.predictions.label, first.p, second.p, clusters, *thresholds, level=a.settings.level)
 
 
 def _tests(a: Measured, b: Measured) -> tuple[dict[str, tuple[Test, float]], tuple[str, ...]]:

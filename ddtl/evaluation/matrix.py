@@ -15,7 +15,9 @@ from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.repeated import (
+    DROP,
     NOTHING,
+    OVER_SEEDS,
     Influences,
     Part,
     Runs,
@@ -27,10 +29,6 @@ from ddtl.evaluation.repeated import (
     seeds,
     with_seeds,
 )
-
-# The keys of the intervals made here in ``intervals.DESCRIPTIONS``.
-OVER_SEEDS = "patients-and-seeds"
-DROP = "drop"
 
 _LIMITS = {"mcc": (-1.0, 1.0)}
 
@@ -91,9 +89,9 @@ def measure(method: Method, settings: Settings = Settings()) -> Measured:
     """Means over the runs.
 
     One run has the intervals that its own record has by default. The interval of several has the variance that comes
-    from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs' own
-    intervals, narrowed by what the mean over runs varies less between patients than single runs do: so it keeps what
-    those allow for, as bounds where every patient agrees.
+    from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs'
+    own intervals, narrowed by what the mean over runs varies less between patients than single runs do: so it keeps
+    what those allow for, as bounds where every patient agrees.
 
     Raises:
         UserError: the runs were not tested on the same images.
@@ -112,7 +110,8 @@ def measure(method: Method, settings: Settings = Settings()) -> Measured:
         alone[name] = _of_patients(value, points, found, influences)
         interval = alone[name]
         if len(points) > 1 and value is not None and interval is not None:
-            interval = _with_seeds(value, interval, influences, _limits(name, first), settings.level)
+            interval = _with_seeds(value, interval, seeds(np.array(points, dtype=float)), influences,
+                                   limits(name, binary=first.binary), settings.level)  # fmt: skip
         scores[name] = Mean(value, _sd(points), interval)
     return Measured(
         method,
@@ -178,6 +177,17 @@ def pooled(folds: Sequence[Answers], name: str) -> Answers:
     return Answers(name, folds[0].images, whole, thresholds)
 
 
+def limits(name: str, *, binary: bool) -> tuple[float, float]:
+    """Between which a score lies."""
+    return (0.0, 2.0) if name == "brier" and not binary else _LIMITS.get(name, (0.0, 1.0))
+
+
+def widest_of(name: str, *, binary: bool) -> float:
+    """The largest difference of two values of a score."""
+    low, high = limits(name, binary=binary)
+    return high - low
+
+
 def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
     labels, level = run.predictions.label, settings.level
     if run.binary:
@@ -210,17 +220,22 @@ def _narrowed(influences: Influences) -> float:
 
 
 def _with_seeds(
-    value: float, found: Interval, influences: Influences | None, limits: tuple[float, float], level: float
+    value: float,
+    found: Interval,
+    of_seeds: Part,
+    influences: Influences | None,
+    bounds: tuple[float, float],
+    level: float,
 ) -> Interval:
-    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``limits``."""
+    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
     from scipy.special import expit, logit
 
-    low, high = limits
+    low, high = bounds
     share = (value - low) / (high - low)
-    if influences is None or not 0 < share < 1:  # not every run has a jackknife; or all runs are perfect
+    if not of_seeds.variance or not 0 < share < 1:
         return found
-    between, found_seeds = patients(influences.means, influences.sizes), seeds(influences.points)
-    scaled = replace(found_seeds, variance=found_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
+    between = NOTHING if influences is None else patients(influences.means, influences.sizes)
+    scaled = replace(of_seeds, variance=of_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
     middle = float(logit(share))
     below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
     above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
@@ -254,7 +269,8 @@ def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) 
     between = patients(u.means, u.sizes) + patients(v.means, v.sizes)
     of_seeds = [seeds(u.points - v.points)] if same_runs else [seeds(u.points), seeds(v.points)]
     low, high = (_widened(half, between, of_seeds, level) for half in (below, above))
-    return Interval(x - y - low, x - y + high, DROP)
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, x - y - low), min(widest, x - y + high), DROP)
 
 
 def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
@@ -267,12 +283,8 @@ def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Inte
         return None
     value = float(u.points.mean() - v.points.mean())
     half = part.quantile((1 + home.settings.level) / 2) * part.error
-    return Interval(value - half, value + half, DROP)
-
-
-def _limits(name: str, run: Answers) -> tuple[float, float]:
-    """Between which a score lies."""
-    return (0.0, 2.0) if name == "brier" and not run.binary else _LIMITS.get(name, (0.0, 1.0))
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, value - half), min(widest, value + half), DROP)
 
 
 def _sd(points: Sequence[float | None]) -> float | None:

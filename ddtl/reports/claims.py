@@ -199,8 +199,8 @@ def _seeds(compared: Compared) -> list[str]:
     if min(counts) == 1:
         alone = "one run each" if max(counts) == 1 else "some with one run"
         return [
-            f"Methods are compared by {alone}: this is about these runs, for what another seed would change is not in the "
-            "interval. Train more seeds (seed=0,1,2,3,4), and name all their runs."
+            f"Methods are compared by {alone}: this is about these runs, for what another seed would change is not in "
+            "the interval. Train more seeds (seed=0,1,2,3,4), and name all their runs."
         ]
     if min(counts) < _FEW_SEEDS:
         return [

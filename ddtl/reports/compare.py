@@ -34,6 +34,7 @@ the interval. All runs must have been tested on the same images. Settings:
   score=roc_auc      the score that is judged: {", ".join(SCORES[:5])},
                      {", ".join(SCORES[5:])}
   level=0.95         of the intervals; a difference is claimed at a p-value below 1 - level
+  replicates=2000    without effect: nothing is resampled any more; earlier commands still run
   split=test         val compares validation, where no test was scored
   json=FILE          write everything that was computed, for all scores
   markdown=FILE      write the tables and the sentences
