@@ -295,18 +295,22 @@ def test_a_leaky_split_marks_every_table_of_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "worry", "words"),
     [
-        ({"roc_auc": 0.95}, True, "as good as the model"),
-        ({"roc_auc": 0.905}, True, "as good as the model"),  # within the model's interval
+        ({"roc_auc": 0.95}, True, "not shown to be worse than the model"),
+        ({"roc_auc": 0.905}, True, "not shown to be worse than the model"),  # within the model's interval
         (
             {"roc_auc": 0.7, "intervals": {"roc_auc": {"low": 0.6, "high": 0.8, "method": "logit"}}},
             False,
             "better than",
         ),
-        ({"roc_auc": 0.55, "intervals": {"roc_auc": {"low": 0.4, "high": 0.7, "method": "logit"}}}, False, "no better"),
+        (
+            {"roc_auc": 0.55, "intervals": {"roc_auc": {"low": 0.4, "high": 0.7, "method": "logit"}}},
+            False,
+            "not shown to be better",
+        ),
         (
             {"roc_auc": 0.91, "intervals": {"roc_auc": {"low": 0.49, "high": 1.0, "method": "logit"}}},
             False,
-            "no better",
+            "not shown to be better",
         ),
         ({"why_not": "the files are gone"}, False, "File facts were not scored: the files are gone."),
     ],
