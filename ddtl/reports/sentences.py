@@ -67,8 +67,8 @@ def _small(stored: Stored) -> list[str]:
     width = (
         ""
         if wide is None
-        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide. Whether another score on the same "
-        "images differs is for `ddtl compare` to say."
+        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide. Whether another score on the "
+        "same images differs is for `ddtl compare` to say."
     )
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 
@@ -214,8 +214,8 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     shown = f" {numbers.interval(chance)}" if chance else ""
     if (chance["low"] if chance else found) <= 0.5:
         return False, (
-            f"{begin}{shown}: not shown to be better than chance. That these facts explain a part of the model's score is "
-            "not ruled out either."
+            f"{begin}{shown}: not shown to be better than chance. That these facts explain a part of the model's score "
+            "is not ruled out either."
         )
     if found >= (own["low"] if own else model):
         than = "better than" if chance and own and chance["low"] > own["high"] else "not shown to be worse than"
@@ -224,8 +224,8 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
             "dataset has a shortcut, and this score does not show that the model has learned to see the disease."
         )
     return False, (
-        f"{begin}{shown}: better than chance, and below the interval of the model's score. The files tell something about the class, and a "
-        "part of the model's score may come from it."
+        f"{begin}{shown}: better than chance, and below the interval of the model's score. The files tell something about "
+        "the class, and a part of the model's score may come from it."
     )
 
 
