@@ -1,11 +1,14 @@
-"""What `ddtl compare` claims where nothing differs: how often McNemar's tests and the intervals over seeds are wrong.
+"""What `ddtl compare` claims where nothing differs, and how often it finds a difference that is there.
 
-    python -m benchmarks.comparison                 # the figures in docs/comparing.md: 200 test sets a row
-    python -m benchmarks.comparison --draws 10      # to see that it works
+    python -m benchmarks.comparison                 # the tables in docs/comparing.md: 200 test sets a row
+    python -m benchmarks.comparison --quick         # 10 test sets of a few rows, to see that it works
 
-95 patients with one image or more, two on average (four for McNemar's test). Two methods are equally good. Each has
-patients of its own that it finds hard, and its seeds differ: ``spread`` is the standard deviation of their true ROC
-AUC.
+Patients are half positive and have one image, two on average, or a heavy-tailed number of 1 to 16. Errors are
+``symmetric`` (each network has patients of its own that it finds hard) or ``asymmetric`` (one network fails on whole
+patients, the other on single images, equally often). Seeds differ by a standard deviation of the true ROC AUC; those of
+both networks are independent, or the same and compared run by run. A claim needs the interval to exclude 0 and p below
+0.05. ``before`` is the rule that it replaced: for single runs the jackknife's interval and p by DeLong, McNemar or the
+bootstrap, over seeds the pigeonhole bootstrap.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
+from dataclasses import dataclass
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -21,70 +26,200 @@ import numpy as np
 from benchmarks.measuring import finish
 from ddtl.evaluation.answers import Answers, Method
 from ddtl.evaluation.comparison import compare
+from ddtl.evaluation.intervals import paired_intervals
+from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.predictions import Predictions
+from ddtl.evaluation.repeated import draw_seeds
+from ddtl.evaluation.resampling import resampled
 from ddtl.evaluation.significance import mcnemar
 
-PATIENTS = 95
 SEPARATION = 2.0  # of the classes, at a standard deviation of sqrt(2): a ROC AUC of 0.84
 SLOPE = 0.121  # of the ROC AUC in the separation there: phi(1) / 2
+FAILURES = 0.15  # of the images, with asymmetric errors
+OLD_REPLICATES = 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """Test sets of one kind: of ``gain`` more separation of the first network, 0 where both are equally good."""
+
+    patients: int
+    images: str  # a patient: one, two, tail
+    errors: str  # symmetric, asymmetric
+    seeds: int = 1
+    spread: float = 0.0
+    paired: bool = False
+    gain: float = 0.0
+
+
+NULL = [
+    *(Row(n, images, errors) for n in (20, 40, 95, 400) for images, errors in (
+        ("one", "symmetric"), ("two", "symmetric"), ("tail", "symmetric"), ("tail", "asymmetric"))),
+    *(Row(n, "two", "symmetric", seeds, 0.04, paired) for n in (20, 95) for seeds in (2, 3, 5)
+      for paired in (False, True)),
+    *(Row(400, "two", "symmetric", 3, 0.04, paired) for paired in (False, True)),
+    *(Row(n, "tail", "asymmetric", 3, 0.04) for n in (20, 95)),
+]  # fmt: skip
+POWER = [
+    Row(40, "one", "symmetric", gain=1.5),
+    Row(95, "one", "symmetric", gain=1.0),
+    Row(95, "two", "symmetric", gain=1.0),
+    Row(95, "tail", "symmetric", gain=1.2),
+    *(Row(95, "two", "symmetric", seeds, 0.02, paired, gain=0.7) for seeds in (3, 5) for paired in (False, True)),
+]
+QUICK = [NULL[3], NULL[16]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200, help="test sets a row")
-    draws = parser.parse_args().draws
+    parser.add_argument("--quick", action="store_true", help="10 test sets of two rows")
+    args = parser.parse_args()
+    draws, rows = (10, QUICK) if args.quick else (args.draws, [*NULL, *POWER])
     started = time.perf_counter()
     plain, clustered = mcnemar_levels(10 * draws)
-    print(f"McNemar at 5 %: {plain:.1%} of equal pairs are told apart, {clustered:.1%} with patients kept together")
-    wrong = {}
-    for spread in (0.02, 0.05):
-        for seeds in (1, 2, 3, 5):
-            wrong[f"{spread} {seeds}"] = found = over_seeds(seeds, spread, draws)
-            print(f"seeds {seeds}, ROC AUC +- {spread} a seed: 95 % intervals miss {found:.1%}", flush=True)
+    print(f"McNemar at 5 %: {plain:.1%} of equal pairs differ by images, {clustered:.1%} by patient", flush=True)
+    claimed = {}
+    for row in rows:
+        found = claims(row, draws)
+        claimed[str(row)] = found
+        shown = " | ".join(f"{100 * found[name]:.1f} ({100 * found[f'{name} before']:.1f})" for name in SCORES)
+        which = f"{row.seeds} {'paired' if row.paired else ''}".strip()
+        print(f"| {row.patients} | {row.images} | {row.errors} | {which} | {row.gain:g} | {shown} |", flush=True)
+    power = {} if args.quick else {gain: promised(gain, draws) for gain in (0.9, 1.3)}
+    print("real power where 80 % is promised:", {gain: f"{share:.1%}" for gain, share in power.items()})
+    error = (0.05 * 0.95 / draws) ** 0.5
+    print(f"% claimed, in brackets by the rule before; Monte-Carlo standard error at 5 %: {100 * error:.1f} points")
     seconds = time.perf_counter() - started
-    finish(benchmark="comparison", draws=draws, mcnemar=plain, clustered=clustered, seeds=wrong, seconds=seconds)
+    finish(
+        benchmark="comparison",
+        draws=draws,
+        mcnemar=(plain, clustered),
+        claimed=claimed,
+        promised=power,
+        seconds=seconds,
+    )
 
 
 def mcnemar_levels(draws: int) -> tuple[float, float]:
     """The share of pairs of equal models with p < 0.05, by McNemar's test of images and by that of patients."""
     random = np.random.default_rng(0)
-    told = np.zeros(2)
+    rejected = np.zeros(2)
     for _ in range(draws):
-        patient = np.repeat(np.arange(PATIENTS), 1 + random.poisson(3, PATIENTS))
-        shared, of_a, of_b = random.normal(size=(3, PATIENTS))
+        patient = np.repeat(np.arange(95), 1 + random.poisson(3, 95))
+        shared, of_a, of_b = random.normal(size=(3, 95))
         a, b = ((shared + own)[patient] + 0.5 * random.normal(size=len(patient)) > -1.5 for own in (of_a, of_b))
-        told += mcnemar(a, b).p_value < 0.05, mcnemar(a, b, patient).p_value < 0.05
-    plain, clustered = (told / draws).tolist()
+        rejected += mcnemar(a, b).p_value < 0.05, mcnemar(a, b, patient).p_value < 0.05
+    plain, clustered = (rejected / draws).tolist()
     return plain, clustered
 
 
-def over_seeds(seeds: int, spread: float, draws: int) -> float:
-    """The share of test sets on which the interval of the difference of two equal methods leaves out 0."""
-    missed = 0
+def claims(row: Row, draws: int) -> dict[str, float]:
+    """The share of test sets on which each score's difference is claimed, by today's rule and by that before."""
+    count: Counter[str] = Counter()
     for draw in range(draws):
-        random = np.random.default_rng([seeds, draw])
-        patient = np.repeat(np.arange(PATIENTS), 1 + random.poisson(1, PATIENTS))
-        shared = random.normal(size=PATIENTS)
-        methods = []
-        for name in ("a", "b"):
-            hard = (shared + 0.8 * random.normal(size=PATIENTS))[patient]
-            runs = tuple(answers(patient, hard, spread / SLOPE, random) for _ in range(seeds))
-            methods.append(Method(name, runs))
-        interval = compare(methods, replicates=500).pairs[0].judged.interval
-        assert interval is not None
-        missed += interval.low > 0 or interval.high < 0
-    return missed / draws
+        a, b = methods(row, np.random.default_rng([row.patients, row.seeds, draw]))
+        (pair,) = compare([a, b], paired_seeds=row.paired).pairs
+        before = old_claims(a, b)
+        for name in SCORES:
+            interval = pair.differences[name].interval
+            tested = {"roc_auc": pair.delong_p, "accuracy": pair.mcnemar_p}.get(name)
+            excludes = interval is not None and (interval.low > 0 or interval.high < 0)
+            count[name] += excludes and (tested is None or tested < 0.05)
+            count[f"{name} before"] += before[name]
+    return {name: count[name] / draws for score in SCORES for name in (score, f"{score} before")}
 
 
-def answers(patient: np.ndarray, hard: np.ndarray, spread: float, random: np.random.Generator) -> Answers:
-    """One seed: patients with odd numbers are positive."""
-    labels = patient % 2
-    separation = SEPARATION + spread * random.normal()
-    x = separation * (labels - 0.5) + hard + 0.6 * random.normal(size=len(patient))
+def promised(gain: float, draws: int) -> float:
+    """The power for the difference that an average of test sets says could have been shown with a power of 80 %."""
+    row = Row(95, "two", "symmetric", gain=gain)
+    pairs = [compare(methods(row, np.random.default_rng([95, 7, draw]))).pairs[0] for draw in range(2 * draws)]
+    values = np.array([pair.judged.value for pair in pairs], dtype=float)
+    sizes = np.array([pair.smallest for pair in pairs], dtype=float)
+    highs = np.array([pair.judged.interval.high for pair in pairs if pair.judged.interval], dtype=float)
+    # Every test set's difference, moved to the one that test sets promise to show on average, with its own error.
+    return float(np.mean(values - values.mean() + sizes.mean() > highs - values))
+
+
+def methods(row: Row, random: np.random.Generator) -> tuple[Method, Method]:
+    sizes = {
+        "one": np.ones(row.patients, dtype=int),
+        "two": 1 + random.poisson(1, row.patients),
+        "tail": np.clip((1 / random.uniform(size=row.patients)).astype(int), 1, 16),
+    }[row.images]
+    patient = np.repeat(np.arange(row.patients), sizes)
+    shared, luck = random.normal(size=row.patients), random.normal(size=row.seeds)
+    found = []
+    for number, name in enumerate("ab"):
+        hard = shared + 0.8 * random.normal(size=row.patients)
+        own = random.normal(size=row.seeds)
+        # Of the seeds of two paired networks half the variance is common.
+        effects = row.spread / SLOPE * ((luck + own) / 2**0.5 if row.paired else own)
+        better = row.gain if number == 0 else 0.0
+        runs = tuple(
+            failing(patient, number == 0, effect, random)
+            if row.errors == "asymmetric"
+            else answers(patient, SEPARATION + better + effect, hard[patient], random)
+            for effect in effects
+        )
+        found.append(Method(name, runs))
+    return found[0], found[1]
+
+
+def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> Answers:
+    """A network that ranks whole patients, or single images, the wrong way round."""
+    places = random.uniform(size=patient.max() + 1)[patient] if whole else random.uniform(size=len(patient))
+    sign = np.where(places < FAILURES, -1, 1)
+    x = (3.0 + effect) * sign * (patient % 2 - 0.5) + 0.7 * random.normal(size=len(patient))
+    return answered(patient, x)
+
+
+def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np.random.Generator) -> Answers:
+    return answered(patient, separation * (patient % 2 - 0.5) + hard + 0.6 * random.normal(size=len(patient)))
+
+
+def answered(patient: np.ndarray, x: np.ndarray) -> Answers:
+    """Patients with odd numbers are positive."""
     names, images = patient.astype(str), np.arange(len(patient)).astype(str)
-    split = np.full(len(patient), "test")
-    logits = np.stack([-x / 2, x / 2], axis=1)
-    return Answers("run", "drawn", Predictions(("0", "1"), split, images, names, names, split, labels, logits), 0.5)
+    split, logits = np.full(len(patient), "test"), np.stack([-x / 2, x / 2], axis=1)
+    return Answers(
+        "run", "drawn", Predictions(("0", "1"), split, images, names, names, split, patient % 2, logits), 0.5
+    )
+
+
+def old_claims(a: Method, b: Method) -> dict[str, bool]:
+    """The rule before: interval excludes 0 and p below 0.05."""
+    first, second = a.runs[0], b.runs[0]
+    labels, clusters = first.predictions.label, first.predictions.patient_id
+    tables = []
+    for number, method in enumerate((a, b)):
+        each = [resampled(run.weighted, clusters, labels, OLD_REPLICATES, 0) for run in method.runs]
+        drawn = draw_seeds(len(each), OLD_REPLICATES, (0, number))
+        tables.append({name: np.take_along_axis(np.stack([one[name] for one in each]).T, drawn, axis=1).mean(axis=1)
+                       for name in SCORES})  # fmt: skip
+    claimed = {}
+    single = len(a.runs) == 1
+    found = paired_intervals(labels, first.p, second.p, clusters, 0.5, 0.5) if single else {}
+    for name in SCORES:
+        apart = tables[0][name] - tables[1][name]
+        apart = apart[np.isfinite(apart)]
+        if len(apart) < 0.95 * OLD_REPLICATES:
+            claimed[name] = False
+            continue
+        low, high = np.quantile(apart, [0.025, 0.975])
+        p = 2 * min((1 + (apart <= 0).sum()), (1 + (apart >= 0).sum())) / (1 + len(apart))
+        if single:
+            interval = found[name]
+            if interval is None:
+                claimed[name] = False
+                continue
+            low, high = interval.low, interval.high
+            if name == "roc_auc":
+                p = 0.0  # DeLong's interval and test agree
+            elif name == "accuracy":
+                p = mcnemar(first.right, second.right, clusters).p_value
+        claimed[name] = bool((low > 0 or high < 0) and p < 0.05)
+    return claimed
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How often a study's intervals hold the truth: means over seeds, what is lost elsewhere, and pooled folds.
+"""How often a study's intervals cover the truth: means over seeds, drops to another hospital, and pooled folds.
 
-    python -m benchmarks.study_intervals                 # the figures in docs/studies.md: 200 draws a row
-    python -m benchmarks.study_intervals --draws 10      # to see that it works
+    python -m benchmarks.study_intervals                 # the tables in docs/studies.md: 100 draws a row
+    python -m benchmarks.study_intervals --quick         # 10 draws of a few rows, to see that it works
 
-Two hospitals of 60 and 95 patients with one image or more, two on average. A network is good at home (a true ROC AUC
-of 0.93) and poor elsewhere (0.69). Its seeds differ: ``spread`` is the standard deviation of their true separations of
-the classes, 0.5 being about 0.03 in ROC AUC at home and 0.09 elsewhere; a good seed is good at both.
+Two hospitals of patients with one image or more, two on average. A network is good at home (a true ROC AUC of 0.93 or
+0.99) and poor on the other one (0.69, 95 patients). Its seeds differ: the true separation of the classes has a standard
+deviation of 0.25 or 0.5 between them, and a good seed is good in both hospitals. An interval that is missing is a miss.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from statistics import NormalDist
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,58 +22,71 @@ import numpy as np
 
 from benchmarks.measuring import finish
 from ddtl.evaluation.answers import Answers, Method
-from ddtl.evaluation.intervals import Interval
-from ddtl.evaluation.matrix import Measured, Settings, drop, measure, pooled
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.matrix import Measured, drop, measure, pooled
 from ddtl.evaluation.predictions import Predictions
 
-HOME, AWAY = (3.0, 60), (1.0, 95)  # separation of the classes at a standard deviation of sqrt(2), and patients
+HOME = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
+AWAY = (1.0, 95)  # separation and patients
+PATIENTS = (20, 100, 500)
+SPREADS = (0.25, 0.5)
+SEEDS = (1, 2, 3, 5)  # one with the larger spread alone: what it cannot know
+SCORES = ("roc_auc", "balanced_accuracy")
 FOLDS = 5
-SETTINGS = Settings(replicates=500)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=200, help="of both hospitals, a row")
-    draws = parser.parse_args().draws
+    parser.add_argument("--draws", type=int, default=100, help="of both hospitals, a row")
+    parser.add_argument("--quick", action="store_true", help="10 draws of the smallest hospitals")
+    args = parser.parse_args()
+    draws, patients = (10, PATIENTS[:1]) if args.quick else (args.draws, PATIENTS)
     started = time.perf_counter()
-    held = {}
-    for spread in (0.25, 0.5):
-        for seeds in (1, 2, 3, 5):
-            held[f"{spread} {seeds}"] = found = over_seeds(seeds, spread, draws)
-            shown = ", ".join(f"{name} {share:.1%}" for name, share in found.items())
-            print(f"seeds {seeds}, spread {spread}: 95 % intervals hold the truth: {shown}", flush=True)
-    held["pooled"] = found = {"pooled": folds(draws)}
-    print(f"{FOLDS} pooled folds: {found['pooled']:.1%}")
-    finish(benchmark="study_intervals", draws=draws, held=held, seconds=time.perf_counter() - started)
+    covered = {}
+    print("| home patients | home ROC AUC | SD of separation | seeds | " + " | ".join(titles()) + " |", flush=True)
+    for count in patients:
+        for auc, separation in HOME.items():
+            for spread in SPREADS:
+                for seeds in SEEDS if spread == SPREADS[-1] else SEEDS[1:]:
+                    found = over_seeds(seeds, spread, (separation, count), draws)
+                    covered[f"{count} {auc} {spread} {seeds}"] = found
+                    cells = " | ".join(f"{found[title]:.1%}" for title in titles())
+                    print(f"| {count} | {auc} | {spread} | {seeds} | {cells} |", flush=True)
+    covered["pooled"] = found = {"pooled": folds(draws)}
+    error = (0.95 * 0.05 / draws) ** 0.5
+    print(f"{FOLDS} pooled folds: {found['pooled']:.1%}; Monte-Carlo standard error at 95 %: {error:.1%}")
+    finish(benchmark="study_intervals", draws=draws, covered=covered, seconds=time.perf_counter() - started)
 
 
-def area(separation: float, spread: float = 0.0) -> float:
-    """The mean true ROC AUC of networks whose separations are normal: E Phi(X / 2)."""
-    return NormalDist().cdf(separation / 2 / (1 + spread**2 / 4) ** 0.5)
+def titles() -> list[str]:
+    return [f"{score} {where}" for score in SCORES for where in ("home", "external", "drop")]
 
 
-def over_seeds(seeds: int, spread: float, draws: int) -> dict[str, float]:
-    """The share of draws in which the interval holds the mean of all seeds: at home, elsewhere, and of the loss."""
-    truth = {"home": area(HOME[0], spread), "elsewhere": area(AWAY[0], spread)}
-    truth["lost"] = truth["home"] - truth["elsewhere"]
-    held = dict.fromkeys(truth, 0)
+def truth(score: str, separation: float, spread: float) -> float:
+    """The mean true score of networks whose separations are normal: E Phi(X / width)."""
+    width = 2.0 if score == "roc_auc" else 2 * 2**0.5
+    return NormalDist().cdf(separation / width / (1 + (spread / width) ** 2) ** 0.5)
+
+
+def over_seeds(seeds: int, spread: float, home_place: tuple[float, int], draws: int) -> dict[str, float]:
+    """The share of draws in which the interval covers the mean of all seeds and patients."""
+    covered: Counter[str] = Counter()
     for draw in range(draws):
-        random = np.random.default_rng([seeds, draw])
+        random = np.random.default_rng([seeds, home_place[1], draw])
         luck = (spread * random.normal(size=seeds)).tolist()
-        home, away = (cell(place, luck, random, f"{place}") for place in (HOME, AWAY))
-        found = {
-            "home": home.scores["roc_auc"].interval,
-            "elsewhere": away.scores["roc_auc"].interval,
-            "lost": drop(home, away, same_runs=True)["roc_auc"].interval,
-        }
-        for name, interval in found.items():
-            held[name] += holds(interval, truth[name])
-    return {name: count / draws for name, count in held.items()}
+        home, away = cell(home_place, luck, random, "home"), cell(AWAY, luck, random, "external")
+        drops = drop(home, away, same_runs=True)
+        for score in SCORES:
+            here, there = truth(score, home_place[0], spread), truth(score, AWAY[0], spread)
+            covered[f"{score} home"] += covers(home.scores[score].interval, here)
+            covered[f"{score} external"] += covers(away.scores[score].interval, there)
+            covered[f"{score} drop"] += covers(drops[score].interval, here - there)
+    return {title: covered[title] / draws for title in titles()}
 
 
 def folds(draws: int) -> float:
     """The same for the pooled predictions of a cross-validation, each fold with a network of its own."""
-    held = 0
+    covered = 0
     for draw in range(draws):
         random = np.random.default_rng([9, draw])
         whole = answers(AWAY[1], [2.0] * FOLDS, random, "x")
@@ -80,14 +94,14 @@ def folds(draws: int) -> float:
             Answers("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
             for k, run in enumerate(whole)
         ]
-        found = measure(Method("pooled", (pooled(parts, "pooled"),)), SETTINGS)
-        held += holds(found.scores["roc_auc"].interval, area(2.0))
-    return held / draws
+        found = measure(Method("pooled", (pooled(parts, "pooled"),)))
+        covered += covers(found.scores["roc_auc"].interval, truth("roc_auc", 2.0, 0.0))
+    return covered / draws
 
 
 def cell(place: tuple[float, int], luck: list[float], random: np.random.Generator, name: str) -> Measured:
     separation, patients = place
-    return measure(Method(name, tuple(answers(patients, [separation + x for x in luck], random, name))), SETTINGS)
+    return measure(Method(name, tuple(answers(patients, [separation + x for x in luck], random, name))))
 
 
 def answers(patients: int, separations: list[float], random: np.random.Generator, name: str) -> list[Answers]:
@@ -110,8 +124,8 @@ def patients_of(run: Answers) -> np.ndarray:
     return run.predictions.patient_id.astype(int)
 
 
-def holds(interval: Interval | None, truth: float) -> bool:
-    return interval is not None and interval.low <= truth <= interval.high
+def covers(interval: Interval | None, value: float) -> bool:
+    return interval is not None and interval.low <= value <= interval.high
 
 
 if __name__ == "__main__":

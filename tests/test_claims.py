@@ -39,29 +39,31 @@ def differing(
 
 def test_the_better_one() -> None:
     assert claim(FOUND) == (
-        "On these 95 patients (203 images) A is better than B by 0.031 ROC AUC "
+        "On these 95 patients (203 images) this run of A is better than this run of B by 0.031 ROC AUC "
         "(95 % interval 0.004 to 0.058, paired by patient, p = 0.02 by DeLong's test)."
     )
 
 
 def test_the_second_one_may_be_the_better_one() -> None:
-    assert "B is better than A by 0.031 ROC AUC (95 % interval 0.004 to 0.058," in claim(
+    assert "this run of B is better than this run of A by 0.031 ROC AUC (95 % interval 0.004 to 0.058," in claim(
         differing(-0.031, -0.058, -0.004)
     )
 
 
 def test_less_of_the_brier_score_is_better() -> None:
-    assert "B is better than A by 0.031 Brier score less (95 % interval 0.004 to 0.058" in claim(
-        differing(0.031, 0.004, 0.058, "brier")
+    there, back = (
+        differing(sign * 0.031, *ends, "brier") for sign, ends in ((1, (0.004, 0.058)), (-1, (-0.058, -0.004)))
     )
-    assert "A is better than B by 0.031 Brier score less" in claim(differing(-0.031, -0.058, -0.004, "brier"))
+    assert "run of B is better than this run of A by 0.031 Brier score less (95 % interval 0.004 to" in claim(there)
+    assert "run of A is better than this run of B by 0.031 Brier score less" in claim(back)
 
 
 def test_no_difference() -> None:
     assert claim(replace(differing(0.01, -0.02, 0.04), p=0.41, holm_p=0.41)) == (
-        "On these 95 patients (203 images) no difference in ROC AUC between A and B may be claimed: it is 0.010 "
-        "(95 % interval -0.020 to 0.040, paired by patient, p = 0.41 by DeLong's test), and the interval holds 0; "
-        "these images could have shown a difference of 0.039 or more (power 80 %)."
+        "On these 95 patients (203 images) no difference in ROC AUC between this run of A and this run of B may be "
+        "claimed: it is 0.010 (95 % interval -0.020 to 0.040, paired by patient, p = 0.41 by DeLong's test), and the "
+        "interval includes 0; these images could have shown a difference of 0.039 or more (power 80 %). That the two "
+        "are equal is not shown either."
     )
 
 
@@ -73,14 +75,14 @@ def test_no_difference() -> None:
             "p = 0.06 by DeLong's test after Holm for 3 pairs), and p is not below 0.05;",
         ),
         (replace(FOUND, holm_p=0.02, level=0.99), "and p is not below 0.01;"),
-        (differing(0.03, -0.001, 0.06), "and the interval holds 0;"),
-        (differing(0.03, 0.0, 0.06), "and the interval holds 0;"),
-        (replace(differing(0.03, -0.001, 0.06), smallest=None), "and the interval holds 0."),
+        (differing(0.03, -0.001, 0.06), "and the interval includes 0;"),
+        (differing(0.03, 0.0, 0.06), "and the interval includes 0;"),
+        (replace(differing(0.03, -0.001, 0.06), smallest=None), "and the interval includes 0."),
         (replace(differing(None), p=None, holm_p=None), "may be claimed: it is not defined on them."),
         (replace(differing(0.03), p=None, holm_p=None), "may be claimed: they are too few for an interval."),
         (
             replace(differing(0.0), p=1.0, holm_p=1.0, smallest=None),
-            "may be claimed: the two score alike on every resample",
+            "may be claimed: the two score alike, whichever patients are left out",
         ),
     ],
 )
@@ -90,10 +92,14 @@ def test_why_nothing_may_be_claimed(found: Comparison, why: str) -> None:
 
 
 def test_what_it_rests_on() -> None:
-    assert claim(replace(FOUND, unit="image", units=203)).startswith("On these 203 images A is")
+    assert claim(replace(FOUND, unit="image", units=203)).startswith("On these 203 images this run of A is")
     assert "(95 % interval 0.004 to 0.058, paired by near-duplicate group," in claim(replace(FOUND, unit="group"))
     assert claim(replace(FOUND, seeds=(5, 5))).startswith("Over 5 seeds each, on these 95 patients (203 images) A is")
     assert claim(replace(FOUND, seeds=(5, 1))).startswith("Over 5 seeds of A and 1 of B, on these 95 patients")
+    assert "A is better than this run of B by" in claim(replace(FOUND, seeds=(5, 1)))
+    same = claim(replace(FOUND, seeds=(5, 5), paired_seeds=True, test="t"))
+    assert same.startswith("Over the same 5 seeds each, on these 95 patients (203 images) A is better than B by")
+    assert "paired by patient and by seed, p = 0.02 by Student's t)" in same
     assert claim(replace(FOUND, units=1203)).startswith("On these 1,203 patients")
     assert "99.5 % interval" in claim(replace(FOUND, level=0.995))
     assert "p < 0.001 by McNemar's test" in claim(replace(FOUND, holm_p=0.0002, test="McNemar"))

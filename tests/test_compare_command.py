@@ -66,12 +66,13 @@ def test_the_better_one_is_named_whichever_comes_first(two: tuple[Path, Path], p
     claims = [line for line in printed.getvalue().splitlines() if line.startswith("On these 95 patients")]
     assert len(claims) == 2
     assert claims[0] == claims[1]
-    assert "model.name=densenet121 is better than model.name=squeezenet1_1 by 0." in claims[0]
+    assert "this run of model.name=densenet121 is better than this run of model.name=squeezenet1_1 by 0." in claims[0]
 
 
 def test_of_brier_scores_the_lower_is_better(two: tuple[Path, Path], printed: io.StringIO) -> None:
     compare.main([*map(str, two), "score=brier", FAST])
-    assert "model.name=densenet121 is better than model.name=squeezenet1_1 by 0." in printed.getvalue()
+    better = "this run of model.name=densenet121 is better than this run of model.name=squeezenet1_1 by 0."
+    assert better in printed.getvalue()
     assert "Brier score less (95 % interval 0." in printed.getvalue()
 
 
@@ -81,8 +82,9 @@ def test_where_nothing_may_be_claimed_it_says_what_could_have_been_shown(tmp_pat
     compare.main([*map(str, runs), FAST, f"json={tmp_path / 'found.json'}"])
     (pair,) = json.loads((tmp_path / "found.json").read_text())["pairs"]
     claim = pair["claim"]
-    assert "no difference in ROC AUC between optimizer.lr=0.001 and optimizer.lr=0.0001 may be claimed" in claim
-    assert "the interval holds 0" in claim
+    between = "between this run of optimizer.lr=0.001 and this run of optimizer.lr=0.0001 may be claimed"
+    assert f"no difference in ROC AUC {between}" in claim
+    assert "the interval includes 0" in claim
     assert f"could have shown a difference of {pair['smallest_difference']:.3f} or more (power 80 %)" in claim
     assert claim in printed.getvalue()
     assert set(pair["differences"]) == set(SCORES)
@@ -113,7 +115,7 @@ def test_a_model_is_never_better_than_itself(tmp_path: Path, printed: io.StringI
     run = Hospital(40).run(2)
     runs = [folder(tmp_path / f"r{i}", run, {"model.name": f"m{i}"}) for i in range(2)]
     compare.main([*map(str, runs), FAST, f"score={score}"])
-    assert "between model.name=m0 and model.name=m1 may be claimed: " in printed.getvalue()
+    assert "between this run of model.name=m0 and this run of model.name=m1 may be claimed: " in printed.getvalue()
 
 
 def test_a_score_that_is_not_defined_is_not_compared(tmp_path: Path, printed: io.StringIO) -> None:
@@ -150,7 +152,7 @@ def test_runs_of_one_method_are_compared_seed_by_seed(tmp_path: Path, printed: i
     hospital = Hospital(40)
     runs = [folder(tmp_path / f"s{seed}", hospital.run(2), {"seed": seed}) for seed in (0, 1)]
     compare.main([*map(str, runs), FAST])
-    assert "between seed=0 and seed=1" in printed.getvalue()
+    assert "between this run of seed=0 and this run of seed=1" in printed.getvalue()
     assert "differ in nothing but the seed" in printed.getvalue()
 
 
@@ -158,7 +160,7 @@ def test_the_same_method_and_seed_twice_are_two_by_their_folders(tmp_path: Path,
     hospital = Hospital(40)
     runs = [folder(tmp_path / name / "run", hospital.run(2)) for name in ("cpu", "gpu")]
     compare.main([*map(str, runs), FAST])
-    assert "between cpu/run and gpu/run" in printed.getvalue()
+    assert "between this run of cpu/run and this run of gpu/run" in printed.getvalue()
 
 
 def test_evaluations_of_runs_take_the_names_of_their_runs(tmp_path: Path, printed: io.StringIO) -> None:
@@ -170,7 +172,7 @@ def test_evaluations_of_runs_take_the_names_of_their_runs(tmp_path: Path, printe
         evaluations.append(folder(home / "evaluations" / "covid19ct-official", hospital.run(s), trained_on=trained_on))
         (evaluations[-1] / "config.yaml").unlink()
     compare.main([*map(str, evaluations), FAST])
-    assert "model.name=densenet121 is better than model.name=resnet18" in printed.getvalue()
+    assert "this run of model.name=densenet121 is better than this run of model.name=resnet18" in printed.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_three_classes_are_compared_without_delong(tmp_path: Path, printed: io.S
     ]
     compare.main([*map(str, runs), FAST])
     assert "DeLong's test is for two classes" in said(printed)
-    assert "model.name=m3 is better than model.name=m1" in printed.getvalue()
+    assert "this run of model.name=m3 is better than this run of model.name=m1" in printed.getvalue()
 
 
 def test_brackets_in_names_are_not_taken_for_colours(tmp_path: Path, printed: io.StringIO) -> None:
@@ -299,7 +301,7 @@ def test_a_run_without_a_configuration_is_named_by_its_folder(two: tuple[Path, P
     for run in two:
         (run / "config.yaml").unlink()
     compare.main([*map(str, two), FAST])
-    assert "good is better than poor" in printed.getvalue()
+    assert "this run of good is better than this run of poor" in printed.getvalue()
 
 
 def test_help_says_how(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ddtl.errors import UserError
 from ddtl.evaluation import delong
@@ -21,7 +22,7 @@ def one(run: Answers) -> Method:
 
 
 def pair(a: Answers, b: Answers, **settings: object) -> Comparison:
-    (found,) = compare([one(a), one(b)], replicates=300, **settings).pairs  # type: ignore[arg-type]
+    (found,) = compare([one(a), one(b)], **settings).pairs  # type: ignore[arg-type]
     return found
 
 
@@ -36,7 +37,7 @@ def changed(run: Answers, **columns: np.ndarray) -> Answers:
     return replace(run, name="changed", predictions=replace(run.predictions, **columns))
 
 
-def test_a_pair_is_delongs_test_and_the_paired_intervals() -> None:
+def test_a_pair_has_delongs_test_and_an_interval_near_the_usual_one() -> None:
     hospital = Hospital(60)
     a, b = hospital.run(2.5, "a"), hospital.run(1.5, "b", threshold=0.4)
     found = pair(a, b)
@@ -44,9 +45,12 @@ def test_a_pair_is_delongs_test_and_the_paired_intervals() -> None:
     theirs = delong.paired(labels, a.p, b.p, clusters)
     assert found.p == found.delong_p == found.holm_p == theirs.p_value
     assert found.judged.value == pytest.approx(theirs.difference)
-    assert found.smallest == pytest.approx(2.801585 * theirs.standard_error)
-    intervals = paired_intervals(labels, a.p, b.p, clusters, 0.5, 0.4, replicates=300)
-    assert {name: found.differences[name].interval for name in SCORES} == intervals
+    intervals = paired_intervals(labels, a.p, b.p, clusters, 0.5, 0.4)
+    for name in SCORES:  # nearly: large patients are not taken for less variable than small ones let expect
+        ours, usual = found.differences[name].interval, intervals[name]
+        assert ours.high - ours.low == pytest.approx(usual.high - usual.low, rel=0.3)
+        assert ours.high - ours.low > 0.95 * (usual.high - usual.low)
+    assert found.smallest == pytest.approx(2.82 * theirs.standard_error, rel=0.2)
     assert (found.unit, found.units, found.images) == ("patient", 60, len(labels))
 
 
@@ -56,13 +60,37 @@ def test_accuracy_is_judged_by_mcnemar() -> None:
     assert (found.test, found.p) == ("McNemar", found.mcnemar_p)
 
 
-def test_other_scores_are_judged_by_bootstrap() -> None:
+def test_other_scores_are_judged_by_students_t_as_their_interval_is() -> None:
     hospital = Hospital(60)
     good, bad = hospital.run(4), hospital.run(0)
     found = pair(good, bad, score="f1")
-    assert found.test == "bootstrap"
-    assert found.p == pytest.approx(2 / 301)  # not one of 300 resamples lies on the other side
+    assert found.test == "t"
+    assert found.p < 1e-4
+    level = 1 - found.p
+    assert found.judged.interval is not None
+    edge = pair(good, bad, score="f1", level=level).judged.interval
+    assert edge is not None
+    assert edge.low == pytest.approx(0, abs=1e-9)
     assert pair(good, good, score="f1").p == 1
+
+
+def test_patients_of_one_size_have_the_jackknifes_interval() -> None:
+    from ddtl.evaluation.clustered import Clustered
+
+    random = np.random.default_rng(5)
+    clusters = np.repeat(np.arange(40), 3)
+    labels = clusters % 2
+    a, b = (answers(labels, np.outer(random.normal(size=120) + labels, [-1, 1]), clusters) for _ in range(2))
+
+    def apart(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: a.weighted(weights)[name] - b.weighted(weights)[name] for name in SCORES}
+
+    usual = Clustered(apart, labels, clusters, 0.95, 100, 0)
+    found = pair(a, b)
+    for name in SCORES:
+        interval = found.differences[name].interval
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx(usual.student(name))
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign() -> None:
@@ -94,7 +122,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
 
 def test_holm_counts_all_pairs() -> None:
     hospital = Hospital(60)
-    found = compare([one(hospital.run(s, f"m{s}")) for s in (2.5, 1.5, 2.4)], replicates=100).pairs
+    found = compare([one(hospital.run(s, f"m{s}")) for s in (2.5, 1.5, 2.4)]).pairs
     assert [(x.a, x.b) for x in found] == [("m2.5", "m1.5"), ("m2.5", "m2.4"), ("m1.5", "m2.4")]
     by_p = sorted(found, key=lambda x: x.p)
     assert by_p[0].holm_p == pytest.approx(min(1, 3 * by_p[0].p))
@@ -105,14 +133,14 @@ def test_methods_have_the_mean_of_their_seeds() -> None:
     hospital = Hospital(60)
     a = Method("a", tuple(hospital.run(2.5, f"a{i}") for i in range(3)))
     b = one(hospital.run(1.5, "b"))
-    result = compare([a, b], replicates=300)
+    result = compare([a, b])
     (found,) = result.pairs
     for name in SCORES:
         mean = np.mean([run.scores()[name] for run in a.runs])
         assert result.methods[0].scores[name] == pytest.approx(mean)
         assert found.differences[name].value == pytest.approx(mean - b.runs[0].scores()[name])
     assert found.seeds == (3, 1)
-    assert (found.delong_p, found.mcnemar_p, found.test) == (None, None, "bootstrap")
+    assert (found.delong_p, found.mcnemar_p, found.test) == (None, None, "t")
     assert "seeds" in found.no_tests[0]
 
 
@@ -123,19 +151,51 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     apart = Method("apart", tuple(hospital.run(s) for s in (0.5, 1.5, 2.5, 3.5)))
     widths = []
     for method in (alike, apart):
-        scored = compare([method, one(base)], replicates=500).methods[0].intervals["roc_auc"]
+        scored = compare([method, one(base)]).methods[0].intervals["roc_auc"]
         assert scored is not None
         widths.append(scored.high - scored.low)
     assert widths[1] > 1.3 * widths[0]
 
 
 def test_the_error_over_seeds_is_that_of_their_mean() -> None:
-    """All images alike, so that only the seeds differ: the standard deviation over the root of their number."""
+    """All images alike, so that only the seeds differ: the standard deviation over the root of their number, by t."""
     labels = np.arange(60) % 2
     sure = [answers(labels, np.outer(2 * labels - 1, [-x / 2, x / 2]), np.arange(60)) for x in (0.0, 1.0, 3.0)]
     briers = [run.scores()["brier"] for run in sure]
     (found,) = compare([Method("a", tuple(sure)), one(sure[0])], score="brier").pairs
-    assert found.smallest == pytest.approx(2.801585 * np.std(briers, ddof=1) / np.sqrt(3), rel=0.05)
+    quantiles = stats.t.ppf([0.975, 0.8], 2).sum()
+    assert found.smallest == pytest.approx(quantiles * np.std(briers, ddof=1) / np.sqrt(3))
+
+
+def test_the_same_seeds_of_both_are_compared_seed_by_seed() -> None:
+    """Seeds change both alike, so that paired they leave the difference as it is."""
+    hospital = Hospital(300)
+    effects = np.linspace(-1.5, 1.5, 5)
+    a, b = (Method(name, tuple(hospital.run(s + x) for x in effects)) for name, s in (("a", 2.4), ("b", 1.6)))
+    paired, apart = (compare([a, b], paired_seeds=same).pairs[0] for same in (True, False))
+    assert (paired.paired_seeds, apart.paired_seeds) == (True, False)
+    assert paired.judged.value == apart.judged.value
+    assert paired.p < 0.05 < apart.p
+    with pytest.raises(AssertionError, match="same seeds"):
+        compare([a, one(b.runs[0])], paired_seeds=True)
+
+
+def test_large_patients_that_agree_by_chance_do_not_make_a_claim() -> None:
+    """One network fails on whole patients and on none of the large ones here, the other on single images."""
+    claimed = {"jackknife": 0, "ours": 0}
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        clusters = np.repeat(np.arange(20), np.clip((1 / random.uniform(size=20)).astype(int), 1, 16))
+        labels, n = clusters % 2, len(clusters)
+        fails = (random.uniform(size=20) < 0.15)[clusters], random.uniform(size=n) < 0.15
+        x = [np.where(fail, -1, 1) * 3 * (labels - 0.5) + 0.7 * random.normal(size=n) for fail in fails]
+        a, b = (answers(labels, np.outer(one, [-0.5, 0.5]), clusters) for one in x)
+        ours = pair(a, b).differences["brier"].interval
+        usual = paired_intervals(labels, a.p, b.p, clusters, 0.5, 0.5)["brier"]
+        claimed["jackknife"] += usual is not None and not usual.low < 0 < usual.high
+        claimed["ours"] += ours is not None and not ours.low < 0 < ours.high
+    assert claimed["ours"] <= 6
+    assert claimed["jackknife"] > claimed["ours"]
 
 
 def test_three_classes_have_no_delong_test_but_all_else() -> None:
@@ -144,7 +204,7 @@ def test_three_classes_have_no_delong_test_but_all_else() -> None:
     a, b = (answers(labels, np.eye(3)[labels] * s + random.normal(size=(90, 3)), np.arange(90) // 2,
                    classes=("x", "y", "z")) for s in (3, 1))  # fmt: skip
     found = pair(a, b)
-    assert (found.delong_p, found.test) == (None, "bootstrap")
+    assert (found.delong_p, found.test) == (None, "t")
     assert found.no_tests == ("DeLong's test is for two classes",)
     assert found.mcnemar_p is not None
     assert found.mcnemar_p < 0.05
@@ -194,7 +254,7 @@ def test_without_patients_images_are_independent_and_mcnemar_is_plain() -> None:
 
 def refused(a: Answers, b: Answers) -> str:
     with pytest.raises(UserError) as error:
-        compare([one(a), one(b)], replicates=100)
+        compare([one(a), one(b)])
     return str(error.value)
 
 
@@ -249,9 +309,9 @@ def test_equal_models_are_seldom_told_apart_and_better_ones_often() -> None:
     for seed in range(20):
         hospital = Hospital(60, seed)
         methods = [one(hospital.run(s, name)) for s, name in ((5.0, "better"), (2.2, "equal"), (2.2, "standard"))]
-        for found in compare(methods, replicates=100).pairs:
+        for found in compare(methods).pairs:
             if found.b == "standard":
                 assert found.judged.interval is not None
                 claimed[found.a] += found.p < 0.05 and found.judged.interval.low * found.judged.interval.high > 0
     assert claimed["equal"] <= 3
-    assert claimed["better"] >= 18
+    assert claimed["better"] >= 16

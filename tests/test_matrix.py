@@ -10,17 +10,16 @@ import pytest
 
 from ddtl.errors import UserError
 from ddtl.evaluation.answers import Answers, Method
-from ddtl.evaluation.intervals import Interval, intervals
-from ddtl.evaluation.matrix import Measured, Settings, drop, measure, pooled
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.intervals import intervals
+from ddtl.evaluation.matrix import Measured, drop, measure, pooled
 from ddtl.evaluation.metrics import binary_scores
 from ddtl.evaluation.names import SCORES
 from tests.hospital import Hospital, answers
 
-QUICK = Settings(replicates=200)
 
-
-def cell(hospital: Hospital, separations: list[float], settings: Settings = QUICK) -> Measured:
-    return measure(Method("cell", tuple(hospital.run(s, f"s{i}") for i, s in enumerate(separations))), settings)
+def cell(hospital: Hospital, separations: list[float]) -> Measured:
+    return measure(Method("cell", tuple(hospital.run(s, f"s{i}") for i, s in enumerate(separations))))
 
 
 def area(separation: float, spread: float) -> float:
@@ -46,7 +45,7 @@ def test_a_cell_is_the_mean_of_its_seeds_and_their_standard_deviation() -> None:
 def test_one_run_has_the_intervals_of_its_record_and_no_standard_deviation() -> None:
     hospital = Hospital(40)
     run = hospital.run(2)
-    found = measure(Method("one", (run,)), QUICK)
+    found = measure(Method("one", (run,)))
     theirs = intervals(run.predictions.label, run.p, run.predictions.patient_id, 0.5)
     assert {name: one.interval for name, one in found.scores.items()} == theirs
     assert {one.sd for one in found.scores.values()} == {None}
@@ -62,7 +61,7 @@ def test_perfect_runs_keep_an_interval() -> None:
 def test_a_score_that_one_run_lacks_is_no_mean() -> None:
     hospital = Hospital(30)
     nobody = hospital.run(2, threshold=1.1)
-    found = measure(Method("m", (hospital.run(2), nobody)), QUICK).scores["precision"]
+    found = measure(Method("m", (hospital.run(2), nobody))).scores["precision"]
     assert (found.value, found.sd, found.interval) == (None, None, None)
 
 
@@ -70,7 +69,7 @@ def test_runs_on_other_images_are_no_cell() -> None:
     hospital = Hospital(30)
     run = hospital.run(2)
     with pytest.raises(UserError, match="same images"):
-        measure(Method("m", (run, only(run, run.predictions.label == 1))), QUICK)
+        measure(Method("m", (run, only(run, run.predictions.label == 1))))
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.3), (5, 0.8)])
@@ -100,7 +99,7 @@ def test_a_drop_covers_what_is_lost_between_two_hospitals() -> None:
         hits += found.low <= area(3, 0.5) - area(1, 0.5) <= found.high
         none += found.low <= 0
     assert hits >= 53
-    assert none <= 6
+    assert none <= 18
 
 
 def test_single_runs_have_the_interval_of_two_independent_scores() -> None:
@@ -128,13 +127,13 @@ def test_the_same_seeds_leave_the_drop_less_unsure_than_other_ones() -> None:
 def test_the_same_images_are_drawn_alike_and_others_are_not() -> None:
     hospital = Hospital(50)
     run = hospital.run(2)
-    home = measure(Method("a", (run, run)), QUICK)
-    nothing = drop(home, measure(Method("b", (run, run)), QUICK), same_runs=True)["roc_auc"]
-    assert (nothing.value, nothing.interval) == (0, None)  # no resample tells a run from itself
+    home = measure(Method("a", (run, run)))
+    nothing = drop(home, measure(Method("b", (run, run))), same_runs=True)["roc_auc"]
+    assert (nothing.value, nothing.interval) == (0, None)  # no patient tells a run from itself
     elsewhere = replace(
         run, predictions=replace(run.predictions, sample_id=np.char.add("other", run.predictions.sample_id))
     )
-    apart = drop(home, measure(Method("b", (elsewhere, elsewhere)), QUICK), same_runs=True)["roc_auc"]
+    apart = drop(home, measure(Method("b", (elsewhere, elsewhere))), same_runs=True)["roc_auc"]
     assert apart.value == 0
     assert isinstance(apart.interval, Interval)
     assert apart.interval.low < -0.02 < 0.02 < apart.interval.high
@@ -155,15 +154,15 @@ def test_pooled_folds_are_called_by_their_own_thresholds() -> None:
     labels, p = (np.concatenate([getattr(x, n) for x in xs]) for xs, n in (
         ([part.predictions for part in parts], "label"), (parts, "p")))  # fmt: skip
     assert whole.scores()["roc_auc"] == binary_scores(labels, p, 0.5)["roc_auc"]
-    found = measure(Method("pooled", (whole,)), QUICK)
-    assert (found.units, found.scores["accuracy"].value) == (60, whole.scores()["accuracy"])
+    found = measure(Method("pooled", (whole,)))
+    assert (found.units, found.scores["accuracy"].value) == (60, pytest.approx(whole.scores()["accuracy"]))
 
 
 def test_the_pooled_interval_covers_and_knows_the_patients() -> None:
     hits = 0
     for i in range(60):
         whole = pooled(folds(Hospital(60, seed=i), [2.0] * 5, [0.5] * 5), "seed 0")
-        found = measure(Method("pooled", (whole,)), QUICK).scores["roc_auc"].interval
+        found = measure(Method("pooled", (whole,))).scores["roc_auc"].interval
         assert found is not None
         hits += found.low <= area(2, 0) <= found.high
     assert hits >= 53
@@ -173,7 +172,7 @@ def test_seeds_of_pooled_folds_keep_their_thresholds_in_another_order() -> None:
     hospital = Hospital(40)
     parts = folds(hospital, [2.0, 2.0], [0.1, 0.9])
     there, back = pooled(parts, "0"), pooled(parts[::-1], "1")
-    found = measure(Method("pooled", (there, back)), QUICK).scores["accuracy"]
+    found = measure(Method("pooled", (there, back))).scores["accuracy"]
     assert found.value == pytest.approx(there.scores()["accuracy"])
     assert found.sd == 0
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower, TTestPower
 
-from ddtl.evaluation.significance import accuracy_error, holm, mcnemar, smallest_difference
+from ddtl.evaluation.significance import holm, mcnemar, smallest_difference
 
 FEW = settings(max_examples=40, deadline=None)
 
@@ -126,43 +127,38 @@ def test_with_many_patients_the_exact_p_value_is_that_of_the_chi_square() -> Non
         assert found.p_value == pytest.approx(chi2.sf(found.statistic, 1), abs=0.02)
 
 
-def test_the_error_of_independent_images_is_that_of_a_mean() -> None:
-    random = np.random.default_rng(2)
-    a, b = random.random((2, 50)) < 0.8
-    expected = np.std(a.astype(int) - b.astype(int), ddof=1) / np.sqrt(50)
-    assert accuracy_error(a, b, np.arange(50)) == pytest.approx(expected)
-
-
-def test_showing_every_image_twice_makes_nothing_surer() -> None:
-    random = np.random.default_rng(3)
-    a, b = random.random((2, 50)) < 0.8
-    once = accuracy_error(a, b, np.arange(50))
-    assert accuracy_error(*(np.tile(x, 2) for x in (a, b, np.arange(50)))) == pytest.approx(once)
-
-
-def test_the_error_is_how_far_differences_scatter() -> None:
-    random = np.random.default_rng(4)
-    sets = [equally_good(random, patients=95) for _ in range(400)]
-    scatter = np.std([a.mean() - b.mean() for a, b, _ in sets])
-    errors = [accuracy_error(*each) for each in sets]
-    assert np.mean([error for error in errors if error is not None]) == pytest.approx(scatter, rel=0.1)
-
-
-def test_one_patient_has_no_error() -> None:
-    assert accuracy_error(np.array([True, True]), np.array([True, False]), np.array(["p", "p"])) is None
-
-
 def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     assert smallest_difference(0.01) == pytest.approx((1.959964 + 0.841621) * 0.01)
     for level, power in ((0.95, 0.8), (0.99, 0.9)):
         theirs = NormalIndPower().solve_power(nobs1=1, alpha=1 - level, power=power, ratio=0)
-        assert smallest_difference(1, level, power) == pytest.approx(theirs, abs=1e-3)
+        assert smallest_difference(1, level=level, power=power) == pytest.approx(theirs, abs=1e-3)
+
+
+def ttest_power(difference: float, count: int, alpha: float) -> float:
+    """Of the two-sided t-test of ``count`` normal differences with a standard deviation of 1."""
+    return float(TTestPower().power(difference, count, alpha))
+
+
+@pytest.mark.parametrize("count", [5, 12, 40])
+def test_with_few_patients_too_it_is_found_four_times_in_five(count: int) -> None:
+    """The t-test of so many differences; quantiles of the normal distribution would promise too much."""
+    found = ttest_power(smallest_difference(1 / np.sqrt(count), count - 1), count, 0.05)
+    normal = ttest_power(smallest_difference(1 / np.sqrt(count)), count, 0.05)
+    assert found == pytest.approx(0.8, abs=0.03)
+    assert normal < found
 
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([3 * 0.01, 2 * 0.03, 2 * 0.03])
     assert holm([0.2]) == [0.2]
     assert holm([0.9, 0.8]) == [1, 1]
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    random = np.random.default_rng(6)
+    for count in (1, 2, 7, 30):
+        p = random.random(count) ** 3
+        assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_a_test_that_could_not_be_made_does_not_count() -> None:

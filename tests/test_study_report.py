@@ -24,7 +24,7 @@ from tests import study_records as made
 from tests.hospital import Hospital
 from tests.test_report import HOSTILE, Parsed, blocks
 
-QUICK = Settings(replicates=200)
+QUICK = Settings()
 
 
 @pytest.fixture(scope="module")

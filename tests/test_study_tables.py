@@ -21,7 +21,7 @@ from ddtl.studies.every_score import every_score
 from tests import study_records as made
 from tests.test_report import HOSTILE, golden
 
-QUICK = Settings(replicates=300)
+QUICK = Settings()
 
 
 @pytest.fixture(scope="module")

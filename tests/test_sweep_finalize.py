@@ -88,7 +88,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert found is not None
     assert found["claimed"]
     assert found["claim"].startswith(
-        "Over 3 seeds each, on these 30 patients (60 images) the winner is better than the"
+        "Over the same 3 seeds each, on these 30 patients (60 images) the winner is better than the"
     )
     judged = found["comparison"]["pairs"][0]["differences"]["roc_auc"]
     assert 0 < judged["interval"]["low"] < judged["value"] < judged["interval"]["high"]

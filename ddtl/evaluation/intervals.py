@@ -188,7 +188,7 @@ def paired_intervals(
         if of_difference.variance <= _ROUNDING**2:
             found[name] = _same(name, apart[name], given, level)
         elif method == "default":
-            found[name] = Interval(*_student(apart[name], of_difference, level), "difference")
+            found[name] = Interval(*_student(apart[name], of_difference, level), "paired")
         else:
             found[name] = _by(clustered, name, method)
     return found

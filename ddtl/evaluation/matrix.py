@@ -1,4 +1,4 @@
-"""The cells of a study: means over seeds with intervals that hold patients and seeds, and what is lost between two."""
+"""The cells of a study: means over seeds with intervals for other patients and seeds, and drops between two."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from functools import cached_property
 import numpy as np
 
 from ddtl.evaluation.answers import Answers, Method, Unit, join, unit_of
-from ddtl.evaluation.intervals import Interval, intervals, multiclass_intervals
+from ddtl.evaluation.interval import Interval
+from ddtl.evaluation.intervals import intervals, multiclass_intervals
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.repeated import (
+    DROP,
+    NOTHING,
+    OVER_SEEDS,
+    Influences,
+    Part,
     Runs,
-    draw_seeds,
+    difference,
     fewest_clusters,
+    leave_out,
     mean,
-    means,
-    percentiles,
-    resample_runs,
+    patients,
+    seeds,
+    with_seeds,
 )
+
+_LIMITS = {"mcc": (-1.0, 1.0)}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the intervals: their level, and the bootstrap's replicates and seed."""
+    """Of the intervals: their level."""
 
     level: float = 0.95
-    replicates: int = 2000
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,9 @@ class Measured:
         method: the runs, their images in one order.
         unit, units, images: what is resampled, how many there are, and of how many images.
         fewest: how many units the rarest class has.
-        runs: their scores, and those on resamples.
+        runs: their scores, and those with each unit left out.
         scores: means over the runs, by name.
+        patients: of each score the interval of the mean for other patients alone; None where there is none.
         settings: of the intervals.
     """
 
@@ -69,6 +77,7 @@ class Measured:
     fewest: int
     runs: Runs
     scores: dict[str, Mean]
+    patients: dict[str, Interval | None]
     settings: Settings
 
     @cached_property
@@ -80,9 +89,10 @@ class Measured:
 def measure(method: Method, settings: Settings = Settings()) -> Measured:
     """Means over the runs.
 
-    One run has the intervals that its own record has by default. Several have those of the pigeonhole bootstrap, which
-    draws patients (or groups, or images) and runs; where all runs are alike on every resample, as with perfect scores,
-    those of the first run.
+    One run has the intervals that its own record has by default. The interval of several has the variance that comes
+    from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs'
+    own intervals, narrowed by what the mean over runs varies less between patients than single runs do: so it keeps
+    what those allow for, as bounds where every patient agrees.
 
     Raises:
         UserError: the runs were not tested on the same images.
@@ -91,17 +101,30 @@ def measure(method: Method, settings: Settings = Settings()) -> Measured:
     first = method.runs[0]
     unit, clusters = unit_of(first.predictions)
     labels = first.predictions.label
-    fewest = fewest_clusters(clusters, labels)
-    runs = resample_runs(method, clusters, labels, settings.replicates, settings.seed + _number_of(first.predictions))
-    drawn = draw_seeds(len(method.runs), settings.replicates, (settings.seed, 0))
-    alone = _of_one(first, clusters, settings)
-    scores = {}
+    runs = leave_out(method, clusters, labels)
+    each = [_of_one(run, clusters, settings) for run in method.runs]
+    alone, scores = {}, {}
     for name, value in runs.scores.items():
         points = [point[name] for point in runs.points]
-        found = percentiles(means(runs.tables[name], drawn), value, fewest, settings.level)
-        alike = len(points) == 1 or (value is not None and np.ptp(runs.tables[name], axis=0).max() == 0)
-        scores[name] = Mean(value, _sd(points), alone[name] if alike else found)
-    return Measured(method, unit, len(np.unique(clusters)), len(labels), fewest, runs, scores, settings)
+        found = [one[name] for one in each]
+        influences = runs.influences(name)
+        alone[name] = _of_patients(value, points, found, influences)
+        interval = alone[name]
+        if len(points) > 1 and value is not None and interval is not None:
+            interval = _with_seeds(value, interval, seeds(np.array(points, dtype=float)), influences,
+                                   limits(name, binary=first.binary), settings.level)  # fmt: skip
+        scores[name] = Mean(value, _sd(points), interval)
+    return Measured(
+        method,
+        unit,
+        len(np.unique(clusters)),
+        len(labels),
+        fewest_clusters(clusters, labels),
+        runs,
+        scores,
+        alone,
+        settings,
+    )
 
 
 @dataclass(frozen=True)
@@ -115,32 +138,23 @@ class Drop:
 def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
     """Every score at home less that away, with an interval for other patients and other seeds.
 
-    Two test sets are resampled independently of each other (the draws of the same images are the same). Where patients
-    stand in both, as in two splits of one dataset, that makes the interval rather too wide.
+    The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
+    Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
+    rather too wide. On the same images the difference is taken patient by patient.
 
     Args:
         home, away: with the same settings.
-        same_runs: the runs of both are the same networks in the same order, so that a seed is drawn for both at once.
-            Otherwise seeds are drawn independently.
-
-    Single runs on different test sets have the interval of Zou and Donner (2008, Stat Med 27:1693), from that of each.
+        same_runs: the runs of both are the same networks in the same order, so that the seeds' part is that of the
+            difference run by run. Otherwise seeds are independent.
     """
-    settings = home.settings
-    assert settings == away.settings, "drawn alike"
-    count = len(home.method.runs)
-    assert not same_runs or count == len(away.method.runs), "the same runs"
-    one = draw_seeds(count, settings.replicates, (settings.seed, 0))
-    other = one if same_runs else draw_seeds(len(away.method.runs), settings.replicates, (settings.seed, 1))
-    single = count == len(away.method.runs) == 1 and home.test_set != away.test_set
+    assert home.settings == away.settings, "measured alike"
+    assert not same_runs or len(home.method.runs) == len(away.method.runs), "the same runs"
     found = {}
     for name in SCORES:
         a, b = home.scores[name], away.scores[name]
         value = None if a.value is None or b.value is None else a.value - b.value
-        if single:
-            found[name] = Drop(value, _of_independent(a, b))
-        else:
-            apart = means(home.runs.tables[name], one) - means(away.runs.tables[name], other)
-            found[name] = Drop(value, percentiles(apart, value, min(home.fewest, away.fewest), settings.level))
+        of = _of_same if home.test_set == away.test_set else _of_independent
+        found[name] = Drop(value, None if value is None else of(name, home, away, same_runs))
     return found
 
 
@@ -164,21 +178,114 @@ def pooled(folds: Sequence[Answers], name: str) -> Answers:
     return Answers(name, folds[0].images, whole, thresholds)
 
 
+def limits(name: str, *, binary: bool) -> tuple[float, float]:
+    """Between which a score lies."""
+    return (0.0, 2.0) if name == "brier" and not binary else _LIMITS.get(name, (0.0, 1.0))
+
+
+def widest_of(name: str, *, binary: bool) -> float:
+    """The largest difference of two values of a score."""
+    low, high = limits(name, binary=binary)
+    return high - low
+
+
 def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
     labels, level = run.predictions.label, settings.level
     if run.binary:
-        return intervals(labels, run.p, clusters, run.threshold, level=level)
+        return intervals(labels, run.p, clusters, run.threshold, level=level, rank=run.rank)
     return multiclass_intervals(labels, run.predictions.probabilities, clusters, level=level)
 
 
-def _of_independent(a: Mean, b: Mean) -> Interval | None:
-    """Of a - b, from the limits of either."""
-    if a.value is None or b.value is None or a.interval is None or b.interval is None:
+def _of_patients(
+    value: float | None,
+    points: Sequence[float | None],
+    found: Sequence[Interval | None],
+    influences: Influences | None,
+) -> Interval | None:
+    """The interval of a mean over these very runs, for other patients."""
+    if len(found) == 1:
+        return found[0]
+    if value is None or any(one is None for one in found):
         return None
-    value = a.value - b.value
-    low = value - math.hypot(a.value - a.interval.low, b.interval.high - b.value)
-    high = value + math.hypot(a.interval.high - a.value, b.value - b.interval.low)
-    return Interval(low, high, "mover")
+    narrowed = 1.0 if influences is None else _narrowed(influences)
+    sides = [(p - i.low, i.high - p) for p, i in zip(points, found, strict=True) if p is not None and i is not None]
+    below, above = (narrowed * float(side) for side in np.mean(sides, axis=0))
+    return Interval(value - below, value + above, OVER_SEEDS)
+
+
+def _narrowed(influences: Influences) -> float:
+    """The standard error between patients of the mean over runs, as a share of that of a single run."""
+    of_mean = sum(float(np.square(part).sum()) / part.size**2 for part in influences.means)
+    of_one = sum(float(np.square(part).sum(axis=1).mean()) / part.shape[1] ** 2 for part in influences.tables)
+    return math.sqrt(min(1.0, of_mean / of_one)) if of_one > 0 else 1.0
+
+
+def _with_seeds(
+    value: float,
+    found: Interval,
+    of_seeds: Part,
+    influences: Influences | None,
+    bounds: tuple[float, float],
+    level: float,
+) -> Interval:
+    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
+    from scipy.special import expit, logit
+
+    low, high = bounds
+    share = (value - low) / (high - low)
+    if not of_seeds.variance or not 0 < share < 1:
+        return found
+    between = NOTHING if influences is None else patients(influences.means, influences.sizes)
+    scaled = replace(of_seeds, variance=of_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
+    middle = float(logit(share))
+    below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
+    above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
+    ends = middle - _widened(below, between, [scaled], level), middle + _widened(above, between, [scaled], level)
+    limited = [low + (high - low) * float(expit(end)) for end in ends]
+    return Interval(limited[0], limited[1], OVER_SEEDS)
+
+
+def _widened(half: float, between: Part, of_seeds: Sequence[Part], level: float) -> float:
+    """One side of an interval for other patients, with seeds as well."""
+    if not math.isfinite(half) or not any(part.variance for part in of_seeds):
+        return half
+    freedom = between.freedom if between.variance else math.inf
+    one_side = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom)
+    whole = with_seeds(one_side, *of_seeds)
+    return whole.quantile((1 + level) / 2) * whole.error
+
+
+def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+    """Of the difference on test sets that share no patient."""
+    a, b, level = home.patients[name], away.patients[name], home.settings.level
+    x, y = home.scores[name].value, away.scores[name].value
+    if a is None or b is None or x is None or y is None:
+        return None
+    below, above = math.hypot(x - a.low, b.high - y), math.hypot(a.high - x, y - b.low)
+    u, v = home.runs.influences(name), away.runs.influences(name)
+    if len(home.method.runs) == len(away.method.runs) == 1:
+        return Interval(x - y - below, x - y + above, "mover")
+    if u is None or v is None:
+        return None
+    between = patients(u.means, u.sizes) + patients(v.means, v.sizes)
+    of_seeds = [seeds(u.points - v.points)] if same_runs else [seeds(u.points), seeds(v.points)]
+    low, high = (_widened(half, between, of_seeds, level) for half in (below, above))
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, x - y - low), min(widest, x - y + high), DROP)
+
+
+def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+    """Of the difference on the same images; None where nothing varies."""
+    u, v = home.runs.influences(name), away.runs.influences(name)
+    if u is None or v is None:
+        return None
+    part = difference(u, v, same_runs=same_runs)
+    if part.variance == NOTHING.variance:
+        return None
+    value = float(u.points.mean() - v.points.mean())
+    half = part.quantile((1 + home.settings.level) / 2) * part.error
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, value - half), min(widest, value + half), DROP)
 
 
 def _sd(points: Sequence[float | None]) -> float | None:
@@ -186,5 +293,6 @@ def _sd(points: Sequence[float | None]) -> float | None:
 
 
 def _number_of(predictions: Predictions) -> int:
-    """The draws of a test set are its own, so that two are drawn independently."""
-    return zlib.crc32("\n".join(sorted(predictions.sample_id.tolist())).encode())
+    """The same for the same images of the same patients alone."""
+    columns = (predictions.sample_id.tolist(), predictions.patient_id.tolist(), predictions.group.tolist())
+    return zlib.crc32("\n".join(sorted(map("\t".join, zip(*columns, strict=True)))).encode())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 
-from ddtl.evaluation.proportions import proportion
 from ddtl.evaluation.resampling import cluster_codes
 
 
@@ -54,23 +52,18 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | Non
     return McNemar(only_a, only_b, statistic, _sign_flip_p(d))
 
 
-def accuracy_error(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray) -> float | None:
-    """Standard error of the difference of two accuracies on the same images, robust to clusters.
-
-    That of a share whose images come in clusters (``proportions.proportion``), taken of the differences -1, 0 and 1.
-    None with fewer than two clusters.
-    """
-    share = proportion(right_a.astype(int) - right_b.astype(int), np.ones(len(right_a)), clusters)
-    return float(np.sqrt(share.variance)) if share.clusters > 1 else None
-
-
-def smallest_difference(standard_error: float, level: float = 0.95, power: float = 0.8) -> float:
+def smallest_difference(
+    standard_error: float, freedom: float = np.inf, level: float = 0.95, power: float = 0.8
+) -> float:
     """The true difference that a two-sided test at 1 - ``level`` finds with probability ``power``.
 
-    (z_(1+level)/2 + z_power) * standard error (Lachin 1981, Control Clin Trials 2:93).
+    (t_(1+level)/2 + t_power) * standard error: Lachin 1981, Control Clin Trials 2:93, with Student's t in place of the
+    normal distribution, for the standard error is estimated.
     """
-    normal = NormalDist()
-    return (normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)) * standard_error
+    from scipy.special import stdtrit
+
+    quantiles = stdtrit(freedom, [(1 + level) / 2, power])
+    return float(quantiles.sum()) * standard_error
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -78,11 +71,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Holm 1979, Scand J Stat 6:65. A test that could not be made (None) stays None and does not count.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    known = [p for p in p_values if p is not None]
-    adjusted = iter(multipletests(known, method="holm")[1].tolist() if known else ())
-    return [None if p is None else float(next(adjusted)) for p in p_values]
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
 
 
 def _sign_flip_p(d: np.ndarray) -> float:

@@ -13,7 +13,12 @@ UNITS = {
     "group": ("near-duplicate group", "near-duplicate groups"),
     "image": ("image", "images"),
 }
-TESTS = {"DeLong": "DeLong's test", "McNemar": "McNemar's test", "bootstrap": "bootstrap"}
+TESTS = {
+    "DeLong": "DeLong's test",
+    "McNemar": "McNemar's test",
+    "t": "Student's t",
+    "bootstrap": "bootstrap",
+}
 _LOWER_IS_BETTER = ("brier",)
 _FEW_SEEDS = 3
 _WITHOUT_THRESHOLD = ("roc_auc", "average_precision", "brier")
@@ -22,32 +27,36 @@ _EACH = 3  # pairs that have a sentence each
 
 
 def claimed(found: Comparison) -> bool:
-    """Whether a difference may be claimed: the interval leaves out 0, and p after Holm is low enough."""
+    """Whether a difference may be claimed: the interval excludes 0, and p after Holm is low enough."""
     return _beyond(found) and found.holm_p is not None and found.holm_p < 1 - found.level
 
 
 def claim(found: Comparison) -> str:
-    """One sentence: which method is better and by how much, or that no difference may be claimed, and why."""
+    """One sentence: which method is better and by how much, or that no difference may be claimed, and why.
+
+    With one run a method it is of these runs, for nothing tells what another seed would have given.
+    """
     judged, where, title = found.judged, _where(found), _title(found)
+    a, b = (_named(name, runs) for name, runs in zip((found.a, found.b), found.seeds, strict=True))
     if judged.value is None or judged.interval is None or found.holm_p is None:
         why = "it is not defined on them" if judged.value is None else _no_interval(found)
-        return f"{where} no difference in {title} between {found.a} and {found.b} may be claimed: {why}."
+        return f"{where} no difference in {title} between {a} and {b} may be claimed: {why}."
     low, high = judged.interval.low, judged.interval.high
     if claimed(found):
         less = found.score in _LOWER_IS_BETTER
-        better, worse = (found.a, found.b) if (judged.value > 0) != less else (found.b, found.a)
+        better, worse = (a, b) if (judged.value > 0) != less else (b, a)
         low, high = (low, high) if judged.value > 0 else (-high, -low)
         by = f"{numbers.score(abs(judged.value))} {title}{' less' if less else ''}"
         return f"{where} {better} is better than {worse} by {by} ({_evidence(found, low, high)})."
-    why = f"p is not below {1 - found.level:.2g}" if _beyond(found) else "the interval holds 0"
+    why = f"p is not below {1 - found.level:.2g}" if _beyond(found) else "the interval includes 0"
     shown = (
         f"; these images could have shown a difference of {numbers.score(found.smallest)} or more (power 80 %)"
         if found.smallest is not None
         else ""
     )
     return (
-        f"{where} no difference in {title} between {found.a} and {found.b} may be claimed: it is "
-        f"{numbers.score(judged.value)} ({_evidence(found, low, high)}), and {why}{shown}."
+        f"{where} no difference in {title} between {a} and {b} may be claimed: it is {numbers.score(judged.value)} "
+        f"({_evidence(found, low, high)}), and {why}{shown}. That the two are equal is not shown either."
     )
 
 
@@ -106,15 +115,20 @@ def _beyond(found: Comparison) -> bool:
 def _no_interval(found: Comparison) -> str:
     """Why a defined difference has none."""
     if found.judged.value == 0 and found.smallest is None and found.p is not None:
-        return "the two score alike on every resample of them"
+        return "the two score alike, whichever patients are left out"
     return "they are too few for an interval"
+
+
+def _named(name: str, runs: int) -> str:
+    return name if runs > 1 else f"this run of {name}"
 
 
 def _where(found: Comparison) -> str:
     a, b = found.seeds
     if a == b == 1:
         return f"On these {images(found)}"
-    over = f"{a} seeds each" if a == b else f"{numbers.count(a, 'seed')} of {found.a} and {b} of {found.b}"
+    each = f"the same {a} seeds each" if found.paired_seeds else f"{a} seeds each"
+    over = each if a == b else f"{numbers.count(a, 'seed')} of {found.a} and {b} of {found.b}"
     return f"Over {over}, on these {images(found)}"
 
 
@@ -125,7 +139,7 @@ def _evidence(found: Comparison, low: float, high: float) -> str:
     after = f" after Holm for {found.pairs} pairs" if found.pairs > 1 else ""
     return (
         f"{percent(found.level)} interval {numbers.score(low)} to {numbers.score(high)}, paired by "
-        f"{UNITS[found.unit][0]}, {p} by {TESTS[found.test]}{after}"
+        f"{UNITS[found.unit][0]}{' and by seed' if found.paired_seeds else ''}, {p} by {TESTS[found.test]}{after}"
     )
 
 
@@ -185,13 +199,13 @@ def _seeds(compared: Compared) -> list[str]:
     if min(counts) == 1:
         alone = "one run each" if max(counts) == 1 else "some with one run"
         return [
-            f"Methods are compared by {alone}: what another seed would change is not in the interval. Train more seeds "
-            "(seed=0,1,2,3,4), and name all their runs."
+            f"Methods are compared by {alone}: this is about these runs, for what another seed would change is not in "
+            "the interval. Train more seeds (seed=0,1,2,3,4), and name all their runs."
         ]
     if min(counts) < _FEW_SEEDS:
         return [
-            "Two seeds tell little about how much a seed changes: where it changes more than other patients would, the "
-            "interval is too narrow."
+            "Two seeds tell little about how much a seed changes: where it changes much, the interval is wide. Train "
+            "more seeds (seed=0,1,2,3,4), and name all their runs."
         ]
     return []
 

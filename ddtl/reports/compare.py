@@ -28,13 +28,13 @@ Compare finished runs on the same test images, paired by patient, and say what m
   ddtl compare runs/covid19ct/*/           every pair; p-values adjusted after Holm
   ddtl compare A/evaluations/sarscov2ct-grouped B/evaluations/sarscov2ct-grouped
 
-Runs that differ in the seed alone are one method: means over seeds are compared, patients and seeds resampled. All runs
-must have been tested on the same images. Settings:
+Runs that differ in the seed alone are one method: means over seeds are compared, with what patients and seeds change in
+the interval. All runs must have been tested on the same images. Settings:
 
   score=roc_auc      the score that is judged: {", ".join(SCORES[:5])},
                      {", ".join(SCORES[5:])}
   level=0.95         of the intervals; a difference is claimed at a p-value below 1 - level
-  replicates=2000    of the bootstrap
+  replicates=2000    without effect: nothing is resampled any more; earlier commands still run
   split=test         val compares validation, where no test was scored
   json=FILE          write everything that was computed, for all scores
   markdown=FILE      write the tables and the sentences
@@ -51,7 +51,7 @@ class Settings:
     runs: tuple[Path, ...]
     score: str = "roc_auc"
     level: float = 0.95
-    replicates: int = 2000
+    replicates: int = 2000  # without effect: of the bootstrap of earlier versions, whose commands still run
     split: str = "test"
     json: Path | None = None
     markdown: Path | None = None
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
     from ddtl.reports.comparison_page import render_comparison
 
     runs = compared.read(settings.runs, settings.split)
-    result = compare(runs.methods, score=settings.score, level=settings.level, replicates=settings.replicates)
+    result = compare(runs.methods, score=settings.score, level=settings.level)
     tables = [comparison_tables.of_methods(runs, result), comparison_tables.of_pairs(result)]
     sentences, notes = claims.claims(result.pairs), claims.caveats(runs, result.pairs)
     show(console.out, tables, sentences, notes)

@@ -57,7 +57,7 @@ def of_pairs(result: Result) -> Table:
         *(f"{numbers.NONE}: {reason}." for reason in why),
     ]
     return Table(
-        f"{_heading(first.score)} by {first.unit}, first less second, {claims.percent(first.level)} intervals",
+        f"{_heading(first.score)} by {first.unit}, first minus second, {claims.percent(first.level)} intervals",
         ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
         rows,
         " ".join(notes),
@@ -105,7 +105,6 @@ def record(compared: Compared, result: Result) -> dict[str, Any]:
         "images": first.images,
         "score": first.score,
         "level": first.level,
-        "replicates": result.replicates,
         "methods": [
             {
                 "name": one.name,
@@ -130,6 +129,7 @@ def _pair(pair: Comparison) -> dict[str, Any]:
         "no_tests": list(pair.no_tests),
         "p": pair.p,
         "test": pair.test,
+        "paired_seeds": pair.paired_seeds,
         "holm_p": pair.holm_p,
         "smallest_difference": pair.smallest,
         "claimed": claims.claimed(pair),

@@ -71,8 +71,8 @@ def _small(stored: Stored) -> list[str]:
     width = (
         ""
         if wide is None
-        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide: two models with scores that "
-        "differ by less can be told apart only on the same patients (`ddtl compare`)."
+        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide. Whether another score on the "
+        "same images differs is for `ddtl compare` to say."
     )
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 

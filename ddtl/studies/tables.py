@@ -199,7 +199,7 @@ def protocols(found: Cells, score: str) -> Table:
         "File facts: a random forest on format, size and bytes, no pixel. Leaked: the share of test images whose "
         "patient (or group of near-duplicates) was also learned from. The last column is the score with protocol "
         "random less this row's, networks and test sets being others; patients of both test sets and seeds are "
-        "resampled independently of each other, which makes its interval rather too wide where patients stand in both.",
+        "taken for independent of each other, which makes its interval rather too wide where patients stand in both.",
         *basis(found.cells),
         *lost(found, found.cells),
     ]

@@ -150,7 +150,7 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
     score = name if name in SCORES else "roc_auc"  # a loss is no score of the test
     try:
         compared = _read(runs)
-        result = compare(compared.methods, score=score)
+        result = compare(compared.methods, score=score, paired_seeds=_same_seeds(runs))
     except UserError as problem:
         return {"claim": f"There is no comparison: {problem}"}
     return {
@@ -184,6 +184,12 @@ def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
         for name, each in folders.items()
     ]
     return replace(found, methods=methods, only_seeds=False, also=[])
+
+
+def _same_seeds(runs: dict[str, list[dict[str, Any]]]) -> bool:
+    """Whether the completed runs of every method have the same seeds, in the same order, as the plan gives them."""
+    seeds = [[run["seed"] for run in each if run["run"]] for each in runs.values()]
+    return all(each == seeds[0] for each in seeds)
 
 
 def _lost(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
