@@ -13,7 +13,7 @@ from typing import Any
 
 from ddtl import console, notices, ranks, signals, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
-from ddtl.redaction import MASK, redacted
+from ddtl.redaction import MASK, learn_from_command, redacted
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
@@ -22,6 +22,7 @@ _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     streams.steady()
+    learn_from_command(argv)
     console.set_up_logging()
     for signum in stop_signals():
         signal.signal(signum, _stop)
