@@ -58,7 +58,8 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         if isinstance(error, ImportError) and not _is_out_of_memory(error):
             raise
         console.error(_said(error))
-        return EXIT_MISTAKE if was_gone and isinstance(error, OSError) else EXIT_FAILURE
+        is_mistake = isinstance(error, PermissionError) or (was_gone and isinstance(error, OSError))
+        return EXIT_MISTAKE if is_mistake else EXIT_FAILURE
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
@@ -86,6 +87,8 @@ def _said(error: Exception) -> str:
     # What the machine denied at a place where nobody expected it.
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     where = getattr(error, "filename", None)
+    if isinstance(error, PermissionError) and where is not None:
+        return f"{where}: this user may not use it ({what}). Give this user the right to, or name another place."
     return what if where is None else f"{where}: {what}"
 
 

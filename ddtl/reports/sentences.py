@@ -125,7 +125,8 @@ def coverage(stored: Stored) -> str:
     if not made or found is None or (made["level"], made["method"]) != (0.95, "default") or made["unit"] == "image":
         return ""
     name = "patient_roc_auc" if stored.unit == "patient" else "roc_auc"
-    share = measured_coverage(name, stored.main["roc_auc"]) if stored.binary else None
+    estimate = stored.main["roc_auc"]
+    share = measured_coverage(name, estimate) if stored.binary and estimate is not None else None
     if share is None:
         return ""
     return (

@@ -108,11 +108,11 @@ def calibration(stored: Stored) -> Table | None:
     if not found:
         return None
     fitted = stored.record.get("calibration") or {}
+    temperature, platt = fitted.get("temperature"), fitted.get("platt")
     rows = [["as predicted", *_errors(found)]]
-    if found.get("temperature"):
-        rows.append([f"temperature {fitted['temperature']:.3g}", *_errors(found["temperature"])])
-    if found.get("platt"):
-        platt = fitted["platt"]
+    if found.get("temperature") and temperature is not None:
+        rows.append([f"temperature {temperature:.3g}", *_errors(found["temperature"])])
+    if found.get("platt") and platt:
         rows.append(
             [f"Platt: slope {platt['slope']:.3g}, intercept {platt['intercept']:.3g}", *_errors(found["platt"])]
         )
