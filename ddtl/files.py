@@ -16,13 +16,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddtl.errors import UserError
 from ddtl.reading import parsed_line
 from ddtl.redaction import redacted_tree
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 class Fresh:
@@ -152,6 +153,8 @@ def lock(path: Path) -> FileLock:
     Raises:
         OSError: no file can be made there: the lock itself would wait for one without end.
     """
+    from filelock import FileLock
+
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666))
     return FileLock(path)
 

@@ -118,13 +118,11 @@ def _holes(file: BufferedReader) -> int:
         return 0
     try:
         for _ in range(_MOST_HOLES):
-            at = os.lseek(descriptor, at, os.SEEK_HOLE)
-            if at >= end:
-                break
+            at = os.lseek(descriptor, at, os.SEEK_HOLE)  # or the end
             try:
                 data = os.lseek(descriptor, at, os.SEEK_DATA)
-            except OSError:  # to the end
-                data = end
+            except OSError:  # there is none behind it
+                return holes + end - at
             holes, at = holes + data - at, data
     except OSError:  # a file system that does not say so
         return 0

@@ -227,8 +227,8 @@ def _unpacked(archive: Path) -> Iterator[IO[bytes]]:
 _UNPACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\x1f\x8b": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
     b"BZh": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
-    b"\xfd7zXZ": lambda file: io.BufferedReader(_Xz(file)),
-    b"\x5d\x00\x00": lambda file: io.BufferedReader(_Xz(file)),
+    b"\xfd7zXZ": lambda file: io.BufferedReader(_Xz(file), _CHUNK),
+    b"\x5d\x00\x00": lambda file: io.BufferedReader(_Xz(file), _CHUNK),
 }
 
 

@@ -138,6 +138,11 @@ class Record(dict[str, Any]):
         raise MissingKey(path, f"{'.'.join(map(str, shown))} is missing", fix)
 
 
+def alike(record: Any, value: Any) -> Any:
+    """The value as a record of the same file, where ``record`` is one."""
+    return Record.of(value, record._file, record._at) if isinstance(record, Record) else value
+
+
 _KEY = re.compile(r"[\w ./-]{1,40}")  # any other comes from the file
 
 

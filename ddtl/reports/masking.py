@@ -10,6 +10,7 @@ from typing import Any
 
 from ddtl.reading import Unreadable
 from ddtl.records import small
+from ddtl.records.checking import alike
 from ddtl.reports.stored import Stored
 
 MASK = "…"
@@ -36,7 +37,10 @@ class Names:
         if isinstance(value, str):
             return self._masked_text(value)
         if isinstance(value, Mapping):
-            return {key: each if key in _STRUCTURE else self.masked(each) for key, each in value.items()}
+            return {
+                key: each if key in _STRUCTURE and not isinstance(each, Mapping) else self.masked(each)
+                for key, each in value.items()
+            }
         return [self.masked(each) for each in value] if isinstance(value, list | tuple) else value
 
     def _masked_text(self, text: str) -> str:
@@ -68,9 +72,5 @@ def without_names(stored: Stored) -> Stored:
         for row in small.split(stored.folder / "split.csv"):
             names |= {row.get("sample_id", ""), row["group"]}
     hidden = Names(names)
-    return dataclasses.replace(
-        stored,
-        record=hidden.masked(stored.record),
-        config=hidden.masked(stored.config),
-        environment=hidden.masked(stored.environment),
-    )
+    parts = {name: getattr(stored, name) for name in ("record", "config", "environment")}
+    return dataclasses.replace(stored, **{name: alike(part, hidden.masked(part)) for name, part in parts.items()})
