@@ -38,6 +38,7 @@ _URL_KEYS = {"weights_mirror", "data_mirror", "storage"}  # the settings that ar
 _START = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]{0,30}):[/\\]{1,3}|(?<![\w:/\\.])[/\\]{2})(?=[^\s/\\])")
 _TREE_START = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]{0,30})://|^//)(?=[^\s/\\])")
 _LONGEST_PASSWORD = 500
+_TOKEN = 12  # characters of a user's name that is one
 
 # Environment variables whose value is a secret.
 _SECRET_VARIABLE = re.compile(r"(api_?key|access_?key|token|secret|password|passwd|passphrase)$", re.IGNORECASE)
@@ -83,7 +84,7 @@ def _secrets_of(url: str) -> set[str]:
     if at >= 0:
         user, colon, password = rest[:at].partition(":")
         found.add(password)
-        if start is None or (start[1] or "http").lower() in _WEB or not colon:
+        if not colon or len(user) >= _TOKEN:  # user:password has the password for a secret, and user is a word
             found.add(user)
     whole = {form for one in found for form in (one, unquote(one), quote(one, safe=""), quote(one), quote_plus(one))}
     return whole | {part for one in whole for part in re.split(r"[\s:/?#@&;\"']", one) if len(part) >= 6}
