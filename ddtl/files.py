@@ -16,11 +16,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddtl.errors import UserError
 from ddtl.reading import parsed_line
 from ddtl.redaction import redacted_tree
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 class Fresh:
@@ -142,6 +145,18 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def lock(path: Path) -> FileLock:
+    """A lock in a folder that can be written to.
+
+    Raises:
+        OSError: no file can be made there: the lock itself would wait for one without end.
+    """
+    from filelock import FileLock
+
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o666))
+    return FileLock(path)
 
 
 def append_to(path: Path, flags: int = 0) -> BinaryIO:

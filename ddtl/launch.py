@@ -13,7 +13,7 @@ from typing import Any
 
 from ddtl import console, notices, ranks, signals, streams
 from ddtl.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
-from ddtl.redaction import MASK, redacted
+from ddtl.redaction import MASK, learn_from_command, redacted
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
@@ -22,6 +22,7 @@ _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     streams.steady()
+    learn_from_command(argv)
     console.set_up_logging()
     for signum in stop_signals():
         signal.signal(signum, _stop)
@@ -57,7 +58,8 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         if isinstance(error, ImportError) and not _is_out_of_memory(error):
             raise
         console.error(_said(error))
-        return EXIT_MISTAKE if was_gone and isinstance(error, OSError) else EXIT_FAILURE
+        is_mistake = isinstance(error, PermissionError) or (was_gone and isinstance(error, OSError))
+        return EXIT_MISTAKE if is_mistake else EXIT_FAILURE
     except RuntimeError as error:
         if "can't start new thread" not in str(error):
             raise
@@ -85,6 +87,8 @@ def _said(error: Exception) -> str:
     # What the machine denied at a place where nobody expected it.
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
     where = getattr(error, "filename", None)
+    if isinstance(error, PermissionError) and where is not None:
+        return f"{where}: this user may not use it ({what}). Give this user the right to, or name another place."
     return what if where is None else f"{where}: {what}"
 
 

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
 
@@ -31,6 +32,62 @@ _WEB = ("http", "https", "ftp", "ftps", "s3", "gs", "hf")  # where a user's name
 
 # Settings of a URL that may hold a secret, and the variables that they are taken from where they are not given.
 _VARIABLES = {"paths.weights_mirror": "DDTL_WEIGHTS_MIRROR", "paths.data_mirror": "DDTL_DATA_MIRROR"}
+_URL_KEYS = {"weights_mirror", "data_mirror", "storage"}  # the settings that are a URL, by their last name
+
+# What begins a URL, or what was to be one: //host, http:/host, http:\\host.
+_START = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]{0,30}):[/\\]{1,3}|(?<![\w:/\\.])[/\\]{2})(?=[^\s/\\])")
+_TREE_START = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]{0,30})://|^//)(?=[^\s/\\])")
+_LONGEST_PASSWORD = 500
+_TOKEN = 12  # characters of a user's name that is one
+
+# Environment variables whose value is a secret.
+_SECRET_VARIABLE = re.compile(r"(api_?key|access_?key|token|secret|password|passwd|passphrase)$", re.IGNORECASE)
+
+_learned: dict[str, re.Pattern[str]] = {}
+
+
+def learn(url: str | None) -> None:
+    """Mask the secrets of a URL from now on in whatever is shown, in the words of libraries too.
+
+    Args:
+        url: a setting that is a URL, or was meant as one; its value is used as it is.
+    """
+    for secret in _secrets_of(url or ""):
+        _learn(secret)
+
+
+def learn_from_command(words: Iterable[str]) -> None:
+    """As :func:`learn`, for the words of a command, and for the environment that it is started in."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        text = value if equals and "//" not in key else word
+        if key.rpartition(".")[2] in _URL_KEYS or _START.match(text.strip("'\"")):
+            learn(text.strip("'\""))
+    for name, value in os.environ.items():
+        if _SECRET_VARIABLE.search(name) and len(value) >= 8:
+            _learn(value)
+        elif name.startswith("DDTL_") or name.lower().endswith("_proxy"):
+            learn(value)
+
+
+def _learn(secret: str) -> None:
+    if len(secret) >= 4 and secret not in _learned and MASK not in secret:
+        _learned[secret] = re.compile(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)")
+
+
+def _secrets_of(url: str) -> set[str]:
+    """The secrets of a URL, as they are given and as libraries may repeat them: decoded, encoded, or a part."""
+    start = _START.match(url)
+    rest = url[start.end() :] if start else url
+    found = {match[3] for match in _PARAMETER.finditer(rest) if is_secret(match[2])}
+    at = _end_of_user(rest, is_url=True)
+    if at >= 0:
+        user, colon, password = rest[:at].partition(":")
+        found.add(password)
+        if not colon or len(user) >= _TOKEN:  # user:password has the password for a secret, and user is a word
+            found.add(user)
+    whole = {form for one in found for form in (one, unquote(one), quote(one, safe=""), quote(one), quote_plus(one))}
+    return whole | {part for one in whole for part in re.split(r"[\s:/?#@&;\"']", one) if len(part) >= 6}
 
 
 def redacted(text: str) -> str:
@@ -41,23 +98,33 @@ def redacted(text: str) -> str:
     >>> redacted("https://TOKEN@host/data?size=3")
     'https://***@host/data?size=3'
     """
-    text = _in_urls(text)
+    text = _in_urls(text, _START)
+    for secret, pattern in _learned.items():
+        if secret in text:
+            text = pattern.sub(MASK, text)
     if "@" in text:
         text = _USER.sub(rf"\1:{MASK}@", text)
     return _ASSIGNED.sub(rf"\1{MASK}", text) if "=" in text else text
 
 
-def _in_urls(text: str) -> str:
-    if "://" in text:
-        head, *tails = text.split("://")
-        parts = [head]
-        before = head
-        for tail in tails:
-            url, rest = _first_word(tail)
-            parts.append(_without_secrets(url, before[-5:].lower().endswith(_WEB)) + rest)
-            before = tail
-        text = "://".join(parts)
-    return text
+def redacted_url(url: str) -> str:
+    """A setting that is a URL, without its secrets, however they are written."""
+    start = _START.match(url)
+    begin = start.end() if start else 0
+    return url[:begin] + _without_secrets(url[begin:], (start[1] if start else "") or "", is_url=True)
+
+
+def _in_urls(text: str, starts: re.Pattern[str]) -> str:
+    if "//" not in text and ("@" not in text or (":/" not in text and "\\" not in text)):
+        return text
+    found = list(starts.finditer(text))
+    if not found:
+        return text
+    parts = [text[: found[0].start()]]
+    for start, following in zip(found, [*found[1:], None], strict=True):
+        tail = text[start.end() : following.start() if following else len(text)]
+        parts.append(start[0] + _without_secrets(tail, start[1] or "", is_url=False))
+    return "".join(parts)
 
 
 def redacted_tree(value: Any) -> Any:
@@ -66,9 +133,12 @@ def redacted_tree(value: Any) -> Any:
     For records: what else looks like a password may be a patient, a class or a regular expression there.
     """
     if isinstance(value, str):
-        return _in_urls(value)
+        return _in_urls(value, _TREE_START)
     if isinstance(value, dict):
-        return {key: redacted_tree(item) for key, item in value.items()}
+        return {
+            key: redacted_url(item) if key in _URL_KEYS and isinstance(item, str) else redacted_tree(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [redacted_tree(item) for item in value]
     return value
@@ -94,20 +164,39 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name.replace("_", "-")) is not None
 
 
-def _first_word(text: str) -> tuple[str, str]:
-    parts = re.split(r"(\s)", text, maxsplit=1)
-    return parts[0], "".join(parts[1:])
+def _without_secrets(text: str, scheme: str, *, is_url: bool) -> str:
+    """What stands behind ``//``, without its password, and without the user where that may be a token.
 
-
-def _without_secrets(url: str, is_web: bool) -> str:
-    """What stands behind ``://``, without its password, and without the user where that may be a token."""
-    authority = re.split(r"[/?#]", url, maxsplit=1)[0]
-    at = authority.rfind("@")
-    port = authority.rpartition(":")[2] if ":" in authority and not authority.startswith("[") else ""
-    if at < 0 and port and not port[0].isdigit():
-        at = url.rfind("@")  # the password itself holds a / or one of its like
+    Args:
+        text: the rest of the URL, and what follows it.
+        scheme: before the colon; empty where there is none.
+        is_url: whether the text is a URL as a whole, so that a blank may belong to its password.
+    """
+    at = _end_of_user(text, is_url=is_url)
     if at >= 0:
-        user, colon, _ = url[:at].partition(":")
-        shown = MASK if is_web else f"{user}:{MASK}" if colon else user
-        url = f"{shown}@{url[at + 1 :]}"
-    return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}={MASK}" if is_secret(found[2]) else found[0], url)
+        user, colon, _ = text[:at].partition(":")
+        shown = MASK if scheme.lower() in _WEB else f"{user}:{MASK}" if colon else user
+        text = f"{shown}@{text[at + 1 :]}"
+    return _PARAMETER.sub(lambda found: f"{found[1]}{found[2]}={MASK}" if is_secret(found[2]) else found[0], text)
+
+
+def _end_of_user(text: str, *, is_url: bool) -> int:
+    """Where the ``@`` behind user and password is; -1 where there is none."""
+    text = text if is_url else text[:_LONGEST_PASSWORD]
+    word = text if is_url else re.split(r"\s", text, maxsplit=1)[0]
+    authority = re.split(r"[/\\?#]", word, maxsplit=1)[0]
+    at = authority.rfind("@")
+    if at >= 0:
+        return at
+    port = authority.rpartition(":")[2] if ":" in authority and not authority.startswith("[") else ""
+    if port and not port[0].isdigit():  # the password itself holds a / or one of its like
+        return word.rfind("@") if "@" in word else _behind_a_blank(text, len(word))
+    if is_url and ":" in authority and re.search(r"[/\\].*@[\w.-]+(:\d+)?(/|$)", word):  # host:8080/… or me:12/34@host
+        return word.rfind("@")
+    return -1
+
+
+def _behind_a_blank(text: str, begin: int) -> int:
+    """Where a password that holds a blank ends: at an ``@`` before a host, on the same line."""
+    found = re.compile(r"[^\n@'\"]{0,200}@(?=[\w\[])").match(text, begin)
+    return found.end() - 1 if found else -1

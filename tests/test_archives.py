@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import lzma
 import random
 import stat
 import tarfile
@@ -243,3 +244,23 @@ def test_flipped_bytes_are_at_worst_an_error(tmp_path: Path, make: Make) -> None
             read = contents(tmp_path / "b")
             # A zip has checksums; of a tar nothing speaks for the content.
             assert make is make_tar or all(data in FILES.values() for data in read.values())
+
+
+def test_an_xz_that_asks_for_much_memory_is_refused(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "a.tar", FILES, "w")
+    data = bytearray(lzma.compress(path.read_bytes(), format=lzma.FORMAT_ALONE))
+    (tmp_path / "b.tar.lzma").write_bytes(data)
+    assert contents(tmp_path / "b.tar.lzma") == FILES
+    data[1:5] = (1 << 30).to_bytes(4, "little")  # of its dictionary
+    path.write_bytes(data)
+    assert "cannot be read as a zip or tar archive (Memory usage limit exceeded)" in refusal(path)
+
+
+def test_an_xz_of_several_streams_is_whole_and_one_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    data = make_tar(tmp_path / "a.tar", FILES, "w").read_bytes()
+    parts = [lzma.compress(data[:700]), bytes(8), lzma.compress(data[700:], preset=9), bytes(4)]
+    path = tmp_path / "a.tar.xz"
+    path.write_bytes(b"".join(parts))
+    assert contents(path) == FILES
+    path.write_bytes(b"".join(parts)[:-40])
+    assert "cannot be read as a zip or tar archive" in refusal(path)

@@ -105,3 +105,13 @@ def test_an_index_that_cannot_be_read_hides_nothing(root: Path) -> None:
     (first.folder / "index.json").write_text("[")
     again = next(one for one in cached.found(root) if one.key == first.key)
     assert (again.images, again.dataset) == (None, "")
+
+
+def test_nothing_behind_a_link_is_listed_or_deleted(root: Path, tmp_path: Path) -> None:
+    (root / "decoded").rename(tmp_path / "elsewhere" / "decoded")
+    (root / "decoded").symlink_to(tmp_path / "elsewhere" / "decoded")
+    before = sorted(tmp_path.rglob("*"))
+    for words in ((), ("delete", "all", "yes=true")):
+        with pytest.raises(UserError, match="decoded: is a link, and nothing behind it is deleted"):
+            run(root, *words)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -88,7 +88,14 @@ def test_links_are_not_followed(runs: Path, tmp_path: Path) -> None:
     records.write(tmp_path / "elsewhere" / "secret")
     (runs / "covid19ct" / "link").symlink_to(tmp_path / "elsewhere" / "secret")
     (runs / "linked").symlink_to(tmp_path / "elsewhere")
+    run = records.write(runs / "covid19ct" / "evaluated")
+    (run / "evaluations").symlink_to(tmp_path / "elsewhere")
     assert {"link", "secret"}.isdisjoint(by_name(runs))
+    (run / "evaluations").unlink()
+    (run / "evaluations").mkdir()
+    (run / "evaluations" / "link").symlink_to(tmp_path / "elsewhere" / "secret")
+    assert {"link", "secret"}.isdisjoint(by_name(runs))
+    assert "evaluated" in by_name(runs)
 
 
 def test_the_index_needs_no_torch() -> None:
@@ -215,3 +222,11 @@ def test_a_trial_that_the_pruner_ended_is_pruned_and_not_stopped(runs: Path) -> 
     assert (runs / halfway.path).exists()
     assert clean(runs, "pruned", "yes=true") == 0
     assert not (runs / halfway.path).exists()
+
+
+def test_a_folder_of_runs_that_this_user_may_not_read_is_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "covid19ct" and may(path, mode))
+    row = by_name(runs)["covid19ct"]
+    assert (row.path, row.state, row.note) == ("covid19ct", "broken", "the folder cannot be read")
+    assert "halfway" not in by_name(runs)

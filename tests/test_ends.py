@@ -129,3 +129,28 @@ def test_a_thread_that_the_machine_denies_something_says_so_in_a_line(capsys: py
     assert "warning: the thread saver has ended: x: No space left on device\n" in err
     assert err.count("Traceback") == 1
     assert "ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/root/x"), 2,
+            "error: /root/x: this user may not use it (Permission denied). Give this user the right to, or name "
+            "another place.\n",
+        ),
+        (OSError(28, "No space left on device", "x"), 1, "error: x: No space left on device\n"),
+    ],
+)  # fmt: skip
+def test_what_this_user_may_not_do_is_a_mistake_of_the_command(
+    error: OSError, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: object) -> int:
+        raise error
+
+    console.renew()
+    try:
+        assert launch._code_of(main, []) == code
+    finally:
+        console.renew()
+    assert capsys.readouterr().err == line

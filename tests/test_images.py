@@ -35,6 +35,18 @@ HERE = Path("scan.png")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 
+def test_large_images_in_colour_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    for mode, reason in (("RGBA", "is too large: 42 megapixels, over the limit of 40 in colour or with transparency"),
+                         ("L", None)):  # fmt: skip
+        Image.new(mode, (7000, 6000)).save(path, compress_level=1)
+        if reason is None:
+            assert load_image(path, 32).shape == (32, 32)
+        else:
+            with pytest.raises(BadImageError, match=reason):
+                load_image(path, 32)
+
+
 def encode(image: Image.Image, fmt: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, fmt, **options)

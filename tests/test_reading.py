@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,21 @@ def test_a_sparse_file_is_refused_by_its_size(tmp_path: Path) -> None:
         file.truncate(40 * reading.GIB)
     with pytest.raises(Unreadable, match=r"is too large \(40\.0 GiB; at most 256\.0 MiB are read\)"):
         read_json(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="this system does not say where holes are")
+def test_holes_are_not_hashed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with path.open("wb") as file:
+        file.write(b"PK\3\4" * 1000)
+        file.truncate(2 * reading.GIB)
+    begun = time.process_time()
+    with pytest.raises(Unreadable, match="is mostly holes: its content was never written"):
+        reading.sha256(path, 2 * reading.GIB)
+    assert time.process_time() - begun < 1
+    path.write_bytes(bytes(1000))
+    os.truncate(path, 50_000)
+    assert reading.sha256(path, 2 * reading.GIB) == hashlib.sha256(bytes(50_000)).hexdigest()
 
 
 @pytest.mark.parametrize(

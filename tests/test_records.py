@@ -358,3 +358,43 @@ def test_checkpoints_outside_of_the_runs_folder_are_not_deleted(
     keeping.tidy(SimpleNamespace(plan=plan_, study=study_))  # type: ignore[arg-type]
     assert (tmp_path / "elsewhere" / "run" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "runs" / "d" / "run" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_stored_phantom_is_drawn_only_where_that_is_quick_or_done(tmp_path: Path) -> None:
+    from ddtl.data.phantom import drawn_into
+    from ddtl.data.phantom_pictures import PhantomSpec
+
+    def asks(*words: str) -> Any:
+        return settings.config(
+            _stored(tmp_path / "run", "dataset=phantom", f"paths.cache_dir={tmp_path / 'c'}", *words)
+        )
+
+    claims.require_drawable(tmp_path / "config.yaml", asks())
+    for word in ("dataset.phantom.n_patients=100000", "dataset.phantom.size=4096"):
+        config = asks(word)
+        with pytest.raises(UserError) as error:
+            claims.require_drawable(tmp_path / "config.yaml", config)
+        assert str(error.value).startswith(f"{tmp_path / 'config.yaml'} asks for ")
+        assert "ddtl audit phantom " in str(error.value)
+        assert word in str(error.value)
+        assert not (tmp_path / "c").exists()
+    spec = PhantomSpec(**config.dataset.phantom.model_dump())
+    drawn_into(spec, tmp_path / "c").parent.mkdir(parents=True)
+    drawn_into(spec, tmp_path / "c").touch()
+    claims.require_drawable(tmp_path / "config.yaml", config)
+
+
+def test_a_key_that_a_record_lacks_is_one_line(tmp_path: Path) -> None:
+    from ddtl.records.checking import MissingKey, Record
+
+    found = Record.of({"a": [{"b": {}}], "x" * 50: {}}, (tmp_path / "r.json", "Delete it."))
+    with pytest.raises(MissingKey, match=r"r\.json: a\.0\.b\.c is missing\. Delete it\.$"):
+        found["a"][0]["b"]["c"]
+    with pytest.raises(UserError, match=r"r\.json: …\.c is missing"):
+        found["x" * 50]["c"]
+    with pytest.raises(KeyError):
+        found["d"]
+    assert found.get("d") is None
+    assert "d" not in found
+    assert yaml.safe_load(yaml.safe_dump(found["a"])) == [{"b": {}}]
+    assert json.loads(json.dumps(found)) == found

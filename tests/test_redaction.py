@@ -11,12 +11,13 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
 
-from ddtl import console, launch
-from ddtl.config import load
+from ddtl import console, launch, redaction
+from ddtl.config import checks, load
 from ddtl.config.load import ConfigError
 from ddtl.data.download import Patience, credentials_sent, download
 from ddtl.files import write_json
@@ -42,6 +43,11 @@ SECRET = "hunter2"
         ("https://x.example/?api_key=hunter2#token=hunter2", "https://x.example/?api_key=***#token=***"),
         ("a=[http://a:hunter2@b,http://c:hunter2@d]", "a=[http://***@b,http://***@d]"),
         ("me:hunter2@host/db", "me:***@host/db"),
+        ("//me:hunter2@host/db", "//me:***@host/db"),
+        ("http:/me:hunter2@host/db", "http:/***@host/db"),
+        ("http:\\\\me:hunter2@host", "http:***@host"),
+        ("https://me:hunter2 two words@host/x", "https://***@host/x"),
+        ("postgresql://me:hun ter2@host:5432/db: refused", "postgresql://me:***@host:5432/db: refused"),
         ("logger.wandb.api_key=hunter2: no such key.", "logger.wandb.api_key=*** no such key."),
         ('engine.setup=["export WANDB_API_KEY=hunter2"]', 'engine.setup=["export WANDB_API_KEY=***"]'),
     ],
@@ -56,11 +62,63 @@ def test_a_secret_is_masked(text: str, shown: str) -> None:
     [
         "", "seed=3", "https://[::1]:8080/x", "https://host: refused", "ssh://git@host/x", "sqlite:////tmp/a.db",
         "https://host/@scope/x@2x.png", "https://host:9000/x@2x.png", "https://x.example/?monkey=1&size=2",
-        "postgresql://me@host/db", "patients of me@host", "dataset.own={a: {table: 'b.csv'}}", "covid/P01@2.png",
+        "postgresql://me@host/db", "patients of me@host", "a//b:c@d", "C:/me@home/x",
+        "https://host:8080 wrote to me@host", "https://host/x: mail to me@host", "covid/P01@2.png",
+        "dataset.own={a: {table: 'b.csv'}}",
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
+
+
+URLS = [
+    "http://me:hunter2 two@127.0.0.1:9/x", "http://me:a/hunter2@127.0.0.1:9/x", "http://me:a@hunter2@127.0.0.1:9/x",
+    "http://hunter2@127.0.0.1:9/x", "//me:hunter2@127.0.0.1:9/x", "me:hunter2@127.0.0.1:9/x", "http:/me:hunter2@h/x",
+    "http://127.0.0.1:9/x?token=hunter2", "http://me:hunter2?x@127.0.0.1:9/", "http://me:hunter2#x@127.0.0.1:9/",
+    "http://me:\thunter2@127.0.0.1:9/x", "http://me:12/hunter2@127.0.0.1:9/x", "http://me%3Ahunter2@127.0.0.1:9/x",
+    "http:\\\\me:hunter2@127.0.0.1:9/x", "http://me:hunter2@[::1:9/x", "http://me:hunter2\n@127.0.0.1:9/x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_that_a_setting_holds_is_masked_however_it_is_written(url: str) -> None:
+    assert SECRET not in str(redacted_tree({"paths": {"data_mirror": url}, "sweep": {"storage": url}}))
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_part_of_the_url_in_other_words_shows_no_secret(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_learned", {})
+    redaction.learn(url)
+    for words in ("nonnumeric port: 'hunter2'", url, quote(url), "password=hunter2;", "hunter2"):
+        assert SECRET not in redacted(words)
+    assert redacted("hunter21 of the phantom") == "hunter21 of the phantom"
+
+
+def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_learned", {})
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789hunter2")
+    monkeypatch.setenv("https_proxy", "http://me:hunter2@proxy:3128")
+    redaction.learn_from_command(["paths.data_mirror=me:swordfish@host", "sweep.storage=postgresql://u:opensesame@h/d"])
+    for words in ("key 0123456789hunter2", "proxy said hunter2", "swordfish", "u, opensesame"):
+        assert MASK in redacted(words)
+    assert redacted("/home/me and http://h") == "/home/me and http://h"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:a b@h/x", "http://me:a/b@h/x", "http://h:99999/", "http:///x", "http://h\t/x"]
+)
+def test_a_mirror_that_is_no_url_is_refused(url: str) -> None:
+    quoted = "'" + url + "'"
+    with pytest.raises(ConfigError, match="is no URL") as refusal:
+        load.load([f"paths.weights_mirror={quoted}", "model.weights=imagenet"])
+    assert "me:a" not in redacted(str(refusal.value))
+    assert checks.no_url(url)
+    assert not checks.no_url("https://me:a%2Fb@[::1]:8080/x?token=1")
+
+
+def test_a_url_is_no_folder() -> None:
+    with pytest.raises(ConfigError, match=r"paths\.runs_dir=.*is a URL, and a folder of this machine is wanted"):
+        load.load(["paths.runs_dir='http://me:hunter2@host/x'"])
 
 
 @pytest.mark.parametrize("unit", ["a", "token", "a:", "x@", "://", "?a=b", "-", "&aaaa", "https://a:b"])

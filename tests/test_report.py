@@ -706,3 +706,39 @@ def test_a_chart_is_saved_in_the_colours_of_paper(tab: browser.Tab, run: Path) -
     assert options["format"] == "svg"
     assert figure["layout"]["font"]["color"] == "#1b1f24"
     assert tab.complaints == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"calibration": None}, {"calibration": {"temperature": None, "platt": None}},
+        {"calibration": {"temperature": 2.0}},
+    ],
+)  # fmt: skip
+def test_a_calibration_that_the_record_lacks_is_left_out(tmp_path: Path, change: dict[str, Any]) -> None:
+    html = render(page(records.write(tmp_path / "run", **change)))
+    assert "Calibration by image" in html
+    assert "Platt: slope" not in html
+    assert ("temperature 2" in html) == (change["calibration"] is not None and len(change["calibration"]) == 1)
+
+
+@pytest.mark.parametrize("change", [{"interval": None}])
+def test_a_record_without_the_level_of_its_intervals_is_one_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"results\.json: interval\.level is missing\. Delete it and repeat"):
+        stored.read(records.write(tmp_path / "run", **change))
+
+
+def test_a_score_of_patients_that_is_not_defined_has_no_measured_coverage(tmp_path: Path) -> None:
+    folder = records.write(tmp_path / "run")
+    record = json.loads((folder / "results.json").read_text())
+    record["test"]["patients"]["roc_auc"] = None
+    (folder / "results.json").write_text(json.dumps(record))
+    assert sentences.coverage(stored.read(folder)) == ""
+
+
+def test_a_key_that_a_page_needs_and_config_yaml_lacks_is_one_line(tmp_path: Path) -> None:
+    folder = records.write(tmp_path / "run")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("  batch_size:", "  other_size:"))
+    with pytest.raises(UserError, match=r"config\.yaml: dataset\.batch_size is missing"):
+        command.main([str(folder)])

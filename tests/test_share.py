@@ -13,6 +13,7 @@ from ddtl.audit import burned_in
 from ddtl.errors import UserError
 from ddtl.reports import command
 from ddtl.reports.audit_report import page
+from ddtl.reports.masking import Names
 from tests import audits, explained, records, study_records, sweep_records
 from tests.test_audit_report import hostile, pictures
 from tests.test_report import HOSTILE
@@ -42,6 +43,34 @@ def test_a_run_without_cases_and_patients(tmp_path: Path) -> None:
         assert str(name) not in html
     assert "Scores" in html
     assert "true_positives" not in html
+
+
+def test_text_of_the_record_names_nobody(tmp_path: Path) -> None:
+    table = records.table()
+    sample, patient = str(table.sample_id[0]), str(table.patient_id[-1])
+    notes = [f"Look at {sample}!", f"({patient}) is twice there.", "The file test-patient-3/0.png, and 96 images."]
+    run = records.write(tmp_path / "runs" / "d" / "run", warnings=notes, threshold_note=f"Without {patient}.")
+    html = shared(run)
+    for name in {*map(str, table.sample_id), *map(str, table.patient_id)}:
+        assert name not in html
+    assert "Look at …!" in html
+    assert "(…) is twice there." in html
+    assert "The file …, and 96 images." in html
+
+
+def test_names_are_masked_and_words_and_numbers_stay() -> None:
+    hidden = Names(["12", "a/p0001_s0", "Müller, Jan", "P7", "", "  ", "#", "covid/P1 (2).png"])
+    for text, shown in {
+        "patient 12 of 12 images": "patient … of 12 images",
+        "a/p0001_s0, a/p0001_s01": "…, a/p0001_s01",
+        "by Müller, Jan.": "by ….",
+        "sample P7, P7 and P70": "sample …, P7 and P70",
+        "covid/P1 (2).png is covid/P1": "… is covid/P1",
+        "# of 12 patients": "# of 12 patients",
+    }.items():
+        assert hidden.masked(text) == shown
+    record = {"classes": ["a/p0001_s0"], "x": ["a/p0001_s0", 12, None], "a/p0001_s0": {"note": "a/p0001_s0"}}
+    assert hidden.masked(record) == {"classes": ["a/p0001_s0"], "x": ["…", 12, None], "a/p0001_s0": {"note": "…"}}
 
 
 def test_a_study(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ddtl.config import sources
 from ddtl.config.hardware_checks import hardware
@@ -139,6 +140,9 @@ def _short(name: str) -> str:
 def _paths(c: Config) -> Iterator[str]:
     for key, text in _folders(c):
         path = os.path.expanduser(text)
+        if "://" in text:
+            yield f"{key}={_short(text)}: is a URL, and a folder of this machine is wanted. Set another {key}."
+            continue
         if text.startswith("~/") and path.startswith("~"):
             yield f"{key}={text}: this user has no home folder. Name one that exists or can be made: {key}=/tmp/ddtl"
             continue
@@ -152,11 +156,25 @@ def _paths(c: Config) -> Iterator[str]:
         if not os.path.isdir(there):
             yield f"{key}={text}: {there} is not a folder. Set another {key}."
     mirror = c.paths.weights_mirror
-    if mirror and c.model.weights == "imagenet" and not mirror.startswith(("http://", "https://", "file://")):
+    if mirror and c.model.weights == "imagenet" and not mirror.startswith("file://") and (wrong := no_url(mirror)):
         yield (
-            f"paths.weights_mirror={mirror}: must begin with https:// or http://. It comes from the command line, or "
-            "from the variable DDTL_WEIGHTS_MIRROR: unset DDTL_WEIGHTS_MIRROR"
+            f"paths.weights_mirror={mirror}: {wrong}. It comes from the command line, or from the variable "
+            "DDTL_WEIGHTS_MIRROR: unset DDTL_WEIGHTS_MIRROR"
         )
+
+
+def no_url(mirror: str) -> str:
+    """Why a text is no URL to fetch from, as a predicate; empty where it is one."""
+    if not mirror.startswith(("http://", "https://")):
+        return "must begin with https:// or http://"
+    try:
+        parts = urlsplit(mirror)
+        is_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port
+        is_host = False
+    if not (is_host and mirror.isascii() and mirror.isprintable() and " " not in mirror):
+        return "is no URL. Write signs of a password such as @ : / ? # % and blanks as %40 %3A %2F %3F %23 %25 %20"
+    return ""
 
 
 def _folders(c: Config) -> list[tuple[str, str]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from ddtl.config import checks, compose
 from ddtl.config.convert import Schema, convert, text_keys
@@ -13,7 +14,7 @@ from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.schema import Config
 from ddtl.config.where import groups
 from ddtl.errors import UserError
-from ddtl.redaction import redacted_tree
+from ddtl.redaction import learn, redacted_tree
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +103,18 @@ def typed(
     if config is not None:
         unsure = [*mistyped, *(f"{group}." for group in asked.unsure)]
         problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
+        for url in _urls(config):
+            learn(url)
     if problems:
         raise ConfigError(problems)
     assert config is not None
     return config, settings
+
+
+def _urls(config: Any) -> Iterator[str | None]:
+    """The settings that may hold a password, wherever they were set."""
+    yield from (config.paths.data_mirror, config.paths.weights_mirror) if hasattr(config, "paths") else ()
+    yield config.sweep.storage if hasattr(config, "sweep") else None
 
 
 def composed_yaml(overrides: Sequence[str] = (), config_name: str = "train") -> str:

@@ -116,13 +116,18 @@ def _folders(root: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
     """
     for group in _children(root):
         known = _RECORDS.get(group)
+        if not os.access(f"{root}/{group}", os.R_OK | os.X_OK):  # what is in it must not seem not to be
+            yield group, (), _unreadable
+            continue
         for name in _children(f"{root}/{group}"):
             path = f"{group}/{name}"
             if known is not None:
                 yield path, (known[1], "report.html"), _recorded(*known)
                 continue
             yield path, _WATCHED, _run
-            for evaluation in _children(f"{root}/{path}/evaluations"):
+            if os.path.islink(evaluations := f"{root}/{path}/evaluations"):
+                continue
+            for evaluation in _children(evaluations):
                 yield f"{path}/evaluations/{evaluation}", ("results.json", "report.html"), _evaluation
 
 
@@ -168,7 +173,7 @@ def _run(path: str, folder: Path) -> Row | None:
     if not any(os.path.lexists(folder / name) for name in ("identity.json", "results.json")):
         if os.access(folder, os.X_OK):
             return None  # not the folder of a run
-        return Row(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
+        return _unreadable(path, folder)
     about: dict[str, Any] = {"dataset": folder.parent.name, "when": _when(folder, "results.json", "metrics.jsonl")}
     about["report"] = os.path.isfile(folder / "report.html")
     try:
@@ -181,6 +186,10 @@ def _run(path: str, folder: Path) -> Row | None:
         return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
     state: State = "running" if in_use(folder) else "pruned" if pruned else "stopped"
     return Row(path, "run", state, folder.name, **about)
+
+
+def _unreadable(path: str, folder: Path) -> Row:
+    return Row(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
 
 
 def _evaluation(path: str, folder: Path) -> Row | None:

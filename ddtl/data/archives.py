@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from ddtl import reading
 from ddtl.errors import UserError
@@ -226,9 +227,46 @@ def _unpacked(archive: Path) -> Iterator[IO[bytes]]:
 _UNPACKERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\x1f\x8b": lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file)),
     b"BZh": lambda file: cast("IO[bytes]", bz2.BZ2File(file)),
-    b"\xfd7zXZ": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115  # the caller closes it
-    b"\x5d\x00\x00": lambda file: cast("IO[bytes]", lzma.LZMAFile(file)),  # noqa: SIM115
+    b"\xfd7zXZ": lambda file: io.BufferedReader(_Xz(file), _CHUNK),
+    b"\x5d\x00\x00": lambda file: io.BufferedReader(_Xz(file), _CHUNK),
 }
+
+
+class _Xz(io.RawIOBase):
+    """The content of an xz file; unlike ``lzma.LZMAFile`` with a limit on the memory that its header may ask for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._unpacker = self._new()
+        self._waiting = b""  # read and not unpacked yet
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._unpacker.eof:  # another stream may follow, behind zeros
+                self._waiting = (self._unpacker.unused_data or self._file.read(_CHUNK)).lstrip(b"\0")
+                if not self._waiting:
+                    return 0
+                self._unpacker = self._new()
+            if self._unpacker.needs_input and not self._waiting:
+                self._waiting = self._file.read(_CHUNK)
+                if not self._waiting:
+                    raise EOFError("the file is cut off")
+            waiting, self._waiting = self._waiting, b""
+            data = self._unpacker.decompress(waiting, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+_XZ_MEMORY = 256 << 20  # bytes; of files that `xz -9` has made 65 MiB are needed
+_CHUNK = 1 << 16
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl import threads
+from ddtl import files, threads
 from ddtl.data.images import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.errors import Unwritable, UserError
@@ -193,7 +193,7 @@ class _Job:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One builder at a time. The lock ends with its owner, however that ends."""
-        lock = FileLock(self.decoded / f"{self.key}.lock")
+        lock = files.lock(self.decoded / f"{self.key}.lock")
         try:
             lock.acquire(timeout=1)
         except Timeout:

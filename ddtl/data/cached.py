@@ -46,7 +46,16 @@ class Cached:
 
 
 def found(root: Path) -> list[Cached]:
-    """Every cache below the cache folder, the largest first; what else lies there is left alone."""
+    """Every cache below the cache folder, the largest first; what else lies there is left alone.
+
+    Raises:
+        UserError: the folder of the decoded images is a link.
+    """
+    if (root / "decoded").is_symlink():
+        raise UserError(
+            f"{root / 'decoded'}: is a link, and nothing behind it is deleted. Set paths.cache_dir to the folder in "
+            "which the images are, or delete the link."
+        )
     folders = [
         (path, holds)
         for parent, pattern, holds in ((root / "decoded", _DECODED, "decoded"), (root, _PHANTOM, "phantom"))

@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ddtl.config.schema import OWN_FILES, DatasetConfig
+from ddtl.config.schema import OWN_FILES, Config, DatasetConfig, PhantomConfig
+from ddtl.data.phantom import drawn_into
+from ddtl.data.phantom_pictures import PhantomSpec
 from ddtl.errors import Unwritable, UserError
 from ddtl.reading import printable
 
 _FILES = ("root", "table", "patients", "exclude")
+_PIXELS = 100_000_000  # ten times those of the phantom as it is by default
 
 
 @contextmanager
@@ -45,6 +48,35 @@ def named_by(config_file: Path, dataset: DatasetConfig) -> Iterator[None]:
         raise UserError(f"{config_file} names {_shown(named)}. {_why(named, dataset)}") from None
     finally:
         logger.setLevel(level)
+
+
+def require_drawable(config_file: Path, config: Config) -> None:
+    """Refuse a phantom of a stored configuration that would take long to draw and is not drawn yet.
+
+    Raises:
+        UserError: it is many times the default one. Whoever wants it draws it by a command of their own.
+    """
+    for settings in _phantoms(config.dataset):
+        spec = PhantomSpec(**settings.model_dump())
+        if pixels(settings) <= _PIXELS or (drawn_into(spec, Path(config.paths.cache_dir).expanduser())).exists():
+            continue
+        words = [f"dataset.phantom.{key}={value}" for key, value in settings.model_dump().items() if key != "sites"]
+        line = shlex.join(["ddtl", "audit", "phantom", *words, f"dataset.phantom.sites=[{','.join(settings.sites)}]"])
+        raise UserError(
+            f"{config_file} asks for {settings.n_patients * settings.slices_per_patient:,} images of the phantom to be "
+            f"drawn, of {settings.size} x {settings.size} pixels. If the run is yours, draw them first: {line}"
+        )
+
+
+def pixels(settings: PhantomConfig | None) -> int:
+    """How many a phantom has in all."""
+    return 0 if settings is None else settings.n_patients * settings.slices_per_patient * settings.size**2
+
+
+def _phantoms(dataset: DatasetConfig) -> Iterator[PhantomConfig]:
+    for one in (dataset, *(dataset.source_settings or {}).values()):
+        if one.kind == "phantom" and one.phantom is not None:
+            yield one.phantom
 
 
 def own_files(dataset: DatasetConfig) -> dict[str, str]:

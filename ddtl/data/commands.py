@@ -103,7 +103,9 @@ def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig,
             names.append(word)
         elif key == "from" and action == "fetch" and value:
             source = Path(value).expanduser()
-            if not source.exists():
+            if "://" in value:
+                problems.append(f"{word}: is a URL. Download it first, and name the file.")
+            elif not source.exists():
                 problems.append(f"{word}: there is no such file or folder. Name an archive or a folder that is there.")
         elif key in _SETTINGS:
             overrides.append(word)

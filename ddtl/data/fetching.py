@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from ddtl.config.checks import no_url
 from ddtl.data.archives import Member, members
 from ddtl.data.download import DownloadError, Patience, download, reach
 from ddtl.data.images import BadImageError, read_bytes
@@ -146,10 +147,10 @@ def megabytes(rows: Iterable[IndexRow]) -> int:
 def _base_url(origin: Origin, mirror: str | None) -> str:
     if not mirror:
         return f"{GITHUB}/{origin.repository}/{origin.commit}/{quote(origin.folder)}"
-    if not mirror.startswith(("http://", "https://")):
+    if wrong := no_url(mirror):
         raise UserError(
-            f"paths.data_mirror={mirror}: must begin with https:// or http://. Files that lie in a folder are fetched "
-            f"with `ddtl data fetch {origin.name} from=FOLDER`."
+            f"paths.data_mirror={mirror}: {wrong}. Files that lie in a folder are fetched with "
+            f"`ddtl data fetch {origin.name} from=FOLDER`."
         )
     return f"{mirror.rstrip('/')}/{origin.name}"
 

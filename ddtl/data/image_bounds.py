@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 MAX_PIXELS = 64_000_000
+MAX_COLOURED = 40_000_000  # of colour or with transparency, of which decoders keep four bytes a pixel and four copies
 LARGE = 16_000_000  # pixels: of such images one at a time is decoded, however many threads there are
 MAX_SIDE = 65_535  # pixels: what JPEG and DICOM can say; Pillow's kernels and BMP's rows grow with it
 MAX_BYTES = 8 * MAX_PIXELS  # of unpacked pixels: four channels of 16 bits
@@ -73,9 +74,10 @@ def check_size(width: int, height: int) -> int:
     return width * height
 
 
-def too_large(pixels: int) -> str:
+def too_large(pixels: int, limit: int = MAX_PIXELS) -> str:
     """Return the reason for so many pixels."""
-    return f"is too large: {pixels / 1e6:.0f} megapixels, over the limit of {MAX_PIXELS // 1_000_000}"
+    kind = "" if limit == MAX_PIXELS else " in colour or with transparency"
+    return f"is too large: {pixels / 1e6:.0f} megapixels, over the limit of {limit // 1_000_000}{kind}"
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

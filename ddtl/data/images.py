@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 
 from ddtl import reading
 from ddtl.data import image_bounds
-from ddtl.data.image_bounds import MAX_PIXELS, PNG, TIFF, Excess, png_chunks, too_large
+from ddtl.data.image_bounds import MAX_COLOURED, MAX_PIXELS, PNG, TIFF, Excess, png_chunks, too_large
 from ddtl.errors import UserError
 
 DECODER_VERSION = 2  # raise it with any change that alters a pixel: every decoded cache is then rebuilt
@@ -262,7 +262,7 @@ def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
         else:
             with as_pillow(data) as image:
                 if image.mode.startswith("I;16"):
-                    _check_size(image.width * image.height, path)
+                    _check_size(image.width * image.height, path, _most_pixels(image))
                     values, bits = np.asarray(image), 16
     return None if values is None else (bits, float(values.min()), float(values.max()))
 
@@ -335,7 +335,7 @@ def _without_metadata(data: bytes) -> bytes:
 def _check_whole(data: bytes, path: Path) -> None:
     """Refuse images too large or of several pages before their pixels are unpacked, and PNGs with wrong checksums."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_size(image.width * image.height, path)
+        _check_size(image.width * image.height, path, _most_pixels(image))
         # MPO: a JPEG whose further images are previews
         _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
         image.verify()
@@ -360,9 +360,15 @@ def _check_jpeg(data: bytes, is_cmyk: bool, path: Path) -> None:
             raise BadImageError(path, f"is damaged: {damage[0]}") from None
 
 
-def _check_size(pixels: int, path: Path) -> None:
-    if pixels > MAX_PIXELS:
-        raise BadImageError(path, too_large(pixels))
+def _check_size(pixels: int, path: Path, limit: int = MAX_PIXELS) -> None:
+    if pixels > limit:
+        raise BadImageError(path, too_large(pixels, limit))
+
+
+def _most_pixels(image: Image.Image) -> int:
+    """How many an image may have, so that unpacking it takes less than a gigabyte."""
+    is_gray = image.mode in ("1", "L", "P") or image.mode.startswith(("I", "F"))
+    return MAX_PIXELS if is_gray and not image.has_transparency_data else MAX_COLOURED
 
 
 def _check_pages(pages: int, path: Path) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.phantom_marks import Box, Picture, grey_map, mark_box, text_boxes
 from ddtl.data.phantom_pictures import GENERATOR_VERSION, PhantomSpec, has_mark, render_slice
 from ddtl.errors import UserError
+from ddtl.files import lock
 from ddtl.reading import Unreadable, read_object, read_table
 
 CLASSES = ("non-COVID", "COVID")
@@ -43,7 +43,7 @@ def generate(spec: PhantomSpec, folder: Path, progress: Progress | None = None) 
         UserError: ``folder`` holds something else.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{folder.name}.lock"):
+    with lock(folder.parent / f".{folder.name}.lock"):
         if _is_complete(spec, folder):
             return
         building = folder.parent / f".{folder.name}.building"
@@ -97,8 +97,8 @@ def _write(spec: PhantomSpec, folder: Path, progress: Progress | None) -> None:
 
 def build_manifest(spec: PhantomSpec, root: Path, progress: Progress | None = None) -> Manifest:
     """The dataset as a table; its images are drawn under ``root/phantom-<key>/`` on first use."""
-    folder = root / f"phantom-{spec.key()}"
-    if not (folder / "phantom.json").exists():
+    folder = drawn_into(spec, root).parent
+    if not drawn_into(spec, root).exists():
         try:
             generate(spec, folder, progress)
         except OSError as error:
@@ -111,6 +111,11 @@ def build_manifest(spec: PhantomSpec, root: Path, progress: Progress | None = No
         for row in read_table(folder / "manifest.csv")
     )
     return Manifest("phantom", CLASSES, samples, grouping="patient", notes=(Note(NOTE),))
+
+
+def drawn_into(spec: PhantomSpec, root: Path) -> Path:
+    """The file that is there once a phantom has been drawn."""
+    return root / f"phantom-{spec.key()}" / "phantom.json"
 
 
 def mask_path(sample: Sample) -> Path:

@@ -37,6 +37,9 @@ _PATIENT_COLUMNS = {
     "participant",
 }
 _SHOWN = 10  # problems that a message tells
+# Names of columns that a message tells: what is longer or looks otherwise is no name, but content of the file.
+_NAME = re.compile(r"[\w .()/|-]{1,40}")
+_SHOWN_NAMES = 20
 # A table of 1,000,000 images is within these.
 _LARGEST = 512 * reading.MIB
 _MOST_LINES = 2_000_000
@@ -148,10 +151,11 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         raise UserError(f"{path}: the column {twice[0]} stands there twice. Rename one of them.")
     lacking = [column for column in required if column not in header]
     if lacking:
-        hints = "".join(did_you_mean(column, header) for column in lacking)
+        shown = [name for name in written if _NAME.fullmatch(name)][:_SHOWN_NAMES]
+        hints = "".join(did_you_mean(column, shown) for column in lacking)
         # Another file may have been named: what stands in it is shown only where it is a table of ours.
         is_table = bool(hints) or len(lacking) < len(required)
-        names = f" and has: {', '.join(written) or 'nothing'}" if is_table or not written else ""
+        names = f" and has: {', '.join(shown) or 'nothing'}" if (is_table and shown) or not written else ""
         raise UserError(
             f"{path}: lacks the column {' and the column '.join(lacking)}; its first line must name the columns"
             f"{names}.{hints}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
 from ddtl.explain.choosing import Group, called, groups
-from ddtl.files import beside, remove, write_bytes, write_json
+from ddtl.files import beside, cannot_write, remove, write_bytes, write_json
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
 from ddtl.reading import Unreadable
@@ -113,6 +114,11 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
     Raises:
         UserError: the images are not those of the run, or there is no such layer.
     """
+    if problem := cannot_write(folder.path):
+        raise UserError(
+            f"{problem}, and the maps are written there. Explain a copy of the run: "
+            f"{shlex.join(['cp', '-r', str(folder.path), '.'])}"
+        )
     subject = _subject(folder, config, results, asked.layer)
     kinds = groups(subject.table, results["threshold"], asked.images)
     with_lesion = _true_positives(subject)
@@ -133,13 +139,14 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
         remove(folder.path / FOLDER)
         partial.rename(folder.path / FOLDER)
     except OSError as error:
-        raise UserError(f"{error.filename or partial}: cannot be written ({error.strerror}).") from error
+        raise UserError(f"{folder.path / FOLDER}: cannot be written ({error.strerror}). Make room.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return record
 
 
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
+    claims.require_drawable(folder.config, config)
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:

@@ -163,9 +163,10 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
     from ddtl.data.transforms import NONE, Augmenter
 
     config = saved.model_copy(update={"paths": load(list(settings.paths), writes=False).paths})
+    config_file = settings.run / "config.yaml"
+    claims.require_drawable(config_file, config)
     datamodule = build_datamodule(config)
     datamodule.classes = classes
-    config_file = settings.run / "config.yaml"
     with claims.named_by(config_file, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: settings.images]

@@ -84,6 +84,7 @@ def _computed(
     folder: RunFolder, config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int
 ) -> Reference:
     """The features of the run's training and validation images, as they are, without augmentation."""
+    claims.require_drawable(folder.config, config)
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:

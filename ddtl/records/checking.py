@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
+import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -99,7 +101,59 @@ def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -
         adapter(schema).validate_python(value, strict=True)
     except ValidationError as error:
         raise refused(path, error, adapter(schema).json_schema, fix, where) from None
-    return value
+    return Record.of(value, (path, fix), (where,) if where else ())
+
+
+class Record(dict[str, Any]):
+    """A record, or a part of one: that a key is asked for which it lacks is a fault of its file, told in one line.
+
+    A schema demands what every version of ddtl has written; what a page or a command needs besides is found out here.
+    """
+
+    __slots__ = ("_at", "_file")
+    _file: tuple[Path, str]  # and what to do
+    _at: tuple[Any, ...]  # the way to this part: its last key, behind the way to what holds it
+
+    @classmethod
+    def of(cls, value: Any, file: tuple[Path, str], at: tuple[Any, ...] = ()) -> Any:
+        """The value, with each dict in it made a part of that file's record."""
+        if isinstance(value, dict):
+            made = cls(value)
+            made._file, made._at = file, at
+            for key, each in value.items():
+                if isinstance(each, dict | list):
+                    made[key] = cls.of(each, file, (at, key))
+            return made
+        if value and isinstance(value[0], dict | list):
+            return [cls.of(each, file, (at, i)) for i, each in enumerate(value)]
+        return value
+
+    def __missing__(self, key: object) -> NoReturn:
+        (path, fix), way = getattr(self, "_file", (Path(), "")), [key]
+        at = getattr(self, "_at", ())
+        while at:
+            at, last = at if len(at) == 2 else ((), at[0])
+            way.append(last)
+        shown = [part if isinstance(part, int) or _KEY.fullmatch(str(part)) else "…" for part in reversed(way)]
+        raise MissingKey(path, f"{'.'.join(map(str, shown))} is missing", fix)
+
+
+def alike(record: Any, value: Any) -> Any:
+    """The value as a record of the same file, where ``record`` is one."""
+    return Record.of(value, record._file, record._at) if isinstance(record, Record) else value
+
+
+_KEY = re.compile(r"[\w ./-]{1,40}")  # any other comes from the file
+
+
+class MissingKey(Unreadable, KeyError):
+    """A record that lacks a key; whoever can do without it may catch it as a ``KeyError``."""
+
+    __str__ = Exception.__str__
+
+
+# Pages show parts of records as YAML.
+yaml.SafeDumper.add_representer(Record, yaml.SafeDumper.represent_dict)
 
 
 def fits(value: Any, schema: Any) -> bool:

@@ -44,10 +44,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         Unreadable: a line is damaged.
     """
     path = folder / NAME
-    rows = read_lines(path)
-    for number, row in enumerate(rows, start=1):
-        check(path, row, Epoch, _FIX, f"line {number}")
-    return rows
+    return [check(path, row, Epoch, _FIX, f"line {number}") for number, row in enumerate(read_lines(path), start=1)]
 
 
 def of_epochs(folder: Path) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         return None
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, _FIX) from None
-    check(path, record, PlanRecord, _FIX)
+    record = check(path, record, PlanRecord, _FIX)
     for each in record.get("targets", ()):
         if not all(_is_target(target) for target in each):
             raise Unreadable(path, "targets should be pairs of a name and words", _FIX)

@@ -425,9 +425,9 @@ def checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Unreadable: it is none, with its first fault.
     """
-    check(path, record, Results, _FIX)
-    agree(path, _contradictions(record), _FIX)
-    return record
+    found: dict[str, Any] = check(path, record, Results, _FIX)
+    agree(path, _contradictions(found), _FIX)
+    return found
 
 
 def require(path: Path, record: Mapping[str, Any], *keys: str) -> None:

@@ -136,8 +136,7 @@ def read(folder: Path) -> Study:
         Unreadable: it is damaged.
     """
     path = folder / NAME
-    record = _object(path)
-    check(path, record, Study, _FIX)
+    record = check(path, _object(path), Study, _FIX)
     agree(path, _contradictions(record), _FIX)
     return cast(Study, record)
 

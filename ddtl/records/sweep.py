@@ -180,12 +180,12 @@ def read(folder: Path) -> dict[str, Any]:
         record = read_object(path)
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, _FIX) from None
-    check(path, record, Sweep, _FIX)
-    for key, what in record["identity"].items():
+    found: dict[str, Any] = check(path, record, Sweep, _FIX)
+    for key, what in found["identity"].items():
         if key.startswith("space.") and isinstance(what, dict):
             check(path, what, Parameter, _FIX, "identity.space.…")
-    agree(path, _contradictions(record), _FIX)
-    return record
+    agree(path, _contradictions(found), _FIX)
+    return found
 
 
 def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ddtl.reports import numbers, repeating, sentences
 from ddtl.reports.audited import LABELS, TONES
+from ddtl.reports.masking import Names
 from ddtl.reports.page import (
     Block,
     Cell,
@@ -39,9 +40,23 @@ _PRIVATE = "This page shows images and file names of the dataset. Keep it where 
 
 def page_to_share(record: Record) -> str:
     """The page as HTML, without images and without names of images, patients and files."""
-    findings = [{**finding, "details": _counted(finding["details"])} for finding in record["findings"]]
-    command = repeating.command({"command": shlex.split(record["command"])})
-    return page({**record, "findings": findings, "command": command}, (), ())
+    names = Names(name for finding in record["findings"] for name in _named(finding["details"]))
+    findings = [
+        {**names.masked({**finding, "details": {}}), "details": _counted(finding["details"])}
+        for finding in record["findings"]
+    ]
+    try:
+        command = repeating.command({"command": shlex.split(record["command"])})
+    except ValueError:  # a quote that is not closed: no shell takes it
+        command = None
+    return page({**record, "findings": findings, "command": command or "ddtl audit"}, (), ())
+
+
+def _named(details: Mapping[str, Any]) -> Iterator[str]:
+    """The images and patients that a finding names."""
+    for found in details.values():
+        if isinstance(found, Mapping):
+            yield from found
 
 
 def _counted(details: Mapping[str, Any]) -> dict[str, str]:

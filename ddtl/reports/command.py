@@ -15,6 +15,7 @@ from ddtl.files import write_json, write_text
 from ddtl.records import audit as audit_record
 from ddtl.records import run as results_of
 from ddtl.reports import audit_report, methods, run_report, stored, study_report, sweep_report, sweep_stored
+from ddtl.reports.masking import without_names
 from ddtl.studies import record as study_record
 
 HELP = """\
@@ -147,7 +148,7 @@ def write_to_share(folder: Path) -> Path:
     elif (folder / audits.RECORD).exists():
         html = audit_report.page_to_share(audit_record.read(folder, whole=True))
     else:
-        html = run_report.render_run(stored.read(folder), images=False)
+        html = run_report.render_run(without_names(stored.read(folder)), images=False)
     page = folder / "share.html"
     write_text(page, html)
     return page

@@ -47,7 +47,7 @@ def score(value: float | None) -> str:
 
 def interval(found: Mapping[str, Any] | None) -> str:
     """``(0.874–0.945)``, or nothing where there is no interval."""
-    if found is None:
+    if found is None or found["low"] is None or found["high"] is None:
         return ""
     dash = "–" if found["low"] >= 0 else " to "
     return f"({score(found['low'])}{dash}{score(found['high'])})"

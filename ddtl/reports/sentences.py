@@ -192,12 +192,13 @@ def coverage(stored: Stored) -> str:
     made, found = stored.record.get("interval"), numbers.interval_of(stored.main, "roc_auc")
     if not made or found is None or (made["level"], made["method"]) != (0.95, "default") or made["unit"] == "image":
         return ""
-    if not stored.binary or found["method"] != "score":  # of an earlier version
+    estimate = stored.main["roc_auc"]
+    if not stored.binary or estimate is None or found["method"] != "score":  # another method: of an earlier version
         return ""
     table = stored.predictions.of(stored.split)
     patients_, positives = (len(np.unique(table.group[of])) for of in (np.ones(len(table), bool), table.label == 1))
     unit: Literal["image", "patient"] = "patient" if stored.unit == "patient" else "image"
-    like = measured_coverage("roc_auc", unit, stored.main["roc_auc"], patients_, positives, len(table))
+    like = measured_coverage("roc_auc", unit, estimate, patients_, positives, len(table))
     if like is None:
         return ""
     return (

@@ -139,10 +139,10 @@ def calibration(stored: Stored) -> list[Table]:
 def _calibration(stored: Stored, found: Mapping[str, Any], fitted: Mapping[str, Any], unit: str, note: str) -> Table:
     lines = "line" in found
     named: list[tuple[str, Mapping[str, Any]]] = [("as predicted", found)]
-    if found.get("temperature"):
+    if found.get("temperature") and fitted.get("temperature") is not None:
         limits = numbers.interval(fitted.get("temperature_interval"))
         named.append((f"temperature {fitted['temperature']:.3g} {limits}".rstrip(), found["temperature"]))
-    if found.get("platt"):
+    if found.get("platt") and fitted.get("platt"):
         platt = fitted["platt"]
         named.append((f"Platt: slope {platt['slope']:.3g}, intercept {platt['intercept']:.3g}", found["platt"]))
     rows: Rows = [[name, *_errors(part), *(_line(part) if lines else [])] for name, part in named]

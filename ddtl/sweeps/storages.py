@@ -14,7 +14,7 @@ from filelock import FileLock
 from ddtl import console
 from ddtl.errors import UserError
 from ddtl.files import folder_in
-from ddtl.redaction import is_secret
+from ddtl.redaction import is_secret, learn
 from ddtl.sweeps import journal
 
 if TYPE_CHECKING:
@@ -196,6 +196,7 @@ def _url(setting: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    learn(setting)
     try:
         url = make_url(setting)
     except (ArgumentError, ValueError):  # its message would show a password

@@ -125,8 +125,10 @@ def embed_own(folder: RunFolder, config: Config) -> None:
 def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
     """The run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
-    own = claims.own_files(config.dataset)
-    is_stored = bool(own) and own == claims.own_files(settings.config(folder.path).dataset)
+    own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
+    is_stored = bool(own) and own == claims.own_files(stored)
+    if claims.pixels(stored.phantom) == claims.pixels(config.dataset.phantom):
+        claims.require_drawable(folder.config, config)
     with claims.named_by(folder.config, config.dataset) if is_stored else nullcontext():
         run = assemble(config, reference, trained["classes"])
     for doubt in run.datamodule.manifest.doubts(trained_on=False):
