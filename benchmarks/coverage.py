@@ -49,7 +49,6 @@ THRESHOLD = 0.5
 _SIZES = np.repeat([1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16], [30, 20, 12, 10, 6, 5, 5, 4, 3, 2, 3])
 _BLOCK = 50  # draws that a process takes at a time
 _PATIENTS_OF_TRUTH = 80_000  # of each class
-_WORST = 50
 
 Images = Literal["one", "four", "tail", "informative"]
 Kind = Literal["normal", "beta", "tied", "saturated"]
@@ -90,6 +89,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--draws", type=int, default=0, help="test sets a cell (1,000; of the search's first stage 400)"
     )
+    parser.add_argument("--worst", type=int, default=50, help="of them that are drawn again")
     parser.add_argument("--fresh", type=int, default=10_000, help="test sets a cell in the search's second stage")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "coverage", help="where draws are kept")
@@ -103,16 +103,16 @@ def main(words: list[str] | None = None) -> None:
     elif given.write:
         cells = publish(given.work)
     elif given.search:
-        cells = search(given.work, given.corners, given.draws or 400, given.fresh, given.jobs)
+        cells = search(given.work, given.corners, given.draws or 400, given.worst, given.fresh, given.jobs)
         print(worst_table(cells))
     else:
         cells = kept(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
         print(grid_table(cells))
     judged = [cell for cell in cells if cell.given]
-    worst = min(judged, key=lambda cell: cell.coverage)
+    least = min(judged, key=lambda cell: cell.coverage)
     finish(
         benchmark="coverage", cells=len(cells), draws=sum(cell.given for cell in judged), jobs=given.jobs,
-        seconds=time.perf_counter() - started, lowest=worst.coverage, of=[worst.score, worst.unit, worst.corner],
+        seconds=time.perf_counter() - started, lowest=least.coverage, of=[least.score, least.unit, least.corner],
         below_93=sum(cell.coverage < 0.93 for cell in judged), below_90=sum(cell.coverage < 0.90 for cell in judged),
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def random_corner(random: np.random.Generator) -> Corner:
             )
 
 
-def search(work: Path, corners: int, draws: int, fresh: int, jobs: int) -> list[Cell]:
+def search(work: Path, corners: int, draws: int, worst: int, fresh: int, jobs: int) -> list[Cell]:
     """Many corners with few draws; those with the lowest coverage again with many fresh ones, and judged on those."""
     random = np.random.default_rng(0)
     first = kept(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
@@ -172,7 +172,7 @@ def search(work: Path, corners: int, draws: int, fresh: int, jobs: int) -> list[
         corner = Corner(**cell.corner)
         if cell.given:
             lowest[corner] = min(lowest.get(corner, 1.0), cell.coverage)
-    return kept(work / "worst.jsonl", sorted(lowest, key=lambda corner: lowest[corner])[:_WORST], fresh, 1, jobs)
+    return kept(work / "worst.jsonl", sorted(lowest, key=lambda corner: lowest[corner])[:worst], fresh, 1, jobs)
 
 
 def publish(work: Path) -> list[Cell]:
