@@ -220,6 +220,8 @@ def measured(corner: Corner, draws: int, stream: int, jobs: int) -> list[Cell]:
     cells = []
     for key, truth in truths.items():
         limits = [pair for part in parts for pair in part[key]]
+        if not limits:
+            continue
         held = [low - 1e-12 <= truth <= high + 1e-12 for low, high in filter(None, limits)]
         widths = [high - low for low, high in filter(None, limits)]
         cells.append(
@@ -325,7 +327,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _cells(line: dict[str, Any]) -> list[Cell]:
     names = [each.name for each in fields(Cell)]
-    return [Cell(**{name: cell[name] for name in names}) for cell in line["cells"]]
+    return [Cell(**{name: cell[name] for name in names}) for cell in line["cells"] if cell["draws"]]
 
 
 if __name__ == "__main__":

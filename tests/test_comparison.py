@@ -90,7 +90,11 @@ def test_patients_of_one_size_have_the_jackknifes_interval() -> None:
     for name in SCORES:
         interval = found.differences[name].interval
         assert interval is not None
-        assert (interval.low, interval.high) == pytest.approx(usual.student(name))
+        spread = usual._spread(name)
+        assert spread is not None
+        error, t = spread
+        expected = usual.estimates[name] - t * error, usual.estimates[name] + t * error
+        assert (interval.low, interval.high) == pytest.approx(expected)
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign() -> None:
