@@ -46,6 +46,11 @@ class Setting(NamedTuple):
 
 KINDS = ((4, 0.5, 0.5, 0.9), (4, 0.2, 0.9, 0.9), (4, 0.5, 0.5, 0.97), (1, 0.5, 0.0, 0.9))
 SETTINGS = [Setting(n, *kind, fixed) for n in (38, 95) for kind in KINDS for fixed in (True, False)]
+RULES: tuple[tuple[thresholds.Rule, float | None], ...] = (
+    ("sensitivity", 0.9),
+    ("youden", None),
+    ("sensitivity_guaranteed", 0.8),
+)
 
 
 def main() -> None:
@@ -61,12 +66,7 @@ def main() -> None:
         row |= predicted(setting, draws)
         print(setting, " ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
     promises = {}
-    rules: list[tuple[thresholds.Rule, float | None]] = [
-        ("sensitivity", 0.9),
-        ("youden", None),
-        ("sensitivity_guaranteed", 0.8),
-    ]
-    for rule, target in rules:
+    for rule, target in RULES:
         for setting in settings[::2]:
             promises[f"{rule} {setting}"] = row = promised(setting, rule, target, max(10, draws // 5))
             print(rule, target, setting, " ".join(f"{name} {value:.3f}" for name, value in row.items()), flush=True)
