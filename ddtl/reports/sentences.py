@@ -224,8 +224,8 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
             "dataset has a shortcut, and this score does not show that the model has learned to see the disease."
         )
     return False, (
-        f"{begin}{shown}: better than chance, and below the interval of the model's score. The files tell something about "
-        "the class, and a part of the model's score may come from it."
+        f"{begin}{shown}: better than chance, and below the interval of the model's score. The files tell something "
+        "about the class, and a part of the model's score may come from it."
     )
 
 
