@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
-from ddtl.evaluation.answers import Method
+from ddtl.evaluation.answers import Answers, Method
 from ddtl.evaluation.metrics import Scores
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.resampling import Replicates, jackknife
@@ -209,16 +209,17 @@ def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray) -> Runs:
         method: its runs' images in one order.
         clusters, labels: (N,) of the images.
     """
-    found = [
-        jackknife(lambda weights, run=run: {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}, clusters, labels)
-        for run in method.runs
-    ]
+    found = [jackknife(partial(_with_images, run), clusters, labels) for run in method.runs]
     everyone = np.ones((1, len(labels)))
     points: list[Scores] = []
     for run in method.runs:
         values = {name: float(value[0]) for name, value in run.weighted(everyone).items()}
         points.append({name: None if np.isnan(value) else value for name, value in values.items()})
     return Runs(points, found, len(labels))
+
+
+def _with_images(run: Answers, weights: np.ndarray) -> Replicates:
+    return {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}
 
 
 def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
