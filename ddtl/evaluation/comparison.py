@@ -127,8 +127,8 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
     values = {name: _less(a.scores[name].value, b.scores[name].value) for name in SCORES}
     tests, no_tests = _tests(a, b)
     part, value = parts[score], values[score]
-    students: tuple[Test, float | None] = ("t", _student_p(part, value))
-    test, p = tests.get(score, students)
+    student: tuple[Test, float | None] = ("t", _student_p(part, value))
+    test, p = tests.get(score, student)
     return Comparison(
         a=a.method.name,
         b=b.method.name,

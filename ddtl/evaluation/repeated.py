@@ -204,17 +204,17 @@ def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray) -> Runs:
         method: its runs' images in one order.
         clusters, labels: (N,) of the images.
     """
-
-    def scored(run: Answers, weights: np.ndarray) -> Replicates:
-        return {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}
-
-    found = [jackknife(partial(scored, run), clusters, labels) for run in method.runs]
+    found = [jackknife(partial(_with_images, run), clusters, labels) for run in method.runs]
     everyone = np.ones((1, len(labels)))
     points: list[Scores] = []
     for run in method.runs:
         values = {name: float(value[0]) for name, value in run.weighted(everyone).items()}
         points.append({name: None if np.isnan(value) else value for name, value in values.items()})
     return Runs(points, found, len(labels))
+
+
+def _with_images(run: Answers, weights: np.ndarray) -> Replicates:
+    return {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}
 
 
 def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
