@@ -103,7 +103,8 @@ def read(folder: Path) -> Stored:
         record = results.read(folder)
     except FileNotFoundError:
         raise UserError(f"{folder}: {_why_unfinished(folder)}") from None
-    results.require(folder / results.NAME, record, "interval.level")
+    if "interval" in record:  # records of the first versions lack it
+        results.require(folder / results.NAME, record, "interval.level")
     home = folder.parents[1] if "trained_on" in record and folder.parent.name == "evaluations" else folder
     machine = next((f for f in (folder, home) if (f / "environment.json").exists()), home)
     try:
