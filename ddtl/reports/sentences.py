@@ -71,8 +71,8 @@ def _small(stored: Stored) -> list[str]:
     width = (
         ""
         if wide is None
-        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide. Whether another score on the "
-        "same images differs is for `ddtl compare` to say."
+        else f" The interval of the ROC AUC is {wide['high'] - wide['low']:.2f} wide. To find whether another score "
+        "on the same images differs needs a paired comparison."
     )
     return [f"Small {'test' if stored.split == 'test' else 'validation'} set: {n} {what}.{width}"]
 
