@@ -258,9 +258,9 @@ def _calibration(stored: Stored) -> list[Block]:
         [f"{part.low:.1f}–{part.high:.1f}", f"{part.mean_p:.3f}", f"{part.share_positive:.3f}", f"{part.count:,}"]
         for part in bins["as predicted"]
     ]
-    numbers_of_it = Fold("The bins in numbers", [Table("As predicted", ["bin", f"mean {x}", y, "images"], counts)])
+    numbers_of_it = Table("As predicted, bin by bin", ["bin", f"mean {x}", y, "images"], counts)
     judged: list[Block] = [Text(text) for text in sentences.calibration(stored)]
-    return [*judged, Row([figure, found[0]]), *found[1:], numbers_of_it]
+    return [*judged, Row([figure, numbers_of_it]), *found]
 
 
 def _baselines(stored: Stored) -> list[Block]:

@@ -151,7 +151,7 @@ def _calibration(stored: Stored, found: Mapping[str, Any], fitted: Mapping[str, 
     if lines:
         columns += ["intercept", "slope", "p"]
         explained += (
-            " Below it: what a perfectly calibrated network with as many images and these probabilities shows by "
+            " In brackets: what a perfectly calibrated network with as many images and these probabilities shows by "
             "chance, on average and in 95 % of test sets at most. A calibrated network has intercept 0 and slope 1; p "
             "is of both together."
         )
@@ -164,7 +164,7 @@ def _errors(found: Mapping[str, Any]) -> list[str | Cell]:
     cells: list[str | Cell] = []
     for name in ("ece", "ece_mass", "brier"):
         chance = floor.get(name)
-        by_chance = f"(chance {numbers.score(chance['mean'])}, up to {numbers.score(chance['high'])})" if chance else ""
+        by_chance = f"({numbers.score(chance['mean'])}, {numbers.score(chance['high'])})" if chance else ""
         cells.append(Cell(numbers.score(found[name]), by_chance))
     return cells
 
