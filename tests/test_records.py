@@ -384,6 +384,15 @@ def test_a_stored_phantom_is_drawn_only_where_that_is_quick_or_done(tmp_path: Pa
     claims.require_drawable(tmp_path / "config.yaml", config)
 
 
+def test_a_list_of_a_record_may_hold_anything() -> None:
+    from ddtl.records.checking import Record
+
+    value = {"mixed": [[1.5], 2.5, {"a": 1}, None, "x"], "plain": [1, 2], "none": []}
+    found = Record.of(value, (Path("r.json"), ""))
+    assert found == value
+    assert isinstance(found["mixed"][2], Record)
+
+
 def test_a_key_that_a_record_lacks_is_one_line(tmp_path: Path) -> None:
     from ddtl.records.checking import MissingKey, Record
 

@@ -124,7 +124,7 @@ class Record(dict[str, Any]):
                 if isinstance(each, dict | list):
                     made[key] = cls.of(each, file, (at, key))
             return made
-        if value and isinstance(value[0], dict | list):
+        if isinstance(value, list) and any(isinstance(each, dict | list) for each in value):
             return [cls.of(each, file, (at, i)) for i, each in enumerate(value)]
         return value
 
