@@ -632,3 +632,11 @@ def test_references_are_counted_as_copies() -> None:
     assert expansion({"a": {"b": "${a}"}}) < 100  # leads back to itself: refused when it is resolved
     assert expansion({str(i): "${oc.decode:${oc.env:DDTL_X,1}}" for i in range(50)}) < 1000  # a value each
     assert expansion({f"a{i}": "${b.${c}}" for i in range(20)}) > 100_000
+
+
+def test_a_transfer_syntax_that_is_none_is_not_quoted() -> None:
+    from ddtl.inference.dicom_header import _syntax_name
+
+    for odd in ("\x00SECRET NAME" * 20, "1.2.840.10008.1.2.1.99\x00UI SECRET", "1." * 40):
+        assert _syntax_name(odd) == "of a damaged header"
+    assert _syntax_name("1.2.840.113619.5.2") == "1.2.840.113619.5.2"

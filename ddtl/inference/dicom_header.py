@@ -187,8 +187,13 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
 
 
 def _syntax_name(syntax: str) -> str:
+    if not _UID.fullmatch(syntax):
+        return "of a damaged header"
     name = uid.UID(syntax).name
-    return syntax[:64] if name == syntax else f"{name} ({syntax})"
+    return syntax if name == syntax else f"{name} ({syntax})"
+
+
+_UID = re.compile(r"[0-9.]{1,64}")  # anything else comes from a damaged file, and may be anything
 
 
 def syntax_name(syntax: str) -> str:
