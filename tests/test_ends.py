@@ -28,8 +28,13 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", ["2>/dev/full", "2>&-", "2>&- >&- <&-"])
-@pytest.mark.parametrize("script", ["train.py", "sweep.py"])
+@pytest.mark.parametrize(
+    ("script", "streams"),
+    [
+        ("train.py", "2>/dev/full"), ("train.py", "2>&-"), ("train.py", "2>&- >&- <&-"),
+        ("sweep.py", "2>/dev/full"), ("sweep.py", "2>&- >&- <&-"),
+    ],
+)  # fmt: skip
 def test_a_terminal_that_takes_nothing_does_not_end_a_training(tmp_path: Path, script: str, streams: str) -> None:
     words = small(tmp_path, *TINY, *(("seed=0,1",) if script == "sweep.py" else ()))
     line = shlex.join([sys.executable, str(ROOT / script), *words])
