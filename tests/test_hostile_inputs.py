@@ -41,12 +41,12 @@ PATH = Path("image")
 
 
 def within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What a call gives; it may take so much of this process's time."""
+    """What a call gives; it may take so much of this process's time, and five times that on a slow machine."""
     start = time.process_time()
     try:
         return call()
     finally:
-        assert time.process_time() - start < seconds
+        assert time.process_time() - start < 5 * seconds
 
 
 # ---- files that are no files
