@@ -2,10 +2,10 @@
 
     python -m benchmarks.coverage --quick            # a few draws, to see that it works
     python -m benchmarks.coverage                    # the grid, 1,000 draws a cell
-    python -m benchmarks.coverage --search           # 500 random corners, then the worst 50 anew with fresh draws
+    python -m benchmarks.coverage --search           # 500 random corners, then the worst 50 again with fresh draws
     python -m benchmarks.coverage --write            # what has been drawn, into the package and the docs
 
-What is drawn is kept in ``--work`` (a line for each cell), so that the same command goes on where it was ended.
+What is drawn is kept in ``--work`` (a line for each cell), so that the same command resumes where it was ended.
 
 A simulated test set: patients of two classes, the numbers of both fixed (``case_control``) or drawn (``cohort``). The
 latent score of an image is normal; the class shifts it, so that images of different patients have the wanted ROC AUC; a

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ddtl.evaluation import miscalibration
+from ddtl.evaluation.clusters import MIN_CLUSTERS, fewest_clusters
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
-from ddtl.evaluation.miscalibration import MIN_CLUSTERS, Estimate, jackknife_spread
+from ddtl.evaluation.miscalibration import Estimate, jackknife_spread
 from ddtl.evaluation.resampling import cluster_codes
 
 By = Literal["width", "mass"]
@@ -168,7 +169,7 @@ def temperature_limits(
     interval is wider than what is allowed.
     """
     codes = cluster_codes(clusters)
-    few = min(len(np.unique(codes[labels == label])) for label in np.unique(labels)) < MIN_CLUSTERS
+    few = fewest_clusters(codes, labels) < MIN_CLUSTERS
     if few or not LOWEST_TEMPERATURE < temperature < HIGHEST_TEMPERATURE:
         return None
     p = apply_temperature(logits, temperature)

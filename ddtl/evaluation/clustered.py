@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ddtl.evaluation.clusters import MIN_CLUSTERS, Design
+from ddtl.evaluation.clusters import MIN_CLUSTERS, Design, fewest_clusters
 from ddtl.evaluation.interval import logit_limits
 from ddtl.evaluation.resampling import Replicates, cluster_codes, jackknife, resampled
 
@@ -44,7 +44,7 @@ class Clustered:
         self.estimates = {name: float(value[0]) for name, value in statistic(np.ones((1, len(labels)))).items()}
         codes = cluster_codes(clusters)
         self.independent = len(np.unique(codes)) == len(codes)
-        self._fewest = min(len(np.unique(codes[labels == label])) for label in np.unique(labels))
+        self._fewest = fewest_clusters(codes, labels)
 
     def bears(self, name: str) -> bool:
         """Whether there is a value, and at least three clusters of each class."""

@@ -16,6 +16,11 @@ Design = Literal["case_control", "cohort"]
 MIN_CLUSTERS = 3  # with images of a class: fewer say nothing about the variation between them
 
 
+def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:
+    """How many clusters the rarest class that there is has, of (N,) codes and (N,) classes."""
+    return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
+
+
 class Clusters:
     """The clusters of (N,) images of two classes.
 

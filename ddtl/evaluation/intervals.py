@@ -15,6 +15,7 @@ from ddtl.evaluation.influence import Spread, influences, spread
 from ddtl.evaluation.interval import Interval
 from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.proportions import Proportion, proportion, wilson
+from ddtl.evaluation.rates import scores_of
 from ddtl.evaluation.resampling import weighted_multiclass, weighted_scores
 from ddtl.evaluation.robust import least_precision, robust_intervals
 
@@ -267,20 +268,9 @@ def _agreed(
         rates = np.array(
             [[s, t] for s in wilson(shares["sensitivity"], level) for t in wilson(shares["specificity"], level)]
         )
-        values = _from_rates(rates[:, 0], rates[:, 1], float(labels.mean()))[name]
+        values = scores_of(rates[:, 0], rates[:, 1], np.full(len(rates), labels.mean()))[name]
         return Interval(float(np.nanmin(values)), float(np.nanmax(values)), "wilson-range")
     return None
-
-
-def _from_rates(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: float) -> dict[str, np.ndarray]:
-    tp, fn = prevalence * sensitivity, prevalence * (1 - sensitivity)
-    tn, fp = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
-    spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return {
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "f1": 2 * tp / (2 * tp + fp + fn),
-        "mcc": np.divide(tp * tn - fp * fn, spread, out=np.full_like(spread, np.nan), where=spread > 0),
-    }
 
 
 def _known(method: str, methods: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from ddtl.evaluation.answers import Answers, Method, Unit, join, unit_of
+from ddtl.evaluation.clusters import fewest_clusters
 from ddtl.evaluation.interval import Interval
 from ddtl.evaluation.intervals import intervals, multiclass_intervals
 from ddtl.evaluation.names import SCORES
@@ -23,7 +24,6 @@ from ddtl.evaluation.repeated import (
     Part,
     Runs,
     difference,
-    fewest_clusters,
     leave_out,
     mean,
     patients,

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ddtl.evaluation.clusters import MIN_CLUSTERS
 from ddtl.evaluation.resampling import cluster_codes
 
-MIN_CLUSTERS = 3  # of each class: fewer say nothing about the variation between them
 DRAWS = 400  # of calibrated networks: the 95th percentile of their error is then known within about 4 %
 _CELLS = 1 << 20  # of a block of drawn labels: 8 MB, whatever the number of images
 _ITERATIONS = 50
 
 
-class Spread(NamedTuple):
+class StandardError(NamedTuple):
     """Standard error of a parameter between clusters, and the degrees of freedom of Student's t."""
 
     error: float
@@ -48,7 +48,7 @@ class Estimate:
     high: float | None = None
 
     @classmethod
-    def around(cls, value: float, spread: Spread | None, level: float) -> Estimate:
+    def around(cls, value: float, spread: StandardError | None, level: float) -> Estimate:
         """Return the interval by Student's t."""
         if spread is None:
             return cls(value)
@@ -104,7 +104,7 @@ def recalibration_line(labels: np.ndarray, logit: np.ndarray, clusters: np.ndarr
         turned = _fit(np.column_stack([np.ones(len(labels)), logit / scale]), labels, np.zeros(len(labels)))
     if moved is None or (turned is None and why_not is None):
         why_not = "the logits are too large for a finite intercept or slope to be found"
-    spreads: list[Spread | None] = [None, None]
+    spreads: list[StandardError | None] = [None, None]
     if fewest < MIN_CLUSTERS:
         why_not = why_not or f"intervals need {MIN_CLUSTERS} patients or groups of each class"
     else:
@@ -116,7 +116,7 @@ def recalibration_line(labels: np.ndarray, logit: np.ndarray, clusters: np.ndarr
     intercept = None if moved is None else float(moved.parameters[0])
     slope = None if turned is None else float(turned.parameters[1]) / scale
     if spreads[1] is not None:
-        spreads[1] = Spread(spreads[1].error / scale, spreads[1].freedom)
+        spreads[1] = StandardError(spreads[1].error / scale, spreads[1].freedom)
     p_value = None
     if intercept is not None and slope is not None and spreads[0] is not None and spreads[1] is not None:
         p_value = min(1.0, 2 * min(spreads[0].p_value(intercept), spreads[1].p_value(slope - 1)))
@@ -254,13 +254,13 @@ def _fit(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> _Fit | N
     return None
 
 
-def _spread(fit: _Fit, codes: np.ndarray, labels: np.ndarray, at: int) -> Spread | None:
+def _spread(fit: _Fit, codes: np.ndarray, labels: np.ndarray, at: int) -> StandardError | None:
     return jackknife_spread(fit.design, labels - fit.p, fit.p * (1 - fit.p), codes, at)
 
 
 def jackknife_spread(
     design: np.ndarray, residual: np.ndarray, weight: np.ndarray, codes: np.ndarray, at: int = 0
-) -> Spread | None:
+) -> StandardError | None:
     """Return the standard error of a fitted parameter, by the jackknife of whole clusters in one Newton step.
 
     Args:
@@ -286,7 +286,7 @@ def jackknife_spread(
     error = float(np.sqrt((n - 1) / n * (moved @ moved)))
     share = np.bincount(codes, np.sqrt(weight) * np.abs(design @ row), n) ** 2
     effective = float(share.sum() ** 2 / (share @ share))
-    return Spread(error, max(effective - 1, 1.0)) if np.isfinite(error) and error > 0 else None
+    return StandardError(error, max(effective - 1, 1.0)) if np.isfinite(error) and error > 0 else None
 
 
 def _why_no_slope(logit: np.ndarray, positive: np.ndarray) -> str | None:

@@ -128,9 +128,9 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
     sensitivity, specificity = rates
     s, t, prevalence = _joint(sensitivity, specificity, called, clusters, level)
     at_estimate = np.array([[sensitivity.value], [specificity.value], [positive.mean()]])
-    estimates = _scores(at_estimate[0], at_estimate[1], at_estimate[2])
+    estimates = scores_of(at_estimate[0], at_estimate[1], at_estimate[2])
     perfect = sensitivity.value == specificity.value == 1
-    for name, values in _scores(s, t, prevalence).items():
+    for name, values in scores_of(s, t, prevalence).items():
         estimate = float(estimates[name][0])
         if np.isfinite(estimate):
             low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
@@ -181,7 +181,8 @@ def _correlation(called: np.ndarray, clusters: Clusters) -> float:
     return float(np.clip(parts[0] @ parts[1] / scale, -0.99, 0.99)) if scale else 0.0
 
 
-def _scores(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> dict[str, np.ndarray]:
+def scores_of(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores in ``FROM_RATES``, element by element; NaN where one is not defined."""
     tp, fn = prevalence * sensitivity, prevalence * (1 - sensitivity)
     tn, fp = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
     with np.errstate(divide="ignore", invalid="ignore"):

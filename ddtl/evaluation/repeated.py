@@ -226,11 +226,6 @@ def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
     return np.random.default_rng(key).integers(runs, size=(replicates, max(1, runs - 1)))
 
 
-def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:
-    """How many clusters the rarest class has."""
-    return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
-
-
 def mean(values: Sequence[float | None]) -> float | None:
     """None where one is missing: a mean over fewer runs than it says would be a lie."""
     found = [value for value in values if value is not None]

@@ -106,10 +106,8 @@ def ranked_wrong(parts: Components, clusters: Clusters) -> int:
     return min(counts)
 
 
-def mean_limits(
-    values: np.ndarray, of_mean: Spread, clusters: Clusters, level: float, *, highest: float = 1.0
-) -> Limits:
-    """The limits of a mean of (N,) errors between 0 and ``highest``.
+def mean_limits(values: np.ndarray, of_mean: Spread, clusters: Clusters, level: float) -> Limits:
+    """The limits of a mean of (N,) errors between 0 and 1.
 
     Student's t on the logit scale. Errors are skewed: most are small, and the few large ones may not have come yet. So
     the upper limit is at least that of the same images with one more cluster of average size, whose error is half of
@@ -117,14 +115,14 @@ def mean_limits(
     """
     from scipy.special import stdtrit
 
-    mean = float(values.mean()) / highest
+    mean = float(values.mean())
     t = float(stdtrit(of_mean.freedom, (1 + level) / 2))
-    error = np.sqrt(of_mean.variance) / highest
+    error = np.sqrt(of_mean.variance)
     low, high = logit_limits(mean, error, t) if 0 < mean < 1 and error else (mean, mean)
     share = 1 / (clusters.all.effective + 1)
     shifted = (1 - share) * mean + share * _UNSEEN_ERROR
     wider = np.hypot((1 - share) * error, share * (_UNSEEN_ERROR - mean))
-    return low * highest, min(1.0, max(high, float(shifted + t * wider))) * highest
+    return low, min(1.0, max(high, float(shifted + t * wider)))
 
 
 def _average_precision(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ddtl.errors import UserError
+from ddtl.evaluation.clusters import MIN_CLUSTERS, fewest_clusters
 from ddtl.evaluation.names import GUARANTEED
 from ddtl.evaluation.proportions import proportion, wilson
 from ddtl.evaluation.resampling import cluster_codes, cluster_weights
@@ -18,7 +19,6 @@ from ddtl.evaluation.resampling import cluster_codes, cluster_weights
 Rule = Literal["youden", "sensitivity", "specificity", "sensitivity_guaranteed", "specificity_guaranteed"]
 
 DRAWS = 400  # of the patients, to see what the rule gives for others
-MIN_CLUSTERS = 3  # of each class, for that
 _EQUAL = 1e-12  # a target of 0.9 is reached by 9 of 10
 
 
@@ -38,7 +38,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Rate:
+class ExpectedRate:
     """What is expected of a rate, and the limits that it is within at the level of the intervals."""
 
     mean: float
@@ -55,8 +55,8 @@ class Expected:
         kept: how probable it is that the target is reached for other patients; None without a target.
     """
 
-    sensitivity: Rate
-    specificity: Rate
+    sensitivity: ExpectedRate
+    specificity: ExpectedRate
     kept: float | None
 
     def record(self) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def expected(
         None where a class has fewer than three clusters.
     """
     codes = cluster_codes(clusters)
-    if min(len(np.unique(codes[labels == label])) for label in (0, 1)) < MIN_CLUSTERS:
+    if fewest_clusters(codes, labels) < MIN_CLUSTERS:
         return None
     order = np.argsort(p, kind="stable")
     labels, p, codes = labels[order], p[order], codes[order]
@@ -179,7 +179,7 @@ def expected(
     given = np.array([wilson(share, level) for share in shares]).T - np.mean(optimism, axis=0)
     mean = np.clip(likely.mean(axis=0), 0, 1)
     low, high = np.clip(np.minimum(low, given[0]), 0, mean), np.clip(np.maximum(high, given[1]), mean, 1)
-    found = [Rate(*map(float, row)) for row in zip(mean, low, high, strict=True)]
+    found = [ExpectedRate(*map(float, row)) for row in zip(mean, low, high, strict=True)]
     kept = None
     if target is not None:
         aimed = 0 if rule.startswith("sensitivity") else 1
@@ -190,15 +190,15 @@ def expected(
     return Expected(found[0], found[1], kept)
 
 
-def _beta(hits: int, n: int, target: float, level: float) -> tuple[Rate, float]:
+def _beta(hits: int, n: int, target: float, level: float) -> tuple[ExpectedRate, float]:
     """What a rate is for other patients where the threshold lies at the patient that is the last of ``hits`` of n."""
     from scipy.special import betainc, betaincinv
 
     a, b = hits, n - hits + 1
     if a == 0:
-        return Rate(0.0, 0.0, 0.0), 0.0
+        return ExpectedRate(0.0, 0.0, 0.0), 0.0
     low, high = (float(betaincinv(a, b, share)) for share in ((1 - level) / 2, (1 + level) / 2))
-    return Rate(a / (a + b), low, high), float(1 - betainc(a, b, min(target, 1.0)))
+    return ExpectedRate(a / (a + b), low, high), float(1 - betainc(a, b, min(target, 1.0)))
 
 
 def lower_limit(hits: int, n: int, level: float) -> float:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOUR = 10
-FALSE_ALARMS = 0.05
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -
 
 
 class Record(dict[str, Any]):
-    """A record, or a part of one: that a key is asked for which it lacks is a fault of its file, told in one line.
+    """A record, or a part of one: a missing key that is requested is a fault of its file, reported in one line.
 
     A schema demands what every version of ddtl has written; what a page or a command needs besides is found out here.
     """
