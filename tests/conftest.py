@@ -17,6 +17,9 @@ from hypothesis import settings
 settings.register_profile("ddtl", deadline=None)
 settings.load_profile("ddtl")
 
+# Where the suite was started by nohup, a hang-up is ignored, by its children too; tests are about hang-ups.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 # Before anything imports torch: threads × processes must not exceed the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 

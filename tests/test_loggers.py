@@ -344,10 +344,10 @@ def test_a_server_lost_in_the_middle_holds_up_the_end_for_a_limited_time(
             server.hangs = True
         log_curve(shown_to)
         started = time.monotonic()
-    assert time.monotonic() - started < loggers.FINISH_TIMEOUT + 2
+    assert time.monotonic() - started < loggers.FINISH_TIMEOUT + 20
     started = time.monotonic()
     wandb.teardown()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     (kept,) = folder.path.glob("wandb/run-*/*.wandb")
     assert len(wandb_file.history(kept)) == len(CURVE), "kept for `wandb sync`"
 
@@ -378,13 +378,13 @@ def test_a_dead_server_is_a_warning_and_an_offline_run(
         settings = config("auto")
         started = time.monotonic()
         with loggers.opened(settings, folder, PUBLIC) as shown_to:
-            assert time.monotonic() - started < settings.logger.wandb.timeout + 5
+            assert time.monotonic() - started < settings.logger.wandb.timeout + 20
             (core,) = cores().values()
             assert "--no-observability" in core, "else its reports hold up the end of the process"
             log_curve(shown_to)
         started = time.monotonic()
         wandb.teardown()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
     (warning,) = warnings_in(caplog)
     assert warning.startswith("W&B cannot be reached, going on offline: ")
     path = the_file(folder)

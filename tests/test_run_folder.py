@@ -103,7 +103,7 @@ def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
                 opened(tmp_path / "a", IDENTITY, overwrite=overwrite),
             ):
                 pass
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5
             assert "\n" not in str(raised.value)
         assert contents(tmp_path / "a") == before
         assert json.loads((tmp_path / "a" / ".owner.json").read_text())["pid"] == process.pid
@@ -115,7 +115,7 @@ def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
         process.wait()
         started = time.monotonic()
         with opened(tmp_path / "a", IDENTITY, overwrite=False):
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 5
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
@@ -130,7 +130,7 @@ def test_the_next_start_waits_for_the_workers_of_a_killed_process(tmp_path: Path
         process.wait()
         started = time.monotonic()
         with opened(tmp_path / "a", IDENTITY, overwrite=False):
-            assert 1 < time.monotonic() - started < 10
+            assert 1 < time.monotonic() - started < 60
 
 
 @linux

@@ -117,7 +117,7 @@ def test_the_second_ctrl_c_ends_trials_now(monkeypatch, tmp_path):
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
     thread.join()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert stopped.value.exit_code == 143
     assert states(store) == ["WAITING"] * 2
     for row in read_lines(store.folder / "marks.jsonl"):
