@@ -246,10 +246,10 @@ def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list
 
 
 @pytest.mark.slow
-def test_no_shortcut_on_twenty_clean_phantoms(tmp_path: Path) -> None:
-    """60 probes of which 1 in 20 may be wrong; few shuffles are easier to beat, so the default is wrong less often."""
+def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
+    """30 probes of which 1 in 20 may be wrong; few shuffles are easier to beat, so the default is wrong less often."""
     wrong = []
-    for seed in range(20):
+    for seed in range(10):
         spec = PhantomSpec(n_patients=100, slices_per_patient=1, seed=seed)
         manifest = phantom.build_manifest(spec, tmp_path)
         looks = [one for one in looks_of(manifest) if one is not None]
@@ -257,7 +257,7 @@ def test_no_shortcut_on_twenty_clean_phantoms(tmp_path: Path) -> None:
         for view in set(SHORTCUTS) - {"file facts"}:  # which are all alike
             found = probe(view, *table(view, looks), labels, groups, seed=seed)
             wrong += [(seed, view, found.roc_auc)] if found.verdict != "nothing found" else []
-    assert len(wrong) <= 3, wrong
+    assert len(wrong) <= 2, wrong
 
 
 @pytest.mark.realdata

@@ -57,7 +57,7 @@ def test_the_mean_is_scored_with_statistics_of_its_own(tiny: str, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_comes_to_the_same_mean(tmp_path: Path) -> None:
-    words = ["trainer.max_epochs=4", "trainer.average_last=3"]
+    words = ["model=resnet18", "trainer.max_epochs=4", "trainer.average_last=3"]
     whole = run(tmp_path / "whole", *words).folder
     process = start(small(tmp_path / "killed", *words))
     folder = wait_for_epochs(tmp_path / "killed", process, 2)

@@ -31,8 +31,7 @@ TINY = (
 @pytest.mark.parametrize(
     ("script", "streams"),
     [
-        ("train.py", "2>/dev/full"), ("train.py", "2>&-"), ("train.py", "2>&- >&- <&-"),
-        ("sweep.py", "2>/dev/full"), ("sweep.py", "2>&- >&- <&-"),
+        ("train.py", "2>/dev/full"), ("train.py", "2>&- >&- <&-"), ("sweep.py", "2>&- >&- <&-"),
     ],
 )  # fmt: skip
 def test_a_terminal_that_takes_nothing_does_not_end_a_training(tmp_path: Path, script: str, streams: str) -> None:

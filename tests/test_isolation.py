@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ddtl import threads
 from ddtl.cli import COMMANDS
+from tests.hostile_folder import command, hostile
 from tests.runs import ROOT, small
 
-# Modules that Python, ddtl and its libraries import, at their start or late.
-NAMES = (
-    "random", "json", "string", "torch", "numpy", "wandb", "ddtl", "optuna", "conf", "sitecustomize", "usercustomize",
-    "secrets", "multiprocessing", "logging", "sklearn", "colorlog", "resource", "tempfile", "socket",
-)  # fmt: skip
+__all__ = ["hostile"]  # a fixture
+
 PLAIN = (
     "model=squeezenet1_1",
     "trainer=cpu",
@@ -25,44 +21,6 @@ PLAIN = (
     "trainer.limit_batches=2",
     "dataset.num_workers=2",
 )
-
-
-@pytest.fixture
-def hostile(tmp_path: Path) -> Path:
-    """A folder with a file for each name, which leaves a mark when it is run."""
-    folder = tmp_path / "from a stranger"
-    folder.mkdir()
-    for name in NAMES:
-        (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'marks')!r}, 'a').write({name!r} + ' ')\n")
-    for group in ("trainer", "dataset"):
-        (folder / "conf" / group).mkdir(parents=True)
-    (folder / "conf" / "train.yaml").write_text("seed: 666\n")
-    (folder / ".env").write_text("DDTL_DATA=/nowhere\nOMP_NUM_THREADS=77\n")
-    os.mkfifo(folder / "matplotlibrc")  # whoever opens it waits for ever
-    return folder
-
-
-def command(hostile: Path, *words: str, python: tuple[str, ...] = (), **environment: str) -> str:
-    """Run it there; what it printed. Nothing of the folder may have been run."""
-    given = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [sys.executable, *(python or (installed(hostile),)), *words],
-        cwd=hostile, env=given | environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    marks = hostile.parent / "marks"
-    assert not marks.exists(), marks.read_text()
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def installed(hostile: Path) -> str:
-    """The command as an installer writes it: a script in a folder of its own."""
-    script = hostile.parent / "bin" / "ddtl"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(
-        "import sys\nfrom ddtl.__main__ import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
-    )
-    return str(script)
 
 
 @pytest.mark.slow
@@ -115,15 +73,6 @@ def test_nor_does_a_process_of_another_device(hostile: Path) -> None:
     command(hostile, "train", *words)
     command(hostile, "sweep", *words, "optimizer.lr=1e-3,1e-4", "engine.workers=1", "engine.gpus_per_trial=2")
     assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ray", "slurm"])
-def test_workers_of_other_engines_import_nothing_from_there(hostile: Path, engine: str) -> None:
-    pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
-    runs = hostile.parent / "runs"
-    command(hostile, "sweep", *small(runs, *PLAIN, "optimizer.lr=1e-3,1e-4", f"engine={engine}", "engine.workers=1"))
-    assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 2
 
 
 def test_the_settings_of_w_and_b_that_lie_there_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

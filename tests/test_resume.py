@@ -30,12 +30,9 @@ def uninterrupted(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("signum", "workers"),
     [
-        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, 2, marks=pytest.mark.slow),
     ],
 )

@@ -16,8 +16,11 @@ from ddtl.sweeps import opening, settle
 from ddtl.sweeps.engines import local, rounds
 from ddtl.sweeps.stopping import Stop
 from ddtl.sweeps.store import Store
+from tests.hostile_folder import command, hostile
 from tests.sweep_plans import plan
 from tests.sweep_trials import unseen
+
+__all__ = ["hostile"]  # a fixture
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gpus: Sequence[str], *words: str) -> list[Any]:
@@ -150,22 +153,38 @@ def test_workers_elsewhere_end_with_the_command(tmp_path):
     assert worker.killed
 
 
-def studied(runs_dir: Path, engine: str) -> list[dict[str, Any]]:
-    """The trials of a small sweep by an engine, without what differs from one call to the next."""
-    from tests.test_sweep_pruning import sweep  # with torch, which the quick tests go without
+ENGINE = ("engine.workers=1", "n_trials=4")
 
-    ended = sweep(runs_dir, f"engine={engine}", "engine.workers=1", "n_trials=4")
-    assert ended.returncode == 0, ended.stderr
+
+def trials(runs_dir: Path) -> list[dict[str, Any]]:
+    """The trials of the small sweep there, without what differs from one call to the next."""
     record = json.loads((runs_dir / "sweeps" / "small" / "sweep.json").read_text())
     assert record["counts"]["running"] == 0
     return [{key: trial[key] for key in ("number", "state", "params", "values", "curve")} for trial in record["trials"]]
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The trials of the small sweep on this machine."""
+    from tests.test_sweep_pruning import sweep  # with torch, which the quick tests go without
+
+    runs_dir = tmp_path_factory.mktemp("local")
+    ended = sweep(runs_dir, *ENGINE, "engine=local")
+    assert ended.returncode == 0, ended.stderr
+    return trials(runs_dir)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "slurm"])
-def test_every_engine_makes_the_same_study(tmp_path, engine):
+def test_every_engine_makes_the_same_study_and_imports_nothing_from_the_folder_it_is_typed_in(
+    hostile: Path, here: list[dict[str, Any]], engine: str
+) -> None:
+    from tests.runs import small
+    from tests.test_sweep_pruning import SWEEP
+
     pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
-    here = studied(tmp_path / "local", "local")
+    runs_dir = hostile.parent / "runs"
+    command(hostile, "sweep", *small(runs_dir, *SWEEP, *ENGINE, f"engine={engine}"), OMP_NUM_THREADS="1")
     assert len(here) == 4
     assert len({json.dumps(trial["params"]) for trial in here}) == 4
-    assert studied(tmp_path / engine, engine) == here
+    assert trials(runs_dir) == here

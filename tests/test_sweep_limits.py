@@ -41,7 +41,7 @@ def record(runs: Path) -> list[dict[str, Any]]:
 def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_goes_on(tmp_path: Path) -> None:
     with mounts.mounted(tmp_path / "runs", size="24m") as runs:
         words = [
-            "optimizer.lr=0.001,0.002,0.003",
+            "optimizer.lr=0.001,0.002",
             "dataset.image_size=32",
             f"paths.runs_dir={runs}",
             f"paths.cache_dir={tmp_path / 'cache'}",
@@ -54,7 +54,7 @@ def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_goes_on(tmp_pa
         again = sweep(words)
         assert again.returncode == 0, again.stderr[-2000:]
         trials = record(runs)
-        assert [trial["state"] for trial in trials] == ["complete"] * 3
+        assert [trial["state"] for trial in trials] == ["complete"] * 2
         reasons = [attempt["reason"] for trial in trials for attempt in trial["attempts"]]
         assert set(reasons) <= {"disk_full", "stopped", "completed"}
 
@@ -94,7 +94,7 @@ def _removed(group: Path) -> None:
 def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_goes_on(tmp_path: Path) -> None:
     with limited(3000) as group:
         words = [
-            "dataset.batch_size=8,24", "dataset.image_size=32,1024",
+            "dataset.batch_size=24", "dataset.image_size=32,1024,48",
             f"paths.runs_dir={tmp_path / 'runs'}", f"paths.cache_dir={tmp_path / 'cache'}",
         ]  # fmt: skip
         ended = sweep(words, group)
@@ -107,10 +107,10 @@ def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_g
 
 
 @pytest.mark.slow
-def test_three_rounds_of_killing() -> None:
+def test_two_rounds_of_killing() -> None:
     # In this file, and so never while the system kills a trial above: a trial killed then would be taken for that one.
-    command = [sys.executable, str(ROOT / "tools" / "chaos_sweep.py"), "--rounds", "3", "--trials", "3"]
+    command = [sys.executable, str(ROOT / "tools" / "chaos_sweep.py"), "--rounds", "2", "--trials", "3"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=800)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["problems"] == []
-    assert (done.returncode, found["rounds"], found["trials"]) == (0, 3, 9)
+    assert (done.returncode, found["rounds"], found["trials"]) == (0, 2, 6)
