@@ -81,11 +81,35 @@ def test_a_study(tmp_path: Path) -> None:
         assert str(name) not in html
 
 
+def test_text_of_a_study_names_nobody(tmp_path: Path) -> None:
+    table = study_records.answers("alpha", 3.0, 0).predictions
+    sample, patient = str(table.sample_id[0]), str(table.patient_id[-1])
+    job = study_records.run(tmp_path / "runs", "alpha", 0, {})
+    record = tmp_path / "runs" / job["run"] / "results.json"
+    record.write_text(
+        json.dumps({**json.loads(record.read_text()), "warnings": [f"Look at {sample}, patient {patient}!"]})
+    )
+    broken = study_records.failed("beta", 0, [], f"{sample} of patient secret-name cannot be read")
+    folder = study_records.study(tmp_path / "runs", "cross_dataset", [job, broken])
+    assert command.main([str(folder)]) == 0
+    assert all(name in (folder / "report.html").read_text() for name in (sample, f"patient {patient}!", "secret-name"))
+    html = shared(folder)
+    assert "Look at …, patient …!" in html
+    assert "the reason is in study.json" in html
+    assert not any(name in html for name in (sample, f"patient {patient}", "secret-name"))
+
+
 def test_a_sweep(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "sweeps" / "s"
     folder.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps(sweep_records.record()))
-    holds_no_picture(shared(folder))
+    record = sweep_records.record()
+    for trial in record["trials"]:
+        trial["words"] = trial["words"] and "patients/secret-name.png cannot be read"
+    (folder / "sweep.json").write_text(json.dumps(record))
+    html = shared(folder)
+    holds_no_picture(html)
+    assert "left out of a page to share" in html
+    assert "secret-name" not in html
 
 
 def test_an_audit_counts_what_it_found(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from ddtl.files import write_json, write_text
 from ddtl.records import audit as audit_record
 from ddtl.records import run as results_of
 from ddtl.reports import audit_report, methods, run_report, stored, study_report, sweep_report, sweep_stored
-from ddtl.reports.masking import without_names
+from ddtl.reports.masking import cells_without_names, sweep_without_words, without_names
+from ddtl.studies import cells
 from ddtl.studies import record as study_record
 
 HELP = """\
@@ -142,9 +143,9 @@ def write_to_share(folder: Path) -> Path:
         UserError: the folder holds no finished run, no sweep, no study and no audit.
     """
     if (folder / sweep_stored.RECORD).exists():
-        html = sweep_report.render_sweep(sweep_stored.read(folder))
+        html = sweep_report.render_sweep(sweep_without_words(sweep_stored.read(folder)))
     elif (folder / study_record.NAME).exists():
-        html = study_report.rendered(folder)
+        html = study_report.render_study(cells_without_names(cells.read(folder)))
     elif (folder / audits.RECORD).exists():
         html = audit_report.page_to_share(audit_record.read(folder, whole=True))
     else:

@@ -6,12 +6,18 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ddtl.errors import UserError
+from ddtl.evaluation import predictions
+from ddtl.evaluation.predictions import Predictions
 from ddtl.reading import Unreadable
 from ddtl.records import small
 from ddtl.records.checking import alike
 from ddtl.reports.stored import Stored
+from ddtl.reports.sweep_stored import Sweep
+from ddtl.studies.cells import Cells
 
 MASK = "…"
 _MOST_PARTS = 12  # words and numbers in a name
@@ -66,11 +72,42 @@ class Names:
 
 def without_names(stored: Stored) -> Stored:
     """A run whose texts name none of its images and patients."""
-    table = stored.predictions
-    names: set[object] = {*table.sample_id, *table.group, *(table.patient_id if table.patient_id is not None else ())}
-    with suppress(OSError, Unreadable):
-        for row in small.split(stored.folder / "split.csv"):
-            names |= {row.get("sample_id", ""), row["group"]}
-    hidden = Names(names)
+    hidden = Names({*_predicted(stored.predictions), *_split(stored.folder)})
     parts = {name: getattr(stored, name) for name in ("record", "config", "environment")}
     return dataclasses.replace(stored, **{name: alike(part, hidden.masked(part)) for name, part in parts.items()})
+
+
+def cells_without_names(found: Cells) -> Cells:
+    """A study whose texts name none of its images and patients; why runs failed, in words of any kind, is excluded."""
+    names: set[object] = set()
+    for folder in {folder for cell in found.cells for folder in cell.folders}:
+        names |= _split(folder)
+        with suppress(UserError):
+            names |= _predicted(predictions.read(folder / "predictions.csv"))
+    hidden = Names(names)
+    cells = [
+        dataclasses.replace(
+            cell,
+            lost=tuple(dataclasses.replace(each, reason="the reason is in study.json") for each in cell.lost),
+            records=tuple(hidden.masked(record) for record in cell.records),
+        )
+        for cell in found.cells
+    ]
+    return dataclasses.replace(found, cells=cells, study=alike(found.study, hidden.masked(found.study)))
+
+
+def sweep_without_words(found: Sweep) -> Sweep:
+    """A sweep without what failed trials printed, which may name images and patients."""
+    trials = [{**trial, "words": "left out of a page to share" if trial["words"] else ""} for trial in found.trials]
+    return dataclasses.replace(found, record={**found.record, "trials": trials})
+
+
+def _predicted(table: Predictions) -> set[object]:
+    return {*table.sample_id, *table.group, *table.patient_id}
+
+
+def _split(folder: Path) -> set[object]:
+    """The names in a run's split; none where it has none that can be read."""
+    with suppress(OSError, Unreadable):
+        return {name for row in small.split(folder / "split.csv") for name in (row.get("sample_id", ""), row["group"])}
+    return set()

@@ -37,13 +37,13 @@ def write(folder: Path) -> Path:
         write_text(folder / f"tables.{suffix}", form(shown))
     write_text(folder / "scores.csv", written.as_csv(every_score(found)))
     path = folder / "report.html"
-    write_text(path, render(page(found)))
+    write_text(path, render_study(found))
     return path
 
 
-def rendered(folder: Path) -> str:
-    """The page of a study's folder as HTML; raises as :func:`write` does."""
-    return render(page(cells.read(folder)))
+def render_study(found: Cells) -> str:
+    """The page as HTML."""
+    return render(page(found))
 
 
 def page(found: Cells) -> Page:
