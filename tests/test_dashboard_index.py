@@ -84,6 +84,18 @@ def test_only_what_has_changed_is_read_again(runs: Path, monkeypatch: pytest.Mon
     assert {path.parent.name for path in read} == {"halfway"}
 
 
+def test_what_comes_later_is_seen(runs: Path) -> None:
+    index = Index(runs)
+    run = records.write(runs / "covid19ct" / "evaluated")
+    assert "elsewhere" not in {row.name for row in index.rows()}
+    assert "elsewhere" not in {row.name for row in index.rows()}
+    for name in ("elsewhere", "again"):
+        records.write(run / "evaluations" / name)
+        assert name in {row.name for row in index.rows()}
+    (run / "results.json").unlink()
+    assert [{row.name for row in index.rows()} & {"evaluated"} for _ in range(2)] == [set()] * 2
+
+
 def test_links_are_not_followed(runs: Path, tmp_path: Path) -> None:
     records.write(tmp_path / "elsewhere" / "secret")
     (runs / "covid19ct" / "link").symlink_to(tmp_path / "elsewhere" / "secret")

@@ -21,10 +21,11 @@ from ddtl.training import run_folder
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
 State = Literal["finished", "running", "stopped", "pruned", "broken"]
 
-# Whose change makes a row another one.
-# What a run's row is made of. The folder itself ("") changes with each file that is made, replaced or removed, which is
-# how ddtl writes all but these three: asking for fewer files halves the time of a table.
-_WATCHED = ("", "results.json", "metrics.jsonl", run_folder.OWNER)
+# Whose change makes a run's row another one. The folder itself ("") changes with each file that is made, replaced or
+# removed, as the one that names its owner; of a finished run the epochs do not change any more. Asking for few files is
+# what makes a table fast.
+_FINISHED = ("", "results.json")
+_WATCHED = (*_FINISHED, "metrics.jsonl")
 _RECORDS: Mapping[str, tuple[Kind, str]] = {
     "sweeps": ("sweep", "sweep.json"),
     "studies": ("study", "study.json"),
@@ -90,45 +91,58 @@ class Index:
 
     runs_dir: Path
     _known: dict[str, tuple[tuple[Any, ...], Row]] = field(default_factory=dict)
+    _unchanged: set[str] = field(default_factory=set)
+    _alone: set[str] = field(default_factory=set)  # runs without a folder of evaluations
 
     def rows(self) -> list[Row]:
         """All rows as they are now, the latest first; none where the folder is not there yet."""
         found: dict[str, tuple[tuple[Any, ...], Row]] = {}
-        for path, names, read in _folders(str(self.runs_dir)):
+        self._unchanged = set()
+        for path, names, read in self._folders():
             folder = f"{self.runs_dir}/{path}"
-            stamp = _stamp(folder, names)
             before = self._known.get(path)
-            if before is not None and before[0] == stamp and before[1].state != "running":
+            finished = before is not None and before[1].state == "finished"
+            stamp = _stamp(folder, _FINISHED if finished and names is _WATCHED else names)
+            if before is not None and before[0][: len(stamp)] == stamp and before[1].state != "running":
                 found[path] = before
+                self._unchanged.add(path)
             elif (row := read(path, Path(folder))) is not None:
                 found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._known = found
         return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
 
+    def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
+        """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed.
+
+        Folders are told below ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner than paths.
+        """
+        root = str(self.runs_dir)
+        for group in _children(root):
+            known = _RECORDS.get(group)
+            if not os.access(f"{root}/{group}", os.R_OK | os.X_OK):  # what is in it must not seem not to be
+                yield group, (), _unreadable
+                continue
+            for name in _children(f"{root}/{group}"):
+                path = f"{group}/{name}"
+                if known is not None:
+                    yield path, (known[1], "report.html"), _recorded(*known)
+                    continue
+                yield path, _WATCHED, _run
+                if path not in self._alone or path not in self._unchanged:
+                    yield from self._evaluations(root, path)
+
+    def _evaluations(self, root: str, path: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
+        evaluations = f"{root}/{path}/evaluations"
+        if not os.path.lexists(evaluations):
+            self._alone.add(path)
+            return
+        self._alone.discard(path)
+        if not os.path.islink(evaluations):
+            for name in _children(evaluations):
+                yield f"{path}/evaluations/{name}", ("results.json", "report.html"), _evaluation
+
 
 Read = Callable[[str, Path], Row | None]
-
-
-def _folders(root: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
-    """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed.
-
-    Folders are told below ``root``, with slashes: text, of which a hundred thousand are made sooner than paths.
-    """
-    for group in _children(root):
-        known = _RECORDS.get(group)
-        if not os.access(f"{root}/{group}", os.R_OK | os.X_OK):  # what is in it must not seem not to be
-            yield group, (), _unreadable
-            continue
-        for name in _children(f"{root}/{group}"):
-            path = f"{group}/{name}"
-            if known is not None:
-                yield path, (known[1], "report.html"), _recorded(*known)
-                continue
-            yield path, _WATCHED, _run
-            if os.path.islink(evaluations := f"{root}/{path}/evaluations"):
-                continue
-            for evaluation in _children(evaluations):
-                yield f"{path}/evaluations/{evaluation}", ("results.json", "report.html"), _evaluation
 
 
 def _unnamed(row: Row) -> Row:
