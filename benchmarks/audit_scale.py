@@ -23,8 +23,8 @@ from benchmarks.measuring import finish, in_own_process
 from ddtl.audit.fingerprints import decode
 from ddtl.audit.neighbours import likely_near
 from ddtl.audit.pairs import RADIUS, find
+from ddtl.data.images.perceptual_hash import orientation_hashes
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.picture_hash import orientation_hashes
 
 SIDE = 96
 COPIES = 100  # one image in so many is a copy

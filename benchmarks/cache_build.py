@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="the public datasets in DDTL_DATA")
     parser.add_argument("--size", type=int, default=224)
     arguments = parser.parse_args()
-    from ddtl.data import covid19ct, phantom, sarscov2ct
-    from ddtl.data.cache import open_cache
+    from ddtl.data.datasets import covid19ct, sarscov2ct
+    from ddtl.data.images.cache import open_cache
+    from ddtl.data.phantom import dataset
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -29,8 +30,8 @@ def main() -> None:
             data = Path(os.environ["DDTL_DATA"])
             manifests = [covid19ct.build_manifest(data), sarscov2ct.build_manifest(data)]
         else:
-            spec = phantom.PhantomSpec(n_patients=807, slices_per_patient=4, size=256)
-            manifests = [phantom.build_manifest(spec, root)]
+            spec = dataset.PhantomSpec(n_patients=807, slices_per_patient=4, size=256)
+            manifests = [dataset.build_manifest(spec, root)]
         times = []
         for _ in ("cold", "warm"):
             started = time.perf_counter()

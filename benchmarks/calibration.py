@@ -23,7 +23,7 @@ from scipy.stats import norm
 
 from benchmarks.measuring import finish
 from ddtl.evaluation import calibration, decision, miscalibration, thresholds
-from ddtl.evaluation.proportions import proportion, wilson
+from ddtl.evaluation.intervals.proportions import proportion, wilson
 
 
 class Setting(NamedTuple):

@@ -24,14 +24,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.measuring import finish
-from ddtl.evaluation.answers import Answers, Method
-from ddtl.evaluation.comparison import compare
-from ddtl.evaluation.intervals import paired_intervals
-from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.predictions import Predictions
-from ddtl.evaluation.repeated import draw_seeds
-from ddtl.evaluation.resampling import resampled
-from ddtl.evaluation.significance import mcnemar
+from ddtl.evaluation.comparison.comparison import compare
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.repeated import draw_seeds
+from ddtl.evaluation.comparison.significance import mcnemar
+from ddtl.evaluation.intervals.intervals import paired_intervals
+from ddtl.evaluation.intervals.resampling import resampled
+from ddtl.records.predictions import Predictions
+from ddtl.schema.scores import SCORES
 
 SEPARATION = 2.0  # of the classes, at a standard deviation of sqrt(2): a ROC AUC of 0.84
 SLOPE = 0.121  # of the ROC AUC in the separation there: phi(1) / 2

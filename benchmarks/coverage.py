@@ -35,11 +35,11 @@ import numpy as np
 
 from benchmarks.coverage_report import Cell, figure, grid_table, put_table, read, worst_table, write
 from benchmarks.measuring import finish
-from ddtl.evaluation.clusters import Design
-from ddtl.evaluation.interval import Interval
-from ddtl.evaluation.intervals import intervals
-from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.resampling import weighted_scores
+from ddtl.evaluation.intervals.clusters import Design
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import intervals
+from ddtl.evaluation.intervals.resampling import weighted_scores
+from ddtl.schema.scores import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "ddtl" / "evaluation" / "coverage.csv"

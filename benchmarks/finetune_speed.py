@@ -102,8 +102,8 @@ class Bench:
     def __init__(self, settings: list[str], folder: Path) -> None:
         import torch
 
-        from ddtl import console
-        from ddtl.memory import keep_freed_memory
+        from ddtl.utils import console
+        from ddtl.utils.memory import keep_freed_memory
 
         keep_freed_memory()
         console.set_up_logging()
@@ -118,7 +118,7 @@ class Bench:
         import torch
 
         from ddtl.config.load import load
-        from ddtl.training.run_folder import RunFolder
+        from ddtl.records.run_folder import RunFolder
         from ddtl.training.train import assemble
         from ddtl.training.trainer import build_trainer
 

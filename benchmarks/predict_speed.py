@@ -67,10 +67,10 @@ def _pictures(arguments: argparse.Namespace, home: Path) -> list[str]:
     if arguments.real:
         found = sorted((Path(os.environ["DDTL_DATA"]) / "sarscov2ct").glob("*/*.png"))
     else:
-        from ddtl.data import phantom
+        from ddtl.data.phantom import dataset
 
-        spec = phantom.PhantomSpec(n_patients=-(-arguments.n // 4), size=256)
-        phantom.generate(spec, home / "pictures")
+        spec = dataset.PhantomSpec(n_patients=-(-arguments.n // 4), size=256)
+        dataset.generate(spec, home / "pictures")
         found = sorted((home / "pictures" / "images").glob("*/*.png"))
     return [str(path) for path in found[: arguments.n]]
 
@@ -97,14 +97,14 @@ def train_a_step(settings: list[str]) -> Callable[[], float]:
 
 def ours(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
     """A round of `ddtl predict`; the features of the training images are there from the first, uncounted prediction."""
-    from ddtl.inference import command
+    from ddtl.commands import predict
 
     settings = [f"output={folder}/../tables", "overwrite=true", f"batch_size={batch}"]
-    command.main([folder, *pictures[:batch], *settings])
+    predict.main([folder, *pictures[:batch], *settings])
 
     def measure() -> float:
         started = time.perf_counter()
-        assert command.main([folder, *pictures, *settings]) == 0
+        assert predict.main([folder, *pictures, *settings]) == 0
         return len(pictures) / (time.perf_counter() - started)
 
     return measure
@@ -114,10 +114,10 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     """As many images through the network alone."""
     import torch
 
+    from ddtl.commands.evaluate import stored_run
     from ddtl.inference import network
-    from ddtl.memory import keep_freed_memory
-    from ddtl.training.evaluate import stored_run
-    from ddtl.training.run_folder import RunFolder
+    from ddtl.records.run_folder import RunFolder
+    from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()  # as the command does
     of = RunFolder(Path(folder))

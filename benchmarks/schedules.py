@@ -67,10 +67,10 @@ def main() -> None:
 
 def trained(words: Sequence[str]) -> Path:
     """The folder of a run, trained where it is not finished yet."""
-    from ddtl import console
     from ddtl.config.load import load
-    from ddtl.memory import keep_freed_memory
     from ddtl.training.train import train
+    from ddtl.utils import console
+    from ddtl.utils.memory import keep_freed_memory
 
     console.set_up_logging()
     console.line(f"\n{' '.join(words)}")
@@ -80,8 +80,8 @@ def trained(words: Sequence[str]) -> Path:
 
 def evaluated(run: Path, words: Sequence[str]) -> Path:
     """The folder with the run's scores on another dataset."""
+    from ddtl.commands.evaluate import main as evaluate
     from ddtl.config.load import load
-    from ddtl.training.evaluate import main as evaluate
 
     dataset = load(words).dataset
     folder = run / "evaluations" / f"{dataset.name}-{dataset.protocol}"
@@ -92,9 +92,10 @@ def evaluated(run: Path, words: Sequence[str]) -> Path:
 
 def table(folders: Sequence[Path], split: str) -> dict[str, object]:
     """Prints the comparison of the runs, and hands over means and intervals."""
-    from ddtl.evaluation.comparison import compare
-    from ddtl.reports import compared, comparison_tables
-    from ddtl.reports.methods import markdown_table
+    from ddtl.evaluation.comparison.comparison import compare
+    from ddtl.reports.comparison import runs as compared
+    from ddtl.reports.comparison import tables as comparison_tables
+    from ddtl.reports.run.methods import markdown_table
 
     runs = compared.read(folders, split)
     result = compare(runs.methods)

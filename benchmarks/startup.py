@@ -26,7 +26,7 @@ from ddtl.training import callbacks
 class FirstBatch(Exception): pass
 def stop(self, *_): raise FirstBatch
 callbacks.EpochEnd.on_train_batch_end = stop
-from ddtl.training.command import main
+from ddtl.commands.train import main
 try: main(sys.argv[1:])
 except FirstBatch: sys.exit(0)
 sys.exit("no batch")

@@ -5,8 +5,8 @@
 Sweeps of small trainings on the phantom with ``engine=local``, with one worker and with several. Nothing but their
 records is read: a trial's time runs from the moment in which its worker takes it until the store is told of its end.
 A child process is timed from its start until it speaks: the first one, for which the training stack is imported, and
-those after it, beside ``import ddtl.sweeps.stack`` in a fresh interpreter. The last line is one JSON object; times in
-seconds: medians with the smallest and the largest.
+those after it, beside ``import ddtl.sweeps.workers.preload`` in a fresh interpreter. The last line is one JSON object;
+times in seconds: medians with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measuring
-from ddtl.reports import sweep_trials
+from ddtl.reports.sweep import trials as sweep_trials
 
 SMALL = ("model=squeezenet1_1", "trainer=cpu", "trainer.max_epochs=3", "logger=none", "finalize=false")
 CHILDREN = 4
@@ -56,7 +56,7 @@ def speak(pipe: Connection) -> None:
 def _starts() -> dict[str, float]:
     """Of one round: import of the stack; start of the first child, and that beyond the import; start of a later one."""
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import ddtl.sweeps.stack"], check=True)
+    subprocess.run([sys.executable, "-c", "import ddtl.sweeps.workers.preload"], check=True)
     imported = time.monotonic() - begun
     program = "from benchmarks import sweep_overhead; sweep_overhead.children()"
     ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
@@ -75,7 +75,7 @@ def _starts() -> dict[str, float]:
 
 def children() -> None:
     """Print the seconds from the start of each of some children until it speaks, of the first with all preparations."""
-    from ddtl.sweeps import processes
+    from ddtl.sweeps.workers import processes
 
     begun = time.monotonic()
     context: Any = processes.prepare()

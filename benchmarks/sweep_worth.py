@@ -32,7 +32,7 @@ import numpy as np
 
 from benchmarks import measuring
 from benchmarks.sweep_worth_figure import figure
-from ddtl.reports.sweep_trials import score
+from ddtl.reports.sweep.trials import score
 
 OURS, RANDOM = "TPE + AfterUnfreeze", "random search"
 ARMS: dict[str, tuple[str, ...]] = {

@@ -112,10 +112,10 @@ def ours(settings: list[str], folder: str) -> Callable[[], float]:
     """A round of training as ``train.py`` does it, up to the scores."""
     import torch
 
-    from ddtl.memory import keep_freed_memory
-    from ddtl.training.run_folder import RunFolder
+    from ddtl.records.run_folder import RunFolder
     from ddtl.training.train import assemble
     from ddtl.training.trainer import build_trainer
+    from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_float32_matmul_precision("high")
@@ -146,7 +146,7 @@ def stock_lightning(settings: list[str], arguments: argparse.Namespace) -> Calla
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from ddtl.data.datamodules import build_datamodule
+    from ddtl.data.loading.datamodules import build_datamodule
 
     datamodule = build_datamodule(load(settings))
     datamodule.load()

@@ -5,11 +5,11 @@ import sys
 
 def script() -> None:
     """The entry point of the installed command."""
-    from ddtl.isolation import isolate
+    from ddtl.utils.isolation import isolate
 
     isolate()
-    from ddtl.cli import main  # only now: a module of the current folder is not to come in its way
-    from ddtl.launch import guarded
+    from ddtl.commands.cli import main  # only now: a module of the current folder is not to come in its way
+    from ddtl.commands.launch import guarded
 
     sys.exit(guarded(main, sys.argv[1:]))
 

@@ -39,8 +39,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]], int]]:
     """``train.py`` with a command line, in this process; its exit code. Signals and logging are put back afterwards."""
-    from ddtl import console, launch
-    from ddtl.training import command
+    from ddtl.commands import launch, train
+    from ddtl.utils import console
 
     handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
     before = {signum: signal.getsignal(signum) for signum in handled}
@@ -50,7 +50,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Sequence[str]
     logger = logging.getLogger("ddtl")
     for name in ("handlers", "level", "propagate"):
         monkeypatch.setattr(logger, name, getattr(logger, name))
-    yield lambda argv: launch.guarded(command.main, list(argv))
+    yield lambda argv: launch.guarded(train.main, list(argv))
     for signum, handler in before.items():
         signal.signal(signum, handler)
 

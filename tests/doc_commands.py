@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddtl.files import write_json
+from ddtl.utils.files import write_json
 from tests import records, sweep_records
 from tests.study_records import cross_dataset
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddtl.reports import stored
+from ddtl.reports.run import stored
 from tests.test_report import HOSTILE
 
 

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.data import catalogue, published
-from ddtl.data.picture_hash import difference_hash
-from ddtl.data.published import Origin
+from ddtl.data import catalogue
+from ddtl.data.download import published
+from ddtl.data.download.published import Origin
+from ddtl.data.images.perceptual_hash import difference_hash
 
 TOY = Origin(
     name="toy",

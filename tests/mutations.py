@@ -67,7 +67,7 @@ def registered() -> Iterator[None]:
 
 def workplace(folder: Path) -> None:
     """A folder with a record of every kind, each valid."""
-    from ddtl.files import write_json
+    from ddtl.utils.files import write_json
     from tests import explained, records, study_records, sweep_records
 
     for name, to in (("finished", RUN), ("killed", KILLED), ("sweep", "")):
@@ -111,7 +111,7 @@ def workplace(folder: Path) -> None:
 
 def _cli(*words: str) -> Callable[[Path], int]:
     def run(folder: Path) -> int:
-        from ddtl import cli
+        from ddtl.commands import cli
 
         return cli.main([word.replace("@", f"{folder}/") for word in words])
 
@@ -123,7 +123,7 @@ def _dashboard(folder: Path) -> int:
     import json as json_
 
     from ddtl.dashboard import server
-    from ddtl.errors import UserError
+    from ddtl.utils.errors import UserError
 
     rows = server.Rows(folder / "runs")
     found, body, _ = rows.now()
@@ -139,15 +139,16 @@ def _open_sweep(folder: Path) -> int:
     """What ``ddtl sweep`` does before its first trial, and its record."""
     from dataclasses import replace
 
-    from ddtl.sweeps import opening, record, settings
+    from ddtl.sweeps.plan import settings
+    from ddtl.sweeps.store import open, record
 
     words = [*commands.SWEEP[1:], f"paths.runs_dir={folder}/runs"]
     plan = settings.read(words, tried=False)
-    store = opening.opened(replace(plan, folder=folder / SEARCH))
+    store = open.opened(replace(plan, folder=folder / SEARCH))
     try:
         store.snapshot()
         record.write(store)
-        opening.reopened(folder / SEARCH).close()
+        open.reopened(folder / SEARCH).close()
     finally:
         store.close()
     return 0
@@ -177,18 +178,18 @@ def _stopping() -> Any:
 
 
 def _ledger(folder: Path) -> int:
-    from ddtl.training import ledger
+    from ddtl.records import test_ledger
 
-    scoring = ledger.Scoring("another", "epoch 1", "0" * 64, "0" * 10, {"evaluation.threshold": 0.5})
-    ledger.record_use(folder / "runs", "phantom", "grouped", scoring)
-    ledger.uses_of(folder / "runs", "phantom")
-    ledger.is_used(folder / "runs", "study x")
+    scoring = test_ledger.Scoring("another", "epoch 1", "0" * 64, "0" * 10, {"evaluation.threshold": 0.5})
+    test_ledger.record_use(folder / "runs", "phantom", "grouped", scoring)
+    test_ledger.uses_of(folder / "runs", "phantom")
+    test_ledger.is_used(folder / "runs", "study x")
     return 0
 
 
 def _owner(folder: Path) -> int:
     from ddtl.dashboard import index
-    from ddtl.training import run_folder
+    from ddtl.records import run_folder
 
     index.in_use(folder / MADE)
     run_folder.owner_of(folder / MADE)
@@ -198,9 +199,9 @@ def _owner(folder: Path) -> int:
 
 
 def _histogram(folder: Path) -> int:
-    from ddtl.evaluation import predictions
-    from ddtl.training.run_folder import RunFolder
-    from ddtl.training.transfer import _reference, _seen
+    from ddtl.records import predictions
+    from ddtl.records.run_folder import RunFolder
+    from ddtl.training.evaluate_elsewhere import _reference, _seen
 
     run = RunFolder(folder / RUN)
     _reference(run)
@@ -209,17 +210,17 @@ def _histogram(folder: Path) -> int:
 
 
 def _wandb_id(folder: Path) -> int:
+    from ddtl.records.run_folder import RunFolder
     from ddtl.training.loggers import _run_id
-    from ddtl.training.run_folder import RunFolder
 
     _run_id(RunFolder(folder / RUN))
     return 0
 
 
 def _embeddings(folder: Path) -> int:
-    from ddtl.reports import study_embeddings
+    from ddtl.reports.study import embeddings
 
-    study_embeddings._read(folder / EVALUATION)
+    embeddings._read(folder / EVALUATION)
     return 0
 
 
@@ -469,7 +470,7 @@ class _TooLong(BaseException):
 
 def consume(consumer: str, folder: Path) -> Outcome:
     """Run a command in this process, as the program does, within its limits."""
-    from ddtl.errors import TrainingFailure, UserError
+    from ddtl.utils.errors import TrainingFailure, UserError
 
     begun = time.process_time()
     state, words = "done", ""

@@ -15,13 +15,14 @@ import numpy as np
 import yaml
 
 from ddtl.config.load import load
-from ddtl.evaluation import calibration, metrics, predictions
+from ddtl.evaluation import calibration, metrics
 from ddtl.evaluation.decision import predictive_values
-from ddtl.evaluation.names import SCORES
 from ddtl.evaluation.patients import PatientTable, by_patient
-from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score as by_image
-from ddtl.files import write_json
+from ddtl.records import predictions
+from ddtl.records.predictions import Predictions
+from ddtl.schema.scores import SCORES
+from ddtl.utils.files import write_json
 
 CLASSES = ("non-COVID", "COVID")
 THRESHOLD = 0.41

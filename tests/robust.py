@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.datamodule import CTDataModule
+from ddtl.data.loading.datamodule import CTDataModule
 
 SETTINGS = (
     "dataset.name=mine", "dataset.image_size=32", "dataset.batch_size=2", "dataset.val_fraction=0.25", "trainer=cpu",

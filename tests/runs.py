@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ddtl.config.load import load
-from ddtl.config.schema import Config
-from ddtl.reading import read_lines
+from ddtl.schema.run import Config
 from ddtl.training.train import RunResult, train
+from ddtl.utils.reading import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 

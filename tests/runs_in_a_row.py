@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ddtl.threads import share_out
+from ddtl.utils.threads import share_out
 
 share_out(2)
 
@@ -23,12 +23,12 @@ import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
 
 from ddtl.config.load import load  # noqa: E402
-from ddtl.errors import TrainingFailure  # noqa: E402
-from ddtl.files import append_line  # noqa: E402
 from ddtl.finetuning import callback  # noqa: E402
 from ddtl.models.network import Network  # noqa: E402
 from ddtl.training import train  # noqa: E402
 from ddtl.training.callbacks import EarlyEnd  # noqa: E402
+from ddtl.utils.errors import TrainingFailure  # noqa: E402
+from ddtl.utils.files import append_line  # noqa: E402
 
 
 def digest(tensors: Iterable[torch.Tensor]) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.evaluation.answers import Answers
+from ddtl.evaluation.comparison.paired_predictions import Answers
 from ddtl.evaluation.metrics import binary_scores
 from ddtl.evaluation.score import score as by_image
-from ddtl.files import write_json
 from ddtl.studies import record
 from ddtl.studies.record import Evaluation, Job
+from ddtl.utils.files import write_json
 from tests import hospital
 from tests.hospital import Hospital
 

@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ddtl import processes
-from ddtl.sweeps import settings
-from ddtl.sweeps.settings import Plan
-from ddtl.sweeps.settle import completed
-from ddtl.sweeps.store import Store
-from ddtl.sweeps.task import ATTEMPTS, OWNER
+from ddtl.sweeps.plan import settings
+from ddtl.sweeps.plan.settings import Plan
+from ddtl.sweeps.store.outcome import completed
+from ddtl.sweeps.store.store import Store
+from ddtl.sweeps.store.task import ATTEMPTS, OWNER
+from ddtl.utils import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,8 +65,8 @@ def reasons(store: Store, number: int) -> list[str]:
 _WORKER = """
 import os, sys, time, random
 from pathlib import Path
-from ddtl.sweeps import opening
-from ddtl.sweeps.settle import completed
+from ddtl.sweeps.store import open as opening
+from ddtl.sweeps.store.outcome import completed
 store = opening.reopened(Path(sys.argv[1]))
 while (task := store.next()) is not None:
     store.report(task.number, 0, 0.5)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.sweeps import opening, processes, trial, worker
-from ddtl.sweeps.processes import Slot
-from ddtl.sweeps.settle import Outcome
-from ddtl.sweeps.snapshot import Snapshot
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.store import Store
-from ddtl.sweeps.trial import Job
+from ddtl.sweeps.store import open
+from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.store.snapshot import Snapshot
+from ddtl.sweeps.store.store import Store
+from ddtl.sweeps.workers import processes, trial, worker
+from ddtl.sweeps.workers.processes import Slot
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.trial import Job
 from tests.sweep_plans import plan
 
 Body = Callable[[Job], Outcome]
@@ -29,7 +30,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, body: Body) -> None:
 
 def worked(tmp_path: Path, *words: str, slots: int = 1, stop: Stop | None = None) -> tuple[Store, str | None]:
     """A worker's work at a sweep: the store, and why it made no sense to go on."""
-    store = opening.opened(plan(tmp_path / "runs", *words))
+    store = open.opened(plan(tmp_path / "runs", *words))
     stop = stop or Stop(tmp_path / "stop")
     return store, worker.work(store, [Slot(f"slot {i}") for i in range(slots)], stop, unseen)
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.data import archives
-from ddtl.data.archives import members
-from ddtl.errors import UserError
+from ddtl.data.download import archives
+from ddtl.data.download.archives import members
+from ddtl.utils.errors import UserError
 
 FILES = {"top/CT_COVID/a %1 [x].png": b"first", "top/CT_NonCOVID/b.png": b"second" * 1000, "top/empty.txt": b""}
 

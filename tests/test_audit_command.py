@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl import cli
 from ddtl.audit import audit as auditing
-from ddtl.audit.command import main, parse
+from ddtl.commands import cli
+from ddtl.commands.audit import main, parse
 from ddtl.config.load import load
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 from tests import audits
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -103,9 +103,8 @@ def test_the_first_protocol_is_the_one_taken() -> None:
 
 
 def test_help_and_mistakes_need_no_torch() -> None:
-    code = (
-        "import sys; from ddtl import cli; cli.main(['audit', '--help'])\ntry: cli.main(['audit', 'covid19', 'x=1'])\n"
-    )
+    code = "import sys; from ddtl.commands import cli; cli.main(['audit', '--help'])\n"
+    code += "try: cli.main(['audit', 'covid19', 'x=1'])\n"
     code += "except ValueError as error: print(error)\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -239,7 +238,7 @@ def test_the_list_that_an_audit_writes_ends_what_it_found(own: Path) -> None:
 
 
 def test_the_digest_is_that_of_a_run(own: Path) -> None:
-    from ddtl.data.datamodules import build_datamodule
+    from ddtl.data.loading.datamodules import build_datamodule
 
     _, record = audit(own)
     words = ["dataset=table", "dataset.name=mine", f"dataset.table={own / 'list.csv'}", "dataset.protocol=official"]

@@ -17,9 +17,10 @@ from ddtl.audit.alignment import Fit, align
 from ddtl.audit.duplicates import clusters, leaks
 from ddtl.audit.fingerprints import decode
 from ddtl.audit.pairs import Pair, find
-from ddtl.data import covid19ct, phantom, sarscov2ct
+from ddtl.data.datasets import covid19ct, sarscov2ct
+from ddtl.data.images.perceptual_hash import TRANSFORMS, difference_hash, orientation_hashes, turned, words
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.picture_hash import TRANSFORMS, difference_hash, orientation_hashes, turned, words
+from ddtl.data.phantom import dataset
 
 LABELS = Path(__file__).parent / "data" / "sarscov2ct_pairs.csv"
 
@@ -41,8 +42,8 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    spec = phantom.PhantomSpec(n_patients=30, slices_per_patient=4, size=160, seed=3)
-    return phantom.build_manifest(spec, tmp_path_factory.mktemp("phantom"))
+    spec = dataset.PhantomSpec(n_patients=30, slices_per_patient=4, size=160, seed=3)
+    return dataset.build_manifest(spec, tmp_path_factory.mktemp("phantom"))
 
 
 def manifest_of(name: str, samples: list[Sample], classes: tuple[str, ...] = ("a", "b")) -> Manifest:

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddtl.audit.exclude import to_leave_out
+from ddtl.audit.exclude_list import to_leave_out
 from ddtl.audit.pairs import Pair
 from ddtl.config.load import ConfigError, load
-from ddtl.data import manifests, splits
-from ddtl.data.leaving_out import leave_out
+from ddtl.data.datasets import registry
 from ddtl.data.manifest import LeftOut, Manifest, Sample
-from ddtl.errors import UserError
+from ddtl.data.splits import protocols
+from ddtl.data.splits.exclusion import leave_out
+from ddtl.utils.errors import UserError
 from tests.audits import pair
 
 SPLIT = st.sampled_from(("train", "val", "test", None))
@@ -108,7 +109,7 @@ def overrides(root: Path, *more: str) -> list[str]:
 
 def test_a_folder_without_the_listed_images(root: Path, tmp_path: Path) -> None:
     path = listed(tmp_path / "exclude.csv", "covid/ä03.png", "covid/ä03.png", "normal/ä00.png")
-    whole, part = (manifests.build(load(overrides(root, *more))) for more in ((), (f"dataset.exclude={path}",)))
+    whole, part = (registry.build(load(overrides(root, *more))) for more in ((), (f"dataset.exclude={path}",)))
     assert {s.sample_id for s in whole.samples} - {s.sample_id for s in part.samples} == {
         "covid/ä03.png",
         "normal/ä00.png",
@@ -131,9 +132,9 @@ def test_every_dataset_takes_a_list(root: Path, tmp_path: Path, kind: str) -> No
         "folder": overrides(root),
         "table": ["dataset=table", f"dataset.table={tmp_path / 't.csv'}", f"dataset.root={root}"],
     }[kind]
-    whole = manifests.build(load(words))
+    whole = registry.build(load(words))
     name = whole.samples[3].sample_id
-    part = manifests.build(load([*words, f"dataset.exclude={listed(tmp_path / 'x.csv', name)}"]))
+    part = registry.build(load([*words, f"dataset.exclude={listed(tmp_path / 'x.csv', name)}"]))
     assert len(part) == len(whole) - 1
     assert name not in {sample.sample_id for sample in part.samples}
     assert isinstance(part.left_out, LeftOut)
@@ -142,16 +143,16 @@ def test_every_dataset_takes_a_list(root: Path, tmp_path: Path, kind: str) -> No
 @pytest.mark.parametrize("name", ["covid19ct", "sarscov2ct"])
 def test_public_datasets_take_a_list(real_data: Path, tmp_path: Path, name: str) -> None:
     words = [f"dataset={name}", f"paths.data_dir={real_data}"]
-    whole = manifests.build(load(words))
+    whole = registry.build(load(words))
     names = [sample.sample_id for sample in whole.samples[::50]]
-    part = manifests.build(load([*words, f"dataset.exclude={listed(tmp_path / 'x.csv', *names)}"]))
+    part = registry.build(load([*words, f"dataset.exclude={listed(tmp_path / 'x.csv', *names)}"]))
     assert len(part) == len(whole) - len(names)
     config = load(words)
-    assert manifests.split(part, config.dataset).counts()["train"]["images"] > 0
+    assert registry.split(part, config.dataset).counts()["train"]["images"] > 0
 
 
 def test_an_empty_list_leaves_the_dataset_as_it_is(root: Path, tmp_path: Path) -> None:
-    whole = manifests.build(load(overrides(root)))
+    whole = registry.build(load(overrides(root)))
     part = leave_out(whole, listed(tmp_path / "x.csv"))
     assert part.samples == whole.samples
     assert part.digest("h" * 24) == whole.digest("h" * 24)
@@ -160,22 +161,22 @@ def test_an_empty_list_leaves_the_dataset_as_it_is(root: Path, tmp_path: Path) -
 def test_images_that_the_dataset_does_not_have(root: Path, tmp_path: Path) -> None:
     path = listed(tmp_path / "x.csv", "covid/ä03.png", "covid/99.png")
     with pytest.raises(UserError, match=r"1 of the 2 images that it lists are not in folder: 'covid/99.png'.*null"):
-        manifests.build(load(overrides(root, f"dataset.exclude={path}")))
+        registry.build(load(overrides(root, f"dataset.exclude={path}")))
 
 
 def test_a_list_of_everything(root: Path, tmp_path: Path) -> None:
-    whole = manifests.build(load(overrides(root)))
+    whole = registry.build(load(overrides(root)))
     path = listed(tmp_path / "x.csv", *(sample.sample_id for sample in whole.samples))
     with pytest.raises(UserError, match="all 24 images of folder, and none would be left"):
         leave_out(whole, path)
 
 
 def test_a_class_that_is_left_out_is_named(root: Path, tmp_path: Path) -> None:
-    whole = manifests.build(load(overrides(root)))
+    whole = registry.build(load(overrides(root)))
     path = listed(tmp_path / "x.csv", *(s.sample_id for s in whole.samples if s.label == 1))
     config = load(overrides(root, f"dataset.exclude={path}"))
     with pytest.raises(UserError, match="class covid has 0 images"):
-        manifests.split(manifests.build(config), config.dataset)
+        registry.split(registry.build(config), config.dataset)
 
 
 def test_no_such_list_and_a_list_without_the_column(root: Path, tmp_path: Path) -> None:
@@ -183,14 +184,14 @@ def test_no_such_list_and_a_list_without_the_column(root: Path, tmp_path: Path) 
         load(overrides(root, "dataset.exclude=nowhere.csv"))
     (tmp_path / "x.csv").write_text("sample,reason\na,b\n")
     with pytest.raises(UserError, match="lacks the column sample_id"):
-        manifests.build(load(overrides(root, f"dataset.exclude={tmp_path / 'x.csv'}")))
+        registry.build(load(overrides(root, f"dataset.exclude={tmp_path / 'x.csv'}")))
 
 
 def test_the_split_of_the_others_is_made_without_the_images(root: Path, tmp_path: Path) -> None:
     path = listed(tmp_path / "x.csv", "covid/ä03.png")
     config = load(overrides(root, f"dataset.exclude={path}"))
-    found = manifests.split(manifests.build(config), config.dataset)
-    again = splits.assign(
+    found = registry.split(registry.build(config), config.dataset)
+    again = protocols.assign(
         replace(found, left_out=None), "grouped", seed=0, val_fraction=0.15, test_fraction=0.25
     )  # fmt: skip
     assert found.samples == again.samples

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial import Delaunay
 
-from ddtl.audit.lungs import SIDE, hull, otsu, regions
-from ddtl.data import phantom_pictures as pictures
-from ddtl.data.phantom_anatomy import Slice
-from ddtl.data.phantom_marks import MARK, mark_box
-from ddtl.data.phantom_pictures import PhantomSpec, render_slice
+from ddtl.data.images.lungs import SIDE, hull, otsu, regions
+from ddtl.data.phantom import render as pictures
+from ddtl.data.phantom.anatomy import Slice
+from ddtl.data.phantom.marks import MARK, mark_box
+from ddtl.data.phantom.render import PhantomSpec, render_slice
 
 SPEC = PhantomSpec(n_patients=24, slices_per_patient=3, sites=("a", "b"), size=SIDE, shortcut=1.0)
 

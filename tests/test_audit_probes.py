@@ -16,11 +16,12 @@ from ddtl.audit import file_facts, probes
 from ddtl.audit.probes import Probe, probe, run_probes
 from ddtl.audit.shuffle import shuffled_labels
 from ddtl.audit.views import VIEWS, Look, look, table
-from ddtl.data import covid19ct, phantom
-from ddtl.data.images import decode_gray
+from ddtl.data.datasets import covid19ct
+from ddtl.data.images.decode import decode_gray
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.phantom_pictures import PhantomSpec, has_mark, patient_label
-from ddtl.data.splits import assign
+from ddtl.data.phantom import dataset
+from ddtl.data.phantom.render import PhantomSpec, has_mark, patient_label
+from ddtl.data.splits.protocols import assign
 
 SHORTCUTS = [name for name, view in VIEWS.items() if view.kind == "shortcut"]
 official = partial(assign, protocol="official", seed=0, val_fraction=0.2, test_fraction=0.2)
@@ -219,7 +220,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
     found = {}
     for strength in (0.0, 0.8):
         spec = PhantomSpec(n_patients=60, slices_per_patient=1, shortcut=strength)
-        manifest = phantom.build_manifest(spec, tmp_path_factory.mktemp("phantom"))
+        manifest = dataset.build_manifest(spec, tmp_path_factory.mktemp("phantom"))
         found[strength] = (manifest, looks_of(manifest))
     return found
 
@@ -251,7 +252,7 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
     wrong = []
     for seed in range(10):
         spec = PhantomSpec(n_patients=100, slices_per_patient=1, seed=seed)
-        manifest = phantom.build_manifest(spec, tmp_path)
+        manifest = dataset.build_manifest(spec, tmp_path)
         looks = [one for one in looks_of(manifest) if one is not None]
         labels, groups, _ = arrays(manifest)
         for view in set(SHORTCUTS) - {"file facts"}:  # which are all alike

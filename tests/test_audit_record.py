@@ -10,8 +10,10 @@ import pytest
 
 from ddtl.audit import findings
 from ddtl.audit.record import SEVERITIES, newest
-from ddtl.files import write_json
-from ddtl.reports import audited, command, methods, run_report, stored
+from ddtl.commands import report
+from ddtl.reports.run import audit_section, methods, stored
+from ddtl.reports.run import report as run_report
+from ddtl.utils.files import write_json
 from tests import audits, records
 
 DIGEST = "d1" * 32
@@ -130,7 +132,7 @@ def test_a_report_names_the_command_where_there_is_no_audit(tmp_path: Path) -> N
     found = told(tmp_path)
     assert "ddtl audit dataset=covid19ct" in run_report.render_run(found)
     assert "were not audited" in methods.render(found)
-    assert not audited.warnings(found)
+    assert not audit_section.warnings(found)
 
 
 def test_a_report_tells_every_finding_and_warns_of_the_gravest(tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_results_made_with_a_list_say_so(tmp_path: Path) -> None:
     ],
 )
 def test_the_command_that_would_audit_a_run(tmp_path: Path, overrides: tuple[str, ...], shown: str) -> None:
-    assert audited.command(told(tmp_path, overrides=overrides)) == shown
+    assert audit_section.command(told(tmp_path, overrides=overrides)) == shown
 
 
 def test_an_evaluation_elsewhere_names_the_other_dataset(tmp_path: Path) -> None:
@@ -193,16 +195,16 @@ def test_an_evaluation_elsewhere_names_the_other_dataset(tmp_path: Path) -> None
         folder / "environment.json",
         {"command": ["ddtl", "evaluate", "runs/x", "dataset=sarscov2ct", "paths.data_dir=/x"]},
     )
-    assert audited.command(stored.read(folder)) == "ddtl audit dataset=sarscov2ct"
+    assert audit_section.command(stored.read(folder)) == "ddtl audit dataset=sarscov2ct"
 
 
 def test_the_report_written_anew_takes_in_an_audit_made_since(tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
     folder = records.write(runs_dir / "chest" / "run", dataset="chest", digest=DIGEST)
-    assert command.main([str(folder)]) == 0
+    assert report.main([str(folder)]) == 0
     assert json.loads((folder / "results.json").read_text()).get("audit") is None
     filed(runs_dir, audits.record(audits.audit(tmp_path / "images")))
-    assert command.main([str(folder)]) == 0
+    assert report.main([str(folder)]) == 0
     audit = json.loads((folder / "results.json").read_text())["audit"]
     assert audit == newest(runs_dir, "chest", DIGEST)
     assert audit["findings"][0]["sentence"] in (folder / "report.html").read_text()

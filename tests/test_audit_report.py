@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from ddtl.audit.audit import Audit
-from ddtl.audit.shown import MOST, Shown, shown, worst_first
-from ddtl.reports.audit_report import page
-from ddtl.reports.page import Photo
+from ddtl.reports.audit.pairs import MOST, Shown, shown, worst_first
+from ddtl.reports.audit.report import page
+from ddtl.reports.html.page import Photo
 from tests import audits, browser
 from tests.test_report import HOSTILE, Parsed
 

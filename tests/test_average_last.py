@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ddtl.config.load import load
-from ddtl.errors import UserError
 from ddtl.training.batchnorm import layers_of, measure
-from ddtl.training.ema import MeanOfLast
 from ddtl.training.train import assemble
+from ddtl.training.weight_averaging import MeanOfLast
+from ddtl.utils.errors import UserError
 from tests.runs import assert_same_run, finish, run, small, start, state, wait_for_epochs
 from tests.tiny import tiny
 

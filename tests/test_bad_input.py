@@ -64,7 +64,7 @@ def assert_answered(code: int, text: str, words: Sequence[str]) -> None:
 MEMORY = """\
 import resource, sys
 from pathlib import Path
-from ddtl.data.images import BadImageError, load_image
+from ddtl.data.images.decode import BadImageError, load_image
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

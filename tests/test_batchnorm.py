@@ -11,16 +11,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config.load import load
-from ddtl.errors import UserError
 from ddtl.evaluation import calibration, thresholds
-from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.models.network import BatchNorm
+from ddtl.records import predictions as prediction_table
 from ddtl.training.batchnorm import adapted, layers_of, measure, statistics
 from ddtl.training.run import Run
 from ddtl.training.train import assemble
+from ddtl.utils.errors import UserError
 from tests.runs import SMALL, run, same_tensors
 from tests.tiny import tiny
 

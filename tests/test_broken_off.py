@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ddtl.files import write_json
 from ddtl.training.callbacks import EpochEnd, StopOnNonFinite
+from ddtl.utils.files import write_json
 from tests.mounts import mounted, remount
 from tests.runs import assert_same_run, finish, run, small, start, state
 

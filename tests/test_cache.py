@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.data import cache as cache_module
-from ddtl.data.cache import DecodedCache, open_cache
-from ddtl.data.images import load_image
+from ddtl.data.images import cache as cache_module
+from ddtl.data.images.cache import DecodedCache, open_cache
+from ddtl.data.images.decode import load_image
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 SIZE = 16
 N = 150  # more than two batches of decoding

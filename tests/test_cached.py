@@ -10,11 +10,11 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from ddtl.data import cached
-from ddtl.data.cache import open_cache
-from ddtl.data.commands import main
+from ddtl.commands.data import main
+from ddtl.data.images import cached
+from ddtl.data.images.cache import open_cache
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 
 @pytest.fixture

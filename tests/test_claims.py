@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ddtl.evaluation.comparison import Comparison, Difference
-from ddtl.evaluation.interval import Interval
-from ddtl.reports.claims import claim, claimed, claims, p_value
+from ddtl.evaluation.comparison.comparison import Comparison, Difference
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.reports.comparison.claims import claim, claimed, claims, p_value
 
 FOUND = Comparison(
     a="A",

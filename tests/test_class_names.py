@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ddtl.config.load import load
 from ddtl.config.overrides import read, shown
 from ddtl.config.where import groups
-from ddtl.data.classes import classes_override, map_override
-from ddtl.errors import UserError
+from ddtl.data.datasets.classes import classes_override, map_override
+from ddtl.utils.errors import UserError
 
 FOLDER = ("dataset=folder", "dataset.root=/tmp", "dataset.name=mine")
 POOL = ("dataset=pooled", "dataset.sources=[phantom:a,third]")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.data import classes
+from ddtl.data.datasets import classes
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 
 def dataset(*names: str, known: bool = True) -> Manifest:

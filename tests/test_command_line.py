@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ddtl import launch, multirun
+from ddtl.commands import launch, multirun
 from ddtl.config import help_page, where
 from ddtl.config.command_line import CommandLine, expand, parse
-from ddtl.errors import Stopped, TrainingFailure, UserError
+from ddtl.utils.errors import Stopped, TrainingFailure, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "train.py"
@@ -265,11 +265,11 @@ def test_other_exceptions_are_bugs(guard: Any) -> None:
 
 JOB = """\
 import sys, time
-from ddtl.launch import guarded
+from ddtl.commands.launch import guarded
 
 def main(argv):
     if "-m" in argv:
-        from ddtl.multirun import run_each
+        from ddtl.commands.multirun import run_each
         return run_each([word for word in argv if word != "-m"], argv)
     try:
         print("started", flush=True)
@@ -352,7 +352,7 @@ def check(after):
     assert not loaded, (after, loaded)
 
 import train
-from ddtl.launch import guarded
+from ddtl.commands.launch import guarded
 check("start")
 import ddtl.config
 for module in pkgutil.iter_modules(ddtl.config.__path__):
@@ -369,8 +369,8 @@ for words, code in (
 from ddtl.config.load import load
 load(["seed=3", "logger=csv"])
 check("load")
-import ddtl.errors
-assert ddtl.errors.EXIT_MISTAKE == 2
+import ddtl.utils.errors
+assert ddtl.utils.errors.EXIT_MISTAKE == 2
 1 / 0
 """
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from ddtl import console
-from ddtl.evaluation.names import SCORES
-from ddtl.reports import compare
-from ddtl.reports.compared import label
+from ddtl.commands import compare
+from ddtl.reports.comparison.runs import label
+from ddtl.schema.scores import SCORES
+from ddtl.utils import console
 from tests.hospital import Hospital, answers, folder, good_and_poor
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.errors import UserError
-from ddtl.reports import compare
+from ddtl.commands import compare
+from ddtl.utils.errors import UserError
 from tests.hospital import Hospital, folder, good_and_poor
 
 FAST = "replicates=100"

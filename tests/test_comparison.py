@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddtl.errors import UserError
-from ddtl.evaluation import delong
-from ddtl.evaluation.answers import Answers, Method, unit_of
-from ddtl.evaluation.comparison import Comparison, compare
-from ddtl.evaluation.intervals import paired_intervals
-from ddtl.evaluation.names import SCORES
+from ddtl.evaluation.comparison.comparison import Comparison, compare
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method, unit_of
+from ddtl.evaluation.intervals import delong
+from ddtl.evaluation.intervals.intervals import paired_intervals
+from ddtl.schema.scores import SCORES
+from ddtl.utils.errors import UserError
 from tests.hospital import CLASSES, Hospital, answers
 
 
@@ -75,7 +75,7 @@ def test_other_scores_are_judged_by_students_t_as_their_interval_is() -> None:
 
 
 def test_patients_of_one_size_have_the_jackknifes_interval() -> None:
-    from ddtl.evaluation.clustered import Clustered
+    from ddtl.evaluation.intervals.clustered import Clustered
 
     random = np.random.default_rng(5)
     clusters = np.repeat(np.arange(40), 3)
@@ -245,7 +245,7 @@ def test_what_images_come_in() -> None:
 
 
 def test_without_patients_images_are_independent_and_mcnemar_is_plain() -> None:
-    from ddtl.evaluation.significance import mcnemar
+    from ddtl.evaluation.comparison.significance import mcnemar
 
     hospital = Hospital(60)
     a, b = hospital.run(2.5), hospital.run(1.5)

@@ -15,12 +15,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.config import checks, compose, schema, sources, where
+from ddtl.config import checks, compose, sources, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
-from ddtl.config.schema import Config, DatasetConfig, FinetuneConfig, Section
-from ddtl.config.suggest import closest
-from ddtl.errors import UserError
+from ddtl.schema import run
+from ddtl.schema.run import Config, DatasetConfig, FinetuneConfig, Section
+from ddtl.utils.errors import UserError
+from ddtl.utils.suggest import closest
 
 JARGON = (
     "input should", "full_key", "object_type", "interpolation", "could not override", "to append", "pydantic",
@@ -293,7 +294,7 @@ def test_tensorboard_without_its_package(monkeypatch: pytest.MonkeyPatch) -> Non
         ("augment.scale=[0.5, 2]", "augment.scale", (0.5, 2.0)),
         ("model.head.hidden=[]", "model.head.hidden", ()),
         ("model.head.hidden=[256,64]", "model.head.hidden", (256, 64)),
-        ("model.head={dropout: 0.5}", "model.head", schema.HeadConfig(hidden=(), dropout=0.5)),
+        ("model.head={dropout: 0.5}", "model.head", run.HeadConfig(hidden=(), dropout=0.5)),
         ("logger.wandb={mode: offline}", "logger.wandb.mode", "offline"),
         ("dataset.phantom.sites=[a,b]", "dataset.phantom.sites", ("a", "b")),
         ("logger.wandb.tags=[x y,'b,c']", "logger.wandb.tags", ("x y", "b,c")),
@@ -617,8 +618,8 @@ def test_a_key_with_one_letter_missing_is_recognised(key: str, random: Any) -> N
 
 
 def test_the_lists_agree_with_the_code() -> None:
-    from ddtl.data.datamodules import DATAMODULES
-    from ddtl.data.manifests import BUILDERS
+    from ddtl.data.datasets.registry import BUILDERS
+    from ddtl.data.loading.datamodules import DATAMODULES
     from ddtl.models.backbones import BACKBONES
 
     assert set(checks.STAGES) == set(BACKBONES) == set(where.options("model"))
@@ -627,8 +628,8 @@ def test_the_lists_agree_with_the_code() -> None:
 
 def test_seed_0_is_a_seed() -> None:
     from ddtl.models.weights import Weights
+    from ddtl.records.identity import identity, run_name
     from ddtl.training.hardware import Hardware
-    from ddtl.training.identity import identity, run_name
 
     machine = Hardware("cpu", "32-true", "")
     names = []

@@ -13,8 +13,8 @@ from scipy.special import ndtri
 from benchmarks import coverage
 from benchmarks.coverage import Corner
 from benchmarks.coverage_report import figure, grid_table, read, worst, worst_table
-from ddtl.evaluation.coverage import measured_coverage
-from ddtl.evaluation.names import SCORES
+from ddtl.evaluation.intervals.coverage import measured_coverage
+from ddtl.schema.scores import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 CORNER = Corner(0.5, 40, "tail", 0.5, 0.9, "normal", "case_control")

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from ddtl.commands.dashboard import LOOPBACK, is_loopback
 from ddtl.dashboard import patience
-from ddtl.dashboard.command import LOOPBACK, is_loopback
 from ddtl.dashboard.server import app
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 from tests import browser, records
 from tests.test_dashboard_index import started
 from tests.test_report import HOSTILE
@@ -168,14 +168,14 @@ def test_what_cannot_be_compared_is_said(port: int) -> None:
 
 
 def test_a_port_that_is_taken_is_named(root: Path, port: int) -> None:
-    from ddtl.dashboard import command
+    from ddtl.commands import dashboard
 
     with pytest.raises(UserError, match="port=0"):
-        command.main([f"paths.runs_dir={root}", f"port={port}"])
+        dashboard.main([f"paths.runs_dir={root}", f"port={port}"])
     with pytest.raises(UserError, match="Did you mean port"):
-        command.main(["prot=1"])
+        dashboard.main(["prot=1"])
     with pytest.raises(UserError, match=r"paths\.runs_dir=FOLDER"):
-        command.main(["paths.runs_dir=/nowhere"])
+        dashboard.main(["paths.runs_dir=/nowhere"])
 
 
 def until(tab: browser.Tab, script: str) -> None:
@@ -299,7 +299,7 @@ def test_a_page_from_a_stranger_phones_nobody(root: Path, port: int, tmp_path: P
 
 @pytest.mark.slow
 def test_our_own_page_works_within_its_frame(root: Path, port: int, tmp_path: Path) -> None:
-    from ddtl.reports.command import write
+    from ddtl.commands.report import write
 
     write(root / "covid19ct" / "one")
     with browser.opened(tmp_path / "profile") as tab:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import cli, reading
+from ddtl.commands import cli
+from ddtl.commands.runs import main
 from ddtl.dashboard.index import Index, Row
-from ddtl.dashboard.runs import main
-from ddtl.errors import UserError
+from ddtl.utils import reading
+from ddtl.utils.errors import UserError
 from tests import records, study_records
 from tests.test_report import HOSTILE
 
@@ -111,7 +112,7 @@ def test_links_are_not_followed(runs: Path, tmp_path: Path) -> None:
 
 
 def test_the_index_needs_no_torch() -> None:
-    program = "import sys, ddtl.dashboard.server, ddtl.dashboard.runs; assert not {'torch', 'numpy'} & set(sys.modules)"
+    program = "import sys, ddtl.dashboard.server, ddtl.commands.runs; assert not {'torch', 'numpy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -21,11 +21,11 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddtl.data.cache import open_cache
-from ddtl.data.images import load_image
+from ddtl.data.images.cache import open_cache
+from ddtl.data.images.decode import load_image
 from ddtl.data.manifest import SPLITS, Manifest, Sample
-from ddtl.data.splits import assign
-from ddtl.errors import UserError
+from ddtl.data.splits.protocols import assign
+from ddtl.utils.errors import UserError
 
 SPAWN = multiprocessing.get_context("spawn")
 MADE = ("grouped", "random", "kfold")

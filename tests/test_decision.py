@@ -15,8 +15,8 @@ from ddtl.evaluation.decision import (
     predictive_value_limits,
     predictive_values,
 )
+from ddtl.evaluation.intervals.proportions import proportion, wilson
 from ddtl.evaluation.metrics import binary_scores
-from ddtl.evaluation.proportions import proportion, wilson
 from tests.clustered_draws import Draw, draw, rates
 
 FEW = settings(max_examples=50, deadline=None)

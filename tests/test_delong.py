@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from ddtl.evaluation import delong
+from ddtl.evaluation.intervals import delong
 
 FEW = settings(max_examples=40, deadline=None)
 Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale, apply_windowing
 
-from ddtl.data.images import BadImageError, windowed
-from ddtl.data.phantom_pictures import PhantomSpec, render_slice
-from ddtl.errors import UserError
-from ddtl.inference import dicom
+from ddtl.data.images import dicom
+from ddtl.data.images.decode import BadImageError, windowed
+from ddtl.data.phantom.render import PhantomSpec, render_slice
 from ddtl.inference.inputs import decode, find
+from ddtl.utils.errors import UserError
 from tests import ct_slices
 
 CORONAL = [1, 0, 0, 0, 0, -1]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl.data.patient_ids import is_missing, is_placeholder
-from ddtl.inference.dicom import Slice
+from ddtl.data.datasets.patient_ids import is_missing, is_placeholder
+from ddtl.data.images.dicom import Slice
 from ddtl.inference.inputs import Found, find
 from ddtl.inference.patients import patients_of
 from tests import ct_slices
@@ -59,7 +59,7 @@ def test_case_and_blanks_around_change_nothing(text: str, noise: str) -> None:
 
 
 def test_a_table_can_ask_without_torch() -> None:
-    code = "import sys, ddtl.data.patient_ids; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
+    code = "import sys, ddtl.data.datasets.patient_ids; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 

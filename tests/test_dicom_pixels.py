@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
-from ddtl.data.images import BadImageError
-from ddtl.inference import dicom, dicom_header, dicom_pixels, pixel_decoder
-from ddtl.inference.dicom_header import HeaderError
+from ddtl.data.images import dicom, dicom_header, dicom_pixels, pixel_decoder
+from ddtl.data.images.decode import BadImageError
+from ddtl.data.images.dicom_header import HeaderError
+from ddtl.data.images.pixel_decoder import Decoder
 from ddtl.inference.inputs import decoded, find
-from ddtl.inference.pixel_decoder import Decoder
 from tests import ct_slices
 from tests.test_robust_dicom import HU, change_frame, compressed, text_tag, window
 
@@ -306,7 +306,7 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[1]
     code = (
         f"import sys, os; sys.path.insert(0, {str(root)!r}); "
-        "from ddtl.inference import dicom; from pathlib import Path; "
+        "from ddtl.data.images import dicom; from pathlib import Path; "
         f"os.chdir({str(tmp_path)!r}); sys.path.insert(0, ''); sys.path.insert(0, {str(tmp_path)!r}); "
         "print(dicom.decode_slice(Path('slice')).size)"
     )
@@ -332,7 +332,7 @@ def test_without_gdcm_the_file_says_what_to_install(tmp_path: Path, monkeypatch:
 def test_children_end_with_their_parent(tmp_path: Path) -> None:
     compressed(JPEGLosslessSV1, bits=12)(tmp_path / "slice")
     code = (
-        "import sys, os; from ddtl.inference import dicom, pixel_decoder; from pathlib import Path; "
+        "import sys, os; from ddtl.data.images import dicom, pixel_decoder; from pathlib import Path; "
         "dicom.decode_slice(Path(sys.argv[1])); print(pixel_decoder.decoder._idle[0].pid, flush=True); "
         "os.kill(os.getpid(), 9) if sys.argv[2] == 'killed' else None"
     )

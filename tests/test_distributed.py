@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.evaluation import predictions as prediction_table
-from ddtl.reading import read_lines
-from ddtl.threads import cores
+from ddtl.records import predictions as prediction_table
+from ddtl.utils.reading import read_lines
+from ddtl.utils.threads import cores
 from tests.runs import ROOT, finish, small, start, state
 
 # Without BatchNorm and dropout and in full precision, dealing out a batch changes only the order of a sum; Adam would

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import cli, multirun
+from ddtl.commands import cli, multirun, train
 from ddtl.config import command_line, load
-from ddtl.training import command as train
 from tests.doc_commands import PAGES, PROGRAMS, ROOT, Call, Line, furnish, lines, placed, typed
 
 LINES = [line for page in PAGES for line in lines(page)]
@@ -69,8 +68,9 @@ def trains(words: Sequence[str]) -> None:
 
 
 def sweeps(words: Sequence[str]) -> None:
+    from ddtl.commands import sweep as command
     from ddtl.studies import settings as studies
-    from ddtl.sweeps import command, settings
+    from ddtl.sweeps.plan import settings
 
     asked = command_line.parse(words)
     overrides = asked.overrides
@@ -91,7 +91,7 @@ def commands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert cli.main(words) == 0
     elif name == "dashboard":
         served = []
-        monkeypatch.setattr("ddtl.dashboard.command.serve", lambda *asked: served.append(asked))
+        monkeypatch.setattr("ddtl.commands.dashboard.serve", lambda *asked: served.append(asked))
         assert cli.main(words) == 0
         assert len(served) == 1
     elif name == "train":
@@ -103,16 +103,16 @@ def commands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(words: list[str]) -> None:
-    from ddtl.training import evaluate
-    from ddtl.training.run_folder import RunFolder
+    from ddtl.commands import evaluate
+    from ddtl.records.run_folder import RunFolder
 
     saved, _ = evaluate.stored_run(RunFolder(Path(words[0])))
     evaluate.asked(saved, words[1:])
 
 
 def compared(words: list[str]) -> None:
-    from ddtl.reports import compare
-    from ddtl.reports import compared as found
+    from ddtl.commands import compare
+    from ddtl.reports.comparison import runs as found
 
     settings = compare.parse(words)
     assert len(settings.runs) > 1
@@ -120,7 +120,7 @@ def compared(words: list[str]) -> None:
 
 
 def data(words: list[str]) -> None:
-    from ddtl.data import commands
+    from ddtl.commands import data as commands
 
     if words[0] == "cache":
         commands.parse_cache(words[1:])
@@ -140,11 +140,11 @@ READ: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluated,
     "compare": compared,
     "data": data,
-    "audit": parsed("ddtl.audit.command"),
-    "predict": parsed("ddtl.inference.command"),
-    "explain": parsed("ddtl.explain.command"),
-    "export": parsed("ddtl.export.command"),
-    "lr-find": lambda words: importlib.import_module("ddtl.lr_find.command").parse(words),
+    "audit": parsed("ddtl.commands.audit"),
+    "predict": parsed("ddtl.commands.predict"),
+    "explain": parsed("ddtl.commands.explain"),
+    "export": parsed("ddtl.commands.export"),
+    "lr-find": lambda words: importlib.import_module("ddtl.commands.lr_find").parse(words),
 }
 
 

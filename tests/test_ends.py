@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import console, launch, signals
 from ddtl.audit import fingerprints
+from ddtl.commands import launch
 from ddtl.data.manifest import Sample
-from ddtl.errors import TrainingFailure
+from ddtl.utils import console, signals
+from ddtl.utils.errors import TrainingFailure
 from tests.runs import ROOT, small, wait_for_epochs
 
 TINY = (
@@ -58,7 +59,7 @@ def test_a_hang_up_says_how_to_go_on_and_nothing_else(tmp_path: Path, whole_grou
 
 DELETED = """\
 import os, signal, sys, time
-from ddtl.launch import guarded
+from ddtl.commands.launch import guarded
 class Slow:
     def __del__(self):
         os.kill(os.getpid(), signal.{name})

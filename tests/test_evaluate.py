@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from ddtl import cli
-from ddtl.data.datamodules import build_datamodule
-from ddtl.errors import UserError
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.commands import cli
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
-from ddtl.reading import read_lines
-from ddtl.reports import sentences
+from ddtl.records import predictions as prediction_table
+from ddtl.reports.run import sentences
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import read_lines
 from tests.runs import SMALL, config, run
 
 PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]

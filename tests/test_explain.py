@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config import checks
-from ddtl.errors import UserError
 from ddtl.explain import sheets
 from ddtl.models.backbones import BACKBONES
+from ddtl.utils.errors import UserError
 from tests.runs import run
 from tests.test_report import HOSTILE
 from tests.tiny import STAGES, TINY

@@ -16,17 +16,17 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config import checks
 from ddtl.config.load import load
-from ddtl.data.datamodules import build_datamodule
-from ddtl.errors import UserError
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.export import card
 from ddtl.export import onnx as exporting
 from ddtl.models.backbones import BACKBONES
 from ddtl.models.network import Network
-from ddtl.reports import stored
+from ddtl.records import predictions as prediction_table
+from ddtl.reports.run import stored
+from ddtl.utils.errors import UserError
 from tests import records
 from tests.runs import run, small
 from tests.tiny import STAGES, TINY

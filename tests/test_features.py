@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from ddtl.data.order import Shares, TrainBatches
+from ddtl.data.loading.samplers import Shares, TrainBatches
 from ddtl.finetuning import features
 from ddtl.finetuning.feature_plan import Demand, decide, in_words, sentence
 from ddtl.finetuning.schedule import Phase, StageState
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
-from ddtl.reading import read_lines
-from ddtl.training.run_folder import RunFolder
+from ddtl.records.run_folder import RunFolder
 from ddtl.training.train import assemble
 from ddtl.training.trainer import build_trainer
+from ddtl.utils.reading import read_lines
 from tests.runs import config, finish, same_tensors, small, start, state
 from tests.tiny import tiny
 

@@ -19,13 +19,15 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import files
+from ddtl.commands import data as commands
 from ddtl.config.load import load
-from ddtl.data import catalogue, commands, fetching
-from ddtl.data.download import Patience
-from ddtl.data.published import read_index
-from ddtl.data.verifying import State, verify
-from ddtl.errors import UserError
+from ddtl.data import catalogue
+from ddtl.data.download import fetching
+from ddtl.data.download.download import Patience
+from ddtl.data.download.published import read_index
+from ddtl.data.download.verifying import State, verify
+from ddtl.utils import files
+from ddtl.utils.errors import UserError
 from tests.http_server import (
     LFS_POINTER,
     NAMES,
@@ -338,8 +340,8 @@ def test_too_little_space_is_said_before_anything_is_asked_for(
 def start(toy: Path, server: Server, *words: str) -> subprocess.Popen[str]:
     """``ddtl data fetch toy`` in a process of its own."""
     script = (
-        "import sys, pytest; from pathlib import Path; from ddtl.data import fetching; fetching.WORKERS = 2\n"
-        "from ddtl.data.commands import main; from ddtl.launch import guarded\n"
+        "import sys, pytest; from pathlib import Path; from ddtl.data.download import fetching; fetching.WORKERS = 2\n"
+        "from ddtl.commands.data import main; from ddtl.commands.launch import guarded\n"
         "from tests.http_server import install_toy\n"
         "install_toy(Path(sys.argv[1]), pytest.MonkeyPatch()); sys.exit(guarded(main, sys.argv[2:]))"
     )

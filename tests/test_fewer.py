@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.config.load import load
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.fewer import train_on
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.errors import UserError
+from ddtl.data.splits.subsets import train_on
+from ddtl.utils.errors import UserError
 from tests.runs import SMALL
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from ddtl.audit.file_facts import FEATURES, facts, probabilities
-from ddtl.data import covid19ct, sarscov2ct
+from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.splits import assign
-from ddtl.errors import UserError
+from ddtl.data.splits.protocols import assign
+from ddtl.utils.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.errors import UserError
-from ddtl.files import append_line, beside, folder_in, remove, write_csv, write_json, write_text
-from ddtl.reading import read_lines
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import append_line, beside, folder_in, remove, write_csv, write_json, write_text
+from ddtl.utils.reading import read_lines
 
 
 def test_writing_replaces_as_a_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ddtl import cli, console
+from ddtl.commands import cli, finetune
 from ddtl.config import checks, compose, where
-from ddtl.config.schema import FinetuneConfig
-from ddtl.errors import UserError
-from ddtl.finetuning import command, picture
 from ddtl.finetuning.schedule import Schedule, compile_schedule
-from ddtl.reports import methods, run_report, stored
-from ddtl.reports import schedule as schedule_of_a_run
-from ddtl.reports.page import Fold, Picture, Table
+from ddtl.reports.html.page import Fold, Picture, Table
+from ddtl.reports.run import methods, report, schedule_svg, stored
+from ddtl.reports.run import schedule as schedule_of_a_run
+from ddtl.schema.run import FinetuneConfig
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
 from tests import records
 
 STAGES = checks.STAGES["densenet121"]
@@ -79,13 +79,13 @@ def test_the_table_has_a_row_for_each_phase_and_a_column_for_each_stage(shown: i
 
 def test_rates_and_batchnorm_are_told(shown: io.StringIO) -> None:
     settings = ["finetune=layer_decay", "finetune.batchnorm=frozen_stats", "finetune.decay=0.5"]
-    command.main(["show", "model=resnet18", *settings])
+    finetune.main(["show", "model=resnet18", *settings])
     (row,) = rows(shown.getvalue())
     assert row[2:] == [*(f"×{0.5**depth:.3g}, BN fixed" for depth in (5, 4, 3, 2, 1)), "×1"]
 
 
 def test_a_network_without_batchnorm_is_told_nothing_of_it(shown: io.StringIO) -> None:
-    command.main(["show", "model=squeezenet1_1", "finetune=lp_ft", "dataset=covid19ct", "finetune.rewarm=0.5"])
+    finetune.main(["show", "model=squeezenet1_1", "finetune=lp_ft", "dataset=covid19ct", "finetune.rewarm=0.5"])
     text = shown.getvalue()
     assert "BN" not in text
     assert "its rate rises linearly, for 0.5 of an epoch's length" in text
@@ -93,12 +93,12 @@ def test_a_network_without_batchnorm_is_told_nothing_of_it(shown: io.StringIO) -
 
 def test_the_picture_is_written(shown: io.StringIO, tmp_path: Path) -> None:
     file = tmp_path / "a b.svg"
-    command.main(["show", "finetune=gradual", f"svg={file}"])
+    finetune.main(["show", "finetune=gradual", f"svg={file}"])
     assert ET.parse(file).getroot().tag == f"{SVG}svg"
     with pytest.raises(UserError, match="there is no folder"):
-        command.main(["show", f"svg={tmp_path}/nowhere/a.svg"])
+        finetune.main(["show", f"svg={tmp_path}/nowhere/a.svg"])
     with pytest.raises(UserError, match="svg="):
-        command.main(["show", "svg="])
+        finetune.main(["show", "svg="])
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_table(
     shown: io.StringIO, tmp_path: Path, name: str, says: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        command.main(["show", f"svg={tmp_path / name}"])
+        finetune.main(["show", f"svg={tmp_path / name}"])
     assert says in str(error.value)
     assert (shown.getvalue(), list(tmp_path.iterdir())) == ("", [])
 
 
 def test_a_mistake_is_answered_as_in_a_run(shown: io.StringIO) -> None:
     with pytest.raises(UserError, match=r"Set trainer\.max_epochs=7 or more"):
-        command.main(["show", "finetune=gradual", "trainer.max_epochs=3"])
+        finetune.main(["show", "finetune=gradual", "trainer.max_epochs=3"])
     with pytest.raises(UserError, match=r"Did you mean show\?"):
-        command.main(["shwo"])
+        finetune.main(["shwo"])
     assert shown.getvalue() == ""
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([]) == command.main(["show", "--help"]) == 0
+    assert finetune.main([]) == finetune.main(["show", "--help"]) == 0
     text = capsys.readouterr().out
     for name in where.options("finetune"):
         assert name in text
@@ -138,7 +138,7 @@ def texts(svg: str) -> list[str]:
 
 def test_a_rectangle_for_each_stage_and_phase_as_wide_as_its_epochs() -> None:
     schedule = gradual()
-    rectangles = list(ET.fromstring(picture.svg(schedule, True)).iter(f"{SVG}rect"))
+    rectangles = list(ET.fromstring(schedule_svg.svg(schedule, True)).iter(f"{SVG}rect"))
     assert len(rectangles) == len(STAGES) * len(schedule.phases)
     widths = [float(found.get("width", 0)) + 2 for found in rectangles]
     for i, phase in enumerate(schedule.phases):
@@ -150,14 +150,14 @@ def test_a_rectangle_for_each_stage_and_phase_as_wide_as_its_epochs() -> None:
 
 def test_the_darker_a_stage_the_higher_its_rate() -> None:
     schedule = compile_schedule(config({"name": "all", "train": ["all"], "fraction": 1.0}, decay=0.3), STAGES, 3)
-    found = re.findall(r'fill-opacity="([\d.]+)"', picture.svg(schedule, True))
+    found = re.findall(r'fill-opacity="([\d.]+)"', schedule_svg.svg(schedule, True))
     assert len(found) == len(STAGES)
     assert [float(value) for value in found] == sorted((float(value) for value in found), reverse=True)
     assert float(found[0]) > float(found[-1])
 
 
 def test_the_picture_tells_those_who_do_not_see_it() -> None:
-    title = ET.fromstring(picture.svg(gradual(), True)).find(f"{SVG}title")
+    title = ET.fromstring(schedule_svg.svg(gradual(), True)).find(f"{SVG}title")
     assert title is not None
     assert title.text is not None
     assert "epochs 1–2: stem frozen" in title.text
@@ -166,14 +166,14 @@ def test_the_picture_tells_those_who_do_not_see_it() -> None:
 
 def test_names_are_text_and_no_markup() -> None:
     phase = {"name": "<script>alert(1)</script> & co", "train": ["all"], "fraction": 1.0}
-    svg = picture.svg(compile_schedule(config(phase), STAGES, 5), True)
+    svg = schedule_svg.svg(compile_schedule(config(phase), STAGES, 5), True)
     assert "<script" not in svg
     assert "<script>alert(1)</script> & co" in texts(svg)
 
 
 def test_many_short_phases_leave_out_what_has_no_room() -> None:
     phases = [{"name": f"phase number {i}", "train": ["all"], "epochs": 1} for i in range(80)]
-    svg = picture.svg(compile_schedule(config(*phases), STAGES, 80), True)
+    svg = schedule_svg.svg(compile_schedule(config(*phases), STAGES, 80), True)
     assert texts(svg) == [*reversed(STAGES), "epoch"]
 
 
@@ -186,15 +186,15 @@ def run(tmp_path: Path, *overrides: str) -> stored.Stored:
 
 def test_the_page_shows_the_schedule_of_the_run(tmp_path: Path) -> None:
     found = run(tmp_path, "finetune=gradual", "trainer.max_epochs=14")
-    (section,) = [section for section in run_report.page(found).sections if section.title == "Schedule"]
+    (section,) = [section for section in report.page(found).sections if section.title == "Schedule"]
     drawn, fold = section.blocks
     assert isinstance(drawn, Picture)
     assert isinstance(fold, Fold)
-    assert drawn.svg == picture.svg(gradual(14), True)
+    assert drawn.svg == schedule_svg.svg(gradual(14), True)
     (table,) = fold.blocks
     assert isinstance(table, Table)
     assert [row[1] for row in table.rows] == ["1–2", "3–4", "5–6", "7–8", "9–10", "11–12", "13–14"]
-    assert drawn.svg in run_report.render_run(found)
+    assert drawn.svg in report.render_run(found)
 
 
 def test_a_record_of_an_older_version_has_a_page_without_a_schedule(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_record_of_an_older_version_has_a_page_without_a_schedule(tmp_path: Pa
     settings["finetune"] = {"name": "full", "backbone_lr_ratio": 1.0, "head_lr_ratio": 1.0, "batchnorm": "train"}
     path.write_text(yaml.safe_dump(settings))
     found = stored.read(folder)
-    assert "Schedule" not in [section.title for section in run_report.page(found).sections]
+    assert "Schedule" not in [section.title for section in report.page(found).sections]
     assert "All layers were trained" in methods.render(found)
 
 
@@ -249,7 +249,7 @@ def test_the_documented_schedule_of_ones_own_works(
         monkeypatch.setattr(module, "conf_dir", lambda: folder)
     name = yaml.safe_load(example)["name"]
     (folder / "finetune" / f"{name}.yaml").write_text(example, encoding="utf-8")
-    command.main(["show", f"finetune={name}", "dataset=covid19ct", "trainer.max_epochs=20"])
+    finetune.main(["show", f"finetune={name}", "dataset=covid19ct", "trainer.max_epochs=20"])
     printed = [" ".join(row) for row in rows(shown.getvalue())]
     (told,) = re.findall(r"```text\n(phase .*?)```", text, flags=re.DOTALL)
     assert [" ".join(line.split()) for line in told.splitlines()[1:]] == printed

@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from ddtl.config.load import load
-from ddtl.config.schema import Config
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.finetuning.optimizer import build_optimizer, build_scheduler, parameter_groups, rate_of_stage, rate_shape
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
+from ddtl.schema.run import Config
 from ddtl.training.callbacks import EpochEnd
 from tests.runs import run, same_tensors, state
 from tests.tiny import STAGES as TINY_STAGES

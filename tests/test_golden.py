@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ddtl.data.phantom import PhantomSpec, build_manifest
-from ddtl.training.identity import differences
+from ddtl.data.phantom.dataset import PhantomSpec, build_manifest
+from ddtl.records.identity import differences
 from tests.golden import commands
 from tests.runs import ROOT, state
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config.load import load
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.harmonize import Harmonizer, equalizing, histogram, matching, pooled_histogram
-from ddtl.data.phantom import truth
-from ddtl.errors import UserError
+from ddtl.data.images.harmonize import Harmonizer, equalizing, histogram, matching, pooled_histogram
+from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.phantom.dataset import truth
+from ddtl.utils.errors import UserError
 from tests.runs import SMALL, run
 
 IMAGES = arrays(np.uint8, (12, 12))

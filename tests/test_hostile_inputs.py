@@ -24,16 +24,19 @@ from ddtl.audit.file_facts import facts
 from ddtl.config import where
 from ddtl.config.compose import expansion
 from ddtl.config.load import load
-from ddtl.data import archives, folder, leaving_out, table
-from ddtl.data.image_bounds import MAX_CHUNKS, MAX_PAGES, MAX_PARTS, MAX_SCANS, MAX_SEGMENTS
-from ddtl.data.images import BadImageError, decode_gray, is_deep, load_image, read_bytes
+from ddtl.data.datasets import folder, table
+from ddtl.data.download import archives
+from ddtl.data.images import dicom
+from ddtl.data.images.bounds import MAX_CHUNKS, MAX_PAGES, MAX_PARTS, MAX_SCANS, MAX_SEGMENTS
+from ddtl.data.images.decode import BadImageError, decode_gray, is_deep, load_image, read_bytes
+from ddtl.data.images.dicom_header import SUFFIXES
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.errors import UserError
-from ddtl.inference import dicom, inputs
-from ddtl.inference.dicom_header import SUFFIXES
+from ddtl.data.splits import exclusion
+from ddtl.inference import inputs
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights, load_into, locate
 from ddtl.training import checkpoints
+from ddtl.utils.errors import UserError
 from tests import ct_slices, hostile_files
 from tests.robust import noise, png
 
@@ -78,7 +81,7 @@ def weights(path: Path) -> None:
 
 def exclude(path: Path) -> None:
     samples = (Sample("a", Path("a"), 0), Sample("b", Path("b"), 1))
-    leaving_out.leave_out(Manifest("mine", ("a", "b"), samples, grouping="none"), path)
+    exclusion.leave_out(Manifest("mine", ("a", "b"), samples, grouping="none"), path)
 
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -635,7 +638,7 @@ def test_references_are_counted_as_copies() -> None:
 
 
 def test_a_transfer_syntax_that_is_none_is_not_quoted() -> None:
-    from ddtl.inference.dicom_header import _syntax_name
+    from ddtl.data.images.dicom_header import _syntax_name
 
     for odd in ("\x00SECRET NAME" * 20, "1.2.840.10008.1.2.1.99\x00UI SECRET", "1." * 40):
         assert _syntax_name(odd) == "of a damaged header"

@@ -17,10 +17,10 @@ import pytest
 from pydantic import BaseModel
 
 from ddtl.config.load import load
-from ddtl.config.schema import Config, PublishedConfig, WindowConfig
 from ddtl.models.weights import Weights
+from ddtl.records.identity import differences, identity, run_name, short_hash
+from ddtl.schema.run import Config, PublishedConfig, WindowConfig
 from ddtl.training.hardware import Hardware
-from ddtl.training.identity import differences, identity, run_name, short_hash
 
 # A new setting under these headings must be decided about: listed here, or taken out of what is neutral.
 NEUTRAL = {
@@ -223,7 +223,7 @@ PRINT_HASH = """
 import sys
 from types import SimpleNamespace
 from ddtl.config.load import load
-from ddtl.training.identity import identity, short_hash
+from ddtl.records.identity import identity, short_hash
 hardware = SimpleNamespace(accelerator="cpu", precision="32-true")
 config = load(["dataset=phantom", "logger=none"])
 print(short_hash(identity(config, hardware, "d", SimpleNamespace(digest="ab" * 32))))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddtl.data.images import BadImageError, Window, decode_gray, read_header, stored_range
+from ddtl.data.images.decode import BadImageError, Window, decode_gray, read_header, stored_range
 from tests.robust import png
 
 PATH = Path("image")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from ddtl.data.images import (
+from ddtl.data.images.decode import (
     BadImageError,
     decode_gray,
     decode_image,
@@ -29,7 +29,7 @@ from ddtl.data.images import (
     load_image,
     squared,
 )
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 HERE = Path("scan.png")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -214,7 +214,7 @@ def test_decompression_bombs_are_refused_before_they_are_unpacked(
 
 def test_pillows_bomb_warning_is_an_error_for_those_who_import_the_module() -> None:
     code = (
-        "import warnings, ddtl.data.images as m\n"
+        "import warnings, ddtl.data.images.decode as m\n"
         "assert ('error', m.Image.DecompressionBombWarning) in {(f[0], f[2]) for f in warnings.filters}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from ddtl.evaluation.clustered import Clustered
-from ddtl.evaluation.clusters import Clusters
-from ddtl.evaluation.influence import spread
-from ddtl.evaluation.interval import DESCRIPTIONS, Interval
-from ddtl.evaluation.intervals import METHODS, intervals, multiclass_intervals, paired_intervals
+from ddtl.evaluation.intervals.clustered import Clustered
+from ddtl.evaluation.intervals.clusters import Clusters
+from ddtl.evaluation.intervals.influence import spread
+from ddtl.evaluation.intervals.interval import DESCRIPTIONS, Interval
+from ddtl.evaluation.intervals.intervals import METHODS, intervals, multiclass_intervals, paired_intervals
+from ddtl.evaluation.intervals.proportions import effective_number, proportion, wilson
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
-from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.proportions import effective_number, proportion, wilson
+from ddtl.schema.scores import SCORES
 
 
 def sample(images: int = 240, patients: int = 80, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -242,7 +242,7 @@ def test_all_scores_of_a_thousand_images_take_less_than_two_seconds() -> None:
 def test_many_patients_are_left_out_by_groups_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, p, _ = sample(3000, 3000)
     one = intervals(labels, p, np.arange(3000), 0.5, method="logit")
-    monkeypatch.setattr("ddtl.evaluation.resampling._MOST_LEFT_OUT", 150)
+    monkeypatch.setattr("ddtl.evaluation.intervals.resampling._MOST_LEFT_OUT", 150)
     grouped = intervals(labels, p, np.arange(3000), 0.5, method="logit")
     for name in SCORES:
         width = known(one, name).high - known(one, name).low

@@ -10,11 +10,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
-from ddtl.errors import UserError
-from ddtl.evaluation.interval import Interval
-from ddtl.evaluation.intervals import METHODS, intervals, paired_intervals
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import METHODS, intervals, paired_intervals
 from ddtl.evaluation.metrics import binary_scores
-from ddtl.evaluation.names import SCORES
+from ddtl.schema.scores import SCORES
+from ddtl.utils.errors import UserError
 from tests.test_intervals import known, sample
 
 

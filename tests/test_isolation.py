@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import threads
-from ddtl.cli import COMMANDS
+from ddtl.commands.cli import COMMANDS
+from ddtl.utils import threads
 from tests.hostile_folder import command, hostile
 from tests.runs import ROOT, small
 

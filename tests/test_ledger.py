@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from ddtl.errors import UserError
 from ddtl.evaluation import test_use
-from ddtl.reading import read_lines
-from ddtl.training import ledger
-from ddtl.training.ledger import Scoring, record_use
+from ddtl.records import test_ledger
+from ddtl.records.test_ledger import Scoring, record_use
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import read_lines
 
-HALF = ledger.decided({"threshold": 0.5})
-YOUDEN = ledger.decided({"threshold": "youden"})
+HALF = test_ledger.decided({"threshold": 0.5})
+YOUDEN = test_ledger.decided({"threshold": "youden"})
 
 
-def use(runs_dir: Path, run: str = "a", **others: Any) -> ledger.TestUse:
+def use(runs_dir: Path, run: str = "a", **others: Any) -> test_ledger.TestUse:
     """Count a use of a test set."""
     kinds = {key: others.pop(key) for key in ("dataset", "protocol", "earlier", "known") if key in others}
     where = {"dataset": "toy", "protocol": "grouped"} | kinds
@@ -28,7 +28,7 @@ def use(runs_dir: Path, run: str = "a", **others: Any) -> ledger.TestUse:
     return record_use(runs_dir, scoring=scoring, **where)
 
 
-def numbers(*uses: ledger.TestUse) -> list[int]:
+def numbers(*uses: test_ledger.TestUse) -> list[int]:
     return [one.number for one in uses]
 
 
@@ -43,9 +43,9 @@ def test_each_scoring_is_a_use_and_the_same_one_is_the_same_use(tmp_path: Path) 
         use(tmp_path, checkpoint="epoch 2"),
         use(tmp_path, digest="another site"),
         use(tmp_path, decided=YOUDEN),
-        use(tmp_path, decided=ledger.decided({"threshold": 0.5}, harmonize="match")),
-        use(tmp_path, decided=ledger.decided({"threshold": 0.5, "batchnorm": "adapt"})),
-        use(tmp_path, decided=ledger.decided({"threshold": 0.5}, refit=True)),
+        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5}, harmonize="match")),
+        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5, "batchnorm": "adapt"})),
+        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5}, refit=True)),
     ]
     assert numbers(*found) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert numbers(use(tmp_path), use(tmp_path, "b"), use(tmp_path, decided=YOUDEN)) == [1, 2, 5]
@@ -77,16 +77,16 @@ def test_the_uses_of_a_dataset_by_protocol(tmp_path: Path) -> None:
     use(tmp_path, "b")
     use(tmp_path, protocol="kfold-1-of-5")
     use(tmp_path, dataset="another")
-    assert ledger.uses_of(tmp_path, "toy") == {"grouped": 2, "kfold-1-of-5": 1}
-    assert ledger.uses_of(tmp_path, "nothing here") == {}
+    assert test_ledger.uses_of(tmp_path, "toy") == {"grouped": 2, "kfold-1-of-5": 1}
+    assert test_ledger.uses_of(tmp_path, "nothing here") == {}
 
 
 def test_the_uses_by_a_run(tmp_path: Path) -> None:
     use(tmp_path, identity="x")
     use(tmp_path, identity="x", decided=YOUDEN)
     use(tmp_path, "b", identity="y")
-    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "renamed", "x") == 2
-    assert ledger.uses_by_run(tmp_path, "toy", "grouped", "c", "z") == 0
+    assert test_ledger.uses_by_run(tmp_path, "toy", "grouped", "renamed", "x") == 2
+    assert test_ledger.uses_by_run(tmp_path, "toy", "grouped", "c", "z") == 0
     assert test_use.before({}) == ""
     assert "scored on it 2 times before" in test_use.before({test_use.BEFORE: 2})
 
@@ -128,7 +128,7 @@ def test_a_pool_and_its_sources_hold_one_use(tmp_path: Path) -> None:
 
 
 def test_a_plan_over_several_protocols_is_no_use_under_another_one(tmp_path: Path) -> None:
-    with ledger.planned("study s 01"):
+    with test_ledger.planned("study s 01"):
         found = [use(tmp_path, protocol=protocol) for protocol in ("random", "grouped")]
     assert all(test_use.is_first(one.record()) for one in found)
 
@@ -204,7 +204,7 @@ def test_a_copy_in_another_runs_folder_keeps_the_whole_history(tmp_path: Path) -
     copied = use(after, earlier=record, known=[record])
     assert copied.record() == again.record()
     assert not test_use.is_first(copied.record())
-    other = use(after, earlier=record, known=[record], decided=ledger.decided({"threshold": 0.3}))
+    other = use(after, earlier=record, known=[record], decided=test_ledger.decided({"threshold": 0.3}))
     assert (other.number, other.total, other.of_run) == (4, 4, 3)
     assert other.changed == ("evaluation.threshold: was 0.5, is 0.3",)
     assert use(after, "b").number == 5
@@ -219,29 +219,29 @@ def test_the_first_scoring_of_a_copy_names_what_it_changed(tmp_path: Path) -> No
 
 def test_planned_uses_count_as_one(tmp_path: Path) -> None:
     assert use(tmp_path, "by hand").number == 1
-    with ledger.planned("study s 01"):
+    with test_ledger.planned("study s 01"):
         planned = [use(tmp_path, name) for name in ("b", "c", "d")]
     assert numbers(*planned) == [2, 2, 2]
     assert [one.total for one in planned] == [2, 2, 2]
     assert use(tmp_path, "e").number == 3
-    with ledger.planned("study s 01"):
+    with test_ledger.planned("study s 01"):
         assert use(tmp_path, "late, resumed").number == 2
-    with ledger.planned("study t 02"):
+    with test_ledger.planned("study t 02"):
         assert use(tmp_path, "f").number == 4
-    assert ledger.is_used(tmp_path, "study s 01")
-    assert not ledger.is_used(tmp_path, "study s 0")
+    assert test_ledger.is_used(tmp_path, "study s 01")
+    assert not test_ledger.is_used(tmp_path, "study s 0")
     assert use(tmp_path, "c").planned == "study s 01"
     assert test_use.label(planned[0].record()) == "test-set use number 2 (one planned use: study s 01)"
 
 
 def test_the_first_plan_leaves_the_test_set_untouched(tmp_path: Path) -> None:
-    with ledger.planned("study s 01"):
+    with test_ledger.planned("study s 01"):
         found = [use(tmp_path, name) for name in ("b", "c")]
     assert all(test_use.is_first(one.record()) for one in found)
 
 
 def test_a_run_scored_otherwise_within_a_plan_is_not_its_first_scoring(tmp_path: Path) -> None:
-    with ledger.planned("study s 01"):
+    with test_ledger.planned("study s 01"):
         first, second = use(tmp_path), use(tmp_path, decided=YOUDEN)
     assert (second.number, second.total) == (1, 1)
     assert (test_use.is_first(first.record()), test_use.is_first(second.record())) == (True, False)
@@ -253,7 +253,7 @@ def test_a_run_scored_otherwise_within_a_plan_is_not_its_first_scoring(tmp_path:
 
 def test_a_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     ledger_in(tmp_path).mkdir(parents=True)
-    for refused in (lambda: use(tmp_path), lambda: ledger.check_writable(tmp_path, "toy", "grouped")):
+    for refused in (lambda: use(tmp_path), lambda: test_ledger.check_writable(tmp_path, "toy", "grouped")):
         with pytest.raises(
             UserError, match=r"test_looks_grouped.jsonl: this use of the test set cannot be written down"
         ):
@@ -263,7 +263,7 @@ def test_a_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from ddtl.training.ledger import Scoring, record_use
+from ddtl.records.test_ledger import Scoring, record_use
 for i in range(20):
     print(record_use(Path(sys.argv[1]), "toy", "grouped", Scoring(sys.argv[2], f"epoch {i}", "d")).number)
 """
@@ -281,7 +281,7 @@ def test_processes_at_once_never_share_a_number_or_lose_a_line(tmp_path: Path) -
 
 def test_the_ledger_does_without_torch() -> None:
     code = (
-        "import sys, ddtl.training.ledger, ddtl.training.run_folder, ddtl.training.identity; "
+        "import sys, ddtl.records.test_ledger, ddtl.records.run_folder, ddtl.records.identity; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config import checks
-from ddtl.errors import TrainingFailure, UserError
 from ddtl.models.backbones import BACKBONES
-from ddtl.training import run_folder
+from ddtl.records import run_folder
+from ddtl.utils.errors import TrainingFailure, UserError
 from tests import mounts, records
 from tests.runs import ROOT, SMALL, run, small
 from tests.tiny import STAGES, TINY

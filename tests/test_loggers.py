@@ -30,12 +30,12 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import Logger
 
 from ddtl.config.load import load
-from ddtl.config.schema import Config
 from ddtl.models.weights import Weights
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
 from ddtl.training import loggers
 from ddtl.training.loggers import CSVFile
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
 from tests import wandb_file
 
 PUBLIC = {"optimizer": {"lr": 0.001}, "seed": 1}
@@ -398,7 +398,7 @@ import socket, sys, time
 from pathlib import Path
 from ddtl.config.load import load
 from ddtl.training import loggers
-from ddtl.training.run_folder import RunFolder
+from ddtl.records.run_folder import RunFolder
 config = load(["dataset=phantom", "logger=wandb"])
 started = time.monotonic()
 with loggers.opened(config, RunFolder(Path(sys.argv[1])), {}) as shown_to:

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from ddtl import cli
+from ddtl.commands import cli
+from ddtl.commands.lr_find import _in_one_process, main, parse
 from ddtl.config.load import load
-from ddtl.errors import TrainingFailure, UserError
-from ddtl.lr_find.command import _in_one_process, main, parse
 from ddtl.lr_find.range_test import plan_of, range_test
 from ddtl.lr_find.rules import Curve, ramp
-from ddtl.reports import lr_find as page
+from ddtl.reports.run import lr_find as page
 from ddtl.training.run import Run
 from ddtl.training.train import assemble
+from ddtl.utils.errors import TrainingFailure, UserError
 from tests.runs import small
 from tests.test_lr_find import v_shape
 
@@ -198,7 +198,7 @@ def test_without_a_descent_the_command_ends_in_1_and_says_so(tmp_path, capsys):
 
 
 def test_the_line_to_type_keeps_the_words_and_replaces_what_was_sought(tmp_path):
-    from ddtl.lr_find.command import _line
+    from ddtl.commands.lr_find import _line
 
     line = _line(["dataset=covid19ct", "optimizer.lr=1", "run.name='a b'"], {"optimizer.lr": 3.2e-5})
     assert line == "python train.py dataset=covid19ct 'run.name='\"'\"'a b'\"'\"'' optimizer.lr=3.2e-05"

@@ -8,13 +8,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from ddtl.errors import UserError
-from ddtl.evaluation.answers import Answers, Method
-from ddtl.evaluation.interval import Interval
-from ddtl.evaluation.intervals import intervals
-from ddtl.evaluation.matrix import Measured, drop, measure, pooled
+from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import intervals
 from ddtl.evaluation.metrics import binary_scores
-from ddtl.evaluation.names import SCORES
+from ddtl.schema.scores import SCORES
+from ddtl.utils.errors import UserError
 from tests.hospital import Hospital, answers
 
 

@@ -8,7 +8,7 @@ import sys
 PROGRAM = """
 import gc, weakref
 import torch
-from ddtl.memory import pass_over_imports
+from ddtl.utils.memory import pass_over_imports
 
 class Node: pass
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ddtl.reports import checklist, methods, paragraphs, stored
+from ddtl.reports.run import checklist, methods, paragraphs, stored
 from tests import records
 from tests.test_report import GOLDEN, HOSTILE, golden
 

@@ -21,13 +21,13 @@ from torch import nn
 
 from ddtl.config import checks
 from ddtl.config.load import load
-from ddtl.errors import UserError
 from ddtl.finetuning.optimizer import parameter_groups
 from ddtl.models import tensor_files
 from ddtl.models import weights as weights_module
 from ddtl.models.backbones import BACKBONES, Backbone
 from ddtl.models.network import HEAD, Network
 from ddtl.models.weights import Weights, load_into, locate
+from ddtl.utils.errors import UserError
 
 MODELS = {name: getattr(torchvision.models, name) for name in BACKBONES}
 # Known from torchvision's documentation, less the layer for ImageNet's 1000 classes.
@@ -343,8 +343,8 @@ def test_a_whole_pickled_model_is_told_to_save_its_state_dict(tmp_path):
 
 
 def test_a_bad_file_ends_the_command_with_exit_code_2(tmp_path, monkeypatch, capsys):
-    from ddtl import console
-    from ddtl.launch import guarded
+    from ddtl.commands.launch import guarded
+    from ddtl.utils import console
 
     monkeypatch.setenv("DDTL_TRAP", str(tmp_path / "sprung"))
     saved(Trap(), tmp_path / "trap.pth")

@@ -14,17 +14,17 @@ import torch
 from rich.console import Console
 from torchmetrics import MetricCollection
 
-from ddtl import console
 from ddtl.config.load import load
-from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
-from ddtl.evaluation.names import MONITORS, PER_CLASS, SCORES
 from ddtl.evaluation.score import score
+from ddtl.models.metrics import epoch_scores, update
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
-from ddtl.models.scores import epoch_scores, update
-from ddtl.reading import read_lines
+from ddtl.records import predictions as prediction_table
+from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
 from ddtl.training.train import RunResult, train
+from ddtl.utils import console
+from ddtl.utils.reading import read_lines
 
 CLASSES = ("disc", "square", "stripes")
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.data.order import EvalBatches, Key, Shares, TrainBatches, balanced, permutation
+from ddtl.data.loading.samplers import EvalBatches, Key, Shares, TrainBatches, balanced, permutation
 
 
 def train_batches(

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 from ddtl.config.load import load
-from ddtl.data import covid19ct, folder, table
-from ddtl.data.datamodules import build_datamodule
+from ddtl.data.datasets import covid19ct, folder, table
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest
-from ddtl.data.splits import assign, describe
-from ddtl.errors import UserError
-from ddtl.files import write_csv
+from ddtl.data.splits.protocols import assign, describe
 from ddtl.training.train import train
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_csv
 
 QUICK = (
     "model=squeezenet1_1",
@@ -518,7 +518,7 @@ def test_a_table_of_covid19ct_is_covid19ct(real_data: Path, tmp_path: Path, prot
 
 
 def test_a_pattern_that_never_ends_is_refused_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddtl.data import folder
+    from ddtl.data.datasets import folder
 
     monkeypatch.setattr(folder, "_PATIENCE", 1.0)
     names = [f"{'a' * 60}{number}!" for number in range(3)]

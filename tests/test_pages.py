@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddtl.reports import command, lr_find, study_report, sweep_report
+from ddtl.commands import report
+from ddtl.reports.run import lr_find
+from ddtl.reports.study import report as study_report
+from ddtl.reports.sweep import report as sweep_report
 from tests import browser, explained, records
 from tests.test_audit_report import hostile as hostile_audit
 from tests.test_audit_report import rendered as rendered_audit
@@ -26,19 +29,19 @@ LONG, UGLY = HOSTILE[3][:255], HOSTILE[0].replace("/", "|")
 def _run(folder: Path) -> Path:
     run = records.write(folder / "run <i>&\"'", records.table(HOSTILE[:2]), dataset=LONG, warnings=list(HOSTILE))
     explained.write(run)
-    return command.write(run)
+    return report.write(run)
 
 
 def _evaluation(folder: Path) -> Path:
     run = records.write(folder / "run")
     there = {"dataset": UGLY, "protocol": "official", "run": LONG}
-    return command.write(
+    return report.write(
         records.write(run / "evaluations" / "it", records.table(HOSTILE[:2]), dataset=LONG, trained_on=there)
     )
 
 
 def _classes(folder: Path) -> Path:
-    return command.write(records.write(folder / "run", records.table(HOSTILE), dataset=UGLY))
+    return report.write(records.write(folder / "run", records.table(HOSTILE), dataset=UGLY))
 
 
 def _sweep(folder: Path) -> Path:

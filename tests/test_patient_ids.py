@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl.data.patient_ids import alike, is_missing, is_placeholder, resolve, spelling_key
-from ddtl.errors import UserError
+from ddtl.data.datasets.patient_ids import alike, is_missing, is_placeholder, resolve, spelling_key
+from ddtl.utils.errors import UserError
 
 IDS = st.from_regex(r"\A[A-Za-zäß]{0,3}[ -]?[1-9][0-9]{0,3}\Z")
 BLANKS = st.sampled_from(["", " ", "\t", "\u00a0", "\u200b", "\ufeff"])

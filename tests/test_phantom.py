@@ -23,12 +23,12 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ddtl.data import phantom_marks as marks
-from ddtl.data import phantom_pictures as pictures
 from ddtl.data.manifest import Manifest
-from ddtl.data.phantom import PhantomSpec, build_manifest, generate, has_mark, mask_path, render_slice, truth
-from ddtl.data.phantom_pictures import patient_label
-from ddtl.errors import UserError
+from ddtl.data.phantom import marks
+from ddtl.data.phantom import render as pictures
+from ddtl.data.phantom.dataset import PhantomSpec, build_manifest, generate, has_mark, mask_path, render_slice, truth
+from ddtl.data.phantom.render import patient_label
+from ddtl.utils.errors import UserError
 
 CONTACT_SHEET = Path(__file__).parent.parent / "tools" / "phantom_contact_sheet.py"
 
@@ -388,7 +388,7 @@ def test_the_docs_show_the_phantom_as_it_is() -> None:
 
 BUILD = """
 import os, sys, pathlib
-from ddtl.data.phantom import PhantomSpec, build_manifest
+from ddtl.data.phantom.dataset import PhantomSpec, build_manifest
 calls = []
 def progress(done, total):
     calls.append(done)
@@ -449,5 +449,5 @@ def test_a_wrong_spec_is_refused(wrong: dict, word: str) -> None:
 
 
 def test_the_phantom_does_without_torch() -> None:
-    code = "import sys, ddtl.data.phantom; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddtl.data.phantom.dataset; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,19 +11,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config.load import check, load
-from ddtl.config.schema import Config
 from ddtl.config.sources import recorded, source_datasets
-from ddtl.data.datamodules import build_datamodule
+from ddtl.data.datasets.pooled import Source, pool
+from ddtl.data.images.perceptual_hash import NEAR, distance, distances, near_any
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.data.picture_hash import NEAR, distance, distances, near_any
-from ddtl.data.pooled import Source, pool
-from ddtl.errors import UserError
-from ddtl.reading import read_lines
-from ddtl.reports import repeating
-from ddtl.training.identity import counting
+from ddtl.records.identity import counting
+from ddtl.reports.html import reproduce
+from ddtl.schema.run import Config
 from ddtl.training.train import train
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import read_lines
 from tests.runs import SMALL
 
 SITES = ["dataset=pooled", "dataset.sources=[phantom:a,phantom:b]", "model.weights=none", *SMALL]
@@ -186,7 +186,7 @@ def test_the_record_of_a_pool_hides_own_files_from_pages_and_loggers(tmp_path: P
     full = recorded(config_.dataset)
     assert full.source_settings is not None
     assert full.source_settings["mine"].root == "/home/me/images"
-    shown = repeating.settings({"dataset": full.model_dump(mode="json")})
+    shown = reproduce.settings({"dataset": full.model_dump(mode="json")})
     assert "mine" in shown["dataset"]["source_settings"]
     assert "/home/me" not in json.dumps(shown)
 

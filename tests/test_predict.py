@@ -20,18 +20,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from ddtl import cli
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.images import BadImageError
-from ddtl.errors import UserError
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.commands import cli
+from ddtl.data.images.decode import BadImageError
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.evaluation.patients import PatientTable, by_patient
-from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
-from ddtl.inference.far import NEIGHBOUR, Reference, distance, unit
 from ddtl.inference.inputs import Picture, decoded
+from ddtl.inference.ood import NEIGHBOUR, Reference, distance, unit
+from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, row
-from ddtl.inference.writing import Tables
+from ddtl.records import predictions as prediction_table
+from ddtl.records.predictions import Predictions
+from ddtl.utils.errors import UserError
 from tests import ct_slices
 from tests.runs import SMALL, config, run
 
@@ -439,5 +439,5 @@ def test_a_folder_without_a_picture_is_named(trained: Path, tmp_path: Path) -> N
 
 
 def test_a_mistake_is_answered_without_torch() -> None:
-    code = "import sys, ddtl.inference.command, ddtl.inference.inputs; sys.exit('torch' in sys.modules)"
+    code = "import sys, ddtl.commands.predict, ddtl.inference.inputs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

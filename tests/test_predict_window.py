@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddtl import cli
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.commands import cli
+from ddtl.records import predictions as prediction_table
 from tests import ct_slices
 from tests.robust import png, write
 from tests.test_robust_data import hounsfield

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ddtl.config.load import load
-from ddtl.data import covid19ct, sarscov2ct
-from ddtl.data.datamodules import build_datamodule
+from ddtl.data.datasets import covid19ct, sarscov2ct
+from ddtl.data.download.published import read_index
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest
-from ddtl.data.published import read_index
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 BUILD_INDEX = Path(__file__).parent.parent / "tools" / "build_index.py"
 

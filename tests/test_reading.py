@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl import reading
-from ddtl.reading import (
+from ddtl.utils import reading
+from ddtl.utils.reading import (
     Unreadable,
     expanded,
     parsed,

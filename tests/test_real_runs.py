@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ddtl.config.load import load
-from ddtl.evaluation import predictions as prediction_table
-from ddtl.reading import read_lines
+from ddtl.records import predictions as prediction_table
 from ddtl.training.train import RunResult, train
+from ddtl.utils.reading import read_lines
 
 pytestmark = pytest.mark.realdata
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ddtl.config.load import load
-from ddtl.errors import UserError
-from ddtl.evaluation import predictions as prediction_table
 from ddtl.evaluation import record
+from ddtl.records import predictions as prediction_table
+from ddtl.utils.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 STORED = GOLDEN / "run" / "predictions.csv"

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import yaml
 
-from ddtl import cli
+from ddtl.commands import cli
 from ddtl.config.load import load
 from ddtl.dashboard import server
 from ddtl.dashboard.index import Index
-from ddtl.data import claims
-from ddtl.errors import Unwritable, UserError
-from ddtl.files import write_json
-from ddtl.reading import Unreadable, read_bytes
+from ddtl.data.download import claims
 from ddtl.records import epochs, journal, plan, run, settings, small, study, sweep
 from ddtl.records.checking import inside
+from ddtl.utils.errors import Unwritable, UserError
+from ddtl.utils.files import write_json
+from ddtl.utils.reading import Unreadable, read_bytes
 from tests import records, study_records, sweep_records
 
 SECRET = "S3CRET"
@@ -301,7 +301,7 @@ def test_a_stored_configuration_shows_nothing_of_a_file_that_it_names(tmp_path: 
     table.write_text(f"path,label,{SECRET}\nx.png,{SECRET}\n")
     folder = _stored(tmp_path / "run", "dataset=table", f"dataset.table={table}", "dataset.name=mine")
     config = settings.config(folder)
-    from ddtl.data.datamodules import build_datamodule
+    from ddtl.data.loading.datamodules import build_datamodule
 
     with pytest.raises(UserError) as error, claims.named_by(folder / "config.yaml", config.dataset):
         build_datamodule(config).load()
@@ -344,25 +344,25 @@ def test_checkpoints_outside_of_the_runs_folder_are_not_deleted(
 ) -> None:
     from types import SimpleNamespace
 
-    from ddtl.sweeps import keeping
+    from ddtl.sweeps.workers import cleanup
 
     monkeypatch.setattr(
-        keeping, "losers", lambda store: [tmp_path / "elsewhere" / "run", tmp_path / "runs" / "d" / "run"]
+        cleanup, "losers", lambda store: [tmp_path / "elsewhere" / "run", tmp_path / "runs" / "d" / "run"]
     )
-    for folder in keeping.losers(None):  # type: ignore[arg-type]
+    for folder in cleanup.losers(None):  # type: ignore[arg-type]
         (folder / "checkpoints").mkdir(parents=True)
         (folder / "checkpoints" / "last.ckpt").touch()
         (folder / "identity.json").write_text("{}")
     plan_ = SimpleNamespace(base=SimpleNamespace(paths=SimpleNamespace(runs_dir=str(tmp_path / "runs"))))
     study_ = SimpleNamespace(user_attrs={"sessions": ["2000-01-01T00:00:00+00:00"]})
-    keeping.tidy(SimpleNamespace(plan=plan_, study=study_))  # type: ignore[arg-type]
+    cleanup.tidy(SimpleNamespace(plan=plan_, study=study_))  # type: ignore[arg-type]
     assert (tmp_path / "elsewhere" / "run" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "runs" / "d" / "run" / "checkpoints" / "last.ckpt").exists()
 
 
 def test_a_stored_phantom_is_drawn_only_where_that_is_quick_or_done(tmp_path: Path) -> None:
-    from ddtl.data.phantom import drawn_into
-    from ddtl.data.phantom_pictures import PhantomSpec
+    from ddtl.data.phantom.dataset import drawn_into
+    from ddtl.data.phantom.render import PhantomSpec
 
     def asks(*words: str) -> Any:
         return settings.config(

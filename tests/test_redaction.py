@@ -16,14 +16,16 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from ddtl import console, launch, redaction
+from ddtl.commands import launch
 from ddtl.config import checks, load
 from ddtl.config.load import ConfigError
-from ddtl.data.download import Patience, credentials_sent, download
-from ddtl.files import write_json
-from ddtl.redaction import MASK, moved_to_environment, redacted, redacted_tree
-from ddtl.sweeps import plan_file, storages
+from ddtl.data.download.download import Patience, credentials_sent, download
+from ddtl.sweeps.plan import plan_file
+from ddtl.sweeps.store import storages
 from ddtl.training import hardware
+from ddtl.utils import console, redaction
+from ddtl.utils.files import write_json
+from ddtl.utils.redaction import MASK, moved_to_environment, redacted, redacted_tree
 from tests.sweep_plans import plan
 
 SECRET = "hunter2"

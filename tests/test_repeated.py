@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddtl.evaluation.answers import Answers, Method
-from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.repeated import NOTHING, Influences, Part, difference, leave_out, patients, seeds, with_seeds
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.repeated import (
+    NOTHING,
+    Influences,
+    Part,
+    difference,
+    leave_out,
+    patients,
+    seeds,
+    with_seeds,
+)
+from ddtl.schema.scores import SCORES
 from tests.hospital import Hospital, answers
 
 

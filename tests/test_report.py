@@ -18,11 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.errors import UserError
-from ddtl.files import write_json
-from ddtl.reports import command, numbers, repeating, run_report, sentences, stored, tables
-from ddtl.reports.curves import GRID, Curves, curves
-from ddtl.reports.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
+from ddtl.commands import report as command
+from ddtl.reports.html import format, reproduce
+from ddtl.reports.html.curves import GRID, Curves, curves
+from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
+from ddtl.reports.run import report as run_report
+from ddtl.reports.run import sentences, stored, tables
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 from tests import browser, mounts, records
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -149,8 +152,8 @@ def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
     record, text = json.loads((run / "results.json").read_text()), report(run).text
     for split in ("val", "test"):
         for scores in (record[split], record[split]["patients"]):
-            for name in numbers.TITLES:
-                assert numbers.with_interval(scores, name) in text, (split, name)
+            for name in format.TITLES:
+                assert format.with_interval(scores, name) in text, (split, name)
     for row in record["test"]["predictive_values"]:
         assert f"{row['ppv']:.3f}" in text
     for count in (*record["test"]["confusion"].values(), *record["test"]["patients"]["confusion"].values()):
@@ -450,7 +453,7 @@ def test_a_page_without_figures_carries_no_plotly() -> None:
 
 def test_reports_need_neither_torch_nor_plotly_to_be_imported() -> None:
     code = (
-        "import sys, ddtl.reports.command, ddtl.reports.run_report; "
+        "import sys, ddtl.commands.report, ddtl.reports.run.report; "
         "print(sorted({'torch', 'plotly', 'jinja2', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -540,12 +543,12 @@ def test_one_class_has_no_curves() -> None:
 def test_how_numbers_are_written() -> None:
     scores = {"roc_auc": 0.91249, "mcc": -0.0004, "f1": None, "intervals": {}}
     scores["intervals"] = {"roc_auc": {"low": 0.8744, "high": 0.9451}, "mcc": {"low": -0.2, "high": 0.1}, "f1": None}
-    assert numbers.with_interval(scores, "roc_auc") == "0.912 (0.874–0.945)"
-    assert numbers.with_interval(scores, "mcc") == "0.000 (-0.200 to 0.100)"
-    assert numbers.with_interval(scores, "f1") == "–"
-    assert numbers.cell(scores, "f1") == Cell("–", "no positive, none called so")
-    assert numbers.cell(scores, "brier") == Cell("–")
-    assert [numbers.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
+    assert format.with_interval(scores, "roc_auc") == "0.912 (0.874–0.945)"
+    assert format.with_interval(scores, "mcc") == "0.000 (-0.200 to 0.100)"
+    assert format.with_interval(scores, "f1") == "–"
+    assert format.cell(scores, "f1") == Cell("–", "no positive, none called so")
+    assert format.cell(scores, "brier") == Cell("–")
+    assert [format.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
         "0 %",
         "5 %",
         "3.3 %",
@@ -553,7 +556,7 @@ def test_how_numbers_are_written() -> None:
         "50 %",
         "100 %",
     ]
-    assert [numbers.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+    assert [format.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
         "a",
         "a and b",
@@ -579,7 +582,7 @@ def test_how_numbers_are_written() -> None:
     ],
 )  # fmt: skip
 def test_the_command_without_this_machine(words: list[str], shown: str) -> None:
-    assert repeating.command({"command": words}) == shown
+    assert reproduce.command({"command": words}) == shown
 
 
 def test_report_writes_page_and_methods(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

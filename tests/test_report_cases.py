@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.data import covid19ct
-from ddtl.reports import cases, data_card, stored, strip
-from ddtl.reports.page import Cell, Figure, Photos, Table, Text
+from ddtl.data.datasets import covid19ct
+from ddtl.reports.html.page import Cell, Figure, Photos, Table, Text
+from ddtl.reports.run import cases, data_card, stored, strip
 from tests import explained, records
 from tests.test_report import HOSTILE, report
 

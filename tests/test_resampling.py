@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from ddtl.evaluation import resampling
-from ddtl.evaluation.metrics import binary_scores, multiclass_scores
-from ddtl.evaluation.names import SCORES
-from ddtl.evaluation.resampling import (
+from ddtl.evaluation.intervals import resampling
+from ddtl.evaluation.intervals.resampling import (
     cluster_weights,
     jackknife,
     resampled,
@@ -19,6 +17,8 @@ from ddtl.evaluation.resampling import (
     weighted_multiclass,
     weighted_scores,
 )
+from ddtl.evaluation.metrics import binary_scores, multiclass_scores
+from ddtl.schema.scores import SCORES
 
 FEW = settings(max_examples=40, deadline=None)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 from tests.runs import assert_same_run, finish, run, small, start, wait_for_epochs
 
 # Long enough that a test on a busy machine still stops it in the middle.

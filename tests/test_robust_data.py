@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from ddtl.config.load import load
-from ddtl.data.datamodule import CTDataModule
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.images import Window
-from ddtl.errors import UserError
+from ddtl.data.images.decode import Window
+from ddtl.data.loading.datamodule import CTDataModule
+from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.utils.errors import UserError
 from tests.robust import SETTINGS, Case, folders, image, labelled, labels_of, noise, of_patients, png, table, write
 
 Check = Callable[[CTDataModule], None]
@@ -726,7 +726,7 @@ def _tiffs(kind: str) -> Make:
 
 
 def _as_the_8_bit(data: CTDataModule) -> None:
-    from ddtl.data.images import squared
+    from ddtl.data.images.decode import squared
 
     for row, sample in enumerate(data.manifest.samples):
         k, i = int(sample.path.stem[1]), int(sample.path.stem[2:])
@@ -898,7 +898,7 @@ def test_what_becomes_of_it(case: Case, tmp_path: Path) -> None:
         return
     data = _data(words)
     case.check(data)
-    from ddtl.data import splits
+    from ddtl.data.splits import protocols as splits
 
     sent_on = [*splits.describe(data.manifest), *data.manifest.sentences()]
     warnings = "\n".join([*sent_on, *data.manifest.doubts()])

@@ -25,8 +25,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from ddtl.data.images import BadImageError
-from ddtl.inference import dicom
+from ddtl.data.images import dicom
+from ddtl.data.images.decode import BadImageError
 from ddtl.inference.inputs import find
 from tests import ct_slices
 

@@ -22,18 +22,19 @@ from typing import Any
 import pytest
 import torch
 
-from ddtl import cli, ranks
+from ddtl.commands import cli
 from ddtl.config import overrides
 from ddtl.config.convert import text_keys
 from ddtl.config.load import load
-from ddtl.config.schema import Config
-from ddtl.errors import InconsistentRecord, UserError
-from ddtl.models.scores import of_predictions
-from ddtl.reading import read_lines
+from ddtl.models.metrics import of_predictions
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
 from ddtl.training import hardware, lightning, verification
 from ddtl.training.callbacks import EpochEnd
-from ddtl.training.run_folder import RunFolder
 from ddtl.training.train import train
+from ddtl.utils import ranks
+from ddtl.utils.errors import InconsistentRecord, UserError
+from ddtl.utils.reading import read_lines
 from tests.mounts import mounted
 from tests.runs import ROOT, assert_same_run, config, run, small
 
@@ -351,8 +352,8 @@ def test_a_process_that_never_comes(tmp_path: Path) -> None:
     ranked = first_of_two()
     code = textwrap.dedent("""
         import sys
-        from ddtl.launch import guarded
-        from ddtl.training import command, lightning
+        from ddtl.commands.launch import guarded
+        from ddtl.commands import train as command, lightning
         lightning.JOIN_LIMIT, lightning._QUIET = 1.2, 0.3
         sys.exit(guarded(command.main, sys.argv[1:]))
     """)
@@ -430,7 +431,7 @@ def test_the_validation_score_is_that_of_the_best_epoch(kind: str, tmp_path: Pat
     result = train(config(tmp_path, *QUICK, *KINDS[kind]), report=False)
     rows = read_lines(result.folder / "metrics.jsonl")
     best = rows[result.results["best_epoch"]]
-    from ddtl.evaluation import predictions
+    from ddtl.records import predictions
 
     val = predictions.read(result.folder / "predictions.csv").of("val")
     again = of_predictions(torch.from_numpy(val.logits), torch.from_numpy(val.label))
@@ -657,7 +658,7 @@ def test_commands_that_write_nothing_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As any user in / : what is written elsewhere, or not at all, needs no place for runs here."""
-    from ddtl.training import evaluate
+    from ddtl.commands import evaluate
 
     finished = run(tmp_path / "runs", *QUICK).folder
     saved, _ = evaluate.stored_run(RunFolder(finished))

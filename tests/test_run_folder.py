@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ddtl import processes
-from ddtl.errors import UserError
-from ddtl.files import write_json
-from ddtl.training import run_folder
-from ddtl.training.run_folder import RunFolder, opened
+from ddtl.records import run_folder
+from ddtl.records.run_folder import RunFolder, opened
+from ddtl.utils import processes
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 from tests import records
 
 IDENTITY = {"dataset.digest": "d", "seed": 1}
@@ -28,7 +28,7 @@ OTHER = {"dataset.digest": "d", "seed": 2}
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from ddtl.training.run_folder import opened
+from ddtl.records.run_folder import opened
 path = Path(sys.argv[1])
 with opened(path, {"dataset.digest": "d", "seed": 1}, False):
     if sys.argv[2:]:  # as with a worker of a DataLoader, which holds what its parent held for as long as it lives

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from ddtl.config import checks, where
 from ddtl.config.load import ConfigError, check, load
-from ddtl.config.schema import FinetuneConfig, PhaseConfig
-from ddtl.errors import UserError
 from ddtl.finetuning import phases
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
+from ddtl.schema.run import FinetuneConfig, PhaseConfig
+from ddtl.utils.errors import UserError
 
 STAGES = checks.STAGES["densenet121"]
 SCHEDULES = where.options("finetune")
@@ -303,9 +303,7 @@ def test_compiling_is_a_pure_function(name: str) -> None:
 
 
 def test_a_schedule_needs_no_torch() -> None:
-    code = (
-        "import sys, ddtl.finetuning.command, ddtl.config.load; print('torch' in sys.modules, 'scipy' in sys.modules)"
-    )
+    code = "import sys, ddtl.commands.finetune, ddtl.config.load; print('torch' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
@@ -426,8 +424,8 @@ def test_a_head_on_random_features_is_warned_of(name: str) -> None:
 
 def test_the_phases_are_part_of_the_identity() -> None:
     from ddtl.models.weights import Weights
+    from ddtl.records.identity import identity, short_hash
     from ddtl.training.hardware import Hardware
-    from ddtl.training.identity import identity, short_hash
 
     def named(*overrides: str) -> str:
         config = load([*REAL, *overrides])

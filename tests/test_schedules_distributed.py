@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.reading import read_lines
+from ddtl.utils.reading import read_lines
 from tests.runs import ROOT, run, small, state
 
 pytestmark = pytest.mark.slow

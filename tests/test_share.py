@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ddtl.audit import burned_in
-from ddtl.errors import UserError
-from ddtl.reports import command
-from ddtl.reports.audit_report import page
-from ddtl.reports.masking import Names
+from ddtl.commands import report
+from ddtl.reports.audit.report import page
+from ddtl.reports.html.masking import Names
+from ddtl.utils.errors import UserError
 from tests import audits, explained, records, study_records, sweep_records
 from tests.test_audit_report import hostile, pictures
 from tests.test_report import HOSTILE
@@ -22,7 +22,7 @@ from tests.test_report import HOSTILE
 def shared(folder: Path) -> str:
     """The page that the command writes."""
     before = {path.name for path in folder.iterdir()}
-    assert command.main([str(folder), "share=true"]) == 0
+    assert report.main([str(folder), "share=true"]) == 0
     assert {path.name for path in folder.iterdir()} == before | {"share.html"}
     return (folder / "share.html").read_text(encoding="utf-8")
 
@@ -91,7 +91,7 @@ def test_text_of_a_study_names_nobody(tmp_path: Path) -> None:
     )
     broken = study_records.failed("beta", 0, [], f"{sample} of patient secret-name cannot be read")
     folder = study_records.study(tmp_path / "runs", "cross_dataset", [job, broken])
-    assert command.main([str(folder)]) == 0
+    assert report.main([str(folder)]) == 0
     assert all(name in (folder / "report.html").read_text() for name in (sample, f"patient {patient}!", "secret-name"))
     html = shared(folder)
     assert "Look at …, patient …!" in html
@@ -127,7 +127,7 @@ def test_an_audit_counts_what_it_found(tmp_path: Path) -> None:
         assert finding.title.lower()[:30] in html.lower().replace("&#39;", "'")
     assert "by name in audit.json" in html
     with pytest.raises(UserError, match="share=true"):
-        command.main([str(folder)])
+        report.main([str(folder)])
 
 
 def with_letters(gray: Image.Image, text: str) -> Image.Image:
@@ -169,16 +169,16 @@ def test_the_page_of_a_run_warns_of_letters(tmp_path: Path) -> None:
     record = explained.write(run)
     record["groups"][0]["images"][0]["with_text"] = True
     (run / "explain" / "explain.json").write_text(json.dumps(record))
-    command.main([str(run)])
+    report.main([str(run)])
     html = (run / "report.html").read_text(encoding="utf-8")
     assert "1 of 2 pictures seems to hold text or arrows beside the body" in html
-    command.main([str(run), "images=false"])
+    report.main([str(run), "images=false"])
     assert "to hold text or arrows" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.realdata
 def test_how_often_text_is_seen_in_public_images(real_data: Path) -> None:
-    from ddtl.data.images import decode_gray, read_bytes
+    from ddtl.data.images.decode import decode_gray, read_bytes
 
     for dataset, low, high in (("sarscov2ct", 0.0, 0.05), ("covid19ct", 0.5, 0.75)):
         files = sorted(path for path in (real_data / dataset).rglob("*") if path.suffix in (".png", ".jpg"))[::4]

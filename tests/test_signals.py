@@ -13,13 +13,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ddtl import signals
-from ddtl.errors import Stopped
+from ddtl.utils import signals
+from ddtl.utils.errors import Stopped
 
 ON_THE_WAY = "\n".join(
     [
         "import logging, signal, sys, threading, time",
-        "from ddtl import launch",
+        "from ddtl.commands import launch",
         "def waits():",
         "    for _ in range(500):",
         "        time.sleep(0.01)",

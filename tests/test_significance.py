@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower, TTestPower
 
-from ddtl.evaluation.significance import holm, mcnemar, smallest_difference
+from ddtl.evaluation.comparison.significance import holm, mcnemar, smallest_difference
 
 FEW = settings(max_examples=40, deadline=None)
 

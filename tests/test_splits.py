@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.config.checks import DATASET_PROTOCOLS
-from ddtl.data import covid19ct, sarscov2ct
+from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.manifest import SPLITS, Grouping, Manifest, Sample
-from ddtl.data.splits import PROTOCOLS, assert_disjoint, assign, describe, leaked_share
-from ddtl.errors import UserError
+from ddtl.data.splits.protocols import PROTOCOLS, assert_disjoint, assign, describe, leaked_share
+from ddtl.utils.errors import UserError
 
 CLASSES = ("non-COVID", "COVID")
 

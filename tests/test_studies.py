@@ -16,21 +16,22 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from ddtl.commands import evaluate
 from ddtl.config import load
 from ddtl.config.load import ConfigError
-from ddtl.errors import Stopped, UserError
-from ddtl.files import write_json
-from ddtl.reading import read_lines
+from ddtl.records import test_ledger
+from ddtl.records.identity import scoring
+from ddtl.records.run_folder import RunFolder
 from ddtl.studies import execute, record, settings
 from ddtl.studies.definitions import TESTED
 from ddtl.studies.known import Known
 from ddtl.studies.settings import StudyPlan
-from ddtl.sweeps import settle
-from ddtl.sweeps.snapshot import Snapshot
-from ddtl.sweeps.store import Store
-from ddtl.training import evaluate, ledger
-from ddtl.training.identity import scoring
-from ddtl.training.run_folder import RunFolder
+from ddtl.sweeps.store import outcome
+from ddtl.sweeps.store.snapshot import Snapshot
+from ddtl.sweeps.store.store import Store
+from ddtl.utils.errors import Stopped, UserError
+from ddtl.utils.files import write_json
+from ddtl.utils.reading import read_lines
 from tests import records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -225,7 +226,7 @@ def test_a_kind_that_varies_nothing_is_refused():
 
 def test_the_preview_needs_no_torch():
     code = (
-        "import sys; from ddtl.sweeps.command import main; "
+        "import sys; from ddtl.commands.sweep import main; "
         "assert main(['study=cross_dataset', 'preview=1']) == 0; assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -261,13 +262,13 @@ class Engine:
     def __call__(self, store: Store, show: Callable[[Snapshot], None]) -> None:
         while (task := store.next()) is not None:
             if len(self.trained) == self.ends_after:
-                store.end(task, settle.stopped())
+                store.end(task, outcome.stopped())
                 raise Stopped(15)
             words = " ".join(task.overrides)
             self.trained.append(words)
             self.planned.append(store.plan.planned[task.number])
             if self.fails(words):
-                store.end(task, settle.failed("error", "broken"))
+                store.end(task, outcome.failed("error", "broken"))
                 continue
             config, _ = load.check(task.overrides)
             runs = Path(config.paths.runs_dir)
@@ -283,7 +284,7 @@ class Engine:
                 there = _written(folder / "evaluations", " ".join(told), scoring(asked.evaluation))
                 done.append(record.evaluation(target, str(there), told))
             store.note(task.number, {record.EVALUATIONS: done})
-            store.end(task, settle.completed([0.5]))
+            store.end(task, outcome.completed([0.5]))
             show(store.snapshot())
 
 
@@ -340,8 +341,8 @@ def test_a_finished_study_computes_nothing_again(tmp_path):
 
 def scored(tmp_path: Path, run: str, plan: str) -> int:
     """The number of the test-set use when a run of a study is scored."""
-    with ledger.planned(plan):
-        return ledger.record_use(tmp_path, "phantom", "grouped", ledger.Scoring(run, "epoch 1", "d")).number
+    with test_ledger.planned(plan):
+        return test_ledger.record_use(tmp_path, "phantom", "grouped", test_ledger.Scoring(run, "epoch 1", "d")).number
 
 
 @pytest.mark.usefixtures("images")
@@ -521,14 +522,14 @@ class Notes:
 
 def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: Any, stops: bool = False) -> tuple[bool, Notes]:
     """The evaluations of a finished run on two targets, of which ``score`` makes a folder or an error."""
-    from ddtl.studies import evaluating
+    from ddtl.sweeps.workers import evaluate_targets
 
     write_json(tmp_path / "results.json", records.record(records.table()))
     words = ("dataset=phantom", f"paths.runs_dir={tmp_path}")
     store = Notes((("phantom:a", words), ("phantom:b", (*words, "dataset.phantom.sites=[b]"))))
-    monkeypatch.setattr(evaluating, "score_target", lambda folder, config, trained, name: score(name))
+    monkeypatch.setattr(evaluate_targets, "score_target", lambda folder, config, trained, name: score(name))
     config = load.load(["logger=none"])
-    return evaluating.all_targets(store, 0, RunFolder(tmp_path), config, lambda: stops), store  # type: ignore[arg-type]
+    return evaluate_targets.all_targets(store, 0, RunFolder(tmp_path), config, lambda: stops), store  # type: ignore[arg-type]
 
 
 def test_an_evaluation_that_breaks_is_noted_and_the_next_one_is_made(tmp_path, monkeypatch, capsys):

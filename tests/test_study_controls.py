@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from ddtl.audit import file_facts
+from ddtl.data.datasets.pooled import picture_hashes
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.pooled import picture_hashes
-from ddtl.errors import UserError
 from ddtl.studies import controls, settings, subjects
 from ddtl.studies.controls import Subject
+from ddtl.utils.errors import UserError
 
 SPLITS = ("train", "train", "val", "test")
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddtl.evaluation import predictions
-from ddtl.evaluation.matrix import Settings
-from ddtl.reports import command, study_embeddings, study_figures, study_report
-from ddtl.reports.curves import GRID, curves, roc_over_seeds
-from ddtl.reports.page import Figure, Page
-from ddtl.studies import cells
+from ddtl.commands import report
+from ddtl.evaluation.comparison.matrix import Settings
+from ddtl.records import predictions
+from ddtl.reports.html.curves import GRID, curves, roc_over_seeds
+from ddtl.reports.html.page import Figure, Page
+from ddtl.reports.study import cells, embeddings
+from ddtl.reports.study import figures as study_figures
+from ddtl.reports.study import report as study_report
 from ddtl.studies.record import Job
 from tests import browser
 from tests import study_records as made
@@ -30,7 +32,7 @@ QUICK = Settings()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = made.cross_dataset(tmp_path_factory.mktemp("runs"))
-    assert command.main([str(found)]) == 0
+    assert report.main([str(found)]) == 0
     return found
 
 
@@ -195,8 +197,8 @@ def test_features_show_where_the_datasets_lie(tmp_path: Path) -> None:
     job = made.run(tmp_path, "alpha", 0, {"beta": 1.0})
     embed(tmp_path, job, 9.0)
     found = cells.read(made.study(tmp_path, "cross_dataset", [job]), QUICK)
-    (one,) = study_embeddings.read(found)
-    places, shares = study_embeddings.principal_axes(one.features)
+    (one,) = embeddings.read(found)
+    places, shares = embeddings.principal_axes(one.features)
     assert places["beta"][:, 0].min() > places["alpha"][:, 0].max() + 7  # datasets lie farther apart than classes
     assert shares.sum() > 0.97
     alpha = places["alpha"][:, 1]
@@ -214,7 +216,7 @@ def test_principal_axes_are_scikit_learns() -> None:
 
     random = np.random.default_rng(0)
     x = random.normal(size=(60, 6)) @ random.normal(size=(6, 6))
-    places, shares = study_embeddings.principal_axes({"a": x})
+    places, shares = embeddings.principal_axes({"a": x})
     theirs = PCA(2).fit(x)
     assert np.abs(places["a"]) == pytest.approx(np.abs(theirs.transform(x)))
     assert shares == pytest.approx(theirs.explained_variance_ratio_)
@@ -229,10 +231,10 @@ def test_damaged_features_are_left_out(tmp_path: Path, damage: bytes | None) -> 
         np.savez_compressed(path, embeddings=np.ones((3, 5)))
     else:
         path.write_bytes(damage)
-    assert study_embeddings.read(cells.read(made.study(tmp_path, "cross_dataset", [job]), QUICK)) == []
+    assert embeddings.read(cells.read(made.study(tmp_path, "cross_dataset", [job]), QUICK)) == []
 
 
-@pytest.mark.parametrize("module", ["ddtl.reports.study_report", "ddtl.studies.controls"])
+@pytest.mark.parametrize("module", ["ddtl.reports.study.report", "ddtl.studies.controls"])
 def test_a_report_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0

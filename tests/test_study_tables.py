@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddtl.errors import UserError
-from ddtl.evaluation.matrix import Settings
-from ddtl.reports.page import Cell as Shown
-from ddtl.reports.page import Table
-from ddtl.studies import cells, record, tables, written
-from ddtl.studies.cells import Cells, Row
-from ddtl.studies.every_score import every_score
+from ddtl.evaluation.comparison.matrix import Settings
+from ddtl.reports.html.page import Cell as Shown
+from ddtl.reports.html.page import Table
+from ddtl.reports.study import cells, export, tables
+from ddtl.reports.study.cells import Cells, Row
+from ddtl.reports.study.score_table import every_score
+from ddtl.studies import record
+from ddtl.utils.errors import UserError
 from tests import study_records as made
 from tests.test_report import HOSTILE, golden
 
@@ -51,9 +52,9 @@ def shown(table: Table) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("suffix", written.FORMATS)
+@pytest.mark.parametrize("suffix", export.FORMATS)
 def test_tables_as_they_were(cross: Cells, suffix: str) -> None:
-    golden(f"study.{suffix}", written.FORMATS[suffix](tables.tables(cross)))
+    golden(f"study.{suffix}", export.FORMATS[suffix](tables.tables(cross)))
 
 
 def test_a_cell_is_the_mean_of_its_runs(cross: Cells) -> None:
@@ -119,7 +120,7 @@ def test_the_choice_by_validation_stands_apart_from_the_oracle(cross: Cells) -> 
 
 
 def test_the_long_table_holds_every_score(cross: Cells) -> None:
-    rows = list(csv.DictReader(io.StringIO(written.as_csv(every_score(cross)))))
+    rows = list(csv.DictReader(io.StringIO(export.as_csv(every_score(cross)))))
     (one,) = (
         r for r in rows if (r["source"], r["method"], r["target"], r["score"], r["threshold"])
         == ("alpha", "plain", "beta", "roc_auc", "source")
@@ -225,7 +226,7 @@ def test_a_folder_that_is_damaged_by_now_is_a_dash(tmp_path: Path, change: objec
     assert away.measured is None
     assert reason in away.lost[0].reason
     assert str(tmp_path) not in away.lost[0].reason
-    assert written.text(tables.tables(found))
+    assert export.text(tables.tables(found))
 
 
 def test_no_study_and_a_damaged_one(tmp_path: Path) -> None:
@@ -237,16 +238,16 @@ def test_no_study_and_a_damaged_one(tmp_path: Path) -> None:
 
 
 def test_sites_of_the_phantom_are_no_emoji() -> None:
-    assert "phantom:a: 5" in written.text([Table("", ["", "x"], [["phantom:b", "1"]], "phantom:a: 5")])
+    assert "phantom:a: 5" in export.text([Table("", ["", "x"], [["phantom:b", "1"]], "phantom:a: 5")])
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_shown_letter_by_letter(name: str) -> None:
     table = Table(name, ["", name], [[name, Shown("0.5", name)]], name)
-    assert "[bold" not in written.text([table]) or "[bold" in name
-    rows = list(csv.reader(io.StringIO(written.as_csv(table))))
+    assert "[bold" not in export.text([table]) or "[bold" in name
+    rows = list(csv.reader(io.StringIO(export.as_csv(table))))
     assert rows[0] == ["", name]
-    body = written.latex([table]).partition(r"\midrule")[2].partition(r"\bottomrule")[0]
+    body = export.latex([table]).partition(r"\midrule")[2].partition(r"\bottomrule")[0]
     for letter in "&%$#_":
         assert body.replace(f"\\{letter}", "").replace(r" & ", "", 1).count(letter) == 0 or letter == "$"
 

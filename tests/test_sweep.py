@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.errors import TrainingFailure, UserError
-from ddtl.sweeps import command, opening, settle
-from ddtl.sweeps.settle import Outcome
-from ddtl.sweeps.trial import Job
+from ddtl.commands import sweep
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.workers.trial import Job
+from ddtl.utils.errors import TrainingFailure, UserError
 from tests.sweep_trials import attempts, instead, states
 
 GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=grid", "finalize=false")
@@ -27,7 +28,7 @@ def by_lr(scores: dict[str, float | None]):
         lr = next(word.partition("=")[2] for word in job.overrides if word.startswith("optimizer.lr="))
         assert "evaluation.test=false" in job.overrides
         score = scores[lr]
-        return settle.failed("error", "broken") if score is None else settle.completed([score])
+        return outcome.failed("error", "broken") if score is None else outcome.completed([score])
 
     return body
 
@@ -39,7 +40,7 @@ def words(tmp_path: Path) -> list[str]:
 
 def test_a_grid_is_ranked_by_the_monitor_and_a_failure_is_told(monkeypatch, tmp_path, capsys, words):
     instead(monkeypatch, by_lr({"0.01": 0.7, "0.02": 0.3, "0.03": None}))
-    assert command.main(words) == 1
+    assert sweep.main(words) == 1
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if "optimizer.lr=" in line and "│" in line]
     assert ["0.02" in rows[0], "0.01" in rows[1], len(rows)] == [True, True, 2]
@@ -52,14 +53,14 @@ def test_a_grid_is_ranked_by_the_monitor_and_a_failure_is_told(monkeypatch, tmp_
 
 def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
     instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"), 0.5)))
-    assert command.main(words) == 0
+    assert sweep.main(words) == 0
     shown = capsys.readouterr()
 
     def nothing(job: Job) -> Outcome:
         raise AssertionError("a finished trial was run again")
 
     instead(monkeypatch, nothing)
-    assert command.main(words) == 0
+    assert sweep.main(words) == 0
     again = capsys.readouterr()
     assert again.out == shown.out
     assert "3 trials, 3 of them done" in again.err
@@ -68,7 +69,7 @@ def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
 def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words):
     instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"))))
     with pytest.raises(TrainingFailure, match=r"(?s)2 trials failed in a row.*error: broken"):
-        command.main([*words, "sweep.max_failures=2"])
+        sweep.main([*words, "sweep.max_failures=2"])
     assert json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())["counts"]["failed"] == 2
 
 
@@ -78,13 +79,13 @@ def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words
 )
 def test_mistakes_are_answered_before_the_first_run(tmp_path, words):
     with pytest.raises(UserError):
-        command.main([*words, f"paths.runs_dir={tmp_path}"])
+        sweep.main([*words, f"paths.runs_dir={tmp_path}"])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [["--help"], ["search=lr", "preview=3"], ["search=lr", "--cfg", "job"]])
 def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
-    code = f"import sys; from ddtl.sweeps import command; command.main({words!r}); assert 'torch' not in sys.modules"
+    code = f"import sys; from ddtl.commands import sweep; sweep.main({words!r}); assert 'torch' not in sys.modules"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout
@@ -93,7 +94,7 @@ def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
 def test_the_command_itself_never_imports_torch(tmp_path):
     code = f"""
 import multiprocessing, sys
-from ddtl.sweeps import command, processes, settle, trial
+from ddtl.commands import sweep as command, processes, settle, trial
 trial._run = lambda job: settle.completed([0.5])
 processes.prepare = lambda **_: multiprocessing.get_context("fork")
 assert command.main(["seed=0,1", "finalize=false", "trainer=cpu", {f"paths.runs_dir={tmp_path}"!r}]) == 0
@@ -120,7 +121,7 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
 
     ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 1, ended.stderr
-    store = opening.reopened(tmp_path / "runs" / "sweeps" / "small")
+    store = open.reopened(tmp_path / "runs" / "sweeps" / "small")
     assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert attempts(store, 1)[-1][0] == "nan"
     assert "optimizer.lr" in attempts(store, 1)[-1][1]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from ddtl import threads
-from ddtl.errors import UserError
-from ddtl.sweeps import opening, settle
-from ddtl.sweeps.engines import local, rounds
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.store import Store
+from ddtl.sweeps.engines import local, remote
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.store import Store
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.utils import threads
+from ddtl.utils.errors import UserError
 from tests.hostile_folder import command, hostile
 from tests.sweep_plans import plan
 from tests.sweep_trials import unseen
@@ -87,7 +87,7 @@ class Elsewhere:
         self.killed = False
         for _ in range(trials):
             if (task := store.next()) is not None:
-                store.end(task, settle.completed([0.5]))
+                store.end(task, outcome.completed([0.5]))
 
     def ended(self) -> bool:
         return True
@@ -102,42 +102,42 @@ class Elsewhere:
 
 
 def test_lost_workers_are_replaced(tmp_path):
-    store = opening.opened(plan(tmp_path, "n_trials=5", "sweep.retries=3"))
+    store = open.opened(plan(tmp_path, "n_trials=5", "sweep.retries=3"))
     placed: list[int] = []
 
     def place(names: Sequence[str]) -> list[Elsewhere]:
         placed.append(len(names))
         return [Elsewhere(store, 1, lost=True) for _ in names]
 
-    assert rounds.run(store, Stop(tmp_path / "stop"), unseen, 2, place) is None
+    assert remote.run(store, Stop(tmp_path / "stop"), unseen, 2, place) is None
     assert placed == [2, 2, 1]  # never more than trials are left
     assert store.snapshot().left == 0
 
 
 def test_workers_that_are_always_lost_end_in_words(tmp_path):
-    store = opening.opened(plan(tmp_path, "n_trials=5", "sweep.retries=1"))
+    store = open.opened(plan(tmp_path, "n_trials=5", "sweep.retries=1"))
     placed: list[Elsewhere] = []
 
     def place(names: Sequence[str]) -> list[Elsewhere]:
         placed.extend(found := [Elsewhere(store, 0, lost=True) for _ in names])
         return found
 
-    problem = rounds.run(store, Stop(tmp_path / "stop"), unseen, 1, place)
+    problem = remote.run(store, Stop(tmp_path / "stop"), unseen, 1, place)
     assert problem is not None
     assert problem.startswith("the workers have ended, and trials are left")
     assert len(placed) == 2
 
 
 def test_a_problem_of_a_worker_and_a_stop_end_the_rounds(tmp_path):
-    store = opening.opened(plan(tmp_path, "n_trials=5"))
+    store = open.opened(plan(tmp_path, "n_trials=5"))
     stop = Stop(tmp_path / "stop")
-    assert rounds.run(store, stop, unseen, 1, lambda names: [Elsewhere(store, 1, problem="disk full")]) == "disk full"
+    assert remote.run(store, stop, unseen, 1, lambda names: [Elsewhere(store, 1, problem="disk full")]) == "disk full"
 
     def stopped(names: Sequence[str]) -> list[Elsewhere]:
         stop.ask()
         return [Elsewhere(store, 1)]
 
-    assert rounds.run(store, stop, unseen, 1, stopped) is None
+    assert remote.run(store, stop, unseen, 1, stopped) is None
     assert store.snapshot().complete == 2
 
 
@@ -146,10 +146,10 @@ def test_workers_elsewhere_end_with_the_command(tmp_path):
         def ended(self) -> bool:
             raise KeyboardInterrupt
 
-    store = opening.opened(plan(tmp_path))
+    store = open.opened(plan(tmp_path))
     worker = Endless(store, 0)
     with pytest.raises(KeyboardInterrupt):
-        rounds.run(store, Stop(tmp_path / "stop"), unseen, 1, lambda names: [worker])
+        remote.run(store, Stop(tmp_path / "stop"), unseen, 1, lambda names: [worker])
     assert worker.killed
 
 

@@ -12,10 +12,11 @@ from typing import NoReturn
 
 import pytest
 
-from ddtl.errors import NotFinite, TrainingFailure, UserError
-from ddtl.sweeps import processes, settle
-from ddtl.sweeps.settle import Outcome
-from ddtl.sweeps.trial import Job, explained
+from ddtl.sweeps.store import outcome
+from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.workers import processes
+from ddtl.sweeps.workers.trial import Job, explained
+from ddtl.utils.errors import NotFinite, TrainingFailure, UserError
 from tests.sweep_trials import attempts, instead, states, worked
 
 
@@ -67,7 +68,7 @@ def raises(error: BaseException):
     ],
 )
 def test_a_failed_trial_has_a_reason_and_the_next_one_runs(monkeypatch, tmp_path, body, reason, words):
-    instead(monkeypatch, lambda job: body(job) if job.number == 0 else settle.completed([0.5]))
+    instead(monkeypatch, lambda job: body(job) if job.number == 0 else outcome.completed([0.5]))
     store, problem = worked(
         tmp_path, "n_trials=2", "sweep.trial_minutes=0.01" if reason == "time_limit" else "n_trials=2"
     )
@@ -88,7 +89,7 @@ def test_a_killed_trial_is_gone_on_with(monkeypatch, tmp_path, signum):
                 signal.signal(signum, signal.SIG_DFL)  # which nohup has the tests ignore
             os.kill(os.getpid(), signum)
             time.sleep(60)
-        return settle.completed([0.5])
+        return outcome.completed([0.5])
 
     instead(monkeypatch, killed_once)
     store, _ = worked(tmp_path, "n_trials=1")
@@ -117,7 +118,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(monkeypatch, t
     assert states(store) == ["WAITING"]
     (tmp_path / "stop").unlink()
 
-    instead(monkeypatch, lambda job: settle.completed([0.5]))
+    instead(monkeypatch, lambda job: outcome.completed([0.5]))
     store, problem = worked(tmp_path, "n_trials=3")
     assert problem is None
     assert states(store) == ["COMPLETE"] * 3
@@ -126,7 +127,7 @@ def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(monkeypatch, t
 
 def test_a_disk_too_full_for_the_store_stops_with_a_word_and_leaves_no_process(monkeypatch, tmp_path):
     instead(monkeypatch, sleep)
-    from ddtl.sweeps.store import Store
+    from ddtl.sweeps.store.store import Store
 
     pids: list[int] = []
 
@@ -154,7 +155,7 @@ def test_failures_with_a_success_between_them_stop_nothing(monkeypatch, tmp_path
     def every_third(job: Job) -> Outcome:
         if job.number % 3:
             raise ValueError("broken")
-        return settle.completed([0.5])
+        return outcome.completed([0.5])
 
     instead(monkeypatch, every_third)
     store, problem = worked(tmp_path, "n_trials=6", "sweep.max_failures=3")

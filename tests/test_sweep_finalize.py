@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from ddtl.errors import Stopped
-from ddtl.reports import sweep_report
-from ddtl.reports.page import Table
-from ddtl.reports.sweep_stored import Sweep
-from ddtl.sweeps import finalize, opening, settings, settle
-from ddtl.sweeps.record import record
-from ddtl.sweeps.store import Store
+from ddtl.reports.html.page import Table
+from ddtl.reports.sweep import report
+from ddtl.reports.sweep.record import Sweep
+from ddtl.sweeps import finalize
+from ddtl.sweeps.plan import settings
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.record import record
+from ddtl.sweeps.store.store import Store
+from ddtl.utils.errors import Stopped
 from tests import records
 
 SPACE = "search.space={optimizer.lr: {float: [1e-5, 1e-2], log: true}, augment: {choice: [none, strong]}}"
@@ -27,11 +29,11 @@ def searched(folder: Path, *words: str, scores: tuple[float, ...] = (0.7, 0.9, 0
         told.append("sweep.seeds=2")
     if space:
         told += [space, f"n_trials={len(scores)}", "sampler.name=RandomSampler"]
-    store = opening.opened(settings.read(told))
+    store = open.opened(settings.read(told))
     for score in scores:
         task = store.next()
         assert task is not None
-        store.end(task, settle.completed([score] * len(store.study.directions)))
+        store.end(task, outcome.completed([score] * len(store.study.directions)))
     assert store.next() is None
     return store
 
@@ -45,10 +47,10 @@ def trainer(folder: Path, signal: Callable[[str], float], **changes: Any) -> Cal
             try:
                 good = signal(words)
             except Stopped:
-                store.end(task, settle.stopped())
+                store.end(task, outcome.stopped())
                 raise
             if good < 0:
-                store.end(task, settle.failed("error", "broken"))
+                store.end(task, outcome.failed("error", "broken"))
                 continue
             seed = int(words.partition("seed=")[2].split()[0])
             shown = tuple(word for word in task.overrides if not word.startswith("paths."))
@@ -56,7 +58,7 @@ def trainer(folder: Path, signal: Callable[[str], float], **changes: Any) -> Cal
             path = folder / f"run-{task.number}"
             records.write(path, predicted, overrides=shown, look=task.number + 1, **changes)
             store.note(task.number, {"run": str(path)})
-            store.end(task, settle.completed([0.5 + good / 10]))
+            store.end(task, outcome.completed([0.5 + good / 10]))
 
     return run
 
@@ -99,7 +101,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert found["claim"] in " ".join(capsys.readouterr().out.split())
     written = record(store)
     assert written["final"] == found
-    page = sweep_report.page(Sweep(written))
+    page = report.page(Sweep(written))
     tables = [block for section in page.sections for block in section.blocks if isinstance(block, Table)]
     assert [row[:3] for row in tables[0].rows] == [["the winner", "3", "0.750"], ["the default", "3", "0.560"]]
     assert page.headlines[-1].label == "Test ROC AUC by patient, winner less default"
@@ -125,7 +127,7 @@ def test_it_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path):
     with pytest.raises(Stopped):
         finalize.finalize(store, trainer(tmp_path, stops_after_three))
     assert record(store)["final"] is None
-    again = opening.opened(store.plan)
+    again = open.opened(store.plan)
     assert finalize.finalize(again, trainer(tmp_path, lambda words: done.append(words) or by_lr(words))) is not None
     assert len(done) == len(set(done)) == 4
 
@@ -133,10 +135,10 @@ def test_it_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path):
 def test_a_better_winner_of_a_longer_search_has_a_comparison_of_its_own(tmp_path):
     first = finalize.final_plan(searched(tmp_path))
     words = [SPACE, f"paths.runs_dir={tmp_path / 'runs'}", "sweep.name=found", "sampler.name=RandomSampler"]
-    longer = opening.opened(settings.read([*words, "n_trials=4", "sweep.seeds=2"]))
+    longer = open.opened(settings.read([*words, "n_trials=4", "sweep.seeds=2"]))
     task = longer.next()
     assert task is not None
-    longer.end(task, settle.completed([0.95]))
+    longer.end(task, outcome.completed([0.95]))
     second = finalize.final_plan(longer)
     assert first is not None
     assert second is not None
@@ -154,7 +156,7 @@ def test_failed_runs_are_told_and_one_method_without_any_run_is_not_compared(tmp
     assert none is not None
     assert none["comparison"] is None
     assert none["claim"] == "There is no comparison: no run of the default was completed."
-    sweep_report.render_sweep(Sweep(record(other)))
+    report.render_sweep(Sweep(record(other)))
 
 
 def test_runs_that_saw_other_images_are_not_compared(tmp_path):
@@ -179,7 +181,7 @@ def test_a_winner_with_the_default_settings_has_nothing_to_be_compared_with(tmp_
     assert found["claim"] == "The winner has the default settings: there is nothing to compare it with."
     assert list(found["runs"]) == ["the winner"]
     assert len(found["runs"]["the winner"]) == 2
-    sweep_report.render_sweep(Sweep(record(store)))
+    report.render_sweep(Sweep(record(store)))
 
 
 def test_seeds_of_a_grid_are_not_used_again(tmp_path):
@@ -194,5 +196,5 @@ def test_with_two_objectives_the_score_decides_and_without_a_completed_trial_not
     winner = finalize.chosen(store)
     assert winner is not None
     assert winner.number == 1
-    empty = opening.opened(settings.read([SPACE, f"paths.runs_dir={tmp_path}", "n_trials=1"]))
+    empty = open.opened(settings.read([SPACE, f"paths.runs_dir={tmp_path}", "n_trials=1"]))
     assert finalize.finalize(empty, lambda final: pytest.fail("there is nothing to run")) is None

@@ -19,9 +19,9 @@ from hypothesis import settings as setting
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
-from ddtl.errors import UserError
 from ddtl.records import journal as record
-from ddtl.sweeps import journal
+from ddtl.sweeps.store import journal
+from ddtl.utils.errors import UserError
 from tests.sweep_plans import ROOT
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -172,7 +172,7 @@ def test_the_lock_of_a_writer_with_optunas_own_storage_is_respected(tmp_path: Pa
     other = optuna.storages.journal.JournalFileSymlinkLock(str(path))
     other.acquire()
     code = (
-        "import sys, pathlib; from ddtl.sweeps import journal; import optuna;"
+        "import sys, pathlib; from ddtl.sweeps.store import journal; import optuna;"
         "optuna.load_study(study_name='s', storage=journal.storage(pathlib.Path(sys.argv[1]))).set_user_attr('a', 1)"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
@@ -187,7 +187,7 @@ def test_the_lock_of_a_writer_with_optunas_own_storage_is_respected(tmp_path: Pa
 _WRITER = """
 import pathlib, sys
 import optuna
-from ddtl.sweeps import journal
+from ddtl.sweeps.store import journal
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 study = optuna.load_study(study_name="s", storage=journal.storage(pathlib.Path(sys.argv[1])))
 print("ready", flush=True)

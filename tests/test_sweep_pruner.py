@@ -12,8 +12,8 @@ import pytest
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.trial import TrialState
 
-from ddtl.sweeps import pruner
-from ddtl.sweeps.pruner import AfterUnfreeze
+from ddtl.sweeps.sampling import pruner
+from ddtl.sweeps.sampling.pruner import AfterUnfreeze
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 EPOCHS = 12

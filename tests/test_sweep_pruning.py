@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from ddtl.dashboard.index import Index
-from ddtl.reading import read_lines
-from ddtl.sweeps import opening
-from ddtl.sweeps.pruning import AskSweep, objectives
-from ddtl.sweeps.trial import _grouped, _phases, explained
+from ddtl.records.run_folder import RunFolder
+from ddtl.sweeps.store import open
+from ddtl.sweeps.workers.report_callback import AskSweep, objectives
+from ddtl.sweeps.workers.trial import _grouped, _phases, explained
 from ddtl.training import loggers
-from ddtl.training.run_folder import RunFolder
 from ddtl.training.train import EndedEarly, train
+from ddtl.utils.reading import read_lines
 from tests import runs
 from tests.tiny import tiny  # noqa: F401
 
@@ -152,7 +152,7 @@ def test_two_processes_of_a_trial_are_pruned_together(tmp_path):
     prunes_all = ("pruner.name=ThresholdPruner", "pruner.args={lower: 2.0, n_warmup_steps: 1}")
     ended = sweep(tmp_path, "engine.gpus_per_trial=2", "n_trials=1", *prunes_all)
     assert ended.returncode == 0, ended.stderr
-    store = opening.reopened(tmp_path / "sweeps" / "small")
+    store = open.reopened(tmp_path / "sweeps" / "small")
     [trial] = store.trials()
     log = (store.folder / "trials" / "0.log").read_text()
     assert trial.state == optuna.trial.TrialState.PRUNED, log

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.sweeps import opening, record
-from ddtl.sweeps.settle import completed, failed, pruned, stopped
-from ddtl.sweeps.store import Store
+from ddtl.sweeps.store import open, record
+from ddtl.sweeps.store.outcome import completed, failed, pruned, stopped
+from ddtl.sweeps.store.store import Store
 from tests.sweep_plans import gone, orphaned, plan
 from tests.sweep_records import record as invented
 
@@ -44,7 +44,7 @@ def worked(store: Store) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = opening.opened(plan(tmp_path))
+    made = open.opened(plan(tmp_path))
     worked(made)
     return made
 
@@ -95,7 +95,7 @@ def test_the_seconds_are_those_of_all_attempts_and_not_of_the_time_between(store
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    store = opening.opened(plan(tmp_path, "pruner.name=NopPruner", "pruner.args={}"))
+    store = open.opened(plan(tmp_path, "pruner.name=NopPruner", "pruner.args={}"))
     task = store.next()
     assert task is not None
     store.report(task.number, 0, math.nan)
@@ -105,7 +105,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
 
 
 def test_a_trial_killed_before_it_was_drawn_is_there_too(tmp_path: Path) -> None:
-    store = opening.opened(plan(tmp_path))
+    store = open.opened(plan(tmp_path))
     store.study.ask()
     trial = record.write(store)["trials"][0]
     assert (trial["state"], trial["overrides"], trial["curve"], trial["seconds"]) == ("running", [], [], 0)
@@ -125,7 +125,7 @@ def test_the_reports_invented_records_have_no_field_that_a_real_one_lacks(store:
 
 
 def test_a_report_is_made_of_it(store: Store) -> None:
-    from ddtl.reports import command
+    from ddtl.commands import report
 
     record.write(store)
-    assert command.write(store.folder).stat().st_size > 10_000
+    assert report.write(store.folder).stat().st_size > 10_000

@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 from rich import table as tables
 
-from ddtl import console
-from ddtl.reports import sweep_replicates, sweep_report
-from ddtl.reports.page import Code, Fold, Section, Table
-from ddtl.reports.sweep_stored import Sweep, line
-from ddtl.sweeps import command, finalize, keeping, opening, settings, settle
-from ddtl.sweeps.record import record
-from ddtl.sweeps.snapshot import settings as ranked
-from ddtl.sweeps.store import Store
-from ddtl.sweeps.watch import line as watched
+from ddtl.commands import sweep as command
+from ddtl.reports.html.page import Code, Fold, Section, Table
+from ddtl.reports.sweep import replicates, report
+from ddtl.reports.sweep.record import Sweep, line
+from ddtl.sweeps import finalize
+from ddtl.sweeps.plan import settings
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.record import record
+from ddtl.sweeps.store.snapshot import settings as ranked
+from ddtl.sweeps.store.store import Store
+from ddtl.sweeps.workers import cleanup
+from ddtl.sweeps.workers.progress import line as watched
+from ddtl.utils import console
 
 # The luckiest seed is one of the worse learning rate.
 SCORES = {"0.0001": (0.90, 0.60, 0.66), "0.001": (0.80, 0.82, 0.78)}
@@ -26,13 +30,13 @@ GRID = ("optimizer.lr=1e-4,1e-3", "seed=0,1,2")
 def swept(folder: Path, *words: str, failing: tuple[int, ...] = (), upto: int = 6) -> Store:
     """A grid that has ended with these scores; nothing is trained."""
     told = [*GRID, f"paths.runs_dir={folder}", "sweep.name=grid", *words]
-    store = opening.opened(settings.read(told, tried=False))
+    store = open.opened(settings.read(told, tried=False))
     while (task := store.next()) is not None and task.number < upto:
         of = dict(word.partition("=")[::2] for word in task.overrides)
         score = SCORES[of["optimizer.lr"]][int(of["seed"])]
         store.note(task.number, {"run": str(folder / f"run-{task.number}")})
         failed = task.number in failing
-        store.end(task, settle.failed("error", "broken") if failed else settle.completed([score]))
+        store.end(task, outcome.failed("error", "broken") if failed else outcome.completed([score]))
     return store
 
 
@@ -60,7 +64,7 @@ def test_settings_are_ranked_by_their_mean_and_no_seed_is_recommended(
     assert "seed=" not in recommended
 
     store.close()
-    again = opening.opened(settings.read([*GRID, f"paths.runs_dir={tmp_path}", "sweep.name=grid"], tried=False))
+    again = open.opened(settings.read([*GRID, f"paths.runs_dir={tmp_path}", "sweep.name=grid"], tried=False))
     assert [setting.trials for setting in ranked(again.study)] == [(3, 4, 5), (0, 1, 2)]
 
 
@@ -78,7 +82,7 @@ def test_the_record_and_the_page_say_so_with_the_spread(tmp_path: Path) -> None:
     assert [setting["mean"] for setting in found["settings"]] == [[pytest.approx(0.80)], [pytest.approx(0.72)]]
     assert (found["settings"][0]["lowest"], found["settings"][0]["highest"]) == (0.78, 0.82)
     sweep = Sweep(found)
-    page = sweep_report.page(sweep)
+    page = report.page(sweep)
     best = page.headlines[0]
     assert (best.label, best.value) == ("Best mean validation ROC AUC by image", "0.800")
     assert best.note == "mean of 3 replicates (trials 3, 4 and 5), 0.780 to 0.820; best of 2 settings: optimistic"
@@ -90,7 +94,7 @@ def test_the_record_and_the_page_say_so_with_the_spread(tmp_path: Path) -> None:
     assert isinstance(table, Table)
     assert [row[:3] for row in table.rows] == [["3, 4 and 5", "3 of 3", "0.800"], ["0, 1 and 2", "3 of 3", "0.720"]]
     assert isinstance(every, Fold)
-    assert "0.900" not in sweep_report.render_sweep(sweep).partition("<h2")[0], "the luckiest seed is no headline"
+    assert "0.900" not in report.render_sweep(sweep).partition("<h2")[0], "the luckiest seed is no headline"
     assert sweep.winner is not None
     assert "seed=" not in line(sweep.winner)
 
@@ -115,7 +119,7 @@ def test_a_setting_whose_replicates_failed_is_not_the_best_by_those_that_are_lef
 
 def test_checkpoints_are_kept_of_the_best_setting(tmp_path: Path) -> None:
     store = swept(tmp_path, "sweep.keep=1")
-    assert sorted(path.name for path in keeping.losers(store)) == ["run-0", "run-1", "run-2"]
+    assert sorted(path.name for path in cleanup.losers(store)) == ["run-0", "run-1", "run-2"]
 
 
 def test_folds_and_splits_are_replicates_too_and_the_same_run_counts_once() -> None:
@@ -126,27 +130,27 @@ def test_folds_and_splits_are_replicates_too_and_the_same_run_counts_once() -> N
         (3, ["a=2", "dataset.fold=1"], [0.8]),
         (4, ["a=1", "dataset.fold=0"], [0.9]),
     ]
-    assert sweep_replicates.varied(words for _, words, _ in trials) == ["dataset.fold"]
-    assert [setting.trials for setting in sweep_replicates.ranked(trials, 1)] == [(2, 3), (0, 1)]
-    assert [setting.trials for setting in sweep_replicates.ranked(trials, -1)] == [(0, 1), (2, 3)]
+    assert replicates.varied(words for _, words, _ in trials) == ["dataset.fold"]
+    assert [setting.trials for setting in replicates.ranked(trials, 1)] == [(2, 3), (0, 1)]
+    assert [setting.trials for setting in replicates.ranked(trials, -1)] == [(0, 1), (2, 3)]
 
 
 def test_without_replicates_each_trial_is_a_setting() -> None:
     trials = [(0, ["a=1", "seed=4"], [0.5]), (1, ["a=2", "seed=4"], [0.7]), (2, ["a=1", "seed=4"], None)]
-    assert sweep_replicates.varied(words for _, words, _ in trials) == []
-    assert [setting.trials for setting in sweep_replicates.ranked(trials, 1)] == [(1,), (0,)]
-    assert sweep_replicates.ranked(trials, 1)[0].words == ("a=2", "seed=4")
+    assert replicates.varied(words for _, words, _ in trials) == []
+    assert [setting.trials for setting in replicates.ranked(trials, 1)] == [(1,), (0,)]
+    assert replicates.ranked(trials, 1)[0].words == ("a=2", "seed=4")
 
 
 def test_a_setting_over_folds_is_scored_on_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("optimizer.lr=1e-4,1e-3", "dataset.protocol=kfold", "dataset.fold=0,1,2")
     told = [*words, f"paths.runs_dir={tmp_path}", "sweep.name=folds", "sweep.seeds=2"]
-    store = opening.opened(settings.read(told, tried=False))
+    store = open.opened(settings.read(told, tried=False))
     while (task := store.next()) is not None:
         of = dict(word.partition("=")[::2] for word in task.overrides)
         score = SCORES[of["optimizer.lr"]][int(of["dataset.fold"])]
-        store.end(task, settle.completed([score]))
-    assert sweep_replicates.parts([["seed=1"], ["seed=2"]]) == []
+        store.end(task, outcome.completed([score]))
+    assert replicates.parts([["seed=1"], ["seed=2"]]) == []
     command._show(store)
     shown = " ".join(capsys.readouterr().out.split()).partition("The best setting's test score:")[2]
     assert "dataset.fold=0,1,2 --multirun" in shown
@@ -164,5 +168,5 @@ def test_a_setting_that_never_completed_is_counted(tmp_path: Path) -> None:
     sweep = Sweep(record(swept(tmp_path, failing=(3, 4, 5))))
     assert [setting.trials for setting in sweep.settings] == [(0, 1, 2)]
     assert sweep.never_completed == 1
-    assert "1 setting has no completed trial, and no mean." in sweep_report.render_sweep(sweep)
+    assert "1 setting has no completed trial, and no mean." in report.render_sweep(sweep)
     assert Sweep(record(swept(tmp_path / "other"))).never_completed == 0

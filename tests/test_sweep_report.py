@@ -17,12 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.errors import UserError
-from ddtl.files import write_json
-from ddtl.reports import command, sweep_figures, sweep_parameters, sweep_report, sweep_stored, sweep_trials
-from ddtl.reports.page import Figure, Page, Table, Text
-from ddtl.reports.sweep_parameters import Parameter
-from ddtl.reports.sweep_stored import Sweep
+from ddtl.commands import report
+from ddtl.reports.html.page import Figure, Page, Table, Text
+from ddtl.reports.sweep import figures as sweep_figures
+from ddtl.reports.sweep import parameters
+from ddtl.reports.sweep import record as sweep_stored
+from ddtl.reports.sweep import report as sweep_report
+from ddtl.reports.sweep import trials as sweep_trials
+from ddtl.reports.sweep.parameters import Parameter
+from ddtl.reports.sweep.record import Sweep
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 from tests import browser, sweep_records
 from tests.test_report import HOSTILE, Parsed, as_text, blocks, golden
 
@@ -138,8 +143,8 @@ def test_a_grid_shows_its_words_as_choices() -> None:
 @pytest.mark.slow
 def test_the_same_record_gives_the_same_page() -> None:
     code = (
-        "from hashlib import sha256; from ddtl.reports import sweep_report; from tests import sweep_records as r; "
-        "print(sha256(sweep_report.render_sweep(sweep_report.Sweep(r.record())).encode()).hexdigest())"
+        "from hashlib import sha256; from ddtl.reports.sweep import report; from tests import sweep_records as r; "
+        "print(sha256(report.render_sweep(report.Sweep(r.record())).encode()).hexdigest())"
     )
     told = {
         subprocess.run(
@@ -205,24 +210,24 @@ def test_importances_find_what_matters_also_where_only_some_trials_use_it() -> N
             params["inner"] = float(rng.uniform())
         value = params.get("inner", 0.0) + 0.001 * float(rng.normal())  # the head's rate does nothing
         trials.append(done(number, value, params=params))
-    found = sweep_parameters.importances(trials, space, 1)
+    found = parameters.importances(trials, space, 1)
     assert list(found.shares)[:2] == ["inner", "kind"] or list(found.shares)[:2] == ["kind", "inner"]
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.shares["inner"] + found.shares["kind"] > 0.8
     assert (found.best, found.of) == (20, 200)
-    lowest = sweep_parameters.importances(trials, space, -1)
+    lowest = parameters.importances(trials, space, -1)
     assert next(iter(lowest.shares)) == "kind"  # a low score needs kind a, and no value of inner
 
 
 def test_importances_say_why_there_are_none() -> None:
     many = [done(number, 0.1 * number, params={"x": float(number)}) for number in range(20)]
-    few = sweep_parameters.importances(many[:14], {}, 1)
+    few = parameters.importances(many[:14], {}, 1)
     assert few.shares == {}
     assert "14 trials were completed, and importances need 15" in few.why_not
     alike = [trial | {"values": [0.5]} for trial in many]
-    assert "the same score" in sweep_parameters.importances(alike, {}, 1).why_not
+    assert "the same score" in parameters.importances(alike, {}, 1).why_not
     fixed = [trial | {"params": {"x": 1.0}} for trial in many]
-    assert "nothing was varied" in sweep_parameters.importances(fixed, {}, 1).why_not
+    assert "nothing was varied" in parameters.importances(fixed, {}, 1).why_not
     assert "importances need 15" in texts(sweep_report.page(Sweep(sweep_records.record(12))))
 
 
@@ -242,7 +247,7 @@ def test_what_a_trial_did_not_use_runs_through_its_own_lane() -> None:
         done(0, 0.7, params={"finetune": "linear_probe"}),
         done(1, 0.8, params={"finetune": "lp_ft", "ratio": 0.1}),
     ]
-    axes = sweep_parameters.parameters(trials, {"ratio": {"float": [0.01, 1.0], "log": True}})
+    axes = parameters.parameters(trials, {"ratio": {"float": [0.01, 1.0], "log": True}})
     assert [axis.name for axis in axes] == ["finetune", "ratio"]
     spec = sweep_figures.parallel(trials, axes, [1], 1)
     assert trace(spec, "complete")["y"][1] < -0.1
@@ -253,7 +258,7 @@ def test_what_a_trial_did_not_use_runs_through_its_own_lane() -> None:
 
 def test_null_is_a_choice_and_not_the_absence_of_one() -> None:
     trials = [done(0, 0.7, params={"stages": None}), done(1, 0.8, params={"stages": 4}), done(2, 0.9)]
-    axes = sweep_parameters.parameters(trials, {"stages": {"choice": [None, 4]}})
+    axes = parameters.parameters(trials, {"stages": {"choice": [None, 4]}})
     spec = sweep_figures.parallel(trials, axes, [], 1)
     assert [round(y, 1) for y in trace(spec, "complete")["y"][::3]] == [0.0, 1.0, -0.2]
     assert [note["text"] for note in spec["layout"]["annotations"][:2]] == ["null", "4"]
@@ -310,7 +315,7 @@ def test_a_killed_attempt_has_a_bar_of_its_own_and_a_running_trial_one_up_to_now
 
 def test_report_writes_the_page_of_a_sweep_beside_those_of_runs(tmp_path: Path, sweep: Sweep) -> None:
     write_json(tmp_path / "sweep.json", sweep.record)
-    assert command.main([str(tmp_path)]) == 0
+    assert report.main([str(tmp_path)]) == 0
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.startswith("<!doctype html>")
     assert html.count("plotly.js v") == 1
@@ -324,12 +329,12 @@ def test_report_writes_the_page_of_a_sweep_beside_those_of_runs(tmp_path: Path, 
 def test_a_damaged_record_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "sweep.json").write_text(text)
     with pytest.raises(UserError, match=rf"sweep\.json: {words}"):
-        command.main([str(tmp_path)])
+        report.main([str(tmp_path)])
 
 
 def test_the_page_needs_no_torch_and_no_optuna_to_be_imported() -> None:
     code = (
-        "import sys, ddtl.reports.command; "
+        "import sys, ddtl.commands.report; "
         "print(sorted({'torch', 'plotly', 'jinja2', 'optuna', 'scipy'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

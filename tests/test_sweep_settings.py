@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ddtl.commands import sweep_help
 from ddtl.config import where
 from ddtl.config.load import ConfigError, check
-from ddtl.sweeps import help_page, preview, settings
-from ddtl.sweeps.space import Listed, Sampled
-from ddtl.training.identity import differences
+from ddtl.records.identity import differences
+from ddtl.sweeps.plan import preview, settings
+from ddtl.sweeps.space.space import Listed, Sampled
 
 ROOT = Path(__file__).resolve().parents[1]
 LR = ("search=lr", "dataset=covid19ct")
@@ -351,7 +352,7 @@ def test_the_printed_configuration_holds_the_sweep_and_its_trials() -> None:
 
 
 def test_the_help_page_shows_every_option_and_key() -> None:
-    page = help_page.render()
+    page = sweep_help.render()
     lines = page.splitlines()
     for group in where.groups("sweep"):
         at = next(i for i, line in enumerate(lines) if line.startswith(f"  {group}: "))
@@ -365,7 +366,7 @@ def test_the_help_page_shows_every_option_and_key() -> None:
 
 def test_a_preview_and_the_help_page_do_without_torch() -> None:
     code = (
-        "import sys; from ddtl.sweeps import help_page, preview, settings; help_page.render(); "
+        "import sys; from ddtl.commands import sweep_help as help_page, preview, settings; help_page.render(); "
         "preview.lines(settings.read(['search=lr'], tried=False), 2); "
         "print(sorted({'torch', 'pytorch_lightning', 'scipy', 'sklearn'} & set(sys.modules)))"
     )

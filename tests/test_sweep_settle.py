@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from ddtl import processes
-from ddtl.sweeps import settle
-from ddtl.sweeps.settle import Outcome, completed, failed, pruned, stopped, verdict
+from ddtl.sweeps.store import outcome as settle
+from ddtl.sweeps.store.outcome import Outcome, completed, failed, pruned, stopped, verdict
+from ddtl.utils import processes
 from tests import sweep_plans
 
 KILLED = {"reason": "killed"}

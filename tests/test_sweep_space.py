@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ddtl.config import where
 from ddtl.config.load import ConfigError, check
 from ddtl.config.overrides import read
-from ddtl.sweeps import settings as sweep_settings
-from ddtl.sweeps import space
-from ddtl.sweeps.space import Sampled, sampled
+from ddtl.sweeps.plan import settings as sweep_settings
+from ddtl.sweeps.space import space
+from ddtl.sweeps.space.space import Sampled, sampled
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 SHIPPED = where.options("search")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from ddtl import console
-from ddtl.sweeps import watch
-from ddtl.sweeps.snapshot import Running, Snapshot
+from ddtl.sweeps.store.snapshot import Running, Snapshot
+from ddtl.sweeps.workers import progress
+from ddtl.utils import console
 
 START = Snapshot(10, 0, 0, 0, (), 0, None, (), (), ())
 RUNNING = Running(3, 1, 4, 10, 0.81234, "2026-11-23T09:00:00+00:00", "local 0")
@@ -23,7 +23,7 @@ UNDER_WAY = Snapshot(10, 2, 1, 1, (RUNNING,), 0, (1, (0.9012,)), (1,), (), (10.0
 
 def shown(snapshot: Snapshot, left: float | None = None) -> str:
     out = Console(file=io.StringIO(), width=120)
-    out.print(watch.picture(snapshot, "val/roc_auc", left, NOW))
+    out.print(progress.picture(snapshot, "val/roc_auc", left, NOW))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 
@@ -37,7 +37,7 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
 
 def watched(snapshots: list[tuple[float, Snapshot]]) -> None:
     seconds: dict[str, Any] = {"now": 0.0}
-    with watch.Watch("val/roc_auc", clock=lambda: seconds["now"]) as found:
+    with progress.Watch("val/roc_auc", clock=lambda: seconds["now"]) as found:
         for seconds["now"], snapshot in snapshots:
             found.update(snapshot)
 
@@ -106,7 +106,7 @@ def test_quiet_processes_say_nothing(monkeypatch):
 
 def test_the_live_picture_ends_when_the_sweep_breaks(monkeypatch):
     file = lines_of(monkeypatch, terminal=True)
-    with suppress(KeyboardInterrupt), watch.Watch("val/loss") as found:
+    with suppress(KeyboardInterrupt), progress.Watch("val/loss") as found:
         found.update(UNDER_WAY)
         raise KeyboardInterrupt
     assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.errors import Stopped, TrainingFailure
-from ddtl.files import write_json
-from ddtl.reading import read_lines
-from ddtl.sweeps import engines, keeping, opening, processes, settle, stopping, worker
-from ddtl.sweeps.processes import Slot
-from ddtl.sweeps.settle import Outcome
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.trial import Job
+from ddtl.sweeps import engines
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.workers import cleanup, processes, stopping, worker
+from ddtl.sweeps.workers.processes import Slot
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.trial import Job
+from ddtl.utils.errors import Stopped, TrainingFailure
+from ddtl.utils.files import write_json
+from ddtl.utils.reading import read_lines
 from tests import records
 from tests.sweep_plans import plan
 from tests.sweep_trials import attempts, instead, states, unseen, worked
@@ -43,7 +45,7 @@ def until_asked(job: Job) -> Outcome:
     while not job.stop.exists():
         mark(job)
         time.sleep(0.05)
-    return settle.stopped()
+    return outcome.stopped()
 
 
 def after(seconds: float, *signals: signal.Signals) -> threading.Thread:
@@ -64,10 +66,10 @@ def test_as_many_trials_run_at_a_time_as_there_are_slots(monkeypatch, tmp_path):
         mark(job, what="begin", slot=os.environ["CUDA_VISIBLE_DEVICES"])
         time.sleep(0.3)
         mark(job, what="end")
-        return settle.completed([job.number / 10])
+        return outcome.completed([job.number / 10])
 
     instead(monkeypatch, body)
-    store = opening.opened(plan(tmp_path / "runs", "n_trials=5"))
+    store = open.opened(plan(tmp_path / "runs", "n_trials=5"))
     slots = [Slot("left", ("0", "3")), Slot("right", ("GPU-7",))]
     assert worker.work(store, slots, Stop(tmp_path / "stop"), unseen) is None
     rows = read_lines(store.folder / "marks.jsonl")
@@ -88,7 +90,7 @@ def test_slurm_is_hidden_from_trials_and_an_unset_slot_leaves_the_gpus_alone(mon
 
 def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path):
     instead(monkeypatch, until_asked)
-    store = opening.opened(plan(tmp_path / "runs", "n_trials=3"))
+    store = open.opened(plan(tmp_path / "runs", "n_trials=3"))
     thread = after(0.5, signal.SIGINT)
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
@@ -98,8 +100,8 @@ def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path
     assert states(store) == ["WAITING"]
     assert not list(store.folder.glob(".stop*"))
 
-    instead(monkeypatch, lambda job: settle.completed([0.5]))
-    engines.run(opening.opened(plan(tmp_path / "runs", "n_trials=3")), unseen)
+    instead(monkeypatch, lambda job: outcome.completed([0.5]))
+    engines.run(open.opened(plan(tmp_path / "runs", "n_trials=3")), unseen)
     assert states(store) == ["COMPLETE"] * 3
     assert [reason for reason, _ in attempts(store)] == ["stopped", "completed"]
 
@@ -111,7 +113,7 @@ def test_the_second_ctrl_c_ends_trials_now(monkeypatch, tmp_path):
         raise AssertionError
 
     instead(monkeypatch, deaf)
-    store = opening.opened(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
+    store = open.opened(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
     thread = after(0.7, signal.SIGINT, signal.SIGTERM)
     began = time.monotonic()
     with pytest.raises(Stopped) as stopped:
@@ -140,9 +142,9 @@ def test_trials_end_with_a_worker_that_is_killed(tmp_path):
     script = f"""
 import multiprocessing, os, time
 from pathlib import Path
-from ddtl.sweeps import opening, processes, settle, trial, worker
-from ddtl.sweeps.processes import Slot
-from ddtl.sweeps.stopping import Stop
+from ddtl.sweeps.store import open as opening, processes, settle, trial, worker
+from ddtl.sweeps.workers.processes import Slot
+from ddtl.sweeps.workers.stopping import Stop
 from tests.sweep_plans import plan
 
 def body(job):
@@ -166,7 +168,7 @@ worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: 
     for name in ("pid", "child"):
         pid = int((folder / name).read_text())
         wait_for(lambda pid=pid: not runs(pid))
-    store = opening.opened(plan(tmp_path, "n_trials=1"))
+    store = open.opened(plan(tmp_path, "n_trials=1"))
     assert states(store) == ["WAITING"]
     assert attempts(store)[0][0] == "killed"
 
@@ -218,16 +220,16 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
     scores = {0: 0.5, 1: 0.9, 2: 0.7, 3: 0.6, 4: 0.1}
 
     def body(job: Job) -> Outcome:
-        store = opening.reopened(job.sweep)
+        store = open.reopened(job.sweep)
         path = before if job.number == 4 else folder(tmp_path, str(job.number))
         store.note(job.number, {"run": str(path)})
         if job.number == 5:
-            return settle.pruned()
+            return outcome.pruned()
         if job.number == 6:
             raise ValueError("broken")
         if job.number == 3:
             write_json(path / "results.json", records.record(records.table()))
-        return settle.completed([scores[job.number]])
+        return outcome.completed([scores[job.number]])
 
     instead(monkeypatch, body)
     store, _ = worked(tmp_path, "n_trials=7", "sweep.keep=2")
@@ -247,12 +249,12 @@ def test_checkpoints_of_a_run_that_a_better_trial_shares_are_kept(monkeypatch, t
     shared = folder(tmp_path, "shared")
 
     def body(job: Job) -> Outcome:
-        opening.reopened(job.sweep).note(job.number, {"run": str(shared)})
-        return settle.completed([0.9]) if job.number else settle.pruned()
+        open.reopened(job.sweep).note(job.number, {"run": str(shared)})
+        return outcome.completed([0.9]) if job.number else outcome.pruned()
 
     instead(monkeypatch, body)
     store, _ = worked(tmp_path, "n_trials=2", "sweep.keep=1")
-    assert len(keeping.losers(store)) == 0
+    assert len(cleanup.losers(store)) == 0
 
 
 @pytest.mark.slow
@@ -260,7 +262,7 @@ def test_the_server_that_trials_are_forked_from_has_one_thread_no_gpu_and_all_th
     code = """
 import sys
 from pathlib import Path
-import ddtl.sweeps.stack
+import ddtl.sweeps.workers.preload
 threads = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Threads:"))
 assert threads.split()[1] == "1", threads
 assert not sys.modules["torch"].cuda.is_initialized()

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from ddtl import console
-from ddtl.console import Screen, safe
-from ddtl.data.leaving_out import leave_out
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.files import spreadsheet_cell, text_of_cell, write_csv
-from ddtl.inference.writing import Tables
-from ddtl.reading import Unreadable
-from ddtl.reports.page import Cell
-from ddtl.reports.page import Table as PageTable
-from ddtl.studies import written
+from ddtl.data.splits.exclusion import leave_out
+from ddtl.inference.output import Tables
+from ddtl.reports.html.page import Cell
+from ddtl.reports.html.page import Table as PageTable
+from ddtl.reports.study import export
+from ddtl.utils import console
+from ddtl.utils.console import Screen, safe
+from ddtl.utils.files import spreadsheet_cell, text_of_cell, write_csv
+from ddtl.utils.reading import Unreadable
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eltr \u200bwide \x00 \x7f \ud800 \r over \x08"
 SHOWN = r"\x1b[31mred\x1b]0;title\x07 \x9b2J \u202eltr \u200bwide \x00 \x7f \ud800 \r over \x08"
@@ -121,12 +121,12 @@ def test_a_list_of_images_to_leave_out_comes_back(tmp_path: Path, written_by: ob
 
 def test_scores_of_a_study_hold_no_formula() -> None:
     table = PageTable("scores", ["source", "score"], [["=cmd()", Cell("-0.25")], ["a", "-1e-05"]])
-    assert written.as_csv(table) == "source,score\n'=cmd(),-0.25\na,-1e-05\n"
-    assert "\\x1b" in written.text([PageTable("scores", ["a"], [["\x1b[1m"]])])
+    assert export.as_csv(table) == "source,score\n'=cmd(),-0.25\na,-1e-05\n"
+    assert "\\x1b" in export.text([PageTable("scores", ["a"], [["\x1b[1m"]])])
 
 
 def test_tables_of_predictions_move_no_cursor() -> None:
-    from ddtl.inference.writing import _cell
+    from ddtl.inference.output import _cell
 
     assert _cell("a\x1b[31m\u202eb\n.png") == r"a\x1b[31m\u202eb\n.png"
     assert _cell("größe 肺 👩‍⚕️.png") == "größe 肺 👩‍⚕️.png"

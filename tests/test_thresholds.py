@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from ddtl.errors import UserError
 from ddtl.evaluation.metrics import confusion
 from ddtl.evaluation.thresholds import Rule, choose
+from ddtl.utils.errors import UserError
 
 MANY = settings(max_examples=150, deadline=None)
 TARGETS = (0.1, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)

@@ -14,16 +14,16 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from ddtl import console
 from ddtl.config.load import load
-from ddtl.errors import TrainingFailure, UserError
-from ddtl.evaluation import predictions as prediction_table
-from ddtl.evaluation.names import MONITORS, SCORES
 from ddtl.evaluation.score import score
-from ddtl.files import append_line
-from ddtl.reading import read_lines
-from ddtl.training import run_folder
+from ddtl.records import predictions as prediction_table
+from ddtl.records import run_folder
+from ddtl.schema.scores import MONITORS, SCORES
 from ddtl.training.train import assemble, train
+from ddtl.utils import console
+from ddtl.utils.errors import TrainingFailure, UserError
+from ddtl.utils.files import append_line
+from ddtl.utils.reading import read_lines
 from tests.runs import config, run, same_tensors, state
 
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from sklearn.metrics import log_loss
 from torch import nn
 
-from ddtl.data.loading import Slices
-from ddtl.errors import TrainingFailure
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.data.loading.dataset import Slices
 from ddtl.models.module import Classifier
-from ddtl.training import callbacks, ema
+from ddtl.records import predictions as prediction_table
+from ddtl.training import callbacks, weight_averaging
+from ddtl.utils.errors import TrainingFailure
 from tests.runs import assert_same_run, config, run, same_tensors, state
 
 # Without BatchNorm and dropout, dealing out a batch in another way changes only the order of a sum.
@@ -33,7 +33,7 @@ def last(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_the_running_mean_is_its_closed_form_from_the_first_step_on():
     network = nn.BatchNorm1d(3)
-    running = ema.RunningMean(network, decay := 0.9)  # type: ignore[arg-type]
+    running = weight_averaging.RunningMean(network, decay := 0.9)  # type: ignore[arg-type]
     seen = []
     for step in range(1, 8):
         for value in network.state_dict().values():
@@ -73,13 +73,13 @@ def test_the_running_mean_is_what_is_scored_and_kept_and_training_does_not_know_
 
 def test_a_running_mean_takes_in_a_step_once_however_many_batches_it_has(tmp_path, monkeypatch):
     steps = []
-    update = ema.RunningMean.update
+    update = weight_averaging.RunningMean.update
 
     def counted(self, step):
         steps.append(step)
         update(self, step)
 
-    monkeypatch.setattr(ema.RunningMean, "update", counted)
+    monkeypatch.setattr(weight_averaging.RunningMean, "update", counted)
     run(tmp_path, *PLAIN, "trainer.ema=0.8", "trainer.accumulate=2", "trainer.max_epochs=2")
     assert steps == [1, 2, 3, 4, 5, 6]
 

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from ddtl.config.load import load
-from ddtl.data.transforms import NONE, Augmenter, AugmentSpec
-from ddtl.errors import UserError
+from ddtl.data.loading.transforms import NONE, Augmenter, AugmentSpec
+from ddtl.utils.errors import UserError
 
 SIZE = 32
 SEEDS = [(7, epoch, sample) for epoch in range(3) for sample in range(20)]
@@ -287,7 +287,7 @@ def test_ranges_may_come_as_lists() -> None:
 def test_importing_costs_nothing_until_something_is_augmented() -> None:
     code = (
         "import sys, numpy as np\n"
-        "from ddtl.data.transforms import *\n"
+        "from ddtl.data.loading.transforms import *\n"
         "Augmenter(NONE, 4)(np.zeros((4, 4), np.uint8), (1,)); Augmenter(AugmentSpec(blur=1.0), 4)\n"
         "sys.exit(bool({'albumentations', 'cv2', 'torch'} & set(sys.modules)))"
     )

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddtl.data import catalogue, commands
-from ddtl.data.picture_hash import difference_hash, distance
-from ddtl.data.published import read_index
-from ddtl.data.verifying import Checker, State, verify
-from ddtl.errors import UserError
+from ddtl.commands import data as commands
+from ddtl.data import catalogue
+from ddtl.data.download.published import read_index
+from ddtl.data.download.verifying import Checker, State, verify
+from ddtl.data.images.perceptual_hash import difference_hash, distance
+from ddtl.utils.errors import UserError
 from tests.http_server import LFS_POINTER, NAMES, encoded, install_toy, picture, toy_images
 
 
@@ -220,7 +221,7 @@ def test_every_real_image_is_recognised(real_data: Path) -> None:
 
 @pytest.mark.realdata
 def test_real_images_saved_again_are_recognised(real_data: Path) -> None:
-    """As in the figures of ``ddtl/data/verifying.py``, on a few images."""
+    """As in the figures of ``ddtl/data/download/verifying.py``, on a few images."""
     for name in catalogue.ORIGINS:
         rows = read_index(name)
         checker = Checker(rows)

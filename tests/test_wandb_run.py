@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from ddtl.evaluation import predictions as prediction_table
-from ddtl.evaluation.names import MONITORS, SCORES
-from ddtl.reading import read_lines
+from ddtl.records import predictions as prediction_table
+from ddtl.schema.scores import MONITORS, SCORES
+from ddtl.utils.reading import read_lines
 from tests import wandb_file
 from tests.runs import run
 

@@ -9,9 +9,9 @@ The tables ship in the package, so this runs only when an index itself is to cha
     covid19ct/      as published, with COVID-CT-MetaInfo.csv, NonCOVID-CT-MetaInfo.csv and Data-split/
     sarscov2ct/     COVID/ and non-COVID/; copies made smaller will do
     index/          covid19ct.csv and sarscov2ct.csv: path, bytes and sha256 of every original file in the repository
-                    that publishes it, as ``ddtl/data/covid19ct.py`` and ``ddtl/data/sarscov2ct.py`` name it
+                    that publishes it, as ``covid19ct.py`` and ``sarscov2ct.py`` in ``ddtl/data/datasets`` name it
 
-Every image has its 256-bit difference hash (``ddtl/data/picture_hash.py``) in the table, by which
+Every image has its 256-bit difference hash (``ddtl/data/images/perceptual_hash.py``) in the table, by which
 ``ddtl data verify`` knows a picture again that was saved anew. Copies made smaller change a few of its bits.
 
 Near-duplicates (sarscov2ct, which names no patients). Two images whose hashes differ in at most 20 bits are a pair;
@@ -35,8 +35,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddtl.data.images import decode_gray, read_bytes
-from ddtl.data.picture_hash import BITS, NEAR, difference_hash, distances
+from ddtl.data.images.decode import decode_gray, read_bytes
+from ddtl.data.images.perceptual_hash import BITS, NEAR, difference_hash, distances
 
 COLUMNS = ("sample_id", "label", "patient_id", "site", "split", "cluster_id", "bytes", "sha256", "dhash")
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ddtl.data.phantom_marks import Box, Picture, mark_box, text_boxes
-from ddtl.data.phantom_pictures import PhantomSpec, has_mark, patient_label, render_slice
+from ddtl.data.phantom.marks import Box, Picture, mark_box, text_boxes
+from ddtl.data.phantom.render import PhantomSpec, has_mark, patient_label, render_slice
 
 SIZE = 128
 ZOOM = 2

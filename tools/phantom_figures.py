@@ -31,10 +31,10 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ddtl.config.schema import ModelConfig
-from ddtl.data.phantom_marks import Picture
-from ddtl.data.phantom_pictures import PhantomSpec, render_slice
+from ddtl.data.phantom.marks import Picture
+from ddtl.data.phantom.render import PhantomSpec, render_slice
 from ddtl.models.network import Network
+from ddtl.schema.run import ModelConfig
 
 Floats = NDArray[np.float64]
 Figures = dict[str, dict[str, float]]
@@ -158,7 +158,7 @@ def _load(run: Path) -> tuple[Network, int]:
 
 
 def _resized(images: Picture, size: int) -> Picture:
-    """As ``ddtl.data.images`` makes them."""
+    """As ``ddtl.data.images.decode`` makes them."""
     small = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in images]
     return np.stack([np.asarray(image) for image in small])
 

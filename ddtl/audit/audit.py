@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ddtl.audit import exclude, findings
+from ddtl.audit import exclude_list, findings
 from ddtl.audit.differences import Difference, class_differences
 from ddtl.audit.duplicates import Leaks, leaks
 from ddtl.audit.fingerprints import Pictures, Progress, decode
@@ -16,7 +16,7 @@ from ddtl.audit.pairs import Pair, find
 from ddtl.audit.probes import Probe, run_probes
 from ddtl.audit.record import Finding, ordered
 from ddtl.audit.views import look
-from ddtl.data.images import BadImageError, read_bytes
+from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 
 # What a stage of the audit is called, to its bar.
@@ -67,7 +67,7 @@ class Audit:
     def to_leave_out(self, dataset: str) -> list[tuple[str, str]]:
         """The lines of a dataset's exclude list."""
         manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
-        return exclude.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
+        return exclude_list.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
 
     def record(self) -> dict[str, Any]:
         """Everything as plain JSON but the pairs themselves, which are counted."""
@@ -85,7 +85,7 @@ class Audit:
             "probes": [{"dataset": name, **asdict(probe)} for name, found in self.probes.items() for probe in found],
             "differences": [{"dataset": name, **asdict(d)} for name, found in self.differences.items() for d in found],
             "checked": [*_checked(self)],
-            "rule": exclude.RULE,
+            "rule": exclude_list.RULE,
         }
 
     def _dataset(self, manifest: Manifest, digest: str) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import numpy as np
 
 from ddtl.audit.views import VIEWS, Kind, Look
 from ddtl.data.manifest import Manifest
-from ddtl.evaluation import delong
-from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters
-from ddtl.evaluation.influence import influences, spread
-from ddtl.evaluation.resampling import cluster_codes
-from ddtl.evaluation.robust import auc_limits
-from ddtl.evaluation.significance import holm
+from ddtl.evaluation.comparison.significance import holm
+from ddtl.evaluation.intervals import delong
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters
+from ddtl.evaluation.intervals.influence import influences, spread
+from ddtl.evaluation.intervals.resampling import cluster_codes
+from ddtl.evaluation.intervals.robust import auc_limits
 
 _LEVEL = 0.95
 _PERMUTED, _PERMUTATIONS = 10, 4999  # below so many groups of a class, and how often

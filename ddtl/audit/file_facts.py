@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images import FORMATS, BadImageError, opened, read_header
+from ddtl.data.images.decode import FORMATS, BadImageError, opened, read_header
 from ddtl.data.manifest import Manifest
 
 FEATURES = (

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddtl import signals
-from ddtl.data.images import BadImageError, decode_gray, read_bytes, read_header
+from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes, read_header
+from ddtl.data.images.perceptual_hash import difference_hash, orientation_hashes, words
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.picture_hash import difference_hash, orientation_hashes, words
-from ddtl.errors import TrainingFailure
+from ddtl.utils import signals
+from ddtl.utils.errors import TrainingFailure
 
 Key = tuple[str, str]  # dataset, sample id
 Progress = Callable[[int, int], None]
@@ -61,7 +61,7 @@ class Pictures:
         samples: the rows of the manifests.
         files: what each file is.
         hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the picture in its eight orientations, in the order of
-            ``ddtl.data.picture_hash.TRANSFORMS``.
+            ``ddtl.data.images.perceptual_hash.TRANSFORMS``.
         trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the upright picture with borders cut off.
         thumbnails: uint8 ``(N, SIDE, SIDE)``: gray, squashed to a square.
         measured: what ``measure`` gave for each; None for each where there is no ``measure``.
@@ -94,7 +94,7 @@ def decode(
     processes: int = 2,
     measure: Measure | None = None,
 ) -> Pictures:
-    """Reads and decodes each image once, as ``ddtl/data/images.py`` does.
+    """Reads and decodes each image once, as ``ddtl/data/images/decode.py`` does.
 
     Args:
         manifests: of datasets with different names.

@@ -18,7 +18,7 @@ from itertools import combinations
 
 import numpy as np
 
-from ddtl.data.picture_hash import BITS
+from ddtl.data.images.perceptual_hash import BITS
 
 _BLOCK = 1 << 20  # pairs looked at together; bounds the memory
 TABLES = 32  # choices of bits that are looked up by `likely_near`

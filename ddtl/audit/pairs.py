@@ -24,9 +24,9 @@ import numpy as np
 from ddtl.audit.alignment import align, correlation, detail, fitted
 from ddtl.audit.fingerprints import Key, Pictures, Progress, decode
 from ddtl.audit.neighbours import likely_near, near
-from ddtl.data.images import load_image
+from ddtl.data.images.decode import load_image
+from ddtl.data.images.perceptual_hash import TRANSFORMS, turned
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.data.picture_hash import TRANSFORMS, turned
 
 Kind = Literal["same file", "same pixels", "near"]
 
@@ -48,7 +48,7 @@ class Pair:
     Attributes:
         first, second: dataset and sample id; ``first < second``.
         kind: the same bytes; other bytes but the same gray pixels; or nearly the same picture.
-        transform: what turns the second into the first, one of ``ddtl.data.picture_hash.TRANSFORMS``.
+        transform: what turns the second into the first, one of ``ddtl.data.images.perceptual_hash.TRANSFORMS``.
         distance: in how many of the 256 bits of the hash they differ, so turned.
         similarity: correlation of their detail, so turned and brought to fit; at most 1.
     """

@@ -12,12 +12,12 @@ from ddtl.audit import file_facts
 from ddtl.audit.shuffle import shuffled_labels
 from ddtl.audit.views import VIEWS, Kind, Look, table
 from ddtl.data.manifest import Manifest
-from ddtl.evaluation import delong
-from ddtl.evaluation.clusters import MIN_CLUSTERS
-from ddtl.evaluation.interval import Interval
-from ddtl.evaluation.intervals import intervals, multiclass_intervals
-from ddtl.evaluation.resampling import cluster_codes
-from ddtl.threads import cores
+from ddtl.evaluation.intervals import delong
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
+from ddtl.evaluation.intervals.resampling import cluster_codes
+from ddtl.utils.threads import cores
 
 Verdict = Literal["shortcut", "may carry disease", "nothing found", "not possible"]
 Protocol = Literal["test", "held-out half"]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ddtl.reading import Unreadable
 from ddtl.records import audit
+from ddtl.utils.reading import Unreadable
 
 logger = logging.getLogger(__name__)
 

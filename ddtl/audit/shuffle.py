@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddtl.evaluation.resampling import cluster_codes
+from ddtl.evaluation.intervals.resampling import cluster_codes
 
 
 def shuffled_labels(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from ddtl.audit import file_facts
 from ddtl.audit.file_facts import Facts
-from ddtl.audit.lungs import SIDE, Mask, Regions, regions
-from ddtl.data.images import Header, as_pillow, read_header
+from ddtl.data.images.decode import Header, as_pillow, read_header
+from ddtl.data.images.lungs import SIDE, Mask, Regions, regions
 
 Kind = Literal["shortcut", "may carry disease"]
 
@@ -116,7 +116,7 @@ def look(data: bytes, gray: Image.Image) -> Look:
     """All that the probes and differences need of one image.
 
     Args:
-        data: the file's whole content, of an image that ``ddtl.data.images.decode_gray`` could read.
+        data: the file's whole content, of an image that ``ddtl.data.images.decode.decode_gray`` could read.
         gray: what it made of it: mode ``L``, full size.
     """
     header = read_header(data)

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from ddtl.config import sources
 from ddtl.config.hardware_checks import hardware
-from ddtl.config.schema import Config
-from ddtl.config.suggest import did_you_mean
-from ddtl.evaluation.names import AIMED, MONITORS, SCORES
 from ddtl.finetuning import phases
+from ddtl.schema.run import Config
+from ddtl.schema.scores import AIMED, MONITORS, SCORES
+from ddtl.utils.suggest import did_you_mean
 
 # What each dataset offers, its default first; a new dataset gets its line here and its class in
-# ddtl/data/datamodules.py.
+# ddtl/data/loading/datamodules.py.
 DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
     "phantom": ("grouped", "random", "kfold"),
     "covid19ct": ("official", "grouped", "random", "kfold"),

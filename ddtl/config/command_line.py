@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import options
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
+from ddtl.utils.suggest import did_you_mean
 
 MAX_JOBS = 1000
 

@@ -16,10 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, shown
-from ddtl.config.suggest import did_you_mean
 from ddtl.config.where import conf_dir, text_of
-from ddtl.errors import UserError
-from ddtl.reading import printable, walk
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable, walk
+from ddtl.utils.suggest import did_you_mean
 
 # OmegaConf's words, and ours.
 _REFERENCES = (

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from ddtl.config.overrides import shown
-from ddtl.config.schema import Section
-from ddtl.config.suggest import did_you_mean
+from ddtl.schema.run import Section
+from ddtl.utils.suggest import did_you_mean
 
 Schema = TypeVar("Schema", bound=Section)
 

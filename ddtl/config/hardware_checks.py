@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ddtl import ranks, threads
-from ddtl.config.schema import Config
-from ddtl.errors import UserError
+from ddtl.schema.run import Config
+from ddtl.utils import ranks, threads
+from ddtl.utils.errors import UserError
 
 
 def hardware(c: Config) -> Iterator[str]:

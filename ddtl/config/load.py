@@ -11,10 +11,10 @@ from typing import Any
 from ddtl.config import checks, compose
 from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, numbers_as_typed, read
-from ddtl.config.schema import Config
 from ddtl.config.where import groups
-from ddtl.errors import UserError
-from ddtl.redaction import learn, redacted_tree
+from ddtl.schema.run import Config
+from ddtl.utils.errors import UserError
+from ddtl.utils.redaction import learn, redacted_tree
 
 log = logging.getLogger(__name__)
 

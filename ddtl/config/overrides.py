@@ -9,9 +9,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ddtl.config import class_names
-from ddtl.config.suggest import closest, did_you_mean
 from ddtl.config.where import options
+from ddtl.schema import class_names
+from ddtl.utils.suggest import closest, did_you_mean
 
 FLAGS = ("help", "cfg", "multirun")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ddtl.config import compose
-from ddtl.config.schema import DatasetConfig
-from ddtl.config.suggest import did_you_mean
+from ddtl.schema.run import DatasetConfig
+from ddtl.utils.suggest import did_you_mean
 
 # Folders that ddtl makes beside those of datasets in paths.runs_dir.
 RESERVED = ("sweeps", "studies", "audits", "lr_find")

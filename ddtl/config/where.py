@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from ddtl import reading
-from ddtl.errors import UserError
+from ddtl.utils import reading
+from ddtl.utils.errors import UserError
 
 _MOST_VALUES = 100_000  # of a configuration file
 

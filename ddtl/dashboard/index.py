@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddtl.evaluation import test_use
-from ddtl.reading import Unreadable, is_text, printable
-from ddtl.records import audit, epochs, run, small, study, sweep
+from ddtl.records import audit, epochs, run, run_folder, small, study, sweep
 from ddtl.records.checking import is_number
-from ddtl.training import run_folder
+from ddtl.utils.reading import Unreadable, is_text, printable
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
 State = Literal["finished", "running", "stopped", "pruned", "broken"]

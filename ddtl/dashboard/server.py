@@ -34,7 +34,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ddtl.dashboard import index
 from ddtl.dashboard.index import Index, Row
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 MOST_COMPARED = 40
 _FRESH = 0.5  # seconds for which the rows are not looked for again
@@ -193,7 +193,7 @@ class _FromHere:
 
 def _sandboxed() -> dict[str, str]:
     """Headers of a page that may be anybody's: no script runs but those that this version writes."""
-    from ddtl.reports.page import full_policy
+    from ddtl.reports.html.page import full_policy
 
     policy = f"sandbox {_SANDBOX}; {full_policy()}; frame-ancestors 'self'"
     return {**_HEADERS, "Content-Security-Policy": policy, "X-DNS-Prefetch-Control": "off"}
@@ -201,7 +201,7 @@ def _sandboxed() -> dict[str, str]:
 
 def _frame(path: str, page: Path) -> str:
     """The page around a stored one, which says where that cannot be shown in full."""
-    from ddtl.reports.page import is_of_this_version
+    from ddtl.reports.html.page import is_of_this_version
 
     note = ""
     if not is_of_this_version(page):
@@ -225,7 +225,7 @@ def _asked(request: Request) -> list[str]:
 
 def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
     """Charts of the runs' epochs: title and specification."""
-    from ddtl.reports.comparison_page import lines
+    from ddtl.reports.comparison.page import lines
 
     folders = rows.folders(paths)
     by_path = {row.path: row for row in rows.now()[0]}
@@ -257,9 +257,9 @@ def _names(picked: Sequence[Row]) -> list[str]:
 
 
 def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
-    from ddtl.evaluation.comparison import compare
-    from ddtl.reports import compared
-    from ddtl.reports.comparison_page import render_comparison
+    from ddtl.evaluation.comparison.comparison import compare
+    from ddtl.reports.comparison import runs as compared
+    from ddtl.reports.comparison.page import render_comparison
 
     if len(paths) < 2:
         raise UserError("Pick two runs or more to compare.")
@@ -270,7 +270,7 @@ def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
 
 
 def _refused(why: str) -> str:
-    from ddtl.reports.page import Page, Section, Text, render
+    from ddtl.reports.html.page import Page, Section, Text, render
 
     return render(Page("ddtl comparison", "These cannot be compared", sections=[Section("Why", [Text(why)])]))
 
@@ -281,7 +281,7 @@ def _nothing(why: str) -> Response:
 
 @cache
 def _home() -> str:
-    from ddtl.reports.page import map_style
+    from ddtl.reports.html.page import map_style
 
     return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')
 
@@ -291,7 +291,7 @@ def _file(name: str) -> str:
     if name == "plotly.js":
         found = resources.files("plotly").joinpath("package_data", "plotly.min.js")
     elif name in ("style.css", "plotly.css", "colours.js"):
-        found = resources.files("ddtl.reports").joinpath("templates", name)
+        found = resources.files("ddtl.reports.html").joinpath("templates", name)
     else:
         found = resources.files("ddtl.dashboard").joinpath("static", name)
     return found.read_text(encoding="utf-8")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddtl.config.schema import Config
 from ddtl.config.sources import source_datasets
-from ddtl.data import covid19ct, sarscov2ct
+from ddtl.data.datasets import covid19ct, sarscov2ct
+from ddtl.schema.run import Config
 
 ORIGINS = {origin.name: origin for origin in (covid19ct.ORIGIN, sarscov2ct.ORIGIN)}
 
@@ -25,8 +25,8 @@ def require_images(config: Config) -> None:
     origin = ORIGINS.get(config.dataset.kind)
     if origin is None:
         return
-    from ddtl import console
-    from ddtl.data import fetching
+    from ddtl.data.download import fetching
+    from ddtl.utils import console
 
     data_dir = Path(config.paths.data_dir).expanduser()
     missing = fetching.missing(origin, data_dir)

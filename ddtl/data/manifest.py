@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddtl.errors import UserError
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.data.images import Window
+    from ddtl.data.images.decode import Window
 
 SPLITS = ("train", "val", "test")
 

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ddtl.evaluation import miscalibration
-from ddtl.evaluation.clusters import MIN_CLUSTERS, fewest_clusters
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, fewest_clusters
+from ddtl.evaluation.intervals.resampling import cluster_codes
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 from ddtl.evaluation.miscalibration import Estimate, jackknife_spread
-from ddtl.evaluation.resampling import cluster_codes
 
 By = Literal["width", "mass"]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ddtl.evaluation.clusters import MIN_CLUSTERS
-from ddtl.evaluation.resampling import cluster_codes
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
+from ddtl.evaluation.intervals.resampling import cluster_codes
 
 DRAWS = 400  # of calibrated networks: the 95th percentile of their error is then known within about 4 %
 _CELLS = 1 << 20  # of a block of drawn labels: 8 MB, whatever the number of images

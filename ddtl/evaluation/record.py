@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ddtl.errors import UserError
 from ddtl.evaluation import calibration, thresholds
 from ddtl.evaluation.calibration import Calibration
-from ddtl.evaluation.clusters import MIN_CLUSTERS, Clusters, Design
 from ddtl.evaluation.decision import (
     Rates,
     decision_curve,
@@ -19,19 +17,21 @@ from ddtl.evaluation.decision import (
     predictive_value_limits,
     predictive_values,
 )
-from ddtl.evaluation.influence import influences, spread
-from ddtl.evaluation.interval import Interval
-from ddtl.evaluation.intervals import intervals, multiclass_intervals, paired_intervals
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters, Design
+from ddtl.evaluation.intervals.influence import influences, spread
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals, paired_intervals
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_scores
 from ddtl.evaluation.miscalibration import patient_logits
-from ddtl.evaluation.names import AIMED, GUARANTEED
 from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient, threshold_table
-from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
 from ddtl.evaluation.thresholds import Expected
+from ddtl.records.predictions import Predictions
+from ddtl.schema.scores import AIMED, GUARANTEED
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.config.schema import EvaluationConfig
+    from ddtl.schema.run import EvaluationConfig
 
 # What an interval takes for granted, by what is resampled.
 ASSUMES = {

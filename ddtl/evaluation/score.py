@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
-from ddtl.evaluation.names import PER_CLASS
-from ddtl.evaluation.predictions import Predictions
+from ddtl.records.predictions import Predictions
+from ddtl.schema.scores import PER_CLASS
 
 
 def score(predictions: Predictions, threshold: float) -> dict[str, Any]:

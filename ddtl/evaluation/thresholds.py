@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ddtl.errors import UserError
-from ddtl.evaluation.clusters import MIN_CLUSTERS, fewest_clusters
-from ddtl.evaluation.names import GUARANTEED
-from ddtl.evaluation.proportions import proportion, wilson
-from ddtl.evaluation.resampling import cluster_codes, cluster_weights
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, fewest_clusters
+from ddtl.evaluation.intervals.proportions import proportion, wilson
+from ddtl.evaluation.intervals.resampling import cluster_codes, cluster_weights
+from ddtl.schema.scores import GUARANTEED
+from ddtl.utils.errors import UserError
 
 Rule = Literal["youden", "sensitivity", "specificity", "sensitivity_guaranteed", "specificity_guaranteed"]
 

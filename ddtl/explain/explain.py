@@ -14,26 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddtl import console
 from ddtl.audit import burned_in
-from ddtl.config.schema import Config
-from ddtl.data import claims
-from ddtl.data.datamodule import CTDataModule
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.images import decode_gray, read_bytes
-from ddtl.data.phantom import mask_path
-from ddtl.errors import UserError
-from ddtl.evaluation import predictions as prediction_table
-from ddtl.evaluation.predictions import Predictions
+from ddtl.data.download import claims
+from ddtl.data.images.decode import decode_gray, read_bytes
+from ddtl.data.loading.datamodule import CTDataModule
+from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.phantom.dataset import mask_path
 from ddtl.explain import gradcam, pointing, sheets
-from ddtl.explain.choosing import Group, called, groups
-from ddtl.files import beside, cannot_write, remove, write_bytes, write_json
+from ddtl.explain.select import Group, called, groups
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
-from ddtl.reading import Unreadable
+from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results_of
+from ddtl.records.predictions import Predictions
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
 from ddtl.training import hardware
-from ddtl.training.run_folder import RunFolder
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import beside, cannot_write, remove, write_bytes, write_json
+from ddtl.utils.reading import Unreadable
 
 FOLDER, RECORD = "explain", "explain.json"
 _METHOD = (

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddtl.errors import UserError
 from ddtl.models.network import Network
+from ddtl.utils.errors import UserError
 
 # A map coarser than the 7 × 7 cells that the last layer has at 224 pixels points at no place.
 MIN_CELLS = 7

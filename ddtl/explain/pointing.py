@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.evaluation.proportions import proportion, wilson
+from ddtl.evaluation.intervals.proportions import proportion, wilson
 
 TOLERANCE = 15 / 500  # of the picture's side
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ddtl.errors import UserError
-from ddtl.reports import methods, paragraphs, sentences, stored
-from ddtl.reports.paragraphs import blank, escaped
-from ddtl.reports.stored import Stored
+from ddtl.reports.run import methods, paragraphs, sentences, stored
+from ddtl.reports.run.paragraphs import blank, escaped
+from ddtl.reports.run.stored import Stored
+from ddtl.utils.errors import UserError
 
 _FRONT = """\
 ---

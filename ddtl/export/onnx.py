@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddtl.errors import UserError
 from ddtl.models.network import Network
+from ddtl.utils.errors import UserError
 
 OPSET = 18
 INPUT, OUTPUTS = "images", ("logits", "probabilities")

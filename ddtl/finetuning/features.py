@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ddtl import console
-from ddtl.config.schema import Config
-from ddtl.data.datamodule import CTDataModule, augment_spec
-from ddtl.data.loading import Slices, build_loader
-from ddtl.data.order import EvalBatches, Key, TrainBatches
-from ddtl.data.transforms import NONE
+from ddtl.data.loading.datamodule import CTDataModule, augment_spec
+from ddtl.data.loading.dataset import Slices, build_loader
+from ddtl.data.loading.samplers import EvalBatches, Key, TrainBatches
+from ddtl.data.loading.transforms import NONE
 from ddtl.finetuning.feature_plan import Demand, decide, sentence
 from ddtl.finetuning.schedule import Phase, Schedule
 from ddtl.models.network import Network
+from ddtl.schema.run import Config
+from ddtl.utils import console
 
 
 @dataclass(frozen=True)

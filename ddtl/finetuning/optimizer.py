@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from ddtl.config.schema import OptimizerConfig
 from ddtl.finetuning.schedule import Schedule
 from ddtl.models.network import Network
+from ddtl.schema.run import OptimizerConfig
 
 
 def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from ddtl.config.schema import FinetuneConfig, PhaseConfig
-from ddtl.config.suggest import did_you_mean
+from ddtl.schema.run import FinetuneConfig, PhaseConfig
+from ddtl.utils.suggest import did_you_mean
 
 ALL, BACKBONE = "all", "backbone"  # words for several stages at once
 _SLACK = Fraction(1, 100)  # so that three times 0.333 is a whole run

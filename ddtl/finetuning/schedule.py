@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddtl.config.schema import FinetuneConfig
-from ddtl.errors import UserError
 from ddtl.finetuning import phases
+from ddtl.schema.run import FinetuneConfig
+from ddtl.utils.errors import UserError
 
 
 @dataclass(frozen=True)

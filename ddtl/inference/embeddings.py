@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ddtl import console
-from ddtl.config.schema import Config
-from ddtl.data import claims
-from ddtl.data.datamodules import build_datamodule
-from ddtl.errors import UserError
-from ddtl.files import write_bytes
-from ddtl.inference.far import Reference
+from ddtl.data.download import claims
+from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.inference.network import Predictor
-from ddtl.reading import MIB, WEIGHTS, opened, parsed
+from ddtl.inference.ood import Reference
 from ddtl.records import run as results
-from ddtl.training.run_folder import RunFolder
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_bytes
+from ddtl.utils.reading import MIB, WEIGHTS, opened, parsed
 
 log = logging.getLogger(__name__)
 

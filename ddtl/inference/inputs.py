@@ -14,7 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.data.images import (
+from ddtl.data.download.published import IMAGE_SUFFIXES
+from ddtl.data.images.decode import (
     BadImageError,
     Window,
     decode_gray,
@@ -27,12 +28,11 @@ from ddtl.data.images import (
     starts_as_image,
     stored_range,
 )
-from ddtl.data.published import IMAGE_SUFFIXES
-from ddtl.errors import UserError
-from ddtl.inference.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
-from ddtl.inference.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
+from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.inference.patients import patients_of
-from ddtl.reading import walk
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import walk
 
 Progress = Callable[[int, int], None]
 

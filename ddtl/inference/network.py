@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddtl.config.schema import Config
-from ddtl.data.transforms import NONE, Augmenter
+from ddtl.data.loading.transforms import NONE, Augmenter
 from ddtl.models import weights
 from ddtl.models.network import Network
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
 from ddtl.training import hardware
-from ddtl.training.run_folder import RunFolder
 
 
 def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, str]:

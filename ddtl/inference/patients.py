@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ddtl.data.patient_ids import alike, is_missing, is_placeholder
-from ddtl.inference.dicom import Slice
+from ddtl.data.datasets.patient_ids import alike, is_missing, is_placeholder
+from ddtl.data.images.dicom import Slice
 
 _ADVICE = "Put each patient's files into a folder of its own and add patients=folder to score by patient"
 

@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from ddtl import console, threads
-from ddtl.config.schema import Config
 from ddtl.config.sources import source_datasets
-from ddtl.data.images import BadImageError, Window
-from ddtl.data.manifests import window_of
-from ddtl.errors import UserError
-from ddtl.inference import far, network
+from ddtl.data.datasets.registry import window_of
+from ddtl.data.images.decode import BadImageError, Window
+from ddtl.inference import network
+from ddtl.inference import ood as far
 from ddtl.inference.embeddings import reference
-from ddtl.inference.far import Cut, Reference
 from ddtl.inference.inputs import Found, Picture, decoded, shown
+from ddtl.inference.ood import Cut, Reference
+from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
-from ddtl.inference.writing import Tables
-from ddtl.training.run_folder import RunFolder
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
+from ddtl.utils import console, threads
+from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ import pytorch_lightning as pl
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from ddtl.console import Progress
 from ddtl.finetuning.optimizer import build_optimizer
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
 from ddtl.lr_find.rules import Curve, Ended, Watch
 from ddtl.models.network import HEAD
 from ddtl.training import lightning
+from ddtl.utils.console import Progress
 
 if TYPE_CHECKING:
-    from ddtl.config.schema import OptimizerConfig
     from ddtl.models.module import Classifier
     from ddtl.models.network import Network
+    from ddtl.schema.run import OptimizerConfig
     from ddtl.training.run import Run
 
 

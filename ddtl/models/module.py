@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from ddtl.models.metrics import epoch_scores, update
 from ddtl.models.network import Network
-from ddtl.models.scores import epoch_scores, update
 
 
 class Classifier(pl.LightningModule):

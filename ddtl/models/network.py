@@ -7,9 +7,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from ddtl.config.schema import HeadConfig, ModelConfig
 from ddtl.models.backbones import BACKBONES, Backbone
 from ddtl.models.grayscale import normalisation
+from ddtl.schema.run import HeadConfig, ModelConfig
 
 HEAD = "head"  # the stage after the backbone's
 

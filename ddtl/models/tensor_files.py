@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from ddtl import reading
-from ddtl.data.archives import contents_size
-from ddtl.reading import GIB, MIB, Unreadable
+from ddtl.data.download.archives import contents_size
+from ddtl.utils import reading
+from ddtl.utils.reading import GIB, MIB, Unreadable
 
 _HEADER = 16 * MIB  # of a safetensors file, and the table of contents of a zip: those of 10,000 tensors take 1 MiB
 _LEGACY = GIB  # a file of the format before 2020, which torch reads into memory as a whole

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ddtl import reading
-from ddtl.config.schema import ModelConfig
-from ddtl.data.download import credentials_sent
-from ddtl.errors import UserError
+from ddtl.data.download.download import credentials_sent
 from ddtl.models import tensor_files
 from ddtl.models.backbones import BACKBONES, Backbone, BackboneSpec
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
+from ddtl.schema.run import ModelConfig
+from ddtl.utils import reading
+from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 

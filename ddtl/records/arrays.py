@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddtl.reading import GIB, Unreadable, opened
+from ddtl.utils.reading import GIB, Unreadable, opened
 
 _MOST_FEATURES = 65_536
 _VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

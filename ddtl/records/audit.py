@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import read_object
 from ddtl.records.checking import OPEN, Count, Moment, Name, Number, Seconds, Share, Text, check
 from ddtl.records.run import Finding
+from ddtl.utils.reading import read_object
 
 NAME = "audit.json"
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ddtl.reading import Unreadable
+from ddtl.utils.reading import Unreadable
 
 # Extra keys are kept, and no value is quietly turned into another type.
 OPEN = ConfigDict(strict=True, extra="allow")

@@ -9,8 +9,8 @@ from typing import Any, NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import TABLE, opened, parsed_line, read_lines
 from ddtl.records.checking import OPEN, Count, Number, Seconds, check, fits
+from ddtl.utils.reading import TABLE, opened, parsed_line, read_lines
 
 NAME = "metrics.jsonl"
 # The key that marks a row, and results, as those of the mean of the last epochs' weights.

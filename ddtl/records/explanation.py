@@ -9,8 +9,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import read_object
 from ddtl.records.checking import OPEN, Below, Contradiction, Count, Number, Share, Text, agree, check
+from ddtl.utils.reading import read_object
 
 NAME = "explain.json"
 _FIX = "`ddtl explain` makes it anew."

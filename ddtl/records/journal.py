@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import Unreadable, lines
 from ddtl.records.checking import OPEN, Count, Moment, Name, Number, Text, fits
+from ddtl.utils.reading import Unreadable, lines
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -41,7 +41,7 @@ class _Attempt(TypedDict):
 
 @with_config(OPEN)
 class _Process(TypedDict):
-    """As :func:`ddtl.processes.process` has it."""
+    """As :func:`ddtl.utils.processes.process` has it."""
 
     pid: Annotated[int, Field(ge=1, lt=2**31)]
     host: Text

@@ -8,8 +8,8 @@ from typing import Any, NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import Unreadable, read_object
 from ddtl.records.checking import OPEN, Name, Text, check
+from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "plan.json"
 _FIX = "Delete it; the command of the sweep writes it again."

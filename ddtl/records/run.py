@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.evaluation.names import PER_CLASS, SCORES
-from ddtl.reading import Unreadable, read_object
 from ddtl.records.checking import (
     OPEN,
     Contradiction,
@@ -25,9 +23,11 @@ from ddtl.records.checking import (
     agree,
     check,
 )
+from ddtl.schema.scores import PER_CLASS, SCORES
+from ddtl.utils.reading import Unreadable, read_object
 
 if TYPE_CHECKING:
-    from ddtl.evaluation.predictions import Predictions
+    from ddtl.records.predictions import Predictions
 
 NAME = "results.json"
 _FIX = "Delete it and repeat the command that made it: it scores again, without training."
@@ -456,8 +456,8 @@ def match(path: Path, table: Predictions, record: Mapping[str, Any], splits: Ite
     Raises:
         Unreadable: they are of other classes, or of more or fewer images or patients.
     """
-    from ddtl.evaluation import predictions  # numpy, without which rows are listed
     from ddtl.evaluation.patients import WhyNot, by_patient
+    from ddtl.records import predictions  # numpy, without which rows are listed
 
     if list(table.classes) != record["classes"]:
         raise Unreadable(path, f"is of other classes than {NAME}", predictions.AGAIN)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 from pydantic import Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import Unreadable, read_yaml
 from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refused
+from ddtl.utils.reading import Unreadable, read_yaml
 
 if TYPE_CHECKING:
-    from ddtl.config.schema import Config
+    from ddtl.schema.run import Config
 
 NAME = "config.yaml"
 
@@ -142,7 +142,7 @@ def config(folder: Path) -> Config:
         Unreadable: it is damaged, or was written by another version of ddtl.
     """
     from ddtl.config import checks
-    from ddtl.config.schema import Config
+    from ddtl.schema.run import Config
 
     path = folder / NAME
     fix = "The run was made by another version of ddtl, or the file is damaged. Use that version, or an intact copy."

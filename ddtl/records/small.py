@@ -10,8 +10,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import Unreadable, read_object, read_table, read_text
 from ddtl.records.checking import OPEN, Count, FolderName, Name, Text, check, fits
+from ddtl.utils.reading import Unreadable, read_object, read_table, read_text
 
 _LEVELS = 256
 _SMALL = 16 << 20  # bytes

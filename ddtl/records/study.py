@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, NotRequired, cast
 from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.reading import Unreadable, read_object
 from ddtl.records.checking import OPEN, Below, Contradiction, Count, Moment, Name, Text, agree, check, fault
 from ddtl.records.run import Scores
+from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "study.json"
 CONTROLS = "controls.json"

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field, with_config
 from typing_extensions import TypedDict
 
-from ddtl.evaluation.names import SCORES
-from ddtl.reading import Unreadable, read_object
 from ddtl.records.checking import (
     OPEN,
     Contradiction,
@@ -27,6 +25,8 @@ from ddtl.records.checking import (
     fault,
     is_number,
 )
+from ddtl.schema.scores import SCORES
+from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "sweep.json"
 _FIX = "The command that ran the sweep writes it anew from its storage."

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddtl.errors import UserError
-from ddtl.files import write_json
 from ddtl.records import study
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 
 if TYPE_CHECKING:
     from ddtl.data.manifest import Manifest
@@ -90,7 +90,7 @@ def between(source: Subject, target: Subject) -> dict[str, Any]:
     commonest class. ``file_facts``: a random forest that learned from the source's image files, see ``file_facts``.
     Both controls are about the test images that stay. ``images`` is a digest of which images it is all about.
     """
-    from ddtl.data.picture_hash import near_any
+    from ddtl.data.images.perceptual_hash import near_any
 
     ours, theirs = source.manifest, target.manifest
     learn, test = [*ours.rows("train"), *ours.rows("val")], theirs.rows("test")
@@ -119,8 +119,8 @@ def _images(source: Subject, target: Subject) -> str:
 def _blind(source: Manifest, target: Manifest, learn: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
     """The classifiers that see no pixel, asked about some of the target's images."""
     from ddtl.audit import file_facts
-    from ddtl.data.images import BadImageError
-    from ddtl.evaluation.intervals import intervals, multiclass_intervals
+    from ddtl.data.images.decode import BadImageError
+    from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
     from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 
     labels = np.array([source.samples[i].label for i in learn])

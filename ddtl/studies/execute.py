@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import shown
-from ddtl.errors import UserError
+from ddtl.records import test_ledger
 from ddtl.records.checking import inside
+from ddtl.records.identity import counting, differences, scoring, short_hash
 from ddtl.records.study import Planned
+from ddtl.schema.sweep import ClassConfig
 from ddtl.studies import record
 from ddtl.studies.definitions import Job
 from ddtl.studies.known import Known
 from ddtl.studies.record import EVALUATIONS, Evaluation, Study
 from ddtl.studies.settings import StudyPlan, less
-from ddtl.sweeps.schema import ClassConfig
-from ddtl.sweeps.settings import Plan
-from ddtl.sweeps.space import listed
-from ddtl.sweeps.task import REASON, WORDS, now
-from ddtl.training import ledger
-from ddtl.training.identity import counting, differences, scoring, short_hash
+from ddtl.sweeps.plan.settings import Plan
+from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.store.task import REASON, WORDS, now
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.sweeps.snapshot import Snapshot
-    from ddtl.sweeps.store import Store
+    from ddtl.sweeps.store.snapshot import Snapshot
+    from ddtl.sweeps.store.store import Store
 
 Show = Callable[["Snapshot"], None]
 Run = Callable[["Store", Show], None]
@@ -144,7 +144,7 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
         before = earlier.get("planned")
         if before is None:  # of an earlier version, which wrote down its runs as well before it began
             uses = record.uses(earlier["jobs"])
-        elif ledger.is_used(record.runs_dir(plan.folder), before["plan"]):
+        elif test_ledger.is_used(record.runs_dir(plan.folder), before["plan"]):
             added = len(set(uses) - set(before["uses"]))
             if added:
                 console.line(
@@ -152,7 +152,7 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
                 )
             return before
     # With the settings that all runs share: the same study with others, after the first was deleted, is another plan.
-    settings = sorted({short_hash({**counting(c), **ledger.decided(scoring(c.evaluation))}) for c in plan.configs})
+    settings = sorted({short_hash({**counting(c), **test_ledger.decided(scoring(c.evaluation))}) for c in plan.configs})
     name = f"study {plan.name} {short_hash({'uses': sorted(uses), 'settings': settings})}"
     return {"plan": name, "when": now(), "uses": uses}
 
@@ -187,13 +187,13 @@ def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
 
 def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Show) -> None:
     """Run some of the jobs; those with the same words are one run, which is evaluated for all of them."""
-    from ddtl.sweeps import opening
+    from ddtl.sweeps.store import open
 
     by_words: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         by_words.setdefault(tuple(study["jobs"][row]["overrides"]), []).append(row)
     groups = list(by_words.values())
-    store = opening.opened(_call(plan, study, groups))
+    store = open.opened(_call(plan, study, groups))
     ended = -1
 
     def seen(snapshot: Snapshot) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddtl.config.schema import Config
-from ddtl.errors import UserError
-from ddtl.reading import Unreadable
+from ddtl.commands import evaluate
 from ddtl.records import run as results_of
 from ddtl.records.checking import inside
+from ddtl.records.identity import scoring
+from ddtl.schema.run import Config
 from ddtl.studies.record import Evaluation, Study, key_of_labels
-from ddtl.training import evaluate
-from ddtl.training.identity import scoring
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import Unreadable
 
 # They change neither images nor split.
 _NO_MATTER = {"batch_size", "sampling", "num_workers", "harmonize"}
@@ -55,16 +55,17 @@ class Known:
 
     def _digest(self, config: Config) -> str:
         """Of a dataset as it is now; empty where it cannot be read."""
-        from ddtl import console
-        from ddtl.data import catalogue, manifests
-        from ddtl.data.cache import open_cache
+        from ddtl.data import catalogue
+        from ddtl.data.datasets import registry
+        from ddtl.data.images.cache import open_cache
+        from ddtl.utils import console
 
         key = config.dataset.model_dump_json(exclude=_NO_MATTER)
         if key not in self._digests:
             try:
                 catalogue.require_images(config)
                 with console.progress("preparing images") as bar:
-                    manifest = manifests.prepared(manifests.build(config, bar), config.dataset)
+                    manifest = registry.prepared(registry.build(config, bar), config.dataset)
                     root = Path(config.paths.cache_dir).expanduser()
                     cache = open_cache(manifest, size=config.dataset.image_size, root=root, progress=bar)
                 self._digests[key] = manifest.digest(cache.file_hashes)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.config.overrides import key_of
-from ddtl.errors import UserError
-from ddtl.files import write_json
 from ddtl.records import study
+from ddtl.records.identity import short_hash
 from ddtl.records.study import Evaluation, Job, Labels, State, Study
-from ddtl.sweeps.task import line
-from ddtl.training.identity import short_hash
+from ddtl.sweeps.store.task import line
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 
 NAME = study.NAME
 EVALUATIONS = "evaluations"  # attribute of a trial: what its run was evaluated on

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ddtl.commands import evaluate
 from ddtl.config import checks, command_line, load, sources
 from ddtl.config.load import ConfigError
 from ddtl.config.overrides import key_of, shown
-from ddtl.config.schema import Config
-from ddtl.config.suggest import did_you_mean
-from ddtl.errors import UserError
+from ddtl.schema.run import Config
+from ddtl.schema.study import StudyConfig
+from ddtl.schema.sweep import SweepConfig
 from ddtl.studies import definitions
 from ddtl.studies.definitions import SEVERAL, TESTED, Asked, Job
 from ddtl.studies.methods import METHODS
 from ddtl.studies.record import PLAIN, Labels, Study, key_of_labels
-from ddtl.studies.schema import StudyConfig
-from ddtl.sweeps import own_settings
-from ddtl.sweeps.schema import SweepConfig
-from ddtl.training import evaluate
+from ddtl.sweeps.plan import sweep_settings
+from ddtl.utils.errors import UserError
+from ddtl.utils.suggest import did_you_mean
 
 # The sweep's own keys that a study takes, too.
 _ALSO = ("preview", "sweep.retries", "sweep.max_failures", "sweep.trial_minutes", "sweep.storage")
@@ -78,11 +78,11 @@ def read(words: Sequence[str]) -> StudyPlan:
     Raises:
         ConfigError: with one line for every mistake found.
     """
-    own = [word for word in words if own_settings.is_own(word)]
+    own = [word for word in words if sweep_settings.is_own(word)]
     problems = [f"{word}: is for a search. Leave it out of a study." for word in own if not _is_a_studys(word)]
-    shared = [word for word in words if not own_settings.is_own(word)]
+    shared = [word for word in words if not sweep_settings.is_own(word)]
     problems += [f"{word}: {_NOT_SHARED[key_of(word)]}" for word in shared if key_of(word) in _NOT_SHARED]
-    settings, wrong = own_settings.read([word for word in own if _is_a_studys(word)], grid=True)
+    settings, wrong = sweep_settings.read([word for word in own if _is_a_studys(word)], grid=True)
     problems += wrong
     if settings is None or settings.study is None or problems:
         raise ConfigError(problems)
@@ -93,7 +93,7 @@ def read(words: Sequence[str]) -> StudyPlan:
     problems += [*_contradictions(study, settings), *_nothing_varied(study, varied)]
     if problems:
         raise ConfigError(problems)
-    base, _ = load.check(_base_words(study, shared, varied), also=own_settings.keys())
+    base, _ = load.check(_base_words(study, shared, varied), also=sweep_settings.keys())
     combinations, problems = command_line.expand(varied)
     asked = Asked(
         study,

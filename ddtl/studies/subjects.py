@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ddtl import console
-from ddtl.config.schema import Config
-from ddtl.data import manifests, pooled
+from ddtl.commands import evaluate
 from ddtl.data.catalogue import ORIGINS
-from ddtl.errors import UserError
+from ddtl.data.datasets import pooled, registry
+from ddtl.schema.run import Config
 from ddtl.studies.controls import Subject
 from ddtl.studies.settings import StudyPlan
-from ddtl.training import evaluate
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
     try:
         config = evaluate.asked(config, words).config if words else config
         with console.progress(f"looking at {name}") as bar:
-            manifest = manifests.prepared(manifests.build(config, bar), config.dataset)
+            manifest = registry.prepared(registry.build(config, bar), config.dataset)
         return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))
     except (OSError, UserError) as error:
         log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)

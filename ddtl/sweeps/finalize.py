@@ -8,23 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddtl import console
 from ddtl.config import load
 from ddtl.config.overrides import key_of
-from ddtl.errors import UserError
-from ddtl.evaluation.names import SCORES
-from ddtl.reports.sweep_replicates import KEYS, varied
-from ddtl.sweeps.schema import ClassConfig
-from ddtl.sweeps.settings import Plan
-from ddtl.sweeps.space import listed
-from ddtl.sweeps.task import OVERRIDES
-from ddtl.training.identity import counting, short_hash
+from ddtl.records.identity import counting, short_hash
+from ddtl.reports.sweep.replicates import KEYS, varied
+from ddtl.schema.scores import SCORES
+from ddtl.schema.sweep import ClassConfig
+from ddtl.sweeps.plan.settings import Plan
+from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.store.task import OVERRIDES
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from ddtl.reports.compared import Compared
-    from ddtl.sweeps.store import Store
+    from ddtl.reports.comparison.runs import Compared
+    from ddtl.sweeps.store.store import Store
 
 FINAL = "final"  # the study's user attribute: what was found
 WINNER, DEFAULT = "the winner", "the default"
@@ -42,13 +42,13 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
         What :func:`conclude` found; None where no trial was completed. It stands in the study from then on, so that the
         sweep's record has it.
     """
-    from ddtl.sweeps import opening
+    from ddtl.sweeps.store import open
 
     plan = final_plan(store)
     if plan is None:
         return None
     os.environ.update(store.environment)  # a password stands in no plan
-    final = opening.opened(plan)
+    final = open.opened(plan)
     try:
         run(final)
         found = conclude(store, final)
@@ -99,7 +99,7 @@ def final_plan(store: Store) -> Plan | None:
 
 def chosen(store: Store) -> FrozenTrial | None:
     """The first trial of the best setting, of equal ones the first; with two objectives too the score decides."""
-    from ddtl.sweeps.snapshot import settings
+    from ddtl.sweeps.store.snapshot import settings
 
     best = settings(store.study)
     return store.trials()[best[0].trials[0]] if best else None
@@ -143,8 +143,8 @@ def told(final: dict[str, Any]) -> None:
 
 def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
     """The paired comparison over seeds, on the test set."""
-    from ddtl.evaluation.comparison import compare
-    from ddtl.reports import claims, comparison_tables
+    from ddtl.evaluation.comparison.comparison import compare
+    from ddtl.reports.comparison import claims, tables
 
     name = monitor.partition("/")[2]
     score = name if name in SCORES else "roc_auc"  # a loss is no score of the test
@@ -154,7 +154,7 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
     except UserError as problem:
         return {"claim": f"There is no comparison: {problem}"}
     return {
-        "comparison": comparison_tables.record(compared, result),
+        "comparison": tables.record(compared, result),
         "claimed": claims.claimed(result.pairs[0]),
         "claim": claims.claim(result.pairs[0]),
         "caveats": [*_lost(runs), *claims.caveats(compared, result.pairs)],
@@ -173,7 +173,7 @@ def _on_one_part(store: Store) -> list[str]:
 
 def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
     """The runs as two methods."""
-    from ddtl.reports import compared
+    from ddtl.reports.comparison import runs as compared
 
     folders = {name: [Path(run["run"]) for run in each if run["run"]] for name, each in runs.items()}
     found = compared.read([folder for each in folders.values() for folder in each], "test")

@@ -16,11 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ddtl.config.schema import EvaluationConfig
-from ddtl.data.datamodule import CTDataModule
-from ddtl.errors import UserError
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.models.module import Classifier
 from ddtl.models.network import BatchNorm
+from ddtl.schema.run import EvaluationConfig
+from ddtl.utils.errors import UserError
 
 
 @contextmanager

@@ -20,12 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from ddtl.data.manifest import Manifest
-from ddtl.errors import NotFinite, TrainingFailure
-from ddtl.evaluation.names import MONITORS
-from ddtl.files import append_line, beside, replace_file, write_text
-from ddtl.ranks import gathered
+from ddtl.records.run_folder import MACHINE, RunFolder
+from ddtl.schema.scores import MONITORS
 from ddtl.training import hardware
-from ddtl.training.run_folder import MACHINE, RunFolder
+from ddtl.utils.errors import NotFinite, TrainingFailure
+from ddtl.utils.files import append_line, beside, replace_file, write_text
+from ddtl.utils.ranks import gathered
 
 
 class EpochEnd(Checkpoint):

@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from ddtl import reading
-from ddtl.errors import UserError
 from ddtl.models import tensor_files
-from ddtl.training.ema import scored_weights
+from ddtl.training.weight_averaging import scored_weights
+from ddtl.utils import reading
+from ddtl.utils.errors import UserError
 
 # What Lightning and scoring take from a checkpoint, and of what type it is.
 _PARTS = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from ddtl.files import write_bytes
 from ddtl.models.network import Network
+from ddtl.utils.files import write_bytes
 
 NAME = "embeddings.npz"
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 
-from ddtl import ranks, threads
-from ddtl.config.schema import TrainerConfig
-from ddtl.errors import UserError
-from ddtl.redaction import redacted
+from ddtl.schema.run import TrainerConfig
+from ddtl.utils import ranks, threads
+from ddtl.utils.errors import UserError
+from ddtl.utils.redaction import redacted
 
 PACKAGES = (
     "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",

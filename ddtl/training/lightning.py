@@ -20,9 +20,9 @@ from lightning_fabric.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from ddtl import console, ranks
-from ddtl.errors import TrainingFailure
-from ddtl.ranks import Processes
+from ddtl.utils import console, ranks
+from ddtl.utils.errors import TrainingFailure
+from ddtl.utils.ranks import Processes
 
 # Seconds that the processes of a run wait for each other: one machine may have to prepare images that another one has.
 JOIN_LIMIT = 15 * 60.0
@@ -114,7 +114,7 @@ class _JoinedDDP(DDPStrategy):
 
 
 class _Environment(ClusterEnvironment):
-    """The processes as :func:`ddtl.ranks.assigned` found them; no variable of a scheduler is read here."""
+    """The processes as :func:`ddtl.utils.ranks.assigned` found them; no variable of a scheduler is read here."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes

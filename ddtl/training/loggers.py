@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from ddtl import ranks
-from ddtl.config.schema import Config
-from ddtl.files import folder_in, write_csv, write_text
-from ddtl.isolation import ELSEWHERE, is_checkout
-from ddtl.reading import Unreadable, read_table
 from ddtl.records import small
-from ddtl.training.run_folder import RunFolder
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
+from ddtl.utils import ranks
+from ddtl.utils.files import folder_in, write_csv, write_text
+from ddtl.utils.isolation import ELSEWHERE, is_checkout
+from ddtl.utils.reading import Unreadable, read_table
 
 log = logging.getLogger(__name__)
 

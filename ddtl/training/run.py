@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.config.schema import OWN_FILES, Config
-from ddtl.data.datamodule import CTDataModule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
-from ddtl.redaction import redacted_tree
+from ddtl.records.identity import identity, run_name
+from ddtl.schema.run import OWN_FILES, Config
 from ddtl.training.hardware import Hardware
-from ddtl.training.identity import identity, run_name
+from ddtl.utils.redaction import redacted_tree
 
 
 @dataclass(frozen=True)

@@ -14,31 +14,32 @@ import torch
 
 from ddtl.audit import file_facts
 from ddtl.audit import record as audits
-from ddtl.config.schema import EvaluationConfig
 from ddtl.config.sources import base
-from ddtl.data import splits
-from ddtl.data.datamodule import CTDataModule
-from ddtl.data.images import BadImageError
+from ddtl.data.images.decode import BadImageError
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
-from ddtl.errors import EXIT_FAILURE, InconsistentRecord
-from ddtl.evaluation import predictions as prediction_table
+from ddtl.data.splits import protocols
 from ddtl.evaluation import record, test_use
-from ddtl.evaluation.predictions import Predictions
-from ddtl.files import append_line, write_bytes, write_json
 from ddtl.finetuning.callback import apply_epoch
+from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
-from ddtl.models.scores import of_predictions
-from ddtl.ranks import gathered
-from ddtl.reading import Unreadable
+from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results_of
+from ddtl.records import test_ledger
 from ddtl.records.epochs import AVERAGED
-from ddtl.training import batchnorm, checkpoints, hardware, ledger, verification
-from ddtl.training.ema import scored_weights
-from ddtl.training.identity import scoring as scoring_settings
+from ddtl.records.identity import scoring as scoring_settings
+from ddtl.records.predictions import Predictions
+from ddtl.records.run_folder import MACHINE, RunFolder
+from ddtl.schema.run import EvaluationConfig
+from ddtl.training import batchnorm, checkpoints, hardware, verification
 from ddtl.training.joining import join
 from ddtl.training.run import Run
-from ddtl.training.run_folder import MACHINE, RunFolder
+from ddtl.training.weight_averaging import scored_weights
+from ddtl.utils.errors import EXIT_FAILURE, InconsistentRecord
+from ddtl.utils.files import append_line, write_bytes, write_json
+from ddtl.utils.ranks import gathered
+from ddtl.utils.reading import Unreadable
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -198,11 +199,11 @@ def setting(run: Run) -> dict[str, Any]:
         "grouping": manifest.grouping,
         "classes": list(manifest.classes),
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
-        "warnings": [*splits.describe(manifest), *manifest.sentences()],
+        "warnings": [*protocols.describe(manifest), *manifest.sentences()],
         "warning_names": manifest.named(),
         **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
         "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
-        "leaked_share": splits.leaked_share(manifest),
+        "leaked_share": protocols.leaked_share(manifest),
         "splits": manifest.counts(),
         "split_seed": run.config.dataset.split_seed,
         "seed": run.config.seed,
@@ -215,7 +216,7 @@ def setting(run: Run) -> dict[str, Any]:
     }
 
 
-def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> ledger.TestUse:
+def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> test_ledger.TestUse:
     """Count the use of the test set of the run's dataset.
 
     Args:
@@ -225,13 +226,13 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> ledger.TestU
         to: the folder of the record that the scores will replace, where there is one.
     """
     manifest, config = run.datamodule.manifest, run.config
-    scoring = ledger.Scoring(
+    scoring = test_ledger.Scoring(
         run=folder.path.resolve().name,
         checkpoint=f"epoch {epoch}",
         digest=run.datamodule.digest,
         images=run.datamodule.test_images(),
-        identity=ledger.identity_of(folder.path),
-        decided=ledger.decided(
+        identity=test_ledger.identity_of(folder.path),
+        decided=test_ledger.decided(
             scoring_settings(config.evaluation),
             harmonize=config.dataset.harmonize,
             refit=config.evaluation.refit and to != folder.path,
@@ -248,7 +249,7 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> ledger.TestU
 
 def count_again(
     folder: RunFolder, runs_dir: Path, config: EvaluationConfig, before: Mapping[str, Any]
-) -> ledger.TestUse:
+) -> test_ledger.TestUse:
     """Count the use of a run's own test set where its stored predictions are scored with other settings.
 
     Args:
@@ -258,12 +259,12 @@ def count_again(
         before: the record that the scores will replace.
     """
     fold = (before["fold"], before["n_folds"]) if "fold" in before else None
-    scoring = ledger.Scoring(
+    scoring = test_ledger.Scoring(
         run=folder.path.resolve().name,
         checkpoint=f"epoch {before['best_epoch']}",
         digest=before["digest"],
-        identity=ledger.identity_of(folder.path),
-        decided=ledger.decided(scoring_settings(config), harmonize=before.get("harmonize", "none")),
+        identity=test_ledger.identity_of(folder.path),
+        decided=test_ledger.decided(scoring_settings(config), harmonize=before.get("harmonize", "none")),
     )
     sources, protocol = before.get("sources", ()), str(before["protocol"])
     return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)
@@ -274,7 +275,7 @@ def earlier_uses(run: Run, folder: RunFolder) -> dict[str, int]:
     manifest = run.datamodule.manifest
     name = _ledger_name(str(manifest.protocol), manifest.fold)
     path = folder.path.resolve()
-    n = ledger.uses_by_run(run.runs_dir, manifest.dataset, name, path.name, ledger.identity_of(path))
+    n = test_ledger.uses_by_run(run.runs_dir, manifest.dataset, name, path.name, test_ledger.identity_of(path))
     return {test_use.BEFORE: n} if n else {}
 
 
@@ -304,16 +305,16 @@ def check_ledgers(run: Run) -> None:
     """
     manifest = run.datamodule.manifest
     for dataset in _test_sets(manifest.dataset, run.config.dataset.sources or ()):
-        ledger.check_writable(run.runs_dir, dataset, _ledger_name(str(manifest.protocol), manifest.fold))
+        test_ledger.check_writable(run.runs_dir, dataset, _ledger_name(str(manifest.protocol), manifest.fold))
 
 
 def _count(
     folder: RunFolder, runs_dir: Path, dataset: str, sources: Sequence[str], protocol: str,
-    fold: tuple[int, int] | None, scoring: ledger.Scoring, earlier: Mapping[str, Any] | None,
-) -> ledger.TestUse:  # fmt: skip
+    fold: tuple[int, int] | None, scoring: test_ledger.Scoring, earlier: Mapping[str, Any] | None,
+) -> test_ledger.TestUse:  # fmt: skip
     """Count a use in the ledger of each test set that is scored; the one that was used most."""
     uses = [
-        ledger.record_use(
+        test_ledger.record_use(
             runs_dir, name, _ledger_name(protocol, fold), scoring, earlier, _known(folder, name, protocol, fold)
         )
         for name in _test_sets(dataset, sources)

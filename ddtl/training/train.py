@@ -13,28 +13,28 @@ from typing import Any
 import torch
 import yaml
 
-from ddtl import console, memory, ranks
+from ddtl.commands.report import write as write_report
 from ddtl.config import sources
-from ddtl.config.schema import Config
-from ddtl.data import splits
-from ddtl.data.datamodules import build_datamodule
-from ddtl.data.harmonize import Counts
-from ddtl.errors import TrainingFailure
-from ddtl.files import write_csv, write_json, write_text
+from ddtl.data.images.harmonize import Counts
+from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.splits import protocols
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
-from ddtl.records import small
-from ddtl.redaction import redacted_tree
-from ddtl.reports.command import write as write_report
-from ddtl.training import checkpoints, hardware, lightning, loggers, run_folder
-from ddtl.training.broken_off import broken_off
+from ddtl.records import run_folder, small
+from ddtl.records.identity import scoring
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config
+from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
-from ddtl.training.final import conclude
-from ddtl.training.identity import scoring
+from ddtl.training.failures import broken_off
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
 from ddtl.training.scoring import check_ledgers, check_threshold, score_run
 from ddtl.training.trainer import build_trainer
+from ddtl.training.wandb_summary import conclude
+from ddtl.utils import console, memory, ranks
+from ddtl.utils.errors import TrainingFailure
+from ddtl.utils.files import write_csv, write_json, write_text
+from ddtl.utils.redaction import redacted_tree
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _announce(run: Run) -> None:
     """What is about to happen, before it takes time."""
     console.dataset_table(run.datamodule.manifest)
     manifest = run.datamodule.manifest
-    for warning in [*splits.describe(manifest), *manifest.doubts()]:
+    for warning in [*protocols.describe(manifest), *manifest.doubts()]:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
     layout = "channels_last" if t.channels_last else "contiguous"

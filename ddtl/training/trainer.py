@@ -9,14 +9,14 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from ddtl import console
 from ddtl.finetuning.callback import ApplySchedule
 from ddtl.finetuning.features import FrozenFeatures
+from ddtl.records.run_folder import RunFolder
 from ddtl.training import lightning
 from ddtl.training.callbacks import EarlyEnd, EpochBar, EpochEnd, Patience, StopOnNonFinite
-from ddtl.training.ema import MeanOfLast, RunningMean
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
+from ddtl.training.weight_averaging import MeanOfLast, RunningMean
+from ddtl.utils import console
 
 
 def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[EarlyEnd] = ()) -> pl.Trainer:
@@ -53,7 +53,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         profiler=t.profiler,
         callbacks=callbacks,
         logger=shown_to or False,
-        use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/order.py
+        use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/loading/samplers.py
         num_sanity_val_steps=0,
         enable_progress_bar=False,  # EpochBar is ours: Lightning's hides the lines of finished epochs
         enable_model_summary=False,

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddtl.errors import InconsistentRecord
-from ddtl.evaluation.predictions import Predictions
+from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
-from ddtl.models.scores import of_predictions
+from ddtl.records.predictions import Predictions
+from ddtl.records.run_folder import RunFolder
 from ddtl.training import hardware
 from ddtl.training.run import Run
-from ddtl.training.run_folder import RunFolder
+from ddtl.utils.errors import InconsistentRecord
 
 TOLERANCE = 1e-6
 # How far logits may be apart by rounding, as a share of the largest of them: some hundred steps of the number format.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from ddtl.errors import Stopped, TrainingFailure
-from ddtl.sweeps import stopping
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.worker import Show
+from ddtl.sweeps.workers import stopping
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.worker import Show
+from ddtl.utils.errors import Stopped, TrainingFailure
 
 if TYPE_CHECKING:
-    from ddtl.sweeps.store import Store
+    from ddtl.sweeps.store.store import Store
 
 # Engine -> its module, which is imported when it is asked for.
 ENGINES = {name: f"ddtl.sweeps.engines.{name}" for name in ("local", "ray", "slurm")}

@@ -8,17 +8,17 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ddtl import threads
-from ddtl.errors import UserError
-from ddtl.sweeps import worker
-from ddtl.sweeps.engines import rounds
-from ddtl.sweeps.processes import Slot
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.worker import Show
+from ddtl.sweeps.engines import remote
+from ddtl.sweeps.workers import worker
+from ddtl.sweeps.workers.processes import Slot
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.worker import Show
+from ddtl.utils import threads
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.sweeps.settings import Plan
-    from ddtl.sweeps.store import Store
+    from ddtl.sweeps.plan.settings import Plan
+    from ddtl.sweeps.store.store import Store
 
 _LOOK = 1.0  # seconds between two looks at trials that are not this worker's
 
@@ -45,14 +45,14 @@ def slots(plan: Plan) -> list[Slot]:
     gpus = visible_gpus() if plan.base.trainer.accelerator != "cpu" else []
     count = max(1, len(gpus) // each) if engine.workers == "auto" else engine.workers
     if not gpus:
-        return [Slot(f"local {i}") for i in range(rounds.fitting(count, each))]
+        return [Slot(f"local {i}") for i in range(remote.fitting(count, each))]
     if each > len(gpus) or (each > 1 and count * each > len(gpus)):
         raise UserError(
             f"engine.workers={count} with engine.gpus_per_trial={each} need {count * each} GPUs, and this machine has "
             f"{len(gpus)} to use. Set fewer, or trainer=cpu."
         )
     shares = [gpus[i : i + each] for i in range(0, len(gpus) - each + 1, each)]
-    return [Slot(f"local {i}", tuple(shares[i % len(shares)])) for i in range(rounds.fitting(count, each))]
+    return [Slot(f"local {i}", tuple(shares[i % len(shares)])) for i in range(remote.fitting(count, each))]
 
 
 def visible_gpus() -> list[str]:

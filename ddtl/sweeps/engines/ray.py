@@ -9,17 +9,17 @@ from contextlib import chdir, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddtl import threads
-from ddtl.errors import UserError
-from ddtl.isolation import ELSEWHERE, isolate_children
-from ddtl.sweeps import worker
-from ddtl.sweeps.engines import rounds
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.worker import Show
+from ddtl.sweeps.engines import remote
+from ddtl.sweeps.workers import worker
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.worker import Show
+from ddtl.utils import threads
+from ddtl.utils.errors import UserError
+from ddtl.utils.isolation import ELSEWHERE, isolate_children
 
 if TYPE_CHECKING:
-    from ddtl.sweeps.schema import EngineConfig
-    from ddtl.sweeps.store import Store
+    from ddtl.schema.sweep import EngineConfig
+    from ddtl.sweeps.store.store import Store
 
 try:
     import ray
@@ -41,7 +41,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
         with stop.by_signals():
             on_gpus = store.plan.base.trainer.accelerator != "cpu"
             count, resources = _shares(engine, ray.cluster_resources() if on_gpus else {})
-            return rounds.run(store, stop, show, count, _Tasks(store, stop, resources).place)
+            return remote.run(store, stop, show, count, _Tasks(store, stop, resources).place)
     finally:
         ray.shutdown()
 
@@ -69,7 +69,7 @@ def _shares(engine: EngineConfig, cluster: dict[str, float]) -> tuple[int, dict[
     gpus = int(cluster.get("GPU", 0))
     count = max(1, gpus // each) if engine.workers == "auto" else engine.workers
     # A cluster's nodes differ, so there a worker asks for what any of them can give.
-    cpus = each if engine.address else max(each, threads.cores() // rounds.fitting(count, each))
+    cpus = each if engine.address else max(each, threads.cores() // remote.fitting(count, each))
     return count, {"num_cpus": cpus, **({"num_gpus": each} if gpus else {})}
 
 

@@ -8,16 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddtl import console, threads
-from ddtl.errors import UserError
-from ddtl.isolation import isolate_children
-from ddtl.sweeps import worker
-from ddtl.sweeps.engines import rounds
-from ddtl.sweeps.stopping import Stop
-from ddtl.sweeps.worker import Show
+from ddtl.sweeps.engines import remote
+from ddtl.sweeps.workers import worker
+from ddtl.sweeps.workers.stopping import Stop
+from ddtl.sweeps.workers.worker import Show
+from ddtl.utils import console, threads
+from ddtl.utils.errors import UserError
+from ddtl.utils.isolation import isolate_children
 
 if TYPE_CHECKING:
-    from ddtl.sweeps.store import Store
+    from ddtl.sweeps.store.store import Store
 
 try:
     import submitit
@@ -34,7 +34,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
     isolate_children()
     os.environ.update(store.environment)  # a password travels with the environment: arguments are written to disk
     executor = _executor(store, count)
-    return rounds.run(store, stop, show, count, _Jobs(store, stop, executor).place)
+    return remote.run(store, stop, show, count, _Jobs(store, stop, executor).place)
 
 
 def _executor(store: Store, count: int) -> submitit.AutoExecutor:
@@ -56,7 +56,7 @@ def _executor(store: Store, count: int) -> submitit.AutoExecutor:
         asked["gpus_per_node"] = gpus
     else:
         console.line("there is no SLURM here (no sbatch): submitit runs the workers on this machine")
-        threads.share_out(rounds.fitting(count, engine.gpus_per_trial) * engine.gpus_per_trial)
+        threads.share_out(remote.fitting(count, engine.gpus_per_trial) * engine.gpus_per_trial)
     executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
     return executor
 

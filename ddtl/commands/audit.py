@@ -1,0 +1,260 @@
+"""``ddtl audit``: what is wrong with datasets and their splits, before anything is trained on them."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from ddtl import __version__
+from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
+from ddtl.config.checks import DATASET_PROTOCOLS
+from ddtl.config.load import ConfigError, load
+from ddtl.config.overrides import whole_words
+from ddtl.config.where import options
+from ddtl.schema.run import Config
+from ddtl.utils import console, reading
+from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.files import spreadsheet_cell, write_csv, write_json, write_text
+from ddtl.utils.suggest import did_you_mean
+
+log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from ddtl.audit.audit import Audit, Subject
+    from ddtl.data.manifest import Manifest
+
+HELP = """\
+Look for what makes a score mean less than it seems: duplicates within and across splits, classes and datasets, patients
+across splits, label conflicts, and shortcuts by which classes can be told apart without seeing the disease.
+
+  ddtl audit dataset=covid19ct
+  ddtl audit covid19ct sarscov2ct                      both, and what they share
+  ddtl audit dataset=sarscov2ct dataset.protocol=random
+  ddtl audit dataset=folder dataset.root=/images dataset.name=mine strict=true
+
+It takes dataset, dataset.… and paths.… as train.py does; dataset.… behind a dataset is of that one alone. Beside that:
+
+  strict=true (or --strict)    exit code 1 where a split leaks, labels conflict or patients stand in several splits
+
+Nothing is trained on a network and no image is changed. <paths.runs_dir>/audits/<dataset>/ gets report.html (with
+pictures: keep it where the images may be), audit.json, pairs.csv with every pair of duplicates, and exclude.csv, a list
+of images to leave out that train.py takes: dataset.exclude=…/exclude.csv.
+
+Exit codes: 0 audited, 1 strict=true and a finding of the gravest kind, 2 a mistake in the command or the data.
+"""
+
+_KEYS = ("--strict", "--help", "strict", "dataset")
+_TAKES = "`ddtl audit` takes dataset, dataset.…, paths.… and strict."
+_PAIR_COLUMNS = (
+    "first_dataset", "first", "first_split", "first_class",
+    "second_dataset", "second", "second_split", "second_class",
+    "kind", "transform", "distance", "similarity", "breaks",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for: a configuration for each dataset."""
+
+    configs: tuple[Config, ...]
+    strict: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the audit is filed."""
+        runs_dir = Path(self.configs[0].paths.runs_dir).expanduser()
+        return runs_dir / AUDITS / "-".join(map(_filed, self.configs))
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl audit``; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command, the configuration or the data.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    settings = parse(argv)
+    started = datetime.now(UTC)
+    from ddtl.audit import audit
+
+    subjects = [_subject(config) for config in settings.configs]
+    found = audit.run(subjects, console.progress)
+    record = {
+        "when": started.isoformat(timespec="seconds"),
+        "ddtl": __version__,
+        "command": shlex.join(["ddtl", "audit", *argv]),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        **found.record(),
+    }
+    _write(settings.folder, found, record)
+    _show(found, settings)
+    return EXIT_FAILURE if settings.strict and found.failed else 0
+
+
+def parse(argv: Sequence[str]) -> Settings:
+    """The command line, all mistakes in one message.
+
+    Raises:
+        UserError: there are mistakes.
+    """
+    words = _sorted(argv)
+    problems, configs = words.problems, []
+    for named, *own in words.datasets or [["dataset=phantom"]]:
+        try:
+            configs.append(load([named, *words.common, *own]))
+        except ConfigError as error:
+            problems += error.problems
+    names = [config.dataset.name for config in configs]
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+        problems.append(f"dataset.name={name}: two datasets of this name. Give each a dataset.name of its own.")
+    if problems:
+        raise ConfigError(problems)
+    return Settings(tuple(configs), words.strict)
+
+
+@dataclass
+class _Words:
+    """The command line by what its words are about.
+
+    Attributes:
+        datasets: each with the settings behind it, which are of that one alone.
+        common: settings of all datasets.
+    """
+
+    datasets: list[list[str]] = field(default_factory=list)
+    common: list[str] = field(default_factory=list)
+    strict: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def _sorted(argv: Sequence[str]) -> _Words:
+    words = _Words()
+    known = options("dataset")
+    for word, fault in whole_words(argv):
+        key, equals, value = word.lstrip("+").partition("=")
+        if fault:
+            words.problems.append(fault)
+        elif word == "--strict" or (key == "strict" and value.lower() in ("true", "false")):
+            words.strict = not equals or value.lower() == "true"
+        elif key == "strict":
+            words.problems.append(f"{word}: must be strict=true or strict=false.")
+        elif key == "dataset" and equals:
+            words.datasets.append([word])
+        elif word in known:
+            words.datasets.append([f"dataset={word}"])
+        elif key.startswith(("dataset.", "paths.")):
+            own = key.startswith("dataset.") and words.datasets
+            (words.datasets[-1] if own else words.common).append(word)
+        elif not equals and not word.startswith("-"):
+            hint = did_you_mean(word, known)
+            words.problems.append(f"{word}: no such dataset.{hint} There are {', '.join(known)}.")
+        else:
+            words.problems.append(f"{word}: not a setting of an audit.{did_you_mean(key, _KEYS)} {_TAKES}")
+    return words
+
+
+def _filed(config: Config) -> str:
+    """A dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
+    c = config.dataset
+    parts = [c.name]
+    if c.protocol != DATASET_PROTOCOLS[c.kind][0]:
+        parts.append(c.protocol)
+    if c.protocol == "kfold":
+        parts.append(f"{c.fold}-of-{c.n_folds}")
+    if c.exclude is not None:
+        parts.append(f"without-{reading.sha256(Path(c.exclude).expanduser(), reading.TABLE)[:8]}")
+    return "-".join(parts)
+
+
+def _subject(config: Config) -> Subject:
+    """A dataset as training would read and split it; where training would refuse its split, what can be had."""
+    from ddtl.audit.audit import Subject
+    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry as manifests
+
+    catalogue.require_images(config)
+    with console.progress(f"drawing {config.dataset.name}") as bar:
+        manifest = manifests.build(config, bar)
+    for doubt in manifest.doubts():
+        log.warning(doubt)
+    try:
+        return Subject(manifests.split(manifest, config.dataset))
+    except UserError as error:
+        if config.dataset.protocol == "official" and manifest.published:
+            return Subject(manifest.with_splits(manifest.published, "official"), str(error))
+        return Subject(manifest, str(error))
+
+
+def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
+    from ddtl.audit.exclude_list import COLUMNS
+    from ddtl.reports.audit.pairs import shown
+    from ddtl.reports.audit.report import page
+
+    lists = exclude_lists(folder, found)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for dataset, path in lists.items():
+            write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
+        write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
+        pictures = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
+        write_text(folder / "report.html", page(record, pictures))
+        write_json(folder / RECORD, record)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder}: cannot be written ({error.strerror}). Make room, or set another "
+            "paths.runs_dir."
+        ) from error
+
+
+def exclude_lists(folder: Path, found: Audit) -> dict[str, Path]:
+    """The exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
+    names = [subject.manifest.dataset for subject in found.subjects]
+    return {name: folder / ("exclude.csv" if len(names) == 1 else f"exclude-{name}.csv") for name in names}
+
+
+def _pair_rows(found: Audit) -> list[tuple[Any, ...]]:
+    manifests: dict[str, Manifest] = {subject.manifest.dataset: subject.manifest for subject in found.subjects}
+    samples = {(name, sample.sample_id): sample for name, manifest in manifests.items() for sample in manifest.samples}
+    broken = {
+        "splits": set(found.leaks.across_splits),
+        "labels": set(found.leaks.across_labels),
+        "datasets": set(found.leaks.across_datasets),
+    }
+    rows = []
+    for pair in found.pairs:
+        ends: list[str] = []
+        for dataset, sample_id in (pair.first, pair.second):
+            sample = samples[dataset, sample_id]
+            ends += [dataset, sample_id, sample.split or "", manifests[dataset].classes[sample.label]]
+        breaks = " ".join(what for what, pairs in broken.items() if pair in pairs)
+        rows.append((*ends, pair.kind, pair.transform, pair.distance, f"{pair.similarity:.4f}", breaks))
+    return rows
+
+
+def _show(found: Audit, settings: Settings) -> None:
+    style = dict(zip(SEVERITIES, ("bold red", "yellow", ""), strict=True))
+    for finding in found.findings:
+        where = ", ".join(finding.datasets)
+        console.out.print(
+            f"{finding.severity}: {escape(where)}: {escape(finding.title)}", style=style[finding.severity]
+        )
+        console.out.print(f"  {escape(finding.sentence)}")
+        if finding.severity != "note":
+            console.out.print(f"  {escape(finding.fix)}")
+    if not found.findings:
+        console.out.print("nothing found")
+    for dataset, path in exclude_lists(settings.folder, found).items():
+        n = len(found.to_leave_out(dataset))
+        if n:
+            console.out.print(escape(f"{dataset}: {n} images to leave out: dataset.exclude={path}"))
+    console.line(f"report: {settings.folder / 'report.html'}")

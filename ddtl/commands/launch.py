@@ -1,0 +1,134 @@
+"""What surrounds every command: signals, exit codes, and errors without traceback where a person can mend them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+from ddtl.utils import console, notices, ranks, signals, streams
+from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
+from ddtl.utils.redaction import MASK, learn_from_command, redacted
+
+# How the system's loader says that a library does not fit into the memory that a process may have.
+_NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
+
+
+def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
+    """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    streams.steady()
+    learn_from_command(argv)
+    console.set_up_logging()
+    for signum in stop_signals():
+        signal.signal(signum, _stop)
+    notices.outlast()
+    sys.unraisablehook = _unraisable
+    threading.excepthook = _in_a_thread
+    code = _code_of(main, argv)
+    failure = streams.lost()
+    if failure is not None:
+        console.error(f"standard output could not take everything: {failure.strerror}.")
+        return code or EXIT_FAILURE
+    return code
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
+    hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    ignored = [signum for signum in hang_up if signal.getsignal(signum) == signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *(signum for signum in hang_up if signum not in ignored)]
+
+
+def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
+    was_gone = _is_folder_gone()
+    try:
+        ranks.check()
+        if not ranks.is_first():
+            console.be_quiet()
+        return main(argv)
+    except UserError as error:
+        console.error(str(error))
+        return EXIT_MISTAKE
+    except (TrainingFailure, OSError, MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not _is_out_of_memory(error):
+            raise
+        console.error(_said(error))
+        is_mistake = isinstance(error, PermissionError) or (was_gone and isinstance(error, OSError))
+        return EXIT_MISTAKE if is_mistake else EXIT_FAILURE
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        console.error(
+            "no further thread can be started here. Raise the limit (ulimit -u unlimited), or end other programs."
+        )
+        return EXIT_FAILURE
+    except Stopped as stop:
+        console.line(f"{stop}; the same command goes on where it stopped:\n  {_again()}")
+        return stop.exit_code
+
+
+def _said(error: Exception) -> str:
+    """What broke, and what to do."""
+    if isinstance(error, TrainingFailure):
+        again = f"\nThe same command goes on where it stopped:\n  {_again()}"
+        return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
+    if _is_out_of_memory(error):
+        why = " ".join(str(error).split())
+        return f"a library cannot be loaded into memory ({why}). Raise the limit: ulimit -v unlimited"
+    if _is_folder_gone():
+        return "the current folder has been deleted or moved. Change to one that is there: cd ~"
+    # What the machine denied at a place where nobody expected it.
+    what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    where = getattr(error, "filename", None)
+    if isinstance(error, PermissionError) and where is not None:
+        return f"{where}: this user may not use it ({what}). Give this user the right to, or name another place."
+    return what if where is None else f"{where}: {what}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the system's loader found no room for a library."""
+    return any(words in str(error) for words in _NOT_MAPPED)
+
+
+def _is_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _unraisable(what: Any) -> None:
+    """Pass over the end of a data loader whose processes could not be started: the reason is reported by itself."""
+    if not signals.is_regained(what) and "_MultiProcessingDataLoaderIter" not in repr(what.object):
+        sys.__unraisablehook__(what)
+
+
+def _in_a_thread(what: threading.ExceptHookArgs) -> None:
+    """Name what the machine denied to a thread in a line: whoever waits for the thread reports what comes of it."""
+    if isinstance(what.exc_value, OSError | EOFError | MemoryError):
+        name = "a thread" if what.thread is None else f"the thread {what.thread.name}"
+        console.line(f"warning: {name} has ended: {_said(what.exc_value)}")
+    else:
+        threading.__excepthook__(what)
+
+
+def _again() -> str:
+    """The command as it was typed, to be pasted; without the word that would delete what has been done."""
+    typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
+    shown = redacted(typed)
+    return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    """Unwind from wherever we are: every file is written whole, so no moment is a bad one. A second signal is final."""
+    for each in stop_signals():
+        signal.signal(each, lambda n, _: os._exit(128 + n))
+    signals.unwind(signum, frame)

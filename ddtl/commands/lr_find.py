@@ -1,0 +1,251 @@
+"""``ddtl lr-find``: a learning-rate range test of what ``train.py`` would train, and the rates that it suggests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from ddtl.config import command_line, load
+from ddtl.config.where import groups
+from ddtl.lr_find.rules import LEAST_STEPS, RULES, ramp, settings_for, suggest
+from ddtl.schema.run import Config
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import output_folder, write_json, write_text
+from ddtl.utils.suggest import closest
+
+if TYPE_CHECKING:
+    from ddtl.training.run import Run
+
+HELP = f"""\
+Look for a learning rate: train a copy of the network while the rate rises from far too small to far too large, and
+read the rate off the curve of the loss. Nothing of a run is touched, and only training images are looked at.
+
+  ddtl lr-find dataset=covid19ct
+  ddtl lr-find dataset=covid19ct model=squeezenet1_1 finetune=full optimizer=sgd lr_max=10
+  ddtl lr-find finetune=linear_probe steps=200 output=lr/
+
+It takes what train.py takes, and so tests what that would train: images, augmentation, optimiser and precision. Beside
+that:
+
+  lr_min=1e-7        where the rate begins
+  lr_max=1           where it ends, if the loss has not run away before
+  steps=100          of the optimiser, at least {LEAST_STEPS}
+  output=FOLDER      for lr_find.json and lr_find.html; else <paths.runs_dir>/lr_find/<dataset>-<run>/
+
+The head alone and the whole network are tested one after the other, in this process. The line at the end is train.py
+with the rates suggested; docs/lr_find.md says how they are read and what they are worth.
+
+Exit codes: 0 there is a suggestion, 1 there is none (the message says why), 2 a mistake in the command.
+"""
+
+# What a range test looks for: given values are replaced by those that it finds.
+_SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio")
+_MOST_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; ``words`` are those of train.py."""
+
+    words: tuple[str, ...]
+    lr_min: float = 1e-7
+    lr_max: float = 1.0
+    steps: int = 100
+    output: Path | None = None
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl lr-find``; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command, the configuration or the data, before anything is trained.
+    """
+    command = command_line.parse(argv)
+    if command.help:
+        sys.stdout.write(HELP)
+        return 0
+    if command.multirun or command.show_config:
+        raise UserError("`ddtl lr-find` takes one configuration and no flag but --help; train.py takes -m and --cfg.")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("`ddtl lr-find` works in one process: start it without torchrun.")
+    settings, config = parse(command.overrides)
+    from ddtl.data import catalogue
+    from ddtl.utils.memory import keep_freed_memory
+
+    catalogue.require_images(config)
+    keep_freed_memory()
+    from ddtl.training.failures import broken_off
+    from ddtl.training.train import assemble
+
+    run = assemble(_in_one_process(config))
+    folder = settings.output or run.runs_dir / "lr_find" / f"{config.dataset.name}-{run.path.name}"
+    with broken_off(folder):
+        found = measure(run, settings)
+    _write(folder, found)
+    _show(found, folder)
+    return 0 if found["command"] else 1
+
+
+def parse(words: Sequence[str]) -> tuple[Settings, Config]:
+    """Own settings and those of train.py, all mistakes in one message.
+
+    Raises:
+        UserError: there are mistakes.
+    """
+    values, rest, problems = command_line.own_settings(words, _READ)
+    others = []
+    known = [*_READ, *groups("train"), *Config.model_fields]
+    for word in rest:
+        key = word.partition("=")[0]
+        if "." not in key and key not in known and closest(key, known) in _READ:
+            problems.append(f"{word}: no such setting. Did you mean {closest(key, known)}?")
+        else:
+            others.append(word)
+    settings = Settings(tuple(others), **values)
+    if not problems and settings.lr_min >= settings.lr_max:
+        problems.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
+    try:
+        config = load.load(others, writes=settings.output is None)
+    except load.ConfigError as error:
+        raise load.ConfigError([*problems, *error.problems]) from None
+    if problems:
+        raise UserError("\n  ".join(problems))
+    for key in sorted({_key(word) for word in others} & {*_SOUGHT}):
+        console.line(f"{key} has no effect here: it is what is looked for.")
+    return settings, config
+
+
+def measure(run: Run, settings: Settings) -> dict[str, Any]:
+    """Run the tests that the schedule gives reason for; the record of all that was measured and is suggested.
+
+    Raises:
+        UserError: the first loss is no number.
+    """
+    from ddtl.lr_find.range_test import plan_of, range_test
+
+    plan = plan_of(run)
+    rates = ramp(settings.lr_min, settings.lr_max, settings.steps)
+    found: dict[str, dict[str, Any]] = {}
+    for name, states in (("head", plan.head), ("network", plan.network)):
+        if states is None:
+            continue
+        with console.progress(f"range test, {name}") as bar:
+            curve = range_test(run, states, rates, bar)
+        if not len(curve.losses):
+            raise UserError(
+                f"the loss is infinite or no number at the first step, at a rate of {settings.lr_min:g}: the images or "
+                "the initial weights are amiss. python train.py with debug=anomaly names the cause."
+            )
+        said = suggest(curve, settings.steps)
+        found[name] = {
+            "rate": said.rate,
+            "rules": said.rules,
+            "why_not": said.why_not,
+            "notes": list(said.notes),
+            "ended": curve.ended,
+            "lr": curve.rates.tolist(),
+            "loss": curve.losses.tolist(),
+            "loss_untrained": [] if curve.untrained is None else curve.untrained.tolist(),
+            "smoothed": said.smoothed.tolist(),
+        }
+    rate_of = {name: test["rate"] for name, test in found.items()}
+    suggestion = settings_for(
+        rate_of.get("head"), rate_of.get("network"), plan.head_rate, head_alone=plan.network is None
+    )
+    return {**_about(run, settings), "suggestion": suggestion, "command": _line(settings.words, suggestion),
+            "tests": found}  # fmt: skip
+
+
+def _about(run: Run, settings: Settings) -> dict[str, Any]:
+    config = run.config
+    return {
+        "dataset": config.dataset.name,
+        "model": config.model.name,
+        "finetune": config.finetune.name,
+        "optimizer": config.optimizer.name,
+        "batch_size": config.dataset.batch_size,
+        "precision": run.machine.precision,
+        "accelerator": run.machine.accelerator,
+        "seed": config.seed,
+        "lr_min": settings.lr_min,
+        "lr_max": settings.lr_max,
+        "steps": settings.steps,
+        "rules": list(RULES),
+    }
+
+
+def _in_one_process(config: Config) -> Config:
+    """The same batches in one process: what several would hold at once are accumulated one after the other."""
+    t = config.trainer
+    accumulate = t.accumulate * t.devices * t.num_nodes
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": accumulate}
+    return config.model_copy(update={"trainer": t.model_copy(update=alone)})
+
+
+def _line(words: Sequence[str], suggestion: Mapping[str, float]) -> str | None:
+    """The command that trains with the suggestion; None where there is none."""
+    if not suggestion:
+        return None
+    kept = [word for word in words if _key(word) not in _SOUGHT]
+    return shlex.join(["python", "train.py", *kept, *(f"{key}={value:g}" for key, value in suggestion.items())])
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+").partition("=")[0]
+
+
+def _write(folder: Path, found: Mapping[str, Any]) -> None:
+    from ddtl.reports.run.lr_find import page
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "lr_find.json", found)
+        write_text(folder / "lr_find.html", page(found))
+    except OSError as error:
+        reason = f"{error.filename or folder}: cannot be written ({error.strerror})"
+        raise UserError(f"{reason}. Name another folder with output=FOLDER.") from error
+
+
+def _show(found: Mapping[str, Any], folder: Path) -> None:
+    from ddtl.reports.comparison.tables import for_terminal
+    from ddtl.reports.run.lr_find import remarks, suggestions
+
+    console.out.print(for_terminal(suggestions(found)), soft_wrap=False)
+    for remark in remarks(found):
+        console.out.print(f"! {escape(remark)}", style="yellow")
+    if found["command"]:
+        console.out.print(escape(found["command"]))
+    else:
+        console.out.print("no rate to suggest")
+    console.line(f"curves: {folder / 'lr_find.html'}")
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        raise ValueError("is no number; a rate is written as 1e-5.") from None
+    if not 0 < rate < float("inf"):
+        raise ValueError("must be above 0 and finite, as 1e-5.")
+    return rate
+
+
+def _steps(text: str) -> int:
+    try:
+        steps = int(text)
+    except ValueError:
+        raise ValueError("is no whole number.") from None
+    if not LEAST_STEPS <= steps <= _MOST_STEPS:
+        raise ValueError(f"must be from {LEAST_STEPS} to {_MOST_STEPS}; 100 is usual.")
+    return steps
+
+
+_READ: Mapping[str, Callable[[str], Any]] = {"lr_min": _rate, "lr_max": _rate, "steps": _steps, "output": output_folder}

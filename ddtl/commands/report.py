@@ -1,0 +1,158 @@
+"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, written anew from their records."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddtl.audit import record as audits
+from ddtl.config.command_line import own_settings, truth
+from ddtl.records import audit as audit_record
+from ddtl.records import run as results_of
+from ddtl.reports.audit import report
+from ddtl.reports.html.masking import cells_without_names, sweep_without_words, without_names
+from ddtl.reports.run import methods, stored
+from ddtl.reports.run import report as run_report
+from ddtl.reports.study import cells
+from ddtl.reports.study import report as study_report
+from ddtl.reports.sweep import record
+from ddtl.reports.sweep import report as sweep_report
+from ddtl.studies import record as study_record
+from ddtl.utils import console
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json, write_text
+
+HELP = """\
+Write the report of a finished run, of a sweep or of a study anew, from what its folder holds; or one to be shared.
+
+  ddtl report RUN [RUN …]                   RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
+  ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
+  ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
+  ddtl report STUDY                         STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b
+  ddtl report RUN images=false              without the pictures that `ddtl explain` has made
+  ddtl report RUN share=true                share.html beside it, to be sent to others: no picture of a patient, no name
+                                            of an image or a patient; of a run, a sweep, a study or an audit
+
+What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
+(one file that needs no network); that of a run methods.md too (a methods section and a CLAIM
+checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed on images,
+and no test set is used.
+
+Exit codes: 0 written, 2 a folder holds no finished run, no sweep, no study and no audit.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl report`` on the command line; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command, or a folder without a finished run or a sweep.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    images, share, folders = _read(argv)
+    problems = []
+    for word in folders:
+        try:
+            _state_audit(Path(word).expanduser().resolve())
+            folder = Path(word).expanduser()
+            console.line(f"report: {write_to_share(folder) if share else write(folder, images)}")
+        except UserError as problem:
+            problems.append(str(problem))
+        except FileNotFoundError:  # the current folder is gone: reported where every command ends
+            raise
+        except OSError as error:
+            copy = shlex.join(["cp", "-r", word, "."])
+            problems.append(
+                f"{word}: the report cannot be written there ({error.strerror or error}). Make the folder writable, or "
+                f"name a copy of it: {copy}"
+            )
+    if problems:
+        raise UserError("\n".join(problems))
+    return 0
+
+
+def _read(argv: Sequence[str]) -> tuple[bool, bool, list[str]]:
+    """Whether pictures are wanted, whether a page to share is, and the folders."""
+    values, folders, problems = own_settings(argv, {"images": truth, "share": truth})
+    problems += [
+        f"ddtl report {word}: no such option. It takes the folders of runs, images=false and share=true."
+        for word in folders
+        if word.startswith("-")
+    ]
+    if not folders:
+        problems.append("ddtl report: name the folder of a run, a sweep or a study.")
+    if problems:
+        raise UserError("\n".join(problems))
+    return values.get("images", True), values.get("share", False), folders
+
+
+def _state_audit(folder: Path) -> None:
+    """Put into a run's record what the newest audit of its images found, where there is one."""
+    try:
+        results = results_of.read(folder)
+    except (OSError, UserError):
+        return  # whoever reads the record says what is wrong with it
+    run = folder.parents[1] if folder.parent.name == "evaluations" else folder
+    if "digest" not in results or len(run.parents) < 2:
+        return
+    found = audits.newest(run.parents[1], results["dataset"], results["digest"])
+    if found is not None and found != results.get("audit"):
+        write_json(folder / "results.json", {**results, "audit": found})
+
+
+def write(folder: Path, images: bool = True) -> Path:
+    """Write ``report.html`` into a folder, ``methods.md`` into that of a run and tables into that of a study, too.
+
+    Args:
+        folder: of a run, a sweep or a study.
+        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the folder holds no finished run, no sweep and no study.
+    """
+    page = folder / "report.html"
+    if (folder / record.RECORD).exists():
+        write_text(page, sweep_report.render_sweep(record.read(folder)))
+        return page
+    if (folder / study_record.NAME).exists():
+        return study_report.write(folder)
+    if (folder / audits.RECORD).exists():
+        raise UserError(
+            f"{folder}: is that of an audit. `ddtl audit` writes its page, from the images; share=true writes one "
+            "without them."
+        )
+    if (folder / "plan.json").exists():
+        raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command goes on, and writes it.")
+    found = stored.read(folder)
+    write_text(folder / "methods.md", methods.render(found))
+    write_text(page, run_report.render_run(found, images))
+    return page
+
+
+def write_to_share(folder: Path) -> Path:
+    """Write ``share.html`` into a folder: its page without pictures, and without names of images and patients.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the folder holds no finished run, no sweep, no study and no audit.
+    """
+    if (folder / record.RECORD).exists():
+        html = sweep_report.render_sweep(sweep_without_words(record.read(folder)))
+    elif (folder / study_record.NAME).exists():
+        html = study_report.render_study(cells_without_names(cells.read(folder)))
+    elif (folder / audits.RECORD).exists():
+        html = report.page_to_share(audit_record.read(folder, whole=True))
+    else:
+        html = run_report.render_run(without_names(stored.read(folder)), images=False)
+    page = folder / "share.html"
+    write_text(page, html)
+    return page

@@ -1,0 +1,311 @@
+"""``ddtl runs``: what is below the runs folder, at a terminal; and what of it may go."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ddtl.commands.dashboard import folder_of_runs, runs_folder
+from ddtl.config.command_line import number_of_days, own_settings, truth
+from ddtl.dashboard.index import Index, Row, curve
+from ddtl.records import run_folder
+from ddtl.schema.scores import by_image
+from ddtl.utils import console
+from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.reading import walk
+from ddtl.utils.suggest import did_you_mean
+
+HELP = """\
+What is below the runs folder, and what of it may go.
+
+  ddtl runs list [WORD …]       a line for each run, evaluation, sweep, study and audit that holds all of the words
+  ddtl runs show RUN            all that is known about one; RUN: its folder, or as much of its name as is enough
+  ddtl runs clean WHAT …        delete, after showing what and asking
+
+  WHAT: stopped        runs without results that no process works at
+        pruned         runs that a sweep's pruner ended
+        broken         runs whose record cannot be read
+        checkpoints    of finished runs: scores, predictions and weights stay, so that all commands go on to work
+        RUN            one run, whatever its state
+
+  paths.runs_dir=runs    the folder of runs
+  older_than=0           days: leave alone what has changed since
+  yes=false              true deletes without asking, for scripts
+
+A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
+stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
+"""
+log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"\+{0,2}[a-z_]+(?:\.[a-z_]+)*")
+_VERBS = ("list", "show", "clean")
+_CLASSES = ("stopped", "pruned", "broken", "checkpoints")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to delete: a run's folder, or its checkpoints.
+
+    Attributes:
+        run: the folder of the run.
+        path: what is deleted.
+        why: in a word or two.
+        size: bytes.
+    """
+
+    run: Path
+    path: Path
+    why: str
+    size: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """What follows ``ddtl runs``; returns the exit code.
+
+    Raises:
+        UserError: a mistake in the command.
+    """
+    if not argv or {"--help", "-h"} & set(argv):
+        sys.stdout.write(HELP)
+        return 0
+    verb, *rest = argv
+    if verb not in _VERBS:
+        raise UserError(
+            f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are list, show and clean."
+        )
+    values, words, problems = own_settings(rest, _READ)
+    problems += [line for word in words if (line := _no_word(word))]
+    if problems:
+        raise UserError("\n".join(problems))
+    keys = [word.partition("=")[0] for word in rest]
+    for key in values:
+        if keys.count(key) > 1:
+            log.warning("%s is given %d times; the last one counts: %s", key, keys.count(key), values[key])
+    root = runs_folder(values.get("paths.runs_dir"))
+    rows = Index(root).rows()
+    if verb == "list":
+        return _list(rows, words)
+    if verb == "show":
+        return _show(root, rows, words)
+    return _clean(root, rows, words, values.get("older_than", 0.0), values.get("yes", False))
+
+
+def _no_word(word: str) -> str:
+    """A line about a setting or flag that there is not; empty for what may be a part of a run's name."""
+    key, equals, _ = word.partition("=")
+    if Path(word).expanduser().exists() or not (word.startswith("-") or (equals and _KEY.fullmatch(key))):
+        return ""
+    known = did_you_mean(key.lstrip("-"), _READ)
+    return f"{word}: no such setting.{known} There are {', '.join(f'{one}=…' for one in _READ)}."
+
+
+_HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
+
+
+def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
+    """A table at a terminal; elsewhere a line each with tabs between, for other programs."""
+    found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
+    lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
+    if console.out.is_terminal:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for heading in _HEADINGS:
+            table.add_column(heading, overflow="fold")
+        for line in lines:
+            table.add_row(*map(escape, line))
+        console.out.print(table)
+    else:
+        sys.stdout.write("".join("\t".join(map(console.safe, line)) + "\n" for line in [_HEADINGS, *lines]))
+    console.line(f"{len(found)} of {len(rows)} rows" if words else f"{len(rows)} rows")
+    return 0
+
+
+def _values(row: Row) -> list[str]:
+    epoch = "" if row.epoch is None else f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
+    seed = "" if row.seed is None else str(row.seed)
+    return [
+        row.kind, row.path, row.model, row.finetune, seed, _score(row), epoch, row.state, _ago(row.when), row.note,
+    ]  # fmt: skip
+
+
+def _show(root: Path, rows: Sequence[Row], words: Sequence[str]) -> int:
+    if len(words) != 1:
+        raise UserError("ddtl runs show takes one run: its folder, or as much of its name as is enough.")
+    row = named(root, rows, words[0])
+    folder = root / row.path
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    facts: dict[str, Any] = {"folder": folder}
+    facts |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
+    facts["score"] = _score(row) or None
+    facts["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
+    facts["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
+    facts["size"] = _size(sum(size for _, size in _files(folder)))
+    facts["report"] = folder / "report.html" if row.report else None
+    epochs = curve(folder)
+    if epochs and row.monitor:
+        told = [f"{value:.4f}" for one in epochs if isinstance(value := one.get(row.monitor), int | float)]
+        facts[row.monitor] = " ".join(told[-12:])
+    for name, value in facts.items():
+        if value not in (None, "") and name not in ("low", "high"):
+            table.add_row(name, escape(str(value)))
+    console.out.print(table)
+    return 0
+
+
+def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, yes: bool) -> int:
+    if not words:
+        raise UserError(f"ddtl runs clean: say what: {', '.join(_CLASSES)}, or the folder of a run.")
+    found = targets(root, rows, words, before=time.time() - 86400 * days)
+    if not found:
+        console.line("nothing to delete")
+        return 0
+    for target in found:
+        console.out.print(
+            escape(f"{_size(target.size):>9}  {target.path.relative_to(root)}  ({target.why})"), soft_wrap=True
+        )
+    whole = f"{len(found)} {'folder' if len(found) == 1 else 'folders'}, {_size(sum(t.size for t in found))}"
+    if not yes and not console.agreed(f"Delete these {whole}? [y/N] "):
+        console.line("nothing was deleted")
+        return EXIT_FAILURE
+    failed = [f"{target.path}: {why}" for target in found if (why := _delete(root, target))]
+    console.line(f"deleted {len(found) - len(failed)} of {whole}")
+    if failed:
+        console.error("\n".join(failed))
+    return EXIT_FAILURE if failed else 0
+
+
+def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float) -> list[Target]:
+    """What is to go, each once.
+
+    Args:
+        root: the runs folder.
+        rows: all of it.
+        words: ``stopped``, ``pruned``, ``broken``, ``checkpoints``, or a run.
+        before: only what has not changed since.
+
+    Raises:
+        UserError: there is no such run, or it is in use or no run.
+    """
+    found: dict[Path, Target] = {}
+    for word in words:
+        if word in _CLASSES:
+            for row in rows:
+                path = root / row.path
+                if not path.is_dir():  # its name is no text, and the row does not have it
+                    continue
+                if row.kind != "run" or row.when > before or row.state == "running" or path.is_symlink():
+                    continue
+                if word == "checkpoints" and row.state == "finished" and (path / "checkpoints").is_dir():
+                    _add(found, path, path / "checkpoints", "checkpoints of a finished run")
+                elif word == row.state:
+                    _add(found, path, path, word)
+            continue
+        row = named(root, rows, word)
+        if row.kind != "run":
+            raise UserError(
+                f"{row.path}: is of kind {row.kind}; ddtl runs clean deletes runs. Delete its folder by hand."
+            )
+        if row.state == "running":
+            raise UserError(f"{row.path}: a process works at it. Stop that first.")
+        _add(found, root / row.path, root / row.path, f"asked for, {row.state}")
+    whole = {target.run for target in found.values() if target.path == target.run}
+    return [target for target in found.values() if target.path == target.run or target.run not in whole]
+
+
+def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
+    found.setdefault(path, Target(run, path, why, sum(size for _, size in _files(path))))
+
+
+def named(root: Path, rows: Sequence[Row], word: str) -> Row:
+    """The row that a word means: a folder, or a part of just one path.
+
+    Raises:
+        UserError: none, or several.
+    """
+    given = Path(word).expanduser()
+    for path in (given, root / word):
+        if path.is_dir() and path.resolve().is_relative_to(root.resolve()):
+            at = path.resolve().relative_to(root.resolve()).as_posix()
+            if row := next((row for row in rows if row.path == at), None):
+                return row
+    found = [row for row in rows if word in row.path and row.kind != "evaluation"]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"{word}: there is no such run in {root}. `ddtl runs list` names them.")
+    some = ", ".join(row.path for row in found[:3])
+    raise UserError(f"{word}: {len(found)} runs are called so, as {some}. Give more of the name.")
+
+
+def _delete(root: Path, target: Target) -> str:
+    """Delete it; why not, or nothing."""
+    if target.path.is_symlink() or not target.path.resolve().is_relative_to(root.resolve()):
+        return "is a link, or outside of the runs folder"
+    try:
+        with run_folder.owned(target.run):
+            shutil.rmtree(target.path)
+    except run_folder.InUse:
+        return "a process works at it"
+    except OSError as error:
+        return str(error.strerror or error)
+    except RecursionError:
+        return f"its folders are nested too deep; delete it by hand: rm -r {shlex.quote(str(target.path))}"
+    return ""
+
+
+def _files(folder: Path) -> list[tuple[Path, int]]:
+    """The files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be seen."""
+    found = []
+    for files in walk(folder, lambda folder, why: None, links=False):
+        for entry in files:
+            with suppress(OSError):
+                found.append((Path(entry.path), entry.stat(follow_symlinks=False).st_size))
+    return found
+
+
+def _text(row: Row) -> str:
+    return " ".join(
+        [row.kind, row.path, row.dataset, row.model, row.finetune, row.protocol, row.state, row.note, row.trained_on]
+    )
+
+
+def _score(row: Row) -> str:
+    if row.score is None:
+        return ""
+    interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}–{row.high:.3f})"
+    unit = f" by {row.by}" if row.by else ""
+    return f"{row.score:.3f}{interval}{unit}{'' if row.split == 'test' else ', validation'}"
+
+
+def _ago(when: float) -> str:
+    seconds = max(0.0, time.time() - when)
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit} ago"
+    return "now"
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "paths.runs_dir": folder_of_runs,
+    "older_than": number_of_days,
+    "yes": truth,
+}

@@ -1,0 +1,167 @@
+"""``sweep.py``, and ``ddtl sweep``: search for settings on validation, then score the choice on the test set, once."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ddtl.config import command_line
+from ddtl.config.overrides import key_of
+from ddtl.schema.scores import by_image
+from ddtl.utils import console, ranks
+from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.redaction import moved_to_environment
+
+if TYPE_CHECKING:
+    from ddtl.sweeps.plan.settings import Plan
+    from ddtl.sweeps.store.store import Store
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 20  # trials in the table at the end
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read the command line, check all of it, then search.
+
+    Raises:
+        UserError: with one line for every mistake found; nothing has been started.
+        TrainingFailure: the sweep cannot go on as things are.
+        Stopped: by a signal; the same command goes on.
+    """
+    command = command_line.parse(argv)
+    if command.help:
+        from ddtl.commands import sweep_help
+
+        sys.stdout.write(sweep_help.render())
+        return 0
+    ranks.alone("sweep.py")
+    command = replace(command, overrides=moved_to_environment(command.overrides))
+    if command.multirun:
+        raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
+    from ddtl.studies import settings as study_settings
+    from ddtl.sweeps.plan import settings
+
+    if study_settings.is_asked(command.overrides):
+        from ddtl.commands import study
+
+        return study.main(command)
+    if command.show_config:
+        sys.stdout.write(settings.composed_yaml(command.overrides))
+        return 0
+    plan = settings.read(command.overrides)
+    for note in plan.notes:
+        log.warning(note)
+    if plan.settings.preview is not None:
+        from ddtl.sweeps.plan import preview
+
+        console.out.print("\n".join(preview.lines(plan, plan.settings.preview)), markup=False)
+        return 0
+    return _search(plan)
+
+
+def _search(plan: Plan) -> int:
+    """Run the trials that are left, and what comes after them; the exit code.
+
+    Of a grid every trial counts, of a search only that there is a completed one.
+    """
+    import optuna
+
+    from ddtl.data import catalogue
+    from ddtl.sweeps import finalize
+    from ddtl.sweeps.store import open
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    catalogue.require_images(plan.base)
+    store = open.opened(plan)
+    try:
+        _announce(store)
+        try:
+            _run(store)
+            _show(store)
+            if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
+                finalize.told(found)
+        finally:
+            _write(store)
+        now = store.snapshot()
+    finally:
+        store.close()
+    return EXIT_FAILURE if now.failed and (plan.settings.search is None or not now.complete) else 0
+
+
+def _announce(store: Store) -> None:
+    """Where the sweep stands, and how to watch it."""
+    now = store.snapshot()
+    begun = now.total - now.left
+    console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")
+    console.line(f"folder: {store.folder}")
+    journal = store.folder / "journal.log"
+    if importlib.util.find_spec("optuna_dashboard") is not None and journal.exists():
+        console.line(f"to look into it: optuna-dashboard --host 127.0.0.1 {shlex.quote(str(journal))}")
+
+
+def _run(store: Store) -> None:
+    """Run the trials that are left, and show how it goes."""
+    from ddtl.sweeps import engines
+    from ddtl.sweeps.workers.progress import Watch
+
+    with Watch(by_image(store.plan.base.trainer.monitor)) as watch:
+        engines.run(store, watch.update)
+
+
+def _show(store: Store) -> None:
+    """The settings, best first, the failed trials, and the line that scores the best setting on the test set."""
+    from optuna.trial import TrialState
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ddtl.reports.sweep import replicates
+    from ddtl.sweeps.store import snapshot, task
+
+    trials, found = store.trials(), snapshot.settings(store.study)
+    repeated = replicates.varied(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
+    title = f"validation, mean over {' and '.join(repeated)}, best first" if repeated else "validation, best first"
+    table = Table(title=title, title_justify="left")
+    names = {"score": by_image(store.plan.base.trainer.monitor), "seconds": "seconds"}
+    table.add_column("trials" if repeated else "trial", justify="right")
+    for objective in store.plan.settings.sweep.objective:
+        table.add_column(names[objective], justify="right")
+        if repeated and objective == "score":
+            table.add_column("SD", justify="right")
+            table.add_column("lowest to highest", justify="right")
+    table.add_column("settings", overflow="fold")
+    for one in found[:_SHOWN]:
+        words = [word for word in one.words if word not in store.plan.fixed]
+        score, *others = (f"{value:.4f}" for value in one.means)
+        shown = [", ".join(map(str, one.trials)), score, *others]
+        if repeated:
+            shown[0] += "" if len(one.trials) == one.of else f" ({one.of - len(one.trials)} not complete)"
+            spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
+            shown[2:2] = [spread, f"{min(one.scores):.4f} to {max(one.scores):.4f}"]
+        table.add_row(*shown, escape(" ".join(words)))
+    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_SHOWN]:
+        reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
+        console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
+    if found:
+        console.whole_table(table)
+        typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
+        which = "The best setting's test score:" if repeated else "The best one's test score:"
+        parts = replicates.parts(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
+        console.out.print(which, task.line((*typed, *parts)), markup=False)
+
+
+def _write(store: Store) -> None:
+    """The sweep's record and its page; on a full disk only a warning, for what filled it is told anyway."""
+    from ddtl.commands import report
+    from ddtl.sweeps.store import record
+
+    try:
+        record.write(store)
+        console.line(f"report: {report.write(store.folder)}")
+    except OSError as error:
+        log.warning("%s: no report could be written (%s)", store.folder, error.strerror or error)

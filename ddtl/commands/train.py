@@ -1,0 +1,45 @@
+"""``train.py``, and ``ddtl train`` where only the package is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddtl.utils.files import write_text
+from ddtl.utils.ranks import is_first
+
+# A file that a parent process wants the run's folder written to.
+FOLDER_TO = "DDTL_FOLDER_TO"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read the command line, check all of it, then train."""
+    from ddtl.config import command_line, help_page, load
+    from ddtl.data import catalogue
+    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.threads import share_out
+
+    command = command_line.parse(argv)
+    if command.help:
+        sys.stdout.write(help_page.render())
+        return 0
+    if command.show_config:
+        sys.stdout.write(load.composed_yaml(command.overrides))
+        return 0
+    if command.multirun:
+        from ddtl.commands.multirun import run_each
+
+        return run_each(command.overrides, argv)
+
+    config = load.load(command.overrides)
+    catalogue.require_images(config)
+    share_out(config.trainer.devices)
+    keep_freed_memory()
+    from ddtl.training.train import train
+
+    folder = train(config).folder
+    if FOLDER_TO in os.environ and is_first():
+        write_text(Path(os.environ[FOLDER_TO]), str(folder.absolute()))
+    return 0

@@ -1,0 +1,1 @@
+"""One module for each kind of dataset, and the registry that finds them by name."""

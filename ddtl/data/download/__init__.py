@@ -1,0 +1,1 @@
+"""Fetching public datasets: sources, archives, verification against published hashes."""

@@ -1,0 +1,306 @@
+"""CT slices as DICOM files: Hounsfield units through the lung window to 8-bit gray levels.
+
+Published CT images are PNG and JPEG that somebody exported from a viewer. A slice becomes such an image here: the
+window is that in which radiologists read lungs, and air is black.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pydicom import uid
+
+from ddtl.data.images import dicom_header, dicom_pixels
+from ddtl.data.images.decode import MAX_PIXELS, MIN_LEVELS, BadImageError, opened, read_bytes, windowed
+from ddtl.data.images.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
+from ddtl.data.images.dicom_pixels import Stored
+
+LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
+
+# The window maps air, -1000 HU, to 59, and water, 0 HU, to 230.
+_AIR, _TISSUE = 80, 200
+_AXIAL = 0.7  # the least cosine between a slice's normal and the patient's long axis: 45 degrees
+_DENSEST_AIR = 144  # of -500 HU; every slice of a chest has lungs, or air around the body, below it
+
+_LARGEST = 1e9  # of RescaleSlope and RescaleIntercept
+
+_RESCALE_TYPES = {"", "HU", "US"}  # US: unspecified
+_COLORS = {"RGB", "ARGB", "CMYK", "HSV", "PALETTE COLOR"}
+_SCOUTS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"}
+# Words of ImageType and FrameType for maps of other quantities (PS3.3 C.8.15.3.8, and manufacturers' own).
+_MAPS = (
+    "IODINE", "Z_EFF", "ZEFF", "EFF_ATOMIC", "EFFECTIVE_Z", "ELECTRON_DENSITY", "MAT_SPECIFIC", "MAT_FRACTIONAL",
+    "MAT_MODIFIED", "MAT_VALUE_BASED", "MATERIAL_DENSITY", "PERFUSION", "BLOOD_VOLUME", "BLOOD_FLOW", "TRANSIT_TIME",
+    "PBV", "RHO_Z", "RHOZ", "STOPPING_POWER", "VOLUME_RENDER",
+)  # fmt: skip
+# Words of SeriesDescription for such maps where ImageType names none; iodine alone is a contrast agent.
+_MAP_DESCRIPTIONS = (
+    "iodine map", "iodine density", "iodine no water", "iodine overlay", "iodine (water)", "[mg/ml]", "z effective",
+    "effective z", "z-eff", "zeff", "electron density", "perfused blood volume", "perfusion map",
+)  # fmt: skip
+_DIRECTORY = uid.MediaStorageDirectoryStorage
+_CAPTURE = uid.SecondaryCaptureImageStorage  # multi-frame and colour kinds are its children
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What a header says about where a slice belongs.
+
+    Attributes:
+        patient: PatientID; may be empty.
+        study: StudyInstanceUID, likewise.
+        series: SeriesInstanceUID, likewise.
+        instance: SOPInstanceUID, likewise.
+        person: by which two people of one PatientID differ: (what it is, value) of birth date, sex, issuer of the id.
+        position: along the patient, in mm: the slice's corner on the slice's normal. None where it is not known.
+        number: InstanceNumber, likewise.
+        notes: what had to be guessed, as predicates.
+    """
+
+    patient: str
+    study: str
+    series: str
+    instance: str = ""
+    person: tuple[tuple[str, str], ...] = ()
+    position: float | None = None
+    number: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_slice(path: Path) -> Slice | None:
+    """Return what the header says about a slice; its pixels are not read. None for a DICOMDIR.
+
+    Raises:
+        BadImageError: no axial CT slice with Hounsfield units; the reason says what it is instead.
+    """
+
+    def read() -> Slice | None:
+        with opened(path) as stream:
+            file = dicom_header.parse(stream, pixels=False)
+        if _kind(file.dataset) == _DIRECTORY:
+            return None
+        _check(file.dataset)
+        return _slice(file)
+
+    found: Slice | None = _named(read, path)
+    return found
+
+
+def _slice(file: File) -> Slice:
+    ds = file.dataset
+    sex = text_of(ds, "PatientSex").upper()[:1]
+    person = {
+        "birth dates": "".join(filter(str.isdigit, text_of(ds, "PatientBirthDate"))),
+        "sexes": sex if sex in {"M", "F"} else "",
+        "issuers of the id": text_of(ds, "IssuerOfPatientID").casefold(),
+    }
+    try:
+        instance = integer(ds, "InstanceNumber")
+    except HeaderError:  # it only orders slices without a position
+        instance = None
+    return Slice(
+        patient=text_of(ds, "PatientID"),
+        study=text_of(ds, "StudyInstanceUID"),
+        series=text_of(ds, "SeriesInstanceUID"),
+        instance=text_of(ds, "SOPInstanceUID"),
+        person=tuple((what, value) for what, value in person.items() if value),
+        position=_position(ds),
+        number=instance,
+        notes=file.notes,
+    )
+
+
+def decode_slice(
+    path: Path, note: Callable[[str], None] = lambda text: None, level: float = LEVEL, width: float = WIDTH
+) -> Image.Image:
+    """Return the slice in 8-bit gray (mode ``L``), in a window.
+
+    Args:
+        path: of the file.
+        note: called with each doubt about the pixels, a predicate.
+        level, width: of the window, in Hounsfield units.
+
+    Raises:
+        BadImageError: as :func:`read_slice` does, and where the pixels cannot be read.
+    """
+    data = read_bytes(path)
+
+    def decode() -> Image.Image:
+        file = dicom_header.parse(io.BytesIO(data), pixels=True)
+        _check(file.dataset)
+        stored = dicom_pixels.read(file)
+        if stored.padding.all():
+            value = text_of(file.dataset, "PixelPaddingValue")
+            raise HeaderError(f"has no pixel besides padding (PixelPaddingValue {value})")
+        for text in (*stored.notes, *_doubts(gray_levels(stored, file.dataset), stored, file.dataset)):
+            note(text)
+        return Image.fromarray(gray_levels(stored, file.dataset, level, width))
+
+    image: Image.Image = _named(decode, path)
+    return image
+
+
+def gray_levels(stored: Stored, ds: Any, level: float = LEVEL, width: float = WIDTH) -> np.ndarray:
+    """Return a slice in a window: uint8, (rows, columns), by DICOM's linear function (PS3.3 C.11.2.1.2).
+
+    Air and padding are black. PhotometricInterpretation MONOCHROME1 says that low values are to be shown white. What
+    files mean by it differs: nothing, the values being Hounsfield units all the same; stored values turned upside down;
+    or, as the standard has it, an image to be inverted after the window. That it must show tissue with air around it
+    tells which.
+
+    Args:
+        stored: the file's pixels.
+        ds: the file's header.
+        level, width: of the window, in Hounsfield units.
+    """
+    slope, intercept = _rescale(ds)
+    units = slope * stored.values + intercept
+    gray = windowed(units, level, width)
+    if text_of(ds, "PhotometricInterpretation").upper() == "MONOCHROME1":
+        # The largest value that a file can hold, less the value; of signed values the mirror is between 0 and -1.
+        top = -1 if stored.layout.signed else 2**stored.layout.stored - 1
+        for reading in (units, slope * (top - stored.values) + intercept):
+            if _is_tissue_in_air(windowed(reading, LEVEL, WIDTH), stored.padding):
+                gray = windowed(reading, level, width)
+                break
+        else:
+            gray = 255 - gray
+    levels: np.ndarray = np.where(stored.padding, 0, gray).astype(np.uint8)
+    return levels
+
+
+def _is_tissue_in_air(gray: np.ndarray, padding: np.ndarray) -> bool:
+    """Whether most outermost pixels are as dark as air, and a hundredth of all is as bright as tissue."""
+    measured = np.pad(~padding, 1)
+    inside = measured[:-2, 1:-1] & measured[2:, 1:-1] & measured[1:-1, :-2] & measured[1:-1, 2:]
+    rim = gray[~padding & ~inside]
+    return bool(np.median(rim) <= _AIR and np.percentile(gray[~padding], 99) >= _TISSUE)
+
+
+def _doubts(gray: np.ndarray, stored: Stored, ds: Any) -> list[str]:
+    """Return what does not forbid to read a slice, but is seldom right.
+
+    Raises:
+        HeaderError: the image is a screenshot.
+    """
+    measured = gray[~stored.padding]
+    doubts = []
+    if text_of(ds, "BurnedInAnnotation").upper() == "YES":
+        doubts.append("says that text is burned into its pixels (BurnedInAnnotation), which may name the patient")
+    if measured.min() > _DENSEST_AIR:
+        if _kind(ds).startswith(_CAPTURE):
+            raise HeaderError("is a screenshot (secondary capture) without Hounsfield units, no CT slice")
+        doubts.append("has no pixel below -500 HU, as air and lungs are: RescaleSlope or RescaleIntercept may be wrong")
+    elif np.percentile(measured, 99) < _TISSUE:
+        doubts.append("has hardly a pixel as dense as tissue: RescaleSlope or RescaleIntercept may be wrong")
+    levels = len(np.unique(measured))
+    if levels < MIN_LEVELS:
+        doubts.append(
+            f"has fewer than {MIN_LEVELS} gray levels in the lung window: RescaleSlope or BitsStored may be wrong"
+        )
+    corners = stored.padding[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if stored.padding.any() and not corners.any():
+        doubts.append("has pixels of its PixelPaddingValue within the image alone, which may be tissue; they are black")
+    return doubts
+
+
+def _rescale(ds: Any) -> tuple[float, float]:
+    slope, intercept = number(ds, "RescaleSlope"), number(ds, "RescaleIntercept")
+    if slope is None or intercept is None:
+        lut = " (a ModalityLUTSequence is not read)" if "ModalityLUTSequence" in ds else ""
+        raise HeaderError(
+            f"has no RescaleSlope and RescaleIntercept, without which its values are no Hounsfield units{lut}"
+        )
+    if max(abs(slope), abs(intercept)) > _LARGEST:
+        raise HeaderError(
+            f"has a wrong header: RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make no Hounsfield units"
+        )
+    if slope == 0:
+        raise HeaderError("has a wrong header: RescaleSlope is 0, which makes all pixels alike")
+    return slope, intercept
+
+
+def _check(ds: Any) -> None:
+    """Refuse what is no axial CT slice in Hounsfield units."""
+    kind = _kind(ds)
+    rows, columns = (integer(ds, name) or 0 for name in ("Rows", "Columns"))
+    frames = integer(ds, "NumberOfFrames") or 1
+    image_type = {*words_of(ds, "ImageType"), *words_of(ds, "FrameType")}
+    color = text_of(ds, "PhotometricInterpretation").upper()
+    normal = _normal(ds)
+    if not (rows or kind):
+        raise HeaderError("is no DICOM file, whatever its name says")
+    if rows <= 0 or columns <= 0:
+        raise HeaderError(f"is a DICOM file without an image ({str(uid.UID(kind).name)[:60]})")
+    if text_of(ds, "Modality").upper() != "CT":
+        raise HeaderError(f"is of modality {text_of(ds, 'Modality')[:20] or 'unknown'}, not CT")
+    if frames > 1:
+        raise HeaderError(f"holds {frames} frames: save each slice as a file of its own")
+    if not color:
+        raise HeaderError("has no PhotometricInterpretation, without which its pixels cannot be read")
+    if color in _COLORS or color.startswith("YBR"):
+        raise HeaderError(f"is in colour ({color}): an image of a screen, no CT slice")
+    if not color.startswith("MONOCHROME"):
+        raise HeaderError(f"has the PhotometricInterpretation {color[:60]}, which is not read")
+    if integer(ds, "SamplesPerPixel") not in {None, 1}:
+        raise HeaderError(f"has a wrong header: SamplesPerPixel {integer(ds, 'SamplesPerPixel')} with {color}")
+    if image_type & _SCOUTS:
+        raise HeaderError("is a localizer (scout view), no slice")
+    _check_quantity(ds, image_type)
+    _rescale(ds)
+    if rows * columns > MAX_PIXELS:
+        raise HeaderError(f"is too large: {rows} × {columns} pixels")
+    if normal is not None and abs(normal[2]) < _AXIAL:
+        raise HeaderError("is no axial slice (ImageOrientationPatient)")
+
+
+def _check_quantity(ds: Any, image_type: set[str]) -> None:
+    """Refuse values that are no Hounsfield units."""
+    kind = text_of(ds, "RescaleType")
+    if kind.upper() not in _RESCALE_TYPES:
+        raise HeaderError(f"holds no Hounsfield units: RescaleType is {kind[:60]!r}")
+    for word in sorted(image_type):
+        if any(sign in word.replace(" ", "_") for sign in _MAPS):
+            raise HeaderError(f"holds no Hounsfield units: ImageType says {word[:60]}")
+    description = text_of(ds, "SeriesDescription")
+    if any(sign in description.casefold() for sign in _MAP_DESCRIPTIONS):
+        raise HeaderError(f"holds no Hounsfield units: SeriesDescription is {description[:60]!r}")
+
+
+def _kind(ds: Any) -> str:
+    """The UID of the kind of object; empty where the file doesn't say."""
+    return text_of(ds, "SOPClassUID") or text_of(getattr(ds, "file_meta", {}), "MediaStorageSOPClassUID")
+
+
+def _normal(ds: Any) -> np.ndarray | None:
+    """The slice's unit normal in the patient's coordinates, (3,); None where the orientation is not known."""
+    orientation = vector(ds, "ImageOrientationPatient", 6)
+    if orientation is None:
+        return None
+    normal: np.ndarray = np.cross(orientation[:3], orientation[3:])
+    length = np.linalg.norm(normal)
+    return normal / length if length > 0 else None
+
+
+def _position(ds: Any) -> float | None:
+    normal, corner = _normal(ds), vector(ds, "ImagePositionPatient", 3)
+    return None if normal is None or corner is None else float(normal @ corner)
+
+
+def _named(what: Callable[[], Any], path: Path) -> Any:
+    """What pydicom makes of a file; damaged ones raise almost any exception, each of which becomes a reason."""
+    try:
+        return what()
+    except (BadImageError, MemoryError):
+        raise
+    except HeaderError as error:
+        raise BadImageError(path, error.line(path)) from None
+    except Exception as error:
+        reason = HeaderError(f"is cut off or damaged: {str(error)[:200]}")
+        raise BadImageError(path, reason.line(path)) from None

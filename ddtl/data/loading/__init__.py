@@ -1,0 +1,1 @@
+"""From a manifest to batches: datasets, samplers, transforms and the LightningDataModules."""

@@ -1,0 +1,184 @@
+"""The LightningDataModule that every dataset shares; a dataset itself only builds its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from ddtl.data.datasets import classes, registry
+from ddtl.data.images import contents
+from ddtl.data.images.cache import DecodedCache, open_cache
+from ddtl.data.images.harmonize import Counts, Harmonizer, matching, pooled_histogram
+from ddtl.data.loading.dataset import Slices, build_loader
+from ddtl.data.loading.samplers import EvalBatches, MixedBatches, Shares, TrainBatches
+from ddtl.data.loading.transforms import NONE, Augmenter, AugmentSpec
+from ddtl.data.manifest import Manifest
+from ddtl.data.splits import protocols
+from ddtl.schema.run import AugmentConfig, Config
+from ddtl.utils.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+
+class Features(Protocol):
+    """What may feed the network instead of images, in epochs whose first stages are frozen."""
+
+    def views(self, epoch: int) -> int:
+        """How many fixed augmentations an image has in an epoch; 0 where each epoch draws new ones."""
+        ...
+
+    def train_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
+        """As many batches as ``images``, of the same rows."""
+        ...
+
+    def val_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
+        """As many batches as ``images``, of the same rows."""
+        ...
+
+
+class CTDataModule(pl.LightningDataModule):
+    """Manifest, split, decoded cache and loaders of one dataset.
+
+    ``load`` must have been called before anything else; it is kept out of the constructor because it takes time
+    and shows progress.
+    """
+
+    manifest: Manifest
+    cache: DecodedCache
+    # sha256 of the rows, the split and the image files.
+    digest: str
+    features: Features | None = None
+    # The histogram to match; None for that of the dataset's own training images.
+    reference: Counts | None = None
+    # Classes of a network that is only tested on the dataset; None where one is trained on it.
+    classes: Sequence[str] | None = None
+    _harmonizer: Harmonizer | None = None
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def build_manifest(self, progress: Progress | None) -> Manifest:
+        """The dataset's table; without a split, unless it is put together from parts that are split."""
+
+    def load(self, progress: Progress | None = None) -> None:
+        """Build the manifest, split it, and open the decoded cache.
+
+        Args:
+            progress: told (done, total) where drawing or decoding images takes time.
+
+        Raises:
+            UserError: images are absent or broken, or cannot be split as asked.
+        """
+        c = self.config.dataset
+        manifest = registry.prepared(self.build_manifest(progress), c)
+        if c.protocol != "random":
+            protocols.assert_disjoint(manifest)
+        if self.classes is None:
+            classes.require_positive(manifest)
+            self.manifest = manifest
+        else:
+            self.manifest = classes.for_network(manifest, self.classes)
+        root = Path(self.config.paths.cache_dir).expanduser()
+        self.cache = open_cache(manifest, size=c.image_size, root=root, progress=progress)
+        # Of the images and labels as the dataset has them: the same, whatever network is tested on it.
+        self.digest = manifest.digest(self.cache.file_hashes)
+        self.manifest = contents.checked(
+            self.manifest,
+            self.cache,
+            allow_label_conflicts=c.allow_label_conflicts,
+            allow_few_grey_levels=c.allow_few_grey_levels,
+        )
+        self._harmonizer = self._harmonize()
+        n_train = len(self.manifest.rows("train"))
+        if n_train < c.batch_size:
+            raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
+
+    def test_images(self) -> str:
+        """sha256 of the contents of the test images, whatever they and the dataset are called."""
+        hashes = sorted({self.cache.file_hashes[row] for row in self.manifest.rows("test")})
+        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+    def histogram(self) -> Counts:
+        """How many pixels of the training images have each grey level, as the images were decoded."""
+        return pooled_histogram(self.cache, self.manifest.rows("train"))
+
+    def _harmonize(self) -> Harmonizer | None:
+        c = self.config.dataset
+        if c.harmonize in ("none", "equalize", "clahe"):
+            return None if c.harmonize == "none" else Harmonizer(c.harmonize)
+        reference = self.histogram() if self.reference is None else self.reference
+        if c.harmonize == "match_image":
+            return Harmonizer(c.harmonize, reference)
+        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
+        # each of them would then tell the class.
+        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
+        names = sorted(set(sites))
+        train = {name: [row for row in self.manifest.rows("train") if sites[row] == name] for name in names}
+        tables = [matching(pooled_histogram(self.cache, rows), reference) for rows in train.values()]
+        return Harmonizer(c.harmonize, None, np.stack(tables), np.array([names.index(site) for site in sites]))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label of each manifest row, int64."""
+        return np.array([sample.label for sample in self.manifest.samples], dtype=np.int64)
+
+    @property
+    def shares(self) -> Shares:
+        """How the global batch is dealt out; one process before a trainer is attached."""
+        trainer = self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        return Shares(self.config.dataset.batch_size, world, rank, self.config.trainer.accumulate)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps; the same for any number of processes."""
+        return self._train_batches().steps
+
+    def train_dataloader(self) -> Iterable[dict[str, Any]]:
+        images = self._loader(self._train_batches(), augment_spec(self.config.augment))
+        return self.features.train_loader(images) if self.features else images
+
+    def val_dataloader(self) -> Iterable[dict[str, Any]]:
+        images = self.eval_loader("val")
+        return self.features.val_loader(images) if self.features else images
+
+    def eval_loader(self, *names: str) -> DataLoader:
+        """The images of some splits in manifest order, as they are."""
+        shares = self.shares
+        rows = [row for name in names for row in self.manifest.rows(name)]
+        return self._loader(EvalBatches(rows, shares.evaluated, shares.world, shares.rank), NONE)
+
+    def shuffled_loader(self, split: str) -> DataLoader:
+        """The images of a split as they are, mixed, in large batches."""
+        return self._loader(MixedBatches(self.manifest.rows(split), self.shares.world, self.shares.rank), NONE)
+
+    def _train_batches(self) -> TrainBatches:
+        config, rows, limit = self.config, self.manifest.rows("train"), self.config.trainer.limit_batches
+        balance_by = self.labels[rows] if config.dataset.sampling == "balanced" else None
+        views = self.features.views if self.features else lambda epoch: 0
+        return TrainBatches(rows, self.shares, config.seed, self._epoch, limit, balance_by, views)
+
+    def _epoch(self) -> int:
+        # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.
+        assert self.trainer is not None
+        return self.trainer.global_step // self.steps_per_epoch
+
+    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentSpec) -> DataLoader:
+        augmenter = Augmenter(spec, self.config.dataset.image_size)
+        slices = Slices(self.cache, self.labels, augmenter, self.config.seed, self._harmonizer)
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return build_loader(slices, batches, self.config.dataset.num_workers, pin)
+
+
+def augment_spec(config: AugmentConfig) -> AugmentSpec:
+    """The augmentation that a configuration asks for."""
+    return AugmentSpec(**config.model_dump(exclude={"name"}))

@@ -1,0 +1,1 @@
+"""The built-in synthetic chest CT: anatomy, lesions, scanner marks, rendering."""

@@ -1,0 +1,1 @@
+"""Differences between models: paired on one test set, over seeds, and between test sets."""

@@ -1,0 +1,220 @@
+"""Models against each other on the same images: how far apart their scores are, and how sure that is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ddtl.evaluation.comparison import significance
+from ddtl.evaluation.comparison.matrix import Measured, Settings, measure, widest_of
+from ddtl.evaluation.comparison.paired_predictions import Method, Unit, join, unit_of
+from ddtl.evaluation.comparison.repeated import DIFFERENCE, Part, difference
+from ddtl.evaluation.intervals import delong
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import paired_intervals
+from ddtl.evaluation.metrics import Scores
+from ddtl.schema.scores import SCORES
+
+# "bootstrap" is in records of earlier versions.
+Test = Literal["DeLong", "McNemar", "t", "bootstrap"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score of two methods, and a's less b's with its interval. None where it is not defined."""
+
+    a: float | None
+    b: float | None
+    value: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Method a against method b.
+
+    Attributes:
+        a, b: their names; ``seeds`` how many runs each has, ``paired_seeds`` whether both have the same ones by design.
+        unit, units, images: what is resampled, how many there are, and of how many images.
+        score: the one that is judged; ``differences`` holds all, their intervals at ``level``.
+        delong_p: of the difference of the ROC AUC; ``mcnemar_p`` of the accuracy. None where ``no_tests`` says why.
+        p: of the difference of ``score``, by ``test``; ``holm_p`` is adjusted for the number of ``pairs`` compared.
+        smallest: the difference of ``score`` that these images (and as many seeds) would show with a power of 80 %;
+            None where the answers give no idea of it.
+    """
+
+    a: str
+    b: str
+    seeds: tuple[int, int]
+    unit: Unit
+    units: int
+    images: int
+    score: str
+    level: float
+    differences: dict[str, Difference]
+    delong_p: float | None
+    mcnemar_p: float | None
+    no_tests: tuple[str, ...]
+    p: float | None
+    test: Test
+    smallest: float | None
+    holm_p: float | None = None
+    pairs: int = 1
+    paired_seeds: bool = False
+
+    @property
+    def judged(self) -> Difference:
+        """The difference of the score that is judged."""
+        return self.differences[self.score]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method's scores, means over its runs, with intervals."""
+
+    name: str
+    runs: int
+    scores: Scores
+    intervals: dict[str, Interval | None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """All methods and all pairs of them."""
+
+    methods: list[Scored]
+    pairs: list[Comparison]
+
+
+def compare(
+    methods: Sequence[Method], *, score: str = "roc_auc", level: float = 0.95, paired_seeds: bool = False
+) -> Result:
+    """Every pair of methods, the p-values adjusted for their number after Holm.
+
+    Args:
+        methods: two or more.
+        score: the one that is judged, of ``names.SCORES``.
+        level: of the intervals.
+        paired_seeds: the runs of every method have the same seeds in the same order, by design: a difference is then
+            taken run by run. Otherwise the seeds of two methods are independent.
+
+    Raises:
+        UserError: the runs were not tested on the same images with the same labels and patients.
+    """
+    joined = iter(join([run for method in methods for run in method.runs]))
+    methods = [replace(method, runs=tuple(itertools.islice(joined, len(method.runs)))) for method in methods]
+    assert not paired_seeds or len({len(method.runs) for method in methods}) == 1, "the same seeds"
+    measured = [measure(method, Settings(level)) for method in methods]
+    found = [_pair(a, b, score, paired_seeds) for a, b in itertools.combinations(measured, 2)]
+    adjusted = significance.holm([each.p for each in found])
+    return Result(
+        methods=[_scored(each) for each in measured],
+        pairs=[replace(each, holm_p=p, pairs=len(found)) for each, p in zip(found, adjusted, strict=True)],
+    )
+
+
+def _scored(method: Measured) -> Scored:
+    scores = {name: found.value for name, found in method.scores.items()}
+    intervals = {name: found.interval for name, found in method.scores.items()}
+    return Scored(method.method.name, len(method.method.runs), scores, intervals)
+
+
+def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:
+    """All but what depends on the other pairs."""
+    parts = {name: _part(a, b, name, paired_seeds) for name in SCORES}
+    values = {name: _less(a.scores[name].value, b.scores[name].value) for name in SCORES}
+    tests, no_tests = _tests(a, b)
+    part, value = parts[score], values[score]
+    student: tuple[Test, float | None] = ("t", _student_p(part, value))
+    test, p = tests.get(score, student)
+    return Comparison(
+        a=a.method.name,
+        b=b.method.name,
+        seeds=(len(a.method.runs), len(b.method.runs)),
+        unit=a.unit,
+        units=a.units,
+        images=a.images,
+        score=score,
+        level=a.settings.level,
+        differences=_differences(a, b, values, parts),
+        delong_p=tests["roc_auc"][1] if "roc_auc" in tests else None,
+        mcnemar_p=tests["accuracy"][1] if "accuracy" in tests else None,
+        no_tests=no_tests,
+        p=p,
+        test=test,
+        smallest=significance.smallest_difference(part.error, part.freedom, a.settings.level)
+        if part is not None and part.variance
+        else None,
+        paired_seeds=paired_seeds and len(a.method.runs) > 1,
+    )
+
+
+def _part(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Part | None:
+    """The variance of a score's difference; None where it is not defined, or too few clusters say nothing about it."""
+    u, v = a.runs.influences(name), b.runs.influences(name)
+    if u is None or v is None or a.fewest < MIN_CLUSTERS:
+        return None
+    return difference(u, v, same_runs=paired_seeds)
+
+
+def _student_p(part: Part | None, value: float | None) -> float | None:
+    if part is None or value is None:
+        return None
+    if not part.variance:
+        return 1.0 if value == 0 else None
+    return part.p_value(value)
+
+
+def _differences(
+    a: Measured, b: Measured, values: dict[str, float | None], parts: dict[str, Part | None]
+) -> dict[str, Difference]:
+    """By Student's t. Where no cluster and no seed sees a difference, two single runs have the bounds of
+    ``paired_intervals``.
+    """
+    level, bounds = a.settings.level, _bounds(a, b)
+    found = {}
+    for name, value in values.items():
+        part, interval = parts[name], None
+        if part is not None and value is not None and part.variance:
+            half = part.quantile((1 + level) / 2) * part.error
+            widest = widest_of(name, binary=a.method.runs[0].binary)
+            interval = Interval(max(-widest, value - half), min(widest, value + half), DIFFERENCE)
+        elif part is not None and value is not None:
+            interval = bounds.get(name)
+        found[name] = Difference(a.scores[name].value, b.scores[name].value, value, interval)
+    return found
+
+
+def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
+    first, second = a.method.runs[0], b.method.runs[0]
+    if not first.binary or not len(a.method.runs) == len(b.method.runs) == 1:
+        return {}
+    clusters, thresholds = unit_of(first.predictions)[1], (first.threshold, second.threshold)
+    return paired_intervals(
+        first.predictions.label, first.p, second.p, clusters, *thresholds,
+        level=a.settings.level, rank_a=first.rank, rank_b=second.rank,
+    )  # fmt: skip
+
+
+def _tests(a: Measured, b: Measured) -> tuple[dict[str, tuple[Test, float]], tuple[str, ...]]:
+    """By score, the test that was made of it with its p-value, and a reason for each that was not."""
+    if not len(a.method.runs) == len(b.method.runs) == 1:
+        return {}, ("DeLong's and McNemar's tests are for two single runs; means over seeds have Student's t",)
+    first, second = a.method.runs[0], b.method.runs[0]
+    unit, clusters = unit_of(first.predictions)
+    mcnemar = significance.mcnemar(first.right, second.right, None if unit == "image" else clusters)
+    found: dict[str, tuple[Test, float]] = {"accuracy": ("McNemar", mcnemar.p_value)}
+    if not first.binary:
+        return found, ("DeLong's test is for two classes",)
+    try:
+        auc = delong.paired(first.predictions.label, first.p, second.p, clusters)
+    except ValueError as reason:
+        return found, (f"no DeLong test, as {reason}",)
+    return {**found, "roc_auc": ("DeLong", auc.p_value)}, ()
+
+
+def _less(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b

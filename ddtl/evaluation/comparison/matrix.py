@@ -1,0 +1,298 @@
+"""The cells of a study: means over seeds with intervals for other patients and seeds, and drops between two."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method, Unit, join, unit_of
+from ddtl.evaluation.comparison.repeated import (
+    DROP,
+    NOTHING,
+    OVER_SEEDS,
+    Influences,
+    Part,
+    Runs,
+    difference,
+    leave_out,
+    mean,
+    patients,
+    seeds,
+    with_seeds,
+)
+from ddtl.evaluation.intervals.clusters import fewest_clusters
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
+from ddtl.records.predictions import Predictions
+from ddtl.schema.scores import SCORES
+
+_LIMITS = {"mcc": (-1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the intervals: their level."""
+
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """One score over seeds. None where it is not defined.
+
+    Attributes:
+        value: the mean.
+        sd: standard deviation between the runs (n - 1); None with one run.
+        interval: of the mean, for other patients and other seeds; with one run for other patients alone.
+    """
+
+    value: float | None
+    sd: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Runs that differ in the seed alone, on one test set.
+
+    Attributes:
+        method: the runs, their images in one order.
+        unit, units, images: what is resampled, how many there are, and of how many images.
+        fewest: how many units the rarest class has.
+        runs: their scores, and those with each unit left out.
+        scores: means over the runs, by name.
+        patients: of each score the interval of the mean for other patients alone; None where there is none.
+        settings: of the intervals.
+    """
+
+    method: Method
+    unit: Unit
+    units: int
+    images: int
+    fewest: int
+    runs: Runs
+    scores: dict[str, Mean]
+    patients: dict[str, Interval | None]
+    settings: Settings
+
+    @cached_property
+    def test_set(self) -> int:
+        """A number that only the same images have."""
+        return _number_of(self.method.runs[0].predictions)
+
+
+def measure(method: Method, settings: Settings = Settings()) -> Measured:
+    """Means over the runs.
+
+    One run has the intervals that its own record has by default. The interval of several has the variance that comes
+    from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs'
+    own intervals, narrowed by what the mean over runs varies less between patients than single runs do: so it keeps
+    what those allow for, as bounds where every patient agrees.
+
+    Raises:
+        UserError: the runs were not tested on the same images.
+    """
+    method = replace(method, runs=tuple(join(method.runs)))
+    first = method.runs[0]
+    unit, clusters = unit_of(first.predictions)
+    labels = first.predictions.label
+    runs = leave_out(method, clusters, labels)
+    each = [_of_one(run, clusters, settings) for run in method.runs]
+    alone, scores = {}, {}
+    for name, value in runs.scores.items():
+        points = [point[name] for point in runs.points]
+        found = [one[name] for one in each]
+        influences = runs.influences(name)
+        alone[name] = _of_patients(value, points, found, influences)
+        interval = alone[name]
+        if len(points) > 1 and value is not None and interval is not None:
+            interval = _with_seeds(value, interval, seeds(np.array(points, dtype=float)), influences,
+                                   limits(name, binary=first.binary), settings.level)  # fmt: skip
+        scores[name] = Mean(value, _sd(points), interval)
+    return Measured(
+        method,
+        unit,
+        len(np.unique(clusters)),
+        len(labels),
+        fewest_clusters(clusters, labels),
+        runs,
+        scores,
+        alone,
+        settings,
+    )
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What one score loses from one test set to another. None where it is not defined."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
+    """Every score at home less that away, with an interval for other patients and other seeds.
+
+    The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
+    Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
+    rather too wide. On the same images the difference is taken patient by patient.
+
+    Args:
+        home, away: with the same settings.
+        same_runs: the runs of both are the same networks in the same order, so that the seeds' part is that of the
+            difference run by run. Otherwise seeds are independent.
+    """
+    assert home.settings == away.settings, "measured alike"
+    assert not same_runs or len(home.method.runs) == len(away.method.runs), "the same runs"
+    found = {}
+    for name in SCORES:
+        a, b = home.scores[name], away.scores[name]
+        value = None if a.value is None or b.value is None else a.value - b.value
+        of = _of_same if home.test_set == away.test_set else _of_independent
+        found[name] = Drop(value, None if value is None else of(name, home, away, same_runs))
+    return found
+
+
+def pooled(folds: Sequence[Answers], name: str) -> Answers:
+    """The out-of-fold predictions of one cross-validation as those of one test set.
+
+    Every image is called by the threshold of its own fold. Probabilities of different networks are ranked together: the
+    ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
+
+    Args:
+        folds: whose test images are those of no other fold.
+        name: of the whole.
+    """
+    tables = [fold.predictions for fold in folds]
+    whole = tables[0]
+    for table in tables[1:]:
+        assert table.classes == whole.classes, "folds of one dataset"
+        whole = whole.and_then(table)
+    assert len(np.unique(whole.sample_id)) == len(whole), "an image is in the test set of one fold"
+    thresholds = np.concatenate([np.broadcast_to(fold.threshold, len(fold.predictions)) for fold in folds])
+    return Answers(name, folds[0].images, whole, thresholds)
+
+
+def limits(name: str, *, binary: bool) -> tuple[float, float]:
+    """Between which a score lies."""
+    return (0.0, 2.0) if name == "brier" and not binary else _LIMITS.get(name, (0.0, 1.0))
+
+
+def widest_of(name: str, *, binary: bool) -> float:
+    """The largest difference of two values of a score."""
+    low, high = limits(name, binary=binary)
+    return high - low
+
+
+def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
+    labels, level = run.predictions.label, settings.level
+    if run.binary:
+        return intervals(labels, run.p, clusters, run.threshold, level=level, rank=run.rank)
+    return multiclass_intervals(labels, run.predictions.probabilities, clusters, level=level)
+
+
+def _of_patients(
+    value: float | None,
+    points: Sequence[float | None],
+    found: Sequence[Interval | None],
+    influences: Influences | None,
+) -> Interval | None:
+    """The interval of a mean over these very runs, for other patients."""
+    if len(found) == 1:
+        return found[0]
+    if value is None or any(one is None for one in found):
+        return None
+    narrowed = 1.0 if influences is None else _narrowed(influences)
+    sides = [(p - i.low, i.high - p) for p, i in zip(points, found, strict=True) if p is not None and i is not None]
+    below, above = (narrowed * float(side) for side in np.mean(sides, axis=0))
+    return Interval(value - below, value + above, OVER_SEEDS)
+
+
+def _narrowed(influences: Influences) -> float:
+    """The standard error between patients of the mean over runs, as a share of that of a single run."""
+    of_mean = sum(float(np.square(part).sum()) / part.size**2 for part in influences.means)
+    of_one = sum(float(np.square(part).sum(axis=1).mean()) / part.shape[1] ** 2 for part in influences.tables)
+    return math.sqrt(min(1.0, of_mean / of_one)) if of_one > 0 else 1.0
+
+
+def _with_seeds(
+    value: float,
+    found: Interval,
+    of_seeds: Part,
+    influences: Influences | None,
+    bounds: tuple[float, float],
+    level: float,
+) -> Interval:
+    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
+    from scipy.special import expit, logit
+
+    low, high = bounds
+    share = (value - low) / (high - low)
+    if not of_seeds.variance or not 0 < share < 1:
+        return found
+    between = NOTHING if influences is None else patients(influences.means, influences.sizes)
+    scaled = replace(of_seeds, variance=of_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
+    middle = float(logit(share))
+    below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
+    above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
+    ends = middle - _widened(below, between, [scaled], level), middle + _widened(above, between, [scaled], level)
+    limited = [low + (high - low) * float(expit(end)) for end in ends]
+    return Interval(limited[0], limited[1], OVER_SEEDS)
+
+
+def _widened(half: float, between: Part, of_seeds: Sequence[Part], level: float) -> float:
+    """One side of an interval for other patients, with seeds as well."""
+    if not math.isfinite(half) or not any(part.variance for part in of_seeds):
+        return half
+    freedom = between.freedom if between.variance else math.inf
+    one_side = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom)
+    whole = with_seeds(one_side, *of_seeds)
+    return whole.quantile((1 + level) / 2) * whole.error
+
+
+def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+    """Of the difference on test sets that share no patient."""
+    a, b, level = home.patients[name], away.patients[name], home.settings.level
+    x, y = home.scores[name].value, away.scores[name].value
+    if a is None or b is None or x is None or y is None:
+        return None
+    below, above = math.hypot(x - a.low, b.high - y), math.hypot(a.high - x, y - b.low)
+    u, v = home.runs.influences(name), away.runs.influences(name)
+    if len(home.method.runs) == len(away.method.runs) == 1:
+        return Interval(x - y - below, x - y + above, "mover")
+    if u is None or v is None:
+        return None
+    between = patients(u.means, u.sizes) + patients(v.means, v.sizes)
+    of_seeds = [seeds(u.points - v.points)] if same_runs else [seeds(u.points), seeds(v.points)]
+    low, high = (_widened(half, between, of_seeds, level) for half in (below, above))
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, x - y - low), min(widest, x - y + high), DROP)
+
+
+def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+    """Of the difference on the same images; None where nothing varies."""
+    u, v = home.runs.influences(name), away.runs.influences(name)
+    if u is None or v is None:
+        return None
+    part = difference(u, v, same_runs=same_runs)
+    if part.variance == NOTHING.variance:
+        return None
+    value = float(u.points.mean() - v.points.mean())
+    half = part.quantile((1 + home.settings.level) / 2) * part.error
+    widest = widest_of(name, binary=home.method.runs[0].binary)
+    return Interval(max(-widest, value - half), min(widest, value + half), DROP)
+
+
+def _sd(points: Sequence[float | None]) -> float | None:
+    return None if len(points) < 2 or mean(points) is None else float(np.std(np.array(points, dtype=float), ddof=1))
+
+
+def _number_of(predictions: Predictions) -> int:
+    """The same for the same images of the same patients alone."""
+    columns = (predictions.sample_id.tolist(), predictions.patient_id.tolist(), predictions.group.tolist())
+    return zlib.crc32("\n".join(sorted(map("\t".join, zip(*columns, strict=True)))).encode())

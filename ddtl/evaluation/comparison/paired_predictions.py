@@ -1,0 +1,136 @@
+"""What runs answered on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ddtl.evaluation.intervals.resampling import Replicates, weighted_multiclass, weighted_scores
+from ddtl.evaluation.metrics import Scores, binary_scores, multiclass_scores
+from ddtl.records.predictions import Predictions
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable
+
+Unit = Literal["patient", "group", "image"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One run's answers on one split.
+
+    Attributes:
+        name: what messages call the run.
+        images: what messages call its images, as "covid19ct, protocol official".
+        predictions: of that split alone.
+        threshold: from which probability on an image is called positive, (N,) where images have their own; without
+            effect for more than two classes.
+    """
+
+    name: str
+    images: str
+    predictions: Predictions
+    threshold: float | np.ndarray
+
+    @property
+    def binary(self) -> bool:
+        return len(self.predictions.classes) == 2
+
+    @property
+    def p(self) -> np.ndarray:
+        """(N,) probability of the positive class."""
+        return self.predictions.probabilities[:, 1]
+
+    @property
+    def rank(self) -> np.ndarray | None:
+        """What orders the images where probabilities are rounded; see ``Predictions.rank``."""
+        return self.predictions.rank
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) whether each image is called what it is."""
+        called = self.p >= self.threshold if self.binary else self.predictions.probabilities.argmax(axis=1)
+        return np.asarray(called == self.predictions.label)
+
+    def scores(self) -> Scores:
+        """The scores in ``names.SCORES``."""
+        labels = self.predictions.label
+        if self.binary:
+            return binary_scores(labels, self.p, self.threshold, self.rank)
+        return multiclass_scores(labels, self.predictions.probabilities)[0]
+
+    def weighted(self, weights: np.ndarray) -> Replicates:
+        """(B,) of each score, for (B, N) weights of the images."""
+        labels = self.predictions.label
+        if self.binary:
+            return weighted_scores(labels, self.p, weights, self.threshold, self.rank)
+        return weighted_multiclass(labels, self.predictions.probabilities, weights)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in nothing but the seed. Its score is the mean of theirs."""
+
+    name: str
+    runs: tuple[Answers, ...]
+
+
+def unit_of(predictions: Predictions) -> tuple[Unit, np.ndarray]:
+    """What images come in, and the (N,) names of those: patients where every image has one, else groups."""
+    if np.all(predictions.patient_id != ""):
+        return "patient", predictions.patient_id
+    alone = len(np.unique(predictions.group)) == len(predictions)
+    return "image" if alone else "group", predictions.group
+
+
+def join(runs: Sequence[Answers]) -> list[Answers]:
+    """The runs with their images in the order of the first one's.
+
+    Raises:
+        UserError: they are not the same images, classes, labels or patients; it says what differs.
+    """
+    first = runs[0]
+    return [first, *(_ordered_as(first, run) for run in runs[1:])]
+
+
+def _ordered_as(first: Answers, run: Answers) -> Answers:
+    ours, theirs = first.predictions, run.predictions
+    if ours.classes != theirs.classes:
+        raise UserError(
+            f"{first.name} tells {' / '.join(ours.classes)} apart and {run.name} {' / '.join(theirs.classes)}: only "
+            "runs with the same classes in the same order can be compared. Set the same dataset.classes for both."
+        )
+    row = {sample_id: i for i, sample_id in enumerate(theirs.sample_id.tolist())}
+    order = np.array([row[name] for name in ours.sample_id.tolist() if name in row], dtype=np.intp)
+    if not len(order) == len(ours) == len(theirs):
+        raise UserError(
+            f"{first.name} was tested on {len(ours)} images of {first.images}, {run.name} on {len(theirs)} of "
+            f"{run.images}: {len(order)} of them are the same. Only runs on the same images can be compared: give "
+            "them the same dataset, dataset.protocol, dataset.split_seed and dataset.fold, or test one of them on the "
+            "other's images with `ddtl evaluate`."
+        )
+    columns = ("split", "sample_id", "group", "patient_id", "site", "label", "logits")
+    table = Predictions(theirs.classes, **{name: getattr(theirs, name)[order] for name in columns})
+    _check_same(first, run, "label", *(np.array(one.classes)[one.label] for one in (ours, table)))
+    _check_same(first, run, "patient", ours.patient_id, table.patient_id)
+    _check_same(first, run, "group", ours.group, table.group)
+    threshold = run.threshold[order] if isinstance(run.threshold, np.ndarray) else run.threshold
+    return replace(run, predictions=table, threshold=threshold)
+
+
+def _check_same(first: Answers, run: Answers, what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    differs = np.flatnonzero(ours != theirs)
+    if len(differs):
+        i = differs[0]
+        raise UserError(
+            f"{len(differs)} of {len(ours)} images have another {what} in {first.name} than in {run.name}, as "
+            f"{_shown(first.predictions.sample_id[i])}: {_shown(ours[i])} and {_shown(theirs[i])}. Only runs on the "
+            "same data can be compared: train or evaluate the older one again."
+        )
+
+
+def _shown(value: object) -> str:
+    """A cell of a table on a line: without control characters, and not longer than a name is."""
+    return printable(value)[:100] or "none"

@@ -1,0 +1,107 @@
+"""How the images of a test set come in clusters, which are its patients where they are known."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from ddtl.evaluation.intervals.resampling import cluster_codes
+
+# Whether the numbers of patients with and without the disease were fixed when the test set was collected
+# (case_control), or are what came (cohort).
+Design = Literal["case_control", "cohort"]
+
+MIN_CLUSTERS = 3  # with images of a class: fewer say nothing about the variation between them
+
+
+def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:
+    """How many clusters the rarest class that there is has, of (N,) codes and (N,) classes."""
+    return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
+
+
+class Clusters:
+    """The clusters of (N,) images of two classes.
+
+    Attributes:
+        labels: (N,) 0 or 1.
+        codes: (N,) 0 to C - 1, the cluster of each image.
+        design: of the test set.
+    """
+
+    def __init__(self, labels: np.ndarray, clusters: np.ndarray, design: Design = "case_control") -> None:
+        self.labels, self.codes, self.design = labels, cluster_codes(clusters), design
+
+    @cached_property
+    def of_class(self) -> tuple[Sizes, Sizes]:
+        """The images of class 0 and of class 1."""
+        return Sizes.of(self.codes[self.labels != 1]), Sizes.of(self.codes[self.labels == 1])
+
+    @cached_property
+    def all(self) -> Sizes:
+        """All images."""
+        return Sizes.of(self.codes)
+
+    @cached_property
+    def fewest(self) -> int:
+        """How many clusters the rarer class has; of a class without images nothing is asked."""
+        return min(sizes.clusters for sizes in self.of_class if sizes.clusters)
+
+    @cached_property
+    def independent(self) -> bool:
+        """Whether every image is a cluster of its own."""
+        return self.all.clusters == len(self.codes)
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether some cluster has images of both classes."""
+        return sum(sizes.clusters for sizes in self.of_class) > self.all.clusters
+
+    @cached_property
+    def strata(self) -> list[np.ndarray]:
+        """(C,) masks of the clusters whose number was fixed: class by class, or all together."""
+        everyone = np.ones(self.all.clusters, bool)
+        if self.design == "cohort" or self.mixed or 0 in (sizes.clusters for sizes in self.of_class):
+            return [everyone]
+        positive = np.bincount(self.codes, self.labels == 1) > 0
+        return [positive, ~positive]
+
+    @cached_property
+    def leverage(self) -> np.ndarray:
+        """(N,) the share of an image's cluster in the images of its class."""
+        share = np.zeros(len(self.codes))
+        for label, sizes in enumerate(self.of_class):
+            mine = (self.labels == 1) == label
+            share[mine] = sizes.share(self.codes[mine])
+        return share
+
+
+class Sizes:
+    """How many images the clusters of a set of images have.
+
+    Attributes:
+        images, clusters: how many there are.
+        effective: the effective number of clusters, (sum k)² / sum k² of their sizes k (Carter, Schnepel and
+            Steigerwald, 2017, Review of Economics and Statistics 99:698, without the part that only the data could
+            tell); 0 without images.
+    """
+
+    def __init__(self, counts: np.ndarray) -> None:
+        self._counts = counts.astype(float)
+        self.images, self.clusters = int(counts.sum()), int((counts > 0).sum())
+        self.effective = self.images**2 / float((self._counts**2).sum()) if self.images else 0.0
+
+    @classmethod
+    def of(cls, codes: np.ndarray) -> Sizes:
+        """Of (N,) cluster codes."""
+        return cls(np.bincount(codes) if len(codes) else np.zeros(1, int))
+
+    def share(self, codes: np.ndarray) -> np.ndarray:
+        """(N,) the share of all images that each image's cluster has."""
+        return np.asarray(self._counts[codes] / self.images)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of a variance between these clusters, at least 1."""
+        return max(1.0, self.effective - 1)

@@ -1,0 +1,215 @@
+"""Intervals of rates of images that come in clusters, and of the scores that are functions of such rates.
+
+A rate x / n has the mid-P confidence distribution (Lancaster, 1961, JASA 56:223; Schweder and Hjort, 2016, Confidence,
+Likelihood, Probability): an even mixture of Beta(x, n - x + 1) and Beta(x + 1, n - x). Its quantiles are the mid-P
+limits. Sensitivity, specificity and prevalence are independent of each other, so that the quantiles of a score over
+their joint distribution are limits of the score (Krishnamoorthy and Lee, 2010, Journal of Statistical Planning and
+Inference 140:1182). That needs no variance, and so holds where every patient of a class is predicted right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from ddtl.evaluation.intervals.clusters import Clusters, Sizes
+
+FROM_RATES = ("accuracy", "balanced_accuracy", "precision", "f1", "mcc")
+
+Limits = tuple[float, float]
+
+_NODES = 64  # quantiles of each beta distribution
+_POINTS = 4096  # of the joint distribution
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of hits among images.
+
+    Attributes:
+        value: hits / images.
+        images, clusters: how many it rests on.
+        design_effect: the variance between clusters over that of independent images, at least 1; None where no image,
+            or every one, is a hit, which shows no variation.
+        effective: how many independent images would tell as much.
+    """
+
+    value: float
+    images: int
+    clusters: int
+    design_effect: float | None
+    effective: float
+
+    def limits(self, level: float) -> Limits:
+        """The mid-P limits; 0 of a rate of 0, and 1 of a rate of 1, are limits of their own."""
+        hits, misses = self._counts
+        tail = (1 - level) / 2
+        low = 0.0 if not hits else _quantile(hits, misses, tail)
+        high = 1.0 if not misses else _quantile(hits, misses, 1 - tail)
+        return min(low, self.value), max(high, self.value)
+
+    def nodes(self) -> np.ndarray:
+        """(2 x 64,) quantiles of the confidence distribution, ascending."""
+        from scipy.special import betaincinv
+
+        hits, misses = self._counts
+        shares = (np.arange(_NODES) + 0.5) / _NODES
+        low = betaincinv(hits, misses + 1, shares) if hits else np.zeros(_NODES)
+        high = betaincinv(hits + 1, misses, shares) if misses else np.ones(_NODES)
+        return np.sort(np.concatenate([low, high]))
+
+    @property
+    def _counts(self) -> Limits:
+        return self.value * self.effective, (1 - self.value) * self.effective
+
+
+def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.0) -> Rate:
+    """The share of hits.
+
+    With several images a cluster they are worth fewer: images over the design effect, times (z / t)² for that being
+    estimated from the effective clusters (Korn and Graubard, 1998, Survey Methodology 24:193; Dean and Pagano, 2015,
+    Journal of Survey Statistics and Methodology 3:484). The design effect is seen in the clusters that have the rarer
+    outcome. Where those are few it is taken to be, by ``prior`` such clusters, the largest possible.
+
+    Args:
+        hits: (N,) 0 or 1; not empty.
+        codes: (N,) the cluster of each image.
+        level: of the interval that it is for.
+        prior: 0 where the outcome says how images were collected, and not what a network made of them.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    _, codes = np.unique(codes, return_inverse=True)
+    counts = np.bincount(codes)
+    sizes = Sizes(counts)
+    n, k = sizes.images, sizes.clusters
+    value = float(hits.mean())
+    if n == k:
+        return Rate(value, n, k, None if value in (0, 1) else 1.0, float(n))
+    if value in (0, 1) or k == 1:
+        return Rate(value, n, k, None, sizes.effective)
+    found = np.bincount(codes, hits)
+    residual = (found - value * counts) / (n - counts)
+    variance = (k - 1) / k * float(residual @ residual)
+    effect = max(1.0, variance / (value * (1 - value) / n))
+    rarer = int((found > 0).sum() if value < 0.5 else (found < counts).sum())
+    seen = rarer / (rarer + prior)
+    worth = 1 / (seen * effect / n + (1 - seen) / sizes.effective)
+    quantile = (1 + level) / 2
+    known = (float(ndtri(quantile)) / float(stdtrit(sizes.freedom, quantile))) ** 2
+    return Rate(value, n, k, effect, worth * known)
+
+
+def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
+    """The limits of sensitivity, specificity and, with both classes, of the scores in ``FROM_RATES``.
+
+    Args:
+        called: (N,) 1 where an image is predicted positive.
+        clusters: of the images.
+        level: of the limits.
+
+    Returns:
+        Without the scores that are not defined.
+    """
+    positive = clusters.labels == 1
+    found: dict[str, Limits] = {}
+    rates: list[Rate] = []
+    for name, members, hits in (("sensitivity", positive, called), ("specificity", ~positive, 1 - called)):
+        if members.any():
+            rates.append(rate(hits[members], clusters.codes[members], level))
+            found[name] = rates[-1].limits(level)
+    if len(rates) == 1:
+        of_one_class = rate((called == clusters.labels).astype(int), clusters.codes, level)
+        found["accuracy"] = low, high = of_one_class.limits(level)
+        # Of positives alone F1 is 2 s / (1 + s), and the precision is 1 whatever the network says: it has no interval.
+        return {**found, "f1": (2 * low / (1 + low), 2 * high / (1 + high))} if positive.all() else found
+    sensitivity, specificity = rates
+    s, t, prevalence = _joint(sensitivity, specificity, called, clusters, level)
+    at_estimate = np.array([[sensitivity.value], [specificity.value], [positive.mean()]])
+    estimates = scores_of(at_estimate[0], at_estimate[1], at_estimate[2])
+    perfect = sensitivity.value == specificity.value == 1
+    for name, values in scores_of(s, t, prevalence).items():
+        estimate = float(estimates[name][0])
+        if np.isfinite(estimate):
+            low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+            found[name] = min(float(low), estimate), 1.0 if perfect else max(float(high), estimate)
+    return found
+
+
+def _joint(
+    sensitivity: Rate, specificity: Rate, called: np.ndarray, clusters: Clusters, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(4096,) points of the joint distribution of sensitivity, specificity and the share of positive images."""
+    from scipy.special import ndtr, ndtri
+
+    u = _lattice()
+    if clusters.mixed:  # patients with images of both classes make sensitivity and specificity depend on each other
+        r = _correlation(called, clusters)
+        u = u.copy()
+        u[1] = ndtr(r * ndtri(u[0]) + np.sqrt(1 - r**2) * ndtri(u[1]))
+    at = np.minimum((u * 2 * _NODES).astype(int), 2 * _NODES - 1)
+    return sensitivity.nodes()[at[0]], specificity.nodes()[at[1]], _prevalence(clusters, level, u[2], at[2])
+
+
+def _prevalence(clusters: Clusters, level: float, u: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The share of positive images: as patients came, or, of fixed patients, as many images as each has."""
+    from scipy.special import expit, logit, ndtri
+
+    share = float((clusters.labels == 1).mean())
+    if clusters.design == "cohort":
+        return rate((clusters.labels == 1).astype(int), clusters.codes, level, prior=0.0).nodes()[at]
+    variance = 0.0  # of the logit
+    for label in (0, 1):
+        counts = np.bincount(clusters.codes[(clusters.labels == 1) == label]).astype(float)
+        counts = counts[counts > 0]
+        if len(counts) > 1:
+            apart = (counts - counts.mean()) / counts.sum()
+            variance += len(counts) / (len(counts) - 1) * float(apart @ apart)
+    return np.asarray(expit(logit(share) + np.sqrt(variance) * ndtri(u)))
+
+
+def _correlation(called: np.ndarray, clusters: Clusters) -> float:
+    """Of sensitivity and specificity, between clusters."""
+    parts = []
+    for label in (1, 0):
+        mine = (clusters.labels == 1) == label
+        hit = (called == clusters.labels)[mine].astype(float)
+        parts.append(np.bincount(clusters.codes[mine], hit - hit.mean(), clusters.all.clusters))
+    scale = float(np.sqrt((parts[0] @ parts[0]) * (parts[1] @ parts[1])))
+    return float(np.clip(parts[0] @ parts[1] / scale, -0.99, 0.99)) if scale else 0.0
+
+
+def scores_of(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores in ``FROM_RATES``, element by element; NaN where one is not defined."""
+    tp, fn = prevalence * sensitivity, prevalence * (1 - sensitivity)
+    tn, fp = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+        return {
+            "accuracy": tp + tn,
+            "balanced_accuracy": (sensitivity + specificity) / 2,
+            "precision": tp / (tp + fp),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+            "mcc": (tp * tn - fp * fn) / spread,
+        }
+
+
+def _quantile(hits: float, misses: float, share: float) -> float:
+    from scipy.optimize import brentq
+    from scipy.special import betainc
+
+    def below(v: float) -> float:
+        low = betainc(hits, misses + 1, v) if hits else 1.0
+        high = betainc(hits + 1, misses, v) if misses else 0.0
+        return float(low + high) / 2 - share
+
+    return float(brentq(below, 0.0, 1.0, xtol=1e-10))
+
+
+@cache
+def _lattice() -> np.ndarray:
+    """(3, 4096) evenly spread points (the R sequence: powers of the root of x⁴ = x + 1, modulo 1)."""
+    step = 1 / 1.2207440846057596
+    return np.stack([(0.5 + step ** (k + 1) * np.arange(1, _POINTS + 1)) % 1 for k in range(3)])

@@ -1,0 +1,89 @@
+"""The worst pairs of an audit as small pictures for its page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ddtl.audit import burned_in
+from ddtl.audit.duplicates import Leaks
+from ddtl.audit.fingerprints import Key
+from ddtl.audit.pairs import Pair
+from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
+from ddtl.data.manifest import Manifest
+
+MOST = 60  # pairs
+_SIDE = 256  # of a picture, at most
+_QUALITY = 85
+_KINDS = {"same file": "the same file", "same pixels": "the same pixels, another file", "near": "nearly the same"}
+
+
+@dataclass(frozen=True)
+class End:
+    """One image of a pair.
+
+    Attributes:
+        uri: its picture as a ``data:`` URI.
+        name: its name.
+        where: where it stands, in words.
+        with_text: whether it seems to hold text.
+    """
+
+    uri: str
+    name: str
+    where: str
+    with_text: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A pair for the page: what it breaks, its images, and how they were matched."""
+
+    title: str
+    ends: tuple[End, End]
+    how: str
+
+
+def worst_first(pairs: Sequence[Pair], leaks: Leaks) -> list[Pair]:
+    """Label conflicts, then leaks between splits, then between datasets, then the others; else in their order."""
+    lists = [set(found) for found in (leaks.across_labels, leaks.across_splits, leaks.across_datasets)]
+    return sorted(pairs, key=lambda pair: [pair not in found for found in lists])
+
+
+def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) -> list[Shown]:
+    """The worst ``MOST`` pairs; images that are gone by now are passed over."""
+    names = {
+        "different labels": set(leaks.across_labels),
+        "different splits": set(leaks.across_splits),
+        "different datasets": set(leaks.across_datasets),
+    }
+    samples = {(m.dataset, sample.sample_id): (m, sample) for m in manifests for sample in m.samples}
+
+    def end(key: Key) -> End:
+        manifest, sample = samples[key]
+        parts = [manifest.classes[sample.label], sample.split or "no split"]
+        gray = decode_gray(read_bytes(sample.path), sample.path, sample.window)
+        with_text = burned_in.has_text(gray)
+        return End(_uri(gray), key[1], " · ".join([key[0], *parts]), with_text)
+
+    found = []
+    for pair in worst_first(pairs, leaks)[:MOST]:
+        broken = [name for name, of in names.items() if pair in of]
+        turned = "" if pair.transform == "none" else f", the second turned back: {pair.transform}"
+        how = f"{_KINDS[pair.kind]}{turned}; {pair.distance} of 256 bits differ, correlation {pair.similarity:.3f}"
+        try:
+            found.append(Shown(" and ".join(broken) or "in one split", (end(pair.first), end(pair.second)), how))
+        except BadImageError:
+            continue
+    return found
+
+
+def _uri(gray: Image.Image) -> str:
+    gray.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    gray.save(buffer, "JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

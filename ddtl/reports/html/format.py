@@ -1,0 +1,92 @@
+"""How numbers and names are written in reports: one way for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddtl.reports.html.page import Cell
+
+NONE = "–"
+
+TITLES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision (PPV)",
+    "f1": "F1",
+    "mcc": "Matthews' coefficient",
+    "brier": "Brier score (lower is better)",
+}
+
+# What must be there for a score to be defined.
+_NEEDS = {
+    "roc_auc": "needs images of every class",
+    "average_precision": "needs images of every class",
+    "balanced_accuracy": "needs images of every class",
+    "sensitivity": "no positive",
+    "specificity": "no negative",
+    "precision": "nothing is called positive",
+    "f1": "no positive, none called so",
+    "mcc": "one class, or all called alike",
+}
+
+
+def plain(name: str) -> str:
+    """A score's name without what stands in brackets behind it."""
+    return TITLES.get(name, name).partition(" (")[0]
+
+
+def score(value: float | None) -> str:
+    """Three decimals."""
+    return NONE if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before a zero
+
+
+def interval(found: Mapping[str, Any] | None) -> str:
+    """``(0.874–0.945)``, or nothing where there is no interval."""
+    if found is None or found["low"] is None or found["high"] is None:
+        return ""
+    dash = "–" if found["low"] >= 0 else " to "
+    return f"({score(found['low'])}{dash}{score(found['high'])})"
+
+
+def with_interval(scores: Mapping[str, Any], name: str) -> str:
+    """``0.912 (0.874–0.945)``."""
+    return f"{score(scores.get(name))} {interval(interval_of(scores, name))}".rstrip()
+
+
+def interval_of(scores: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The interval of a score, where the record has one."""
+    found: Mapping[str, Any] | None = (scores.get("intervals") or {}).get(name)
+    return found
+
+
+def cell(scores: Mapping[str, Any], name: str) -> Cell:
+    """A score for a table: with its interval, or with the reason why there is none."""
+    value = scores.get(name)
+    if value is None:
+        return Cell(NONE, _NEEDS.get(name, "") if name in scores else "")
+    return Cell(score(value), interval(interval_of(scores, name)))
+
+
+def percent(share: float) -> str:
+    """``12 %``; below ten with a decimal, where there is one."""
+    return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.0995 else f"{100 * share:.0f} %"
+
+
+def count(n: int, one: str, several: str | None = None) -> str:
+    """``1,203 images``."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
+def number(value: Any) -> str:
+    """A setting as a person would write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def listed(words: list[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -1,0 +1,1 @@
+"""The page and the methods text of one run."""

@@ -1,0 +1,59 @@
+"""What the audit of a run's dataset found, for the run's page and its methods text; or how to have it audited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddtl.reports.html import format, reproduce
+from ddtl.reports.html.page import Block, Code, Notice, Text
+from ddtl.reports.run import sentences
+from ddtl.reports.run.stored import Stored
+
+# Severities as a reader knows them, and how each looks.
+LABELS = {"fail": "fails", "warn": "warning", "note": "note"}
+TONES: Mapping[str, Any] = {"fail": "bad", "warn": "warn", "note": "plain"}
+
+
+def blocks(stored: Stored) -> list[Block]:
+    """Every finding, or the command that looks for them."""
+    audit = stored.record.get("audit")
+    if audit is None:
+        return [
+            Text(
+                "These images and their split were not audited for duplicates, leaks, label conflicts and shortcuts "
+                "before this record was written. This does it; `ddtl report` then adds what it found:"
+            ),
+            Code(command(stored)),
+        ]
+    begin = f"Audited on {audit['when'][:10]} by ddtl {audit['ddtl']}, {format.count(audit['checks'], 'check')}"
+    if not audit["findings"]:
+        return [Text(f"{begin}: nothing found.", "good")]
+    return [
+        Text(f"{begin}, on just these images and this split."),
+        *(
+            Notice(LABELS[f["severity"]], sentences.capitalised(f["title"]), f["sentence"], tone=TONES[f["severity"]])
+            for f in audit["findings"]
+        ),
+    ]
+
+
+def warnings(stored: Stored) -> list[str]:
+    """The findings with which no score holds."""
+    audit = stored.record.get("audit") or {"findings": []}
+    return [f"The audit of the dataset found: {f['sentence']}" for f in audit["findings"] if f["severity"] == "fail"]
+
+
+def text(stored: Stored) -> str:
+    """The same for a methods section."""
+    audit = stored.record.get("audit")
+    if audit is None:
+        return f"The images were not audited for duplicates, leaks and shortcuts ({command(stored)})."
+    found = " ".join(f["sentence"] for f in audit["findings"] if f["severity"] != "note")
+    begin = f"Images and split were audited for duplicates, leaks, label conflicts and shortcuts (ddtl {audit['ddtl']})"
+    return f"{begin}: {found}" if found else f"{begin}; nothing was found."
+
+
+def command(stored: Stored) -> str:
+    """What to type for an audit of just these images and this split."""
+    return reproduce.audit_command(stored.config, stored.environment, elsewhere=stored.trained_on is not None)

@@ -1,0 +1,116 @@
+"""The best and the worst cases of a run with their heat maps, as ``ddtl explain`` left them in its folder."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ddtl.records import explanation
+from ddtl.records.checking import inside
+from ddtl.reports.html import format
+from ddtl.reports.html.page import Block, Cell, Photo, Photos, Table, Text
+from ddtl.reports.run.sentences import LOOK_AT_EACH
+from ddtl.reports.run.stored import Stored
+from ddtl.utils.reading import Unreadable, read_bytes
+
+_MOST = 6  # of each kind: the page stays small
+_LARGEST = 30_000  # bytes of a picture: 24 of them leave the page below 6 MB; those of ddtl explain take 10,000
+
+
+def blocks(stored: Stored) -> list[Block]:
+    """Pictures of each kind of decision; nothing where the run was not explained or cannot be.
+
+    A record or picture that cannot be read, or is of other predictions, takes its place with the reason.
+    """
+    folder = stored.folder / "explain"
+    if not (folder / "explain.json").exists():
+        return []
+    try:
+        record = explanation.read(folder)
+        threshold = stored.record["threshold"] if stored.binary else None
+        if (record["digest"], record["threshold"]) != (stored.record.get("digest"), threshold):
+            return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
+        shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
+        return [*_with_text(record), *_how_far(record), *(photos for photos in shown if photos.photos)]
+    except Unreadable as problem:
+        why = f"The heat maps in explain/ cannot be shown: {problem.path.name} {problem.reason}."
+    except OSError as error:
+        why = f"The heat maps in explain/ cannot be shown ({error.strerror or error})."
+    return [Text(f"{why} `ddtl explain` makes them anew.", "bad")]
+
+
+def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
+    photos = [photo for image in group["images"][:_MOST] if (photo := _photo(folder, image)) is not None]
+    most = f"{len(photos)} of {group['total']:,}, the most certain first" if len(photos) < group["total"] else ""
+    return Photos(group["title"], photos, most, wide=True)
+
+
+def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
+    path = inside(folder, image["picture"])
+    if path.stat().st_size > _LARGEST:
+        return None
+    content = read_bytes(path, _LARGEST)
+    if content[:4] + content[8:12] != b"RIFFWEBP":
+        raise Unreadable(path, "is no picture in WebP")
+    data = base64.b64encode(content).decode("ascii")
+    p = image["probabilities"][-1 if len(image["probabilities"]) == 2 else 0]
+    said = f"p = {p:.3f}, " if len(image["probabilities"]) == 2 else ""
+    note = f"{said}called {image['called']}, is {image['true']}"
+    alt = f"{image['sample_id']}, and the same under its heat map"
+    return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note, alt)
+
+
+def _with_text(record: Mapping[str, Any]) -> list[Block]:
+    """What to do where pictures may name a patient; records of earlier versions do not say whether they do."""
+    shown = [image for group in record["groups"] for image in group["images"][:_MOST]]
+    found = sum(bool(image.get("with_text")) for image in shown)
+    if not found:
+        return []
+    seem = "seems" if found == 1 else "seem"
+    return [
+        Text(f"{found} of {len(shown)} pictures {seem} to hold text or arrows beside the body. {LOOK_AT_EACH}", "bad")
+    ]
+
+
+def _how_far(record: Mapping[str, Any]) -> list[Block]:
+    """What the pictures are, and how far they can be believed."""
+    h, w = record["cells"]
+    blocks: list[Block] = [
+        Text(
+            "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the class that it is "
+            f"called, from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map "
+            "shows what moved the answer at this resolution; it does not prove that the answer is right for the right "
+            "reason."
+        )
+    ]
+    game, randomised = record["pointing_game"], record["randomised"] or {}
+    if game is not None:
+        blocks.append(_game(game, randomised))
+    if randomised.get("rank_correlation") is not None:
+        blocks.append(
+            Text(
+                f"Rank correlation with the maps of randomised weights: {randomised['rank_correlation']:.2f}. Near 1 "
+                "the maps would show the image, and not what was learned (Adebayo et al. 2018)."
+            )
+        )
+    return blocks
+
+
+def _game(game: Mapping[str, Any], randomised: Mapping[str, Any]) -> Table:
+    rows: list[list[str | Cell]] = []
+    for key, where in (("strict", "in a lesion"), ("tolerant", "or within 3 % of the side")):
+        one = game[key]
+        played = [n["pointing_game"][key]["share"] for n in randomised.get("networks", []) if n["pointing_game"]]
+        controls = (one["chance"], one["other_patients"], fmean(played) if played else None)
+        share = Cell(format.score(one["share"]), format.interval(one))
+        rows.append([where, share, *(format.score(value) for value in controls)])
+    return Table(
+        "How often the hottest cell lies in a lesion",
+        ["hottest cell", "this network", "a random place", "lesions of other patients", "randomised weights"],
+        rows,
+        f"Pointing game (Zhang et al. 2018) on {game['images']:,} true positives of {game['patients']:,} patients, "
+        "with 95 % intervals by patient. Lesions of other patients: what knowing where lesions usually lie is worth.",
+    )

@@ -1,0 +1,81 @@
+"""The page of a learning-rate range test, from its record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ddtl.reports.html import figures
+from ddtl.reports.html.page import Code, Figure, Headline, Page, Section, Table, Text, render
+
+# What each test trains, in words.
+TESTS = {"head": "the head, backbone frozen", "network": "all that the schedule trains"}
+_ENDS = {
+    "": "the ramp ran to its end",
+    "diverged": "the ramp was stopped when the loss ran away",
+    "not finite": "the ramp was stopped when the loss became infinite or no number",
+}
+
+_HOW = (
+    "The rate rises exponentially from step to step while a copy of the network trains on the run's own batches. The "
+    "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is taken out. A third "
+    "of the rate at which it is lowest is suggested; the other readings are those of fastai, for comparison. It is a "
+    "place to begin a search, not its result: only a comparison on validation tells which rate trains best."
+)
+
+
+def suggestions(record: Mapping[str, Any]) -> Table:
+    """The readings of each test; the last one is the suggestion."""
+    *others, chosen = record["rules"]
+    rows = []
+    for name, test in record["tests"].items():
+        readings = [f"{test['rules'][rule]:.2g}" if rule in test["rules"] else "–" for rule in (*others, chosen)]
+        rows.append([TESTS[name], *readings])
+    return Table("Learning rates, by what trains", ["trains", *others, f"suggested: {chosen}"], rows)
+
+
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """A sentence for each test that suggests nothing, and what is to be known about the others."""
+    found = []
+    for name, test in record["tests"].items():
+        lines = [test["why_not"]] if test["why_not"] else test["notes"]
+        found += [f"{TESTS[name]}: {line}." for line in lines]
+    return found
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """The record of a range test as a page."""
+    sections = [
+        Section(TESTS[name].capitalize(), [_figure(name, test, record)]) for name, test in record["tests"].items()
+    ]
+    told = record["command"] is not None
+    line = Code(record["command"]) if told else Text("There is no rate to suggest; the remarks above say why.", "bad")
+    result = Section("Suggestion", [suggestions(record), line, Text(_HOW)])
+    ramp = f"{record['steps']} steps from {record['lr_min']:g} to {record['lr_max']:g}"
+    return render(
+        Page(
+            eyebrow="learning-rate range test",
+            title=f"{record['dataset']} · {record['model']} · {record['finetune']}",
+            subtitle=f"{ramp}, {record['optimizer']}, batches of {record['batch_size']}, {record['precision']}, "
+            f"seed {record['seed']}",
+            headlines=[Headline(key, f"{value:g}") for key, value in record["suggestion"].items()],
+            warnings=remarks(record),
+            sections=[result, *sections],
+        )
+    )
+
+
+def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Figure:
+    return Figure(
+        "Loss against the learning rate",
+        figures.lr_ramp(
+            *(np.array(test[key]) for key in ("lr", "loss", "smoothed")),
+            ends=(record["lr_min"], record["lr_max"]),
+            readings=test["rules"],
+            chosen=test["rate"],
+        ),
+        f"Training loss over a rising learning rate, for {TESTS[name]}: as measured and smoothed.",
+        f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted upright: the suggestion.",
+    )

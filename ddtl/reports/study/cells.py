@@ -1,0 +1,326 @@
+"""``study.json`` and the folders that it names, as cells: one for each row of the tables on each test set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddtl.evaluation import calibration
+from ddtl.evaluation.comparison.matrix import Drop, Measured, Settings, drop, measure, pooled
+from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.repeated import mean
+from ddtl.records import run as results
+from ddtl.records.checking import inside
+from ddtl.reports.run import stored
+from ddtl.reports.sweep.record import without_folders
+from ddtl.schema.scores import SCORES
+from ddtl.studies import controls, record
+from ddtl.studies.controls import Controls
+from ddtl.studies.record import Evaluation, Job, Study
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import Unreadable
+
+USUAL = Settings()
+_AXES = ("source", "method", "protocol", "schedule", "patients")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was trained, seeds and folds aside; the axes of ``record.Labels``."""
+
+    source: str
+    method: str
+    protocol: str
+    schedule: str
+    patients: int | float | None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What is in no number: which runs (``seed 3``), and why."""
+
+    which: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """What a network's logits are divided by, and the Brier score of the probabilities then."""
+
+    value: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of a row on one test set.
+
+    Attributes:
+        row, target: where it stands.
+        home: whether it is the test set of what was learned from. That of a run which went on with another dataset's
+            weights is not.
+        expected: how many seeds it is of when all is well.
+        seeds: those that it is of.
+        lost: the others, which are in no number here.
+        measured: means over the seeds; None where there is none.
+        refitted: the same with the thresholds that were fitted to the target's validation images, where they were.
+        temperatures, refitted_temperatures: of the runs where they have one; from the validation images of the source,
+            and of the target.
+        drop: what is lost against the row's own test set, over ``drop_seeds`` seeds; None at home, and without one.
+        val: means of the scores on the validation images of what was learned from.
+        records: of the runs, as their folders hold them; ``folders`` are those.
+        excluded: how many test images were left out, as they stand in what was learned from.
+        folds: of how many folds each seed is pooled.
+    """
+
+    row: Row
+    target: str
+    home: bool
+    expected: int
+    seeds: tuple[int, ...]
+    lost: tuple[Lost, ...]
+    measured: Measured | None
+    refitted: Measured | None
+    temperatures: tuple[Temperature, ...]
+    refitted_temperatures: tuple[Temperature, ...]
+    drop: dict[str, Drop] | None
+    drop_seeds: int
+    val: dict[str, float | None]
+    records: tuple[Mapping[str, Any], ...]
+    folders: tuple[Path, ...] = ()
+    excluded: int = 0
+    folds: int | None = None
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A study's record and its cells, in the order of its jobs."""
+
+    study: Study
+    cells: list[Cell]
+    settings: Settings
+    controls: Controls
+
+    @property
+    def rows(self) -> list[Row]:
+        return list(dict.fromkeys(cell.row for cell in self.cells))
+
+    @property
+    def targets(self) -> list[str]:
+        return list(dict.fromkeys(cell.target for cell in self.cells))
+
+    @property
+    def varying(self) -> list[str]:
+        """The fewest axes that tell all rows apart: a protocol that comes with its dataset is not told."""
+        rows = self.rows
+        axes = [axis for axis in _AXES if len({getattr(row, axis) for row in rows}) > 1]
+        for axis in ("protocol", "schedule", "method", "patients"):
+            others = [other for other in axes if other != axis]
+            if len({tuple(getattr(row, other) for other in others) for row in rows}) == len(rows):
+                axes = others
+        return axes
+
+    def at(self, row: Row, target: str) -> Cell | None:
+        """None where the study does not ask for it."""
+        return next((cell for cell in self.cells if (cell.row, cell.target) == (row, target)), None)
+
+    def name(self, row: Row) -> str:
+        """What sets a row apart from the others."""
+        axes = self.varying
+        if row.patients is None and len(axes) > 1:
+            axes = [axis for axis in axes if axis != "patients"]  # all of them, as a reader takes for granted
+        return ", ".join(_spelled(axis, getattr(row, axis)) for axis in axes) or row.source
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run's answers on one test set, and again with the refitted threshold; what it knows of itself.
+
+    Attributes:
+        answers, refitted: the second None where nothing was refitted.
+        temperature, again: that of the source, and that which was refitted; None where there is none.
+        record: of the evaluation, from its folder.
+        val: the run's scores on validation.
+        excluded: how many images were left out.
+    """
+
+    answers: Answers
+    refitted: Answers | None
+    temperature: Temperature | None
+    again: Temperature | None
+    record: Mapping[str, Any]
+    folder: Path
+    val: Mapping[str, Any]
+    excluded: int
+
+
+def read(folder: Path, settings: Settings = USUAL) -> Cells:
+    """Every cell of the study, from the predictions that its record names; nothing is predicted.
+
+    A run or an evaluation that is missing, failed, or damaged by now, enters no number and is told in ``Cell.lost``.
+
+    Args:
+        folder: of the study.
+        settings: of the intervals.
+
+    Raises:
+        UserError: the folder holds no study, or its record is damaged.
+    """
+    study = record.read(folder)
+    beside = controls.read(folder)
+    members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
+    for job in study["jobs"]:
+        for evaluation in job["evaluations"]:
+            members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
+    cells = [
+        _cell(place, jobs, record.runs_dir(folder), settings, beside.twice(place[0].source, place[1]))
+        for place, jobs in members.items()
+    ]
+    at_home = {cell.row: cell for cell in cells if cell.home}
+    return Cells(study, [_with_drop(cell, at_home, settings) for cell in cells], settings, beside)
+
+
+def _row(job: Job) -> Row:
+    return Row(*(job["labels"][axis] for axis in _AXES))  # type: ignore[literal-required]
+
+
+def _cell(
+    place: tuple[Row, str],
+    jobs: Sequence[tuple[Job, Evaluation]],
+    runs_dir: Path,
+    settings: Settings,
+    twice: frozenset[str],
+) -> Cell:
+    row, target = place
+    lost: list[Lost] = []
+    found: dict[tuple[int, int | None], _Run] = {}
+    for job, evaluation in jobs:
+        seed, fold = job["labels"]["seed"], job["labels"]["fold"]
+        try:
+            found[seed, fold] = _run(job, evaluation, runs_dir, twice)
+        except UserError as reason:
+            which = f"seed {seed}" if fold is None else f"seed {seed}, fold {fold}"
+            lost.append(Lost(which, without_folders(str(reason))))
+    folds = sorted({fold for job, _ in jobs if (fold := job["labels"]["fold"]) is not None})
+    runs = _pooled(found, len(folds)) if folds else {seed: run for (seed, _), run in found.items()}
+    measured = refitted = None
+    try:
+        measured = _measured([run.answers for run in runs.values()], settings)
+        refitted = _measured([run.refitted for run in runs.values() if run.refitted is not None], settings)
+    except UserError as reason:
+        lost.append(Lost("all seeds", without_folders(str(reason))))
+    full = refitted is not None and len(refitted.method.runs) == len(runs)
+    return Cell(
+        row=row,
+        target=target,
+        home=target == row.source,
+        expected=len({job["labels"]["seed"] for job, _ in jobs}),
+        seeds=tuple(runs) if measured is not None else (),
+        lost=tuple(lost),
+        measured=measured,
+        refitted=refitted if full else None,
+        temperatures=tuple(run.temperature for run in runs.values() if run.temperature is not None),
+        refitted_temperatures=tuple(run.again for run in runs.values() if run.again is not None),
+        drop=None,
+        drop_seeds=0,
+        val={name: mean([run.val.get(name) for run in found.values()]) for name in SCORES},
+        records=tuple(run.record for run in found.values()),
+        folders=tuple(run.folder for run in found.values()),
+        excluded=next((run.excluded for run in runs.values()), 0),
+        folds=len(folds) or None,
+    )
+
+
+def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
+    """What one evaluation left.
+
+    Raises:
+        UserError: nothing, and why.
+    """
+    if job["run"] is None or evaluation["folder"] is None:
+        raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command goes on with it")
+    found = stored.read(inside(runs_dir, evaluation["folder"]))
+    if "test" not in found.record:
+        raise UserError("its results.json lacks test")
+    test = found.predictions.of("test")
+    kept = ~np.isin(test.sample_id, list(twice))
+    if not kept.any():
+        raise UserError("every test image also stands in what was learned from")
+    images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
+    answers = Answers(f"seed {job['labels']['seed']}", images, test.where(kept), found.record["threshold"])
+    again = found.record.get("refitted") or {}
+    refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
+    temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
+    val = _val(inside(runs_dir, job["run"])) if "val" not in found.record else found.record["val"]
+    return _Run(
+        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
+    )
+
+
+def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | None:
+    """The temperature of a record, on these images."""
+    value = (learnt.get("calibration") or {}).get("temperature")
+    if value is None:
+        return None
+    found = calibration.summary(answers.predictions.label, answers.predictions.logits, value, None)
+    return None if found is None else Temperature(value, found["temperature"]["brier"])
+
+
+def _val(run: Path) -> Mapping[str, Any]:
+    """The validation scores of a run; none where they cannot be had."""
+    try:
+        return results.read(run).get("val", {})
+    except (OSError, Unreadable):
+        return {}
+
+
+def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[int, _Run]:
+    """By seed, the out-of-fold predictions of those seeds that have all folds."""
+    parts: dict[int, list[_Run]] = {}
+    for (seed, _), run in found.items():
+        parts.setdefault(seed, []).append(run)
+    return {
+        seed: replace(
+            runs[0],
+            answers=pooled([run.answers for run in runs], f"seed {seed}"),
+            refitted=None,
+            temperature=None,
+            again=None,
+        )
+        for seed, runs in parts.items()
+        if len(runs) == folds
+    }
+
+
+def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
+    return measure(Method("", tuple(runs)), settings) if runs else None
+
+
+def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: Settings) -> Cell:
+    """The cell with what is lost against the test set of its source, over the seeds that both have."""
+    home = at_home.get(cell.row) or at_home.get(replace(cell.row, patients=None))
+    both = [] if home is None else [seed for seed in cell.seeds if seed in home.seeds]
+    if cell.home or home is None or not both:
+        return cell
+    here, there = (_of_seeds(one, both, settings) for one in (home, cell))
+    return replace(cell, drop=drop(here, there, same_runs=True), drop_seeds=len(both))
+
+
+def _of_seeds(cell: Cell, seeds: Sequence[int], settings: Settings) -> Measured:
+    assert cell.measured is not None, "it has seeds"
+    if list(cell.seeds) == list(seeds):
+        return cell.measured
+    runs = dict(zip(cell.seeds, cell.measured.method.runs, strict=True))
+    return measure(Method("", tuple(runs[seed] for seed in seeds)), settings)
+
+
+def _spelled(axis: str, value: Any) -> str:
+    if axis != "patients":
+        return str(value)
+    if value is None:
+        return "all patients"
+    return f"{value} patients" if value >= 1 else f"{100 * value:g} % of the patients"

@@ -1,0 +1,129 @@
+"""How a study's cells are shown, and what stands below its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from statistics import mean, stdev
+
+from ddtl.evaluation.comparison.matrix import Mean
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.reports.comparison.claims import UNITS
+from ddtl.reports.html import format
+from ddtl.reports.html.page import Cell as Shown
+from ddtl.reports.study.cells import Cell, Cells, Temperature
+
+LOWER_IS_BETTER = ("brier",)
+
+
+def score_of(cell: Cell | None, name: str) -> str | Shown:
+    """A cell of a table: nothing where nothing was asked for, a dash where there is no number."""
+    if cell is None:
+        return ""
+    if cell.measured is None:
+        return format.NONE
+    return mean_of(cell.measured.scores[name], fewer(len(cell.seeds), cell.expected))
+
+
+def shaded(cell: Cell | None, score: str) -> str | Shown:
+    """The more, the darker; chance is white where it is known."""
+    shown, value = score_of(cell, score), None if cell is None else value_of(cell, score)
+    if isinstance(shown, str) or value is None or score in LOWER_IS_BETTER:
+        return shown
+    chance = 0.5 if score in ("roc_auc", "balanced_accuracy") else 0.0
+    return replace(shown, shade=min(1.0, max(0.0, (value - chance) / (1 - chance))))
+
+
+def mean_of(one: Mean, more: str) -> Shown:
+    text = format.score(one.value) + ("" if one.sd is None else f" ± {format.score(one.sd)}")
+    return Shown(text, ", ".join(filter(None, [format.interval(written_of(one.interval)), more])))
+
+
+def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown]:
+    """Temperature and Brier score over the seeds of a cell; dashes where a seed has none."""
+    if not found or len(found) != len(cell.seeds):
+        return [format.NONE, format.NONE]
+    both = ([one.value for one in found], [one.brier for one in found])
+    return [mean_of(Mean(mean(values), stdev(values) if len(values) > 1 else None, None), "") for values in both]
+
+
+def fewer(seeds: int, expected: int) -> str:
+    return "" if seeds == expected else f"{seeds} of {format.count(expected, 'seed')}"
+
+
+def value_of(cell: Cell, score: str) -> float | None:
+    return None if cell.measured is None else cell.measured.scores[score].value
+
+
+def written_of(found: Interval | None) -> dict[str, object] | None:
+    return None if found is None else asdict(found)
+
+
+def basis(cells: Sequence[Cell]) -> list[str]:
+    """What ± and the range mean, and of how many."""
+    known = [cell for cell in cells if cell.measured is not None]
+    if not known:
+        return []
+    level = format.percent(known[0].measured.settings.level) if known[0].measured else ""
+    n = max(len(cell.seeds) for cell in known)
+    if n == 1:
+        how = f"One seed; the range is its {level} interval for other patients, which knows nothing of other seeds."
+    else:
+        how = (
+            f"Means over n = {n} seeds; ± is the standard deviation between them; the range is the {level} interval "
+            "of the mean, for other patients and other seeds."
+        )
+    return [how, counts(known)]
+
+
+def by_unit(cells: Iterable[Cell]) -> str:
+    """``by patient``: what the scores of cells are computed over; empty where nothing is measured."""
+    units = dict.fromkeys(cell.measured.unit for cell in cells if cell.measured is not None)
+    return f"by {' or '.join(units)}" if units else ""
+
+
+def counts(cells: Sequence[Cell]) -> str:
+    """How many units and images each test set has, and what its unit is."""
+    told: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.measured is not None:
+            units = format.count(cell.measured.units, *UNITS[cell.measured.unit])
+            images = "" if cell.measured.unit == "image" else f" ({format.count(cell.measured.images, 'image')})"
+            protocol = f"{cell.records[0]['protocol']}, " if cell.records else ""
+            told.setdefault(cell.target, []).append(f"{protocol}{units}{images}")
+    parts = [f"{target}: {' or '.join(dict.fromkeys(counts))}" for target, counts in told.items()]
+    return f"Test sets: {'; '.join(parts)}." if parts else ""
+
+
+def copies(found: Cells) -> list[str]:
+    """What is known about pictures that stand in two datasets."""
+    away = {(cell.row.source, cell.target) for cell in found.cells if not cell.home}
+    unknown = away - found.controls.pairs.keys()
+    if unknown == away:
+        return ["Whether pictures stand in two of the datasets was not looked up."]
+    left_out = {f"{cell.excluded} of {cell.target} for {cell.row.source}" for cell in found.cells if cell.excluded}
+    if left_out:
+        told = [
+            "Test images that also stand in what was learned from, with the others of their patients, are left out: "
+            f"{format.listed(sorted(left_out))}."
+        ]
+    else:
+        told = ["No test image stands, as a picture, in the training images of another dataset."]
+    if unknown:
+        places = format.listed(sorted(f"{target} for {source}" for source, target in unknown))
+        told.append(f"Not looked up, for the images could not be read any more: {places}.")
+    return told
+
+
+def lost(found: Cells, cells: Iterable[Cell]) -> list[str]:
+    """Why there is no number, or one of fewer seeds: the same reason once."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        for each in cell.lost:
+            where = f"{found.name(cell.row)} on {cell.target}"
+            told.setdefault(each.reason.rstrip("."), {}).setdefault(where, []).append(each.which)
+    lines = [
+        "; ".join(f"{where}, {', '.join(which)}" for where, which in places.items()) + f": {reason}."
+        for reason, places in told.items()
+    ]
+    return [f"In no number ({format.NONE}, or fewer seeds): {' '.join(lines)}"] if lines else []

@@ -1,0 +1,258 @@
+"""A study's cells as tables. Each says below it what ± means, of how many it is, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ddtl.evaluation.comparison.matrix import drop
+from ddtl.reports.html import format
+from ddtl.reports.html.page import Cell as Shown
+from ddtl.reports.html.page import Table
+from ddtl.reports.study.cells import Cell, Cells, Row
+from ddtl.reports.study.format import (  # fmt: skip
+    LOWER_IS_BETTER,
+    basis,
+    by_unit,
+    copies,
+    counts,
+    fewer,
+    lost,
+    mean_of,
+    score_of,
+    shaded,
+    temperature_of,
+    value_of,
+    written_of,
+)
+
+Rows = list[list[str | Shown]]
+
+_BESIDE = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
+_BLIND = {"majority": "commonest class, by image", "file_facts": "file facts, no pixel, by image"}
+_AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")
+
+
+def tables(found: Cells, score: str = "roc_auc") -> list[Table]:
+    """All that a study's cells give rise to, the most important first."""
+    kind = found.study["study"]
+    if kind == "paper_vs_honest":
+        return [protocols(found, score), listed(found)]
+    if len(found.targets) == 1:
+        made = [listed(found), selection(found, score)]
+        return made if made[1].rows else made[:1]
+    made = [matrix(found, score), drops(found, score), thresholds(found), selection(found, score)]
+    return [table for table in made if table.rows]
+
+
+def matrix(found: Cells, score: str) -> Table:
+    """A row for each thing learned from, a column for each test set; below them what sees no pixel."""
+    rows: Rows = [
+        [found.name(row), *(shaded(found.at(row, target), score) for target in found.targets)] for row in found.rows
+    ]
+    for name, title in (("majority", "commonest class, by image, of"), ("file_facts", "file facts, by image, of")):
+        for source in dict.fromkeys(row.source for row in found.rows):
+            cells = [_control(found, source, target, name, score) for target in found.targets]
+            if any(cells):
+                rows.append([f"{title} {source}", *cells])
+    notes = [
+        "A row is what was learned from, a column what was tested on.",
+        *basis(found.cells),
+        "Commonest class and file facts (a random forest on format, size and bytes, no pixel) are of the row's images.",
+        *copies(found),
+        *lost(found, found.cells),
+    ]
+    title = f"{format.TITLES[score]} {by_unit(found.cells)}".rstrip()
+    return Table(f"{title} on every test set", ["", *found.targets], rows, " ".join(notes))
+
+
+def drops(found: Cells, score: str) -> Table:
+    """What each row loses on the other test sets; without a row that has nothing to lose."""
+    rows: Rows = []
+    used: list[Cell] = []
+    rows_used: list[Row] = []
+    targets = [target for target in found.targets if any(c.target == target and not c.home for c in found.cells)]
+    for row in found.rows:
+        cells = [found.at(row, target) for target in targets]
+        if all(cell is None or cell.home for cell in cells):
+            continue
+        used += [cell for cell in cells if cell is not None and not cell.home]
+        rows_used.append(row)
+        rows.append([found.name(row), *("" if cell is None or cell.home else _drop(cell, score) for cell in cells)])
+    notes = [
+        "The score on the test set of what was learned from, less that on the column's; the same networks on both. "
+        f"The range is the {_level(found)} interval for other patients of both test sets and, with several seeds, "
+        "other seeds.",
+        counts(used),
+        *lost(found, [cell for cell in found.cells if cell in used or (cell.home and cell.row in rows_used)]),
+    ]
+    return Table(
+        f"What {format.plain(score)} {by_unit(used)} loses on another test set", ["", *targets], rows, " ".join(notes)
+    )
+
+
+def thresholds(found: Cells) -> Table:
+    """The called classes elsewhere: at the source's threshold, and at one refitted on the target's validation."""
+    rows: Rows = []
+    used = [cell for cell in found.cells if not cell.home]
+    for cell in used:
+        first = f"{found.name(cell.row)} on {cell.target}"
+        whose = "source validation" if cell.row.patients is None else "target validation, where it went on"
+        corrected = temperature_of(cell, cell.temperatures)
+        rows.append([first, whose, *(score_of(cell, name) for name in _AT_THRESHOLD), *corrected])
+        if cell.refitted is not None:
+            called = (mean_of(cell.refitted.scores[name], "") for name in _AT_THRESHOLD)
+            corrected = temperature_of(cell, cell.refitted_temperatures)
+            rows.append([first, "refitted on target validation", *called, *corrected])
+    labelled = {
+        f"{cell.target} {again['val_images']}"
+        for cell in used
+        for again in [(cell.records[0].get("refitted") if cell.records else None) or {}]
+        if "val_images" in again
+    }
+    notes = [
+        "Refitted rows take labels of the target's validation images"
+        + (f" ({', '.join(sorted(labelled))} images)" if labelled else "")
+        + ": they are not what a hospital without labels would get. The temperature comes from the same images as the "
+        "threshold; the Brier score is that of the probabilities at it (0.25 is that of always saying one half).",
+        *basis(used),
+        *lost(found, used),
+    ]
+    named = (format.plain(name) for name in (*_AT_THRESHOLD, "brier"))
+    columns = ["", "threshold and temperature from", *named]
+    columns.insert(-1, "temperature")
+    return Table(f"Called at a threshold, elsewhere, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
+
+
+def selection(found: Cells, score: str) -> Table:
+    """Of several ways to learn from one dataset: the one that its validation chooses, and the one that is best."""
+    rows: Rows = []
+    used: list[Cell] = []
+    sign = -1 if score in LOWER_IS_BETTER else 1
+    for source in dict.fromkeys(row.source for row in found.rows):
+        for target in found.targets:
+            cells = [
+                cell
+                for row in found.rows
+                if row.source == source and row.patients is None
+                for cell in [found.at(row, target)]
+                if cell is not None and (not cell.home or len(found.targets) == 1)
+            ]
+            known = [cell for cell in cells if cell.val[score] is not None and value_of(cell, score) is not None]
+            if len(known) < 2:
+                continue
+            used += cells
+            chosen = max(known, key=lambda cell: sign * (cell.val[score] or 0.0))
+            best = max(known, key=lambda cell: sign * (value_of(cell, score) or 0.0))
+            for how, cell in (("source validation, by image", chosen), ("oracle: the target's test set", best)):
+                rows.append([f"{source} on {target}", how, found.name(cell.row), score_of(cell, score)])
+    notes = [
+        "The oracle has seen the labels that it is scored by: an upper bound, and nothing that could be had. Ways that "
+        "leave the validation images as they are tie there, and the first is taken.",
+        *basis(used),
+        *lost(found, used),
+    ]
+    shown = f"{format.plain(score)} {by_unit(used)}".rstrip()
+    return Table("Which way to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
+
+
+def listed(found: Cells) -> Table:
+    """Every cell with several scores: for studies of one test set."""
+    several = len(found.targets) > 1
+    rows: Rows = [
+        [
+            f"{found.name(cell.row)} on {cell.target}" if several and "source" not in found.varying
+            else found.name(cell.row),
+            *(score_of(cell, name) for name in _BESIDE),
+        ]
+        for cell in found.cells
+    ]  # fmt: skip
+    if len({(cell.target, cell.row.protocol) for cell in found.cells}) == 1 and not found.cells[0].folds:
+        told = next((cell for cell in found.cells if cell.home and cell.records), found.cells[0])
+        for name, title in _BLIND.items():
+            shown: list[str | Shown] = [_at_home(told, name, score) for score in _BESIDE]
+            if any(shown):
+                rows.append([title, *shown])
+    folds = next((cell.folds for cell in found.cells if cell.folds), None)
+    pooled = (
+        [f"Each image was tested by the network of its fold ({folds} folds), which called it by its own threshold; "
+         "the folds' predictions are pooled, and the interval is of all of them."] if folds else []
+    )  # fmt: skip
+    notes = [*pooled, *basis(found.cells), *lost(found, found.cells)]
+    return Table(
+        f"Scores {by_unit(found.cells)}".rstrip(),
+        ["", *(format.plain(name) for name in _BESIDE)],
+        rows,
+        " ".join(notes),
+    )
+
+
+def protocols(found: Cells, score: str) -> Table:
+    """The protocol of many papers beside one that keeps patients apart."""
+    rows: Rows = []
+    for cell in found.cells:
+        random = found.at(_with_protocol(cell.row, "random"), cell.target)
+        blind, against = _at_home(cell, "file_facts", score), _against(random, cell, score)
+        rows.append([cell.target, cell.row.protocol, score_of(cell, score), blind, _leaked(cell), against])
+    notes = [
+        "File facts: a random forest on format, size and bytes, no pixel. Leaked: the share of test images whose "
+        "patient (or group of near-duplicates) was also learned from. The last column is the score with protocol "
+        "random less this row's, networks and test sets being others; patients of both test sets and seeds are "
+        "taken for independent of each other, which makes its interval rather too wide where patients stand in both.",
+        *basis(found.cells),
+        *lost(found, found.cells),
+    ]
+    shown = f"{format.plain(score)} {by_unit(found.cells)}".rstrip()
+    columns = ["", "protocol", shown, "file facts by image", "leaked", "random less this"]
+    return Table("By the slice, and with patients kept apart", columns, rows, " ".join(notes), (1,))
+
+
+def _drop(cell: Cell, score: str) -> str | Shown:
+    if cell.drop is None:
+        return format.NONE
+    found = cell.drop[score]
+    more = fewer(cell.drop_seeds, cell.expected)
+    return Shown(
+        format.score(found.value), ", ".join(filter(None, [format.interval(written_of(found.interval)), more]))
+    )
+
+
+def _against(random: Cell | None, cell: Cell, score: str) -> str | Shown:
+    if random is None or random is cell:
+        return ""
+    if random.measured is None or cell.measured is None:
+        return format.NONE
+    found = drop(random.measured, cell.measured, same_runs=False)[score]
+    return Shown(format.score(found.value), format.interval(written_of(found.interval)))
+
+
+def _control(found: Cells, source: str, target: str, name: str, score: str) -> str | Shown:
+    """Of what learned without pixels from the source; at home as the runs' own record has it."""
+    if source != target:
+        return _blind(found.controls.scores(source, target, name), score)
+    cell = next((c for c in found.cells if c.home and c.row.source == source and c.records), None)
+    return "" if cell is None else _at_home(cell, name, score)
+
+
+def _at_home(cell: Cell, name: str, score: str) -> str | Shown:
+    return _blind((cell.records[0].get("baselines") or {}).get(name) if cell.records else None, score)
+
+
+def _blind(scores: Mapping[str, Any] | None, score: str) -> str | Shown:
+    if not scores:
+        return ""
+    return format.cell(scores, score) if "why_not" not in scores else Shown(format.NONE, "not to be had")
+
+
+def _leaked(cell: Cell) -> str:
+    share = cell.records[0].get("leaked_share") if cell.records else None
+    return format.NONE if share is None else format.percent(share)
+
+
+def _with_protocol(row: Row, protocol: str) -> Row:
+    return Row(**{**asdict(row), "protocol": protocol})
+
+
+def _level(found: Cells) -> str:
+    return format.percent(found.settings.level)

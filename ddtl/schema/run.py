@@ -1,0 +1,327 @@
+"""What a run can be told: frozen, typed and checked. No torch here, so that a mistake is answered at once.
+
+Every field stands, with its meaning and its default, in a file under ``conf/``; these classes hold types and bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# Upper bounds are far beyond what is used: a number above them is a slip, and would fill memory or never end.
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Thousands = Annotated[int, Field(ge=1, le=10_000)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Range = Annotated[tuple[Finite, Finite], Field(strict=False)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _texts(value: Any) -> Any:
+    """A dict of names as text: in a YAML file labels such as 0 and 1 need no quotes."""
+    if not isinstance(value, dict):
+        return value
+    return {_text(key): _text(name) for key, name in value.items()}
+
+
+def _text(value: Any) -> Any:
+    """A number as text, anything else as it is."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+ClassMap = Annotated[dict[Text, Text], BeforeValidator(_texts), Field(min_length=1)]
+PatientIds = Literal["check", "join", "exact"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
+
+
+# The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
+# is told them.
+OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
+
+# Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
+# are no part of its identity, so that it keeps its name.
+NEUTRAL: dict[str, Any] = {
+    "dataset.sources": None,
+    "dataset.class_map": None,
+    "dataset.window": None,
+    "dataset.patient_ids": "check",
+    "dataset.train_patients": None,
+    "dataset.harmonize": "none",
+    "trainer.average_last": None,
+    "finetune.trainable_stages": None,
+    "evaluation.threshold_unit": "auto",
+    "evaluation.batchnorm": "stored",
+    "evaluation.batchnorm_prior": 0,
+    "evaluation.refit": False,
+    "evaluation.design": "case_control",
+}
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration: no unknown keys, and no value quietly turned into another type."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class PhantomConfig(Section):
+    """The procedural dataset; see ``conf/dataset/phantom.yaml``."""
+
+    n_patients: Annotated[int, Field(ge=1, le=100_000)]
+    slices_per_patient: Annotated[int, Field(ge=1, le=1_000)]
+    sites: Names
+    size: Annotated[int, Field(ge=32, le=4096)]
+    seed: Seed
+    prevalence: OpenFraction
+    gap: Literal["scanner", "grey"]
+    shortcut: Fraction
+
+
+class WindowConfig(Section):
+    """How stored values become grey levels; see :class:`ddtl.data.images.decode.Window`."""
+
+    center: Finite
+    width: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    intercept: Finite = 0.0
+
+
+class OwnDataset(Section):
+    """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
+
+    root: Text | None = None
+    table: Text | None = None
+    classes: Names | None = None
+    class_map: ClassMap | None = None
+    patient_regex: Text | None = None
+    patients: Text | None = None
+    patient_ids: PatientIds = "check"
+    window: WindowConfig | None = None
+
+
+class DatasetConfig(Section):
+    """Which images, how they are split and how they are fed; see ``conf/dataset/``."""
+
+    kind: str
+    name: Text
+    protocol: Literal["official", "grouped", "random", "kfold"]
+    image_size: Annotated[int, Field(ge=32, le=1024)]
+    batch_size: PositiveInt
+    sampling: Literal["shuffle", "balanced"]
+    num_workers: Annotated[int, Field(ge=0, le=1_000)]
+    n_folds: Annotated[int, Field(ge=2, le=1_000_000)]
+    fold: NonNegativeInt
+    split_seed: Seed
+    val_fraction: OpenFraction | None
+    test_fraction: OpenFraction | None
+    phantom: PhantomConfig | None
+    train_patients: PositiveInt | OpenFraction | None = None
+    harmonize: Literal["none", "equalize", "clahe", "match", "match_image"] = "none"
+    exclude: Text | None = None
+    class_map: ClassMap | None = None
+    allow_label_conflicts: bool = False
+    allow_few_grey_levels: bool = False
+    # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
+    root: Text | None = None
+    table: Text | None = None
+    classes: Names | None = None
+    patient_regex: Text | None = None
+    patients: Text | None = None
+    patient_ids: PatientIds = "check"
+    window: WindowConfig | None = None
+    # Only in conf/dataset/pooled.yaml.
+    sources: Names | None = None
+    own: dict[str, OwnDataset] | None = None
+    # Only in a pooled run's config.yaml: the settings of each source, as they were when the run was made.
+    source_settings: dict[str, DatasetConfig] | None = None
+
+
+class HeadConfig(Section):
+    """What stands on the pooled features; see ``conf/model/``."""
+
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelConfig(Section):
+    """Backbone, head, initial weights and loss; see ``conf/model/``."""
+
+    name: str
+    grayscale: Literal["replicate", "sum"]
+    weights: str
+    head: HeadConfig
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weights: Literal["none", "balanced"]
+
+
+class AugmentConfig(Section):
+    """How training images are varied; see ``conf/augment/``. Zero (a range of 1 to 1) switches a step off."""
+
+    name: str
+    horizontal_flip: Fraction
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=0.5)]
+    scale: Range
+    brightness: Fraction
+    contrast: Fraction
+    gamma: Range
+    noise: Fraction
+    blur: Fraction
+    erase: Fraction
+
+
+class OptimizerConfig(Section):
+    """Optimiser and the shape of the learning rate over the run; see ``conf/optimizer/``."""
+
+    name: Literal["adamw", "sgd"]
+    lr: Positive
+    weight_decay: NonNegative
+    betas: Range
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    schedule: Literal["cosine", "constant"]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    final_lr_ratio: Fraction
+
+
+class PhaseConfig(Section):
+    """Some epochs in which the same stages train; see ``docs/finetuning.md``."""
+
+    name: Text
+    train: Annotated[tuple[Text, ...], Field(strict=False)]
+    epochs: Epochs | None = None
+    fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
+    rates: dict[str, Positive] = {}
+
+
+class FinetuneConfig(Section):
+    """Which stages train when, at which rate; see ``conf/finetune/``."""
+
+    name: Annotated[str, Field(pattern=r"^[\w-]+$")]  # part of the run's name
+    phases: Annotated[tuple[PhaseConfig, ...], Field(strict=False)]
+    backbone_lr_ratio: NonNegative
+    head_lr_ratio: Positive
+    decay: Annotated[float, Field(gt=0, le=1)]
+    batchnorm: Literal["train", "frozen_stats"]
+    rewarm: NonNegative
+    cached_views: Annotated[int, Field(ge=0, le=1_000)]
+    cache_gb: NonNegative
+    # Not where only the head trains, nor in conf/finetune/surgical.yaml, which names its stages.
+    trainable_stages: PositiveInt | None = None
+    # Only in conf/finetune/surgical.yaml, whose phase refers to it.
+    stages: Names | None = None
+    # Only in conf/finetune/lp_ft.yaml, whose first phase refers to it.
+    probe: OpenFraction | None = None
+
+
+class TrainerConfig(Section):
+    """Length, hardware and precision of training; see ``conf/trainer/``."""
+
+    max_epochs: Epochs
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Thousands
+    num_nodes: Thousands
+    strategy: Literal["auto", "ddp"]
+    precision: Literal["auto", 32, "bf16-mixed", "16-mixed"]
+    channels_last: bool
+    accumulate: PositiveInt
+    ema: OpenFraction | None
+    average_last: PositiveInt | None = None
+    clip_norm: NonNegative
+    deterministic: bool
+    monitor: str
+    patience: PositiveInt | None
+    checkpoint_seconds: NonNegative
+    limit_batches: PositiveInt | None
+    compile: bool
+    detect_anomaly: bool
+    profiler: Literal["simple", "advanced"] | None
+
+
+class WandbConfig(Section):
+    """Weights & Biases; see ``conf/logger/wandb.yaml``."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+    group: str | None
+    tags: Names
+    artifacts: bool = True  # runs of before there were any do not have it
+    timeout: Annotated[float, Field(gt=0, le=86_400)]  # seconds
+
+
+class LoggerConfig(Section):
+    """Who is shown the curves, beside the run's own records; see ``conf/logger/``."""
+
+    wandb: WandbConfig
+    tensorboard: bool
+    csv: bool
+    upload_samples: bool
+
+
+class EvaluationConfig(Section):
+    """How the trained model is scored; see ``conf/evaluation/``."""
+
+    test: bool
+    threshold: (
+        OpenFraction
+        | Literal["youden", "sensitivity", "specificity", "sensitivity_guaranteed", "specificity_guaranteed"]
+    )
+    threshold_unit: Literal["auto", "image", "patient"] = "auto"
+    target: OpenFraction | None
+    patient: Literal["mean", "max", "vote"]
+    interval: Literal["default", "percentile", "bca", "logit", "wilson"]
+    design: Literal["case_control", "cohort"] = "case_control"
+    level: OpenFraction
+    replicates: Annotated[int, Field(ge=100, le=100_000)]
+    prevalences: Annotated[tuple[OpenFraction, ...], Field(strict=False)]
+    batchnorm: Literal["stored", "adapt"] = "stored"
+    batchnorm_prior: NonNegativeInt = 0
+    refit: bool = False
+
+
+class PathsConfig(Section):
+    """Where things lie on this machine; no result depends on them."""
+
+    data_dir: Text
+    cache_dir: Text
+    runs_dir: Text
+    weights_mirror: str | None
+    data_mirror: str | None
+
+
+class PublishedConfig(Section):
+    """Numbers from a paper, to print beside ours; see ``conf/experiment/``."""
+
+    source: str
+    protocol: str
+    scores: dict[str, Finite]
+
+
+class RunConfig(Section):
+    """The run's name and how to treat a folder that is there already."""
+
+    name: str | None
+    overwrite: bool
+    published: PublishedConfig | None
+
+
+class Config(Section):
+    """Everything a run is told. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    augment: AugmentConfig
+    optimizer: OptimizerConfig
+    finetune: FinetuneConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    evaluation: EvaluationConfig
+    paths: PathsConfig
+    run: RunConfig
+    seed: Seed

@@ -1,0 +1,1 @@
+"""From the command's words to a checked plan of a sweep."""

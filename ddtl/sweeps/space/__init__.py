@@ -1,0 +1,1 @@
+"""Search spaces: syntax, checks, suggestions."""

@@ -1,0 +1,64 @@
+"""A trial as somebody works at it, and what is written down about that."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddtl.utils import processes
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+# Names of a trial's user attributes.
+OWNER, PROCESS, OVERRIDES, ATTEMPTS = "owner", "process", "overrides", "attempts"
+REASON, WORDS = "reason", "words"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial to work at.
+
+    Attributes:
+        number: the trial's number in its sweep.
+        trial_id: Optuna's number of it.
+        overrides: what train.py is told: the sampled words and the fixed ones.
+        attempt: 1 for a new trial, more for one that is gone on with.
+        claim: names this attempt among all.
+        log: the file for everything that the trial prints.
+    """
+
+    number: int
+    trial_id: int
+    overrides: tuple[str, ...]
+    attempt: int
+    claim: str
+    log: Path
+
+    @property
+    def line(self) -> str:
+        """What a person types to repeat the trial or to go on with it."""
+        return line(self.overrides)
+
+
+def line(overrides: tuple[str, ...]) -> str:
+    """The command that repeats a trial."""
+    return shlex.join(["python", "train.py", *overrides])
+
+
+def now() -> str:
+    """The time, as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def lives(trial: FrozenTrial) -> bool | None:
+    """Whether somebody works at a running trial; None where that cannot be seen from here."""
+    if OWNER not in trial.user_attrs:
+        return False  # killed just after it was made: nobody else is between the two, under the lock
+    worker = processes.alive(trial.user_attrs[OWNER])
+    if worker is False and PROCESS in trial.user_attrs:
+        return processes.alive(trial.user_attrs[PROCESS])
+    return worker

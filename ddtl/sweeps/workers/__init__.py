@@ -1,0 +1,1 @@
+"""What runs trials: worker processes, one trial, stopping, reports to the pruner, progress."""

@@ -1,0 +1,72 @@
+"""In the process of a study's run, once it is trained: its evaluations, each of which may fail by itself."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from ddtl.commands import evaluate
+from ddtl.data import catalogue
+from ddtl.studies import record
+from ddtl.studies.record import Evaluation
+from ddtl.sweeps.store.reasons import explained
+from ddtl.training.evaluate_elsewhere import embed_own, score_target
+from ddtl.utils import console
+from ddtl.utils.errors import TrainingFailure, UserError
+from ddtl.utils.files import folder_in
+
+if TYPE_CHECKING:
+    from ddtl.records.run_folder import RunFolder
+    from ddtl.schema.run import Config
+    from ddtl.sweeps.store.store import Store
+
+
+def all_targets(store: Store, number: int, folder: RunFolder, config: Config, stopped: Callable[[], bool]) -> bool:
+    """Evaluate a run on all targets of its trial, and note each; whether it came to the end of them.
+
+    Args:
+        store: of the study's trials.
+        number: of the trial.
+        folder: of its finished run.
+        config: of the run.
+        stopped: asked before each evaluation.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    done: list[Evaluation] = []
+    folder_in(folder.path, "evaluations")
+    for name, words in store.plan.targets[number]:
+        if stopped():
+            return False
+        with FileLock(folder.path / "evaluations" / ".lock"):  # another study may share the run
+            if not words:
+                embed_own(folder, evaluate.with_weights(config, folder.path))
+                continue
+            done.append(_evaluated(folder, config, name, words))
+        store.note(number, {record.EVALUATIONS: done})
+    return True
+
+
+def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
+    """One evaluation, or why there is none."""
+    trained = folder.finished()
+    assert trained is not None, "it was trained just now"
+    console.line(f"evaluating on {name}: {' '.join(words)}")
+    try:
+        wanted = evaluate.with_own_runs(evaluate.asked(config, words).config, folder.path, config.dataset.name)
+        wanted = evaluate.with_weights(wanted, folder.path)
+        catalogue.require_images(wanted)
+        to = score_target(folder, wanted, trained, name)
+    except Exception as error:
+        reason, said = explained(error)
+        if reason == "disk_full":
+            raise
+        if not isinstance(error, UserError | TrainingFailure):
+            traceback.print_exc()
+        console.error(said)
+        return record.evaluation(name, words=words, reason=said)
+    return record.evaluation(name, str(to.absolute()), words)

@@ -1,0 +1,282 @@
+"""A trained network on the test set of another dataset."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from ddtl.commands.report import write as write_report
+from ddtl.data.datasets.patient_ids import spelling_key
+from ddtl.data.datasets.pooled import prefixed
+from ddtl.data.download import claims
+from ddtl.data.manifest import Manifest
+from ddtl.evaluation import record
+from ddtl.models.module import Classifier
+from ddtl.records import predictions as prediction_table
+from ddtl.records import run as results_of
+from ddtl.records import settings, small
+from ddtl.records.identity import scoring as scoring_settings
+from ddtl.records.identity import short_hash
+from ddtl.records.predictions import Predictions
+from ddtl.records.run_folder import RunFolder
+from ddtl.schema.run import Config, EvaluationConfig
+from ddtl.training import batchnorm, embeddings, hardware, lightning
+from ddtl.training.run import Run
+from ddtl.training.scoring import (
+    baselines,
+    check_threshold,
+    count_use,
+    predict,
+    scored,
+    setting,
+    transductive,
+    warn_of_inversion,
+)
+from ddtl.training.train import assemble
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import within, write_json
+from ddtl.utils.reading import Unreadable
+
+log = logging.getLogger(__name__)
+
+
+def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> dict[str, Any]:
+    """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
+
+    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name. So does a hash
+    of the images where the folder holds the scores of other ones, such as those of another site or split.
+
+    Args:
+        folder: of the finished run.
+        config: the run's, with the other dataset in it and the run's folder as weights.
+        trained: the run's own results.
+
+    Raises:
+        UserError: the dataset is not there, or its classes are not the run's.
+    """
+    run = _assembled(folder, config, trained)
+    manifest = run.datamodule.manifest
+    to = within(
+        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+    )
+    if _digest(to) not in (None, run.datamodule.digest):
+        to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
+    return _scored(run, folder, trained, to)
+
+
+def _digest(evaluation: Path) -> str | None:
+    """Which images a folder's scores are of; None where it holds none."""
+    try:
+        found: str | None = results_of.read(evaluation).get("digest")
+    except (OSError, Unreadable):
+        return None
+    return found
+
+
+def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
+    """As :func:`score_elsewhere`, for a study: in a folder that no other evaluation can have; the folder.
+
+    Its name holds a hash of the images, their split and the settings of the evaluation. One that is there and finished
+    is left as it is.
+
+    Args:
+        folder, config, trained: as there.
+        target: what the study calls the dataset.
+    """
+    run = _assembled(folder, config, trained)
+    settings = {
+        "digest": run.datamodule.digest,
+        "evaluation": scoring_settings(config.evaluation),
+        "refit": config.evaluation.refit,
+        "harmonize": config.dataset.harmonize,
+        "epoch": trained["best_epoch"],
+    }
+    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_ways(config, trained)]
+    to = within(folder.path, "evaluations", "-".join([*words, short_hash(settings)]))
+    if not (to / "results.json").exists():
+        _scored(run, folder, trained, to, embed=True)
+    return to
+
+
+def embed_own(folder: RunFolder, config: Config) -> None:
+    """Write ``embeddings.npz`` into a run's folder, for the images and in the order of its ``predictions.csv``.
+
+    Args:
+        folder: of the finished and tested run.
+        config: the run's, with its folder as weights.
+    """
+    if (folder.path / embeddings.NAME).exists():
+        return
+    run = assemble(config)
+    splits = ["val", "test"]
+    with embeddings.kept(run.network) as parts:
+        predict(_trainer(run), _module(run), run.datamodule, splits)
+    _write_embeddings(run, splits, parts, folder.path)
+
+
+def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
+    """The run's network and the other dataset, its classes matched to the run's."""
+    reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
+    own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
+    is_stored = bool(own) and own == claims.own_files(stored)
+    if claims.pixels(stored.phantom) == claims.pixels(config.dataset.phantom):
+        claims.require_drawable(folder.config, config)
+    with claims.named_by(folder.config, config.dataset) if is_stored else nullcontext():
+        run = assemble(config, reference, trained["classes"])
+    for doubt in run.datamodule.manifest.doubts(trained_on=False):
+        log.warning(doubt)
+    return run
+
+
+def _ways(config: Config, trained: dict[str, Any]) -> list[str]:
+    """What is done otherwise than in the run."""
+    ways = (config.dataset.harmonize, config.evaluation.batchnorm)
+    return [way for way in ways if way not in (trained.get("harmonize", "none"), "stored")]
+
+
+def _module(run: Run) -> Classifier:
+    module = run.module()
+    if run.config.trainer.channels_last:
+        module.to(memory_format=torch.channels_last)
+    return module
+
+
+def _trainer(run: Run) -> pl.Trainer:
+    """What predicts, and says nothing."""
+    return lightning.build(
+        accelerator=run.machine.accelerator, precision=run.machine.precision,
+        deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
+        enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+def _write_embeddings(run: Run, splits: Sequence[str], parts: Sequence[np.ndarray], to: Path) -> None:
+    rows = [row for split in splits for row in run.datamodule.manifest.rows(split)]
+    embeddings.write(parts, rows, to / embeddings.NAME)
+
+
+def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
+    """Predict and score, into the folder ``to``; ``embed``: with the embeddings."""
+    config = run.config
+    harmonize = config.dataset.harmonize
+    manifest = run.datamodule.manifest
+    module, trainer = _module(run), _trainer(run)
+    known = prediction_table.read(folder.predictions)
+    results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
+    val = known.of("val")
+    record.learn(val, config.evaluation)  # what it refuses is refused before the use is counted
+    if config.evaluation.refit:
+        check_threshold(run)
+    use = count_use(run, folder, trained["best_epoch"], to)
+    results = setting(run) | {
+        "trained_on": {"dataset": trained["dataset"], "protocol": trained["protocol"], "run": folder.path.name},
+        "seed": trained["seed"],
+        "weights": trained["weights"],
+        "best_epoch": trained["best_epoch"],
+        **use.record(),
+    }
+    evaluation = config.evaluation
+    with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+        splits = ["val", "test"] if evaluation.refit else ["test"]
+        with embeddings.kept(run.network) as parts:
+            both = predict(trainer, module, run.datamodule, splits)
+    table = both.of("test")
+    # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
+    tested_on = manifest.dataset if config.dataset.sources is None else None
+    seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
+    results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
+    results["warning_names"] = manifest.named(trained_on=False)
+    results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
+    if evaluation.batchnorm != "stored":
+        results["warnings"].append(transductive(run, evaluation))
+    if harmonize == "match":
+        results["warnings"].append(
+            "Grey levels were brought to those of the images that the run learned from, by one map made of the "
+            f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
+        )
+    results |= scored(table, val, ["test"], evaluation, manifest.grouping)
+    warn_of_inversion(results, ["test"])
+    if evaluation.refit:
+        results["refitted"] = refitted(both, evaluation, manifest)
+    results["baselines"] = baselines(table, manifest, evaluation)
+    to.mkdir(parents=True, exist_ok=True)
+    write_json(to / "environment.json", hardware.environment())
+    prediction_table.write(both, to / "predictions.csv")
+    if embed:
+        _write_embeddings(run, splits, parts, to)
+    write_json(to / "results.json", results)
+    write_report(to)
+    return results
+
+
+def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+    """The test set's scores with threshold and temperature of the same dataset's validation images.
+
+    A fixed threshold has nothing to be fitted; Youden's rule takes its place.
+    """
+    val = both.of("val")
+    chosen = config.threshold if isinstance(config.threshold, str) or len(manifest.classes) != 2 else "youden"
+    config = config.model_copy(update={"threshold": chosen})
+    learnt = record.learn(val, config)
+    note = (
+        f"Threshold and temperature refitted on {len(val)} labelled validation images of {manifest.dataset}: what this "
+        "model would score with labels from there."
+    )
+    how = record.setting(learnt, config, manifest.grouping)
+    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), learnt, config)}
+
+
+def _reference(folder: RunFolder) -> np.ndarray:
+    """The grey levels of the images that the run learned from, as a histogram."""
+    try:
+        return np.array(small.histogram(folder.histogram), dtype=np.int64)
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder.path} holds no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
+            "made the run. The command that made it trains it anew with run.overwrite=true."
+        ) from None
+
+
+def _seen(
+    folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
+) -> float:
+    """The share of the test images whose patient (or group) is among those that the run learned from.
+
+    Args:
+        folder: of the run.
+        test: predictions of the test images.
+        dataset: theirs; None for a pool, where each group already has its dataset's name before it.
+        trained: the run's own results.
+        seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
+    """
+    learned = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    if not trained.get("sources"):
+        learned = {prefixed(trained["dataset"], group) for group in learned}
+    if seed != _phantom_seed(folder):
+        learned = {group for group in learned if not re.match(r"phantom(:[ab])?/", group)}
+    groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
+    # Another table of the same patients may spell them otherwise.
+    learned, groups = set(map(spelling_key, learned)), list(map(spelling_key, groups))
+    return float(np.mean([group in learned for group in groups]))
+
+
+def _phantom_seed(folder: RunFolder) -> int | None:
+    """The seed of the phantom's patients that a run learned from; None where there are none."""
+    phantom = settings.config(folder.path).dataset.phantom
+    return None if phantom is None else phantom.seed
+
+
+def _leak(share: float) -> list[str]:
+    if not share:
+        return []
+    warning = f"{share:.0%} of the test images are of patients or groups that the run learned from: optimistic."
+    log.warning(warning)
+    return [warning]
