@@ -30,7 +30,7 @@ from ddtl.evaluation.comparison.repeated import draw_seeds
 from ddtl.evaluation.comparison.significance import mcnemar
 from ddtl.evaluation.intervals.intervals import paired_intervals
 from ddtl.evaluation.intervals.resampling import resampled
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import SCORES
 
 SEPARATION = 2.0  # of the classes, at a standard deviation of sqrt(2): a ROC AUC of 0.84

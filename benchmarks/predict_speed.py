@@ -114,9 +114,9 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     """As many images through the network alone."""
     import torch
 
-    from ddtl.commands.evaluate import stored_run
     from ddtl.inference import network
     from ddtl.records.run_folder import RunFolder
+    from ddtl.training.rescore import stored_run
     from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()  # as the command does

@@ -24,7 +24,7 @@ from benchmarks.measuring import finish
 from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 
 HOME = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
 AWAY = (1.0, 95)  # separation and patients

@@ -13,9 +13,9 @@ import yaml
 
 from ddtl.config.load import load
 from ddtl.evaluation.comparison.paired_predictions import Answers
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score as by_image
 from ddtl.records import predictions as prediction_table
-from ddtl.records.predictions import Predictions
 
 CLASSES = ("non-COVID", "COVID")
 

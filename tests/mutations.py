@@ -161,7 +161,7 @@ def _resume(folder: Path) -> int:
 
     words = [*commands.KILLED[1:], f"paths.runs_dir={folder}/runs", "run.name=killed"]
     with contextlib.suppress(EndedEarly):
-        train(load(words), [_stopping()], report=False)
+        train(load(words), [_stopping()])
     return 0
 
 

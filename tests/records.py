@@ -18,9 +18,9 @@ from ddtl.config.load import load
 from ddtl.evaluation import calibration, metrics
 from ddtl.evaluation.decision import predictive_values
 from ddtl.evaluation.patients import PatientTable, by_patient
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score as by_image
 from ddtl.records import predictions
-from ddtl.records.predictions import Predictions
 from ddtl.schema.scores import SCORES
 from ddtl.utils.files import write_json
 

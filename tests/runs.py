@@ -13,7 +13,9 @@ import torch
 
 from ddtl.config.load import load
 from ddtl.schema.run import Config
-from ddtl.training.train import RunResult, train
+from ddtl.reports.run.publish import publish
+from ddtl.training.run import RunResult
+from ddtl.training.train import train
 from ddtl.utils.reading import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +44,7 @@ def config(runs_dir: Path, *overrides: str) -> Config:
 
 def run(runs_dir: Path, *overrides: str) -> RunResult:
     """Train in this process."""
-    return train(config(runs_dir, *overrides))
+    return train(config(runs_dir, *overrides), publish=publish)
 
 
 def start(overrides: list[str], **environment: str) -> subprocess.Popen[str]:

@@ -12,8 +12,8 @@ import numpy as np
 from ddtl.evaluation.comparison.paired_predictions import Answers
 from ddtl.evaluation.metrics import binary_scores
 from ddtl.evaluation.score import score as by_image
-from ddtl.studies import record
-from ddtl.studies.record import Evaluation, Job
+from ddtl.records import study_folder
+from ddtl.records.study_folder import Evaluation, Job
 from ddtl.utils.files import write_json
 from tests import hospital
 from tests.hospital import Hospital
@@ -50,12 +50,12 @@ def evaluation(
         own["refitted"] = {"threshold": 0.5, "val_images": 24, "calibration": again}
         own["trained_on"] = {"dataset": "elsewhere", "protocol": "official", "run": "r"}
     hospital.folder(runs / folder, run, **{**own, **changes})
-    return record.evaluation(target, folder)
+    return study_folder.evaluation(target, folder)
 
 
 def run(runs: Path, source: str, seed: int, targets: Mapping[str, float], home: float = 3.0, **labels: Any) -> Job:
     """A run on one dataset, evaluated on others; the numbers are how well it tells the classes apart."""
-    told = record.labels(source, seed, **{"protocol": "official", **labels})
+    told = study_folder.labels(source, seed, **{"protocol": "official", **labels})
     name = "-".join(str(value) for value in told.values()).replace(" ", "")
     changes = {"leaked_share": 0.25} if told["protocol"] == "random" else {}
     own = evaluation(runs, f"{source}/{name}", source, home, seed, home=True, protocol=told["protocol"], **changes)
@@ -63,19 +63,19 @@ def run(runs: Path, source: str, seed: int, targets: Mapping[str, float], home: 
         evaluation(runs, f"{source}/{name}/evaluations/{target}", target, separation, seed)
         for target, separation in targets.items()
     ]
-    return record.job(told, [own, *others], (f"seed={seed}",), f"{source}/{name}")
+    return study_folder.job(told, [own, *others], (f"seed={seed}",), f"{source}/{name}")
 
 
 def failed(source: str, seed: int, targets: Sequence[str], reason: str, **labels: Any) -> Job:
-    told = record.labels(source, seed, **{"protocol": "official", **labels})
-    return record.job(told, [record.evaluation(target) for target in (source, *targets)], (), None, reason)
+    told = study_folder.labels(source, seed, **{"protocol": "official", **labels})
+    return study_folder.job(told, [study_folder.evaluation(target) for target in (source, *targets)], (), None, reason)
 
 
 def study(runs: Path, kind: str, jobs: Sequence[Job], controls: Sequence[Mapping[str, Any]] = ()) -> Path:
     """The study's folder."""
     folder = runs / "studies" / kind
     folder.mkdir(parents=True)
-    record.write(folder, {
+    study_folder.write(folder, {
         "study": kind, "name": kind, "settings": {}, "identity": {"study": kind}, "jobs": list(jobs),
         "started": "2026-11-23T12:00:00+00:00", "ended": "2026-11-23T13:00:00+00:00",
     })  # fmt: skip
@@ -95,7 +95,7 @@ def cross_dataset(runs: Path) -> Path:
         else:
             jobs.append(run(runs, "beta", seed, {"alpha": 0.5}, method="plain"))
         jobs.append(run(runs, "beta", seed, {}, 2.0, method="strong"))
-        jobs[-1]["evaluations"].append(record.evaluation("alpha", reason="no images in /data/alpha/images"))
+        jobs[-1]["evaluations"].append(study_folder.evaluation("alpha", reason="no images in /data/alpha/images"))
     facts = {"roc_auc": 0.5, "accuracy": 0.5, "balanced_accuracy": 0.5}
     pairs = [
         {"source": "alpha", "target": "beta", "duplicates": ["beta/image0000", "beta/image0001"],

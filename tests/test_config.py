@@ -628,8 +628,8 @@ def test_the_lists_agree_with_the_code() -> None:
 
 def test_seed_0_is_a_seed() -> None:
     from ddtl.models.weights import Weights
-    from ddtl.records.identity import identity, run_name
     from ddtl.training.hardware import Hardware
+    from ddtl.training.identity import identity, run_name
 
     machine = Hardware("cpu", "32-true", "")
     names = []

@@ -103,11 +103,11 @@ def commands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(words: list[str]) -> None:
-    from ddtl.commands import evaluate
     from ddtl.records.run_folder import RunFolder
+    from ddtl.training import rescore
 
-    saved, _ = evaluate.stored_run(RunFolder(Path(words[0])))
-    evaluate.asked(saved, words[1:])
+    saved, _ = rescore.stored_run(RunFolder(Path(words[0])))
+    rescore.asked(saved, words[1:])
 
 
 def compared(words: list[str]) -> None:

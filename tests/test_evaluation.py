@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
 from ddtl.records import predictions
-from ddtl.records.predictions import Predictions
 from ddtl.schema import scores as names
 from ddtl.training.joining import join
 

@@ -20,11 +20,11 @@ from ddtl.commands import cli
 from ddtl.config import checks
 from ddtl.config.load import load
 from ddtl.data.loading.datamodules import build_datamodule
-from ddtl.export import card
 from ddtl.export import onnx as exporting
 from ddtl.models.backbones import BACKBONES
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
+from ddtl.reports.run import model_card as card
 from ddtl.reports.run import stored
 from ddtl.utils.errors import UserError
 from tests import records

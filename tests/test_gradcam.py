@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddtl.config.load import load
+from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing
 from ddtl.explain.select import called, groups
 from ddtl.models.network import Network
-from ddtl.records.predictions import Predictions
 from ddtl.utils.errors import UserError
 
 

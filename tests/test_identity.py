@@ -18,9 +18,10 @@ from pydantic import BaseModel
 
 from ddtl.config.load import load
 from ddtl.models.weights import Weights
-from ddtl.records.identity import differences, identity, run_name, short_hash
+from ddtl.records.identity import differences, short_hash
 from ddtl.schema.run import Config, PublishedConfig, WindowConfig
 from ddtl.training.hardware import Hardware
+from ddtl.training.identity import identity, run_name
 
 # A new setting under these headings must be decided about: listed here, or taken out of what is neutral.
 NEUTRAL = {

@@ -21,8 +21,11 @@ from ddtl.models.metrics import epoch_scores, update
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
+from ddtl.reports import terminal
 from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
-from ddtl.training.train import RunResult, train
+from ddtl.reports.run.publish import publish
+from ddtl.training.run import RunResult
+from ddtl.training.train import train
 from ddtl.utils import console
 from ddtl.utils.reading import read_lines
 
@@ -146,7 +149,7 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     screen = Console(width=100, soft_wrap=True)
     with pytest.MonkeyPatch.context() as patch, screen.capture() as printed:
         patch.setattr(console, "out", screen)
-        result = train(load(overrides))
+        result = train(load(overrides), publish=publish)
     return result, printed.get()
 
 
@@ -206,6 +209,6 @@ def test_two_classes_are_shown_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         "warnings": [],
     }
     with screen.capture() as printed:
-        console.score_table(results)
+        terminal.score_table(results)
     assert "toy · protocol grouped · positive class [b]" in printed.get()
     assert "against all others" not in printed.get()

@@ -20,6 +20,7 @@ from ddtl.data.datasets import covid19ct, folder, table
 from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits.protocols import assign, describe
+from ddtl.reports.run.publish import publish
 from ddtl.training.train import train
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_csv
@@ -468,7 +469,7 @@ def test_a_whole_run_on_own_folders(tmp_path: Path) -> None:
         "dataset.n_folds=4",
         f"paths.runs_dir={tmp_path / 'runs'}",
     )
-    result, other = (train(load([*asked, f"dataset.fold={fold}"])) for fold in (1, 2))
+    result, other = (train(load([*asked, f"dataset.fold={fold}"]), publish=publish) for fold in (1, 2))
     assert result.folder.parent == tmp_path / "runs" / "mine" != result.folder
     record = json.loads((result.folder / "results.json").read_text())
     assert (record["protocol"], record["fold"], record["n_folds"]) == ("kfold", 1, 4)

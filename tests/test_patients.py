@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.evaluation.patients import Aggregation, PatientTable, WhyNot, by_patient
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 
 FEW = settings(max_examples=50, deadline=None)
 AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "max", "vote")

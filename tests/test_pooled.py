@@ -18,9 +18,10 @@ from ddtl.data.datasets.pooled import Source, pool
 from ddtl.data.images.perceptual_hash import NEAR, distance, distances, near_any
 from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.records.identity import counting
 from ddtl.reports.html import reproduce
 from ddtl.schema.run import Config
+from ddtl.reports.run.publish import publish
+from ddtl.training.identity import counting
 from ddtl.training.train import train
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import read_lines
@@ -93,7 +94,7 @@ def test_each_source_is_split_as_it_is_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_pool_trains_and_counts_looks_and_what_it_has_seen(tmp_path: Path) -> None:
-    made = train(config(tmp_path, "trainer.max_epochs=1", "finetune=full"))
+    made = train(config(tmp_path, "trainer.max_epochs=1", "finetune=full"), publish=publish)
     assert made.results["sources"] == ["phantom:a", "phantom:b"]
     assert made.results["test"]["patients"]["patients"] > 0
     written = yaml.safe_load((made.folder / "config.yaml").read_text())["dataset"]["source_settings"]

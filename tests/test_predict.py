@@ -24,13 +24,13 @@ from ddtl.commands import cli
 from ddtl.data.images.decode import BadImageError
 from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.evaluation.patients import PatientTable, by_patient
+from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
 from ddtl.inference.inputs import Picture, decoded
 from ddtl.inference.ood import NEIGHBOUR, Reference, distance, unit
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, row
 from ddtl.records import predictions as prediction_table
-from ddtl.records.predictions import Predictions
 from ddtl.utils.errors import UserError
 from tests import ct_slices
 from tests.runs import SMALL, config, run

@@ -9,7 +9,9 @@ import pytest
 
 from ddtl.config.load import load
 from ddtl.records import predictions as prediction_table
-from ddtl.training.train import RunResult, train
+from ddtl.reports.run.publish import publish
+from ddtl.training.run import RunResult
+from ddtl.training.train import train
 from ddtl.utils.reading import read_lines
 
 pytestmark = pytest.mark.realdata
@@ -18,7 +20,7 @@ SHORT = ("dataset.image_size=64", "trainer.max_epochs=2", "trainer.limit_batches
 
 
 def short(tmp_path: Path, data: Path, *overrides: str) -> RunResult:
-    return train(load([*SHORT, f"paths.data_dir={data}", f"paths.runs_dir={tmp_path}", *overrides]))
+    return train(load([*SHORT, f"paths.data_dir={data}", f"paths.runs_dir={tmp_path}", *overrides]), publish=publish)
 
 
 def test_covid19ct_by_its_official_lists(real_data, tmp_path):

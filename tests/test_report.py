@@ -24,6 +24,8 @@ from ddtl.reports.html.curves import GRID, Curves, curves
 from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import report as run_report
 from ddtl.reports.run import sentences, stored, tables
+from ddtl.schema.scores import TITLES
+from ddtl.utils import wording
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
 from tests import browser, mounts, records
@@ -152,7 +154,7 @@ def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
     record, text = json.loads((run / "results.json").read_text()), report(run).text
     for split in ("val", "test"):
         for scores in (record[split], record[split]["patients"]):
-            for name in format.TITLES:
+            for name in TITLES:
                 assert format.with_interval(scores, name) in text, (split, name)
     for row in record["test"]["predictive_values"]:
         assert f"{row['ppv']:.3f}" in text
@@ -548,7 +550,7 @@ def test_how_numbers_are_written() -> None:
     assert format.with_interval(scores, "f1") == "–"
     assert format.cell(scores, "f1") == Cell("–", "no positive, none called so")
     assert format.cell(scores, "brier") == Cell("–")
-    assert [format.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
+    assert [wording.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
         "0 %",
         "5 %",
         "3.3 %",
@@ -556,7 +558,7 @@ def test_how_numbers_are_written() -> None:
         "50 %",
         "100 %",
     ]
-    assert [format.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+    assert [wording.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
         "",
         "a",
         "a and b",

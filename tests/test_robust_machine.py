@@ -428,7 +428,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_validation_score_is_that_of_the_best_epoch(kind: str, tmp_path: Path) -> None:
-    result = train(config(tmp_path, *QUICK, *KINDS[kind]), report=False)
+    result = train(config(tmp_path, *QUICK, *KINDS[kind]))
     rows = read_lines(result.folder / "metrics.jsonl")
     best = rows[result.results["best_epoch"]]
     from ddtl.records import predictions
@@ -658,18 +658,18 @@ def test_commands_that_write_nothing_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As any user in / : what is written elsewhere, or not at all, needs no place for runs here."""
-    from ddtl.commands import evaluate
+    from ddtl.training import rescore
 
     finished = run(tmp_path / "runs", *QUICK).folder
-    saved, _ = evaluate.stored_run(RunFolder(finished))
+    saved, _ = rescore.stored_run(RunFolder(finished))
     access = os.access
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))
     with pytest.raises(UserError, match=r"paths\.runs_dir=results: .* cannot be written to"):
         load(["paths.runs_dir=results"])
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    evaluate.on_this_machine(saved, [], "cpu", 32)
-    assert evaluate.asked(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
+    rescore.on_this_machine(saved, [], "cpu", 32)
+    assert rescore.asked(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
     for words in (["train", "--cfg", "job"], ["finetune", "show"], ["data", "list"]):
         assert cli.main(words) == 0
 

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl.config import checks, where
+from ddtl.config import checks, phases, where
 from ddtl.config.load import ConfigError, check, load
-from ddtl.finetuning import phases
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
 from ddtl.schema.run import FinetuneConfig, PhaseConfig
 from ddtl.utils.errors import UserError
@@ -424,8 +423,9 @@ def test_a_head_on_random_features_is_warned_of(name: str) -> None:
 
 def test_the_phases_are_part_of_the_identity() -> None:
     from ddtl.models.weights import Weights
-    from ddtl.records.identity import identity, short_hash
+    from ddtl.records.identity import short_hash
     from ddtl.training.hardware import Hardware
+    from ddtl.training.identity import identity
 
     def named(*overrides: str) -> str:
         config = load([*REAL, *overrides])

@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from ddtl.commands import evaluate
 from ddtl.config import load
 from ddtl.config.load import ConfigError
-from ddtl.records import test_ledger
-from ddtl.records.identity import scoring
+from ddtl.records import study_folder, test_ledger
 from ddtl.records.run_folder import RunFolder
-from ddtl.studies import execute, record, settings
+from ddtl.studies import execute, settings
 from ddtl.studies.definitions import TESTED
 from ddtl.studies.known import Known
 from ddtl.studies.settings import StudyPlan
 from ddtl.sweeps.store import outcome
 from ddtl.sweeps.store.snapshot import Snapshot
 from ddtl.sweeps.store.store import Store
+from ddtl.training import rescore
+from ddtl.training.identity import scoring
 from ddtl.utils.errors import Stopped, UserError
 from ddtl.utils.files import write_json
 from ddtl.utils.reading import read_lines
@@ -86,7 +86,7 @@ def test_an_own_dataset_joins_by_its_declaration(tmp_path):
     assert pool.sources == ("covid19ct", "third")
     assert pool.own is not None
     assert pool.own["third"].patient_regex == r"(P\d+)_"
-    asked = evaluate.asked(plan.configs[0], plan.jobs[0].targets[1].words).config
+    asked = rescore.asked(plan.configs[0], plan.jobs[0].targets[1].words).config
     assert asked.dataset.root == str(tmp_path)
 
 
@@ -278,12 +278,12 @@ class Engine:
             for target, told in (each for each in store.plan.targets[task.number] if each[1]):
                 self.evaluated.append(" ".join(told))
                 if self.breaks(" ".join(told)):
-                    done.append(record.evaluation(target, words=told, reason="no images"))
+                    done.append(study_folder.evaluation(target, words=told, reason="no images"))
                     continue
-                asked = evaluate.asked(config, told).config
+                asked = rescore.asked(config, told).config
                 there = _written(folder / "evaluations", " ".join(told), scoring(asked.evaluation))
-                done.append(record.evaluation(target, str(there), told))
-            store.note(task.number, {record.EVALUATIONS: done})
+                done.append(study_folder.evaluation(target, str(there), told))
+            store.note(task.number, {study_folder.EVALUATIONS: done})
             store.end(task, outcome.completed([0.5]))
             show(store.snapshot())
 
@@ -309,12 +309,12 @@ def images(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return now
 
 
-def call(tmp_path: Path, engine: Engine, *words: str) -> record.Study:
+def call(tmp_path: Path, engine: Engine, *words: str) -> study_folder.Study:
     plan = settings.read([*TWO, "study.name=small", f"paths.runs_dir={tmp_path}", *words])
     return execute.execute(plan, engine, unseen)
 
 
-def states(study: record.Study) -> list[str]:
+def states(study: study_folder.Study) -> list[str]:
     return [job["state"] for job in study["jobs"]]
 
 
@@ -324,7 +324,7 @@ def test_a_finished_study_computes_nothing_again(tmp_path):
     study = call(tmp_path, first)
     assert (len(first.trained), len(first.evaluated)) == (4, 4)
     assert states(study) == ["done"] * 4
-    assert study == record.read(tmp_path / "studies" / "small")
+    assert study == study_folder.read(tmp_path / "studies" / "small")
     for job in study["jobs"]:
         assert job["run"] is not None
         assert not Path(job["run"]).is_absolute()
@@ -352,14 +352,14 @@ def test_what_was_defined_before_the_first_score_is_one_planned_use_and_what_cam
     with pytest.raises(Stopped):
         call(tmp_path, first)
     (plan,) = set(first.planned)
-    study = record.read(tmp_path / "studies" / "small")
+    study = study_folder.read(tmp_path / "studies" / "small")
     assert study["planned"]["plan"] == plan
     assert len(study["planned"]["uses"]) == 8, "four runs on two test sets each"
 
     grown = Engine(ends_after=0)  # nothing has been scored: the study may still grow as a plan
     with pytest.raises(Stopped):
         call(tmp_path, grown, "study.seeds=3")
-    study = record.read(tmp_path / "studies" / "small")
+    study = study_folder.read(tmp_path / "studies" / "small")
     plan = study["planned"]["plan"]
     assert len(study["planned"]["uses"]) == 12
     assert [scored(tmp_path, name, plan) for name in ("a", "b")] == [2, 2]
@@ -377,7 +377,7 @@ def test_what_was_defined_before_the_first_score_is_one_planned_use_and_what_cam
 def test_a_study_of_an_earlier_version_goes_on_as_the_plan_that_it_had_written(tmp_path):
     with pytest.raises(Stopped):
         call(tmp_path, Engine(ends_after=1))
-    path = tmp_path / "studies" / "small" / record.NAME
+    path = tmp_path / "studies" / "small" / study_folder.NAME
     earlier = json.loads(path.read_text())
     del earlier["planned"]
     path.write_text(json.dumps(earlier))
@@ -407,7 +407,7 @@ def test_a_further_seed_and_a_further_dataset_compute_what_is_new(tmp_path):
 @pytest.mark.usefixtures("images")
 def test_what_asks_for_less_or_for_something_else_is_refused_with_what_differs(tmp_path):
     call(tmp_path, Engine(), "optimizer.lr=0.1", "study.methods=[plain,match]")
-    before = (tmp_path / "studies" / "small" / record.NAME).read_text()
+    before = (tmp_path / "studies" / "small" / study_folder.NAME).read_text()
     cases = {
         ("optimizer.lr=0.2", "study.methods=[plain,match]"): "optimizer.lr: was 0.1, is 0.2",
         ("study.methods=[plain,match]",): "optimizer.lr: was 0.1, is (absent)",
@@ -418,7 +418,7 @@ def test_what_asks_for_less_or_for_something_else_is_refused_with_what_differs(t
         with pytest.raises(UserError, match="is another study") as caught:
             call(tmp_path, Engine(), *words)
         assert said in str(caught.value)
-    assert (tmp_path / "studies" / "small" / record.NAME).read_text() == before
+    assert (tmp_path / "studies" / "small" / study_folder.NAME).read_text() == before
 
 
 @pytest.mark.usefixtures("images")
@@ -430,7 +430,7 @@ def test_ended_anywhere_it_goes_on_to_the_same_record(tmp_path, behind):
     assert len(whole.trained) == 4 + 4 + 4, "match shares the plain runs"
     with pytest.raises(Stopped):
         call(tmp_path / "parts", Engine(ends_after=behind), *words)
-    half = record.read(tmp_path / "parts" / "studies" / "small")
+    half = study_folder.read(tmp_path / "parts" / "studies" / "small")
     assert half["ended"] is None
     assert states(half).count("done") < len(half["jobs"])
     study = call(tmp_path / "parts", rest, *words)
@@ -440,7 +440,7 @@ def test_ended_anywhere_it_goes_on_to_the_same_record(tmp_path, behind):
     assert [shape(job) for job in study["jobs"]] == [shape(job) for job in there]
 
 
-def shape(job: record.Job) -> list[Any]:
+def shape(job: study_folder.Job) -> list[Any]:
     """A job without the names of its folders, which a hash of paths has made here."""
     evaluations = [(each["target"], each["words"], each["folder"] is None) for each in job["evaluations"]]
     return [job["labels"], job["state"], evaluations]
@@ -454,7 +454,7 @@ def test_a_failed_run_is_a_cell_with_a_reason_and_is_tried_again(tmp_path):
     first, second = (job["reason"] for job in study["jobs"] if job["state"] == "failed")
     assert first == "error: broken"
     assert second == "there are no weights to begin with: phantom:a, grouped, full, seed 1 has failed"
-    assert record.lost(study) == [
+    assert study_folder.lost(study) == [
         "phantom:a, grouped, full, seed 1: error: broken",
         f"phantom:a, grouped, full, 5 patients, seed 1: {second}",
     ]
@@ -468,8 +468,8 @@ def test_a_failed_evaluation_leaves_the_run_and_its_other_cells(tmp_path):
     study = call(tmp_path, Engine(breaks=lambda words: "sites=[b]" in words))
     assert states(study) == ["done"] * 4
     assert [e["reason"] for job in study["jobs"] for e in job["evaluations"]] == ["", "no images", "", ""] * 2
-    assert record.lost(study)[0] == "phantom:a, grouped, full, seed 0 on phantom:b: no images"
-    assert not record.lost(call(tmp_path, Engine()))
+    assert study_folder.lost(study)[0] == "phantom:a, grouped, full, seed 0 on phantom:b: no images"
+    assert not study_folder.lost(call(tmp_path, Engine()))
 
 
 def test_other_images_are_trained_on_anew(tmp_path, images):
@@ -502,11 +502,11 @@ def test_two_commands_do_not_work_at_one_study(tmp_path):
 def test_a_damaged_record_is_told(tmp_path):
     folder = tmp_path / "studies" / "small"
     folder.mkdir(parents=True)
-    (folder / record.NAME).write_text('{"study": ')
+    (folder / study_folder.NAME).write_text('{"study": ')
     with pytest.raises(UserError, match=r"study\.json: is damaged"):
         call(tmp_path, Engine())
     with pytest.raises(UserError, match=r"holds no study\.json"):
-        record.read(tmp_path)
+        study_folder.read(tmp_path)
 
 
 class Notes:
@@ -541,7 +541,7 @@ def test_an_evaluation_that_breaks_is_noted_and_the_next_one_is_made(tmp_path, m
     came_to_the_end, store = evaluated(tmp_path, monkeypatch, score)
     assert came_to_the_end
     assert len(store.told) == 2, "each is noted as soon as it is made"
-    first, second = store.told[-1][record.EVALUATIONS]
+    first, second = store.told[-1][study_folder.EVALUATIONS]
     assert (first["folder"], first["reason"]) == (None, "RuntimeError: no such operator")
     assert (second["folder"], second["reason"]) == (str(tmp_path / "there"), "")
     assert "Traceback" in capsys.readouterr().err
@@ -571,7 +571,7 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
     command = [sys.executable, str(ROOT / "sweep.py"), *words]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    study = record.read(tmp_path / "studies" / "cross_dataset-phantom-a-phantom-b")
+    study = study_folder.read(tmp_path / "studies" / "cross_dataset-phantom-a-phantom-b")
     assert states(study) == ["done"] * 4
     assert len({job["run"] for job in study["jobs"]}) == 2, "match shares the plain runs"
     folders = [tmp_path / str(e["folder"]) for job in study["jobs"] for e in job["evaluations"] if e["words"]]
@@ -591,11 +591,11 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
         assert np.load(folder / "embeddings.npz")["embeddings"].shape == (rows, 512)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     stamps |= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
-    (tmp_path / "studies" / study["name"] / record.NAME).unlink()  # so that each run's process looks for itself
+    (tmp_path / "studies" / study["name"] / study_folder.NAME).unlink()  # so that each run's process looks for itself
     again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert record.read(tmp_path / "studies" / study["name"])["jobs"] == study["jobs"]
+    assert study_folder.read(tmp_path / "studies" / study["name"])["jobs"] == study["jobs"]
 
 
 @pytest.mark.usefixtures("images")
@@ -606,5 +606,5 @@ def test_a_study_repeated_with_other_shared_settings_is_another_planned_use(tmp_
         call(tmp_path, engine, *words)
         (plan,) = set(engine.planned)
         found.append(scored(tmp_path, " ".join(words), plan))
-        (tmp_path / "studies" / "small" / record.NAME).unlink()
+        (tmp_path / "studies" / "small" / study_folder.NAME).unlink()
     assert found == [1, 2, 3]

@@ -13,6 +13,7 @@ from PIL import Image
 from ddtl.audit import file_facts
 from ddtl.data.datasets.pooled import picture_hashes
 from ddtl.data.manifest import Manifest, Sample
+from ddtl.records import study_controls
 from ddtl.studies import controls, settings, subjects
 from ddtl.studies.controls import Subject
 from ddtl.utils.errors import UserError
@@ -85,7 +86,7 @@ def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_controls_of_the_same_images_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = subject(tmp_path, "a", seed=0), subject(tmp_path, "b", seed=1)
     first = controls.write(tmp_path, [pair])
-    assert controls.read(tmp_path) == first
+    assert study_controls.read(tmp_path) == first
     monkeypatch.setattr(controls, "between", lambda *_: pytest.fail("computed again"))
     assert controls.write(tmp_path, [pair]) == first
     monkeypatch.undo()
@@ -95,11 +96,11 @@ def test_controls_of_the_same_images_are_kept(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_damaged_file_is_told_and_written_anew(tmp_path: Path) -> None:
-    (tmp_path / controls.NAME).write_text("{")
+    (tmp_path / study_controls.NAME).write_text("{")
     with pytest.raises(UserError, match="damaged"):
-        controls.read(tmp_path)
+        study_controls.read(tmp_path)
     controls.write(tmp_path, [(subject(tmp_path, "a", seed=0), subject(tmp_path, "b", seed=1))])
-    assert controls.read(tmp_path).twice("a", "b") == frozenset()
+    assert study_controls.read(tmp_path).twice("a", "b") == frozenset()
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ import pytest
 from ddtl.commands import report
 from ddtl.evaluation.comparison.matrix import Settings
 from ddtl.records import predictions
+from ddtl.records.study_folder import Job
 from ddtl.reports.html.curves import GRID, curves, roc_over_seeds
 from ddtl.reports.html.page import Figure, Page
 from ddtl.reports.study import cells, embeddings
 from ddtl.reports.study import figures as study_figures
 from ddtl.reports.study import report as study_report
-from ddtl.studies.record import Job
 from tests import browser
 from tests import study_records as made
 from tests.hospital import Hospital

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ddtl.evaluation.comparison.matrix import Settings
+from ddtl.records import study_folder
 from ddtl.reports.html.page import Cell as Shown
 from ddtl.reports.html.page import Table
 from ddtl.reports.study import cells, export, tables
 from ddtl.reports.study.cells import Cells, Row
 from ddtl.reports.study.score_table import every_score
-from ddtl.studies import record
 from ddtl.utils.errors import UserError
 from tests import study_records as made
 from tests.test_report import HOSTILE, golden
@@ -230,9 +230,9 @@ def test_a_folder_that_is_damaged_by_now_is_a_dash(tmp_path: Path, change: objec
 
 
 def test_no_study_and_a_damaged_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=record.NAME):
+    with pytest.raises(UserError, match=study_folder.NAME):
         cells.read(tmp_path)
-    (tmp_path / record.NAME).write_text('{"jobs": [{}]}')
+    (tmp_path / study_folder.NAME).write_text('{"jobs": [{}]}')
     with pytest.raises(UserError, match=r"study\.json: study is missing"):
         cells.read(tmp_path)
 

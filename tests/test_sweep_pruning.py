@@ -71,7 +71,7 @@ def test_a_run_that_was_pruned_becomes_the_run_that_nobody_pruned(tiny, tmp_path
         train(pruned, [asked(Answers(1), tmp_path / "stop")])
     assert Index(tmp_path / "pruned").rows()[0].state == "pruned"
     assert (ended.value.folder / "ended_early.json").exists()
-    finished = train(pruned, report=False)
+    finished = train(pruned)
     assert not (finished.folder / "ended_early.json").exists()
     assert not (finished.folder / "report.html").exists()
     runs.assert_same_run(finished.folder, train(alone).folder)

@@ -271,7 +271,7 @@ before = set(sys.modules)
 from tests import runs
 words = ("trainer=cpu", "trainer.max_epochs=1", "trainer.limit_batches=1", "evaluation.test=false")
 squeezenet = ("model=squeezenet1_1", "model.weights=none", "finetune=full")
-runs.train(runs.config(Path(sys.argv[1]), *words, *squeezenet), report=False)
+runs.train(runs.config(Path(sys.argv[1]), *words, *squeezenet))
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 large = {"albumentations", "cv2", "pandas", "scipy", "sklearn", "torchvision", "pytorch_lightning", "plotly", "wandb"}
 assert not new & large, new & large

@@ -13,8 +13,8 @@ from statsmodels.stats.proportion import proportion_confint
 from ddtl.config.load import load
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient, threshold_table
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.thresholds import choose, expected, lower_limit, patients_needed
-from ddtl.records.predictions import Predictions
 from ddtl.utils.errors import UserError
 from tests.clustered_draws import Draw, draw, rates
 

@@ -10,7 +10,7 @@ from ddtl.audit.pairs import Pair
 from ddtl.audit.probes import Probe
 from ddtl.audit.record import Finding
 from ddtl.data.manifest import Manifest
-from ddtl.reports.html.format import count, percent
+from ddtl.utils.wording import count, percent
 
 _EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
 _LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.config import overrides as override_grammar
-from ddtl.config.convert import text_keys
-from ddtl.config.load import check
 from ddtl.config.where import groups
-from ddtl.records import run as results_of
-from ddtl.records import settings
-from ddtl.schema.run import Config, DatasetConfig
+from ddtl.schema.run import Config
+from ddtl.training.rescore import Asked, again, asked, stored_run, with_own_runs, with_weights
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import require_run_folder
 
 if TYPE_CHECKING:
     from ddtl.records.run_folder import RunFolder
+    from ddtl.training.run import RunResult
 
 HELP = """\
 A trained run, scored in another way or on another dataset; nothing is trained.
@@ -41,21 +37,6 @@ images, such as those of another site, a hash stands behind its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
-_SECTIONS = ("dataset", "evaluation", "paths")
-_KEYS = ("trainer.accelerator", "trainer.precision")
-# What commands that go on with a run take from its results.json.
-_NEEDED = (
-    "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
-    "calibration.notes", "interval",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The configuration to evaluate with, and whether it names another dataset than the run's own test set."""
-
-    config: Config
-    elsewhere: bool
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     from ddtl.records.run_folder import RunFolder
-    from ddtl.utils import console
+    from ddtl.reports import terminal
+    from ddtl.reports.run.publish import write_page
 
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
@@ -77,8 +59,9 @@ def main(argv: Sequence[str]) -> int:
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
     _check_test(words, found, results)
     _tell_own_runs(words, found.config)
-    shown = _elsewhere(folder, found.config, results) if found.elsewhere else _again(folder, found.config, results)
-    console.score_table(shown)
+    done = _elsewhere(folder, found.config, results) if found.elsewhere else again(folder, found.config, results)
+    write_page(done.folder)
+    terminal.score_table(done.results)
     return 0
 
 
@@ -106,160 +89,7 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
             console.line(f"paths.runs_dir has no effect here: test-set uses are counted where the run lies, in {own}")
 
 
-def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
-    """The configuration and the results of a finished run.
-
-    Raises:
-        UserError: there is no such folder, no run in it, or none that is finished; or it cannot be read.
-    """
-    require_run_folder(folder.path)
-    if not folder.config.exists():
-        raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
-    results = folder.finished()
-    if results is None:
-        raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
-    results_of.require(folder.results, results, *_NEEDED)
-    config = settings.config(folder.path)
-    _check_head(folder, config)
-    return config, results
-
-
-def _check_head(folder: RunFolder, config: Config) -> None:
-    """Refuse a head that the run's weights cannot have: building it would take all memory.
-
-    Raises:
-        UserError: it is larger than the file of the weights.
-    """
-    claimed = sum(a * b for a, b in itertools.pairwise(config.model.head.hidden))
-    if folder.weights.exists() and claimed > folder.weights.stat().st_size:
-        raise UserError(
-            f"{folder.config}: model.head.hidden claims more weights than {folder.weights.name} holds. The record was "
-            "changed; put back a copy."
-        )
-
-
-def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:
-    """A run's configuration for one device of this machine.
-
-    Args:
-        saved: of the run.
-        paths: words that say where images and caches are here.
-        accelerator: auto, cpu or gpu.
-        precision: as ``trainer.precision`` takes it.
-    """
-    from ddtl.config.load import load
-
-    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accelerator": accelerator, "precision": precision}
-    trainer = saved.trainer.model_copy(update=alone)
-    return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths), writes=False).paths})
-
-
-def asked(saved: Config, words: Sequence[str]) -> Asked:
-    """The run's configuration with what the command changes; how images are prepared stays the run's."""
-    typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
-    named = {*typed.choices, *(setting.key for setting in typed.settings)}
-    for key in sorted(named):
-        if key.split(".")[0] not in _SECTIONS and key not in _KEYS:
-            raise UserError(
-                f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
-                f"paths.…, {' and '.join(_KEYS)}."
-            )
-    fresh, _ = check([*words, *_unless(named, saved)], writes=False)
-    elsewhere = any(key.split(".")[0] == "dataset" for key in named)
-    adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
-    changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
-    asked_of = {key: getattr(fresh.evaluation, key) for key in changed}
-    evaluation = saved.evaluation.model_copy(update={"refit": False, **asked_of})
-    # Prepared as the run's images were; and no batch is filled with training images.
-    kept = {"image_size": saved.dataset.image_size, "batch_size": 1}
-    asked_for = fresh.dataset if elsewhere else saved.dataset
-    harmonize = _harmonize(saved, asked_for) if "dataset.harmonize" in named else saved.dataset.harmonize
-    elsewhere = elsewhere or adapts  # to adapt, the images are needed
-    dataset = asked_for.model_copy(update=kept | {"harmonize": harmonize}) if elsewhere else saved.dataset
-    trainer = saved.trainer.model_copy(
-        update={key.removeprefix("trainer."): getattr(fresh.trainer, key.removeprefix("trainer.")) for key in _KEYS
-                if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-    )  # fmt: skip
-    changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
-    return Asked(saved.model_copy(update=changes), elsewhere)
-
-
-def _harmonize(saved: Config, asked: DatasetConfig) -> str:
-    """How grey levels are harmonised; a network sees images that were prepared as those that it learned from."""
-    before, now = saved.dataset.harmonize, asked.harmonize
-    # A dataset's own map to itself is the identity, so such a run learned from images as they are.
-    as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
-    if before != now and not as_they_are:
-        raise UserError(
-            f"dataset.harmonize={now}: the run learned with dataset.harmonize={before}. Leave it out, or train a run "
-            f"with dataset.harmonize={now}."
-        )
-    return now
-
-
-def _unless(named: set[str], saved: Config) -> list[str]:
-    """Where the run's own settings must stand beside the new ones, for the checks to see both."""
-    target = saved.evaluation.target
-    return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
-
-
-def _again(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
-    """The stored predictions, scored with other settings; ``results.json`` and the report are written anew."""
-    from ddtl.commands.report import write as write_report
-    from ddtl.evaluation.record import learn
-    from ddtl.records import predictions as prediction_table
-    from ddtl.training.scoring import count_again, scored, warn_of_inversion
-    from ddtl.utils.files import write_json
-
-    if config.evaluation.refit:
-        raise UserError("evaluation.refit=true: refits on the validation images of another dataset; name it: dataset=…")
-    if config.evaluation.test and "test" not in before:
-        raise UserError(
-            f"{folder.path} was not scored on its test set. The command that made it does so with evaluation.test=true."
-        )
-    try:
-        table = prediction_table.read(folder.predictions)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder.predictions} is not there. The command that made the run predicts again, without training."
-        ) from error
-    results_of.match(folder.predictions, table, before, [split for split in ("val", "test") if split in before])
-    learn(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
-    use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
-    present = [split for split in ("val", "test") if split in before]
-    results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
-    if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
-        facts = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
-        results["baselines"] = {**before["baselines"], "file_facts": facts}
-    if use is not None:
-        results |= use.record()
-        results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))
-        results.pop("look", None)  # its name in records of earlier versions
-    warn_of_inversion(results, present)
-    write_json(folder.results, results)
-    write_report(folder.path)
-    return results
-
-
-def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
-    """The configuration with the folder of all runs that a run lies in: its ledger counts the uses of test sets.
-
-    Args:
-        config: to evaluate with.
-        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted beside it.
-        dataset: that the run was trained on.
-    """
-    path = folder.resolve()
-    runs_dir = path.parents[1] if path.parent.name == dataset else path.parent
-    return config.model_copy(update={"paths": config.paths.model_copy(update={"runs_dir": str(runs_dir)})})
-
-
-def with_weights(config: Config, folder: Path) -> Config:
-    """The configuration with a run's network for its initial weights."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(folder)})})
-
-
-def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> dict[str, Any]:
+def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
     """The run's network on another test set."""
     from ddtl.data import catalogue
     from ddtl.utils.memory import keep_freed_memory

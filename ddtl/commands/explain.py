@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(HELP)
         return 0
     settings = parse(argv)
-    from ddtl.commands.evaluate import on_this_machine, stored_run
     from ddtl.records.run_folder import RunFolder
+    from ddtl.training.rescore import on_this_machine, stored_run
 
     folder = RunFolder(settings.run)
     saved, results = stored_run(folder)

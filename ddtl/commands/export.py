@@ -64,9 +64,9 @@ def main(argv: Sequence[str]) -> int:
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
-    from ddtl.commands.evaluate import stored_run
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run import stored
+    from ddtl.training.rescore import stored_run
 
     settings = parse(argv)
     folder = RunFolder(settings.run)
@@ -80,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
         line = _export(folder, saved, results, settings, to)
         if line is None:
             return EXIT_FAILURE
-        from ddtl.export import card
+        from ddtl.reports.run import model_card
 
-        write_text(to / "card.md", card.render(found, card.evaluations(found), [line, _ABOUT_JSON]))
+        write_text(to / "card.md", model_card.render(found, model_card.evaluations(found), [line, _ABOUT_JSON]))
     except OSError as error:
         raise UserError(f"{error.filename or to}: cannot be written ({error.strerror}).") from error
     console.out.print(escape(f"written to {to}"))

@@ -14,6 +14,7 @@ from typing import Any
 from ddtl.utils import console, notices, ranks, signals, streams
 from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 from ddtl.utils.redaction import MASK, learn_from_command, redacted
+from ddtl.utils.signals import stop_signals
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
@@ -35,13 +36,6 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         console.error(f"standard output could not take everything: {failure.strerror}.")
         return code or EXIT_FAILURE
     return code
-
-
-def stop_signals() -> list[signal.Signals]:
-    """The signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
-    hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-    ignored = [signum for signum in hang_up if signal.getsignal(signum) == signal.SIG_IGN]
-    return [signal.SIGINT, signal.SIGTERM, *(signum for signum in hang_up if signum not in ignored)]
 
 
 def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:

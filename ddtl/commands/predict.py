@@ -73,11 +73,11 @@ def main(argv: Sequence[str]) -> int:
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
-    from ddtl.commands.evaluate import stored_run
     from ddtl.inference import output as writing
     from ddtl.inference.inputs import find
     from ddtl.records import run as results_of
     from ddtl.records.run_folder import RunFolder
+    from ddtl.training.rescore import stored_run
 
     settings = parse(argv)
     folder = RunFolder(settings.run)
@@ -135,11 +135,11 @@ def parse(argv: Sequence[str]) -> Settings:
 
 def on_this_machine(saved: Config, results: Mapping[str, Any], settings: Settings) -> Config:
     """The run's configuration with this machine's paths, one process, and the precision that is asked for."""
-    from ddtl.commands import evaluate
+    from ddtl.training import rescore
 
     asked = results["precision"] if settings.precision == "run" else settings.precision
     precision = 32 if asked in ("32", "32-true") else asked
-    return evaluate.on_this_machine(saved, settings.paths, settings.accelerator, precision)
+    return rescore.on_this_machine(saved, settings.paths, settings.accelerator, precision)
 
 
 def scored_batch(config: Config) -> int:

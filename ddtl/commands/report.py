@@ -11,15 +11,16 @@ from ddtl.audit import record as audits
 from ddtl.config.command_line import own_settings, truth
 from ddtl.records import audit as audit_record
 from ddtl.records import run as results_of
+from ddtl.records import study_folder as study_record
 from ddtl.reports.audit import report
 from ddtl.reports.html.masking import cells_without_names, sweep_without_words, without_names
-from ddtl.reports.run import methods, stored
 from ddtl.reports.run import report as run_report
+from ddtl.reports.run import stored
+from ddtl.reports.run.publish import write_page
 from ddtl.reports.study import cells
 from ddtl.reports.study import report as study_report
 from ddtl.reports.sweep import record
 from ddtl.reports.sweep import report as sweep_report
-from ddtl.studies import record as study_record
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text
@@ -130,10 +131,7 @@ def write(folder: Path, images: bool = True) -> Path:
         )
     if (folder / "plan.json").exists():
         raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command goes on, and writes it.")
-    found = stored.read(folder)
-    write_text(folder / "methods.md", methods.render(found))
-    write_text(page, run_report.render_run(found, images))
-    return page
+    return write_page(folder, images)
 
 
 def write_to_share(folder: Path) -> Path:

@@ -7,8 +7,9 @@ import sys
 from dataclasses import replace
 
 from ddtl.config.command_line import CommandLine
+from ddtl.records import study_folder
 from ddtl.schema.scores import by_image
-from ddtl.studies import record, settings
+from ddtl.studies import settings
 from ddtl.studies.settings import StudyPlan
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
@@ -59,7 +60,7 @@ def _run(plan: StudyPlan) -> int:
         # The best of runs on several datasets says nothing.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)
-    lost = record.lost(study)
+    lost = study_folder.lost(study)
     for line in lost:
         console.error(line)
     return EXIT_FAILURE if lost else 0
@@ -69,11 +70,11 @@ def _preview(plan: StudyPlan, count: int) -> list[str]:
     """The first runs as lines to type, each with its evaluations."""
     import shlex
 
-    from ddtl.sweeps.store.task import line
+    from ddtl.utils.wording import train_command
 
     lines = []
     for job in plan.jobs[:count]:
-        lines.append(line(job.overrides) + (" model.weights=RUN" if job.after is not None else ""))
+        lines.append(train_command(job.overrides) + (" model.weights=RUN" if job.after is not None else ""))
         lines += [f"  ddtl evaluate RUN {shlex.join(target.words)}" for target in job.targets if target.words]
     return lines
 

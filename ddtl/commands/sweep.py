@@ -122,6 +122,7 @@ def _show(store: Store) -> None:
 
     from ddtl.reports.sweep import replicates
     from ddtl.sweeps.store import snapshot, task
+    from ddtl.utils import wording
 
     trials, found = store.trials(), snapshot.settings(store.study)
     repeated = replicates.varied(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
@@ -152,7 +153,7 @@ def _show(store: Store) -> None:
         typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
         which = "The best setting's test score:" if repeated else "The best one's test score:"
         parts = replicates.parts(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
-        console.out.print(which, task.line((*typed, *parts)), markup=False)
+        console.out.print(which, wording.train_command((*typed, *parts)), markup=False)
 
 
 def _write(store: Store) -> None:

@@ -37,9 +37,13 @@ def main(argv: Sequence[str]) -> int:
     catalogue.require_images(config)
     share_out(config.trainer.devices)
     keep_freed_memory()
+    from ddtl.reports import terminal
+    from ddtl.reports.run.publish import publish
     from ddtl.training.train import train
 
-    folder = train(config).folder
-    if FOLDER_TO in os.environ and is_first():
-        write_text(Path(os.environ[FOLDER_TO]), str(folder.absolute()))
+    result = train(config, publish=publish)
+    if is_first():
+        terminal.run_result(config, result)
+        if FOLDER_TO in os.environ:
+            write_text(Path(os.environ[FOLDER_TO]), str(result.folder.absolute()))
     return 0

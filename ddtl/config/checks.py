@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ddtl.config import sources
+from ddtl.config import phases, sources
 from ddtl.config.hardware_checks import hardware
-from ddtl.finetuning import phases
 from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils.suggest import did_you_mean

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 
 Aggregation = Literal["mean", "max", "vote"]
 

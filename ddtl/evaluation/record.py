@@ -24,9 +24,9 @@ from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals,
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_scores
 from ddtl.evaluation.miscalibration import patient_logits
 from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient, threshold_table
+from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score
 from ddtl.evaluation.thresholds import Expected
-from ddtl.records.predictions import Predictions
 from ddtl.schema.scores import AIMED, GUARANTEED
 from ddtl.utils.errors import UserError
 

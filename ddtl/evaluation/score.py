@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import PER_CLASS
 
 

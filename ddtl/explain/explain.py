@@ -20,13 +20,13 @@ from ddtl.data.images.decode import decode_gray, read_bytes
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.phantom.dataset import mask_path
+from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
 from ddtl.explain.select import Group, called, groups
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results_of
-from ddtl.records.predictions import Predictions
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.training import hardware

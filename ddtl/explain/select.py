@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddtl.finetuning import phases
+from ddtl.config import phases
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils.errors import UserError
 
@@ -83,7 +83,7 @@ def compile_schedule(config: FinetuneConfig, stages: Sequence[str], max_epochs: 
         max_epochs: length of the run.
 
     Raises:
-        UserError: a line for each mistake, naming the key and the fix; see :func:`ddtl.finetuning.phases.problems`.
+        UserError: a line for each mistake, naming the key and the fix; see :func:`ddtl.config.phases.problems`.
     """
     found = phases.problems(config, stages, max_epochs)
     if found:

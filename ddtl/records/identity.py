@@ -1,4 +1,4 @@
-"""What makes a run the run that it is."""
+"""Differences of two identities, and the hash that names one."""
 
 from __future__ import annotations
 
@@ -7,73 +7,19 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddtl.finetuning.phases import filled
-from ddtl.schema.run import NEUTRAL, OWN_FILES
 from ddtl.utils.reading import printable
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
-    from ddtl.models.weights import Weights
-    from ddtl.schema.run import Config, EvaluationConfig
-    from ddtl.training.hardware import Hardware
-
-# Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
-# how often it is saved and how named, and what is scored of a trained model.
-_NEUTRAL: dict[str, Any] = {
-    "paths": True,
-    "logger": True,
-    "run": True,
-    "evaluation": True,
-    # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
-    # What is let through changes nothing of it.
-    "dataset": {
-        **dict.fromkeys(("num_workers", "allow_label_conflicts", "allow_few_grey_levels", "source_settings"), True),
-        **dict.fromkeys(OWN_FILES, True),
-    },
-    "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
-    "finetune": {"probe": True},  # counts in the phase that refers to it
-}
+    pass
 
 
 _LONGEST = 300  # characters of a value in a message
-
-
-def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
-    """Everything that changes the result, by dotted key."""
-    settings = counting(config)
-    # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
-    settings["trainer.accelerator"] = hardware.accelerator
-    settings["trainer.precision"] = hardware.precision
-    settings["model.weights"] = "none" if weights.digest is None else f"sha256:{weights.digest}"
-    settings["dataset.digest"] = manifest_digest
-    return settings
-
-
-def counting(config: Config) -> dict[str, Any]:
-    """The settings that can change a result, by dotted key."""
-    settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
-    # What a phase that takes the rest comes to.
-    settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
-    return {key: value for key, value in settings.items() if NEUTRAL.get(key, ...) != value}
-
-
-def scoring(config: EvaluationConfig) -> dict[str, Any]:
-    """The settings that decide about a run's scores, as ``results.json`` holds them."""
-    # Whether the test set is scored shows by itself; and only elsewhere is anything refitted.
-    settings = config.model_dump(mode="json", exclude={"test", "refit"})
-    return {key: value for key, value in settings.items() if NEUTRAL.get(f"evaluation.{key}", ...) != value}
 
 
 def short_hash(identity_: Mapping[str, Any]) -> str:
     """Ten hexadecimal digits that name an identity."""
     text = json.dumps(identity_, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def run_name(config: Config, identity_: Mapping[str, Any]) -> str:
-    """The folder's name: by hand, or what a reader wants to know first and the hash of the rest."""
-    if config.run.name is not None:
-        return config.run.name
-    return f"{config.model.name}-{config.finetune.name}-s{config.seed}-{short_hash(identity_)}"
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -90,13 +36,3 @@ def _short(value: Any) -> str:
     """A value on a line, a long one cut."""
     text = printable(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

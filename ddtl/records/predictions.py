@@ -1,71 +1,14 @@
-"""The table of predictions: what every score is computed from, now and later."""
+"""``predictions.csv``: written, and read back to the bit."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ddtl.evaluation.predictions import _FIXED, Predictions
 from ddtl.utils.files import write_csv
 from ddtl.utils.reading import Unreadable, read_table
-
-_FIXED = ("split", "sample_id", "group", "patient_id", "site", "label")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One row an image, in manifest order.
-
-    Attributes:
-        classes: class names by label; the last one is the positive class.
-        split, sample_id, group, patient_id, site: (N,) strings; ``patient_id`` is empty where it is not known.
-        label: (N,) int64.
-        logits: (N, classes) float64.
-    """
-
-    classes: tuple[str, ...]
-    split: np.ndarray
-    sample_id: np.ndarray
-    group: np.ndarray
-    patient_id: np.ndarray
-    site: np.ndarray
-    label: np.ndarray
-    logits: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """(N, classes) softmax of the logits."""
-        shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
-
-    @property
-    def rank(self) -> np.ndarray | None:
-        """(N,) positive logit less negative one, where a probability of two classes is rounded to 0 or 1.
-
-        Logits still tell such images apart. None where probabilities do.
-        """
-        p = self.probabilities[:, 1]
-        if len(self.classes) != 2 or not ((p == 0) | (p == 1)).any():
-            return None
-        return np.asarray(self.logits[:, 1] - self.logits[:, 0], dtype=float)
-
-    def of(self, split: str) -> Predictions:
-        """The rows of one split."""
-        return self.where(self.split == split)
-
-    def where(self, rows: np.ndarray) -> Predictions:
-        """The (N,) rows that are true, or whose numbers are given, in that order."""
-        columns = {name: getattr(self, name)[rows] for name in (*_FIXED, "logits")}
-        return Predictions(self.classes, **columns)
-
-    def and_then(self, other: Predictions) -> Predictions:
-        """These rows, then others of the same dataset."""
-        columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in (*_FIXED, "logits")}
-        return Predictions(self.classes, **columns)
 
 
 def write(predictions: Predictions, path: Path) -> None:

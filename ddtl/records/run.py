@@ -27,7 +27,7 @@ from ddtl.schema.scores import PER_CLASS, SCORES
 from ddtl.utils.reading import Unreadable, read_object
 
 if TYPE_CHECKING:
-    from ddtl.records.predictions import Predictions
+    from ddtl.evaluation.predictions import Predictions
 
 NAME = "results.json"
 _FIX = "Delete it and repeat the command that made it: it scores again, without training."

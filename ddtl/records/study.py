@@ -84,7 +84,7 @@ class Planned(TypedDict):
     """What a study was to score before its first score was known: all of it counts as one use of a test set.
 
     ``plan`` names it in the ledgers of test-set uses; ``uses`` holds a hash for each run on each test set (see
-    :func:`ddtl.studies.record.use`); ``when`` is ISO 8601 in UTC.
+    :func:`ddtl.records.study_folder.use`); ``when`` is ISO 8601 in UTC.
     """
 
     plan: Name

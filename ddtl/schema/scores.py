@@ -39,3 +39,22 @@ PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precisio
 # that guarantee it.
 GUARANTEED: tuple[str, ...] = ("sensitivity_guaranteed", "specificity_guaranteed")
 AIMED: tuple[str, ...] = ("sensitivity", "specificity", *GUARANTEED)
+
+
+TITLES = {
+    "roc_auc": "ROC AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision (PPV)",
+    "f1": "F1",
+    "mcc": "Matthews' coefficient",
+    "brier": "Brier score (lower is better)",
+}
+
+
+def title_of(name: str) -> str:
+    """A score's name without what stands in brackets behind it."""
+    return TITLES.get(name, name).partition(" (")[0]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddtl.records import study
+from ddtl.records.study_controls import NAME, Controls, read
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
 
 if TYPE_CHECKING:
     from ddtl.data.manifest import Manifest
-
-NAME = study.CONTROLS
 
 
 @dataclass(frozen=True)
@@ -33,34 +31,6 @@ class Subject:
     name: str
     manifest: Manifest
     hashes: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Controls:
-    """By source and target: ``duplicates`` (sample ids), ``majority`` and ``file_facts``."""
-
-    pairs: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
-
-    def twice(self, source: str, target: str) -> frozenset[str]:
-        """The target's test images that are left out, as they or others of their patient stand in the source."""
-        return frozenset(self.pairs.get((source, target), {}).get("duplicates", ()))
-
-    def scores(self, source: str, target: str, name: str) -> Mapping[str, Any] | None:
-        """Those of ``majority`` or ``file_facts``; None where there are none."""
-        found: Mapping[str, Any] | None = self.pairs.get((source, target), {}).get(name)
-        return found
-
-
-def read(folder: Path) -> Controls:
-    """The controls in a study's folder; none where there is no such file.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    try:
-        return Controls({(row["source"], row["target"]): row for row in study.controls(folder)})
-    except FileNotFoundError:
-        return Controls()
 
 
 def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:

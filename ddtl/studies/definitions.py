@@ -11,11 +11,11 @@ from typing import Any
 
 from ddtl.config.checks import DATASET_PROTOCOLS
 from ddtl.config.overrides import key_of, shown, shown_item
+from ddtl.records.study_folder import PLAIN
 from ddtl.schema.run import OwnDataset
 from ddtl.schema.study import StudyConfig
 from ddtl.studies import methods
 from ddtl.studies.methods import Method
-from ddtl.studies.record import PLAIN
 
 TESTED = "evaluation.test=true"
 SEVERAL = "+"  # between the names of pooled datasets

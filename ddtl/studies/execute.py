@@ -17,21 +17,22 @@ from filelock import FileLock, Timeout
 
 from ddtl.config import load
 from ddtl.config.overrides import shown
-from ddtl.records import test_ledger
+from ddtl.records import study_folder, test_ledger
 from ddtl.records.checking import inside
-from ddtl.records.identity import counting, differences, scoring, short_hash
+from ddtl.records.identity import differences, short_hash
 from ddtl.records.study import Planned
+from ddtl.records.study_folder import EVALUATIONS, Evaluation, Study
 from ddtl.schema.sweep import ClassConfig
-from ddtl.studies import record
 from ddtl.studies.definitions import Job
 from ddtl.studies.known import Known
-from ddtl.studies.record import EVALUATIONS, Evaluation, Study
 from ddtl.studies.settings import StudyPlan, less
 from ddtl.sweeps.plan.settings import Plan
 from ddtl.sweeps.space.space import listed
-from ddtl.sweeps.store.task import REASON, WORDS, now
+from ddtl.sweeps.store.task import REASON, WORDS
+from ddtl.training.identity import counting, scoring
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
+from ddtl.utils.wording import now
 
 if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Snapshot
@@ -58,12 +59,12 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
         earlier = _earlier(plan)
         study = _begun(plan, earlier)
         study["planned"] = _planned(plan, study, earlier)
-        record.write(plan.folder, study)  # before anything is scored: the plan is no plan otherwise
+        study_folder.write(plan.folder, study)  # before anything is scored: the plan is no plan otherwise
         for rows in _left(plan, study):
             if rows:
                 _run(plan, study, rows, run, show)
         study["ended"] = now()
-        record.write(plan.folder, study)
+        study_folder.write(plan.folder, study)
     return study
 
 
@@ -105,24 +106,24 @@ def _alone(plan: StudyPlan) -> Iterator[None]:
 
 
 def _earlier(plan: StudyPlan) -> Study | None:
-    if not (plan.folder / record.NAME).exists():
+    if not (plan.folder / study_folder.NAME).exists():
         return None
-    earlier = record.read(plan.folder)
+    earlier = study_folder.read(plan.folder)
     check_same(plan, earlier)
     return earlier
 
 
 def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
     """The record with what an earlier call did, as far as it still holds."""
-    known = Known(earlier, record.runs_dir(plan.folder))
-    jobs: list[record.Job] = []
+    known = Known(earlier, study_folder.runs_dir(plan.folder))
+    jobs: list[study_folder.Job] = []
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
         words = job.overrides if job.after is None else _with_weights(plan, job, jobs[job.after])
         found = known.run(labels, words, config)
-        evaluations = [record.evaluation(t.name, None if t.words else found, t.words) for t in job.targets]
+        evaluations = [study_folder.evaluation(t.name, None if t.words else found, t.words) for t in job.targets]
         for evaluation in evaluations if found is not None else ():
             evaluation["folder"] = evaluation["folder"] or known.evaluation(labels, config, evaluation)
-        jobs.append(record.job(labels, evaluations, words, found))
+        jobs.append(study_folder.job(labels, evaluations, words, found))
     return {
         "study": plan.study.kind,
         "name": plan.name,
@@ -139,12 +140,12 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
 
     What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.
     """
-    uses = record.uses(study["jobs"])
+    uses = study_folder.uses(study["jobs"])
     if earlier is not None:
         before = earlier.get("planned")
         if before is None:  # of an earlier version, which wrote down its runs as well before it began
-            uses = record.uses(earlier["jobs"])
-        elif test_ledger.is_used(record.runs_dir(plan.folder), before["plan"]):
+            uses = study_folder.uses(earlier["jobs"])
+        elif test_ledger.is_used(study_folder.runs_dir(plan.folder), before["plan"]):
             added = len(set(uses) - set(before["uses"]))
             if added:
                 console.line(
@@ -157,11 +158,11 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
     return {"plan": name, "when": now(), "uses": uses}
 
 
-def _with_weights(plan: StudyPlan, job: Job, first: record.Job) -> tuple[str, ...]:
+def _with_weights(plan: StudyPlan, job: Job, first: study_folder.Job) -> tuple[str, ...]:
     """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
-    weights = inside(record.runs_dir(plan.folder), first["run"])
+    weights = inside(study_folder.runs_dir(plan.folder), first["run"])
     return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
 
 
@@ -177,10 +178,10 @@ def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
             continue
         first = jobs[after]
         if first["run"] is None:
-            _failed(jobs[row], f"there are no weights to begin with: {record.shown(first['labels'])} has failed")
+            _failed(jobs[row], f"there are no weights to begin with: {study_folder.shown(first['labels'])} has failed")
         else:
             words = _with_weights(plan, job, first)
-            jobs[row] = record.job(jobs[row]["labels"], jobs[row]["evaluations"], words)
+            jobs[row] = study_folder.job(jobs[row]["labels"], jobs[row]["evaluations"], words)
             ready.append(row)
     yield ready
 
@@ -202,13 +203,13 @@ def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Sho
         if ended != snapshot.total - snapshot.left:
             ended = snapshot.total - snapshot.left
             _take(study, store, groups)
-            record.write(plan.folder, study)
+            study_folder.write(plan.folder, study)
 
     try:
         run(store, seen)
     finally:
         _take(study, store, groups)
-        record.write(plan.folder, study)
+        study_folder.write(plan.folder, study)
         store.close()
 
 
@@ -237,7 +238,7 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
     base, _ = load.check(jobs[0])
     known = study["planned"]
     planned = [
-        known["plan"] if set(record.uses([study["jobs"][row] for row in group])) <= set(known["uses"]) else ""
+        known["plan"] if set(study_folder.uses([study["jobs"][row] for row in group])) <= set(known["uses"]) else ""
         for group in groups
     ]
     return Plan(
@@ -248,7 +249,7 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
 def _embeds(plan: StudyPlan, row: int) -> bool:
     """Whether the embeddings of a run's own images are wanted, beside those of others: of one run of each source."""
     job, labels = plan.jobs[row], plan.labels[row]
-    return len(job.targets) > 1 and labels["method"] == record.PLAIN and labels["seed"] == plan.labels[0]["seed"]
+    return len(job.targets) > 1 and labels["method"] == study_folder.PLAIN and labels["seed"] == plan.labels[0]["seed"]
 
 
 def _take(study: Study, store: Store, groups: Sequence[Sequence[int]]) -> None:
@@ -261,7 +262,7 @@ def _take(study: Study, store: Store, groups: Sequence[Sequence[int]]) -> None:
             job = study["jobs"][row]
             if trial.state == TrialState.COMPLETE:
                 run = _below_runs(attrs["run"], 2)
-                study["jobs"][row] = record.job(job["labels"], _evaluated(job, run, attrs), job["overrides"], run)
+                study["jobs"][row] = study_folder.job(job["labels"], _evaluated(job, run, attrs), job["overrides"], run)
             elif trial.state == TrialState.FAIL:
                 reason = attrs[REASON].replace("_", " ")
                 _failed(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
@@ -274,16 +275,16 @@ def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> li
         target, words = evaluation["target"], evaluation["words"]
         there = found.get((target, tuple(words)))
         if not words:
-            evaluations.append(record.evaluation(target, run))
+            evaluations.append(study_folder.evaluation(target, run))
         elif there is None:
             evaluations.append(evaluation)
         else:
             folder = there["folder"] and _below_runs(there["folder"], 4)
-            evaluations.append(record.evaluation(target, folder, words, there["reason"]))
+            evaluations.append(study_folder.evaluation(target, folder, words, there["reason"]))
     return evaluations
 
 
-def _failed(job: record.Job, reason: str) -> None:
+def _failed(job: study_folder.Job, reason: str) -> None:
     job["run"], job["state"], job["reason"] = None, "failed", reason
 
 

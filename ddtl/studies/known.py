@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddtl.commands import evaluate
 from ddtl.records import run as results_of
 from ddtl.records.checking import inside
-from ddtl.records.identity import scoring
+from ddtl.records.study_folder import Evaluation, Study, key_of_labels
 from ddtl.schema.run import Config
-from ddtl.studies.record import Evaluation, Study, key_of_labels
+from ddtl.training import rescore
+from ddtl.training.identity import scoring
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
@@ -38,7 +38,7 @@ class Known:
         """The folder of a run's finished evaluation with the same words, where the images are as they were."""
         for found in self._jobs[key_of_labels(labels)]["evaluations"]:
             if (found["target"], found["words"]) == (asked["target"], asked["words"]):
-                return self._held(found["folder"], evaluate.asked(config, asked["words"]).config)
+                return self._held(found["folder"], rescore.asked(config, asked["words"]).config)
         return None
 
     def _held(self, folder: str | None, config: Config) -> str | None:

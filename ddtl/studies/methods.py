@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddtl.studies.record import PLAIN
+from ddtl.records.study_folder import PLAIN
 
 
 @dataclass(frozen=True)

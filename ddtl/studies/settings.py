@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ddtl.commands import evaluate
 from ddtl.config import checks, command_line, load, sources
 from ddtl.config.load import ConfigError
 from ddtl.config.overrides import key_of, shown
+from ddtl.records.study_folder import PLAIN, Labels, Study, key_of_labels
 from ddtl.schema.run import Config
 from ddtl.schema.study import StudyConfig
 from ddtl.schema.sweep import SweepConfig
 from ddtl.studies import definitions
 from ddtl.studies.definitions import SEVERAL, TESTED, Asked, Job
 from ddtl.studies.methods import METHODS
-from ddtl.studies.record import PLAIN, Labels, Study, key_of_labels
 from ddtl.sweeps.plan import sweep_settings
+from ddtl.training import rescore
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
@@ -223,7 +223,7 @@ def _composed(jobs: Sequence[Job]) -> tuple[list[Config], list[str]]:
                 known[words] = load.check(job.overrides)
                 for target in job.targets:
                     if target.words:
-                        problems += checks.problems(evaluate.asked(known[words][0], target.words).config, trains=False)
+                        problems += checks.problems(rescore.asked(known[words][0], target.words).config, trains=False)
             config, said = known[words]
             configs.append(config.model_copy(update={"seed": job.labels["seed"]}))
             notes.append(said)

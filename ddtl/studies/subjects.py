@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ddtl.commands import evaluate
 from ddtl.data.catalogue import ORIGINS
 from ddtl.data.datasets import pooled, registry
 from ddtl.schema.run import Config
 from ddtl.studies.controls import Subject
 from ddtl.studies.settings import StudyPlan
+from ddtl.training import rescore
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 
@@ -38,7 +38,7 @@ def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
 def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
     """The dataset of a run, or the one that the words of an evaluation name."""
     try:
-        config = evaluate.asked(config, words).config if words else config
+        config = rescore.asked(config, words).config if words else config
         with console.progress(f"looking at {name}") as bar:
             manifest = registry.prepared(registry.build(config, bar), config.dataset)
         return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl.config import load
 from ddtl.config.overrides import key_of
-from ddtl.records.identity import counting, short_hash
+from ddtl.records.identity import short_hash
 from ddtl.reports.sweep.replicates import KEYS, varied
 from ddtl.schema.scores import SCORES
 from ddtl.schema.sweep import ClassConfig
 from ddtl.sweeps.plan.settings import Plan
 from ddtl.sweeps.space.space import listed
 from ddtl.sweeps.store.task import OVERRIDES
+from ddtl.training.identity import counting
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 

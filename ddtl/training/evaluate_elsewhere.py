@@ -13,23 +13,22 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.commands.report import write as write_report
 from ddtl.data.datasets.patient_ids import spelling_key
 from ddtl.data.datasets.pooled import prefixed
 from ddtl.data.download import claims
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation import record
+from ddtl.evaluation.predictions import Predictions
 from ddtl.models.module import Classifier
 from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results_of
 from ddtl.records import settings, small
-from ddtl.records.identity import scoring as scoring_settings
 from ddtl.records.identity import short_hash
-from ddtl.records.predictions import Predictions
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config, EvaluationConfig
 from ddtl.training import batchnorm, embeddings, hardware, lightning
-from ddtl.training.run import Run
+from ddtl.training.identity import scoring as scoring_settings
+from ddtl.training.run import Run, RunResult
 from ddtl.training.scoring import (
     baselines,
     check_threshold,
@@ -48,7 +47,7 @@ from ddtl.utils.reading import Unreadable
 log = logging.getLogger(__name__)
 
 
-def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> dict[str, Any]:
+def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
 
     Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name. So does a hash
@@ -69,7 +68,7 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     )
     if _digest(to) not in (None, run.datamodule.digest):
         to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
-    return _scored(run, folder, trained, to)
+    return RunResult(to, _scored(run, folder, trained, to))
 
 
 def _digest(evaluation: Path) -> str | None:
@@ -213,7 +212,6 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     if embed:
         _write_embeddings(run, splits, parts, to)
     write_json(to / "results.json", results)
-    write_report(to)
     return results
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddtl.data.manifest import Manifest
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 
 
 def join(manifest: Manifest, rows: Sequence[int], logits: np.ndarray) -> Predictions:

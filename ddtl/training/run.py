@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytorch_lightning.loggers import Logger
 
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
@@ -15,9 +17,10 @@ from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
-from ddtl.records.identity import identity, run_name
+from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import OWN_FILES, Config
 from ddtl.training.hardware import Hardware
+from ddtl.training.identity import identity, run_name
 from ddtl.utils.redaction import redacted_tree
 
 
@@ -86,3 +89,30 @@ class Run:
         labels = self.datamodule.labels[manifest.rows("train")]
         counts = np.bincount(labels, minlength=len(manifest.classes))
         return tuple((len(labels) / (len(counts) * counts)).tolist())
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run that was scored just now.
+
+    Attributes:
+        run: its parts.
+        folder: with its predictions, weights and ``results.json``.
+        results: the same as a dict.
+        loggers: open ones; none where it had been finished before.
+        step: how many optimiser steps it made.
+    """
+
+    run: Run
+    folder: RunFolder
+    results: Mapping[str, Any]
+    loggers: Sequence[Logger] = ()
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind: its folder, and the contents of its ``results.json``."""
+
+    folder: Path
+    results: dict[str, Any]

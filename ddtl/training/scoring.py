@@ -20,6 +20,7 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.evaluation import record, test_use
+from ddtl.evaluation.predictions import Predictions
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
@@ -28,11 +29,10 @@ from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results_of
 from ddtl.records import test_ledger
 from ddtl.records.epochs import AVERAGED
-from ddtl.records.identity import scoring as scoring_settings
-from ddtl.records.predictions import Predictions
 from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.run import EvaluationConfig
 from ddtl.training import batchnorm, checkpoints, hardware, verification
+from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.joining import join
 from ddtl.training.run import Run
 from ddtl.training.weight_averaging import scored_weights

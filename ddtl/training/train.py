@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from rich.markup import escape
+from rich.table import Table
 
-from ddtl.commands.report import write as write_report
 from ddtl.config import sources
 from ddtl.data.images.harmonize import Counts
 from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.models import weights as initial_weights
 from ddtl.models.network import Network
 from ddtl.records import run_folder, small
-from ddtl.records.identity import scoring
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.failures import broken_off
-from ddtl.training.run import Run
+from ddtl.training.identity import scoring
+from ddtl.training.run import Run, RunResult, Scored
 from ddtl.training.scoring import check_ledgers, check_threshold, score_run
 from ddtl.training.trainer import build_trainer
-from ddtl.training.wandb_summary import conclude
 from ddtl.utils import console, memory, ranks
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import write_csv, write_json, write_text
@@ -39,12 +39,7 @@ from ddtl.utils.redaction import redacted_tree
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a run left behind: its folder, and the contents of its ``results.json``."""
-
-    folder: Path
-    results: dict[str, Any]
+Publish = Callable[[Scored], None]
 
 
 class EndedEarly(Exception):
@@ -56,13 +51,13 @@ class EndedEarly(Exception):
         self.folder = folder
 
 
-def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = True) -> RunResult:
+def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publish | None = None) -> RunResult:
     """Train, score and record one run; go on with it where it was stopped; do nothing where it is finished.
 
     Args:
         config: what to train.
         callbacks: what may end the fit early.
-        report: write the run's page; ``ddtl report`` does so later.
+        publish: is given the scored run while its loggers are open, or a finished one that has no page yet.
 
     Raises:
         UserError: data, weights or hardware are not as asked; no folder is left behind.
@@ -80,23 +75,12 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, report: bool = 
             with broken_off(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
-                results = _fit_and_score(run, folder, callbacks, report)
+                results = _fit_and_score(run, folder, callbacks, publish)
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
-            if not folder.report.exists():
-                _report(folder, report)
-    if not ranks.is_first():
-        return RunResult(run.path, results)
-    console.score_table(results)
-    if config.run.published is not None:
-        console.published_table(config.run.published.model_dump(), results)
-    console.line(f"results: {run.path}")
+            if publish is not None and not folder.report.exists():
+                publish(Scored(run, folder, results))
     return RunResult(run.path, results)
-
-
-def _report(folder: RunFolder, wanted: bool) -> None:
-    if wanted and ranks.is_first():
-        write_report(folder.path)
 
 
 def _folder(run: Run) -> AbstractContextManager[RunFolder]:
@@ -133,7 +117,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
 
 def _announce(run: Run) -> None:
     """What is about to happen, before it takes time."""
-    console.dataset_table(run.datamodule.manifest)
+    _dataset_table(run.datamodule.manifest)
     manifest = run.datamodule.manifest
     for warning in [*protocols.describe(manifest), *manifest.doubts()]:
         log.warning(warning)
@@ -171,7 +155,9 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
         write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
 
 
-def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], report: bool) -> dict[str, Any]:
+def _fit_and_score(
+    run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], publish: Publish | None
+) -> dict[str, Any]:
     module = run.module()
     if run.config.trainer.channels_last:
         module.to(memory_format=torch.channels_last)
@@ -189,8 +175,8 @@ def _fit_and_score(run: Run, folder: RunFolder, callbacks: Sequence[EarlyEnd], r
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
             results = score_run(run, folder, trainer, module)
-            _report(folder, report)
-            conclude(shown_to, run, folder, results, trainer.global_step)
+            if publish is not None:
+                publish(Scored(run, folder, results, shown_to, trainer.global_step))
     if why is not None:  # here, so that the loggers end as finished
         if ranks.is_first():
             write_json(folder.ended_early, {"why": why})
@@ -228,3 +214,16 @@ def _warn_if_moved(folder: RunFolder) -> None:
     for what, (was, is_) in changes.items():
         if was is not None and was != is_:
             log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)
+
+
+def _dataset_table(manifest: Manifest) -> None:
+    """Images, groups and classes of each split."""
+    groups = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
+    table = Table(title=escape(f"{manifest.dataset} · protocol {manifest.protocol}"), title_justify="left")
+    table.add_column("split")
+    for heading in ("images", groups[manifest.grouping], *map(escape, manifest.classes)):
+        table.add_column(heading, justify="right")
+    for split, counts in manifest.counts().items():
+        table.add_row(split, *map(str, (counts["images"], counts["groups"], *counts["classes"].values())))
+    if not console.out.quiet:
+        console.err.print(table)

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ddtl.schema.scores import by_image
+
+if TYPE_CHECKING:
+    pass
+
 from collections.abc import Sequence
 
 import pytorch_lightning as pl
@@ -32,8 +40,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         callbacks.append(Patience(t.monitor, t.patience))
     if console.is_terminal():
         callbacks.append(EpochBar(console.err))
-    epoch_line = console.epoch_line(t.max_epochs, t.monitor)
-    callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line))
+    callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line(t.max_epochs, t.monitor)))
     for each in more:
         each.folder = folder
     callbacks += more
@@ -59,3 +66,20 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         enable_model_summary=False,
         log_every_n_steps=max(1, run.datamodule.steps_per_epoch),
     )
+
+
+def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:
+    """A printer of one line an epoch."""
+    width = len(str(max_epochs))
+
+    def show(row: Mapping[str, Any]) -> None:
+        parts = [  # a loss and a monitored score are means over images
+            f"epoch {row['epoch'] + 1:{width}}/{max_epochs}",
+            f"train loss {row['train/loss']:.4f}",
+            f"val loss {row['val/loss']:.4f}",
+            f"{by_image(monitor)} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
+            f"{row['seconds']:.1f} s",
+        ]
+        console.line("   ".join(parts))
+
+    return show

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddtl.evaluation.predictions import Predictions
 from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
-from ddtl.records.predictions import Predictions
 from ddtl.records.run_folder import RunFolder
 from ddtl.training import hardware
 from ddtl.training.run import Run

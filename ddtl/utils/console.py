@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ddtl.evaluation import test_use
-from ddtl.schema.scores import PER_CLASS, SCORES, by_image
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable
 from ddtl.utils.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from ddtl.data.manifest import Manifest
 
 
 class Screen(Console):
@@ -138,125 +134,6 @@ def progress(what: str) -> Iterator[Progress]:
     with Bar(console=err, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def dataset_table(manifest: Manifest) -> None:
-    """Images, groups and classes of each split."""
-    groups = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
-    table = Table(title=escape(f"{manifest.dataset} · protocol {manifest.protocol}"), title_justify="left")
-    table.add_column("split")
-    for heading in ("images", groups[manifest.grouping], *map(escape, manifest.classes)):
-        table.add_column(heading, justify="right")
-    for split, counts in manifest.counts().items():
-        table.add_row(split, *map(str, (counts["images"], counts["groups"], *counts["classes"].values())))
-    if not out.quiet:
-        err.print(table)
-
-
-def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:
-    """A printer of one line an epoch."""
-    width = len(str(max_epochs))
-
-    def show(row: Mapping[str, Any]) -> None:
-        parts = [  # a loss and a monitored score are means over images
-            f"epoch {row['epoch'] + 1:{width}}/{max_epochs}",
-            f"train loss {row['train/loss']:.4f}",
-            f"val loss {row['val/loss']:.4f}",
-            f"{by_image(monitor)} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
-            f"{row['seconds']:.1f} s",
-        ]
-        line("   ".join(parts))
-
-    return show
-
-
-def score_table(results: Mapping[str, Any]) -> None:
-    """The scores of a run with their intervals and what they rest on; those of each class where there are over two."""
-    splits = [split for split in ("val", "test") if split in results]
-    classes = ", ".join(results["classes"])
-    what = f"classes {classes}" if results["positive"] is None else f"positive class {results['positive']}"
-    title = f"{results['dataset']} · protocol {results['protocol']} · {what}"
-    columns = {f"{split}, by image": results[split] for split in splits}
-    by_patient = {f"{split}, by patient": results[split].get("patients", {"why_not": ""}) for split in splits[-1:]}
-    columns |= {heading: scores for heading, scores in by_patient.items() if "why_not" not in scores}
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("score")
-    for heading in columns:
-        table.add_column(heading, justify="right")
-    for name in SCORES:
-        table.add_row(name, *(_with_interval(scores, name) for scores in columns.values()))
-    table.add_section()
-    for unit in ("images", "groups", "patients"):
-        counts = [scores.get(unit) for scores in columns.values()]
-        table.add_row(unit, *(str(n) if isinstance(n, int) else "" for n in counts))
-    out.print(table)
-    if splits and "per_class" in results[splits[-1]]:
-        _class_table(results[splits[-1]]["per_class"], splits[-1])
-    _rules(results)
-    for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
-        scores = results.get("baselines", {}).get(name, {"why_not": ""})
-        if "why_not" not in scores:
-            shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
-            level = scores.get("level")
-            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {100 * level:g} %)"
-            out.print(f"test set by {about}, by image: {shown}{own}")
-    for warning in results["warnings"]:
-        out.print(f"! {escape(warning)}", style="yellow")
-    for finding in (results.get("audit") or {"findings": []})["findings"]:
-        if finding["severity"] == "fail":
-            out.print(f"! audit: {escape(finding['title'])}", style="yellow")
-    if "test" in results:
-        out.print(escape(test_use.label(results)))
-        if not test_use.is_first(results):
-            out.print(f"! {escape(test_use.history(results))}", style="yellow")
-
-
-def _rules(results: Mapping[str, Any]) -> None:
-    """How intervals and decisions were made."""
-    if "interval" in results:
-        interval = results["interval"]
-        out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
-        rule = results["threshold_rule"]
-        chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
-        if results["positive"] is not None:
-            out.print(f"threshold {results['threshold']:.4f}{chosen}")
-    if "refitted" in results:
-        again = results["refitted"]
-        shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
-        out.print(f"{escape(again['note'])} {shown}")
-
-
-def _with_interval(scores: Mapping[str, Any], name: str) -> str:
-    interval = scores.get("intervals", {}).get(name)
-    if interval is None or scores[name] is None:
-        return _shown(scores[name])
-    return f"{scores[name]:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
-
-
-def _class_table(per_class: Mapping[str, Any], split: str) -> None:
-    table = Table(title=f"{split}, each class against all others", title_justify="left")
-    table.add_column("class")
-    for heading in (*PER_CLASS, "images"):
-        table.add_column(heading, justify="right")
-    for name, scores in per_class.items():
-        table.add_row(escape(name), *(_shown(scores[key]) for key in PER_CLASS), str(scores["images"]))
-    out.print(table)
-
-
-def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Numbers of a paper beside ours."""
-    table = Table(title=escape(published["source"]), title_justify="left")
-    for heading in ("test score", "published", "obtained, by image"):
-        table.add_column(heading, justify="right" if heading != "test score" else "left")
-    for name, value in published["scores"].items():
-        table.add_row(name, _shown(value), _shown(results["test"].get(name)) if "test" in results else "–")
-    table.add_section()
-    table.add_row("protocol", published["protocol"], results["protocol"])
-    out.print(table)
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def agreed(question: str) -> bool:

@@ -74,3 +74,10 @@ def _would_be_lost(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def stop_signals() -> list[signal.Signals]:
+    """The signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
+    hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
+    ignored = [signum for signum in hang_up if signal.getsignal(signum) == signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *(signum for signum in hang_up if signum not in ignored)]

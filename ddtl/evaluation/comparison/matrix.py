@@ -28,7 +28,7 @@ from ddtl.evaluation.comparison.repeated import (
 from ddtl.evaluation.intervals.clusters import fewest_clusters
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import SCORES
 
 _LIMITS = {"mcc": (-1.0, 1.0)}

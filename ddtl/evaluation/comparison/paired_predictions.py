@@ -10,7 +10,7 @@ import numpy as np
 
 from ddtl.evaluation.intervals.resampling import Replicates, weighted_multiclass, weighted_scores
 from ddtl.evaluation.metrics import Scores, binary_scores, multiclass_scores
-from ddtl.records.predictions import Predictions
+from ddtl.evaluation.predictions import Predictions
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable
 

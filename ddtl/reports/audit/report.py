@@ -29,6 +29,7 @@ from ddtl.reports.html.page import (
 )
 from ddtl.reports.run import sentences
 from ddtl.reports.run.audit_section import LABELS, TONES
+from ddtl.utils import wording
 
 if TYPE_CHECKING:
     from ddtl.reports.audit.pairs import Shown
@@ -79,12 +80,12 @@ def page(record: Record, shown: Sequence[Shown], warnings: Sequence[str] = (_PRI
     }
     with_text = sum(end.with_text for pair in shown for end in pair.ends)
     if with_text:
-        what = format.count(with_text, "of the pictures below seems", "of the pictures below seem")
+        what = wording.count(with_text, "of the pictures below seems", "of the pictures below seem")
         warnings = [*warnings, f"{what} to hold text or arrows beside the body. {sentences.LOOK_AT_EACH}"]
     return render(
         Page(
             eyebrow="ddtl audit",
-            title=format.listed(names),
+            title=wording.listed(names),
             subtitle=f"{record['when'][:10]} · ddtl {record['ddtl']} · {record['seconds']:.0f} seconds",
             headlines=_headlines(record),
             warnings=warnings,
@@ -100,17 +101,17 @@ def _headlines(record: Record) -> list[Headline]:
     shown = [
         Headline(
             "Findings",
-            format.count(counts["fail"], "failure") if counts["fail"] else "no failure",
-            f"{format.count(counts['warn'], 'warning')}, {format.count(counts['note'], 'note')}",
+            wording.count(counts["fail"], "failure") if counts["fail"] else "no failure",
+            f"{wording.count(counts['warn'], 'warning')}, {wording.count(counts['note'], 'note')}",
         ),
         Headline(
             "Duplicates",
-            format.count(pairs["total"], "pair"),
+            wording.count(pairs["total"], "pair"),
             f"{pairs['same file']:,} of identical files",
         ),
         Headline(
             "Test images with a copy in training or validation",
-            format.percent(leaked / tests) if tests else format.NONE,
+            wording.percent(leaked / tests) if tests else format.NONE,
             f"{leaked:,} of {tests:,}" if tests else "no test split",
         ),
     ]
@@ -119,7 +120,7 @@ def _headlines(record: Record) -> list[Headline]:
         worst = max(facts, key=lambda probe: probe["roc_auc"])
         shown.append(Headline("Worst shortcut, ROC AUC", format.score(worst["roc_auc"]), worst["view"]))
     else:
-        shown.append(Headline("Shortcuts", "none found", format.count(len(record["probes"]), "probe")))
+        shown.append(Headline("Shortcuts", "none found", wording.count(len(record["probes"]), "probe")))
     return shown
 
 
@@ -248,7 +249,7 @@ def _checked(record: Record) -> Table:
 
 
 def _excluded(record: Record) -> list[Block]:
-    counts = [f"{one['dataset']}: {format.count(one['to_leave_out'], 'image')}" for one in record["datasets"]]
+    counts = [f"{one['dataset']}: {wording.count(one['to_leave_out'], 'image')}" for one in record["datasets"]]
     return [Text(f"The exclude list. {record['rule']} {'; '.join(counts)}.")]
 
 

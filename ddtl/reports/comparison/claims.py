@@ -6,6 +6,8 @@ from ddtl.evaluation import test_use
 from ddtl.evaluation.comparison.comparison import Comparison
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import format
+from ddtl.schema.scores import TITLES
+from ddtl.utils import wording
 
 # What is resampled, in words: one, several.
 UNITS = {
@@ -99,12 +101,12 @@ def caveats(compared: Compared, pairs: list[Comparison]) -> list[str]:
 
 def images(found: Comparison) -> str:
     """``95 patients (203 images)``."""
-    units = format.count(found.units, *UNITS[found.unit])
-    return units if found.unit == "image" else f"{units} ({format.count(found.images, 'image')})"
+    units = wording.count(found.units, *UNITS[found.unit])
+    return units if found.unit == "image" else f"{units} ({wording.count(found.images, 'image')})"
 
 
 def _title(found: Comparison) -> str:
-    return format.TITLES[found.score].partition(" (")[0]
+    return TITLES[found.score].partition(" (")[0]
 
 
 def _beyond(found: Comparison) -> bool:
@@ -128,7 +130,7 @@ def _where(found: Comparison) -> str:
     if a == b == 1:
         return f"On these {images(found)}"
     each = f"the same {a} seeds each" if found.paired_seeds else f"{a} seeds each"
-    over = each if a == b else f"{format.count(a, 'seed')} of {found.a} and {b} of {found.b}"
+    over = each if a == b else f"{wording.count(a, 'seed')} of {found.a} and {b} of {found.b}"
     return f"Over {over}, on these {images(found)}"
 
 
@@ -150,7 +152,7 @@ def _leak(compared: Compared) -> list[str]:
     record = max((run.record for run in leaky), key=lambda record: record.get("leaked_share") or 0)
     share = record.get("leaked_share")
     what = {"patient": "a patient", "near_duplicate": "a near-duplicate"}.get(record["grouping"], "a group")
-    known = f": {format.percent(share)} of the test images have {what} in training or validation" if share else ""
+    known = f": {wording.percent(share)} of the test images have {what} in training or validation" if share else ""
     return [f"The split is leaky{known}. The scores are optimistic, and so may be their difference."]
 
 
@@ -187,7 +189,7 @@ def _thresholds(compared: Compared, score: str) -> list[str]:
     if len(rules) == 1 or score in _WITHOUT_THRESHOLD or not compared.runs[0].binary:
         return []
     return [
-        f"The thresholds were not chosen alike ({format.listed(sorted(str(rule) for rule, _ in rules))}); "
+        f"The thresholds were not chosen alike ({wording.listed(sorted(str(rule) for rule, _ in rules))}); "
         "`ddtl evaluate RUN evaluation.threshold=…` scores a run with another one."
     ]
 
@@ -215,4 +217,4 @@ def _settings(compared: Compared) -> list[str]:
         return []
     shown = compared.also[:_SETTINGS_SHOWN]
     more = [f"{len(compared.also) - len(shown)} more"] if len(compared.also) > len(shown) else []
-    return [f"The methods differ in {format.listed([*shown, *more])} too; the difference may come from there."]
+    return [f"The methods differ in {wording.listed([*shown, *more])} too; the difference may come from there."]

@@ -9,11 +9,12 @@ from ddtl.evaluation.comparison.comparison import Result
 from ddtl.evaluation.comparison.paired_predictions import Answers, unit_of
 from ddtl.reports.comparison import claims, tables
 from ddtl.reports.comparison.runs import Compared
-from ddtl.reports.html import figures, format
+from ddtl.reports.html import figures
 from ddtl.reports.html.curves import Curves, curves
 from ddtl.reports.html.figures import Spec
 from ddtl.reports.html.page import Block, Figure, Page, Row, Section, Text, render
 from ddtl.schema.scores import by_image
+from ddtl.utils import wording
 
 _CURVES = 6  # of as many runs: more lie over each other
 _BANDS = ("var(--band)", "var(--band-2)")
@@ -31,8 +32,8 @@ def page(compared: Compared, result: Result) -> Page:
     trained = training({method.name: run.metrics for method, run in _first_runs(compared)}, compared.runs[0].record)
     return Page(
         eyebrow="ddtl comparison",
-        title=f"{format.count(len(compared.methods), 'way')} on {compared.runs[0].record['dataset']}",
-        subtitle=format.count(len(compared.runs), "run"),
+        title=f"{wording.count(len(compared.methods), 'way')} on {compared.runs[0].record['dataset']}",
+        subtitle=wording.count(len(compared.runs), "run"),
         warnings=claims.caveats(compared, result.pairs),
         sections=[
             Section("What may be claimed", said),
@@ -72,7 +73,7 @@ def _roc(compared: Compared) -> list[Block]:
         f"Bands, of the first two: the middle 95 % of {_REPLICATES} bootstrap draws of {claims.UNITS[unit][1]}, at "
         "each point by itself. Curves whose bands overlap may differ all the same: the test is paired.",
     ]
-    alt = f"ROC curves of {format.listed(list(found))}."
+    alt = f"ROC curves of {wording.listed(list(found))}."
     return [Figure("ROC", spec, alt, " ".join(filter(None, notes)))]
 
 
@@ -95,7 +96,9 @@ def training(rows: Mapping[str, Sequence[Mapping[str, Any]]], record: Mapping[st
     monitor = str(record.get("monitor") or "val/loss")
     shown = dict.fromkeys(["val/loss", monitor])
     drawn = [
-        Figure(by_image(name), lines(known, name), f"{by_image(name)} over the epochs of {format.listed(list(known))}.")
+        Figure(
+            by_image(name), lines(known, name), f"{by_image(name)} over the epochs of {wording.listed(list(known))}."
+        )
         for name in shown
     ]
     return [Row(drawn)]

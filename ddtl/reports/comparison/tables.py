@@ -17,6 +17,7 @@ from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell, Table
 from ddtl.reports.run.methods import markdown_table
 from ddtl.reports.run.paragraphs import escaped
+from ddtl.schema.scores import TITLES
 
 _BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")
 
@@ -143,4 +144,4 @@ def _cell(value: float | None, found: Interval | None) -> Cell:
 
 
 def _heading(name: str) -> str:
-    return format.TITLES[name].partition(" (")[0]
+    return TITLES[name].partition(" (")[0]

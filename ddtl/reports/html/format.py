@@ -9,18 +9,6 @@ from ddtl.reports.html.page import Cell
 
 NONE = "–"
 
-TITLES = {
-    "roc_auc": "ROC AUC",
-    "average_precision": "average precision",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "precision": "precision (PPV)",
-    "f1": "F1",
-    "mcc": "Matthews' coefficient",
-    "brier": "Brier score (lower is better)",
-}
 
 # What must be there for a score to be defined.
 _NEEDS = {
@@ -33,11 +21,6 @@ _NEEDS = {
     "f1": "no positive, none called so",
     "mcc": "one class, or all called alike",
 }
-
-
-def plain(name: str) -> str:
-    """A score's name without what stands in brackets behind it."""
-    return TITLES.get(name, name).partition(" (")[0]
 
 
 def score(value: float | None) -> str:
@@ -70,23 +53,3 @@ def cell(scores: Mapping[str, Any], name: str) -> Cell:
     if value is None:
         return Cell(NONE, _NEEDS.get(name, "") if name in scores else "")
     return Cell(score(value), interval(interval_of(scores, name)))
-
-
-def percent(share: float) -> str:
-    """``12 %``; below ten with a decimal, where there is one."""
-    return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.0995 else f"{100 * share:.0f} %"
-
-
-def count(n: int, one: str, several: str | None = None) -> str:
-    """``1,203 images``."""
-    return f"{n:,} {one if n == 1 else several or one + 's'}"
-
-
-def number(value: Any) -> str:
-    """A setting as a person would write it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def listed(words: list[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

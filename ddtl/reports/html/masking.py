@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ddtl.evaluation.predictions import Predictions
 from ddtl.records import predictions, small
 from ddtl.records.checking import alike
-from ddtl.records.predictions import Predictions
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.study.cells import Cells
 from ddtl.reports.sweep.record import Sweep

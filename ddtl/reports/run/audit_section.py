@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ddtl.reports.html import format, reproduce
+from ddtl.reports.html import reproduce
 from ddtl.reports.html.page import Block, Code, Notice, Text
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import Stored
+from ddtl.utils import wording
 
 # Severities as a reader knows them, and how each looks.
 LABELS = {"fail": "fails", "warn": "warning", "note": "note"}
@@ -26,7 +27,7 @@ def blocks(stored: Stored) -> list[Block]:
             ),
             Code(command(stored)),
         ]
-    begin = f"Audited on {audit['when'][:10]} by ddtl {audit['ddtl']}, {format.count(audit['checks'], 'check')}"
+    begin = f"Audited on {audit['when'][:10]} by ddtl {audit['ddtl']}, {wording.count(audit['checks'], 'check')}"
     if not audit["findings"]:
         return [Text(f"{begin}: nothing found.", "good")]
     return [

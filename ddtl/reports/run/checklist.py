@@ -11,6 +11,8 @@ from typing import Any
 from ddtl.reports.html import format
 from ddtl.reports.run import paragraphs, sentences
 from ddtl.reports.run.stored import Stored, patients
+from ddtl.schema.scores import TITLES, title_of
+from ddtl.utils import wording
 
 # Number -> (part of the paper, what is asked for, what to fill in where the record does not know).
 ITEMS: dict[int, tuple[str, str, str]] = {
@@ -117,7 +119,7 @@ def _ensemble(stored: Stored) -> str:
 
 
 def _measures(stored: Stored) -> str:
-    main = ", ".join(format.plain(name) for name in format.TITLES)
+    main = ", ".join(title_of(name) for name in TITLES)
     return f"{main}. {sentences.threshold(stored.record, stored.config)} {sentences.aggregation(stored.scores)}".strip()
 
 
@@ -148,18 +150,18 @@ def _performance(stored: Stored) -> str:
 
 def _accuracy(record: Mapping[str, Any], stored: Stored) -> str:
     names = ("accuracy", "sensitivity", "specificity")
-    parts = [f"{format.plain(name)} {format.with_interval(stored.main, name)}" for name in names]
+    parts = [f"{title_of(name)} {format.with_interval(stored.main, name)}" for name in names]
     where = "test" if stored.split == "test" else "validation"
     at = f", threshold {record['threshold']:.3g}" if stored.binary else ""
-    return f"By {stored.unit} on {where}{at}: {format.listed(parts)}."
+    return f"By {stored.unit} on {where}{at}: {wording.listed(parts)}."
 
 
 def _wrong(stored: Stored) -> str:
     if not stored.binary:
         return "The confusion matrix stands in report.html."
     c = stored.main["confusion"]
-    wrong = [format.count(c["fp"], "false positive"), format.count(c["fn"], "false negative")]
-    return f"By {stored.unit}: {format.listed(wrong)}."
+    wrong = [wording.count(c["fp"], "false positive"), wording.count(c["fn"], "false negative")]
+    return f"By {stored.unit}: {wording.listed(wrong)}."
 
 
 def _limits(stored: Stored) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from ddtl.data.catalogue import ORIGINS
-from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Table, Text
 from ddtl.reports.run import sentences, tables
 from ddtl.reports.run.stored import Stored
+from ddtl.utils import wording
 
 _GROUPING = {
     "patient": "patients, whole ones in each split",
@@ -33,7 +33,7 @@ def _card(stored: Stored) -> Table:
         "source": origin and f"github.com/{origin.repository}, commit {origin.commit[:12]}{origin.elsewhere}",
         "licence": origin and origin.licence,
         "images": f"{images:,}",
-        "classes": format.listed(stored.classes),
+        "classes": wording.listed(stored.classes),
         "positive class": record.get("positive"),
         "protocol": f"{record['protocol']}{', leaky: scores are optimistic' if stored.leaky else ''}",
         "kept together": _GROUPING[record["grouping"]],
@@ -51,7 +51,7 @@ def _sites(stored: Stored) -> str | None:
     names = sorted({str(site) for site in rows.site.tolist()} - {""})
     counts = [f"{name} {sum(rows.site == name):,}" for name in names]
     more = [f"{len(counts) - 12} more"] if len(counts) > 12 else []
-    return format.listed([*counts[:12], *more]) if counts else None
+    return wording.listed([*counts[:12], *more]) if counts else None
 
 
 def _audit(stored: Stored) -> str:
@@ -60,8 +60,8 @@ def _audit(stored: Stored) -> str:
         return "none of just these images and this split"
     counts = Counter(finding["severity"] for finding in audit["findings"])
     named = {"fail": "failure", "warn": "warning", "note": "note"}
-    told = [format.count(counts[key], name) for key, name in named.items() if counts[key]]
-    return f"{audit['when'][:10]}: {format.listed(told) if told else 'nothing found'}"
+    told = [wording.count(counts[key], name) for key, name in named.items() if counts[key]]
+    return f"{audit['when'][:10]}: {wording.listed(told) if told else 'nothing found'}"
 
 
 def _notes(stored: Stored) -> list[Block]:

@@ -13,7 +13,8 @@ from ddtl.evaluation import test_use
 from ddtl.reports.html import format, reproduce
 from ddtl.reports.run import audit_section, schedule, sentences
 from ddtl.reports.run.stored import Stored
-from ddtl.schema.scores import SCORES
+from ddtl.schema.scores import SCORES, title_of
+from ddtl.utils import wording
 
 _UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicate images", "none": "images"}
 
@@ -34,7 +35,7 @@ def data(stored: Stored) -> str:
     unit = _UNITS[record["grouping"]]
     images, n_groups = (sum(part[what] for part in stored.parts.values()) for what in ("images", "groups"))
     groups = "" if record["grouping"] == "none" or stored.leaky else f" of {n_groups:,} {unit}"
-    names = format.listed([escaped(name) for name in stored.classes])
+    names = wording.listed([escaped(name) for name in stored.classes])
     positive = f"; {escaped(record['positive'])} was the positive class" if record.get("positive") else ""
     return " ".join(
         filter(
@@ -72,7 +73,7 @@ def assignment(record: Mapping[str, Any]) -> str:
     if record["protocol"] in ways:
         return f"{ways[record['protocol']]}: {apart}."
     share = record.get("leaked_share")
-    leaked = f" ({format.percent(share)} of the test images)" if share else ""
+    leaked = f" ({wording.percent(share)} of the test images)" if share else ""
     return (
         f"Single images were dealt at random to training, validation and test set{seed}, so that images of one patient "
         f"stand in several of them{leaked} and the scores are optimistic."
@@ -123,17 +124,17 @@ def augmentation(stored: Stored) -> str:
     steps = [
         (found["horizontal_flip"], f"left-right flips (probability {found['horizontal_flip']:g})"),
         (found["rotate_degrees"], f"rotation (± {found['rotate_degrees']:g}°)"),
-        (found["shift"], f"shifts (± {format.percent(found['shift'])} of the side)"),
+        (found["shift"], f"shifts (± {wording.percent(found['shift'])} of the side)"),
         (list(found["scale"]) != [1, 1], f"zoom ({found['scale'][0]:g} to {found['scale'][1]:g})"),
-        (found["brightness"], f"brightness (± {format.percent(found['brightness'])})"),
-        (found["contrast"], f"contrast (± {format.percent(found['contrast'])})"),
+        (found["brightness"], f"brightness (± {wording.percent(found['brightness'])})"),
+        (found["contrast"], f"contrast (± {wording.percent(found['contrast'])})"),
         (list(found["gamma"]) != [1, 1], f"gamma ({found['gamma'][0]:g} to {found['gamma'][1]:g})"),
-        (found["noise"], f"Gaussian noise (standard deviation up to {format.percent(found['noise'])})"),
+        (found["noise"], f"Gaussian noise (standard deviation up to {wording.percent(found['noise'])})"),
         (found["blur"], f"Gaussian blur (probability {found['blur']:g})"),
         (found["erase"], f"erasing of a rectangle (probability {found['erase']:g})"),
     ]
     used = [text for on, text in steps if on]
-    return f"Training images were varied by {format.listed(used)}." if used else "Training images were not augmented."
+    return f"Training images were varied by {wording.listed(used)}." if used else "Training images were not augmented."
 
 
 def network(stored: Stored) -> str:
@@ -142,7 +143,7 @@ def network(stored: Stored) -> str:
     if not model:
         return f"{preprocessing(stored)} {blank('network and initial weights')}"
     hidden = [f"a hidden layer of {width} units" for width in model["head"]["hidden"]]
-    head = format.listed([*hidden, f"dropout ({model['head']['dropout']:g})", "a linear layer"])
+    head = wording.listed([*hidden, f"dropout ({model['head']['dropout']:g})", "a linear layer"])
     return (
         f"{preprocessing(stored)} The network was {escaped(model['name'])} with global average pooling, {head}; "
         f"{initial_weights(stored.record)}."
@@ -187,8 +188,8 @@ def training(stored: Stored) -> str:
 def _optimizer(stored: Stored) -> str:
     found = stored.config["optimizer"]
     name = {"adamw": "AdamW", "sgd": f"SGD (momentum {found['momentum']:g})"}.get(found["name"], escaped(found["name"]))
-    warmup = f"linear warm-up over {format.percent(found['warmup'])} of the steps, then " if found["warmup"] else ""
-    shape = f"cosine decay to {format.percent(found['final_lr_ratio'])} of the peak"
+    warmup = f"linear warm-up over {wording.percent(found['warmup'])} of the steps, then " if found["warmup"] else ""
+    shape = f"cosine decay to {wording.percent(found['final_lr_ratio'])} of the peak"
     after = shape if found["schedule"] == "cosine" else f"a {escaped(found['schedule'])} rate"
     return f"{name} ({schedule.peak_rates(stored)}, weight decay {found['weight_decay']:g}, {warmup}{after})"
 
@@ -221,11 +222,11 @@ def selection(stored: Stored) -> str:
 def evaluation(stored: Stored) -> str:
     """Threshold, scores, intervals, calibration, baselines, uses of the test set."""
     record = stored.record
-    titles = [format.plain(name) for name in SCORES]
+    titles = [title_of(name) for name in SCORES]
     parts = [
         _tested(stored),
         sentences.threshold(record, stored.config),
-        f"Reported are {format.listed(titles)}.",
+        f"Reported are {wording.listed(titles)}.",
         sentences.aggregation(stored.scores),
         intervals(record),
         sentences.coverage(stored),
@@ -264,7 +265,7 @@ def intervals(record: Mapping[str, Any]) -> str:
     if not made:
         return ""
     how = "; ".join(f"{scores}: {method}" for scores, method in sentences.interval_methods(record))
-    level = format.percent(made["level"])
+    level = wording.percent(made["level"])
     return (
         f"Intervals are {level} confidence intervals over {sentences.interval_unit(record)} ({how}). "
         f"{sentences.sentence(made['assumes'])}"

@@ -17,7 +17,8 @@ from ddtl.reports.html.curves import Curves, curves
 from ddtl.reports.html.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import audit_section, cases, data_card, schedule, sentences, strip, tables
 from ddtl.reports.run.stored import GROUPS, Stored, patients
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import TITLES, by_image
+from ddtl.utils import wording
 
 _REPLICATES = 500  # of the bands: they are looked at, not read off
 _THRESHOLDS = np.linspace(0.01, 0.99, 99)
@@ -79,14 +80,14 @@ def _headlines(stored: Stored) -> list[Headline]:
     by = f"{split}, by {stored.unit}"
     at = f" at threshold {record['threshold']:.3g}" if stored.binary else ""
     known = patients(stored.scores)
-    images = format.count(stored.scores["images"], "image")
+    images = wording.count(stored.scores["images"], "image")
     groups = f"{stored.scores['groups']:,} {GROUPS[record['grouping']]}" if record["grouping"] != "none" else ""
     return [
         _headline(main, "roc_auc", f"ROC AUC, {by}", record),
         _headline(main, "accuracy", f"Accuracy{at}, {by}", record),
         Headline(
             f"{split.capitalize()} set",
-            format.count(known["patients"], "patient") if known else images,
+            wording.count(known["patients"], "patient") if known else images,
             images if known else groups or "patients are not known",
         ),
         Headline("Protocol", record["protocol"], "leaky: optimistic" if stored.leaky else _kept_apart(stored)),
@@ -97,7 +98,7 @@ def _headline(scores: Any, name: str, label: str, record: Any) -> Headline:
     found = format.interval_of(scores, name)
     if found is None:
         return Headline(label, format.score(scores[name]), format.cell(scores, name).note)
-    level = format.percent(record["interval"]["level"])
+    level = wording.percent(record["interval"]["level"])
     return Headline(label, format.score(scores[name]), f"{level} CI {format.interval(found)[1:-1]}")
 
 
@@ -185,7 +186,7 @@ def _unit_arrays(stored: Stored, temperature: float = 1.0) -> tuple[np.ndarray, 
 
 def _band_note(stored: Stored) -> str:
     drawn = GROUPS[stored.record["grouping"]] if stored.record["grouping"] != "none" else "images"
-    level = format.percent(stored.record.get("interval", {}).get("level", 0.95))
+    level = wording.percent(stored.record.get("interval", {}).get("level", 0.95))
     return f"Band: the middle {level} of {_REPLICATES} bootstrap draws of {drawn}, at each point by itself."
 
 
@@ -285,13 +286,13 @@ def _training(stored: Stored) -> list[Block]:
     )
     curves_ = [losses]
     if monitor != "val/loss":
-        shown = figures.epochs(stored.metrics, [monitor], by_image(format.TITLES.get(title, title)), best)
+        shown = figures.epochs(stored.metrics, [monitor], by_image(TITLES.get(title, title)), best)
         name = by_image(monitor)
         curves_.append(Figure(f"What chose the epoch: {name}", shown, f"{name} over the epochs."))
     scored = f"Epoch {best + 1} had the best {by_image(monitor)} ({format.score(value)}) and is the one scored."
     if "averaged_epochs" in stored.record:
         scored = f"Scored is the mean of the weights after each of the last {stored.record['averaged_epochs']}."
-    return [Text(f"{format.count(len(stored.metrics), 'epoch')} in {took}. {scored}"), Row(curves_)]
+    return [Text(f"{wording.count(len(stored.metrics), 'epoch')} in {took}. {scored}"), Row(curves_)]
 
 
 def _repeat(stored: Stored) -> list[Block]:

@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
-from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Fold, Picture, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import FinetuneConfig
+from ddtl.utils import wording
 from ddtl.utils.errors import UserError
 
 # By the schedule's name, where the record does not tell more, and by what trained.
@@ -64,7 +64,7 @@ def strategy(stored: Stored) -> str:
         trained = _trained(schedule.phases[0])
         return _STRATEGIES.get(trained, f"Only {trained} were trained; all else stayed as loaded")
     parts = [f"{_trained(phase)} in epochs {schedule_svg.span(phase)}" for phase in schedule.phases]
-    return f"Training went through {len(parts)} phases: {format.listed(parts)}"
+    return f"Training went through {len(parts)} phases: {wording.listed(parts)}"
 
 
 def peak_rates(stored: Stored) -> str:
@@ -90,4 +90,4 @@ def _trained(phase: Phase) -> str:
         return "all layers"
     if names == list(phase.states)[-1:]:
         return "the classification head"
-    return f"the stage{'s' if len(names) > 1 else ''} {format.listed(names)}"
+    return f"the stage{'s' if len(names) > 1 else ''} {wording.listed(names)}"

@@ -12,7 +12,8 @@ from ddtl.evaluation.intervals.coverage import measured_coverage
 from ddtl.evaluation.intervals.interval import DESCRIPTIONS
 from ddtl.reports.html import format
 from ddtl.reports.run.stored import GROUPS, Stored, patients
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import TITLES, by_image, title_of
+from ddtl.utils import wording
 
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
 
@@ -106,12 +107,12 @@ def _for_others(record: Mapping[str, Any]) -> str:
     found, target = record.get("threshold_expected"), record.get("threshold_target")
     if not found:
         return ""
-    level = format.percent((record.get("interval") or {}).get("level", 0.95))
+    level = wording.percent((record.get("interval") or {}).get("level", 0.95))
     rates = [
         f"{name} {format.score(found[name]['mean'])} {format.interval(found[name])}"
         for name in ("sensitivity", "specificity")
     ]
-    text = f" For other patients from the same source, expect {format.listed(rates)}."
+    text = f" For other patients from the same source, expect {wording.listed(rates)}."
     if found["kept"] is None or target is None:
         return text
     rule = record.get("threshold_rule", "")
@@ -122,7 +123,7 @@ def _for_others(record: Mapping[str, Any]) -> str:
             "distribution of the probabilities, if patients are independent; that the same patients chose the epoch is "
             "not taken into account."
         )
-    return f"{text} The probability that their {name} is {target:g} or more is about {format.percent(found['kept'])}."
+    return f"{text} The probability that their {name} is {target:g} or more is about {wording.percent(found['kept'])}."
 
 
 def calibration(stored: Stored) -> list[str]:
@@ -157,7 +158,7 @@ def _calibrated(unit: str, found: Mapping[str, Any]) -> str:
         parts.append("too low")
     elif intercept["high"] < 0:
         parts.append("too high")
-    how = f": they are {format.listed(parts)}" if parts else ""
+    how = f": they are {wording.listed(parts)}" if parts else ""
     return (
         f"By {unit}, the probabilities are miscalibrated{how} (intercept {format.score(intercept['value'])} "
         f"{format.interval(intercept)}, slope {format.score(slope['value'])} {format.interval(slope)}; {size})."
@@ -173,7 +174,7 @@ def _fixed_when(record: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     earlier = test_use.total(record) - 1
     if earlier < 1:
         return "by hand, after training"
-    return f"by hand, after {format.count(earlier, 'use')} of this test set"
+    return f"by hand, after {wording.count(earlier, 'use')} of this test set"
 
 
 def intervals(record: Mapping[str, Any]) -> str:
@@ -182,7 +183,7 @@ def intervals(record: Mapping[str, Any]) -> str:
     if not made:
         return "This record has no intervals."
     return (
-        f"In brackets: {format.percent(made['level'])} confidence intervals over {interval_unit(record)}. "
+        f"In brackets: {wording.percent(made['level'])} confidence intervals over {interval_unit(record)}. "
         f"{sentence(made['assumes'])}"
     )
 
@@ -236,15 +237,15 @@ def interval_methods(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         for unit, holder in (("image", scores), ("patient", patients(scores) or {})):
             for name, found in (holder.get("intervals") or {}).items():
                 if found is not None:
-                    used.setdefault(found["method"], {})[format.plain(name)] = None
-                    by.setdefault((found["method"], format.plain(name)), set()).add(unit)
+                    used.setdefault(found["method"], {})[title_of(name)] = None
+                    by.setdefault((found["method"], title_of(name)), set()).add(unit)
     several = len({unit for units in by.values() for unit in units}) > 1
     rows = []
     for method, titles in used.items():
         for units, suffix in (({"image", "patient"}, ""), ({"image"}, " by image"), ({"patient"}, " by patient")):
             here = [title for title in titles if by[method, title] == units]
             if here:
-                rows.append((format.listed(here) + suffix * several, _described(record, method)))
+                rows.append((wording.listed(here) + suffix * several, _described(record, method)))
     return rows
 
 
@@ -256,7 +257,7 @@ def _described(record: Mapping[str, Any], method: str) -> str:
 def monitor(name: str) -> str:
     """A monitored score in words, with its unit: ``val/roc_auc`` is the ROC AUC by image."""
     score = name.partition("/")[2]
-    return by_image(format.plain(score) if score in format.TITLES else score)
+    return by_image(title_of(score) if score in TITLES else score)
 
 
 def aggregation(scores: Mapping[str, Any]) -> str:
@@ -273,7 +274,7 @@ def aggregation(scores: Mapping[str, Any]) -> str:
     }[found["aggregation"]]
     mixed = found.get("mixed") or 0
     left_out = (
-        f" {format.count(mixed, 'patient')} with images of both classes {'is' if mixed == 1 else 'are'} left out."
+        f" {wording.count(mixed, 'patient')} with images of both classes {'is' if mixed == 1 else 'are'} left out."
         if mixed
         else ""
     )
@@ -334,7 +335,7 @@ def baselines_setting(record: Mapping[str, Any]) -> str:
     facts = (record.get("baselines") or {}).get("file_facts") or {}
     level, own = facts.get("level"), record.get("interval", {}).get("level")
     threshold_ = "Baselines are scored at threshold 0.5." if record.get("threshold", 0.5) != 0.5 else ""
-    interval = f"Their intervals are {format.percent(level)} confidence intervals." if level not in (None, own) else ""
+    interval = f"Their intervals are {wording.percent(level)} confidence intervals." if level not in (None, own) else ""
     if interval and not threshold_:
         interval = interval.replace("Their", "The baselines'")
     return f"{threshold_} {interval}".strip()
@@ -346,7 +347,7 @@ def leaked(stored: Stored) -> str:
         return ""
     share = stored.record.get("leaked_share")
     what = {"patient": "a patient", "near_duplicate": "a near-duplicate"}.get(stored.record["grouping"], "a group")
-    known = f": {format.percent(share)} of the test images have {what} in training or validation" if share else ""
+    known = f": {wording.percent(share)} of the test images have {what} in training or validation" if share else ""
     return f"Leaky split{known}. Every score on this page is optimistic."
 
 
@@ -357,7 +358,7 @@ def excluded(record: Mapping[str, Any]) -> str:
         return ""
     return (
         f"Left out by a list (dataset.exclude, sha256 {found['list_digest'][:12]}): "
-        f"{format.count(found['images'], 'image')}, which no count and no score includes."
+        f"{wording.count(found['images'], 'image')}, which no count and no score includes."
     )
 
 

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ddtl.evaluation.predictions import Predictions
 from ddtl.records import epochs, settings, small
 from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results
-from ddtl.records.predictions import Predictions
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder
 

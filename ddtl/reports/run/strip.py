@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddtl.evaluation.patients import WhyNot, by_patient
-from ddtl.reports.html import figures, format
+from ddtl.reports.html import figures
 from ddtl.reports.html.figures import Spec, Trace
 from ddtl.reports.html.page import Block, Figure
 from ddtl.reports.run.stored import Stored
+from ddtl.utils import wording
 
 _MOST = 6000  # images drawn: more make the page slow and show no more
 
@@ -53,7 +54,7 @@ def blocks(stored: Stored) -> list[Block]:
             [place[str(table.patient_id[row])] for row in mine],
             table.p[mine],
             [
-                f"patient {place[str(table.patient_id[row])]}, {format.count(n, 'image')}"
+                f"patient {place[str(table.patient_id[row])]}, {wording.count(n, 'image')}"
                 for row, n in zip(mine, table.images[mine].tolist(), strict=True)
             ],
         )

@@ -10,7 +10,8 @@ from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell, Table
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import GROUPS, Stored, patients
-from ddtl.schema.scores import PER_CLASS, SCORES
+from ddtl.schema.scores import PER_CLASS, SCORES, TITLES
+from ddtl.utils import wording
 
 Rows = list[list[str | Cell]]
 
@@ -26,9 +27,9 @@ def scores(stored: Stored) -> Table:
             continue
         by_patient = patients(found)
         if by_patient is not None:
-            columns[f"{_SPLITS[split]}, {format.count(by_patient['patients'], 'patient')}"] = by_patient
-        columns[f"{_SPLITS[split]}, {format.count(found['images'], 'image')}"] = found
-    rows: Rows = [[format.TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
+            columns[f"{_SPLITS[split]}, {wording.count(by_patient['patients'], 'patient')}"] = by_patient
+        columns[f"{_SPLITS[split]}, {wording.count(found['images'], 'image')}"] = found
+    rows: Rows = [[TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
     macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
     bare = any(cell.text != format.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
     few = "No brackets: too few patients or groups bear the score." if bare and "interval" in stored.record else ""
@@ -55,7 +56,7 @@ def published(stored: Stored) -> Table | None:
     if not found or "test" not in stored.record or stored.trained_on:
         return None
     rows: Rows = [
-        [format.TITLES.get(name, name), format.score(value), format.cell(stored.scores, name)]
+        [TITLES.get(name, name), format.score(value), format.cell(stored.scores, name)]
         for name, value in found["scores"].items()
     ]
     note = f"Their protocol: {found['protocol']}. Here: {stored.record['protocol']}."
@@ -67,7 +68,7 @@ def published(stored: Stored) -> Table | None:
 def per_class(stored: Stored) -> Table:
     """More than two classes: each against all others."""
     found = stored.scores["per_class"]
-    titles = [format.TITLES[name] for name in PER_CLASS]
+    titles = [TITLES[name] for name in PER_CLASS]
     rows: Rows = [
         [name, *(format.cell(part, key) for key in PER_CLASS), f"{part['images']:,}"] for name, part in found.items()
     ]
@@ -90,7 +91,7 @@ def confusions(stored: Stored) -> list[Table]:
 
 def _confusion(caption: str, classes: list[str], counts: list[list[int]]) -> Table:
     rows: Rows = [
-        [name, *(Cell(f"{n:,}", format.percent(n / sum(row)) if sum(row) else "", n / (sum(row) or 1)) for n in row)]
+        [name, *(Cell(f"{n:,}", wording.percent(n / sum(row)) if sum(row) else "", n / (sum(row) or 1)) for n in row)]
         for name, row in zip(classes, counts, strict=True)
     ]
     return Table(caption, ["true class", *(f"called {name}" for name in classes)], rows)
@@ -104,7 +105,7 @@ def predictive_values(stored: Stored) -> Table | None:
     if not found:
         return None
     rows: Rows = [
-        [format.percent(row["prevalence"]), *(Cell(format.score(row[name]), _limits(row, name)) for name in _VALUES)]
+        [wording.percent(row["prevalence"]), *(Cell(format.score(row[name]), _limits(row, name)) for name in _VALUES)]
         for row in found
     ]
     limits = " In brackets: confidence intervals for a known prevalence." if "ppv_interval" in found[0] else ""
@@ -199,11 +200,9 @@ def baselines(stored: Stored) -> Table | None:
     if found.get("majority"):
         holders["always the commonest class"] = found["majority"]
     rows: Rows = [[what, *(format.cell(holder, name) for name in names)] for what, holder in holders.items()]
-    note = f"File facts: {format.listed(list(facts['features']))}." if facts.get("features") else ""
+    note = f"File facts: {wording.listed(list(facts['features']))}." if facts.get("features") else ""
     notes = " ".join(filter(None, [note, sentences.baselines_setting(stored.record)]))
-    return Table(
-        _marked(stored, "By image, on the test set"), ["", *(format.TITLES[name] for name in names)], rows, notes
-    )
+    return Table(_marked(stored, "By image, on the test set"), ["", *(TITLES[name] for name in names)], rows, notes)
 
 
 def splits(stored: Stored) -> Table:

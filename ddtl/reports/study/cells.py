@@ -14,13 +14,14 @@ from ddtl.evaluation.comparison.matrix import Drop, Measured, Settings, drop, me
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method
 from ddtl.evaluation.comparison.repeated import mean
 from ddtl.records import run as results
+from ddtl.records import study_controls
+from ddtl.records import study_folder as record
 from ddtl.records.checking import inside
+from ddtl.records.study_controls import Controls
+from ddtl.records.study_folder import Evaluation, Job, Study
 from ddtl.reports.run import stored
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import SCORES
-from ddtl.studies import controls, record
-from ddtl.studies.controls import Controls
-from ddtl.studies.record import Evaluation, Job, Study
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
@@ -171,7 +172,7 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
         UserError: the folder holds no study, or its record is damaged.
     """
     study = record.read(folder)
-    beside = controls.read(folder)
+    beside = study_controls.read(folder)
     members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
     for job in study["jobs"]:
         for evaluation in job["evaluations"]:

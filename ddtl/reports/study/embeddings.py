@@ -10,9 +10,9 @@ import numpy as np
 
 from ddtl.records import arrays
 from ddtl.records import predictions as prediction_table
-from ddtl.reports.html import format
 from ddtl.reports.html.figures import SERIES, Spec, chart, scale, stroke
 from ddtl.reports.study.cells import Cells
+from ddtl.utils import wording
 from ddtl.utils.reading import Unreadable
 
 NAME = "embeddings.npz"
@@ -82,7 +82,8 @@ def figure(embedded: Embedded) -> Spec:
             dots["marker"] |= {"symbol": mark, "size": 6, "line": {"color": SERIES[i % len(SERIES)], "width": 1}}
             traces.append(dots)
     x, y = (
-        scale(f"component {i + 1} ({format.percent(share)} of the variance)") for i, share in enumerate(shares.tolist())
+        scale(f"component {i + 1} ({wording.percent(share)} of the variance)")
+        for i, share in enumerate(shares.tolist())
     )
     return chart(traces, x, y, legend="outside")
 

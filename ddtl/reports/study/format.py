@@ -12,6 +12,7 @@ from ddtl.reports.comparison.claims import UNITS
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell as Shown
 from ddtl.reports.study.cells import Cell, Cells, Temperature
+from ddtl.utils import wording
 
 LOWER_IS_BETTER = ("brier",)
 
@@ -48,7 +49,7 @@ def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown
 
 
 def fewer(seeds: int, expected: int) -> str:
-    return "" if seeds == expected else f"{seeds} of {format.count(expected, 'seed')}"
+    return "" if seeds == expected else f"{seeds} of {wording.count(expected, 'seed')}"
 
 
 def value_of(cell: Cell, score: str) -> float | None:
@@ -64,7 +65,7 @@ def basis(cells: Sequence[Cell]) -> list[str]:
     known = [cell for cell in cells if cell.measured is not None]
     if not known:
         return []
-    level = format.percent(known[0].measured.settings.level) if known[0].measured else ""
+    level = wording.percent(known[0].measured.settings.level) if known[0].measured else ""
     n = max(len(cell.seeds) for cell in known)
     if n == 1:
         how = f"One seed; the range is its {level} interval for other patients, which knows nothing of other seeds."
@@ -87,8 +88,8 @@ def counts(cells: Sequence[Cell]) -> str:
     told: dict[str, list[str]] = {}
     for cell in cells:
         if cell.measured is not None:
-            units = format.count(cell.measured.units, *UNITS[cell.measured.unit])
-            images = "" if cell.measured.unit == "image" else f" ({format.count(cell.measured.images, 'image')})"
+            units = wording.count(cell.measured.units, *UNITS[cell.measured.unit])
+            images = "" if cell.measured.unit == "image" else f" ({wording.count(cell.measured.images, 'image')})"
             protocol = f"{cell.records[0]['protocol']}, " if cell.records else ""
             told.setdefault(cell.target, []).append(f"{protocol}{units}{images}")
     parts = [f"{target}: {' or '.join(dict.fromkeys(counts))}" for target, counts in told.items()]
@@ -105,12 +106,12 @@ def copies(found: Cells) -> list[str]:
     if left_out:
         told = [
             "Test images that also stand in what was learned from, with the others of their patients, are left out: "
-            f"{format.listed(sorted(left_out))}."
+            f"{wording.listed(sorted(left_out))}."
         ]
     else:
         told = ["No test image stands, as a picture, in the training images of another dataset."]
     if unknown:
-        places = format.listed(sorted(f"{target} for {source}" for source, target in unknown))
+        places = wording.listed(sorted(f"{target} for {source}" for source, target in unknown))
         told.append(f"Not looked up, for the images could not be read any more: {places}.")
     return told
 

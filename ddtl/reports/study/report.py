@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.evaluation import calibration
+from ddtl.records.study_folder import PLAIN
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.study import cells, embeddings, export, figures, tables
@@ -16,7 +17,8 @@ from ddtl.reports.study.format import by_unit, score_of
 from ddtl.reports.study.score_table import every_score
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.run import OWN_FILES
-from ddtl.studies.record import PLAIN
+from ddtl.schema.scores import title_of
+from ddtl.utils import wording
 from ddtl.utils.files import write_text
 
 _SCORE = "roc_auc"
@@ -59,7 +61,7 @@ def page(found: Cells) -> Page:
         "Repeat it": _repeat(found),
     }
     seeds = max((cell.expected for cell in found.cells), default=0)
-    parts = [study["study"], format.count(len(study["jobs"]), "run"), format.count(seeds, "seed")]
+    parts = [study["study"], wording.count(len(study["jobs"]), "run"), wording.count(seeds, "seed")]
     return Page(
         eyebrow="ddtl study",
         title=study["name"],
@@ -78,7 +80,7 @@ def _headlines(found: Cells) -> list[Headline]:
         where = found.name(cell.row) if cell.home else f"{found.name(cell.row)} → {cell.target}"
         value, _, spread = shown.text.partition(" ± ")
         note = f"± {spread} {shown.note}" if spread else shown.note
-        headlines.append(Headline(f"{format.plain(_SCORE)} {by_unit([cell])}, {where}", value, note))
+        headlines.append(Headline(f"{title_of(_SCORE)} {by_unit([cell])}, {where}", value, note))
     return headlines
 
 
@@ -86,20 +88,20 @@ def _warnings(found: Cells) -> list[str]:
     warnings = []
     lost = [cell for cell in found.cells if cell.lost]
     if lost:
-        runs = format.count(len(lost), "cell lacks", "cells lack")
+        runs = wording.count(len(lost), "cell lacks", "cells lack")
         warnings.append(f"{runs} runs or all of them; the reasons stand below the tables. They are in no mean.")
     if found.study["ended"] is None:
         warnings.append("The study had not ended when this was written. The same command goes on with it.")
     seeds = max((cell.expected for cell in found.cells), default=0)
     if seeds < _FEW_SEEDS:
         warnings.append(
-            f"{format.count(seeds, 'seed')}: how much of a difference is luck can hardly be seen. study.seeds=5 adds "
+            f"{wording.count(seeds, 'seed')}: how much of a difference is luck can hardly be seen. study.seeds=5 adds "
             "more, and computes only what is new."
         )
     leaky = sorted({_place(found, cell) for cell in found.cells for record in cell.records if _leaks(record)})
     if leaky:
         warnings.append(
-            f"Patients of the test images were learned from, so these scores are optimistic: {format.listed(leaky)}."
+            f"Patients of the test images were learned from, so these scores are optimistic: {wording.listed(leaky)}."
         )
     told = [_of_dataset(record, text) for cell in found.cells for record in cell.records for text in _said(record)]
     return [*warnings, *dict.fromkeys(told)]
@@ -135,7 +137,7 @@ def _curve(found: Cells) -> list[Block]:
     if len(points) < 2:
         return []
     points.sort(key=lambda point: point[0])
-    title = format.plain(_SCORE)
+    title = title_of(_SCORE)
     seen = ", ".join(f"{n}: {format.score(measured.scores[_SCORE].value)}" for n, measured in points)
     caption = "The band is the interval of the mean, for other patients and other seeds, at each number by itself."
     spec = figures.learning_curve(points, _SCORE, f"test {title}")
@@ -158,7 +160,7 @@ def _rocs(found: Cells) -> list[Block]:
         areas = ", ".join(f"{name} {format.score(one.scores[_SCORE].value)}" for name, one in shown.items())
         caption = (
             "Sensitivities are means over the seeds at each specificity; the bands, of the first two, are "
-            f"{format.percent(found.settings.level)} limits for other patients and seeds, point by point.{more}"
+            f"{wording.percent(found.settings.level)} limits for other patients and seeds, point by point.{more}"
         )
         charts.append(Figure(f"Tested on {target}", spec, f"ROC curves on {target}; areas: {areas}.", caption))
     return _side_by_side(charts)
@@ -173,7 +175,7 @@ def _calibration(found: Cells) -> list[Block]:
         known = {cell.target: cell.measured for cell in at if cell.measured and cell.measured.method.runs[0].binary}
         if len(known) < 2 or row.method != PLAIN:
             continue
-        alt = f"Reliability of what learned from {row.source}, on {format.listed(list(known))}."
+        alt = f"Reliability of what learned from {row.source}, on {wording.listed(list(known))}."
         charts.append(
             Figure(found.name(row), figures.calibration_shift(known), alt, "All seeds together; bars: images.")
         )

@@ -26,6 +26,8 @@ from ddtl.reports.study.format import (  # fmt: skip
     value_of,
     written_of,
 )
+from ddtl.schema.scores import TITLES, title_of
+from ddtl.utils import wording
 
 Rows = list[list[str | Shown]]
 
@@ -63,7 +65,7 @@ def matrix(found: Cells, score: str) -> Table:
         *copies(found),
         *lost(found, found.cells),
     ]
-    title = f"{format.TITLES[score]} {by_unit(found.cells)}".rstrip()
+    title = f"{TITLES[score]} {by_unit(found.cells)}".rstrip()
     return Table(f"{title} on every test set", ["", *found.targets], rows, " ".join(notes))
 
 
@@ -88,7 +90,10 @@ def drops(found: Cells, score: str) -> Table:
         *lost(found, [cell for cell in found.cells if cell in used or (cell.home and cell.row in rows_used)]),
     ]
     return Table(
-        f"What {format.plain(score)} {by_unit(used)} loses on another test set", ["", *targets], rows, " ".join(notes)
+        f"What {title_of(score)} {by_unit(used)} loses on another test set",
+        ["", *targets],
+        rows,
+        " ".join(notes),
     )
 
 
@@ -119,7 +124,7 @@ def thresholds(found: Cells) -> Table:
         *basis(used),
         *lost(found, used),
     ]
-    named = (format.plain(name) for name in (*_AT_THRESHOLD, "brier"))
+    named = (title_of(name) for name in (*_AT_THRESHOLD, "brier"))
     columns = ["", "threshold and temperature from", *named]
     columns.insert(-1, "temperature")
     return Table(f"Called at a threshold, elsewhere, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
@@ -153,7 +158,7 @@ def selection(found: Cells, score: str) -> Table:
         *basis(used),
         *lost(found, used),
     ]
-    shown = f"{format.plain(score)} {by_unit(used)}".rstrip()
+    shown = f"{title_of(score)} {by_unit(used)}".rstrip()
     return Table("Which way to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
 
 
@@ -182,7 +187,7 @@ def listed(found: Cells) -> Table:
     notes = [*pooled, *basis(found.cells), *lost(found, found.cells)]
     return Table(
         f"Scores {by_unit(found.cells)}".rstrip(),
-        ["", *(format.plain(name) for name in _BESIDE)],
+        ["", *(title_of(name) for name in _BESIDE)],
         rows,
         " ".join(notes),
     )
@@ -203,7 +208,7 @@ def protocols(found: Cells, score: str) -> Table:
         *basis(found.cells),
         *lost(found, found.cells),
     ]
-    shown = f"{format.plain(score)} {by_unit(found.cells)}".rstrip()
+    shown = f"{title_of(score)} {by_unit(found.cells)}".rstrip()
     columns = ["", "protocol", shown, "file facts by image", "leaked", "random less this"]
     return Table("By the slice, and with patients kept apart", columns, rows, " ".join(notes), (1,))
 
@@ -247,7 +252,7 @@ def _blind(scores: Mapping[str, Any] | None, score: str) -> str | Shown:
 
 def _leaked(cell: Cell) -> str:
     share = cell.records[0].get("leaked_share") if cell.records else None
-    return format.NONE if share is None else format.percent(share)
+    return format.NONE if share is None else wording.percent(share)
 
 
 def _with_protocol(row: Row, protocol: str) -> Row:
@@ -255,4 +260,4 @@ def _with_protocol(row: Row, protocol: str) -> Row:
 
 
 def _level(found: Cells) -> str:
-    return format.percent(found.settings.level)
+    return wording.percent(found.settings.level)

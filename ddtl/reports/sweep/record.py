@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.records import sweep
-from ddtl.reports.html import format, reproduce
+from ddtl.reports.html import reproduce
 from ddtl.reports.sweep import replicates as sweep_replicates
 from ddtl.reports.sweep import trials as sweep_trials
 from ddtl.reports.sweep.replicates import Setting
 from ddtl.reports.sweep.trials import Trial, score
 from ddtl.schema.run import OWN_FILES
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import TITLES, by_image, title_of
 from ddtl.utils.errors import UserError
 
 RECORD = sweep.NAME
@@ -135,7 +135,7 @@ class Sweep:
     def title(self) -> str:
         """Of the score, with its unit."""
         name = self.monitor.partition("/")[2]
-        return by_image(format.plain(name) if name in format.TITLES else name)
+        return by_image(title_of(name) if name in TITLES else name)
 
 
 def read(folder: Path) -> Sweep:

@@ -11,6 +11,8 @@ from ddtl.reports.html.page import Block, Code, Figure, Fold, Headline, Page, Se
 from ddtl.reports.sweep import figures, parameters, tables, trials
 from ddtl.reports.sweep.record import Sweep, duration, line, settings, varied
 from ddtl.reports.sweep.replicates import Setting
+from ddtl.schema.scores import title_of
+from ddtl.utils import wording
 
 
 def render_sweep(sweep: Sweep) -> str:
@@ -56,7 +58,7 @@ def _headlines(sweep: Sweep) -> list[Headline]:
             _which(sweep) if winner else "no trial completed",
         ),
         Headline("Trials", f"{len(sweep.trials)}", ", ".join([f"{counts['complete']} complete", *others])),
-        Headline("Spent", duration(seconds), f"all trials together, {format.count(epochs, 'epoch')}"),
+        Headline("Spent", duration(seconds), f"all trials together, {wording.count(epochs, 'epoch')}"),
     ]
     difference = _difference(sweep)
     return found if difference is None else [*found, difference]
@@ -67,14 +69,14 @@ def _which(sweep: Sweep) -> str:
     best = sweep.settings[0]
     if not sweep.replicates:
         return f"trial {best.trials[0]}, best of {len(sweep.ranked)}: optimistic"
-    return f"{_spread(best)}; best of {format.count(len(sweep.settings), 'setting')}: optimistic"
+    return f"{_spread(best)}; best of {wording.count(len(sweep.settings), 'setting')}: optimistic"
 
 
 def _spread(setting: Setting) -> str:
     """How far the replicates of a setting lie apart."""
-    which = format.listed([str(number) for number in setting.trials])
+    which = wording.listed([str(number) for number in setting.trials])
     if len(setting.trials) == 1:
-        return f"trial {which} alone, of {format.count(setting.of, 'replicate')}"
+        return f"trial {which} alone, of {wording.count(setting.of, 'replicate')}"
     low, high = format.score(min(setting.scores)), format.score(max(setting.scores))
     return f"mean of {len(setting.trials)} replicates (trials {which}), {low} to {high}"
 
@@ -85,8 +87,8 @@ def _difference(sweep: Sweep) -> Headline | None:
         return None
     judged = comparison["pairs"][0]["differences"][comparison["score"]]
     interval = format.interval(judged["interval"])[1:-1]
-    note = f"{format.percent(comparison['level'])} CI {interval}" if interval else "no interval"
-    title = f"Test {format.plain(comparison['score'])} by {comparison['unit']}, winner less default"
+    note = f"{wording.percent(comparison['level'])} CI {interval}" if interval else "no interval"
+    title = f"Test {title_of(comparison['score'])} by {comparison['unit']}, winner less default"
     return Headline(title, format.score(judged["value"]), note)
 
 
@@ -97,12 +99,12 @@ def _warnings(sweep: Sweep) -> list[str]:
     unequal = [setting for setting in sweep.settings if len(setting.trials) < len(sweep.settings[0].trials)]
     if sweep.replicates:
         found.append(
-            f"Trials that differ in {format.listed(sweep.replicates)} alone are replicates of one setting. Settings "
+            f"Trials that differ in {wording.listed(sweep.replicates)} alone are replicates of one setting. Settings "
             "are ranked by their mean; a replicate is nothing to choose."
         )
     if unequal:
         found.append(
-            f"Ranked last: {format.count(len(unequal), 'setting')} with fewer completed replicates than the best one."
+            f"Ranked last: {wording.count(len(unequal), 'setting')} with fewer completed replicates than the best one."
         )
     if done > 1:
         where = "below" if sweep.final else "which finalize=true makes"
@@ -115,7 +117,7 @@ def _warnings(sweep: Sweep) -> list[str]:
         found.append(f"{failed} of {len(sweep.trials)} trials failed; the reasons stand below.")
     if running:
         found.append(
-            f"{format.count(running, 'trial')} had not ended when this was written. The same command goes on with the "
+            f"{wording.count(running, 'trial')} had not ended when this was written. The same command goes on with the "
             "sweep."
         )
     return found + [str(note) for note in (sweep.final or {}).get("caveats", ())]
@@ -144,7 +146,7 @@ def _unused(sweep: Sweep) -> str:
     n = sweep.record.get("test_uses")
     if n is None:  # of an earlier version
         return "This sweep has not used the test set."
-    others = f"{format.count(n, 'use')} by other runs" if n else "no use by other runs"
+    others = f"{wording.count(n, 'use')} by other runs" if n else "no use by other runs"
     return f"This sweep has not used the test set; the ledger had counted {others} when this was written."
 
 
@@ -167,7 +169,7 @@ def _search(sweep: Sweep) -> list[Block]:
     if not any(trial["curve"] for trial in sweep.trials):
         return [history]
     n = sweep.counts["pruned"]
-    told = f"{format.count(n, 'trial was', 'trials were')} pruned: ended early, at the cross, as promising too little."
+    told = f"{wording.count(n, 'trial was', 'trials were')} pruned: ended early, at the cross, as promising too little."
     curves = Figure(
         "All curves",
         figures.curves(sweep.trials, None if winner is None or sweep.replicates else winner["number"], sweep.names[0]),
@@ -185,7 +187,7 @@ def _pareto(sweep: Sweep) -> list[Block]:
     figure = Figure(
         "Pareto front",
         figures.pareto(sweep.ranked, front, sweep.names),
-        f"{format.count(len(front), of)} on the Pareto front of {sweep.names[0]} against {sweep.names[1]}.",
+        f"{wording.count(len(front), of)} on the Pareto front of {sweep.names[0]} against {sweep.names[1]}.",
         "No other trial is better than one on the front in one objective without being worse in the other.",
     )
     return [figure, tables.front(sweep, front)]
@@ -203,7 +205,7 @@ def _parameters(sweep: Sweep) -> list[Block]:
         "From settings to score",
         figures.parallel(scored, axes, best, sweep.signs[0]),
         f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
-        f"The best tenth{of}, {format.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. "
+        f"The best tenth{of}, {wording.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. "
         "What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
     found = parameters.importances(every, sweep.space, sweep.signs[0])
@@ -229,11 +231,11 @@ def _workers(sweep: Sweep) -> list[Block]:
     longest = max(part.end for part in parts)
     unit, seconds = ("hours", 3600.0) if longest > 10_800 else ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
     return [
-        Text(f"Idle: {format.percent(idle)} of the time between a worker's first and its last trial."),
+        Text(f"Idle: {wording.percent(idle)} of the time between a worker's first and its last trial."),
         Figure(
             "What the workers did when",
             figures.timeline(parts, names, unit, seconds),
-            f"{len(parts)} bars of {format.count(len(names), 'worker')} over {longest / seconds:.0f} {unit}.",
+            f"{len(parts)} bars of {wording.count(len(names), 'worker')} over {longest / seconds:.0f} {unit}.",
             "Numbers are those of the trials. Times in which the whole sweep was stopped are left out.",
         ),
     ]

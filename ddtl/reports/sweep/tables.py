@@ -11,6 +11,8 @@ from ddtl.reports.html.page import Block, Cell, Fold, Table, Text
 from ddtl.reports.sweep import trials as sweep_trials
 from ddtl.reports.sweep.record import REASONS, Sweep, duration, spelled, varied, without_folders
 from ddtl.reports.sweep.trials import Trial
+from ddtl.schema.scores import title_of
+from ddtl.utils import wording
 
 _SHOWN = 10  # trials in the table that stands open
 
@@ -18,13 +20,13 @@ _SHOWN = 10  # trials in the table that stands open
 def finals(sweep: Sweep, final: Mapping[str, Any]) -> Table:
     """The winner and the default settings, each over its seeds."""
     comparison = final["comparison"]
-    title = f"{format.plain(comparison['score'])} by {comparison['unit']}" if comparison else "score"
+    title = f"{title_of(comparison['score'])} by {comparison['unit']}" if comparison else "score"
     rows: list[list[str | Cell]] = []
     for name, runs in final["runs"].items():
         scores = [run["score"] for run in runs if run["score"] is not None]
         mean = sum(scores) / len(scores) if scores else None
         rows.append([name, f"{len(scores)}", format.score(mean), _test_score(comparison, name)])
-    seeds = format.listed([str(seed) for seed in final["seeds"]])
+    seeds = wording.listed([str(seed) for seed in final["seeds"]])
     return Table(
         "The winner against the default settings",
         ["", "runs", f"validation {sweep.title}", f"test {title}"],
@@ -64,7 +66,7 @@ def failures(sweep: Sweep) -> list[Block]:
         )
     broken = Counter(part["reason"] for trial in sweep.trials for part in sweep_trials.broken_off(trial))
     if broken:
-        told = format.listed([f"{count} × {REASONS.get(reason, reason)}" for reason, count in broken.most_common()])
+        told = wording.listed([f"{count} × {REASONS.get(reason, reason)}" for reason, count in broken.most_common()])
         blocks.append(Text(f"Broken off, and gone on with from the last checkpoint: {told}."))
     return blocks
 
@@ -96,7 +98,7 @@ def _settings(sweep: Sweep) -> Table:
         low, high = (format.score(pick(setting.scores)) for pick in (min, max))
         rows.append(
             [
-                format.listed([str(number) for number in setting.trials]),
+                wording.listed([str(number) for number in setting.trials]),
                 f"{len(setting.trials)} of {setting.of}",
                 format.score(setting.means[0]),
                 format.NONE if setting.deviation is None else format.score(setting.deviation),
@@ -108,10 +110,10 @@ def _settings(sweep: Sweep) -> Table:
     columns = ["trials", "complete", f"mean {sweep.title}", "SD", "lowest to highest"]
     columns += [*(["seconds"] if sweep.two else []), "settings"]
     note = (
-        f"Means over the replicates, which differ in {format.listed(sweep.replicates)} alone; SD: standard deviation."
+        f"Means over the replicates, which differ in {wording.listed(sweep.replicates)} alone; SD: standard deviation."
     )
     if sweep.never_completed:
-        none = format.count(sweep.never_completed, "setting has", "settings have")
+        none = wording.count(sweep.never_completed, "setting has", "settings have")
         note += f" {none} no completed trial, and no mean."
     return Table("Settings, the best mean first", columns, rows, note, words=(0, len(columns) - 1), sortable=True)
 

@@ -17,6 +17,7 @@ def lines(plan: Plan, count: int) -> list[str]:
 
     from ddtl.sweeps.sampling import sampler
     from ddtl.sweeps.store import task
+    from ddtl.utils import wording
 
     settings = plan.settings
     seeded = sampler.Seeded(settings.sampler.name, settings.sampler.args, settings.sweep.seed, task.OVERRIDES)
@@ -26,4 +27,4 @@ def lines(plan: Plan, count: int) -> list[str]:
     study = optuna.create_study(sampler=plan.space.sampler() or seeded, directions=directions)
     optuna.logging.set_verbosity(level)
     trials = min(count, settings.n_trials)
-    return [task.line((*plan.space.suggest(study.ask()), *plan.fixed)) for _ in range(trials)]
+    return [wording.train_command((*plan.space.suggest(study.ask()), *plan.fixed)) for _ in range(trials)]

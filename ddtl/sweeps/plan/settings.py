@@ -15,12 +15,13 @@ from ddtl.config import command_line, load
 from ddtl.config.load import ConfigError
 from ddtl.config.overrides import key_of
 from ddtl.config.where import groups, options
-from ddtl.records.identity import counting, short_hash
+from ddtl.records.identity import short_hash
 from ddtl.schema.run import OWN_FILES, Config
 from ddtl.schema.sweep import ClassConfig, SearchConfig, SweepConfig
 from ddtl.sweeps.plan import sweep_settings
 from ddtl.sweeps.space import checks
 from ddtl.sweeps.space.space import Sampled, Space, listed, sampled
+from ddtl.training.identity import counting
 from ddtl.utils.redaction import redacted_tree
 
 LOCKED = "evaluation.test=false"

@@ -17,9 +17,10 @@ from ddtl.sweeps.sampling import pruner, sampler
 from ddtl.sweeps.store import storages
 from ddtl.sweeps.store.snapshot import SESSIONS
 from ddtl.sweeps.store.store import Store
-from ddtl.sweeps.store.task import OVERRIDES, now
+from ddtl.sweeps.store.task import OVERRIDES
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import folder_in
+from ddtl.utils.wording import now
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan

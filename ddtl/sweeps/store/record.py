@@ -15,8 +15,9 @@ from ddtl.reports.sweep import replicates
 from ddtl.reports.sweep.record import RECORD
 from ddtl.reports.sweep.replicates import Setting
 from ddtl.sweeps.store.snapshot import SESSIONS, ended_at, seconds, settings, since
-from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, REASON, WORDS, line, now
+from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, REASON, WORDS
 from ddtl.utils.files import write_json
+from ddtl.utils.wording import now, train_command
 
 if TYPE_CHECKING:
     from ddtl.sweeps.store.store import Store
@@ -83,7 +84,7 @@ def record(store: Store) -> dict[str, Any]:
 def _setting(setting: Setting, parts: Sequence[str]) -> dict[str, Any]:
     return {
         "overrides": list(setting.words),
-        "line": line((*setting.words, *parts)),
+        "line": train_command((*setting.words, *parts)),
         "trials": list(setting.trials),
         "replicates": setting.of,
         "mean": [_finite(value) for value in setting.means],
@@ -106,7 +107,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "words": attrs.get(WORDS, "") if state == "failed" else "",
         "params": trial.params,
         "overrides": list(overrides),
-        "line": line(overrides),
+        "line": train_command(overrides),
         "values": [_finite(value) for value in trial.values] if state == "complete" else None,
         "curve": curve,
         "epochs": len(curve),

@@ -15,8 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ddtl.sweeps.store import storages
 from ddtl.sweeps.store.outcome import Outcome, failed, verdict
 from ddtl.sweeps.store.snapshot import Snapshot, snapshot
-from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, lives, now
+from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, lives
 from ddtl.utils import console, processes
+from ddtl.utils.wording import now
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddtl.utils import processes
+from ddtl.utils.wording import train_command
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -41,17 +40,7 @@ class Task:
     @property
     def line(self) -> str:
         """What a person types to repeat the trial or to go on with it."""
-        return line(self.overrides)
-
-
-def line(overrides: tuple[str, ...]) -> str:
-    """The command that repeats a trial."""
-    return shlex.join(["python", "train.py", *overrides])
-
-
-def now() -> str:
-    """The time, as ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+        return train_command(self.overrides)
 
 
 def lives(trial: FrozenTrial) -> bool | None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from ddtl.commands import evaluate
 from ddtl.data import catalogue
-from ddtl.studies import record
-from ddtl.studies.record import Evaluation
+from ddtl.records import study_folder
+from ddtl.records.study_folder import Evaluation
+from ddtl.reports.run.publish import write_page
 from ddtl.sweeps.store.reasons import explained
+from ddtl.training import rescore
 from ddtl.training.evaluate_elsewhere import embed_own, score_target
 from ddtl.utils import console
 from ddtl.utils.errors import TrainingFailure, UserError
@@ -44,10 +45,10 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
             return False
         with FileLock(folder.path / "evaluations" / ".lock"):  # another study may share the run
             if not words:
-                embed_own(folder, evaluate.with_weights(config, folder.path))
+                embed_own(folder, rescore.with_weights(config, folder.path))
                 continue
             done.append(_evaluated(folder, config, name, words))
-        store.note(number, {record.EVALUATIONS: done})
+        store.note(number, {study_folder.EVALUATIONS: done})
     return True
 
 
@@ -57,10 +58,12 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
     assert trained is not None, "it was trained just now"
     console.line(f"evaluating on {name}: {' '.join(words)}")
     try:
-        wanted = evaluate.with_own_runs(evaluate.asked(config, words).config, folder.path, config.dataset.name)
-        wanted = evaluate.with_weights(wanted, folder.path)
+        wanted = rescore.with_own_runs(rescore.asked(config, words).config, folder.path, config.dataset.name)
+        wanted = rescore.with_weights(wanted, folder.path)
         catalogue.require_images(wanted)
         to = score_target(folder, wanted, trained, name)
+        if not (to / "report.html").exists():
+            write_page(to)
     except Exception as error:
         reason, said = explained(error)
         if reason == "disk_full":
@@ -68,5 +71,5 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
         if not isinstance(error, UserError | TrainingFailure):
             traceback.print_exc()
         console.error(said)
-        return record.evaluation(name, words=words, reason=said)
-    return record.evaluation(name, str(to.absolute()), words)
+        return study_folder.evaluation(name, words=words, reason=said)
+    return study_folder.evaluation(name, str(to.absolute()), words)

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from ddtl.commands.launch import stop_signals
 from ddtl.utils import console
 from ddtl.utils.errors import Stopped
+from ddtl.utils.signals import stop_signals
 
 
 class Stop:

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from types import FrameType
@@ -163,12 +164,14 @@ def _run(job: Job) -> Outcome:
 
 def _trained(config: Config, ask: AskSweep) -> Outcome:
     from ddtl.records.run_folder import InUse, RunFolder
+    from ddtl.reports import terminal
+    from ddtl.reports.run.publish import publish
     from ddtl.training.train import EndedEarly, train
 
     told = False
     while True:
         try:
-            folder = RunFolder(train(config, [ask], report=config.evaluation.test).folder)
+            result = train(config, [ask], publish=partial(publish, page=config.evaluation.test))
         except EndedEarly as end:
             return settle.pruned() if end.why == "pruned" else settle.stopped()
         except InUse as problem:  # by a trial of the same configuration, whose result will be this one's, too
@@ -179,6 +182,9 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
             told = True
             time.sleep(_POLL)
         else:
+            if ranks.is_first():
+                terminal.run_result(config, result)
+            folder = RunFolder(result.folder)
             return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder, config)
 
 

@@ -11,9 +11,9 @@ from ddtl.config.overrides import key_of
 from ddtl.records import study
 from ddtl.records.identity import short_hash
 from ddtl.records.study import Evaluation, Job, Labels, State, Study
-from ddtl.sweeps.store.task import line
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
+from ddtl.utils.wording import train_command
 
 NAME = study.NAME
 EVALUATIONS = "evaluations"  # attribute of a trial: what its run was evaluated on
@@ -44,8 +44,8 @@ def job(
     """A run: done where it has a folder, failed where it has a reason, else missing."""
     state: State = "done" if run is not None else "failed" if reason else "missing"
     return {
-        "labels": labels, "overrides": list(overrides), "line": line(tuple(overrides)), "run": run, "state": state,
-        "reason": reason, "evaluations": list(evaluations),
+        "labels": labels, "overrides": list(overrides), "line": train_command(tuple(overrides)), "run": run,
+        "state": state, "reason": reason, "evaluations": list(evaluations),
     }  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""What loggers are shown once a run is scored: its scores, and W&B its intervals, its weights and its page, too.
+"""What is done with a run that was scored just now: its page, and what loggers are shown.
+
+Loggers get its scores, and W&B its intervals, its weights and its page, too.
 
 The page that goes to W&B holds no picture and names no patient. Images go there with ``logger.upload_samples=true``
 alone, each with its file's name.
@@ -7,44 +9,65 @@ alone, each with its file's name.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 
 from ddtl.records import predictions as prediction_table
 from ddtl.records.run_folder import RunFolder
-from ddtl.reports.run import report, stored
-from ddtl.training.run import Run
+from ddtl.reports.run import methods, report, stored
+from ddtl.training.run import Run, Scored
+from ddtl.utils import ranks
+from ddtl.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
 _SAMPLES = 32  # images of the scored split
 
 
-def conclude(loggers: Sequence[Logger], run: Run, folder: RunFolder, results: Mapping[str, Any], step: int) -> None:
-    """Show the results; one that cannot be shown to W&B is a warning.
+def write_page(folder: Path, images: bool = True) -> Path:
+    """Write ``report.html`` and ``methods.md`` into the folder of a run or an evaluation.
 
     Args:
-        loggers: of the run.
-        run: the run.
-        folder: with its predictions, weights and ``results.json``.
-        results: the same as a dict.
-        step: how many optimiser steps the run made.
+        folder: of a finished run.
+        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: the folder holds no finished run.
     """
+    found = stored.read(folder)
+    write_text(folder / "methods.md", methods.render(found))
+    page = folder / "report.html"
+    write_text(page, report.render_run(found, images))
+    return page
+
+
+def publish(scored: Scored, page: bool = True) -> None:
+    """Write the run's page and show its results to its loggers; one that cannot be shown to W&B is a warning.
+
+    Args:
+        scored: the run, with its predictions, weights and ``results.json`` in its folder.
+        page: whether the page is written; `ddtl report` does so later.
+    """
+    if page and ranks.is_first():
+        write_page(scored.folder.path)
     scores = {
         f"final/{split}/{name}": value
         for split in ("val", "test")
-        for name, value in results.get(split, {}).items()
+        for name, value in scored.results.get(split, {}).items()
         if isinstance(value, float)
     }
-    for logger in loggers:
-        logger.log_metrics(scores, step=step)
+    for logger in scored.loggers:
+        logger.log_metrics(scores, step=scored.step)
         if isinstance(logger, WandbLogger):
             try:
-                _to_wandb(logger.experiment, run, folder, results)
+                _to_wandb(logger.experiment, scored.run, scored.folder, scored.results)
             except Exception as error:  # W&B's own, or a full disk: the run is whole without it
                 log.warning("W&B did not take the run's results: %s", str(error).strip().partition("\n")[0])
 

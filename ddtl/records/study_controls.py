@@ -1,0 +1,44 @@
+"""A study's controls, as its folder holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddtl.records import study
+
+if TYPE_CHECKING:
+    pass
+
+
+NAME = study.CONTROLS
+
+
+@dataclass(frozen=True)
+class Controls:
+    """By source and target: ``duplicates`` (sample ids), ``majority`` and ``file_facts``."""
+
+    pairs: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+    def twice(self, source: str, target: str) -> frozenset[str]:
+        """The target's test images that are left out, as they or others of their patient stand in the source."""
+        return frozenset(self.pairs.get((source, target), {}).get("duplicates", ()))
+
+    def scores(self, source: str, target: str, name: str) -> Mapping[str, Any] | None:
+        """Those of ``majority`` or ``file_facts``; None where there are none."""
+        found: Mapping[str, Any] | None = self.pairs.get((source, target), {}).get(name)
+        return found
+
+
+def read(folder: Path) -> Controls:
+    """The controls in a study's folder; none where there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return Controls({(row["source"], row["target"]): row for row in study.controls(folder)})
+    except FileNotFoundError:
+        return Controls()
