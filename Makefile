@@ -1,7 +1,7 @@
 # make quickstart   set up everything and train on the built-in phantom
 # make test         set up everything and run the tests (test-all: the slow ones too)
 # make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
-# make lint         ruff and mypy
+# make lint         ruff, mypy, and the layers of the package
 # make lock         resolve the dependencies anew into requirements.lock, and uv itself into requirements-uv.lock
 # make env          only set up .venv
 
@@ -38,6 +38,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 env: $(READY)
 

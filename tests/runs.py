@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ddtl.config.load import load
-from ddtl.schema.run import Config
 from ddtl.reports.run.publish import publish
+from ddtl.schema.run import Config
 from ddtl.training.run import RunResult
 from ddtl.training.train import train
 from ddtl.utils.reading import read_lines

@@ -22,8 +22,8 @@ from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
 from ddtl.reports import terminal
-from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
 from ddtl.reports.run.publish import publish
+from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
 from ddtl.training.run import RunResult
 from ddtl.training.train import train
 from ddtl.utils import console

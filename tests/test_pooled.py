@@ -19,8 +19,8 @@ from ddtl.data.images.perceptual_hash import NEAR, distance, distances, near_any
 from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.reports.html import reproduce
-from ddtl.schema.run import Config
 from ddtl.reports.run.publish import publish
+from ddtl.schema.run import Config
 from ddtl.training.identity import counting
 from ddtl.training.train import train
 from ddtl.utils.errors import UserError

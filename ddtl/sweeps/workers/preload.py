@@ -23,7 +23,8 @@ skip_matplotlibrc()
 
 # A trial, and what ddtl imports only where it is first needed.
 MODULES = (
-    "ddtl.training.train", "ddtl.sweeps.workers.trial", "ddtl.sweeps.workers.report_callback", "ddtl.sweeps.store.open",
+    "ddtl.training.train", "ddtl.reports.run.publish", "ddtl.reports.terminal", "ddtl.sweeps.workers.trial",
+    "ddtl.sweeps.workers.report_callback", "ddtl.sweeps.store.open",
     "albumentations", "cv2", "hydra", "safetensors.torch", "sklearn.metrics", "wandb",
 )  # fmt: skip
 # W&B imports this when a run starts: for seconds, for it looks through all modules that are there by then, and so it
