@@ -90,7 +90,8 @@ class Sizes:
     def __init__(self, counts: np.ndarray) -> None:
         self._counts = counts.astype(float)
         self.images, self.clusters = int(counts.sum()), int((counts > 0).sum())
-        self.effective = self.images**2 / float((self._counts**2).sum()) if self.images else 0.0
+        total = float(self._counts.sum())
+        self.effective = total**2 / float((self._counts**2).sum()) if total else 0.0
 
     @classmethod
     def of(cls, codes: np.ndarray) -> Sizes:

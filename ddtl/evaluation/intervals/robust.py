@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddtl.evaluation.intervals.clusters import Clusters
+from ddtl.evaluation.intervals.clusters import Clusters, Sizes
 from ddtl.evaluation.intervals.delong import Components, components
 from ddtl.evaluation.intervals.influence import Spread, average_precision, influences, spread
 from ddtl.evaluation.intervals.interval import Interval, logit_limits
@@ -16,6 +16,8 @@ from ddtl.evaluation.intervals.rates import FROM_RATES, Limits, Rate, rate_limit
 # The clusters of a class that are ranked wrong somewhere show how much rankings vary. Where they are few, what is known
 # of any ranking takes their place, as if seen in so many clusters. Chosen by simulation.
 _PRIOR_AUC, _PRIOR_AP = 2.5, 4.0
+_PRIOR_ALONE = 0.5
+_MORE = 2
 _UNSEEN_ERROR = 0.5  # squared error of the patient that might come next
 
 
@@ -63,7 +65,7 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
         level: of the limits.
     """
     from scipy.optimize import brentq
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
     if parts.auc < 0.5:  # the other way round
         mirrored = Clusters(1 - clusters.labels, clusters.codes, clusters.design)
@@ -74,9 +76,10 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     m, n = positives.effective, negatives.effective
     auc, wrong = parts.auc, ranked_wrong(parts, clusters)
     seen = wrong / (wrong + _PRIOR_AUC)
-    factor = (of_auc.variance / hanley(auc, m, n) if auc < 1 else 1.0) * seen + (1 - seen)
-    freedom = max(of_auc.freedom if of_auc.variance else 1.0, min(m, n) - 1, 1.0)
-    reach = max(1e-9, factor) * float(stdtrit(freedom, (1 + level) / 2)) ** 2
+    freedom = max(of_auc.freedom if of_auc.variance else 1.0, clusters.fewest - 1)
+    t, z = float(stdtrit(freedom, (1 + level) / 2)), float(ndtri((1 + level) / 2))
+    factor = of_auc.variance / hanley(auc, m, n) if auc < 1 else 1.0  # estimated, and so by Student's t
+    reach = max(1e-9, seen * factor * t**2 + (1 - seen) * z**2)
 
     def beyond(value: float) -> float:
         return (auc - value) ** 2 - reach * hanley(value, m, n)
@@ -87,7 +90,8 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     # Errors of a ranking may be those of a single patient, which comes or does not: as in a share of the rarer class.
     fewer = min(m, n)
     alone = Rate(auc, round(fewer), round(fewer), None, fewer).limits(level)[1]
-    return min(low, auc), max(auc, high, seen * high + (1 - seen) * alone)
+    share = _PRIOR_ALONE / (wrong + _PRIOR_ALONE)
+    return min(low, auc), max(auc, high, (1 - share) * high + share * alone)
 
 
 def hanley(auc: float, positives: float, negatives: float) -> float:
@@ -97,13 +101,15 @@ def hanley(auc: float, positives: float, negatives: float) -> float:
     return both / (positives * negatives)
 
 
-def ranked_wrong(parts: Components, clusters: Clusters) -> int:
-    """How many clusters have an image ranked wrong against the other class, in the class where they are fewer."""
-    counts = []
-    for label, of_images in ((1, parts.of_positives), (0, parts.of_negatives)):
-        codes = clusters.codes[(clusters.labels == 1) == label]
-        counts.append(len(np.unique(codes[of_images < 1 - 1e-12])))
-    return min(counts)
+def ranked_wrong(parts: Components, clusters: Clusters) -> float:
+    """How many clusters are ranked wrong against the other class, in the class where they are fewer.
+
+    Each counts by its part of the errors e: (sum e)² / sum e², so that a large error is not hidden by many small ones.
+    """
+    return min(
+        Sizes(np.bincount(clusters.codes[(clusters.labels == 1) == label], 1 - of_images)).effective
+        for label, of_images in ((1, parts.of_positives), (0, parts.of_negatives))
+    )
 
 
 def mean_limits(values: np.ndarray, of_mean: Spread, clusters: Clusters, level: float) -> Limits:
@@ -147,16 +153,17 @@ def _average_precision(
     of_auc_halves = logit(parts.auc) - logit(max(of_auc[0], edge)), logit(min(of_auc[1], 1 - edge)) - logit(parts.auc)
     down, up = (seen * half + (1 - seen) * max(half, float(other)) for other in of_auc_halves)
     low, high = logit_limits(value, value * (1 - value), down)[0], logit_limits(value, value * (1 - value), up)[1]
-    return Interval(min(low, _with_one_more(order, clusters)), high, "influence")
+    return Interval(min(low, _with_more(order, clusters)), high, "influence")
 
 
-def _with_one_more(order: np.ndarray, clusters: Clusters) -> float:
-    """The average precision with one more negative cluster of average size, above nine tenths of the positives."""
+def _with_more(order: np.ndarray, clusters: Clusters) -> float:
+    """The average precision with two more negative clusters of average size, above nine tenths of the positives."""
     positives = np.sort(order[clusters.labels == 1])[::-1]
     negatives = np.sort(order[clusters.labels != 1])
     above = np.arange(1, len(positives) + 1) + len(negatives) - np.searchsorted(negatives, positives, "left")
     tied = np.searchsorted(-positives, -positives, "right")  # the positives of a group of ties are found together
-    more = np.where(positives <= np.quantile(positives, 0.9), len(negatives) / clusters.of_class[0].effective, 0.0)
+    added = _MORE * len(negatives) / clusters.of_class[0].effective
+    more = np.where(positives <= np.quantile(positives, 0.9), added, 0.0)
     return float(np.mean(tied / (above - np.arange(1, len(positives) + 1) + tied + more)))
 
 
