@@ -144,8 +144,7 @@ def _average_precision(
         return Interval(least_precision(of_auc[0], float((clusters.labels == 1).mean())), 1.0, "score")
     value, moved = average_precision((clusters.labels == 1).astype(float), order)
     found = spread(moved, clusters)
-    fewest = min(sizes.effective for sizes in clusters.of_class)
-    half = float(stdtrit(max(found.freedom, fewest - 1, 1.0), (1 + level) / 2)) * np.sqrt(found.variance)
+    half = float(stdtrit(max(found.freedom, clusters.fewest - 1), (1 + level) / 2)) * np.sqrt(found.variance)
     half /= value * (1 - value)
     wrong = ranked_wrong(parts, clusters)
     seen = wrong / (wrong + _PRIOR_AP)
@@ -162,7 +161,7 @@ def _with_more(order: np.ndarray, clusters: Clusters) -> float:
     negatives = np.sort(order[clusters.labels != 1])
     above = np.arange(1, len(positives) + 1) + len(negatives) - np.searchsorted(negatives, positives, "left")
     tied = np.searchsorted(-positives, -positives, "right")  # the positives of a group of ties are found together
-    added = _MORE * len(negatives) / clusters.of_class[0].effective
+    added = _MORE * len(negatives) / clusters.of_class[0].clusters
     more = np.where(positives <= np.quantile(positives, 0.9), added, 0.0)
     return float(np.mean(tied / (above - np.arange(1, len(positives) + 1) + tied + more)))
 
