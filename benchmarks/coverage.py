@@ -5,7 +5,8 @@
     python -m benchmarks.coverage --search           # 500 random corners, then the worst 50 again with fresh draws
     python -m benchmarks.coverage --write            # what has been drawn, into the package and the docs
 
-What is drawn is kept in ``--work`` (a line for each cell), so that the same command resumes where it was ended.
+What is drawn is kept in ``--work`` (a line for each cell), so that the same command resumes where it was ended;
+what was drawn with other intervals than today's is drawn again. The hours are those of all the calls that drew it.
 
 A simulated test set: patients of two classes, the numbers of both fixed (``case_control``) or drawn (``cohort``). The
 latent score of an image is normal; the class shifts it, so that images of different patients have the wanted ROC AUC; a
@@ -18,11 +19,13 @@ exactly 0 or 1 beyond one standard deviation. By image, the truth weights patien
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from itertools import product
 from multiprocessing import get_context
@@ -33,11 +36,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the draws are shared out among 
 
 import numpy as np
 
-from benchmarks.coverage_report import Cell, figure, grid_table, put_table, read, worst_table, write
+from benchmarks.coverage_report import VALID, Cell, figure, grid_table, put_table, read, worst, worst_table, write
 from benchmarks.measuring import finish
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.evaluation.intervals.intervals import intervals
+from ddtl.evaluation.intervals.intervals import METHODS, intervals
 from ddtl.evaluation.intervals.resampling import weighted_scores
 from ddtl.schema.scores import SCORES
 
@@ -49,6 +52,7 @@ THRESHOLD = 0.5
 _SIZES = np.repeat([1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16], [30, 20, 12, 10, 6, 5, 5, 4, 3, 2, 3])
 _BLOCK = 50  # draws that a process takes at a time
 _PATIENTS_OF_TRUTH = 80_000  # of each class
+_DRAWS_OF_ALTERNATIVES, _REPLICATES = 200, 500  # the bootstrap is slow
 
 Images = Literal["one", "four", "tail", "informative"]
 Kind = Literal["normal", "beta", "tied", "saturated"]
@@ -112,8 +116,11 @@ def main(words: list[str] | None = None) -> None:
     least = min(judged, key=lambda cell: cell.coverage)
     finish(
         benchmark="coverage", cells=len(cells), draws=sum(cell.given for cell in judged), jobs=given.jobs,
-        seconds=time.perf_counter() - started, lowest=least.coverage, of=[least.score, least.unit, least.corner],
+        seconds=time.perf_counter() - started, hours=hours(given.work),
+        ms_of_1000_images=1000 * seconds_of_1000_images(),
+        lowest=least.coverage, of=[least.score, least.unit, least.corner],
         below_93=sum(cell.coverage < 0.93 for cell in judged), below_90=sum(cell.coverage < 0.90 for cell in judged),
+        above_99_5=sum(cell.coverage > 0.995 for cell in judged),
     )  # fmt: skip
 
 
@@ -163,7 +170,7 @@ def random_corner(random: np.random.Generator) -> Corner:
             )
 
 
-def search(work: Path, corners: int, draws: int, worst: int, fresh: int, jobs: int) -> list[Cell]:
+def search(work: Path, corners: int, draws: int, worst_ones: int, fresh: int, jobs: int) -> list[Cell]:
     """Many corners with few draws; those with the lowest coverage again with many fresh ones, and judged on those."""
     random = np.random.default_rng(0)
     first = kept(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
@@ -172,16 +179,37 @@ def search(work: Path, corners: int, draws: int, worst: int, fresh: int, jobs: i
         corner = Corner(**cell.corner)
         if cell.given:
             lowest[corner] = min(lowest.get(corner, 1.0), cell.coverage)
-    return kept(work / "worst.jsonl", sorted(lowest, key=lambda corner: lowest[corner])[:worst], fresh, 1, jobs)
+    again = sorted(lowest, key=lambda corner: lowest[corner])[:worst_ones]
+    cells = kept(work / "worst.jsonl", again, fresh, 1, jobs)
+    shown = [Corner(**cell.corner) for cell in worst(cells)]
+    for method in METHODS:
+        kept(work / f"worst-{method}.jsonl", shown, _DRAWS_OF_ALTERNATIVES, 1, jobs, method)
+    return with_alternatives(work, cells)
+
+
+def with_alternatives(work: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells, each with the narrowest interval that can be chosen instead and is valid there."""
+    best: dict[str, Cell] = {}
+    for method in METHODS:
+        for cell in (cell for line in _lines(work / f"worst-{method}.jsonl") for cell in _cells(line)):
+            place = json.dumps([cell.corner, cell.unit, cell.score])
+            if cell.coverage >= VALID and (place not in best or cell.width < best[place].width):
+                best[place] = replace(cell, other=method)
+    found = []
+    for cell in cells:
+        other = best.get(json.dumps([cell.corner, cell.unit, cell.score]))
+        found.append(replace(cell, other=other.other, other_width=other.width) if other else cell)
+    return found
 
 
 def publish(work: Path) -> list[Cell]:
     """The grid into the package, grid and search into the docs."""
     cells = [cell for line in _lines(work / "grid.jsonl") for cell in _cells(line)]
-    write(cells, TABLE)
+    if cells:
+        write(cells, TABLE)
     searched = [cell for line in _lines(work / "worst.jsonl") for cell in _cells(line)]
     if searched:
-        write(searched, SEARCHED)
+        write(with_alternatives(work, searched), SEARCHED)
     cells, searched = read(TABLE), read(SEARCHED)
     put_table(ROOT / "docs" / "intervals.md", "grid", grid_table(cells))
     put_table(ROOT / "docs" / "intervals.md", "worst", worst_table(searched))
@@ -189,22 +217,60 @@ def publish(work: Path) -> list[Cell]:
     return cells
 
 
-def kept(path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int) -> list[Cell]:
+def kept(
+    path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int, method: str = "default"
+) -> list[Cell]:
     """What the intervals hold in each corner, from ``path`` where it was drawn before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {json.dumps(line["corner"]): line for line in _lines(path) if line["draws"] == draws}
     found: list[Cell] = []
-    started = time.perf_counter()
     for number, corner in enumerate(corners, start=1):
         line = before.get(json.dumps(asdict(corner)))
         if line is None:
-            cells = measured(corner, draws, stream, jobs)
-            line = {"corner": asdict(corner), "draws": draws, "cells": [asdict(cell) for cell in cells]}
+            started = time.perf_counter()
+            cells = measured(corner, draws, stream, jobs, method)
+            line = {
+                "corner": asdict(corner), "draws": draws, "intervals": fingerprint(),
+                "seconds": round(time.perf_counter() - started, 1), "cells": [asdict(cell) for cell in cells],
+            }  # fmt: skip
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            print(f"{number} of {len(corners)}: {(time.perf_counter() - started) / 60:.1f} min", flush=True)
+            print(f"{path.stem}: {number} of {len(corners)}, {hours(path.parent):.2f} h in all", flush=True)
         found += _cells(line)
     return found
+
+
+def hours(work: Path) -> float:
+    """How long it took to draw what is in the folder."""
+    return sum(line["seconds"] for path in work.glob("*.jsonl") for line in _lines(path)) / 3600
+
+
+@cache
+def fingerprint() -> str:
+    """What the default intervals of some test sets are, in short: draws with other intervals are not to be mixed."""
+    some = [
+        replace(grid()[0], images=images, design=design)
+        for images, design in product(get_args(Images), get_args(Design))
+    ]
+    limits = [
+        [round(interval.low, 6), round(interval.high, 6)]
+        for corner, number in product(some, range(3))
+        for _, interval, _ in one_draw(corner, number, 3)
+        if interval
+    ]
+    return hashlib.sha256(json.dumps(limits).encode()).hexdigest()[:12]
+
+
+def seconds_of_1000_images() -> float:
+    """How long all the scores' intervals of 1,000 images of 250 patients take."""
+    corner = Corner(0.5, 250, "four", 0.5, 0.9, "normal", "case_control")
+    labels, patients, p = simulate(corner, np.random.default_rng(0))
+    taken = []
+    for _ in range(6):
+        started = time.perf_counter()
+        intervals(labels, p, patients, THRESHOLD)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[1:])
 
 
 @cache
@@ -212,10 +278,10 @@ def _pool(jobs: int) -> Any:
     return get_context("spawn").Pool(jobs)
 
 
-def measured(corner: Corner, draws: int, stream: int, jobs: int) -> list[Cell]:
-    """The coverage of every score, by image and by patient."""
+def measured(corner: Corner, draws: int, stream: int, jobs: int, method: str = "default") -> list[Cell]:
+    """The coverage of every score, by image and by patient. A defined score without an interval is a miss."""
     truths = true_values(corner)
-    blocks = [(corner, start, min(start + _BLOCK, draws), stream) for start in range(0, draws, _BLOCK)]
+    blocks = [(corner, start, min(start + _BLOCK, draws), stream, method) for start in range(0, draws, _BLOCK)]
     parts = _pool(jobs).map(block, blocks, chunksize=1) if jobs > 1 else [block(work) for work in blocks]
     cells = []
     for key, truth in truths.items():
@@ -227,24 +293,26 @@ def measured(corner: Corner, draws: int, stream: int, jobs: int) -> list[Cell]:
         cells.append(
             Cell(
                 asdict(corner), *key, truth, len(limits), len(held),
-                float(np.mean(held)) if held else float("nan"), float(np.mean(widths)) if held else float("nan"),
+                sum(held) / len(limits), float(np.mean(widths)) if held else float("nan"),
             )
         )  # fmt: skip
     return cells
 
 
-def block(work: tuple[Corner, int, int, int]) -> dict[Key, list[Limits]]:
+def block(work: tuple[Corner, int, int, int, str]) -> dict[Key, list[Limits]]:
     """The limits by unit and score of some draws; a draw's seed is its number."""
-    corner, start, stop, stream = work
+    corner, start, stop, stream, method = work
     found: dict[Key, list[Limits]] = {(unit, name): [] for unit in ("image", "patient") for name in SCORES}
     for number in range(start, stop):
-        for key, interval, fair in one_draw(corner, number, stream):
+        for key, interval, fair in one_draw(corner, number, stream, method):
             if fair:
                 found[key].append((interval.low, interval.high) if interval else None)
     return found
 
 
-def one_draw(corner: Corner, number: int, stream: int) -> Iterator[tuple[Key, Interval | None, bool]]:
+def one_draw(
+    corner: Corner, number: int, stream: int, method: str = "default"
+) -> Iterator[tuple[Key, Interval | None, bool]]:
     """Every interval of one simulated test set, and whether its counts allow any and the score is defined."""
     labels, patients, p = simulate(corner, np.random.default_rng([stream, number]))
     counts = np.bincount(patients)
@@ -254,7 +322,9 @@ def one_draw(corner: Corner, number: int, stream: int) -> Iterator[tuple[Key, In
     for unit, (truth, value, clusters) in units.items():
         if few or (unit == "patient" and corner.images == "one"):
             continue
-        found = intervals(truth, value, clusters, THRESHOLD, design=corner.design)
+        found = intervals(
+            truth, value, clusters, THRESHOLD, method=method, design=corner.design, replicates=_REPLICATES, seed=number
+        )
         scores = weighted_scores(truth, value, np.ones((1, len(truth))), THRESHOLD)
         yield from (((unit, name), found[name], bool(np.isfinite(scores[name][0]))) for name in SCORES)
 
@@ -322,12 +392,13 @@ _SHAPES: dict[Kind, Callable[[np.ndarray], np.ndarray]] = {
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return [line for line in lines if line.get("intervals") == fingerprint()]
 
 
 def _cells(line: dict[str, Any]) -> list[Cell]:
     names = [each.name for each in fields(Cell)]
-    return [Cell(**{name: cell[name] for name in names}) for cell in line["cells"] if cell["draws"]]
+    return [Cell(**{name: cell[name] for name in names if name in cell}) for cell in line["cells"] if cell["draws"]]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 GOAL = (0.93, 0.975)
+VALID = GOAL[0]  # the coverage from which on an interval can be chosen instead of the default one
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class Cell:
         truth: its value on endless patients.
         draws: test sets with at least three patients of each class in which the score is defined.
         given: how many of them have an interval.
-        coverage, width: the share of those that hold the truth, and their mean width.
+        coverage: the share of the draws whose interval holds the truth.
+        width: the mean of the given intervals.
+        other, other_width: the narrowest method that can be chosen instead and covers ``VALID``, and its mean width;
+            empty where none is, or none was tried.
     """
 
     corner: dict[str, Any]
@@ -32,11 +36,13 @@ class Cell:
     given: int
     coverage: float
     width: float
+    other: str = ""
+    other_width: float = 0.0
 
     @property
     def error(self) -> float:
         """The standard error of the coverage."""
-        return float((self.coverage * (1 - self.coverage) / max(self.given, 1)) ** 0.5)
+        return float((self.coverage * (1 - self.coverage) / max(self.draws, 1)) ** 0.5)
 
 
 _COLUMNS = ("prevalence", "patients", "images", "correlation", "auc", "scores", "design", "shift")
@@ -47,12 +53,15 @@ def write(cells: Iterable[Cell], path: Path) -> None:
     """A line for each cell."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([*_COLUMNS, "unit", "score", "truth", "draws", "given", "coverage", "width"])
+        cells = list(cells)
+        others = ["other", "other_width"] if any(cell.other for cell in cells) else []
+        table.writerow([*_COLUMNS, "unit", "score", "truth", "draws", "given", "coverage", "width", *others])
         for cell in cells:
             numbers = [f"{value:.4g}" for value in (cell.truth, cell.draws, cell.given, cell.coverage, cell.width)]
             numbers[1:3] = [str(cell.draws), str(cell.given)]
             corner = [f"{value:.4g}" if isinstance(value, float) else value for value in cell.corner.values()]
-            table.writerow([*corner, cell.unit, cell.score, *numbers])
+            other = [cell.other, f"{cell.other_width:.4g}" if cell.other else ""] if others else []
+            table.writerow([*corner, cell.unit, cell.score, *numbers, *other])
 
 
 def read(path: Path) -> list[Cell]:
@@ -65,6 +74,7 @@ def read(path: Path) -> list[Cell]:
                 {name: kind(row[name]) for name, kind in zip(_COLUMNS, _TYPES, strict=True)},
                 row["unit"], row["score"], float(row["truth"]), int(row["draws"]), int(row["given"]),
                 float(row["coverage"]), float(row["width"]),
+                row.get("other", ""), float(row.get("other_width") or 0),
             )
             for row in csv.DictReader(file)
         ]  # fmt: skip
@@ -106,11 +116,12 @@ def worst_table(cells: Sequence[Cell]) -> str:
     lines = [
         [
             f"`{cell.score}` by {cell.unit}", _named(cell.corner), f"{cell.truth:.3f}",
-            f"{100 * cell.coverage:.1f} ± {100 * cell.error:.1f}", f"{cell.width:.3f}", f"{cell.given:,}",
+            f"{100 * cell.coverage:.1f} ± {100 * cell.error:.1f}", f"{cell.width:.3f}",
+            f"`{cell.other}` {cell.other_width:.3f}" if cell.other else "–", f"{cell.draws:,}",
         ]
         for cell in worst(cells)
     ]  # fmt: skip
-    return _table(["score", "test set", "truth", "coverage, %", "mean width", "draws"], lines)
+    return _table(["score", "test set", "truth", "coverage, %", "mean width", "best alternative", "draws"], lines)
 
 
 def put_table(path: Path, name: str, table: str) -> None:

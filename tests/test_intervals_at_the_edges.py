@@ -41,15 +41,15 @@ def test_a_perfect_score_has_an_interval_by_default() -> None:
     for name in SCORES[:-1]:
         assert 0.5 < known(found, name).low < 0.95, name
         assert known(found, name).high == 1, name
-    assert known(found, "sensitivity").low == pytest.approx(_mid_p_of_all(20))
+    assert known(found, "sensitivity").low == pytest.approx(_limit_of_all(20))
     brier = known(found, "brier")
     assert brier.low == pytest.approx(0.01)  # of probabilities that never vary
     assert 0.03 < brier.high < 0.2  # the next patient's may
 
 
-def _mid_p_of_all(n: int) -> float:
-    """Half of the probability of n hits in n is 2.5 %."""
-    return float((2 * 0.025) ** (1 / n))
+def _limit_of_all(n: int) -> float:
+    """Two thirds of the probability of n hits in n are 2.5 %."""
+    return float((1.5 * 0.025) ** (1 / n))
 
 
 def test_the_bound_of_a_perfect_auc_holds_for_any_true_auc() -> None:

@@ -21,6 +21,16 @@ def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:
     return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
 
 
+def effective_clusters(amounts: np.ndarray) -> float:
+    """How many clusters with equal parts would tell as much as these, which have (C,) parts of the images or errors.
+
+    (sum k)² / sum k² (Carter, Schnepel and Steigerwald, 2017, Review of Economics and Statistics 99:698, without the
+    part that only the data could tell); 0 where there is nothing.
+    """
+    total = float(amounts.sum())
+    return total**2 / float(amounts @ amounts) if total else 0.0
+
+
 class Clusters:
     """The clusters of (N,) images of two classes.
 
@@ -82,16 +92,13 @@ class Sizes:
 
     Attributes:
         images, clusters: how many there are.
-        effective: the effective number of clusters, (sum k)² / sum k² of their sizes k (Carter, Schnepel and
-            Steigerwald, 2017, Review of Economics and Statistics 99:698, without the part that only the data could
-            tell); 0 without images.
+        effective: :func:`effective_clusters` of their sizes.
     """
 
     def __init__(self, counts: np.ndarray) -> None:
         self._counts = counts.astype(float)
         self.images, self.clusters = int(counts.sum()), int((counts > 0).sum())
-        total = float(self._counts.sum())
-        self.effective = total**2 / float((self._counts**2).sum()) if total else 0.0
+        self.effective = effective_clusters(self._counts)
 
     @classmethod
     def of(cls, codes: np.ndarray) -> Sizes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 # What the methods of an ``Interval`` are, for texts. Those of records made by earlier versions stay here.
 DESCRIPTIONS = {
     "mid-p": "mid-P limits (Lancaster, 1961) at the effective number of images (Korn and Graubard, 1998)",
+    "binomial": "limits between mid-P and exact ones at the effective number of images (Korn and Graubard, 1998)",
     "mid-p-joint": "from the mid-P confidence distributions of sensitivity, specificity and prevalence",
     "score": "score interval (Newcombe, 2006) with the variance of Obuchowski (1997), small-sample corrected",
     "influence": "logit-transformed, cluster-robust variance (CR3) of influence values, Student's t",

@@ -2,9 +2,10 @@
 
 A rate x / n has the mid-P confidence distribution (Lancaster, 1961, JASA 56:223; Schweder and Hjort, 2016, Confidence,
 Likelihood, Probability): an even mixture of Beta(x, n - x + 1) and Beta(x + 1, n - x). Its quantiles are the mid-P
-limits. Sensitivity, specificity and prevalence are independent of each other, so that the quantiles of a score over
-their joint distribution are limits of the score (Krishnamoorthy and Lee, 2010, Journal of Statistical Planning and
-Inference 140:1182). That needs no variance, and so holds where every patient of a class is predicted right.
+limits. The quantiles of a score over the joint distribution of sensitivity, specificity and prevalence are limits of
+the score (Krishnamoorthy and Lee, 2010, Journal of Statistical Planning and Inference 140:1182). That needs no
+variance, and so holds where every patient of a class is predicted right. The three are independent but where clusters
+differ in size or have images of both classes: then they are as correlated as the clusters show.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 
 import numpy as np
 
-from ddtl.evaluation.intervals.clusters import Clusters, Sizes
+from ddtl.evaluation.intervals.clusters import Clusters, Sizes, effective_clusters
 
 FROM_RATES = ("accuracy", "balanced_accuracy", "precision", "f1", "mcc")
 
@@ -47,7 +48,7 @@ class Rate:
         """The limits, between mid-P and exact ones; 0 of a rate of 0, and 1 of a rate of 1, are limits of their own.
 
         The observed count has a weight of 2/3 in the tail: of 1/2 in the mid-P limits, which with 20 to 400 independent
-        images cover down to 91.8 %, and of 1 in the exact ones of Clopper and Pearson (1934). These cover 93.5 %.
+        images cover down to 91.8 %, and of 1 in the exact ones of Clopper and Pearson (1934). These cover 93 % or more.
         """
         hits, misses = self._counts
         tail = (1 - level) / 2
@@ -76,8 +77,8 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
     With several images a cluster they are worth fewer: images over the design effect, times (z / t)² for that being
     estimated (Korn and Graubard, 1998, Survey Methodology 24:193; Dean and Pagano, 2015, Journal of Survey Statistics
     and Methodology 3:484). The design effect is seen in the clusters that have the rarer outcome, each counted by its
-    part of that (:attr:`Sizes.effective`). Where those are few it is taken to be, by ``prior`` such clusters, that of
-    clusters whose images all agree. Not being sure of it (z / t) does not make it larger than that.
+    part of that (:func:`clusters.effective_clusters`). Where those are few it is taken to be, by ``prior`` such
+    clusters, that of clusters whose images all agree; (z / t)² does not make it larger than that.
 
     Args:
         hits: (N,) 0 or 1; not empty.
@@ -100,13 +101,13 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
     residual = (found - value * counts) / (n - counts)
     variance = (k - 1) / k * float(residual @ residual)
     effect = max(1.0, variance / (value * (1 - value) / n))
-    rarer = Sizes(found if value < 0.5 else counts - found).effective
+    rarer = effective_clusters(found if value < 0.5 else counts - found)
     seen = rarer / (rarer + prior)
     quantile = (1 + level) / 2
     known = (float(ndtri(quantile)) / float(stdtrit(k - 1, quantile))) ** 2
-    estimated, largest = effect / n, 1 / sizes.effective
-    worth = 1 / (seen * estimated / known + (1 - seen) * largest)
-    return Rate(value, n, k, effect, max(worth, 1 / max(largest, seen * estimated + (1 - seen) * largest)))
+    estimated, largest = seen * effect / n, (1 - seen) / sizes.effective
+    worth = 1 / (estimated / known + largest)
+    return Rate(value, n, k, effect, max(worth, min(sizes.effective, 1 / (estimated + largest))))
 
 
 def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
@@ -148,7 +149,10 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
 def _joint(
     sensitivity: Rate, specificity: Rate, called: np.ndarray, clusters: Clusters, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(4096,) points of the joint distribution of sensitivity, specificity and the share of positive images."""
+    """(4096,) points of the joint distribution of sensitivity, specificity and the share of positive images.
+
+    Correlated by a Gaussian copula. Of fixed patients the share varies with how many images each has.
+    """
     from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
     covariance = _covariance(called, clusters)
@@ -160,7 +164,7 @@ def _joint(
     positive = (clusters.labels == 1).astype(int)
     if clusters.design == "cohort":
         prevalence = rate(positive, clusters.codes, level, prior=0.0).nodes()[at[2]]
-    else:  # of fixed patients, as many images as each has
+    else:
         prevalence = expit(logit(positive.mean()) + scale[2] * stdtrit(max(1, clusters.fewest - 1), u[2]))
     return sensitivity.nodes()[at[0]], specificity.nodes()[at[1]], np.asarray(prevalence)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddtl.evaluation.intervals.clusters import Clusters, Sizes
+from ddtl.evaluation.intervals.clusters import Clusters, effective_clusters
 from ddtl.evaluation.intervals.delong import Components, components
 from ddtl.evaluation.intervals.influence import Spread, average_precision, influences, spread
 from ddtl.evaluation.intervals.interval import Interval, logit_limits
@@ -16,8 +16,7 @@ from ddtl.evaluation.intervals.rates import FROM_RATES, Limits, Rate, rate_limit
 # The clusters of a class that are ranked wrong somewhere show how much rankings vary. Where they are few, what is known
 # of any ranking takes their place, as if seen in so many clusters. Chosen by simulation.
 _PRIOR_AUC, _PRIOR_AP = 2.5, 4.0
-_PRIOR_ALONE = 0.5
-_MORE = 2
+_MORE = 2  # negative clusters that might come next
 _UNSEEN_ERROR = 0.5  # squared error of the patient that might come next
 
 
@@ -36,7 +35,7 @@ def robust_intervals(
     moved = influences(clusters.labels, p, threshold, rank)
     called = (p >= threshold).astype(int)
     found = {
-        name: Interval(*limits, "mid-p-joint" if name in FROM_RATES else "mid-p")
+        name: Interval(*limits, "mid-p-joint" if name in FROM_RATES else "binomial")
         for name, limits in rate_limits(called, clusters, level).items()
     }
     error = (p - clusters.labels) ** 2
@@ -90,8 +89,8 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     # Errors of a ranking may be those of a single patient, which comes or does not: as in a share of the rarer class.
     fewer = min(m, n)
     alone = Rate(auc, round(fewer), round(fewer), None, fewer).limits(level)[1]
-    share = _PRIOR_ALONE / (wrong + _PRIOR_ALONE)
-    return min(low, auc), max(auc, high, (1 - share) * high + share * alone)
+    single = 1 / max(wrong, 1.0)
+    return min(low, auc), max(auc, high, (1 - single) * high + single * alone)
 
 
 def hanley(auc: float, positives: float, negatives: float) -> float:
@@ -107,7 +106,7 @@ def ranked_wrong(parts: Components, clusters: Clusters) -> float:
     Each counts by its part of the errors e: (sum e)² / sum e², so that a large error is not hidden by many small ones.
     """
     return min(
-        Sizes(np.bincount(clusters.codes[(clusters.labels == 1) == label], 1 - of_images)).effective
+        effective_clusters(np.bincount(clusters.codes[(clusters.labels == 1) == label], 1 - of_images))
         for label, of_images in ((1, parts.of_positives), (0, parts.of_negatives))
     )
 

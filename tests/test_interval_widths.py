@@ -1,0 +1,82 @@
+"""That the default intervals are neither too wide nor too narrow: design effects, sizes that tell, few large errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ddtl.evaluation.intervals.clusters import Clusters, effective_clusters
+from ddtl.evaluation.intervals.delong import components
+from ddtl.evaluation.intervals.influence import influences, spread
+from ddtl.evaluation.intervals.rates import Rate, rate, rate_limits
+from ddtl.evaluation.intervals.robust import ranked_wrong, robust_intervals
+
+
+@pytest.mark.parametrize("images", [8, 20, 40, 95, 319])
+def test_the_limits_of_a_rate_cover_93_percent_whatever_the_rate(images: int) -> None:
+    """By summing the binomial distribution: mid-P limits cover down to 92.1 % of 95 images."""
+    rates = np.linspace(0.5, 1, 301)[:-1]
+    rates = rates[images * (1 - rates) >= 0.5]
+    limits = np.array([Rate(hits / images, images, images, None, images).limits(0.95) for hits in range(images + 1)])
+    chance = stats.binom.pmf(np.arange(images + 1)[:, None], images, rates)
+    held = (limits[:, :1] <= rates) & (rates <= limits[:, 1:])
+    coverage = (chance * held).sum(axis=0)
+    assert coverage.min() > 0.9295
+    assert coverage.mean() < 0.98
+
+
+def test_clusters_whose_images_agree_are_worth_no_less_than_one_image_each() -> None:
+    codes = np.repeat(np.arange(12), 5)
+    found = rate((codes % 4 > 0).astype(int), codes, 0.95)
+    assert found.design_effect == pytest.approx(5 * 12 / 11)  # of the variance with n - 1
+    assert 11 < found.effective < 12
+
+
+def test_few_clusters_with_independent_images_are_worth_more_than_their_number() -> None:
+    random = np.random.default_rng(0)
+    codes = np.repeat(np.arange(6), 8)
+    worth = [rate((random.random(48) < 0.7).astype(int), codes, 0.95).effective for _ in range(200)]
+    assert 6 < np.median(worth) < 48
+    assert min(worth) > 3  # by chance all errors are of few clusters
+
+
+def test_the_intervals_know_that_large_patients_are_wrong_more_often() -> None:
+    """Accuracy is a ratio whose parts vary together: by the cluster jackknife, as the joint distribution has it."""
+    random = np.random.default_rng(1)
+    ratios = []
+    for _ in range(20):
+        sizes = random.choice([1, 2, 14], 160, p=[0.4, 0.4, 0.2])
+        codes = np.repeat(np.arange(160), sizes)
+        labels = (codes < 80).astype(int)
+        wrong = random.random(160) < np.where(sizes > 10, 0.5, 0.04)
+        p = np.where(wrong[codes], 1 - labels, labels) * 0.8 + 0.1
+        clusters = Clusters(labels, codes)
+        low, high = rate_limits((p >= 0.5).astype(int), clusters, 0.95)["accuracy"]
+        ratios.append(
+            (high - low) / (2 * 1.97 * spread(influences(labels, p, 0.5)["accuracy"], clusters).variance ** 0.5)
+        )
+    assert 0.93 < np.mean(ratios) < 1.1
+
+
+def test_errors_count_by_their_size() -> None:
+    assert effective_clusters(np.ones(7)) == pytest.approx(7)
+    assert effective_clusters(np.array([100.0, 1, 1, 1, 0])) == pytest.approx(103**2 / 10003)
+    assert effective_clusters(np.zeros(4)) == 0
+    labels = np.repeat([0, 1], 30)
+    order = np.append(np.linspace(0, 0.4, 30), np.linspace(0.6, 1, 30))
+    order[30:40] = 0.395  # below one negative
+    some = Clusters(labels, np.arange(60))
+    assert ranked_wrong(components(labels, order), some) == pytest.approx(1)  # of the one negative
+    order[50] = 0.1  # and one positive below most negatives: more than ten small errors together
+    assert 1 < ranked_wrong(components(labels, order), some) < 3
+
+
+def test_the_average_precision_leaves_room_for_negatives_that_did_not_come() -> None:
+    """A cohort whose probabilities are rounded to 1: a perfect top group may have hidden a negative or two."""
+    labels = np.repeat([0, 1], [40, 60])
+    p = np.append(np.linspace(0, 0.6, 40), np.ones(60))
+    p[-1] = 0.55
+    found = robust_intervals(p, Clusters(labels, np.arange(100), "cohort"), 0.5, 0.95)["average_precision"]
+    assert found.low < 60 / 62  # as two negatives in the top group would leave it
+    assert found.low > 0.8
