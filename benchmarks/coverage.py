@@ -52,7 +52,7 @@ THRESHOLD = 0.5
 _SIZES = np.repeat([1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16], [30, 20, 12, 10, 6, 5, 5, 4, 3, 2, 3])
 _BLOCK = 50  # draws that a process takes at a time
 _PATIENTS_OF_TRUTH = 80_000  # of each class
-_DRAWS_OF_ALTERNATIVES, _REPLICATES = 200, 500  # the bootstrap is slow
+_DRAWS_OF_ALTERNATIVES, _REPLICATES = 200, 400  # the bootstrap is slow
 
 Images = Literal["one", "four", "tail", "informative"]
 Kind = Literal["normal", "beta", "tied", "saturated"]

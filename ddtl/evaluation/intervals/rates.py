@@ -71,7 +71,7 @@ class Rate:
         return self.value * self.effective, (1 - self.value) * self.effective
 
 
-def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.0) -> Rate:
+def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.5) -> Rate:
     """The share of hits.
 
     With several images a cluster they are worth fewer: images over the design effect, times (z / t)² for that being

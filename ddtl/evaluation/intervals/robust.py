@@ -17,7 +17,7 @@ from ddtl.evaluation.intervals.rates import FROM_RATES, Limits, Rate, rate_limit
 # of any ranking takes their place, as if seen in so many clusters. Chosen by simulation.
 _PRIOR_AUC, _PRIOR_AP = 2.5, 4.0
 _MORE = 2  # negative clusters that might come next
-_UNSEEN_ERROR = 0.5  # squared error of the patient that might come next
+_UNSEEN_ERROR = 0.5  # squared error, or share that is ranked wrong, of the patient that might come next
 
 
 def robust_intervals(
@@ -90,6 +90,7 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     fewer = min(m, n)
     alone = Rate(auc, round(fewer), round(fewer), None, fewer).limits(level)[1]
     single = 1 / max(wrong, 1.0)
+    low = min(low, (auc * fewer + _UNSEEN_ERROR) / (fewer + 1))  # with the patient that might come next
     return min(low, auc), max(auc, high, (1 - single) * high + single * alone)
 
 
