@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ddtl.audit import exclude_list, findings
@@ -13,7 +13,8 @@ from ddtl.audit.differences import Difference, class_differences
 from ddtl.audit.duplicates import Leaks, leaks
 from ddtl.audit.fingerprints import Pictures, Progress, decode
 from ddtl.audit.pairs import Pair, find
-from ddtl.audit.probes import Probe, run_probes
+from ddtl.audit.power import Power, power
+from ddtl.audit.probes import Probe, run_probes, scored
 from ddtl.audit.record import Finding, ordered
 from ddtl.audit.views import look
 from ddtl.data.images.decode import BadImageError, read_bytes
@@ -48,6 +49,7 @@ class Audit:
         leaks: what they break.
         probes, differences: by dataset.
         findings: the gravest first.
+        powers: what the probes could find, by dataset; without those where no probe was possible.
     """
 
     subjects: tuple[Subject, ...]
@@ -58,6 +60,7 @@ class Audit:
     probes: Mapping[str, Sequence[Probe]]
     differences: Mapping[str, Sequence[Difference]]
     findings: tuple[Finding, ...]
+    powers: Mapping[str, Power] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -68,6 +71,14 @@ class Audit:
         """The lines of a dataset's exclude list."""
         manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
         return exclude_list.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
+
+    def power_sentence(self, dataset: str) -> str | None:
+        """What "nothing found" says about shortcuts; None where every probe found one, or none was possible."""
+        missed = any(probe.kind == "shortcut" and probe.verdict == "nothing found" for probe in self.probes[dataset])
+        if not missed or dataset not in self.powers:
+            return None
+        manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
+        return findings.power(self.powers[dataset], manifest.grouping)
 
     def record(self) -> dict[str, Any]:
         """Everything as plain JSON but the pairs themselves, which are counted."""
@@ -104,7 +115,12 @@ class Audit:
             "leaked_test_images": self.leaks.test_images.get(manifest.dataset, 0),
             "excluded": None if manifest.left_out is None else asdict(manifest.left_out),
             "to_leave_out": len(self.to_leave_out(manifest.dataset)),
+            "power": self._power(manifest.dataset),
         }
+
+    def _power(self, dataset: str) -> dict[str, Any] | None:
+        known = self.powers.get(dataset)
+        return None if known is None else {**asdict(known), "sentence": self.power_sentence(dataset)}
 
 
 def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int = 0) -> Audit:
@@ -123,11 +139,14 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
         pairs = find(manifests, bar, pictures)
     found = leaks(pairs, manifests)
     looks = dict(zip(pictures.keys, pictures.measured, strict=True))
-    probes, differences = {}, {}
+    probes, differences, powers = {}, {}, {}
     for manifest in manifests:
         own = [looks.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
         with stage(f"looking for shortcuts in {manifest.dataset}") as bar:
             probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
+            images = scored(manifest, own, seed=seed)
+            if images is not None:
+                powers[manifest.dataset] = power(*images, seed=seed)
         differences[manifest.dataset] = class_differences(manifest, own)
     judged = [
         *(finding for s in subjects for finding in _of_one(s, pictures, pairs, found)),
@@ -144,6 +163,7 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
         probes=probes,
         differences=differences,
         findings=tuple(ordered(judged)),
+        powers=powers,
     )
 
 

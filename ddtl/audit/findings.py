@@ -7,12 +7,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from ddtl.audit.differences import Difference
 from ddtl.audit.duplicates import Leaks, clusters
 from ddtl.audit.pairs import Pair
+from ddtl.audit.power import Power
 from ddtl.audit.probes import Probe
 from ddtl.audit.record import Finding
-from ddtl.data.manifest import Manifest
-from ddtl.utils.wording import count, percent
+from ddtl.utils.wording import count, listed, percent
+from ddtl.data.manifest import Grouping, Manifest
 
 _EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
+_SCORED = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images"}
 _LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
 
 
@@ -186,6 +188,26 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
                 "far one gets without a network.",
                 "A model should score clearly better than this.",
             )  # fmt: skip
+
+
+def power(found: Power, grouping: Grouping) -> str:
+    """Return what it says about shortcuts that the probes found none, in one sentence.
+
+    Args:
+        found: what the probes could find.
+        grouping: of the dataset.
+    """
+    units = f"{listed([f'{n:,}' for n in found.groups])} scored {_SCORED[grouping]} of the classes"
+    often = percent(found.power)
+    if found.least_auc is None:
+        return (
+            f"Too few to rule a shortcut out: with {units} not even a perfect one is found in {often} of such test "
+            f"sets, and one with a ROC AUC of {found.example_auc:.2f} in {percent(found.example_found)}."
+        )
+    return (
+        f"With {units} a shortcut with a ROC AUC of {found.least_auc:.2f} or more is found in {often} of such test "
+        "sets; a weaker one is often missed."
+    )
 
 
 def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterator[Finding]:

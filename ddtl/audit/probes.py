@@ -64,7 +64,7 @@ class Probe:
         majority: accuracy of always calling the commonest class of the scored images.
         shuffled: the control.
         p_value: the share of the shuffles, the probe itself counted in, that score at least as high.
-        verdict: what to make of it; see :func:`_verdict`.
+        verdict: what to make of it; see :func:`is_found`.
         why_not: why the probe was not possible, as the end of a sentence; None where it was. All scores are None then.
     """
 
@@ -108,18 +108,40 @@ def run_probes(
         seed: of the halves and the shuffles.
         progress: called with (probes done, probes in all).
     """
-    known = [i for i, one in enumerate(looks) if one is not None]
     seen = [one for one in looks if one is not None]
-    samples = [manifest.samples[i] for i in known]
-    labels = np.array([sample.label for sample in samples], dtype=int)
-    groups = np.array([sample.group for sample in samples])
-    splits = np.array([sample.split or "" for sample in samples])
+    labels, groups, splits = _readable(manifest, looks)
     probes = []
     for view in VIEWS:
         probes.append(probe(view, *table(view, seen), labels, groups, splits, seed=seed))
         if progress:
             progress(len(probes), len(VIEWS))
     return probes
+
+
+def scored(
+    manifest: Manifest, looks: Sequence[Look | None], *, seed: int = 0
+) -> tuple[Protocol, np.ndarray, np.ndarray] | None:
+    """Return the protocol of every probe, and the (N,) classes and groups of the images that each is scored on.
+
+    Args:
+        manifest, looks, seed: as in :func:`run_probes`.
+
+    Returns:
+        None where no probe is possible.
+    """
+    labels, groups, splits = _readable(manifest, looks)
+    present, labels = np.unique(labels, return_inverse=True)
+    plan = _plan(labels, groups, splits, seed)
+    if _why_not(labels, groups, plan.score, len(present)) is not None:
+        return None
+    return plan.protocol, labels[plan.score], groups[plan.score]
+
+
+def _readable(manifest: Manifest, looks: Sequence[Look | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Class, group and split (empty without one) of each image that can be read."""
+    samples = [sample for sample, one in zip(manifest.samples, looks, strict=True) if one is not None]
+    labels = np.array([sample.label for sample in samples], dtype=int)
+    return labels, np.array([sample.group for sample in samples]), np.array([sample.split or "" for sample in samples])
 
 
 def probe(
@@ -170,13 +192,13 @@ def probe(
         majority=float(np.bincount(labels[rows]).max() / len(rows)),
         shuffled=control,
         p_value=(1 + sum(a >= auc for a in control.aucs)) / (1 + len(control.aucs)),
-        verdict=_verdict(about.kind, auc, area, control),
+        verdict=about.kind if area is not None and is_found(auc, area.low, control.high) else "nothing found",
     )
 
 
-def _verdict(kind: Kind, auc: float, area: Interval | None, control: Shuffled) -> Verdict:
-    """A finding must beat every shuffle, and the lower end of its interval must lie above ``BOUND``."""
-    return kind if area is not None and area.low > BOUND and auc > control.high else "nothing found"
+def is_found(auc: float, low: float, highest_shuffle: float) -> bool:
+    """Whether a probe beats every shuffle and the lower limit of its interval is above ``BOUND``."""
+    return low > BOUND and auc > highest_shuffle
 
 
 def _plan(labels: np.ndarray, groups: np.ndarray, splits: np.ndarray | None, seed: int) -> _Plan:

@@ -57,8 +57,9 @@ def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
         digest: of the manifest: rows, split and image files.
 
     Returns:
-        ``{"when", "ddtl", "checks", "findings": [{"check", "severity", "title", "sentence"}, …]}``: how many checks
-        were made, and the findings about this dataset, none of which names an image; None where there is no such audit.
+        ``{"when", "ddtl", "checks", "power", "findings": [{"check", "severity", "title", "sentence"}, …]}``: how many
+        checks were made, what "nothing found" says about shortcuts (None where that is not known), and the findings
+        about this dataset, none of which names an image; None where there is no such audit.
     """
     found = [
         record
@@ -69,11 +70,13 @@ def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
     if not found:
         return None
     record = max(found, key=lambda record: str(record["when"]))
+    power = next(one.get("power") for one in record["datasets"] if one["dataset"] == dataset)
     kept = ("check", "severity", "title", "sentence")
     return {
         "when": record["when"],
         "ddtl": record["ddtl"],
         "checks": sum(dataset in one["datasets"] and one["done"] for one in record["checked"]),
+        "power": power and power["sentence"],
         "findings": [
             {key: finding[key] for key in kept} for finding in record["findings"] if dataset in finding["datasets"]
         ],

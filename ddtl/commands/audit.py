@@ -253,6 +253,10 @@ def _show(found: Audit, settings: Settings) -> None:
             console.out.print(f"  {escape(finding.fix)}")
     if not found.findings:
         console.out.print("nothing found")
+    for subject in found.subjects:
+        sentence = found.power_sentence(subject.manifest.dataset)
+        if sentence:
+            console.out.print(escape(f"{subject.manifest.dataset}: probes for shortcuts: {sentence}"))
     for dataset, path in exclude_lists(settings.folder, found).items():
         n = len(found.to_leave_out(dataset))
         if n:

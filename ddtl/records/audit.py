@@ -16,9 +16,17 @@ NAME = "audit.json"
 
 
 @with_config(OPEN)
+class Power(TypedDict):
+    """What the probes could find."""
+
+    sentence: Text | None
+
+
+@with_config(OPEN)
 class Audited(TypedDict):
     dataset: Name
     digest: Text
+    power: NotRequired[Power | None]
 
 
 @with_config(OPEN)

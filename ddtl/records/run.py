@@ -270,6 +270,7 @@ class AuditSummary(TypedDict):
     when: Moment
     ddtl: Text
     checks: Count
+    power: NotRequired[Text | None]
     findings: list[Finding]
 
 

@@ -194,6 +194,9 @@ def _probes(record: Record) -> list[Block]:
             "labels. Where disease may show in a view, its score says how far one gets without a network."
         )
         columns = ["given alone", "ROC AUC", "accuracy", "commonest class", "labels shuffled", "images", "verdict"]
+        power = next(one.get("power") for one in record["datasets"] if one["dataset"] == dataset)
+        if power and power["sentence"]:
+            blocks.append(Text(f"{dataset}: {power['sentence']}"))
         blocks.append(Picture(f"{dataset}: what tells the classes apart", _forest(probes), ""))
         blocks.append(
             Table(f"What a classifier scores that is given this alone, {dataset}", columns, rows, note, words=[6])

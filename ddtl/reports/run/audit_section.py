@@ -28,10 +28,12 @@ def blocks(stored: Stored) -> list[Block]:
             Code(command(stored)),
         ]
     begin = f"Audited on {audit['when'][:10]} by ddtl {audit['ddtl']}, {wording.count(audit['checks'], 'check')}"
+    power = [Text(f"Of shortcuts that were not found: {audit['power']}")] if audit.get("power") else []
     if not audit["findings"]:
-        return [Text(f"{begin}: nothing found.", "good")]
+        return [Text(f"{begin}: nothing found.", "good"), *power]
     return [
         Text(f"{begin}, on just these images and this split."),
+        *power,
         *(
             Notice(LABELS[f["severity"]], sentences.capitalised(f["title"]), f["sentence"], tone=TONES[f["severity"]])
             for f in audit["findings"]
@@ -52,7 +54,8 @@ def text(stored: Stored) -> str:
         return f"The images were not audited for duplicates, leaks and shortcuts ({command(stored)})."
     found = " ".join(f["sentence"] for f in audit["findings"] if f["severity"] != "note")
     begin = f"Images and split were audited for duplicates, leaks, label conflicts and shortcuts (ddtl {audit['ddtl']})"
-    return f"{begin}: {found}" if found else f"{begin}; nothing was found."
+    power = f" {audit['power']}" if audit.get("power") else ""
+    return f"{begin}: {found}{power}" if found else f"{begin}; nothing was found.{power}"
 
 
 def command(stored: Stored) -> str:
