@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ddtl.evaluation.comparison.comparison import Comparison, Difference
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.reports.comparison.claims import claim, claimed, claims, p_value
+from ddtl.reports.comparison.claims import _thresholds, claim, claimed, claims, p_value
 
 FOUND = Comparison(
     a="A",
@@ -129,3 +131,42 @@ def test_few_pairs_have_a_sentence_each_and_many_do_not() -> None:
 )
 def test_p_values(p: float | None, text: str) -> None:
     assert p_value(p) == text
+
+
+# --- thresholds that were chosen in different ways --------------------------------------------------------------------
+
+
+def told(*records: dict[str, Any], score: str = "accuracy", binary: bool = True) -> list[str]:
+    runs = [SimpleNamespace(record={"threshold": 0.5, **record}, binary=binary) for record in records]
+    return _thresholds(SimpleNamespace(runs=runs), score)  # type: ignore[arg-type]
+
+
+YOUDEN = {"threshold_rule": "youden", "threshold_target": None}
+AIMED = {"threshold_rule": "sensitivity", "threshold_target": 0.9, "threshold_unit": "patient"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        (
+            {**YOUDEN, "threshold_unit": "image"},
+            {**YOUDEN, "threshold_unit": "patient"},
+            "(youden by image and youden by patient); `ddtl evaluate RUN evaluation.threshold_unit=image` scores",
+        ),
+        (YOUDEN, {**YOUDEN, "threshold_unit": "patient"}, "(youden by image and youden by patient)"),
+        (AIMED, {**AIMED, "threshold_target": 0.95}, "(sensitivity of 0.9 by patient and sensitivity of 0.95 by"),
+        ({}, {"threshold": 0.3, "threshold_rule": "fixed"}, "(fixed at 0.3 and fixed at 0.5); `ddtl evaluate RUN eva"),
+        ({}, AIMED, "(fixed at 0.5 and sensitivity of 0.9 by patient); `ddtl evaluate RUN evaluation.threshold=…`"),
+    ],
+)
+def test_thresholds_of_other_origin_are_named(one: dict[str, Any], other: dict[str, Any], shown: str) -> None:
+    (caveat,) = told(one, other)
+    assert shown in caveat
+    assert told(one, other, score="roc_auc") == []
+    assert told(one, other, binary=False) == []
+
+
+def test_thresholds_of_one_origin_need_no_word() -> None:
+    """Two values that the same rule chose are no different choice; nor is a record that does not name the unit yet."""
+    assert told(AIMED, {**AIMED, "threshold": 0.31}) == []
+    assert told(YOUDEN, {**YOUDEN, "threshold_unit": "image"}) == []

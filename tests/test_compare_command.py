@@ -208,7 +208,7 @@ def test_thresholds_chosen_in_different_ways_are_told_where_they_count(tmp_path:
     compare.main([*map(str, runs), FAST])
     assert "not chosen alike" not in printed.getvalue()
     compare.main([*map(str, runs), FAST, "score=accuracy"])
-    assert "not chosen alike (fixed and youden)" in printed.getvalue()
+    assert "not chosen alike (fixed at 0.5 and youden by image)" in printed.getvalue()
 
 
 def test_a_sound_comparison_of_single_runs_warns_of_the_seed_alone(tmp_path: Path, printed: io.StringIO) -> None:

@@ -10,11 +10,13 @@ from scipy.special import expit
 
 from ddtl.evaluation.decision import (
     Rates,
+    decision_band,
     decision_curve,
     net_benefit_limits,
     predictive_value_limits,
     predictive_values,
 )
+from ddtl.evaluation.intervals.intervals import intervals
 from ddtl.evaluation.intervals.proportions import proportion, wilson
 from ddtl.evaluation.metrics import binary_scores
 from tests.clustered_draws import Draw, draw, rates
@@ -170,3 +172,44 @@ def test_no_limits_without_those_of_the_rates() -> None:
     assert predictive_value_limits(0.8, 0.9, 0.2, Rates(None, (0.8, 0.95))) == (None, None)
     (at,) = decision_curve(np.array([0, 1]), np.array([0.2, 0.8]), [0.5])
     assert net_benefit_limits(at, 0.5, Rates((0.1, 1.0), None), 1.0) is None
+
+
+# ---- the band of the decision curve
+
+
+@pytest.mark.parametrize(("patients", "images"), [(20, 4), (95, 1)])
+def test_the_band_covers_the_true_net_benefit_at_every_threshold(patients: int, images: int) -> None:
+    random, draws = np.random.default_rng(2), 150
+    thresholds = [0.1, 0.3, 0.6]
+    true = [0.5 * s - 0.5 * (1 - c) * t / (1 - t) for t in thresholds for s, c in [rates(t)]]
+    inside = np.zeros(3)
+    for _ in range(draws):
+        d = draw(random, patients, images)
+        band = decision_band(d.labels, expit(d.logit), d.patient, thresholds, 0.95)
+        assert band is not None
+        inside += (band[0] <= true) & (true <= band[1])
+    assert (inside / draws >= 0.95 - 2.6 * np.sqrt(0.95 * 0.05 / draws)).all()
+
+
+def test_the_band_is_the_interval_of_the_record_at_the_threshold_in_use() -> None:
+    d = draw(np.random.default_rng(3), 30, 2)
+    p = expit(d.logit)
+    given = intervals(d.labels, p, d.patient, 0.4)
+    sensitivity, specificity = given["sensitivity"], given["specificity"]
+    assert sensitivity is not None
+    assert specificity is not None
+    found = Rates((sensitivity.low, sensitivity.high), (specificity.low, specificity.high))
+    (at,) = decision_curve(d.labels, p, [0.4])
+    value = binary_scores(d.labels, p, 0.4)["specificity"]
+    assert value is not None
+    band = decision_band(d.labels, p, d.patient, [0.2, 0.4, 1.0], 0.95)
+    assert band is not None
+    prevalence = float(d.labels.mean())
+    assert (band[0][1], band[1][1]) == pytest.approx(net_benefit_limits(at, prevalence, found, value))
+    assert np.isnan([band[0][2], band[1][2]]).all()
+
+
+def test_two_patients_of_a_class_have_no_band() -> None:
+    labels = np.array([0, 0, 0, 1, 1])
+    assert decision_band(labels, np.linspace(0.1, 0.9, 5), np.arange(5), [0.5], 0.95) is None
+    assert decision_band(np.ones(5, int), np.linspace(0.1, 0.9, 5), np.arange(5), [0.5], 0.95) is None

@@ -363,7 +363,7 @@ def test_a_class_without_images_leaves_means_undefined_without_a_word() -> None:
         one, _ = multiclass_scores(np.zeros(4, dtype=int), p)
     undefined = {name for name, value in found.items() if value is None}
     assert undefined == {
-        "roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "precision", "f1"
+        "roc_auc", "average_precision", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1"
     }  # fmt: skip
     assert found["accuracy"] == 3 / 4
     assert each[0]["roc_auc"] is not None

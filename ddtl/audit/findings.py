@@ -10,8 +10,8 @@ from ddtl.audit.pairs import Pair
 from ddtl.audit.power import Power
 from ddtl.audit.probes import Probe
 from ddtl.audit.record import Finding
-from ddtl.utils.wording import count, listed, percent
 from ddtl.data.manifest import Grouping, Manifest
+from ddtl.utils.wording import count, listed, percent
 
 _EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
 _SCORED = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters
+from ddtl.evaluation.intervals.rates import rate
 
 Limits = tuple[float, float]
 
@@ -110,6 +113,37 @@ def net_benefit_limits(benefit: NetBenefit, prevalence: float, rates: Rates, spe
     below = prevalence * (sensitivity - rates.sensitivity[0]), weight * (specificity - rates.specificity[0])
     above = prevalence * (rates.sensitivity[1] - sensitivity), weight * (rates.specificity[1] - specificity)
     return benefit.model - float(np.hypot(*below)), benefit.model + float(np.hypot(*above))
+
+
+def decision_band(
+    labels: np.ndarray, p: np.ndarray, clusters: np.ndarray, thresholds: Sequence[float] | np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (T,) lower and (T,) upper limits of the model's net benefit, at each threshold by itself.
+
+    Those of :func:`net_benefit_limits`, from the default intervals of sensitivity and specificity.
+
+    Args:
+        labels, p: as for :func:`decision_curve`.
+        clusters: (N,) codes; images of one patient share one.
+        thresholds: (T,) from 0 to 1; at 1 there are no limits, and NaN.
+        level: of the limits.
+
+    Returns:
+        None where a class has fewer than three clusters.
+    """
+    known = Clusters((labels == 1).astype(int), clusters)
+    if min(sizes.clusters for sizes in known.of_class) < MIN_CLUSTERS:
+        return None
+    positive = known.labels == 1
+    found = []
+    for benefit in decision_curve(labels, p, thresholds):
+        called = (p >= benefit.threshold).astype(int)
+        sensitivity = rate(called[positive], known.codes[positive], level)
+        specificity = rate(1 - called[~positive], known.codes[~positive], level)
+        limits = Rates(sensitivity.limits(level), specificity.limits(level))
+        found.append(net_benefit_limits(benefit, float(positive.mean()), limits, specificity.value) or (np.nan, np.nan))
+    low, high = np.array(found).T
+    return low, high
 
 
 def _ratio_limits(a: float, of_a: Limits, b: float, of_b: Limits) -> Limits | None:

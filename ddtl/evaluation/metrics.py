@@ -40,8 +40,9 @@ def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sc
         probabilities: (N, K).
 
     Returns:
-        The scores, and those of each class against all others. None where a score is not defined; a mean is not where
-        that of one class is not, so a class that nobody is called leaves the precision undefined.
+        The scores, and those of each class against all others. None where a score is not defined. A mean over the
+        classes is not defined where a class has no sample, nor where the score of one class is not: a class that is
+        never predicted leaves the precision undefined.
     """
     from sklearn import metrics
 
@@ -52,7 +53,8 @@ def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sc
         for k in range(probabilities.shape[1])
     ]
     several = len(np.unique(labels)) > 1 and len(np.unique(called)) > 1
-    means = {name: _mean([scores[name] for scores in each]) for name in each[0]}
+    everyone = len(np.unique(labels)) == probabilities.shape[1]
+    means = {name: _mean([scores[name] for scores in each]) if everyone else None for name in each[0]}
     whole = {
         "accuracy": float(np.mean(called == labels)),
         "balanced_accuracy": means["sensitivity"],

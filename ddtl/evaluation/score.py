@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores
+from ddtl.evaluation.metrics import Scores, binary_scores, confusion, multiclass_confusion, multiclass_scores
 from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import PER_CLASS
 
@@ -40,6 +41,7 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
     means, each = multiclass_scores(labels, probabilities)
     return {
         **means,
+        "undefined": _undefined(means, each, counts),
         "averaging": "macro one-vs-rest",
         "decision": "argmax",
         "confusion": {
@@ -53,3 +55,22 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
             for name, scores in zip(predictions.classes, each, strict=True)
         },
     }
+
+
+def _undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
+    """Why each score that is None is not defined, in a few words."""
+    absent = [name for name, images in counts.items() if not images]
+    reasons = {}
+    for name in (name for name, value in means.items() if value is None):
+        without = [of for of, scores in zip(counts, each, strict=True) if scores.get(name) is None]
+        if name == "mcc":
+            reasons[name] = "one class, or all predicted alike"
+        elif absent:
+            reasons[name] = f"no image of {_some(absent)}"
+        else:
+            reasons[name] = f"no image is predicted {_some(without)}"
+    return reasons
+
+
+def _some(classes: Sequence[str]) -> str:
+    return classes[0] if len(classes) == 1 else f"{len(classes)} classes"

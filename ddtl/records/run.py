@@ -193,6 +193,7 @@ class SplitScores(Scores):
     groups: Count
     classes: dict[Text, Count]
     confusion: Confusion
+    undefined: NotRequired[dict[Text, Text]]
     patients: NotRequired[PatientScores | None]
     clustering: NotRequired[Clustering | None]
     calibration: NotRequired[CalibrationErrors | None]

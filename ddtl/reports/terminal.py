@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -47,6 +47,7 @@ def score_table(results: Mapping[str, Any]) -> None:
     console.out.print(table)
     if splits and "per_class" in results[splits[-1]]:
         _class_table(results[splits[-1]]["per_class"], splits[-1])
+    _undefined(results, splits)
     _rules(results)
     for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
@@ -64,6 +65,16 @@ def score_table(results: Mapping[str, Any]) -> None:
         console.out.print(escape(test_use.label(results)))
         if not test_use.is_first(results):
             console.out.print(f"! {escape(test_use.history(results))}", style="yellow")
+
+
+def _undefined(results: Mapping[str, Any], splits: Sequence[str]) -> None:
+    """Why scores have no value."""
+    for split in splits:
+        names_by_reason: dict[str, list[str]] = {}
+        for name, reason in results[split].get("undefined", {}).items():
+            names_by_reason.setdefault(reason, []).append(name)
+        for reason, names in names_by_reason.items():
+            console.out.print(f"(–: {split} has no {', '.join(names)}: {escape(reason)})")
 
 
 def _rules(results: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ DESCRIPTIONS = {
     "drop": "of two means over seeds, the variance between patients and that between seeds, Student's t",
     "difference": "cluster jackknife variance, or that which all cluster sizes let expect, and seeds, Student's t",
     "mover": "from the intervals of two independent scores (Zou and Donner, 2008)",
+    "classes": "mean over the classes of the limits of each against all others, as every patient agrees",
     "percentile": "percentile bootstrap of whole clusters, drawn class by class",
     "bca": "bias-corrected and accelerated bootstrap (Efron, 1987) of whole clusters, drawn class by class",
     "logit": "logit-transformed, cluster jackknife variance, Student's t",

@@ -13,9 +13,10 @@ from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters, Design
 from ddtl.evaluation.intervals.influence import Spread, influences, spread
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.proportions import Proportion, proportion, wilson
-from ddtl.evaluation.intervals.rates import scores_of
+from ddtl.evaluation.intervals.rates import rate, scores_of
 from ddtl.evaluation.intervals.resampling import weighted_multiclass, weighted_scores
 from ddtl.evaluation.intervals.robust import least_precision, robust_intervals
+from ddtl.evaluation.unmoved import brier_interval, unmoved_intervals
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 
@@ -114,7 +115,8 @@ def multiclass_intervals(
         method: as there; wilson is for the accuracy alone.
 
     Returns:
-        None as in :func:`intervals`; a perfect score has an interval for the accuracy only.
+        None as in :func:`intervals`. A score that no cluster moves, as a perfect one, has the interval of
+        :func:`unmoved.unmoved_intervals`.
     """
     _known(method, METHODS)
     _check(labels, clusters, probabilities)
@@ -125,10 +127,14 @@ def multiclass_intervals(
     chosen = dict.fromkeys(clustered.estimates, "logit" if method in ("default", "wilson") else method)
     found = {name: _by(clustered, name, chosen[name], bounds) for name in clustered.estimates}
     right = (probabilities.argmax(axis=1) == labels).astype(int)
-    wilsons = method == "wilson" or (method == "default" and clustered.independent)
-    if clustered.bears("accuracy") and (wilsons or not clustered.varies("accuracy")):
+    if clustered.bears("accuracy") and method == "default":
+        found["accuracy"] = Interval(*rate(right, clusters, level).limits(level), "mid-p")
+    elif clustered.bears("accuracy") and (method == "wilson" or not clustered.varies("accuracy")):
         found["accuracy"] = _wilson(proportion(right, np.ones_like(right), clusters), level)
-    return found
+    if clustered.bears("brier") and (method == "default" or not clustered.varies("brier")):
+        found["brier"] = brier_interval(labels, probabilities, clusters, level)
+    unmoved = [n for n, one in found.items() if one is None and clustered.bears(n) and not clustered.varies(n)]
+    return {**found, **unmoved_intervals(unmoved, labels, probabilities, clusters, level)} if unmoved else found
 
 
 def paired_intervals(

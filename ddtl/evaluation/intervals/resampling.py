@@ -124,14 +124,15 @@ def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: 
         )
         for k in range(n_classes)
     ]
-    means = {name: np.mean([scores[name] for scores in each], axis=0) for name in each[0]}
     table = (weights @ np.eye(n_classes**2)[labels * n_classes + called]).reshape(-1, n_classes, n_classes)
+    everyone = (table.sum(axis=2) > 0).all(axis=1)
+    means = {name: np.where(everyone, np.mean([one[name] for one in each], axis=0), np.nan) for name in each[0]}
     error = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
     return {
         **means,
         "accuracy": _ratio(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2))),
         "balanced_accuracy": means["sensitivity"],
-        "mcc": _table_mcc(table),
+        "mcc": table_mcc(table),
         "brier": _ratio(weights @ error, table.sum(axis=(1, 2))),
     }
 
@@ -200,7 +201,7 @@ def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np
     return pairs, np.einsum("bg,bg->b", positives, precision)
 
 
-def _table_mcc(table: np.ndarray) -> np.ndarray:
+def table_mcc(table: np.ndarray) -> np.ndarray:
     """Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
     truth, called = table.sum(axis=2), table.sum(axis=1)
     total = table.sum(axis=(1, 2))

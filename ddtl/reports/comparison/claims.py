@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ddtl.evaluation import test_use
 from ddtl.evaluation.comparison.comparison import Comparison
 from ddtl.reports.comparison.runs import Compared
@@ -185,13 +188,24 @@ def _unit(found: Comparison) -> list[str]:
 
 
 def _thresholds(compared: Compared, score: str) -> list[str]:
-    rules = {(run.record.get("threshold_rule", "fixed"), run.record.get("threshold_target")) for run in compared.runs}
-    if len(rules) == 1 or score in _WITHOUT_THRESHOLD or not compared.runs[0].binary:
+    if score in _WITHOUT_THRESHOLD or not compared.runs[0].binary:
         return []
-    return [
-        f"The thresholds were not chosen alike ({wording.listed(sorted(str(rule) for rule, _ in rules))}); "
-        "`ddtl evaluate RUN evaluation.threshold=…` scores a run with another one."
-    ]
+    origins = {_origin(run.record) for run in compared.runs}
+    if len(origins) == 1:
+        return []
+    only_units = len({rule for rule, _ in origins}) == 1
+    key = "evaluation.threshold_unit=image" if only_units else "evaluation.threshold=…"
+    shown = wording.listed(sorted(f"{rule}{f' by {unit}' if unit else ''}" for rule, unit in origins))
+    return [f"The thresholds were not chosen alike ({shown}); `ddtl evaluate RUN {key}` scores a run with another one."]
+
+
+def _origin(record: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Where a run's threshold came from: its rule with what it aims at, and whether images or patients chose it."""
+    rule, target = record.get("threshold_rule", "fixed"), record.get("threshold_target")
+    if rule == "fixed":
+        return f"fixed at {record['threshold']:g}", None
+    # Before there was a unit in the record, images chose every threshold.
+    return rule if target is None else f"{rule} of {target:g}", record.get("threshold_unit") or "image"
 
 
 def _seeds(compared: Compared) -> list[str]:

@@ -99,18 +99,22 @@ def reliability(bins: Mapping[str, Sequence[Bin]], x: str, y: str) -> Spec:
     return spec
 
 
-def decision_curve(rows: Mapping[str, Sequence[NetBenefit]], threshold: float | None = None) -> Spec:
+def decision_curve(
+    rows: Mapping[str, Sequence[NetBenefit]], threshold: float | None = None, limits: Band | None = None
+) -> Spec:
     """Net benefit of the model, by name, against calling everyone and nobody positive.
 
     Args:
         rows: from :func:`ddtl.evaluation.decision.decision_curve`, all at the same thresholds.
         threshold: the one in use, marked.
+        limits: of the first model, at the same thresholds.
     """
     first = next(iter(rows.values()))
     t = np.array([row.threshold for row in first])
     # What runs far below zero says nothing more, and would leave no height for the rest.
     best = max([row.model or 0.0 for found in rows.values() for row in found] + [first[0].treat_all or 0.0, 0.01])
     traces = [
+        *band(limits, x=t),
         stroke(t, [row.treat_all for row in first], "everyone", color=REFERENCE, dash="dash", width=1),
         stroke(t, [row.treat_none for row in first], "nobody", color=REFERENCE, dash="dot", width=1),
         *(stroke(t, [row.model for row in found], name, i) for i, (name, found) in enumerate(rows.items())),

@@ -51,5 +51,6 @@ def cell(scores: Mapping[str, Any], name: str) -> Cell:
     """A score for a table: with its interval, or with the reason why there is none."""
     value = scores.get(name)
     if value is None:
-        return Cell(NONE, _NEEDS.get(name, "") if name in scores else "")
+        known = (scores.get("undefined") or {}).get(name)
+        return Cell(NONE, known or (_NEEDS.get(name, "") if name in scores else ""))
     return Cell(score(value), interval(interval_of(scores, name)))

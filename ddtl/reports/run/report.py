@@ -10,10 +10,10 @@ import numpy as np
 import yaml
 
 from ddtl.evaluation import calibration as calibrating
-from ddtl.evaluation.decision import decision_curve
+from ddtl.evaluation.decision import decision_band, decision_curve
 from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.reports.html import figures, format, reproduce
-from ddtl.reports.html.curves import Curves, curves
+from ddtl.reports.html.curves import Band, Curves, curves
 from ddtl.reports.html.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import audit_section, cases, data_card, schedule, sentences, strip, tables
 from ddtl.reports.run.stored import GROUPS, Stored, patients
@@ -210,13 +210,16 @@ def _decision(stored: Stored) -> Figure | None:
     if temperature:
         rows["model, temperature-scaled"] = _unit_arrays(stored, temperature)
     lines = {name: decision_curve(labels, p, _THRESHOLDS) for name, (labels, p, _) in rows.items()}
+    level = stored.record.get("interval", {}).get("level", 0.95)
+    limits = decision_band(*rows["model"], _THRESHOLDS, level)
+    band = f" Band: {wording.percent(level)} intervals of the model, at each threshold by itself." if limits else ""
     return Figure(
         f"Decision curve, by {stored.unit}",
-        figures.decision_curve(lines, stored.record["threshold"]),
+        figures.decision_curve(lines, stored.record["threshold"], limits and Band(*limits)),
         "Decision curve: net benefit of acting on the model against acting on everyone and on nobody.",
         "Net benefit: true positives, less false positives at the worth that the threshold gives them, as a share of "
         f"all {'patients' if stored.unit == 'patient' else 'images'}. It holds for the prevalence of this dataset. "
-        f"Dotted: the threshold in use.{_net_benefit(stored)}",
+        f"Dotted: the threshold in use.{_net_benefit(stored)}{band}",
     )
 
 
