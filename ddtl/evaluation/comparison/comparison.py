@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from ddtl.evaluation.comparison import significance
 from ddtl.evaluation.comparison.matrix import Measured, Settings, measure, widest_of
 from ddtl.evaluation.comparison.paired_predictions import Method, Unit, join, unit_of
-from ddtl.evaluation.comparison.repeated import DIFFERENCE, Part, difference
+from ddtl.evaluation.comparison.repeated import DIFFERENCE, Chance, difference
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
 from ddtl.evaluation.intervals.interval import Interval
@@ -18,8 +19,7 @@ from ddtl.evaluation.intervals.intervals import paired_intervals
 from ddtl.evaluation.metrics import Scores
 from ddtl.schema.scores import SCORES
 
-# "bootstrap" is in records of earlier versions.
-Test = Literal["DeLong", "McNemar", "t", "bootstrap"]
+Test = Literal["sign-flip"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Comparison:
         unit, units, images: what is resampled, how many there are, and of how many images.
         score: the one that is judged; ``differences`` holds all, their intervals at ``level``.
         delong_p: of the difference of the ROC AUC; ``mcnemar_p`` of the accuracy. None where ``no_tests`` says why.
-        p: of the difference of ``score``, by ``test``; ``holm_p`` is adjusted for the number of ``pairs`` compared.
+            Beside the test that judges, for readers who know them.
+        p: of the difference of ``score``, by ``test``: below 1 - ``level`` where the interval excludes 0. ``holm_p`` is
+            adjusted for the number of ``pairs`` compared.
         smallest: the difference of ``score`` that these images (and as many seeds) would show with a power of 80 %;
             None where the answers give no idea of it.
     """
@@ -124,12 +126,10 @@ def _scored(method: Measured) -> Scored:
 
 def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:
     """All but what depends on the other pairs."""
-    parts = {name: _part(a, b, name, paired_seeds) for name in SCORES}
+    chances = {name: _chance(a, b, name, paired_seeds) for name in SCORES}
     values = {name: _less(a.scores[name].value, b.scores[name].value) for name in SCORES}
-    tests, no_tests = _tests(a, b)
-    part, value = parts[score], values[score]
-    student: tuple[Test, float | None] = ("t", _student_p(part, value))
-    test, p = tests.get(score, student)
+    delong_p, mcnemar_p, no_tests = _tests(a, b)
+    chance, level = chances[score], a.settings.level
     return Comparison(
         a=a.method.name,
         b=b.method.name,
@@ -138,54 +138,57 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
         units=a.units,
         images=a.images,
         score=score,
-        level=a.settings.level,
-        differences=_differences(a, b, values, parts),
-        delong_p=tests["roc_auc"][1] if "roc_auc" in tests else None,
-        mcnemar_p=tests["accuracy"][1] if "accuracy" in tests else None,
+        level=level,
+        differences=_differences(a, b, values, chances),
+        delong_p=delong_p,
+        mcnemar_p=mcnemar_p,
         no_tests=no_tests,
-        p=p,
-        test=test,
-        smallest=significance.smallest_difference(part.error, part.freedom, a.settings.level)
-        if part is not None and part.variance
-        else None,
+        p=_p_value(chance, values[score]),
+        test="sign-flip",
+        smallest=_smallest(a, chance),
         paired_seeds=paired_seeds and len(a.method.runs) > 1,
     )
 
 
-def _part(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Part | None:
-    """The variance of a score's difference; None where it is not defined, or too few clusters say nothing about it."""
+def _chance(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Chance | None:
+    """What chance does to a score's difference; None where it is not defined, or too few clusters tell."""
     u, v = a.runs.influences(name), b.runs.influences(name)
     if u is None or v is None or a.fewest < MIN_CLUSTERS:
         return None
     return difference(u, v, same_runs=paired_seeds)
 
 
-def _student_p(part: Part | None, value: float | None) -> float | None:
-    if part is None or value is None:
+def _p_value(chance: Chance | None, value: float | None) -> float | None:
+    if chance is None or value is None:
         return None
-    if not part.variance:
+    if not chance.varies:
         return 1.0 if value == 0 else None
-    return part.p_value(value)
+    return chance.p_value(value)
 
 
 def _differences(
-    a: Measured, b: Measured, values: dict[str, float | None], parts: dict[str, Part | None]
+    a: Measured, b: Measured, values: dict[str, float | None], chances: dict[str, Chance | None]
 ) -> dict[str, Difference]:
-    """By Student's t. Where no cluster and no seed sees a difference, two single runs have the bounds of
-    ``paired_intervals``.
-    """
+    """Where no cluster and no seed tells two single runs apart, the bounds of ``paired_intervals``."""
     level, bounds = a.settings.level, _bounds(a, b)
     found = {}
     for name, value in values.items():
-        part, interval = parts[name], None
-        if part is not None and value is not None and part.variance:
-            half = part.quantile((1 + level) / 2) * part.error
+        chance, interval = chances[name], None
+        if chance is not None and value is not None and chance.varies:
+            low, high = chance.interval(value, level)
             widest = widest_of(name, binary=a.method.runs[0].binary)
-            interval = Interval(max(-widest, value - half), min(widest, value + half), DIFFERENCE)
-        elif part is not None and value is not None:
+            interval = Interval(max(-widest, low), min(widest, high), DIFFERENCE)
+        elif chance is not None and value is not None:
             interval = bounds.get(name)
         found[name] = Difference(a.scores[name].value, b.scores[name].value, value, interval)
     return found
+
+
+def _smallest(a: Measured, chance: Chance | None) -> float | None:
+    if chance is None or not chance.varies:
+        return None
+    found = chance.smallest(a.settings.level)
+    return found if math.isfinite(found) else None
 
 
 def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
@@ -195,25 +198,23 @@ def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
     clusters, thresholds = unit_of(first.predictions)[1], (first.threshold, second.threshold)
     return paired_intervals(
         first.predictions.label, first.p, second.p, clusters, *thresholds,
-        level=a.settings.level, rank_a=first.rank, rank_b=second.rank,
+        design=first.design, level=a.settings.level, rank_a=first.rank, rank_b=second.rank,
     )  # fmt: skip
 
 
-def _tests(a: Measured, b: Measured) -> tuple[dict[str, tuple[Test, float]], tuple[str, ...]]:
-    """By score, the test that was made of it with its p-value, and a reason for each that was not."""
+def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[str, ...]]:
+    """DeLong's p-value, McNemar's, and a reason for each that there is not."""
     if not len(a.method.runs) == len(b.method.runs) == 1:
-        return {}, ("DeLong's and McNemar's tests are for two single runs; means over seeds have Student's t",)
+        return None, None, ("DeLong's and McNemar's tests are for two single runs, not for means over seeds",)
     first, second = a.method.runs[0], b.method.runs[0]
     unit, clusters = unit_of(first.predictions)
-    mcnemar = significance.mcnemar(first.right, second.right, None if unit == "image" else clusters)
-    found: dict[str, tuple[Test, float]] = {"accuracy": ("McNemar", mcnemar.p_value)}
+    mcnemar = significance.mcnemar(first.right, second.right, None if unit == "image" else clusters).p_value
     if not first.binary:
-        return found, ("DeLong's test is for two classes",)
+        return None, mcnemar, ("DeLong's test is for two classes",)
     try:
-        auc = delong.paired(first.predictions.label, first.p, second.p, clusters)
+        return delong.paired(first.predictions.label, first.p, second.p, clusters).p_value, mcnemar, ()
     except ValueError as reason:
-        return found, (f"no DeLong test, as {reason}",)
-    return {**found, "roc_auc": ("DeLong", auc.p_value)}, ()
+        return None, mcnemar, (f"no DeLong test, as {reason}",)
 
 
 def _less(a: float | None, b: float | None) -> float | None:

@@ -12,18 +12,17 @@ import numpy as np
 
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import (
+    DIFFERENCE,
     DROP,
-    NOTHING,
     OVER_SEEDS,
     Influences,
-    Part,
     Runs,
     difference,
     leave_out,
     mean,
     patients,
     seeds,
-    with_seeds,
+    widened,
 )
 from ddtl.evaluation.intervals.clusters import fewest_clusters
 from ddtl.evaluation.intervals.interval import Interval
@@ -101,7 +100,7 @@ def measure(method: Method, settings: Settings = Settings()) -> Measured:
     first = method.runs[0]
     unit, clusters = unit_of(first.predictions)
     labels = first.predictions.label
-    runs = leave_out(method, clusters, labels)
+    runs = leave_out(method, clusters, labels, first.design)
     each = [_of_one(run, clusters, settings) for run in method.runs]
     alone, scores = {}, {}
     for name, value in runs.scores.items():
@@ -110,9 +109,8 @@ def measure(method: Method, settings: Settings = Settings()) -> Measured:
         influences = runs.influences(name)
         alone[name] = _of_patients(value, points, found, influences)
         interval = alone[name]
-        if len(points) > 1 and value is not None and interval is not None:
-            interval = _with_seeds(value, interval, seeds(np.array(points, dtype=float)), influences,
-                                   limits(name, binary=first.binary), settings.level)  # fmt: skip
+        if value is not None and interval is not None and influences is not None:
+            interval = _with_seeds(value, interval, influences, limits(name, binary=first.binary), settings.level)
         scores[name] = Mean(value, _sd(points), interval)
     return Measured(
         method,
@@ -140,7 +138,7 @@ def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
     Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
-    rather too wide. On the same images the difference is taken patient by patient.
+    rather too wide. On the same images the difference is taken patient by patient, as in a comparison.
 
     Args:
         home, away: with the same settings.
@@ -175,7 +173,7 @@ def pooled(folds: Sequence[Answers], name: str) -> Answers:
         whole = whole.and_then(table)
     assert len(np.unique(whole.sample_id)) == len(whole), "an image is in the test set of one fold"
     thresholds = np.concatenate([np.broadcast_to(fold.threshold, len(fold.predictions)) for fold in folds])
-    return Answers(name, folds[0].images, whole, thresholds)
+    return replace(folds[0], name=name, predictions=whole, threshold=thresholds)
 
 
 def limits(name: str, *, binary: bool) -> tuple[float, float]:
@@ -192,7 +190,7 @@ def widest_of(name: str, *, binary: bool) -> float:
 def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
     labels, level = run.predictions.label, settings.level
     if run.binary:
-        return intervals(labels, run.p, clusters, run.threshold, level=level, rank=run.rank)
+        return intervals(labels, run.p, clusters, run.threshold, design=run.design, level=level, rank=run.rank)
     return multiclass_intervals(labels, run.predictions.probabilities, clusters, level=level)
 
 
@@ -215,44 +213,29 @@ def _of_patients(
 
 def _narrowed(influences: Influences) -> float:
     """The standard error between patients of the mean over runs, as a share of that of a single run."""
-    of_mean = sum(float(np.square(part).sum()) / part.size**2 for part in influences.means)
-    of_one = sum(float(np.square(part).sum(axis=1).mean()) / part.shape[1] ** 2 for part in influences.tables)
+    of_mean = patients(influences).variance
+    of_one = float(np.mean([patients(influences.run(i)).variance for i in range(len(influences.points))]))
     return math.sqrt(min(1.0, of_mean / of_one)) if of_one > 0 else 1.0
 
 
 def _with_seeds(
-    value: float,
-    found: Interval,
-    of_seeds: Part,
-    influences: Influences | None,
-    bounds: tuple[float, float],
-    level: float,
+    value: float, found: Interval, influences: Influences, bounds: tuple[float, float], level: float
 ) -> Interval:
     """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
     from scipy.special import expit, logit
 
     low, high = bounds
     share = (value - low) / (high - low)
-    if not of_seeds.variance or not 0 < share < 1:
+    slope = (high - low) * share * (1 - share)
+    of_seeds = [part.over(slope) for part in seeds(influences.points, influences.shared)] if 0 < share < 1 else []
+    if not of_seeds:
         return found
-    between = NOTHING if influences is None else patients(influences.means, influences.sizes)
-    scaled = replace(of_seeds, variance=of_seeds.variance / ((high - low) * share * (1 - share)) ** 2)
-    middle = float(logit(share))
+    freedom, middle = patients(influences).freedom, float(logit(share))
     below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
     above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
-    ends = middle - _widened(below, between, [scaled], level), middle + _widened(above, between, [scaled], level)
+    ends = [middle - widened(below, freedom, of_seeds, level), middle + widened(above, freedom, of_seeds, level)]
     limited = [low + (high - low) * float(expit(end)) for end in ends]
     return Interval(limited[0], limited[1], OVER_SEEDS)
-
-
-def _widened(half: float, between: Part, of_seeds: Sequence[Part], level: float) -> float:
-    """One side of an interval for other patients, with seeds as well."""
-    if not math.isfinite(half) or not any(part.variance for part in of_seeds):
-        return half
-    freedom = between.freedom if between.variance else math.inf
-    one_side = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom)
-    whole = with_seeds(one_side, *of_seeds)
-    return whole.quantile((1 + level) / 2) * whole.error
 
 
 def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
@@ -267,11 +250,13 @@ def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) 
         return Interval(x - y - below, x - y + above, "mover")
     if u is None or v is None:
         return None
-    between = patients(u.means, u.sizes) + patients(v.means, v.sizes)
-    of_seeds = [seeds(u.points - v.points)] if same_runs else [seeds(u.points), seeds(v.points)]
-    low, high = (_widened(half, between, of_seeds, level) for half in (below, above))
-    widest = widest_of(name, binary=home.method.runs[0].binary)
-    return Interval(max(-widest, x - y - low), min(widest, x - y + high), DROP)
+    freedom = (patients(u) + patients(v)).freedom
+    if same_runs:
+        of_seeds = seeds(u.points - v.points, u.shared + v.shared)
+    else:
+        of_seeds = seeds(u.points, u.shared) + seeds(v.points, v.shared)
+    low, high = (widened(half, freedom, of_seeds, level) for half in (below, above))
+    return _within(home, name, x - y - low, x - y + high, DROP)
 
 
 def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
@@ -279,13 +264,17 @@ def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Inte
     u, v = home.runs.influences(name), away.runs.influences(name)
     if u is None or v is None:
         return None
-    part = difference(u, v, same_runs=same_runs)
-    if part.variance == NOTHING.variance:
+    chance = difference(u, v, same_runs=same_runs)
+    if not chance.varies:
         return None
-    value = float(u.points.mean() - v.points.mean())
-    half = part.quantile((1 + home.settings.level) / 2) * part.error
-    widest = widest_of(name, binary=home.method.runs[0].binary)
-    return Interval(max(-widest, value - half), min(widest, value + half), DROP)
+    low, high = chance.interval(float(u.points.mean() - v.points.mean()), home.settings.level)
+    return _within(home, name, low, high, DIFFERENCE)
+
+
+def _within(measured: Measured, name: str, low: float, high: float, method: str) -> Interval:
+    """Differences of a score, no larger than they can be."""
+    widest = widest_of(name, binary=measured.method.runs[0].binary)
+    return Interval(max(-widest, low), min(widest, high), method)
 
 
 def _sd(points: Sequence[float | None]) -> float | None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.resampling import Replicates, weighted_multiclass, weighted_scores
 from ddtl.evaluation.metrics import Scores, binary_scores, multiclass_scores
 from ddtl.evaluation.predictions import Predictions
@@ -27,12 +28,14 @@ class Answers:
         predictions: of that split alone.
         threshold: from which probability on an image is called positive, (N,) where images have their own; without
             effect for more than two classes.
+        design: of the test set, as the run recorded it.
     """
 
     name: str
     images: str
     predictions: Predictions
     threshold: float | np.ndarray
+    design: Design = "case_control"
 
     @property
     def binary(self) -> bool:
@@ -101,6 +104,12 @@ def _ordered_as(first: Answers, run: Answers) -> Answers:
         raise UserError(
             f"{first.name} tells {' / '.join(ours.classes)} apart and {run.name} {' / '.join(theirs.classes)}: only "
             "runs with the same classes in the same order can be compared. Set the same dataset.classes for both."
+        )
+    if first.design != run.design:
+        raise UserError(
+            f"{first.name} was scored with evaluation.design={first.design} and {run.name} with "
+            f"evaluation.design={run.design}: of a test set only one is true. Score both alike, without training: "
+            f"`ddtl evaluate FOLDER evaluation.design={first.design}` with the folder of each run."
         )
     row = {sample_id: i for i, sample_id in enumerate(theirs.sample_id.tolist())}
     order = np.array([row[name] for name in ours.sample_id.tolist() if name in row], dtype=np.intp)

@@ -3,27 +3,31 @@
 A run's score is its mean over all patients and seeds, plus an effect of the patients that were drawn, one of the seed,
 and one of both together. The variance of the mean over runs has two parts: between patients, from the jackknife of that
 mean, and between seeds, from the runs' scores (crossed random effects; Searle, Casella and McCulloch 1992, Variance
-Components, chapter 5). What is of both together is in either, so that the sum is rather too large than too small.
+Components, chapter 5). What is of both together is in either part. It is estimated from the runs' jackknives and
+subtracted from the seeds' part: wholly with many runs, by half with two, whose estimates are too uncertain for more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
 
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.flips import Contributions, Flips
+from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.resampling import Replicates, jackknife
 from ddtl.evaluation.metrics import Scores
 from ddtl.schema.scores import SCORES
 
 # Methods of ``interval.DESCRIPTIONS``.
-OVER_SEEDS, DROP, DIFFERENCE = "patients-and-seeds", "drop", "difference"
+OVER_SEEDS, DROP, DIFFERENCE = "crossed", "drop-crossed", "sign-flip"
 
 _IMAGES = "images"
 _ROUNDING = 1e-24  # a variance that is nothing but rounding
+_TAILS = (1e-12, 0.999)  # p-values that are told apart
 
 
 @dataclass(frozen=True)
@@ -63,32 +67,129 @@ NOTHING = Part(0.0, np.inf)
 
 @dataclass(frozen=True)
 class Influences:
-    """What each cluster moves each run's score by, times the clusters of its stratum.
+    """What each cluster moves each run's score by.
 
     Attributes:
-        tables: of each stratum, (R, C) runs by clusters; each row has the mean 0.
+        moves: of each stratum, (R, C) the scores with all clusters minus those without one.
         sizes: of each stratum, (C,) images.
         points: (R,) the runs' scores.
     """
 
-    tables: tuple[np.ndarray, ...]
+    moves: tuple[np.ndarray, ...]
     sizes: tuple[np.ndarray, ...]
     points: np.ndarray
 
+    def __sub__(self, other: Influences) -> Influences:
+        """Of the differences run by run."""
+        moves = tuple(x - y for x, y in zip(self.moves, other.moves, strict=True))
+        return Influences(moves, self.sizes, self.points - other.points)
+
     @property
-    def means(self) -> list[np.ndarray]:
-        """Of each stratum, (C,) those of the mean over the runs."""
-        return [table.mean(axis=0) for table in self.tables]
+    def mean(self) -> Influences:
+        """Of the mean over the runs, as one run."""
+        moves = tuple(table.mean(axis=0, keepdims=True) for table in self.moves)
+        return Influences(moves, self.sizes, self.points.mean(keepdims=True))
+
+    def run(self, number: int) -> Influences:
+        """Of one of the runs alone."""
+        rows = slice(number, number + 1)
+        return Influences(tuple(table[rows] for table in self.moves), self.sizes, self.points[rows])
+
+    @property
+    def shared(self) -> float:
+        """The variance of a run's score from the effects that are of its seed and of the patients together."""
+        if len(self.points) < 2:
+            return 0.0
+        return sum(_factor(table) * float(table.var(axis=0, ddof=1).sum()) for table in _centred(self.moves))
 
 
-def seeds(points: np.ndarray) -> Part:
-    """The variance of the mean of (R,) runs' scores, or of differences run by run, from seeds; nothing with one run."""
+@dataclass(frozen=True)
+class Chance:
+    """How far apart two means over runs are by chance, where none is better.
+
+    Attributes:
+        flips: of the patients.
+        of_seeds: one part, or two that are independent; without seeds' effects empty.
+    """
+
+    flips: Flips
+    of_seeds: Sequence[Seeds]
+
+    @property
+    def varies(self) -> bool:
+        """Whether any cluster or seed tells the two apart."""
+        return self.flips.varies or bool(self.of_seeds)
+
+    def limit(self, side: int, tail: float) -> float:
+        """The difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
+        half = self.flips.limit(side, tail) if self.flips.varies else 0.0
+        return widened(half, self.flips.freedom, self.of_seeds, 1 - tail)
+
+    def interval(self, value: float, level: float) -> tuple[float, float]:
+        """The true differences that chance takes to ``value``."""
+        return value - self.limit(1, 1 - level), value + self.limit(-1, 1 - level)
+
+    def p_value(self, value: float) -> float:
+        """Two-sided, of a true difference of 0: below 1 - level where the interval excludes 0."""
+        if not self.of_seeds:
+            return self.flips.p_value(value)
+        from scipy.optimize import brentq
+
+        side = 1 if value > 0 else -1
+        low, high = _TAILS
+
+        def beyond(log_tail: float) -> float:
+            return self.limit(side, float(np.exp(log_tail))) - abs(value)
+
+        if beyond(np.log(high)) >= 0:
+            return 1.0
+        return float(np.exp(brentq(beyond, np.log(low), np.log(high)))) if beyond(np.log(low)) > 0 else low
+
+    def smallest(self, level: float, power: float = 0.8) -> float:
+        """The true difference that a test at 1 - ``level`` finds with probability ``power``.
+
+        What chance reaches, and so far beyond it that ``power`` of the differences that are found are farther (Lachin
+        1981, Control Clin Trials 2:93).
+        """
+        needed = (self.limit(1, 1 - level) + self.limit(-1, 1 - level)) / 2
+        part = with_seeds(Part(self.flips.error**2, self.flips.freedom), self.of_seeds)
+        return needed + part.quantile(power) * part.error
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The variance of a mean over runs that comes from seeds.
+
+    Attributes:
+        variance: without what is in the patients' part already.
+        seen: with it, which tells how uncertain the estimate is.
+        freedom: the runs - 1.
+    """
+
+    variance: float
+    seen: float
+    freedom: float
+
+    def over(self, slope: float) -> Seeds:
+        """Of the same mean on a scale that is so many times smaller there."""
+        return Seeds(self.variance / slope**2, self.seen / slope**2, self.freedom)
+
+
+def seeds(points: np.ndarray, shared: float) -> list[Seeds]:
+    """Of the mean over (R,) runs' scores, or differences run by run; none with one run, or where seeds are alike.
+
+    Args:
+        points: of the runs.
+        shared: ``Influences.shared`` of them.
+    """
     runs = len(points)
-    variance = float(np.var(points, ddof=1)) / runs if runs > 1 else 0.0
-    return Part(variance, runs - 1.0) if variance > _ROUNDING else NOTHING
+    seen = float(np.var(points, ddof=1)) if runs > 1 else 0.0
+    if seen <= _ROUNDING:
+        return []
+    return [Seeds(max(0.0, seen - (1 - 1 / runs) * shared) / runs, seen / runs, runs - 1.0)]
 
 
-def with_seeds(between: Part, *of_seeds: Part) -> Part:
+def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
     """The variance of a mean over runs: that between patients and that between seeds.
 
     Degrees of freedom after Satterthwaite. His are too many where a part that rests on few runs is small by chance,
@@ -98,70 +199,66 @@ def with_seeds(between: Part, *of_seeds: Part) -> Part:
 
     Args:
         between: patients.
-        of_seeds: one part, or two that are independent.
+        of_seeds: none, one, or two that are independent.
     """
-    total = sum(of_seeds, between)
-    if len(of_seeds) > 1:
-        return total
-    counted = sum((replace(part, variance=max(1.0, 4 / part.freedom) * part.variance) for part in of_seeds), between)
-    return Part(total.variance, counted.freedom)
+    alone = len(of_seeds) == 1
+    total, counted = between.variance, between.variance
+    squares = between.variance**2 / between.freedom if between.variance else 0.0
+    for part in of_seeds:
+        seen = part.seen * (max(1.0, 4 / part.freedom) if alone else 1.0)
+        total += part.variance
+        counted += seen
+        squares += seen**2 / part.freedom
+    return Part(total, counted**2 / squares if squares else np.inf)
 
 
-def difference(a: Influences, b: Influences, *, same_runs: bool) -> Part:
-    """The variance of the difference of two means over runs, on the same images.
+def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
+    """One side of an interval for other patients, with seeds as well.
+
+    Args:
+        half: of the side, for these very seeds.
+        freedom: degrees of freedom of the patients' variance.
+        of_seeds: as in :func:`with_seeds`.
+        level: of the interval.
+    """
+    if not np.isfinite(half) or not of_seeds:
+        return half
+    one_side = Part((half / Part(1.0, freedom).quantile((1 + level) / 2)) ** 2, freedom)
+    whole = with_seeds(one_side, of_seeds)
+    return whole.quantile((1 + level) / 2) * whole.error
+
+
+def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
+    """How far apart two means over runs on the same images are by chance.
 
     Args:
         same_runs: run by run the seed is the same for both, and the difference is taken run by run. Otherwise the seeds
             are independent.
     """
-    between = patients([x - y for x, y in zip(a.means, b.means, strict=True)], a.sizes)
-    of_seeds = [seeds(a.points - b.points)] if same_runs else [seeds(a.points), seeds(b.points)]
-    return with_seeds(between, *of_seeds)
+    moves = zip((a.mean - b.mean).moves, a.sizes, strict=True)
+    flips = Flips([Contributions(table[0], sizes) for table, sizes in moves])
+    if same_runs:
+        apart = a - b
+        return Chance(flips, seeds(apart.points, apart.shared))
+    return Chance(flips, seeds(a.points, a.shared) + seeds(b.points, b.shared))
 
 
-def patients(means: Sequence[np.ndarray], sizes: Sequence[np.ndarray]) -> Part:
-    """The variance between clusters, of a jackknife's values.
-
-    Of each stratum the jackknife's own variance, or where it is more, that of :func:`_from_all_sizes`. The first is
-    small by chance where the few large clusters happen to agree, as when a model that fails on whole patients failed on
-    none of them; the second takes the chance of that from all clusters. With clusters of one size both are the same.
-
-    Args:
-        means: of each stratum, (C,) with the mean 0.
-        sizes: of each stratum, (C,) images.
-    """
+def patients(influences: Influences) -> Part:
+    """The variance between clusters of the mean over the runs, by the jackknife."""
     parts = []
-    for values, images in zip(means, sizes, strict=True):
-        count = len(values)
-        if count < 2:
-            continue
-        own = float(values @ values) / (count * (count - 1))
-        variance = max(own, _from_all_sizes(values, images))
-        if variance > _ROUNDING:
-            parts.append(Part(variance, count - 1.0))
+    for table in _centred(influences.mean.moves):
+        if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING:
+            parts.append(Part(variance, table.shape[1] - 1.0))
     return sum(parts, NOTHING)
 
 
-def _from_all_sizes(values: np.ndarray, images: np.ndarray) -> float:
-    """The variance of the mean of ``values``, with large clusters as variable as small ones let expect.
+def _centred(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return [table - table.mean(axis=1, keepdims=True) for table in moves]
 
-    Where all images of a cluster are correlated alike, the variance of a cluster's mean is a + b / size; a and b are
-    fitted to all clusters. With few clusters the fit is uncertain: it is taken a quarter of the way to a variance that
-    does not fall with size, as that of images which agree entirely (measured, docs/comparing.md).
-    """
-    count, share = len(values), images / images.mean()
-    if np.ptp(share) == 0:
-        return 0.0
-    squares = (values / share) ** 2 * count / (count - 1)
-    design = np.stack([np.ones(count), 1 / share], axis=1)
-    a, b = np.linalg.lstsq(design, squares, rcond=None)[0]
-    if a < 0:
-        a, b = 0.0, float(squares @ design[:, 1]) / float(design[:, 1] @ design[:, 1])
-    if b < 0:
-        a, b = float(squares.mean()), 0.0
-    fitted = float((a * share**2 + b * share).sum()) / count**2
-    constant = float(squares.mean() * (share**2).sum()) / count**2
-    return fitted + (constant - fitted) / 4
+
+def _factor(table: np.ndarray) -> float:
+    """The jackknife's, for (R, C) moves."""
+    return (table.shape[1] - 1) / table.shape[1]
 
 
 @dataclass(frozen=True)
@@ -193,18 +290,20 @@ class Runs:
         tables = [np.stack([one[stratum][name] for one in self.left_out]) for stratum in range(len(self.sizes))]
         if mean(points) is None or any(np.isnan(table).any() for table in tables):
             return None
-        found = [(table.shape[1] - 1) * (table.mean(axis=1, keepdims=True) - table) for table in tables]
-        return Influences(tuple(found), self.sizes, np.array(points, dtype=float))
+        each = np.array(points, dtype=float)
+        return Influences(tuple(each[:, None] - table for table in tables), self.sizes, each)
 
 
-def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray) -> Runs:
-    """Every run with each cluster left out in turn.
+def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: Design = "case_control") -> Runs:
+    """Every run with each cluster left out in turn: of a ``case_control`` test set class by class.
 
     Args:
         method: its runs' images in one order.
         clusters, labels: (N,) of the images.
+        design: of the test set.
     """
-    found = [jackknife(partial(_with_images, run), clusters, labels) for run in method.runs]
+    fixed = labels if design == "case_control" else None
+    found = [jackknife(partial(_with_images, run), clusters, fixed) for run in method.runs]
     everyone = np.ones((1, len(labels)))
     points: list[Scores] = []
     for run in method.runs:

@@ -52,20 +52,6 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | Non
     return McNemar(only_a, only_b, statistic, _sign_flip_p(d))
 
 
-def smallest_difference(
-    standard_error: float, freedom: float = np.inf, level: float = 0.95, power: float = 0.8
-) -> float:
-    """The true difference that a two-sided test at 1 - ``level`` finds with probability ``power``.
-
-    (t_(1+level)/2 + t_power) * standard error: Lachin 1981, Control Clin Trials 2:93, with Student's t in place of the
-    normal distribution, for the standard error is estimated.
-    """
-    from scipy.special import stdtrit
-
-    quantiles = stdtrit(freedom, [(1 + level) / 2, power])
-    return float(quantiles.sum()) * standard_error
-
-
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values of several tests, adjusted so that the chance of any false claim keeps its level.
 

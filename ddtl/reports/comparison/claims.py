@@ -18,12 +18,7 @@ UNITS = {
     "group": ("near-duplicate group", "near-duplicate groups"),
     "image": ("image", "images"),
 }
-TESTS = {
-    "DeLong": "DeLong's test",
-    "McNemar": "McNemar's test",
-    "t": "Student's t",
-    "bootstrap": "bootstrap",
-}
+TESTS = {"sign-flip": "sign flips"}
 _LOWER_IS_BETTER = ("brier",)
 _FEW_SEEDS = 3
 _WITHOUT_THRESHOLD = ("roc_auc", "average_precision", "brier")

@@ -172,4 +172,6 @@ def _checked(run: Stored, split: str) -> Stored:
 
 def _answers(run: Stored, folder: Path, split: str) -> Answers:
     what = f"{run.record['dataset']}, protocol {run.record['protocol']}"
-    return Answers(str(folder), what, run.predictions.of(split), float(run.record["threshold"]))
+    return Answers(
+        str(folder), what, run.predictions.of(split), float(run.record["threshold"]), stored.design_of(run.record)
+    )

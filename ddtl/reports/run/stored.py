@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.evaluation.predictions import Predictions
+from ddtl.evaluation.intervals.clusters import Design
 from ddtl.records import epochs, settings, small
 from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results
@@ -90,6 +91,12 @@ def patients(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The scores by patient of a split; None where there are none."""
     found = scores.get("patients")
     return found if found and "why_not" not in found else None
+
+
+def design_of(record: Mapping[str, Any]) -> Design:
+    """How the test set was collected, by ``results.json``; records of earlier versions do not say."""
+    found: Design = (record.get("interval") or {}).get("design", "case_control")
+    return found
 
 
 def read(folder: Path) -> Stored:

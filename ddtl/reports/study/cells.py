@@ -252,7 +252,8 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     if not kept.any():
         raise UserError("every test image also stands in what was learned from")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
-    answers = Answers(f"seed {job['labels']['seed']}", images, test.where(kept), found.record["threshold"])
+    name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
+    answers = Answers(name, images, test.where(kept), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
