@@ -106,7 +106,7 @@ def test_of_many_pairs_the_equal_ones_are_told_together(tmp_path: Path, printed:
     assert [pair["claimed"] for pair in pairs] == [True, True, True, False, False, False]
     assert printed.getvalue().count("model.name=m0 is better than") == 3
     assert "No difference in ROC AUC may be claimed between the other 3 of 6 pairs." in said(printed)
-    compare.main([*map(str, runs), FAST, "score=brier", "level=0.999999"])
+    compare.main([*map(str, runs), FAST, "score=brier", "level=0.999999999"])
     assert "No difference in Brier score may be claimed between any of the 6 pairs." in said(printed)
 
 

@@ -43,28 +43,45 @@ def test_a_pair_has_delongs_test_and_an_interval_near_the_usual_one() -> None:
     found = pair(a, b)
     labels, clusters = a.predictions.label, a.predictions.patient_id
     theirs = delong.paired(labels, a.p, b.p, clusters)
-    assert found.p == found.delong_p == found.holm_p == theirs.p_value
+    assert found.delong_p == theirs.p_value
+    assert found.p == found.holm_p == pytest.approx(theirs.p_value, abs=0.03)
     assert found.judged.value == pytest.approx(theirs.difference)
     intervals = paired_intervals(labels, a.p, b.p, clusters, 0.5, 0.4)
-    for name in SCORES:  # nearly: large patients are not taken for less variable than small ones let expect
+    for name in SCORES:
         ours, usual = found.differences[name].interval, intervals[name]
+        assert ours.method == "sign-flip"
         assert ours.high - ours.low == pytest.approx(usual.high - usual.low, rel=0.3)
-        assert ours.high - ours.low > 0.95 * (usual.high - usual.low)
     assert found.smallest == pytest.approx(2.82 * theirs.standard_error, rel=0.2)
     assert (found.unit, found.units, found.images) == ("patient", 60, len(labels))
 
 
-def test_accuracy_is_judged_by_mcnemar() -> None:
+@pytest.mark.parametrize("score", SCORES)
+def test_p_is_below_5_percent_where_the_interval_excludes_0(score: str) -> None:
+    claimed = []
+    for seed in range(12):
+        hospital = Hospital(30, seed)
+        found = pair(hospital.run(3.2), hospital.run(1.2), score=score)
+        assert found.judged.interval is not None
+        claimed.append(found.p < 0.05)
+        assert claimed[-1] == (not found.judged.interval.low <= 0 <= found.judged.interval.high)
+    assert any(claimed)
+
+
+def test_means_over_seeds_have_p_and_interval_that_agree() -> None:
     hospital = Hospital(60)
-    found = pair(hospital.run(2.5), hospital.run(1.5), score="accuracy")
-    assert (found.test, found.p) == ("McNemar", found.mcnemar_p)
+    a, b = (Method(name, tuple(hospital.run(s + x) for x in (-0.3, 0.0, 0.3))) for name, s in (("a", 3.0), ("b", 1.8)))
+    (found,) = compare([a, b]).pairs
+    assert found.test == "sign-flip"
+    (edge,) = compare([a, b], level=1 - found.p).pairs
+    assert edge.judged.interval is not None
+    assert edge.judged.interval.low == pytest.approx(0, abs=1e-6)
 
 
-def test_other_scores_are_judged_by_students_t_as_their_interval_is() -> None:
+def test_a_great_difference_has_a_small_p() -> None:
     hospital = Hospital(60)
     good, bad = hospital.run(4), hospital.run(0)
     found = pair(good, bad, score="f1")
-    assert found.test == "t"
+    assert found.test == "sign-flip"
     assert found.p < 1e-4
     level = 1 - found.p
     assert found.judged.interval is not None
@@ -74,7 +91,7 @@ def test_other_scores_are_judged_by_students_t_as_their_interval_is() -> None:
     assert pair(good, good, score="f1").p == 1
 
 
-def test_patients_of_one_size_have_the_jackknifes_interval() -> None:
+def test_patients_of_one_size_have_nearly_the_jackknifes_interval() -> None:
     from ddtl.evaluation.intervals.clustered import Clustered
 
     random = np.random.default_rng(5)
@@ -94,7 +111,8 @@ def test_patients_of_one_size_have_the_jackknifes_interval() -> None:
         assert spread is not None
         error, t = spread
         expected = usual.estimates[name] - t * error, usual.estimates[name] + t * error
-        assert (interval.low, interval.high) == pytest.approx(expected)
+        width = expected[1] - expected[0]
+        assert (interval.low, interval.high) == pytest.approx(expected, abs=0.15 * width)
 
 
 def test_the_other_way_round_is_the_same_with_the_other_sign() -> None:
@@ -144,7 +162,7 @@ def test_methods_have_the_mean_of_their_seeds() -> None:
         assert result.methods[0].scores[name] == pytest.approx(mean)
         assert found.differences[name].value == pytest.approx(mean - b.runs[0].scores()[name])
     assert found.seeds == (3, 1)
-    assert (found.delong_p, found.mcnemar_p, found.test) == (None, None, "t")
+    assert (found.delong_p, found.mcnemar_p, found.test) == (None, None, "sign-flip")
     assert "seeds" in found.no_tests[0]
 
 
@@ -167,8 +185,8 @@ def test_the_error_over_seeds_is_that_of_their_mean() -> None:
     sure = [answers(labels, np.outer(2 * labels - 1, [-x / 2, x / 2]), np.arange(60)) for x in (0.0, 1.0, 3.0)]
     briers = [run.scores()["brier"] for run in sure]
     (found,) = compare([Method("a", tuple(sure)), one(sure[0])], score="brier").pairs
-    quantiles = stats.t.ppf([0.975, 0.8], 2).sum()
-    assert found.smallest == pytest.approx(quantiles * np.std(briers, ddof=1) / np.sqrt(3))
+    shown = found.smallest / (np.std(briers, ddof=1) / np.sqrt(3))
+    assert stats.nct.sf(stats.t.ppf(0.975, 2), 2, shown) == pytest.approx(0.8)  # the power of the t-test
 
 
 def test_the_same_seeds_of_both_are_compared_seed_by_seed() -> None:
@@ -208,7 +226,7 @@ def test_three_classes_have_no_delong_test_but_all_else() -> None:
     a, b = (answers(labels, np.eye(3)[labels] * s + random.normal(size=(90, 3)), np.arange(90) // 2,
                    classes=("x", "y", "z")) for s in (3, 1))  # fmt: skip
     found = pair(a, b)
-    assert (found.delong_p, found.test) == (None, "t")
+    assert (found.delong_p, found.test) == (None, "sign-flip")
     assert found.no_tests == ("DeLong's test is for two classes",)
     assert found.mcnemar_p is not None
     assert found.mcnemar_p < 0.05
@@ -318,4 +336,4 @@ def test_equal_models_are_seldom_told_apart_and_better_ones_often() -> None:
                 assert found.judged.interval is not None
                 claimed[found.a] += found.p < 0.05 and found.judged.interval.low * found.judged.interval.high > 0
     assert claimed["equal"] <= 3
-    assert claimed["better"] >= 16
+    assert claimed["better"] >= 18

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import NormalIndPower, TTestPower
 
-from ddtl.evaluation.comparison.significance import holm, mcnemar, smallest_difference
+from ddtl.evaluation.comparison.significance import holm, mcnemar
 
 FEW = settings(max_examples=40, deadline=None)
 
@@ -125,27 +124,6 @@ def test_with_many_patients_the_exact_p_value_is_that_of_the_chi_square() -> Non
     for _ in range(5):
         found = mcnemar(*equally_good(random, patients=1500))
         assert found.p_value == pytest.approx(chi2.sf(found.statistic, 1), abs=0.02)
-
-
-def test_the_smallest_difference_is_found_four_times_in_five() -> None:
-    assert smallest_difference(0.01) == pytest.approx((1.959964 + 0.841621) * 0.01)
-    for level, power in ((0.95, 0.8), (0.99, 0.9)):
-        theirs = NormalIndPower().solve_power(nobs1=1, alpha=1 - level, power=power, ratio=0)
-        assert smallest_difference(1, level=level, power=power) == pytest.approx(theirs, abs=1e-3)
-
-
-def ttest_power(difference: float, count: int, alpha: float) -> float:
-    """Of the two-sided t-test of ``count`` normal differences with a standard deviation of 1."""
-    return float(TTestPower().power(difference, count, alpha))
-
-
-@pytest.mark.parametrize("count", [5, 12, 40])
-def test_with_few_patients_too_it_is_found_four_times_in_five(count: int) -> None:
-    """The t-test of so many differences; quantiles of the normal distribution would promise too much."""
-    found = ttest_power(smallest_difference(1 / np.sqrt(count), count - 1), count, 0.05)
-    normal = ttest_power(smallest_difference(1 / np.sqrt(count)), count, 0.05)
-    assert found == pytest.approx(0.8, abs=0.03)
-    assert normal < found
 
 
 def test_holm_by_hand() -> None:

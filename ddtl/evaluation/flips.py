@@ -73,14 +73,15 @@ class Flips:
 
     Attributes:
         error: its standard error.
-        freedom: Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2:110) of the variance.
+        freedom: Satterthwaite's degrees of freedom (1946, Biometrics Bulletin 2:110) of its square, by the numbers of
+            clusters; ``effective`` by the effective ones.
     """
 
     def __init__(self, strata: Sequence[Contributions]) -> None:
         self._strata = [part for part in strata if len(part.moves) > 1]
         self._variance = sum(part.variance for part in self._strata)
-        self.error = math.sqrt(self._variance)
-        self.freedom, self._effective = (self._satterthwaite(kind) for kind in (0, 1))
+        self.error = math.sqrt(sum(len(one.moves) / (len(one.moves) - 1) * one.variance for one in self._strata))
+        self.freedom, self.effective = (self._satterthwaite(kind) for kind in (0, 1))
 
     def _satterthwaite(self, kind: int) -> float:
         squares = sum(part.variance**2 / part.freedom[kind] for part in self._strata)
@@ -147,7 +148,7 @@ class Flips:
     def _uneven(self) -> float:
         from scipy.special import stdtrit
 
-        by_effective, by_number = stdtrit([self._effective, self.freedom], 0.975)
+        by_effective, by_number = stdtrit([self.effective, self.freedom], 0.975)
         return float((by_effective / by_number) ** _UNEVEN)
 
 
