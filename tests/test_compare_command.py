@@ -16,6 +16,7 @@ from ddtl.commands import compare
 from ddtl.reports.comparison.runs import label
 from ddtl.schema.scores import SCORES
 from ddtl.utils import console
+from ddtl.utils.errors import UserError
 from tests.hospital import Hospital, answers, folder, good_and_poor
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -310,3 +311,21 @@ def test_help_says_how(capsys: pytest.CaptureFixture[str]) -> None:
         text = capsys.readouterr().out
         assert all(f"{key}=" in text for key in ("score", "level", "replicates", "split", "json", "markdown"))
         assert all(name in text for name in SCORES)
+
+
+def test_the_design_of_a_run_is_that_of_its_record(tmp_path: Path, printed: io.StringIO) -> None:
+    hospital = Hospital(40)
+    interval = {
+        "level": 0.95,
+        "method": "default",
+        "design": "cohort",
+        "replicates": 2000,
+        "unit": "patient",
+        "assumes": ".",
+    }
+    runs = [
+        folder(tmp_path / "a", hospital.run(2), {"optimizer.lr": 1e-3}, interval=interval),
+        folder(tmp_path / "b", hospital.run(2), {"optimizer.lr": 1e-4}),
+    ]
+    with pytest.raises(UserError, match=r"evaluation\.design=cohort and .*evaluation\.design=case_control"):
+        compare.main([*map(str, runs), FAST])

@@ -11,7 +11,7 @@ from scipy import stats
 from ddtl.evaluation.comparison.comparison import Comparison, compare
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method, unit_of
 from ddtl.evaluation.intervals import delong
-from ddtl.evaluation.intervals.intervals import paired_intervals
+from ddtl.evaluation.intervals.intervals import intervals, paired_intervals
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 from tests.hospital import CLASSES, Hospital, answers
@@ -322,6 +322,33 @@ def test_other_classes_are_refused() -> None:
     run = Hospital(40).run(2)
     turned = replace(run, name="turned", predictions=replace(run.predictions, classes=CLASSES[::-1]))
     assert "COVID / non-COVID" in refused(run, turned)
+
+
+def test_runs_of_two_designs_are_refused() -> None:
+    run = Hospital(40).run(2)
+    message = refused(run, replace(run, name="other", design="cohort"))
+    assert "run was scored with evaluation.design=case_control and other with evaluation.design=cohort" in message
+    assert "`ddtl evaluate FOLDER evaluation.design=case_control`" in message
+
+
+def test_a_cohorts_class_counts_came_by_chance() -> None:
+    """The accuracy of networks that favour one class each varies with the share of the classes that came."""
+    hospital = Hospital(60)
+    a, b = hospital.run(2.5, "a", threshold=0.9), hospital.run(2.5, "b", threshold=0.1)
+    widths = []
+    for design in ("case_control", "cohort"):
+        found = pair(replace(a, design=design), replace(b, design=design)).differences["accuracy"].interval
+        assert found is not None
+        widths.append(found.high - found.low)
+    assert widths[1] > 1.1 * widths[0]
+
+
+def test_the_runs_own_intervals_are_of_their_design() -> None:
+    run = replace(Hospital(60).run(2.5), design="cohort")
+    other = replace(Hospital(60).run(1.5, "other"), design="cohort")
+    found = compare([one(run), one(other)]).methods[0].intervals
+    labels, clusters = run.predictions.label, run.predictions.patient_id
+    assert found == intervals(labels, run.p, clusters, 0.5, design="cohort")
 
 
 @pytest.mark.slow

@@ -125,11 +125,15 @@ class Flips:
         At a difference d the residuals are those about 0: r + d w, with d shared among the strata by their variances,
         and within a stratum by images. A draw g reaches d if abs(sum of g (r + d w)) >= d, which is so up to one limit.
         """
-        residuals = np.concatenate([part.residuals for part in self._strata])
-        shares = np.concatenate(
-            [part.variance / self._variance * part.sizes / part.sizes.sum() for part in self._strata]
-        )
-        drawn = _weights(len(residuals)) @ np.stack([residuals, shares], axis=1).astype(np.float32)
+        of_strata = [part.variance / self._variance for part in self._strata]
+        shares = [share * part.sizes / part.sizes.sum() for share, part in zip(of_strata, self._strata, strict=True)]
+        # Of a stratum's mean as much is estimated as the null does not impose, which takes degrees of freedom.
+        residuals = [
+            part.residuals * math.sqrt(len(part.moves) / (len(part.moves) - 1 + share))
+            for share, part in zip(of_strata, self._strata, strict=True)
+        ]
+        both = np.stack([np.concatenate(residuals), np.concatenate(shares)], axis=1).astype(np.float32)
+        drawn = _weights(len(both)) @ both
         own, moved = drawn.T.astype(np.float64)
         own, moved = np.abs(own), np.where(own < 0, -moved, moved)
         skewness = sum(part.moment(3) for part in self._strata)

@@ -19,7 +19,8 @@ from ddtl.evaluation.intervals.intervals import paired_intervals
 from ddtl.evaluation.metrics import Scores
 from ddtl.schema.scores import SCORES
 
-Test = Literal["sign-flip"]
+# The others are in records of earlier versions.
+Test = Literal["sign-flip", "DeLong", "McNemar", "t", "bootstrap"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,13 @@ UNITS = {
     "group": ("near-duplicate group", "near-duplicate groups"),
     "image": ("image", "images"),
 }
-TESTS = {"sign-flip": "sign flips"}
+TESTS = {
+    "sign-flip": "sign flips",
+    "DeLong": "DeLong's test",
+    "McNemar": "McNemar's test",
+    "t": "Student's t",
+    "bootstrap": "bootstrap",
+}
 _LOWER_IS_BETTER = ("brier",)
 _FEW_SEEDS = 3
 _WITHOUT_THRESHOLD = ("roc_auc", "average_precision", "brier")
