@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.intervals.clusters import Design
+from ddtl.evaluation.predictions import Predictions
 from ddtl.records import epochs, settings, small
 from ddtl.records import predictions as prediction_table
 from ddtl.records import run as results
