@@ -99,7 +99,7 @@ def test_a_drop_covers_what_is_lost_between_two_hospitals() -> None:
         hits += found.low <= area(3, 0.5) - area(1, 0.5) <= found.high
         none += found.low <= 0
     assert hits >= 53
-    assert none <= 6
+    assert none <= 7
 
 
 def test_single_runs_have_the_interval_of_two_independent_scores() -> None:

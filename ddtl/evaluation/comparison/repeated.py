@@ -28,7 +28,7 @@ OVER_SEEDS, DROP, DIFFERENCE = "crossed", "drop-crossed", "sign-flip"
 _IMAGES = "images"
 _ROUNDING = 1e-24  # a variance that is nothing but rounding
 # How often a part counts in the degrees of freedom, by its own: of a single part, and of each of two.
-_COUNTS, _COUNTS_OF_TWO = {1.0: 4.0}, {1.0: 1.5}
+_COUNTS, _COUNTS_OF_TWO = {1.0: 4.0, 2.0: 1.3}, {1.0: 1.5}
 _TAILS = (1e-12, 0.999)  # p-values that are told apart
 
 
@@ -199,7 +199,7 @@ def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
     """The variance of a mean over runs: that between patients and that between seeds.
 
     Degrees of freedom after Satterthwaite. His are too many where a part that rests on few runs is small by chance, so
-    that a part of two seeds counts several times in them. 95 % intervals then cover 92 to 98 % (in simulation,
+    that a part of two or three seeds counts more often in them. 95 % intervals then cover 92 to 98 % (in simulation,
     of seeds that differ up to four times as much as patients let a mean vary).
 
     Args:
