@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from ddtl.audit import probes
 from ddtl.audit.audit import Audit
-from ddtl.audit.power import EXAMPLE, POWER, Power, _Simulated, power
+from ddtl.audit.power import EXAMPLE, POWER, Power, Simulated, power
 from ddtl.audit.probes import probe, scored
 from ddtl.audit.record import newest
 from ddtl.audit.views import table
@@ -85,7 +85,7 @@ def test_the_stated_power_is_that_of_a_classifier_that_is_trained() -> None:
 
 def test_the_interval_of_the_simulation_is_the_interval_of_the_probes() -> None:
     labels, groups = clustered(9, 14, 3)
-    simulated = _Simulated(labels, groups, 0)
+    simulated = Simulated(labels, groups, 0)
     for noise in simulated._noise[:20]:
         score = noise[groups, 0] + labels
         area = intervals(labels, expit(score), groups, 0.5)["roc_auc"]
@@ -98,7 +98,7 @@ def test_the_interval_of_the_simulation_is_the_interval_of_the_probes() -> None:
 def test_with_shuffled_labels_nothing_is_left_to_find() -> None:
     """The mean of the highest of 19 is that of 19 independent draws, half of which are below one half."""
     labels, groups = clustered(30, 30, 2)
-    highest = _Simulated(labels, groups, 0)._shuffled
+    highest = Simulated(labels, groups, 0)._shuffled
     error = np.sqrt((30 + 30 + 1) / (12 * 30 * 30))  # of a ROC AUC without a difference (Mann and Whitney, 1947)
     expected = np.random.default_rng(0).normal(0.5, error, (20_000, probes.SHUFFLES)).max(axis=1)
     assert np.mean(highest) == pytest.approx(np.mean(expected), abs=0.01)

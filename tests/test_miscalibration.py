@@ -251,8 +251,19 @@ def test_a_correction_that_does_not_help_is_named() -> None:
     assert gains is not None
     said = " ".join(found.notes)
     for key, name in (("temperature", "temperature scaling"), ("platt", "Platt scaling")):
-        words = "did not help on validation" if gains[key]["value"] <= 0 else "is not shown to help on validation"
+        words = "did not help on validation" if gains[key]["high"] < 0 else "is not shown to help on validation"
         assert f"{name} {words}" in said
+
+
+def test_only_a_gain_that_is_surely_negative_did_not_help() -> None:
+    tried = {"log_loss": 0.5, "temperature": {"value": -0.02, "low": -0.03, "high": -0.01}, "platt": None}
+    (said,) = calibration._unhelpful(tried, 1.2, None)
+    assert said == (
+        "temperature scaling did not help on validation: fitted on other patients or groups it changes the log-loss "
+        "from 0.5000 to 0.5200 (gain -0.0200, interval -0.0300 to -0.0100)"
+    )
+    few = {**tried, "temperature": {"value": -0.02, "low": None, "high": None}}
+    assert "is not shown to help on validation" in calibration._unhelpful(few, 1.2, None)[0]
 
 
 def test_cross_fitting_keeps_patients_together() -> None:

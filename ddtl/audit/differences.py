@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from ddtl.evaluation.intervals.resampling import cluster_codes
 from ddtl.evaluation.intervals.robust import auc_limits
 
 _LEVEL = 0.95
-_PERMUTED, _PERMUTATIONS = 10, 4999  # below so many groups of a class, and how often
+# Below so many groups of a class, and how often. With 12 + 12 groups Student's t is too small far in its tails, where Holm
+# looks: of twelve quantities without a difference one was called different in 8.0 % of datasets.
+_PERMUTED, _PERMUTATIONS = 50, 4999
 # Least size of Cliff's delta that each word stands for: Romano et al. (2006), Florida Association of Institutional
 # Research; the values at which Cohen's d is 0.2, 0.5 and 0.8 in normal distributions.
 _WORDS = ((0.474, "large"), (0.33, "medium"), (0.147, "small"))
@@ -110,12 +113,16 @@ def class_differences(manifest: Manifest, looks: Sequence[Look | None]) -> list[
             others = manifest.classes[present[0]] if two else "all others"
             what = (quantity, kind, unit, manifest.classes[label], others)
             found.append(_difference(what, values, (labels == label) * 1, groups))
+    return sorted(judged(found), key=lambda one: (one.size == "none", -abs(one.delta)))
+
+
+def judged(found: Sequence[Difference]) -> list[Difference]:
+    """Return the differences of a dataset with their p-values after Holm and, where that is low enough, their size."""
     adjusted = holm([one.p_value for one in found])
-    sized = [
+    return [
         replace(one, p_adjusted=p, size=_size(one.delta) if p is not None and p < 1 - _LEVEL else "none")
         for one, p in zip(found, adjusted, strict=True)
     ]
-    return sorted(sized, key=lambda one: (one.size == "none", -abs(one.delta)))
 
 
 def cliffs_delta(
@@ -126,7 +133,7 @@ def cliffs_delta(
     Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
     So the interval and the variance are those of a ROC AUC of clustered images (``evaluation.robust``), and the test is
     Student's t with Satterthwaite's degrees of freedom, after Brunner and Munzel (2000), Biom J 42:17; with fewer than
-    ten groups of a class a permutation test of whole groups.
+    50 groups of a class a permutation test of whole groups.
 
     Args:
         values: (N,).
@@ -163,13 +170,19 @@ def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
     from scipy.stats import rankdata
 
     ranks, images = np.bincount(clusters.codes, rankdata(values)), np.bincount(clusters.codes)
-    classes = np.bincount(clusters.codes, clusters.labels) > 0
-    random = np.random.default_rng(0)
-    drawn = np.stack([classes, *(random.permutation(classes) for _ in range(_PERMUTATIONS))]).astype(float)
+    drawn = _permuted((np.bincount(clusters.codes, clusters.labels) > 0).tobytes())
     positive = drawn @ images
     auc = (drawn @ ranks - positive * (positive + 1) / 2) / (positive * (len(values) - positive))
     apart = np.abs(auc - 0.5)
     return float((apart >= apart[0] - 1e-12).mean())
+
+
+@lru_cache(maxsize=2)
+def _permuted(classes: bytes) -> np.ndarray:
+    """(1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
+    given = np.frombuffer(classes, dtype=bool)
+    orders = np.random.default_rng(0).random((_PERMUTATIONS, len(given))).argsort(axis=1)
+    return np.concatenate([given[None], given[orders]]).astype(float)
 
 
 def _difference(

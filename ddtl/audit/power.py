@@ -54,7 +54,7 @@ def power(protocol: Protocol, labels: np.ndarray, groups: np.ndarray, *, seed: i
         groups: (N,) whose image each is.
         seed: of the simulation.
     """
-    found = _Simulated(labels, groups, seed)
+    found = Simulated(labels, groups, seed)
     low, high = 0, len(_AUCS)  # the least that is found is at or above low, and below or at high
     while low < high:
         middle = (low + high) // 2
@@ -68,7 +68,7 @@ def power(protocol: Protocol, labels: np.ndarray, groups: np.ndarray, *, seed: i
     return Power(protocol, counts, POWER, least, EXAMPLE, found.share(EXAMPLE))
 
 
-class _Simulated:
+class Simulated:
     """Test sets drawn once; shortcuts of any strength are planted in the same draws."""
 
     def __init__(self, labels: np.ndarray, groups: np.ndarray, seed: int) -> None:

@@ -423,7 +423,9 @@ def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt
         gain = None if tried is None or fitted is None else tried[key]
         if tried is None or gain is None or (gain["low"] is not None and gain["low"] > 0):
             continue
-        says = "did not help on validation" if gain["value"] <= 0 else "is not shown to help on validation"
+        # A gain below 0 alone says little: where the truth is a slope of 0.5, it is seen in 23 % of 60 patients.
+        harms = gain["high"] is not None and gain["high"] < 0
+        says = "did not help on validation" if harms else "is not shown to help on validation"
         limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"
         notes.append(
             f"{name} {says}: fitted on other patients or groups it changes the log-loss from {tried['log_loss']:.4f} "

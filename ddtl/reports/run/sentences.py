@@ -132,11 +132,11 @@ def calibration(stored: Stored) -> list[str]:
     for unit, holder in (("image", stored.scores), ("patient", patients(stored.scores) or {})):
         measured = holder.get("calibration") or {}
         if "line" in measured and "floor" in measured:
-            found.append(_calibrated(unit, measured))
+            found.append(calibrated_sentence(unit, measured))
     return found
 
 
-def _calibrated(unit: str, found: Mapping[str, Any]) -> str:
+def calibrated_sentence(unit: str, found: Mapping[str, Any]) -> str:
     line, chance = found["line"], found["floor"]["ece"]
     size = (
         f"ECE {format.score(found['ece'])}; a perfectly calibrated network of this size shows "
@@ -305,7 +305,11 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     below = paired["high"] < 0 if paired else bool(chance and own and chance["low"] > own["high"])
     difference = f" (model minus metadata {format.interval(paired)}, paired by patient)" if paired else ""
     by_chance = (chance["low"] if chance else found) <= 0.5
-    if below or not (above or by_chance):
+    if below and by_chance:
+        than, therefore = "not shown to be better than chance, yet better than", (
+            "That is about the model, which is worse than chance or weak, and shows no shortcut."
+        )  # fmt: skip
+    elif below or not (above or by_chance):
         than, therefore = "better than" if below else "not shown to be below", (
             "The dataset has a shortcut, and this score does not show that the model has learned to see the disease."
         )  # fmt: skip
