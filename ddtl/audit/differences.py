@@ -18,8 +18,8 @@ from ddtl.evaluation.intervals.resampling import cluster_codes
 from ddtl.evaluation.intervals.robust import auc_limits
 
 _LEVEL = 0.95
-# Below so many groups of a class, and how often. With 12 + 12 groups Student's t is too small far in its tails, where Holm
-# looks: of twelve quantities without a difference one was called different in 8.0 % of datasets.
+# Below so many groups of a class, and how often. With 12 + 12 groups Student's t is too small far in its tails, where
+# Holm looks: of twelve quantities without a difference one was called different in 8.0 % of datasets.
 _PERMUTED, _PERMUTATIONS = 50, 4999
 # Least size of Cliff's delta that each word stands for: Romano et al. (2006), Florida Association of Institutional
 # Research; the values at which Cohen's d is 0.2, 0.5 and 0.8 in normal distributions.
