@@ -1,6 +1,6 @@
 """How often the sentences that pages state as claims are false, where the truth is known.
 
-    python -m benchmarks.sentences            # the table in docs/sentences.md: about 4 minutes
+    python -m benchmarks.sentences            # the table in docs/sentences.md: minutes
     python -m benchmarks.sentences --quick    # to see that it works: seconds
 
 Each row draws test sets with a known truth under which its sentence is false, makes the sentence with the function that
