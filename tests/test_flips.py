@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddtl.evaluation.flips import Contributions, Flips
+from ddtl.evaluation.comparison.flips import Contributions, Flips
 
 
 def of(values: np.ndarray, sizes: np.ndarray) -> Flips:

@@ -11,9 +11,9 @@ from rich.console import Console
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import multiclass_intervals
 from ddtl.evaluation.intervals.resampling import weighted_multiclass
+from ddtl.evaluation.intervals.unmoved import unmoved_intervals
 from ddtl.evaluation.metrics import multiclass_scores
 from ddtl.evaluation.score import score
-from ddtl.evaluation.unmoved import unmoved_intervals
 from ddtl.records.predictions import Predictions
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell

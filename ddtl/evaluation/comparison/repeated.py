@@ -15,8 +15,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from ddtl.evaluation.comparison.flips import Contributions, Flips
 from ddtl.evaluation.comparison.paired_predictions import Answers, Method
-from ddtl.evaluation.flips import Contributions, Flips
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.resampling import Replicates, jackknife
 from ddtl.evaluation.metrics import Scores

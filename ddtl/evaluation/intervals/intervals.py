@@ -16,7 +16,7 @@ from ddtl.evaluation.intervals.proportions import Proportion, proportion, wilson
 from ddtl.evaluation.intervals.rates import rate, scores_of
 from ddtl.evaluation.intervals.resampling import weighted_multiclass, weighted_scores
 from ddtl.evaluation.intervals.robust import least_precision, robust_intervals
-from ddtl.evaluation.unmoved import brier_interval, unmoved_intervals
+from ddtl.evaluation.intervals.unmoved import brier_interval, unmoved_intervals
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 
