@@ -117,10 +117,10 @@ def test_more_images_of_the_same_patients_find_nothing_more() -> None:
     assert once.least_auc == pytest.approx(often.least_auc, abs=0.011)
 
 
-def test_five_patients_a_class_can_not_be_told() -> None:
-    stated = power("test", *clustered(5, 5, 4))
+def test_four_patients_a_class_cannot_rule_a_shortcut_out() -> None:
+    stated = power("test", *clustered(4, 4, 4))
     assert stated.least_auc is None
-    assert stated.example_found < 0.3
+    assert stated.example_found < 0.5
 
 
 def test_three_classes() -> None:

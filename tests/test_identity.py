@@ -224,7 +224,8 @@ PRINT_HASH = """
 import sys
 from types import SimpleNamespace
 from ddtl.config.load import load
-from ddtl.records.identity import identity, short_hash
+from ddtl.records.identity import short_hash
+from ddtl.training.identity import identity
 hardware = SimpleNamespace(accelerator="cpu", precision="32-true")
 config = load(["dataset=phantom", "logger=none"])
 print(short_hash(identity(config, hardware, "d", SimpleNamespace(digest="ab" * 32))))

@@ -149,7 +149,9 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     screen = Console(width=100, soft_wrap=True)
     with pytest.MonkeyPatch.context() as patch, screen.capture() as printed:
         patch.setattr(console, "out", screen)
-        result = train(load(overrides), publish=publish)
+        config = load(overrides)
+        result = train(config, publish=publish)
+        terminal.run_result(config, result)
     return result, printed.get()
 
 

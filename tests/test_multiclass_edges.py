@@ -15,6 +15,7 @@ from ddtl.evaluation.intervals.unmoved import unmoved_intervals
 from ddtl.evaluation.metrics import multiclass_scores
 from ddtl.evaluation.score import score
 from ddtl.records.predictions import Predictions
+from ddtl.reports import terminal
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell
 from ddtl.schema.scores import SCORES
@@ -82,8 +83,8 @@ def test_the_page_and_the_terminal_say_why() -> None:
     screen = Console(width=160, soft_wrap=True)
     with pytest.MonkeyPatch.context() as patch, screen.capture() as printed:
         patch.setattr(console, "out", screen)
-        patch.setattr(console, "_rules", lambda _: None)
-        console.score_table(results)
+        patch.setattr(terminal, "_rules", lambda _: None)
+        terminal.score_table(results)
     assert f"(–: test has no {', '.join(MACRO)}: no image of z)" in printed.get().replace("\n", "")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ddtl.config.load import load
 from ddtl.records import predictions as prediction_table
+from ddtl.reports import terminal
 from ddtl.reports.run.publish import publish
 from ddtl.training.run import RunResult
 from ddtl.training.train import train
@@ -48,6 +49,8 @@ def test_sarscov2ct_by_near_duplicates_and_by_slice(real_data, tmp_path):
 @pytest.mark.parametrize(("dataset", "published"), [("covid19ct", "0.8900"), ("sarscov2ct", "0.9960")])
 def test_the_papers_experiments_print_published_beside_obtained(real_data, tmp_path, capsys, dataset, published):
     result = short(tmp_path, real_data, f"experiment=ddtl_cov_{dataset}", "model.weights=none")
+    config = load([*SHORT, f"experiment=ddtl_cov_{dataset}", f"paths.data_dir={real_data}"])
+    terminal.run_result(config, result)
     text = capsys.readouterr().out
     assert "10.25271/sjuoz.2023.11.4.1166" in text
     line = next(line for line in text.splitlines() if published in line)

@@ -353,7 +353,7 @@ def test_a_process_that_never_comes(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import sys
         from ddtl.commands.launch import guarded
-        from ddtl.commands import train as command, lightning
+        from ddtl.commands import train as command; from ddtl.training import lightning
         lightning.JOIN_LIMIT, lightning._QUIET = 1.2, 0.3
         sys.exit(guarded(command.main, sys.argv[1:]))
     """)

@@ -528,6 +528,7 @@ def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: Any, stops
     words = ("dataset=phantom", f"paths.runs_dir={tmp_path}")
     store = Notes((("phantom:a", words), ("phantom:b", (*words, "dataset.phantom.sites=[b]"))))
     monkeypatch.setattr(evaluate_targets, "score_target", lambda folder, config, trained, name: score(name))
+    monkeypatch.setattr(evaluate_targets, "write_page", lambda folder: None)
     config = load.load(["logger=none"])
     return evaluate_targets.all_targets(store, 0, RunFolder(tmp_path), config, lambda: stops), store  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-CSS = resources.files("ddtl.reports").joinpath("templates", "style.css").read_text(encoding="utf-8")
+CSS = resources.files("ddtl.reports.html").joinpath("templates", "style.css").read_text(encoding="utf-8")
 TEXT_ON = [
     ("ink", "ground"), ("muted", "ground"), ("quiet", "ground"), ("accent", "ground"), ("bad", "ground"),
     ("good", "ground"), ("ink", "surface"), ("muted", "surface"), ("warn", "surface"), ("bad", "surface"),

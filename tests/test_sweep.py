@@ -94,7 +94,9 @@ def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
 def test_the_command_itself_never_imports_torch(tmp_path):
     code = f"""
 import multiprocessing, sys
-from ddtl.commands import sweep as command, processes, settle, trial
+from ddtl.commands import sweep as command
+from ddtl.sweeps.store import outcome as settle
+from ddtl.sweeps.workers import processes, trial
 trial._run = lambda job: settle.completed([0.5])
 processes.prepare = lambda **_: multiprocessing.get_context("fork")
 assert command.main(["seed=0,1", "finalize=false", "trainer=cpu", {f"paths.runs_dir={tmp_path}"!r}]) == 0

@@ -366,7 +366,8 @@ def test_the_help_page_shows_every_option_and_key() -> None:
 
 def test_a_preview_and_the_help_page_do_without_torch() -> None:
     code = (
-        "import sys; from ddtl.commands import sweep_help as help_page, preview, settings; help_page.render(); "
+        "import sys; from ddtl.commands import sweep_help as help_page; "
+        "from ddtl.sweeps.plan import preview, settings; help_page.render(); "
         "preview.lines(settings.read(['search=lr'], tried=False), 2); "
         "print(sorted({'torch', 'pytorch_lightning', 'scipy', 'sklearn'} & set(sys.modules)))"
     )

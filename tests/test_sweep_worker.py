@@ -142,7 +142,8 @@ def test_trials_end_with_a_worker_that_is_killed(tmp_path):
     script = f"""
 import multiprocessing, os, time
 from pathlib import Path
-from ddtl.sweeps.store import open as opening, processes, settle, trial, worker
+from ddtl.sweeps.store import open as opening, outcome as settle
+from ddtl.sweeps.workers import processes, trial, worker
 from ddtl.sweeps.workers.processes import Slot
 from ddtl.sweeps.workers.stopping import Stop
 from tests.sweep_plans import plan

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports import terminal
-    from ddtl.reports.run.publish import write_page
+    from ddtl.reports.run.write import write_page
 
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())

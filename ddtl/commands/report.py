@@ -16,7 +16,7 @@ from ddtl.reports.audit import report
 from ddtl.reports.html.masking import cells_without_names, sweep_without_words, without_names
 from ddtl.reports.run import report as run_report
 from ddtl.reports.run import stored
-from ddtl.reports.run.publish import write_page
+from ddtl.reports.run.write import write_page
 from ddtl.reports.study import cells
 from ddtl.reports.study import report as study_report
 from ddtl.reports.sweep import record

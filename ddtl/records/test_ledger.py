@@ -190,7 +190,7 @@ def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bo
     """The settings that decide about scores, by dotted key.
 
     Args:
-        evaluation: as ``results.json`` holds it, see :func:`ddtl.records.identity.scoring`.
+        evaluation: as ``results.json`` holds it, see :func:`ddtl.training.identity.scoring`.
         harmonize: ``dataset.harmonize``.
         refit: ``evaluation.refit``.
     """

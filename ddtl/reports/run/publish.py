@@ -18,34 +18,14 @@ from pytorch_lightning.loggers import WandbLogger
 
 from ddtl.records import predictions as prediction_table
 from ddtl.records.run_folder import RunFolder
-from ddtl.reports.run import methods, report, stored
+from ddtl.reports.run import report, stored
+from ddtl.reports.run.write import write_page
 from ddtl.training.run import Run, Scored
 from ddtl.utils import ranks
-from ddtl.utils.files import write_text
 
 log = logging.getLogger(__name__)
 
 _SAMPLES = 32  # images of the scored split
-
-
-def write_page(folder: Path, images: bool = True) -> Path:
-    """Write ``report.html`` and ``methods.md`` into the folder of a run or an evaluation.
-
-    Args:
-        folder: of a finished run.
-        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
-
-    Returns:
-        The page's path.
-
-    Raises:
-        UserError: the folder holds no finished run.
-    """
-    found = stored.read(folder)
-    write_text(folder / "methods.md", methods.render(found))
-    page = folder / "report.html"
-    write_text(page, report.render_run(found, images))
-    return page
 
 
 def publish(scored: Scored, page: bool = True) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from ddtl.data import catalogue
 from ddtl.records import study_folder
 from ddtl.records.study_folder import Evaluation
-from ddtl.reports.run.publish import write_page
+from ddtl.reports.run.write import write_page
 from ddtl.sweeps.store.reasons import explained
 from ddtl.training import rescore
 from ddtl.training.evaluate_elsewhere import embed_own, score_target
