@@ -5,33 +5,50 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from ddtl.config.command_line import own_settings, truth
+from pydantic import Field
+
+from ddtl.commands.arguments import Command, RunsFolder, no_words
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
-from ddtl.utils.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
-HELP = """\
-Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.
-
-  ddtl dashboard                          of ./runs, at http://127.0.0.1:8780
-  ddtl dashboard paths.runs_dir=FOLDER    of another folder of runs
-
-  port=8780        where it listens; 0 takes any that is free
-  host=127.0.0.1   who may ask: this machine alone. Another address, such as 0.0.0.0, shows scores, names and the pages
-                   of all runs to everyone who reaches it; an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not
-  open=false       true opens the browser
-
-Sort and filter the table, pick runs to see their curves, compare them by ROC curves and paired tests, open their
-pages. New epochs of a running training appear by themselves. Nothing can be changed from there. Ctrl-C ends it.
-"""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Settings(RunsFolder):
+    """What ``ddtl dashboard`` can be asked for."""
+
+    port: int = Field(8780, ge=0, le=65535, description="where it listens; 0 takes any that is free")
+    host: Annotated[str, Field(min_length=1)] = Field(
+        "127.0.0.1",
+        description="who may ask: this machine alone. Another address, such as 0.0.0.0, shows scores, names and the "
+        "pages "
+        "of all runs to everyone who reaches it; an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not",
+    )
+    open: bool = Field(False, description="true opens the browser")
+
+
+COMMAND = Command(
+    "dashboard",
+    "everything in the runs folder in a browser, on this machine alone",
+    Settings,
+    intro="Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.",
+    examples=(
+        ("dashboard", "of ./runs, at http://127.0.0.1:8780"),
+        ("dashboard paths.runs_dir=FOLDER", "of another folder of runs"),
+    ),
+    notes=(
+        "Sort and filter the table, pick runs to see their curves, compare them by ROC curves and paired tests, open "
+        "their pages. New epochs of a running training appear by themselves. Nothing can be changed from there. Ctrl-C "
+        "ends it.",
+    ),
+    exit_codes="129/130/143 stopped, 2 a mistake in the command",
+)
 
 
 def is_loopback(host: str) -> bool:
@@ -50,28 +67,20 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, no such folder, or the port is taken.
     """
-    if {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv, without_words=False):
         return 0
-    values, others, problems = own_settings(argv, _READ)
-    problems += [
-        f"{word}: no such setting.{did_you_mean(word.partition('=')[0], _READ)} There are {', '.join(_READ)}."
-        for word in others
-    ]
-    if problems:
-        raise UserError("\n".join(problems))
-    host, port = values.get("host", "127.0.0.1"), values.get("port", 8780)
-    serve(runs_folder(values.get("paths.runs_dir")), host, port, values.get("open", False))
+    words = COMMAND.read(argv, problems=no_words(COMMAND))
+    asked = words.settings
+    serve(runs_folder(asked.runs_dir), asked.host, asked.port, asked.open)
     return 0
 
 
-def runs_folder(asked: Path | None) -> Path:
+def runs_folder(folder: Path) -> Path:
     """The folder of runs.
 
     Raises:
         UserError: it is not there.
     """
-    folder = (asked or Path("runs")).expanduser()
     if not folder.is_dir():
         raise UserError(
             f"{folder.absolute()}: there is no such folder of runs. Set paths.runs_dir=FOLDER, or train something "
@@ -128,34 +137,3 @@ def _listening(host: str, port: int) -> socket.socket:
             "takes any that is free."
         ) from error
     return found
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise ValueError("must be a whole number from 0 to 65535.")
-    return int(text)
-
-
-def folder_of_runs(text: str) -> Path:
-    """Reads ``paths.runs_dir``.
-
-    Raises:
-        ValueError: it names nothing.
-    """
-    if not text:
-        raise ValueError("name the folder of runs: paths.runs_dir=runs")
-    return Path(text)
-
-
-def _host(text: str) -> str:
-    if not text:
-        raise ValueError("must be an address, such as 127.0.0.1.")
-    return text
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "port": _port,
-    "host": _host,
-    "open": truth,
-    "paths.runs_dir": folder_of_runs,
-}

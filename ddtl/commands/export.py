@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
 from rich.markup import escape
 
-from ddtl.config.command_line import settings_and_paths
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.config.load import load
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.files import folder_in, output_folder, write_bytes, write_json, write_text
+from ddtl.utils.files import folder_in, write_bytes, write_json, write_text
 from ddtl.utils.reading import WEIGHTS, read_bytes
 
 if TYPE_CHECKING:
@@ -26,33 +25,34 @@ if TYPE_CHECKING:
 
 LARGEST = 1e-4  # difference between the network and its ONNX file that is let pass
 
-HELP = """\
-Export a trained run: the weights, and a model card to go with them.
 
-  ddtl export RUN                      RUN/export/model.onnx, in fp32, checked against the run's network on real images
-  ddtl export RUN format=safetensors   RUN/export/model.safetensors
+class Settings(Section):
+    """What ``ddtl export`` can be asked for."""
 
-Beside it: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, protocol, scores
-with intervals, limits). The card's gaps are marked [to be filled in: …].
-
-  output=FOLDER         else RUN/export
-  images=200            of the run's dataset, for the check of an ONNX file
-  paths.data_dir=…, paths.cache_dir=…   where these are, as for train.py
-
-format=onnx needs the extra packages of `pip install 'ddtl[export]'`.
-Exit codes: 0 written, 1 the ONNX file differs from the network by over 1e-4 (it is not kept), 2 a mistake.
-"""
+    format: Literal["onnx", "safetensors"] = Field(
+        "onnx", description="in fp32 and checked against the run's network on real images, or the weights as they are"
+    )
+    output: OutputFolder | None = Field(None, description="a folder; else RUN/export")
+    images: int = Field(200, ge=1, description="of the run's dataset, for the check of an ONNX file")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for."""
-
-    run: Path
-    paths: tuple[str, ...] = ()
-    format: Literal["onnx", "safetensors"] = "onnx"
-    output: Path | None = None
-    images: int = 200
+COMMAND = Command(
+    "export",
+    "a run's network as ONNX, or as safetensors, each with a model card",
+    Settings,
+    intro="Export a trained run: the weights, and a model card to go with them.",
+    examples=(
+        ("export RUN", "RUN/export/model.onnx"),
+        ("export RUN format=safetensors", "RUN/export/model.safetensors"),
+    ),
+    notes=(
+        "Beside it: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, "
+        "protocol, scores with intervals, limits). The card's gaps are marked [to be filled in: …].",
+        "format=onnx needs the extra packages of `pip install 'ddtl[export]'`.",
+    ),
+    exit_codes="0 written, 1 the ONNX file differs from the network by over 1e-4 (it is not kept), 2 a mistake",
+    passes=PATHS,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,23 +61,22 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, a run that is not finished, or one whose images are not here.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run import stored
     from ddtl.training.rescore import stored_run
 
-    settings = parse(argv)
-    folder = RunFolder(settings.run)
+    words = COMMAND.read(argv[1:])
+    settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
     saved, results = stored_run(folder)
-    found = stored.read(settings.run)
-    to = settings.output or settings.run / "export"
+    found = stored.read(folder.path)
+    to = settings.output or folder.path / "export"
     try:
         if settings.output is None:
-            folder_in(settings.run, to.name)
+            folder_in(folder.path, to.name)
         to.mkdir(parents=True, exist_ok=True)
-        line = _export(folder, saved, results, settings, to)
+        line = _export(folder, saved, results, words, to)
         if line is None:
             return EXIT_FAILURE
         from ddtl.reports.run import model_card
@@ -90,17 +89,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and temperature, for programs."
-
-
-def parse(argv: Sequence[str]) -> Settings:
-    """The run and the settings, all mistakes in one message.
-
-    Raises:
-        UserError: there are mistakes.
-    """
-    named, *words = argv
-    values, paths = settings_and_paths(words, _READ)
-    return Settings(Path(named).expanduser(), tuple(paths), **values)
 
 
 def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
@@ -121,9 +109,11 @@ def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, 
     }
 
 
-def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settings: Settings, to: Path) -> str | None:
+def _export(
+    folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[Settings], to: Path
+) -> str | None:
     """Write the model and ``model.json``; the card's line about it. None where the model was not kept."""
-    if settings.format == "onnx":
+    if words.settings.format == "onnx":
         from ddtl.export import onnx
 
         onnx.require()
@@ -131,13 +121,13 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
 
     net, digest = network.load(folder, saved, len(results["classes"]))
     about = facts(saved, results, digest)
-    if settings.format == "safetensors":
+    if words.settings.format == "safetensors":
         write_bytes(to / "model.safetensors", read_bytes(folder.weights, WEIGHTS))
         line = (
             "`model.safetensors`: the weights, by the names of ddtl's network; `model.weights=FILE` starts from them."
         )
     else:
-        images = _real_images(saved, settings, results["classes"])
+        images = _real_images(folder, saved, words, results["classes"])
         found = _checked_onnx(net, images, about, to / "model.onnx")
         said = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
         console.out.print(escape(said))
@@ -154,7 +144,7 @@ def _export(folder: RunFolder, saved: Config, results: Mapping[str, Any], settin
     return line
 
 
-def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> np.ndarray:
+def _real_images(folder: RunFolder, saved: Config, words: Words[Settings], classes: Sequence[str]) -> np.ndarray:
     """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
@@ -162,14 +152,13 @@ def _real_images(saved: Config, settings: Settings, classes: Sequence[str]) -> n
     from ddtl.data.loading.datamodules import build_datamodule
     from ddtl.data.loading.transforms import NONE, Augmenter
 
-    config = saved.model_copy(update={"paths": load(list(settings.paths), writes=False).paths})
-    config_file = settings.run / "config.yaml"
-    claims.require_drawable(config_file, config)
+    config = saved.model_copy(update={"paths": load(list(words.passed), writes=False).paths})
+    claims.require_drawable(folder.config, config)
     datamodule = build_datamodule(config)
     datamodule.classes = classes
-    with claims.named_by(config_file, config.dataset), console.progress("preparing the run's images") as bar:
+    with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
-    rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: settings.images]
+    rows = [*datamodule.manifest.rows("val"), *datamodule.manifest.rows("train")][: words.settings.images]
     as_floats = Augmenter(NONE, config.dataset.image_size)
     return np.stack([as_floats(datamodule.cache[row], ()) for row in rows])
 
@@ -189,18 +178,3 @@ def _checked_onnx(net: Network, images: np.ndarray, about: Mapping[str, Any], pa
     finally:
         fresh.drop()
     return found
-
-
-def _format(text: str) -> str:
-    if text not in ("onnx", "safetensors"):
-        raise ValueError("must be onnx or safetensors.")
-    return text
-
-
-def _images(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError("must be a whole number above 0; 200 is usual.")
-    return int(text)
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {"format": _format, "output": output_folder, "images": _images}

@@ -2,66 +2,66 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
 from rich.markup import escape
 
-from ddtl.config.command_line import own_settings
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.data.loading.samplers import Shares
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.files import output_folder
-from ddtl.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from ddtl.inference.predict import Tally
 
-HELP = """\
-Predict new pictures with a trained run. For research: this is no medical device, and not for diagnosis.
 
-  ddtl predict RUN scan.png                     RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
-  ddtl predict RUN folder/ other/ study.dcm     folders at any depth; PNG, JPEG, TIFF, BMP, DICOM slices and series
-  ddtl predict RUN scans/ patients=folder       the pictures of a folder are one patient's
+class Settings(Section):
+    """What ``ddtl predict`` can be asked for."""
 
-  output=FOLDER         for predictions.csv, predictions.json and patients.csv; else ./predictions
-  overwrite=true        replace those of an earlier prediction
-  patients=folder       of which pictures a patient's score is made; else what DICOM files say (PatientID, or the study
-                        where that is a placeholder)
-  false_alarms=0.05     share of pictures like the validation images that may be called far from the training images
-  batch_size=32         pictures at once; else what the run was scored with
-  accelerator=auto      auto, cpu or gpu
-  precision=run         run (as the run was scored), 32, bf16-mixed or 16-mixed
-  paths.data_dir=…, paths.cache_dir=…, dataset images and cache, as for train.py: needed once for a run, to learn how
-                        far from its training images a picture can be
-
-Pictures are prepared as in training; DICOM slices go through the lung window (-600, 1500 HU). Threshold, temperature
-and the patient rule are those of the run's results.json. What cannot be read is named and left out.
-
-Exit codes: 0 all pictures predicted, 1 some left out, 2 a mistake in the command, 129/130/143 stopped.
-"""
-
-_PATHS = ("paths.data_dir", "paths.cache_dir")
+    output: OutputFolder = Field(
+        Path("predictions"), description="the folder of predictions.csv, predictions.json and patients.csv"
+    )
+    overwrite: bool = Field(False, description="true replaces those of an earlier prediction")
+    patients: Literal["", "folder"] = Field(
+        "",
+        description="folder: the images of a folder are one patient's; else what DICOM files say (PatientID, or the "
+        "study "
+        "where that is a placeholder)",
+    )
+    false_alarms: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="share of images like the validation images that may be reported as out of distribution",
+    )
+    batch_size: int | None = Field(None, ge=1, le=4096, description="images at once; else what the run was scored with")
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="the device")
+    precision: Literal["run", "32", "bf16-mixed", "16-mixed"] = Field("run", description="run: as the run was scored")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for."""
-
-    run: Path
-    pictures: tuple[str, ...]
-    paths: tuple[str, ...] = ()
-    output: Path = field(default_factory=lambda: Path("predictions"))
-    overwrite: bool = False
-    patients: Literal["", "folder"] = ""
-    false_alarms: float = 0.05
-    batch_size: int | None = None
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["run", "32", "bf16-mixed", "16-mixed"] = "run"
+COMMAND = Command(
+    "predict",
+    "predict new images with a trained run: PNG, JPEG, TIFF, DICOM",
+    Settings,
+    intro="Predict new images with a trained run. For research: this is no medical device, and not for diagnosis.",
+    examples=(
+        ("predict RUN scan.png", "RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789"),
+        ("predict RUN folder/ other/ study.dcm", "folders at any depth; PNG, JPEG, TIFF, BMP, DICOM slices and series"),
+        ("predict RUN scans/ patients=folder", "the images of a folder are one patient's"),
+    ),
+    notes=(
+        "Images are prepared as in training; DICOM slices go through the lung window (-600, 1500 HU). Threshold, "
+        "temperature and the patient rule are those of the run's results.json. The run's own images are needed once, "
+        "to "
+        "learn how far from its training images an image can be. What cannot be read is named and excluded.",
+    ),
+    exit_codes="0 all images predicted, 1 some excluded, 2 a mistake in the command, 129/130/143 stopped",
+    passes=PATHS,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, a run that is not finished, or no picture.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     from ddtl.inference import output as writing
     from ddtl.inference.inputs import find
@@ -79,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import stored_run
 
-    settings = parse(argv)
-    folder = RunFolder(settings.run)
+    words = COMMAND.read(argv[1:], problems=_problems)
+    settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
     saved, results = stored_run(folder)
     results_of.require(folder.results, results, "evaluation.patient")
     there = writing.existing(settings.output)
@@ -90,14 +89,14 @@ def main(argv: Sequence[str]) -> int:
             "overwrite=true."
         )
     with console.progress("looking at the files") as bar:
-        found = find(settings.pictures, by_folder=settings.patients == "folder", progress=bar)
+        found = find(words.rest, by_folder=settings.patients == "folder", progress=bar)
     from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()
     from ddtl.inference.predict import predict
 
     tally = predict(
-        folder, on_this_machine(saved, results, settings), results, found, settings.output,
+        folder, on_this_machine(saved, results, words), results, found, settings.output,
         batch_size=settings.batch_size or scored_batch(saved), false_alarms=settings.false_alarms,
     )  # fmt: skip
     if found.others:
@@ -108,38 +107,18 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if tally.bad else 0
 
 
-def parse(argv: Sequence[str]) -> Settings:
-    """The run, the pictures and the settings, all mistakes in one message.
-
-    Raises:
-        UserError: there are mistakes.
-    """
-    named, *words = argv
-    values, others, problems = own_settings(words, _READ)
-    pictures, paths = [], []
-    for word in others:
-        key, equals, _ = word.partition("=")
-        if equals and key in _PATHS:
-            paths.append(word)
-        elif word.startswith("-") or (equals and not Path(word).exists()):
-            known = (*_READ, *_PATHS)
-            problems.append(f"{word}: no such setting.{did_you_mean(key, known)} There are {', '.join(known)}.")
-        else:
-            pictures.append(word)
-    if not pictures and not problems:
-        problems.append("ddtl predict needs pictures behind the run: files or folders.")
-    if problems:
-        raise UserError("\n".join(problems))
-    return Settings(Path(named).expanduser(), tuple(pictures), tuple(paths), **values)
+def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
+    return [] if words else ["ddtl predict needs images behind the run: files or folders."]
 
 
-def on_this_machine(saved: Config, results: Mapping[str, Any], settings: Settings) -> Config:
+def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[Settings]) -> Config:
     """The run's configuration with this machine's paths, one process, and the precision that is asked for."""
     from ddtl.training import rescore
 
+    settings = words.settings
     asked = results["precision"] if settings.precision == "run" else settings.precision
     precision = 32 if asked in ("32", "32-true") else asked
-    return rescore.on_this_machine(saved, settings.paths, settings.accelerator, precision)
+    return rescore.on_this_machine(saved, words.passed, settings.accelerator, precision)
 
 
 def scored_batch(config: Config) -> int:
@@ -173,39 +152,3 @@ def _many(tally: Tally, total: int) -> bool:
 
     assert tally.cut is not None
     return bool(binom.sf(tally.far - 1, total, tally.cut.expected) < 0.001)
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"must be {' or '.join(allowed)}.")
-        return text
-
-    return read
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        raise ValueError("is no number; a share is written as 0.05.") from None
-    if not 0 < share < 1:
-        raise ValueError("must be above 0 and below 1, as 0.05.")
-    return share
-
-
-def _batch(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 4096:
-        raise ValueError("must be a whole number from 1 to 4096.")
-    return int(text)
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "output": output_folder,
-    "overwrite": lambda text: _one_of("true", "false")(text) == "true",
-    "patients": _one_of("folder"),
-    "false_alarms": _share,
-    "batch_size": _batch,
-    "accelerator": _one_of("auto", "cpu", "gpu"),
-    "precision": _one_of("run", "32", "bf16-mixed", "16-mixed"),
-}

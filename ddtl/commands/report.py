@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from ddtl.audit import record as audits
-from ddtl.config.command_line import own_settings, truth
+from ddtl.commands.arguments import Command
 from ddtl.records import audit as audit_record
 from ddtl.records import run as results_of
 from ddtl.records import study_folder as study_record
@@ -21,28 +22,45 @@ from ddtl.reports.study import cells
 from ddtl.reports.study import report as study_report
 from ddtl.reports.sweep import record
 from ddtl.reports.sweep import report as sweep_report
+from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text
 
-HELP = """\
-Write the report of a finished run, of a sweep or of a study anew, from what its folder holds; or one to be shared.
 
-  ddtl report RUN [RUN …]                   RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789
-  ddtl report RUN/evaluations/EVALUATION    the report of an evaluation on other data
-  ddtl report SWEEP                         SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr
-  ddtl report STUDY                         STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b
-  ddtl report RUN images=false              without the pictures that `ddtl explain` has made
-  ddtl report RUN share=true                share.html beside it, to be sent to others: no picture of a patient, no name
-                                            of an image or a patient; of a run, a sweep, a study or an audit
+class Settings(Section):
+    """What ``ddtl report`` can be asked for."""
 
-What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets report.html
-(one file that needs no network); that of a run methods.md too (a methods section and a CLAIM
-checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed on images,
-and no test set is used.
+    images: bool = Field(True, description="false leaves out the images that `ddtl explain` has made")
+    share: bool = Field(
+        False,
+        description="true writes share.html beside it, to be sent to others: no image of a patient, no name of an "
+        "image "
+        "or a patient; of a run, a sweep, a study or an audit",
+    )
 
-Exit codes: 0 written, 2 a folder holds no finished run, no sweep, no study and no audit.
-"""
+
+COMMAND = Command(
+    "report",
+    "write the page of a run, a sweep or a study, and a run's methods paragraph",
+    Settings,
+    intro="Write the report of a finished run, of a sweep or of a study again, from what its folder holds; or one to "
+    "be "
+    "shared.",
+    examples=(
+        ("report RUN [RUN …]", "RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789"),
+        ("report RUN/evaluations/EVALUATION", "the report of an evaluation on other data"),
+        ("report SWEEP", "SWEEP: a sweep's folder, as runs/sweeps/covid19ct-lr"),
+        ("report STUDY", "STUDY: a study's folder, as runs/studies/cross_dataset-phantom-a-phantom-b"),
+    ),
+    notes=(
+        "What an audit of the run's images has found since (`ddtl audit`) is added to its record. Each folder gets "
+        "report.html (one file that needs no network); that of a run methods.md too (a methods section and a CLAIM "
+        "checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed "
+        "on images, and no test set is used.",
+    ),
+    exit_codes="0 written, 2 a folder holds no finished run, no sweep, no study and no audit",
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -51,12 +69,12 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, or a folder without a finished run or a sweep.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
-    images, share, folders = _read(argv)
+    words = COMMAND.read(argv, problems=_problems)
+    images, share = words.settings.images, words.settings.share
     problems = []
-    for word in folders:
+    for word in words.rest:
         try:
             _state_audit(Path(word).expanduser().resolve())
             folder = Path(word).expanduser()
@@ -76,19 +94,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _read(argv: Sequence[str]) -> tuple[bool, bool, list[str]]:
-    """Whether pictures are wanted, whether a page to share is, and the folders."""
-    values, folders, problems = own_settings(argv, {"images": truth, "share": truth})
-    problems += [
-        f"ddtl report {word}: no such option. It takes the folders of runs, images=false and share=true."
-        for word in folders
-        if word.startswith("-")
-    ]
-    if not folders:
-        problems.append("ddtl report: name the folder of a run, a sweep or a study.")
-    if problems:
-        raise UserError("\n".join(problems))
-    return values.get("images", True), values.get("share", False), folders
+def _problems(settings: Settings, folders: tuple[str, ...]) -> list[str]:
+    return [] if folders else ["ddtl report: name the folder of a run, a sweep or a study."]
 
 
 def _state_audit(folder: Path) -> None:

@@ -8,17 +8,18 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.commands.dashboard import folder_of_runs, runs_folder
-from ddtl.config.command_line import number_of_days, own_settings, truth
+from ddtl.commands.arguments import Command, RunsFolder
+from ddtl.commands.dashboard import runs_folder
 from ddtl.dashboard.index import Index, Row, curve
 from ddtl.records import run_folder
 from ddtl.schema.scores import by_image
@@ -27,31 +28,40 @@ from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import walk
 from ddtl.utils.suggest import did_you_mean
 
-HELP = """\
-What is below the runs folder, and what of it may go.
-
-  ddtl runs list [WORD …]       a line for each run, evaluation, sweep, study and audit that holds all of the words
-  ddtl runs show RUN            all that is known about one; RUN: its folder, or as much of its name as is enough
-  ddtl runs clean WHAT …        delete, after showing what and asking
-
-  WHAT: stopped        runs without results that no process works at
-        pruned         runs that a sweep's pruner ended
-        broken         runs whose record cannot be read
-        checkpoints    of finished runs: scores, predictions and weights stay, so that all commands go on to work
-        RUN            one run, whatever its state
-
-  paths.runs_dir=runs    the folder of runs
-  older_than=0           days: leave alone what has changed since
-  yes=false              true deletes without asking, for scripts
-
-A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set uses
-stay: a use stays counted. Exit codes: 0 done, 1 not agreed to, or something was not deleted, 2 a mistake.
-"""
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"\+{0,2}[a-z_]+(?:\.[a-z_]+)*")
 _VERBS = ("list", "show", "clean")
 _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
+
+
+class Settings(RunsFolder):
+    """What ``ddtl runs`` can be asked for."""
+
+    older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what has changed since")
+    yes: bool = Field(False, description="true deletes without asking, for scripts")
+
+
+COMMAND = Command(
+    "runs",
+    "list, show and clean the runs folder; nothing is deleted without asking",
+    Settings,
+    intro="What is below the runs folder, and what of it may go.",
+    examples=(
+        ("runs list [WORD …]", "a line for each run, evaluation, sweep, study and audit that has all of the words"),
+        ("runs show RUN", "all that is known about one; RUN: its folder, or as much of its name as is enough"),
+        ("runs clean stopped", "delete runs without results that no process works at, after showing them and asking"),
+        ("runs clean pruned", "runs that a sweep's pruner ended"),
+        ("runs clean broken", "runs whose record cannot be read"),
+        ("runs clean checkpoints", "of finished runs: scores, predictions and weights stay, so that commands work"),
+        ("runs clean RUN", "one run, whatever its state"),
+    ),
+    notes=(
+        "A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set "
+        "uses stay: a use stays counted.",
+    ),
+    exit_codes="0 done, 1 not agreed to, or something was not deleted, 2 a mistake",
+)
 
 
 @dataclass(frozen=True)
@@ -77,38 +87,32 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     verb, *rest = argv
     if verb not in _VERBS:
         raise UserError(
             f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are list, show and clean."
         )
-    values, words, problems = own_settings(rest, _READ)
-    problems += [line for word in words if (line := _no_word(word))]
-    if problems:
-        raise UserError("\n".join(problems))
+    words = COMMAND.read(rest, is_word=lambda word: not _is_setting(word))
     keys = [word.partition("=")[0] for word in rest]
-    for key in values:
+    for key in sorted(words.given):
         if keys.count(key) > 1:
-            log.warning("%s is given %d times; the last one counts: %s", key, keys.count(key), values[key])
-    root = runs_folder(values.get("paths.runs_dir"))
+            last = [word for word in rest if word.startswith(f"{key}=")][-1]
+            log.warning("%s is given %d times; the last one counts: %s", key, keys.count(key), last)
+    settings, root = words.settings, runs_folder(words.settings.runs_dir)
     rows = Index(root).rows()
     if verb == "list":
-        return _list(rows, words)
+        return _list(rows, words.rest)
     if verb == "show":
-        return _show(root, rows, words)
-    return _clean(root, rows, words, values.get("older_than", 0.0), values.get("yes", False))
+        return _show(root, rows, words.rest)
+    return _clean(root, rows, words.rest, settings.older_than, settings.yes)
 
 
-def _no_word(word: str) -> str:
-    """A line about a setting or flag that there is not; empty for what may be a part of a run's name."""
+def _is_setting(word: str) -> bool:
+    """Whether a word reads as a setting or a flag, and not as a part of a run's name."""
     key, equals, _ = word.partition("=")
-    if Path(word).expanduser().exists() or not (word.startswith("-") or (equals and _KEY.fullmatch(key))):
-        return ""
-    known = did_you_mean(key.lstrip("-"), _READ)
-    return f"{word}: no such setting.{known} There are {', '.join(f'{one}=…' for one in _READ)}."
+    return word.startswith("-") or bool(equals and _KEY.fullmatch(key))
 
 
 _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
@@ -302,10 +306,3 @@ def _size(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "paths.runs_dir": folder_of_runs,
-    "older_than": number_of_days,
-    "yes": truth,
-}

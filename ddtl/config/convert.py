@@ -126,10 +126,13 @@ def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
         return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
     if item["type"] == "string_type" and isinstance(value, (int, float)):
         return f"must be text. To have it taken as text, quote it: {key}=\"'{as_typed}'\"."
-    return f"{_says(item, key=key, shown=as_typed)}{', or null' if nullable else ''}."
+    either = ", or null" if nullable and item["type"] != "value_error" else ""
+    return f"{_says(item, key=key, shown=as_typed)}{either}."
 
 
 def _says(item: Any, **names: str) -> str:
+    if item["type"] == "value_error":  # of a check of our own
+        return str(item["ctx"]["error"]).removesuffix(".")
     if item["type"] not in _SAYS:
         return str(item["msg"][0].lower() + item["msg"][1:])
     return _SAYS[item["type"]].format(**item.get("ctx", {}), **names)

@@ -1,0 +1,293 @@
+"""How the words behind ``ddtl COMMAND`` are read: a command declares its settings once, as a pydantic model.
+
+From that come the values with their bounds and choices, every mistake in one message with a did-you-mean, the page of
+``--help`` and the words of the shell's completion. What is no setting, as a run's folder, the command takes itself.
+
+Example::
+
+    class Settings(Section):
+        images: Annotated[int, Field(ge=1, description="of the run's dataset, for the check")] = 200
+        output: OutputFolder | None = Field(None, description="else RUN/export")
+
+    COMMAND = Command("export", "a run's network as ONNX", Settings, intro="Export a trained run.", …)
+
+    def main(argv):
+        words = COMMAND.read(argv)         # .settings is a Settings, .rest what is none of its keys
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ddtl.config.convert import convert
+from ddtl.config.where import groups
+from ddtl.schema.run import Config, Section
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import output_folder
+from ddtl.utils.suggest import closest, did_you_mean
+
+S = TypeVar("S", bound=Section)
+
+_WIDTH = 120  # of a help page
+_HELP = ("--help", "-h")
+
+
+def _existing_place(path: Path) -> Path:
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError("name a file in a folder that is there.")
+    return path
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, str):
+        if not value:
+            raise ValueError("names nothing.")
+        return Path(value).expanduser()
+    return value
+
+
+OutputFile = Annotated[Path, BeforeValidator(_path), AfterValidator(_existing_place)]
+OutputFolder = Annotated[Path, BeforeValidator(lambda value: output_folder(value) if isinstance(value, str) else value)]
+Folder = Annotated[Path, BeforeValidator(_path)]
+
+
+class RunsFolder(Section):
+    """The setting of commands that look through the folder of runs."""
+
+    runs_dir: Folder = Field(Path("runs"), alias="paths.runs_dir", description="the folder of runs")
+
+
+# Where a run's images and the cache are; on another machine than the run's they are elsewhere.
+PATHS: Mapping[str, str] = {
+    "paths.data_dir": "where the run's images are, as for train.py",
+    "paths.cache_dir": "where the cache of decoded images is, as for train.py",
+}
+
+
+@dataclass(frozen=True)
+class Words(Generic[S]):
+    """What was typed behind a command.
+
+    Attributes:
+        settings: the values.
+        rest: words that are no setting, in their order.
+        passed: words for the configuration of train.py, such as ``paths.data_dir=…``.
+        given: the keys of the settings that were typed.
+    """
+
+    settings: S
+    rest: tuple[str, ...]
+    passed: tuple[str, ...]
+    given: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Command(Generic[S]):
+    """What can be typed behind ``ddtl NAME``.
+
+    Attributes:
+        name: the word, or words, of the command.
+        about: a line about it, for ``ddtl --help``.
+        schema: its settings; each field with a description, keys with dots by alias.
+        intro: the first paragraph of its help.
+        examples: (line, what it does).
+        notes: paragraphs behind the settings.
+        exit_codes: the last line of its help.
+        passes: keys of train.py's configuration that it takes besides, with what they are for.
+        flags: switches for a key, as ``--strict`` for ``strict=true``.
+        configures: whether any setting of train.py may follow, whose reader says what is wrong with it.
+    """
+
+    name: str
+    about: str
+    schema: type[S]
+    intro: str
+    examples: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    exit_codes: str = "0 done, 2 a mistake in the command"
+    passes: Mapping[str, str] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    configures: bool = False
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Each setting's key with its field."""
+        return {about.alias or name: about for name, about in self.schema.model_fields.items()}
+
+    def wants_help(self, argv: Sequence[str], *, without_words: bool = True) -> bool:
+        """Print the help where it is asked for, or nothing at all is typed; whether it was."""
+        if not ({*_HELP} & set(argv) or (without_words and not argv)):
+            return False
+        sys.stdout.write(self.help())
+        return True
+
+    def read(
+        self,
+        argv: Sequence[str],
+        *,
+        is_word: Callable[[str], bool] = lambda word: False,
+        problems: Callable[[S, tuple[str, ...]], Sequence[str]] = lambda settings, rest: (),
+    ) -> Words[S]:
+        """Read the words behind the command.
+
+        Args:
+            argv: them.
+            is_word: whether a word with ``=``, or one that begins with ``-``, is no mistyped setting, as a file's name.
+            problems: further mistakes, once the settings are sound.
+
+        Raises:
+            UserError: with a line for each mistake.
+        """
+        keys, typed, rest, passed, faults = self.keys, dict[str, str](), [], [], []
+        for word in argv:
+            key, equals, value = self.flags.get(word, word).partition("=")
+            if equals and key in keys:
+                typed[key] = value
+            elif equals and key in self.passes:
+                passed.append(word)
+            elif (
+                (self.configures and not self._is_mistyped(key))
+                or (not equals and not word.startswith("-"))
+                or Path(word).exists()
+                or is_word(word)
+            ):
+                rest.append(word)
+            else:
+                known = [*keys, *self.passes, *self.flags]
+                hint = did_you_mean(key, known)
+                there = f" There are {', '.join(known)}." if known else ""
+                faults.append(f"{word}: not a setting of `ddtl {self.name}`.{hint}{there}")
+        tree = {key: _data(value, keys[key].annotation) for key, value in typed.items()}
+        settings, lines = convert(tree, self.schema, typed)
+        faults += lines.values()
+        if settings is not None:
+            faults += problems(settings, tuple(rest))
+        if faults:
+            raise UserError("\n".join(dict.fromkeys(faults)))
+        assert settings is not None
+        return Words(settings, tuple(rest), tuple(passed), frozenset(typed))
+
+    def _is_mistyped(self, key: str) -> bool:
+        """Whether a key is more like one of these settings than like one of train.py's."""
+        known = [*self.keys, *groups("train"), *Config.model_fields]
+        return "." not in key and key not in known and closest(key, known) in self.keys
+
+    def help(self) -> str:
+        """The page of ``--help``."""
+        parts = [_folded(self.intro)]
+        if self.examples:
+            parts.append(_columns([(f"ddtl {line}", about) for line, about in self.examples]))
+        rows = [(f"{key}={_default(about)}", _meaning(about)) for key, about in self.keys.items()]
+        rows += [(f"{key}=…", meaning) for key, meaning in self.passes.items()]
+        rows += [(flag, f"the same as {word}") for flag, word in self.flags.items()]
+        if rows:
+            parts.append(_columns(rows))
+        parts += [_folded(note) for note in self.notes]
+        parts.append(_folded(f"Exit codes: {self.exit_codes}."))
+        return "\n\n".join(parts) + "\n"
+
+    def completions(self) -> list[str]:
+        """The words that a shell may offer: keys with ``=``, and with each of their choices."""
+        found = [*_HELP[:1], *self.flags]
+        for key, about in self.keys.items():
+            choices = _choices(about.annotation)
+            found += [f"{key}={choice}" for choice in choices] or [f"{key}="]
+        return [*found, *(f"{key}=" for key in self.passes)]
+
+
+def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
+    """The check of a command that takes settings alone."""
+    known = ", ".join(command.keys)
+
+    def problems(settings: S, words: tuple[str, ...]) -> list[str]:
+        return [
+            f"{word}: not a setting of `ddtl {command.name}`.{did_you_mean(word, command.keys)} There are {known}."
+            for word in words
+        ]
+
+    return problems
+
+
+def _data(text: str, wanted: Any) -> Any:
+    """Text as the plain data that a field takes; as text where it is not such data, which the schema then refuses."""
+    parts = _parts(wanted)
+    if bool in parts and text in ("true", "false"):
+        return text == "true"
+    if type(None) in parts and text == "null":
+        return None
+    if int in parts:
+        try:
+            return int(text)
+        except ValueError:
+            pass
+    if float in parts or int in parts:
+        try:
+            return float(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _parts(wanted: Any) -> list[Any]:
+    """The plain types of an annotation."""
+    if get_origin(wanted) is Annotated:
+        return _parts(get_args(wanted)[0])
+    if get_origin(wanted) in (Union, types.UnionType):
+        return [part for each in get_args(wanted) for part in _parts(each)]
+    return [wanted]
+
+
+def _choices(wanted: Any) -> list[str]:
+    """The values of a field that has only some."""
+    found = []
+    for part in _parts(wanted):
+        if get_origin(part) is Literal:
+            found += [str(each) for each in get_args(part)]
+        elif part is bool:
+            found += ["true", "false"]
+    return found
+
+
+def _default(about: Any) -> str:
+    value = about.get_default(call_default_factory=True)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or value == "":
+        if Path not in _parts(about.annotation):
+            return "…"
+        return "FOLDER" if "folder" in (about.description or "") else "FILE"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meaning(about: Any) -> str:
+    choices = [choice for choice in _choices(about.annotation) if choice not in ("true", "false")]
+    return "; ".join(
+        filter(None, [about.description, ", ".join(choices[:-1]) + " or " + choices[-1] if len(choices) > 1 else ""])
+    )
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), _WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(rows: Sequence[tuple[str, str]]) -> str:
+    """Two columns, the second one folded; a long entry of the first has a line of its own."""
+    width = min(max(len(one) for one, _ in rows), 44)
+    lines = []
+    for one, other in rows:
+        folded = textwrap.wrap(other, _WIDTH - width - 6, break_long_words=False, break_on_hyphens=False) or [""]
+        first = f"  {one:<{width}}    {folded[0]}".rstrip()
+        if len(one) > width:
+            lines.append(f"  {one}")
+            first = f"  {'':<{width}}    {folded[0]}".rstrip()
+            folded = folded if folded[0] else folded[1:]
+        lines += [first, *(f"  {'':<{width}}    {more}" for more in folded[1:])] if first else []
+    return "\n".join(lines)
