@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from rich.markup import escape
 
 from ddtl import __version__
 from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
+from ddtl.commands.arguments import Command
 from ddtl.config.checks import DATASET_PROTOCOLS
 from ddtl.config.load import ConfigError, load
 from ddtl.config.overrides import whole_words
 from ddtl.config.where import options
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, Section
 from ddtl.utils import console, reading
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import spreadsheet_cell, write_csv, write_json, write_text
@@ -31,27 +32,39 @@ if TYPE_CHECKING:
     from ddtl.audit.audit import Audit, Subject
     from ddtl.data.manifest import Manifest
 
-HELP = """\
-Look for what makes a score mean less than it seems: duplicates within and across splits, classes and datasets, patients
-across splits, label conflicts, and shortcuts by which classes can be told apart without seeing the disease.
 
-  ddtl audit dataset=covid19ct
-  ddtl audit covid19ct sarscov2ct                      both, and what they share
-  ddtl audit dataset=sarscov2ct dataset.protocol=random
-  ddtl audit dataset=folder dataset.root=/images dataset.name=mine strict=true
+class Strictness(Section):
+    """What ``ddtl audit`` can be asked for, beside its datasets."""
 
-It takes dataset, dataset.… and paths.… as train.py does; dataset.… behind a dataset is of that one alone. Beside that:
+    strict: bool = Field(
+        False, description="true: exit code 1 where a split leaks, labels conflict or patients are in several splits"
+    )
 
-  strict=true (or --strict)    exit code 1 where a split leaks, labels conflict or patients stand in several splits
 
-Nothing is trained on a network and no image is changed. <paths.runs_dir>/audits/<dataset>/ gets report.html (with
-pictures: keep it where the images may be), audit.json, pairs.csv with every pair of duplicates, and exclude.csv, a list
-of images to leave out that train.py takes: dataset.exclude=…/exclude.csv.
-
-Exit codes: 0 audited, 1 strict=true and a finding of the gravest kind, 2 a mistake in the command or the data.
-"""
-
-_KEYS = ("--strict", "--help", "strict", "dataset")
+COMMAND = Command(
+    "audit",
+    "look for leaks, label conflicts and shortcuts in datasets",
+    Strictness,
+    intro="Look for what makes a score mean less than it seems: duplicates within and across splits, classes and "
+    "datasets, patients across splits, label conflicts, and shortcuts by which classes can be told apart without "
+    "seeing "
+    "the disease.",
+    examples=(
+        ("audit dataset=covid19ct", ""),
+        ("audit covid19ct sarscov2ct", "both, and what they share"),
+        ("audit dataset=sarscov2ct dataset.protocol=random", ""),
+        ("audit dataset=folder dataset.root=/images dataset.name=mine strict=true", ""),
+    ),
+    notes=(
+        "It takes dataset, dataset.… and paths.… as train.py does; dataset.… behind a dataset is of that one alone.",
+        "Nothing is trained on a network and no image is changed. <paths.runs_dir>/audits/<dataset>/ gets report.html "
+        "(with images: keep it where they may be), audit.json, pairs.csv with every pair of duplicates, and "
+        "exclude.csv, "
+        "a list of images to exclude that train.py takes: dataset.exclude=…/exclude.csv.",
+    ),
+    exit_codes="0 audited, 1 strict=true and a finding of the gravest kind, 2 a mistake in the command or the data",
+    flags={"--strict": "strict=true"},
+)
 _TAKES = "`ddtl audit` takes dataset, dataset.…, paths.… and strict."
 _PAIR_COLUMNS = (
     "first_dataset", "first", "first_split", "first_class",
@@ -80,8 +93,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, the configuration or the data.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     settings = parse(argv)
     started = datetime.now(UTC)
@@ -107,60 +119,52 @@ def parse(argv: Sequence[str]) -> Settings:
     Raises:
         UserError: there are mistakes.
     """
-    words = _sorted(argv)
-    problems, configs = words.problems, []
-    for named, *own in words.datasets or [["dataset=phantom"]]:
-        try:
-            configs.append(load([named, *words.common, *own]))
-        except ConfigError as error:
-            problems += error.problems
-    names = [config.dataset.name for config in configs]
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1):
-        problems.append(f"dataset.name={name}: two datasets of this name. Give each a dataset.name of its own.")
-    if problems:
-        raise ConfigError(problems)
-    return Settings(tuple(configs), words.strict)
+    settings: list[Settings] = []
+
+    def problems(asked: Strictness, words: tuple[str, ...]) -> list[str]:
+        datasets, common, found = _by_dataset(words)
+        configs = []
+        for named, *own in datasets or [["dataset=phantom"]]:
+            try:
+                configs.append(load([named, *common, *own]))
+            except ConfigError as error:
+                found += error.problems
+        names = [config.dataset.name for config in configs]
+        for name in dict.fromkeys(name for name in names if names.count(name) > 1):
+            found.append(f"dataset.name={name}: two datasets of this name. Give each a dataset.name of its own.")
+        settings.append(Settings(tuple(configs), asked.strict))
+        return found
+
+    COMMAND.read(argv, is_word=lambda word: True, problems=problems)
+    return settings[0]
 
 
-@dataclass
-class _Words:
-    """The command line by what its words are about.
-
-    Attributes:
-        datasets: each with the settings behind it, which are of that one alone.
-        common: settings of all datasets.
-    """
-
-    datasets: list[list[str]] = field(default_factory=list)
-    common: list[str] = field(default_factory=list)
-    strict: bool = False
-    problems: list[str] = field(default_factory=list)
-
-
-def _sorted(argv: Sequence[str]) -> _Words:
-    words = _Words()
+def _by_dataset(argv: Sequence[str]) -> tuple[list[list[str]], list[str], list[str]]:
+    """The datasets, each with the settings behind it, which are of that one alone; settings of all; and mistakes."""
+    datasets: list[list[str]] = []
+    common: list[str] = []
+    problems: list[str] = []
     known = options("dataset")
     for word, fault in whole_words(argv):
-        key, equals, value = word.lstrip("+").partition("=")
+        key, equals, _ = word.lstrip("+").partition("=")
         if fault:
-            words.problems.append(fault)
-        elif word == "--strict" or (key == "strict" and value.lower() in ("true", "false")):
-            words.strict = not equals or value.lower() == "true"
-        elif key == "strict":
-            words.problems.append(f"{word}: must be strict=true or strict=false.")
+            problems.append(fault)
         elif key == "dataset" and equals:
-            words.datasets.append([word])
+            datasets.append([word])
         elif word in known:
-            words.datasets.append([f"dataset={word}"])
+            datasets.append([f"dataset={word}"])
         elif key.startswith(("dataset.", "paths.")):
-            own = key.startswith("dataset.") and words.datasets
-            (words.datasets[-1] if own else words.common).append(word)
+            own = key.startswith("dataset.") and datasets
+            (datasets[-1] if own else common).append(word)
         elif not equals and not word.startswith("-"):
             hint = did_you_mean(word, known)
-            words.problems.append(f"{word}: no such dataset.{hint} There are {', '.join(known)}.")
+            problems.append(f"{word}: no such dataset.{hint} There are {', '.join(known)}.")
         else:
-            words.problems.append(f"{word}: not a setting of an audit.{did_you_mean(key, _KEYS)} {_TAKES}")
-    return words
+            problems.append(f"{word}: not a setting of an audit.{did_you_mean(key, _KEYS)} {_TAKES}")
+    return datasets, common, problems
+
+
+_KEYS = ("--strict", "--help", "strict", "dataset")
 
 
 def _filed(config: Config) -> str:

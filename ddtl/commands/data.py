@@ -2,53 +2,81 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.config.command_line import number_of_days, own_settings, truth
+from ddtl.commands.arguments import Command
 from ddtl.config.load import load
 from ddtl.data.catalogue import ORIGINS
 from ddtl.data.download import fetching
 from ddtl.data.download.published import Origin, image_files, named, read_index, ways_on
 from ddtl.data.download.verifying import FINE, Finding, State, verify
 from ddtl.data.images import cached
-from ddtl.schema.run import PathsConfig
+from ddtl.schema.run import PathsConfig, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import size as file_size
 from ddtl.utils.suggest import did_you_mean
 
-HELP = f"""\
-The public datasets: {", ".join(ORIGINS)}.
 
-  ddtl data list                          which there are, and what of them is on this machine
-  ddtl data fetch covid19ct               download what is missing, damaged or another picture
-  ddtl data fetch covid19ct from=A.zip    take it out of an archive (zip, tar, tar.gz) or a folder instead
-  ddtl data verify covid19ct              compare every file with its published checksum
-  ddtl data cache                         the decoded images, which are patients' pixels: where, how large, how old
-  ddtl data cache delete WHAT             delete, after asking: all, or the first letters of a key; what is missing is
-                                          decoded anew when it is needed
+class Settings(Section):
+    """What ``ddtl data list``, ``fetch`` and ``verify`` can be asked for, with places as train.py takes them."""
 
-Several names may be given. Settings, as for train.py:
-  paths.data_dir=FOLDER    (or DDTL_DATA)         where the images lie: FOLDER/covid19ct/CT_COVID/…
-  paths.data_mirror=URL    (or DDTL_DATA_MIRROR)  a server that has covid19ct/CT_COVID/… instead of GitHub
-  paths.cache_dir=FOLDER   (or DDTL_CACHE)        the cache
-  older_than=0             days: leave alone what was made since
-  yes=false                true deletes without asking, for scripts
+    from_: str | None = Field(
+        None, alias="from", description="fetch: an archive (zip, tar, tar.gz) or a folder to take the images out of"
+    )
 
-Exit codes: 0 all is well, 1 not agreed to or not deleted, 2 something is missing or wrong (the message says what),
-129/130/143 stopped.
-"""
+
+class CacheSettings(Section):
+    """What ``ddtl data cache`` can be asked for."""
+
+    older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what was made since")
+    yes: bool = Field(False, description="true deletes without asking, for scripts")
+
+
+_PLACES = {
+    "paths.data_dir": "(or DDTL_DATA) where the images are: FOLDER/covid19ct/CT_COVID/…",
+    "paths.data_mirror": "(or DDTL_DATA_MIRROR) a server that has covid19ct/CT_COVID/… instead of GitHub",
+}
+COMMAND = Command(
+    "data",
+    "list, fetch and verify the public datasets; list and delete decoded images",
+    Settings,
+    intro=f"The public datasets: {', '.join(ORIGINS)}.",
+    examples=(
+        ("data list", "which there are, and what of them is on this machine"),
+        ("data fetch covid19ct", "download what is missing, damaged or another image"),
+        ("data fetch covid19ct from=A.zip", "take it out of an archive (zip, tar, tar.gz) or a folder instead"),
+        ("data verify covid19ct", "compare every file with its published checksum"),
+        ("data cache", "the decoded images, which are patients' pixels: where, how large, how old"),
+        (
+            "data cache delete WHAT",
+            "delete, after asking: all, or the first letters of a key; what is missing is decoded again when needed. "
+            "older_than=DAYS leaves alone what was made since, yes=true does not ask, paths.cache_dir=FOLDER (or "
+            "DDTL_CACHE) is the cache",
+        ),
+    ),
+    notes=("Several names may be given.",),
+    exit_codes="0 all is well, 1 not agreed to or not deleted, 2 something is missing or wrong (the message says "
+    "what), "
+    "129/130/143 stopped",
+    passes=_PLACES,
+)
+CACHE = Command(
+    "data cache",
+    "",
+    CacheSettings,
+    intro="The decoded images.",
+    passes={"paths.cache_dir": "(or DDTL_CACHE) the cache"},
+)
 
 _ACTIONS = ("list", "fetch", "verify", "cache")
-_SETTINGS = ("paths.data_dir", "paths.data_mirror")
 _DRAWN = {
     "phantom": "is drawn on this machine",
     "folder": "reads your own files",
@@ -64,8 +92,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: a mistake in the command, or images that are missing or wrong.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     action, *words = argv
     if action not in _ACTIONS:
@@ -94,40 +121,32 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _read(action: str, words: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
-    """Datasets, where they lie, and the archive or folder to take them from."""
-    source = None
-    overrides, names, problems = [], [], []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            names.append(word)
-        elif key == "from" and action == "fetch" and value:
-            source = Path(value).expanduser()
-            if "://" in value:
-                problems.append(f"{word}: is a URL. Download it first, and name the file.")
-            elif not source.exists():
-                problems.append(f"{word}: there is no such file or folder. Name an archive or a folder that is there.")
-        elif key in _SETTINGS:
-            overrides.append(word)
-        else:
-            problems.append(f"{word}: not a setting of `ddtl data {action}`.{_meant(key, value, action)}")
-    problems += [_unknown(name) for name in names if name not in ORIGINS]
-    if action != "list" and not names and not problems:
-        problems.append(f"ddtl data {action} needs the name of a dataset: {', '.join(ORIGINS)}.")
-    if problems:
-        raise UserError("\n".join(problems))
-    return [ORIGINS[name] for name in dict.fromkeys(names)], load(overrides, writes=False).paths, source
+def _read(action: str, argv: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
+    """Datasets, where they are, and the archive or folder to take them from."""
+
+    def problems(settings: Settings, names: tuple[str, ...]) -> list[str]:
+        found = [_unknown(name, action) for name in names if name not in ORIGINS]
+        if settings.from_ is not None:
+            word = f"from={settings.from_}"
+            if action != "fetch":
+                found.append(f"{word}: not a setting of `ddtl data {action}`, but of `ddtl data fetch`.")
+            elif "://" in settings.from_:
+                found.append(f"{word}: is a URL. Download it first, and name the file.")
+            elif not settings.from_ or not Path(settings.from_).expanduser().exists():
+                found.append(f"{word}: there is no such file or folder. Name an archive or a folder that is there.")
+        if action != "list" and not names and not found:
+            found.append(f"ddtl data {action} needs the name of a dataset: {', '.join(ORIGINS)}.")
+        return found
+
+    words = COMMAND.read(argv, is_word=lambda word: word.startswith("dataset="), problems=problems)
+    source = None if words.settings.from_ is None else Path(words.settings.from_).expanduser()
+    names = dict.fromkeys(words.rest)
+    return [ORIGINS[name] for name in names], load(list(words.passed), writes=False).paths, source
 
 
-def _meant(key: str, value: str, action: str) -> str:
-    if key == "dataset":
-        return f" Write the name alone: ddtl data {action} {value}"
-    keys = (*_SETTINGS, "from=ARCHIVE") if action == "fetch" else _SETTINGS
-    return f"{did_you_mean(key, keys)} There are {', '.join(keys)}."
-
-
-def _unknown(name: str) -> str:
+def _unknown(name: str, action: str) -> str:
+    if name.startswith("dataset="):
+        return f"{name}: write the name alone: ddtl data {action} {name.removeprefix('dataset=')}"
     if name in _DRAWN:
         return f"{name}: {_DRAWN[name]}, there is nothing to fetch or verify."
     return f"{name}: no such public dataset.{did_you_mean(name, ORIGINS)} There are {', '.join(ORIGINS)}."
@@ -146,39 +165,29 @@ def _list(origins: Sequence[Origin], data_dir: Path) -> None:
     console.out.print(table)
 
 
-def parse_cache(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The settings of ``ddtl data cache``, and what is to be deleted; nothing where it only lists.
-
-    Raises:
-        UserError: a mistake in the command.
-    """
-    readers = {"paths.cache_dir": _folder, "older_than": number_of_days, "yes": truth}
-    values, words, problems = own_settings(argv, readers)
-    problems += [f"{word}: no such setting of `ddtl data cache`." for word in words if "=" in word]
+def _cache_problems(settings: CacheSettings, words: tuple[str, ...]) -> list[str]:
     if words and words[0] != "delete":
-        problems.append(f"ddtl data cache {words[0]}: no such action. There is delete.")
-    elif len(words) == 1:
-        problems.append("ddtl data cache delete: say what: all, or the first letters of a key.")
-    if problems:
-        raise UserError("\n".join(problems))
-    return values, words[1:]
+        return [f"ddtl data cache {words[0]}: no such action. There is delete."]
+    if len(words) == 1:
+        return ["ddtl data cache delete: say what: all, or the first letters of a key."]
+    return []
 
 
 def _cache(argv: Sequence[str]) -> int:
-    values, words = parse_cache(argv)
-    asked = [f"paths.cache_dir={values['paths.cache_dir']}"] if "paths.cache_dir" in values else []
-    root = Path(load(asked, writes=False).paths.cache_dir).expanduser().absolute()
+    typed = CACHE.read(argv, problems=_cache_problems)
+    settings, words = typed.settings, typed.rest[1:]
+    root = Path(load(list(typed.passed), writes=False).paths.cache_dir).expanduser().absolute()
     caches = cached.found(root)
     if not words:
         _list_caches(root, caches)
         return 0
-    picked = cached.chosen(caches, words, values.get("older_than", 0.0))
+    picked = cached.chosen(caches, list(words), settings.older_than)
     if not picked:
         console.line("nothing to delete")
         return 0
     _list_caches(root, picked)
     total = file_size(sum(one.size for one in picked))
-    if not values.get("yes", False) and not console.agreed(f"Delete these {len(picked)}, {total}? [y/N] "):
+    if not settings.yes and not console.agreed(f"Delete these {len(picked)}, {total}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{one.folder}: {why}" for one in picked if (why := cached.delete(one))]
@@ -204,12 +213,6 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
         )
     console.whole_table(table)
     console.line(f"{len(caches)} in {root}, {file_size(sum(one.size for one in caches))} in all")
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise ValueError("name the folder of the cache: paths.cache_dir=FOLDER")
-    return Path(text)
 
 
 def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | None) -> None:

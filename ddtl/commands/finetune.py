@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BeforeValidator, Field
 from rich.markup import escape
 from rich.table import Table
 
+from ddtl.commands.arguments import Command
 from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.config.load import load
 from ddtl.config.where import options
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.run import schedule_svg
+from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import cannot_write, write_text
 from ddtl.utils.suggest import did_you_mean
 
-HELP = f"""\
-Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is read.
 
-  ddtl finetune show finetune=gradual trainer.max_epochs=20
-  ddtl finetune show finetune=lp_ft model=resnet50 dataset=covid19ct svg=schedule.svg
+def _svg_file(file: object) -> object:
+    """The file that ``svg=`` names; raises ValueError where it cannot be written, or is to be of another kind."""
+    if not isinstance(file, str):
+        return file
+    path = Path(file).expanduser()
+    if not file or not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} to write to. Name a file in one that is there.")
+    if path.is_dir():
+        raise ValueError(f"is a folder. Name a file in it: svg={path / 'schedule.svg'}")
+    if path.suffix.lower() not in ("", ".svg"):
+        raise ValueError(f"the picture is an SVG. Name it so: svg={path.with_suffix('.svg')}")
+    if problem := cannot_write(path.parent):
+        raise ValueError(f"{problem}. Name a file in another folder.")
+    return path
 
-It takes the settings of train.py, so what follows `train.py` on a command line can be shown as it is.
-  svg=FILE    draw it, too; the run's report holds the same picture
 
-Schedules: {", ".join(options("finetune"))}. docs/finetuning.md says how to write one's own.
+SvgFile = Annotated[Path, BeforeValidator(_svg_file)]
 
-Exit codes: 0 shown, 2 a mistake in the settings (the message says what to change).
-"""
+
+class Settings(Section):
+    """What ``ddtl finetune show`` can be asked for, beside the settings of train.py."""
+
+    svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same picture")
+
+
+COMMAND = Command(
+    "finetune show",
+    "show which stages of the network a schedule trains in which epoch",
+    Settings,
+    intro="Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is "
+    "read.",
+    examples=(
+        ("finetune show finetune=gradual trainer.max_epochs=20", ""),
+        ("finetune show finetune=lp_ft model=resnet50 dataset=covid19ct svg=schedule.svg", ""),
+    ),
+    notes=(
+        "It takes the settings of train.py, so what follows `train.py` on a command line can be shown as it is.",
+        f"Schedules: {', '.join(options('finetune'))}. docs/finetuning.md says how to write one's own.",
+    ),
+    exit_codes="0 shown, 2 a mistake in the settings (the message says what to change)",
+    configures=True,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,23 +73,22 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command or in the settings.
     """
-    if not argv or {"--help", "-h"} & set(argv):
-        sys.stdout.write(HELP)
+    if COMMAND.wants_help(argv):
         return 0
     action, *words = argv
     if action != "show":
         raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
-    files = [_picture_file(word.removeprefix("svg=")) for word in words if word.startswith("svg=")]
-    config = load([word for word in words if not word.startswith("svg=")], writes=False)
+    typed = COMMAND.read(words)
+    config = load(typed.rest, writes=False)
     stages, epochs = STAGES[config.model.name], config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
     has_batchnorm = config.model.name not in WITHOUT_BATCHNORM
     title = f"{config.finetune.name} · {config.model.name} · {epochs} epochs"
     console.out.print(table(schedule, title, has_batchnorm))
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))
-    for path in files:
-        write_text(path, schedule_svg.svg(schedule, has_batchnorm))
-        console.line(f"picture: {path}")
+    if typed.settings.svg is not None:
+        write_text(typed.settings.svg, schedule_svg.svg(schedule, has_batchnorm))
+        console.line(f"picture: {typed.settings.svg}")
     return 0
 
 
@@ -72,21 +104,3 @@ def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
             escape(phase.name), schedule_svg.span(phase), *states, schedule_svg.cell(phase.states[head], False)
         )
     return found
-
-
-def _picture_file(file: str) -> Path:
-    """The file that ``svg=`` names.
-
-    Raises:
-        UserError: it cannot be written, or is to be of another kind.
-    """
-    path = Path(file).expanduser()
-    if not file or not path.parent.is_dir():
-        raise UserError(f"svg={file}: there is no folder {path.parent} to write to. Name a file in one that is there.")
-    if path.is_dir():
-        raise UserError(f"svg={file}: is a folder. Name a file in it: svg={path / 'schedule.svg'}")
-    if path.suffix.lower() not in ("", ".svg"):
-        raise UserError(f"svg={file}: the picture is an SVG. Name it so: svg={path.with_suffix('.svg')}")
-    if problem := cannot_write(path.parent):
-        raise UserError(f"svg={file}: {problem}. Name a file in another folder.")
-    return path

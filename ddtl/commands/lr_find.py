@@ -4,62 +4,63 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from rich.markup import escape
 
+from ddtl.commands.arguments import Command, OutputFolder, Words
 from ddtl.config import command_line, load
-from ddtl.config.where import groups
 from ddtl.lr_find.rules import LEAST_STEPS, RULES, ramp, settings_for, suggest
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import output_folder, write_json, write_text
-from ddtl.utils.suggest import closest
+from ddtl.utils.files import write_json, write_text
 
 if TYPE_CHECKING:
     from ddtl.training.run import Run
 
-HELP = f"""\
-Look for a learning rate: train a copy of the network while the rate rises from far too small to far too large, and
-read the rate off the curve of the loss. Nothing of a run is touched, and only training images are looked at.
-
-  ddtl lr-find dataset=covid19ct
-  ddtl lr-find dataset=covid19ct model=squeezenet1_1 finetune=full optimizer=sgd lr_max=10
-  ddtl lr-find finetune=linear_probe steps=200 output=lr/
-
-It takes what train.py takes, and so tests what that would train: images, augmentation, optimiser and precision. Beside
-that:
-
-  lr_min=1e-7        where the rate begins
-  lr_max=1           where it ends, if the loss has not run away before
-  steps=100          of the optimiser, at least {LEAST_STEPS}
-  output=FOLDER      for lr_find.json and lr_find.html; else <paths.runs_dir>/lr_find/<dataset>-<run>/
-
-The head alone and the whole network are tested one after the other, in this process. The line at the end is train.py
-with the rates suggested; docs/lr_find.md says how they are read and what they are worth.
-
-Exit codes: 0 there is a suggestion, 1 there is none (the message says why), 2 a mistake in the command.
-"""
-
 # What a range test looks for: given values are replaced by those that it finds.
-_SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio")
 _MOST_STEPS = 10_000
+_SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for; ``words`` are those of train.py."""
+class Settings(Section):
+    """What ``ddtl lr-find`` can be asked for."""
 
-    words: tuple[str, ...]
-    lr_min: float = 1e-7
-    lr_max: float = 1.0
-    steps: int = 100
-    output: Path | None = None
+    lr_min: float = Field(1e-7, gt=0, allow_inf_nan=False, description="where the rate begins")
+    lr_max: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="where it ends, if the loss has not run away before"
+    )
+    steps: int = Field(100, ge=LEAST_STEPS, le=_MOST_STEPS, description="of the optimiser")
+    output: OutputFolder | None = Field(
+        None,
+        description="a folder for lr_find.json and lr_find.html; else <paths.runs_dir>/lr_find/<dataset>-<run>/",
+    )
+
+
+COMMAND = Command(
+    "lr-find",
+    "look for a learning rate by a range test",
+    Settings,
+    intro="Look for a learning rate: train a copy of the network while the rate rises from far too small to far too "
+    "large, and read the rate off the curve of the loss. Nothing of a run is touched, and only training images are "
+    "looked at.",
+    examples=(
+        ("lr-find dataset=covid19ct", ""),
+        ("lr-find dataset=covid19ct model=squeezenet1_1 finetune=full optimizer=sgd lr_max=10", ""),
+        ("lr-find finetune=linear_probe steps=200 output=lr/", ""),
+    ),
+    notes=(
+        "It takes what train.py takes besides, and so tests what that would train: images, augmentation, optimiser and "
+        "precision. The head alone and the whole network are tested one after the other, in this process. The line at "
+        "the end is train.py with the rates suggested; docs/lr_find.md says how they are read and what they are worth.",
+    ),
+    exit_codes="0 there is a suggestion, 1 there is none (the message says why), 2 a mistake in the command",
+    configures=True,
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,13 +71,14 @@ def main(argv: Sequence[str]) -> int:
     """
     command = command_line.parse(argv)
     if command.help:
-        sys.stdout.write(HELP)
+        COMMAND.wants_help(["--help"])
         return 0
     if command.multirun or command.show_config:
         raise UserError("`ddtl lr-find` takes one configuration and no flag but --help; train.py takes -m and --cfg.")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError("`ddtl lr-find` works in one process: start it without torchrun.")
-    settings, config = parse(command.overrides)
+    words, config = parse(command.overrides)
+    settings = words.settings
     from ddtl.data import catalogue
     from ddtl.utils.memory import keep_freed_memory
 
@@ -88,42 +90,37 @@ def main(argv: Sequence[str]) -> int:
     run = assemble(_in_one_process(config))
     folder = settings.output or run.runs_dir / "lr_find" / f"{config.dataset.name}-{run.path.name}"
     with broken_off(folder):
-        found = measure(run, settings)
+        found = measure(run, words)
     _write(folder, found)
     _show(found, folder)
     return 0 if found["command"] else 1
 
 
-def parse(words: Sequence[str]) -> tuple[Settings, Config]:
+def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
     """Own settings and those of train.py, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
     """
-    values, rest, problems = command_line.own_settings(words, _READ)
-    others = []
-    known = [*_READ, *groups("train"), *Config.model_fields]
-    for word in rest:
-        key = word.partition("=")[0]
-        if "." not in key and key not in known and closest(key, known) in _READ:
-            problems.append(f"{word}: no such setting. Did you mean {closest(key, known)}?")
-        else:
-            others.append(word)
-    settings = Settings(tuple(others), **values)
-    if not problems and settings.lr_min >= settings.lr_max:
-        problems.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
-    try:
-        config = load.load(others, writes=settings.output is None)
-    except load.ConfigError as error:
-        raise load.ConfigError([*problems, *error.problems]) from None
-    if problems:
-        raise UserError("\n  ".join(problems))
-    for key in sorted({_key(word) for word in others} & {*_SOUGHT}):
+    configs: list[Config] = []
+
+    def check(settings: Settings, others: tuple[str, ...]) -> list[str]:
+        found = []
+        if settings.lr_min >= settings.lr_max:
+            found.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
+        try:
+            configs.append(load.load(others, writes=settings.output is None))
+        except load.ConfigError as error:
+            found += error.problems
+        return found
+
+    words = COMMAND.read(argv, problems=check)
+    for key in sorted({_key(word) for word in words.rest} & {*_SOUGHT}):
         console.line(f"{key} has no effect here: it is what is looked for.")
-    return settings, config
+    return words, configs[0]
 
 
-def measure(run: Run, settings: Settings) -> dict[str, Any]:
+def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
     """Run the tests that the schedule gives reason for; the record of all that was measured and is suggested.
 
     Raises:
@@ -131,7 +128,7 @@ def measure(run: Run, settings: Settings) -> dict[str, Any]:
     """
     from ddtl.lr_find.range_test import plan_of, range_test
 
-    plan = plan_of(run)
+    settings, plan = words.settings, plan_of(run)
     rates = ramp(settings.lr_min, settings.lr_max, settings.steps)
     found: dict[str, dict[str, Any]] = {}
     for name, states in (("head", plan.head), ("network", plan.network)):
@@ -160,7 +157,7 @@ def measure(run: Run, settings: Settings) -> dict[str, Any]:
     suggestion = settings_for(
         rate_of.get("head"), rate_of.get("network"), plan.head_rate, head_alone=plan.network is None
     )
-    return {**_about(run, settings), "suggestion": suggestion, "command": _line(settings.words, suggestion),
+    return {**_about(run, settings), "suggestion": suggestion, "command": _line(words.rest, suggestion),
             "tests": found}  # fmt: skip
 
 
@@ -226,26 +223,3 @@ def _show(found: Mapping[str, Any], folder: Path) -> None:
     else:
         console.out.print("no rate to suggest")
     console.line(f"curves: {folder / 'lr_find.html'}")
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        raise ValueError("is no number; a rate is written as 1e-5.") from None
-    if not 0 < rate < float("inf"):
-        raise ValueError("must be above 0 and finite, as 1e-5.")
-    return rate
-
-
-def _steps(text: str) -> int:
-    try:
-        steps = int(text)
-    except ValueError:
-        raise ValueError("is no whole number.") from None
-    if not LEAST_STEPS <= steps <= _MOST_STEPS:
-        raise ValueError(f"must be from {LEAST_STEPS} to {_MOST_STEPS}; 100 is usual.")
-    return steps
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {"lr_min": _rate, "lr_max": _rate, "steps": _steps, "output": output_folder}
