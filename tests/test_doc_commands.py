@@ -114,16 +114,15 @@ def compared(words: list[str]) -> None:
     from ddtl.commands import compare
     from ddtl.reports.comparison import runs as found
 
-    settings = compare.parse(words)
-    assert len(settings.runs) > 1
-    found.read(settings.runs, settings.split)
+    typed = compare.COMMAND.read(words, problems=compare._problems)
+    found.read([Path(word) for word in typed.rest], typed.settings.split)
 
 
 def data(words: list[str]) -> None:
     from ddtl.commands import data as commands
 
     if words[0] == "cache":
-        commands.parse_cache(words[1:])
+        commands.CACHE.read(words[1:], problems=commands._cache_problems)
         return
     origins, _, source = commands._read(words[0], words[1:])
     assert words[0] in ("fetch", "verify")
@@ -131,19 +130,20 @@ def data(words: list[str]) -> None:
     assert source is None or source.exists()
 
 
-def parsed(module: str) -> Callable[[list[str]], None]:
-    return lambda words: importlib.import_module(module).parse(words)
+def parsed(name: str) -> Callable[[list[str]], object]:
+    """Of a command about one run: what is behind the run."""
+    return lambda words: importlib.import_module(f"ddtl.commands.{name}").COMMAND.read(words[1:])
 
 
 # How each of ddtl's own words is read without doing what it asks for.
-READ: dict[str, Callable[[list[str]], None]] = {
+READ: dict[str, Callable[[list[str]], object]] = {
     "evaluate": evaluated,
     "compare": compared,
     "data": data,
-    "audit": parsed("ddtl.commands.audit"),
-    "predict": parsed("ddtl.commands.predict"),
-    "explain": parsed("ddtl.commands.explain"),
-    "export": parsed("ddtl.commands.export"),
+    "audit": lambda words: importlib.import_module("ddtl.commands.audit").parse(words),
+    "predict": parsed("predict"),
+    "explain": parsed("explain"),
+    "export": parsed("export"),
     "lr-find": lambda words: importlib.import_module("ddtl.commands.lr_find").parse(words),
 }
 

@@ -9,7 +9,7 @@ Example::
         images: Annotated[int, Field(ge=1, description="of the run's dataset, for the check")] = 200
         output: OutputFolder | None = Field(None, description="else RUN/export")
 
-    COMMAND = Command("export", "a run's network as ONNX", Settings, intro="Export a trained run.", …)
+    COMMAND = Command("export", Settings, intro="Export a trained run.", …)
 
     def main(argv):
         words = COMMAND.read(argv)         # .settings is a Settings, .rest what is none of its keys
@@ -95,7 +95,6 @@ class Command(Generic[S]):
 
     Attributes:
         name: the word, or words, of the command.
-        about: a line about it, for ``ddtl --help``.
         schema: its settings; each field with a description, keys with dots by alias.
         intro: the first paragraph of its help.
         examples: (line, what it does).
@@ -107,7 +106,6 @@ class Command(Generic[S]):
     """
 
     name: str
-    about: str
     schema: type[S]
     intro: str
     examples: Sequence[tuple[str, str]] = ()

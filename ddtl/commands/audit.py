@@ -43,7 +43,6 @@ class Strictness(Section):
 
 COMMAND = Command(
     "audit",
-    "look for leaks, label conflicts and shortcuts in datasets",
     Strictness,
     intro="Look for what makes a score mean less than it seems: duplicates within and across splits, classes and "
     "datasets, patients across splits, label conflicts, and shortcuts by which classes can be told apart without "

@@ -43,7 +43,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "compare",
-    "compare runs by paired tests, patient by patient",
     Settings,
     intro="Compare finished runs on the same test images, paired by patient, and say what may be claimed.",
     examples=(

@@ -35,7 +35,6 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "dashboard",
-    "everything in the runs folder in a browser, on this machine alone",
     Settings,
     intro="Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.",
     examples=(

@@ -46,7 +46,6 @@ _PLACES = {
 }
 COMMAND = Command(
     "data",
-    "list, fetch and verify the public datasets; list and delete decoded images",
     Settings,
     intro=f"The public datasets: {', '.join(ORIGINS)}.",
     examples=(
@@ -70,7 +69,6 @@ COMMAND = Command(
 )
 CACHE = Command(
     "data cache",
-    "",
     CacheSettings,
     intro="The decoded images.",
     passes={"paths.cache_dir": "(or DDTL_CACHE) the cache"},

@@ -31,7 +31,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "explain",
-    "heat maps of right and wrong predictions (Grad-CAM), and how far to believe them",
     Settings,
     intro="Grad-CAM heat maps of a trained run: true and false positives and negatives of its test set, at its stored "
     "threshold.",

@@ -38,7 +38,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "export",
-    "a run's network as ONNX, or as safetensors, each with a model card",
     Settings,
     intro="Export a trained run: the weights, and a model card to go with them.",
     examples=(

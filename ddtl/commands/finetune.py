@@ -50,7 +50,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "finetune show",
-    "show which stages of the network a schedule trains in which epoch",
     Settings,
     intro="Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is "
     "read.",

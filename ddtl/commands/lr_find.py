@@ -43,7 +43,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "lr-find",
-    "look for a learning rate by a range test",
     Settings,
     intro="Look for a learning rate: train a copy of the network while the rate rises from far too small to far too "
     "large, and read the rate off the curve of the loss. Nothing of a run is touched, and only training images are "

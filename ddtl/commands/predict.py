@@ -45,7 +45,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "predict",
-    "predict new images with a trained run: PNG, JPEG, TIFF, DICOM",
     Settings,
     intro="Predict new images with a trained run. For research: this is no medical device, and not for diagnosis.",
     examples=(

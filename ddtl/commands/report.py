@@ -42,7 +42,6 @@ class Settings(Section):
 
 COMMAND = Command(
     "report",
-    "write the page of a run, a sweep or a study, and a run's methods paragraph",
     Settings,
     intro="Write the report of a finished run, of a sweep or of a study again, from what its folder holds; or one to "
     "be "

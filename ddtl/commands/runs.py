@@ -44,7 +44,6 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "runs",
-    "list, show and clean the runs folder; nothing is deleted without asking",
     Settings,
     intro="What is below the runs folder, and what of it may go.",
     examples=(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ddtl.config.where import options
 from ddtl.utils.errors import UserError
-from ddtl.utils.suggest import did_you_mean
 
 MAX_JOBS = 1000
 
@@ -53,86 +52,6 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if flags["show_config"] and flags["multirun"]:
         raise UserError("--cfg job prints one configuration: leave out -m, and give each key one value.")
     return CommandLine(tuple(overrides), **flags)
-
-
-def own_settings(
-    words: Sequence[str], readers: Mapping[str, Callable[[str], Any]]
-) -> tuple[dict[str, Any], list[str], list[str]]:
-    """The settings of a command that takes others than ``train.py`` does.
-
-    Args:
-        readers: key -> what makes its value of the text behind ``=``, and says by ``ValueError`` what is wrong with it.
-
-    Returns:
-        The values by key, the words that are no such setting, and a line for each mistake.
-    """
-    values: dict[str, Any] = {}
-    others, problems = [], []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or key not in readers:
-            others.append(word)
-            continue
-        try:
-            values[key] = readers[key](value)
-        except ValueError as error:
-            problems.append(f"{word}: {error}")
-    return values, others, problems
-
-
-# Where a run's images and the cache are; on another machine than the run's they are elsewhere.
-_PATHS = ("paths.data_dir", "paths.cache_dir")
-
-
-def settings_and_paths(
-    words: Sequence[str], readers: Mapping[str, Callable[[str], Any]]
-) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a command about one run, and the words that say where images are; all mistakes in one message.
-
-    Args:
-        words: behind the run.
-        readers: as for :func:`own_settings`.
-
-    Raises:
-        UserError: there are mistakes.
-    """
-    values, others, problems = own_settings(words, readers)
-    known, paths = (*readers, *_PATHS), []
-    for word in others:
-        key, equals, _ = word.partition("=")
-        if equals and key in _PATHS:
-            paths.append(word)
-        else:
-            problems.append(f"{word}: no such setting.{did_you_mean(key, known)} There are {', '.join(known)}.")
-    if problems:
-        raise UserError("\n".join(problems))
-    return values, paths
-
-
-def number_of_days(text: str) -> float:
-    """Reads a number of days.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < 1e6:
-        raise ValueError("must be a number of days, 0 or more.")
-    return days
-
-
-def truth(text: str) -> bool:
-    """Reads ``true`` and ``false``.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if text not in ("true", "false"):
-        raise ValueError("takes true or false.")
-    return text == "true"
 
 
 def expand(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
