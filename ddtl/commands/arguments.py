@@ -266,10 +266,11 @@ def _default(about: Any) -> str:
 
 
 def _meaning(about: Any) -> str:
-    choices = [choice for choice in _choices(about.annotation) if choice not in ("true", "false")]
-    return "; ".join(
-        filter(None, [about.description, ", ".join(choices[:-1]) + " or " + choices[-1] if len(choices) > 1 else ""])
-    )
+    """The description, with the choices where it does not name them itself."""
+    choices = [choice for choice in _choices(about.annotation) if choice not in ("", "true", "false")]
+    if len(choices) < 2:
+        return str(about.description)
+    return f"{about.description} ({', '.join(choices[:-1])} or {choices[-1]})"
 
 
 def _folded(text: str) -> str:

@@ -1,0 +1,166 @@
+"""The words behind a command: values, mistakes, help and completion, all from one declaration."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from ddtl.commands import cli, completion
+from ddtl.commands.arguments import PATHS, Command, OutputFile, OutputFolder
+from ddtl.schema.run import Section
+from ddtl.utils.errors import UserError
+
+
+class Settings(Section):
+    kind: Literal["one", "two"] = Field("one", description="which")
+    images: int = Field(200, ge=1, description="how many")
+    share: Annotated[float, Field(gt=0, lt=1, description="of them")] = 0.05
+    most: int | None = Field(None, ge=1, description="at once; else as before")
+    yes: bool = Field(False, description="true does not ask")
+    from_: str | None = Field(None, alias="from", description="a file to take them from")
+    output: OutputFolder | None = Field(None, description="a folder")
+    json_: OutputFile | None = Field(None, alias="json", description="a file")
+
+
+COMMAND = Command(
+    "toy",
+    Settings,
+    intro="Do a thing.",
+    examples=(("toy RUN", "does it"),),
+    passes=PATHS,
+    flags={"--yes": "yes=true"},
+)
+
+
+def test_values_are_of_their_types(tmp_path: Path) -> None:
+    typed = COMMAND.read(
+        ["RUN", "kind=two", "images=3", "share=1e-2", "--yes", "from=a=b", f"output={tmp_path}", "paths.data_dir=/x"]
+    )
+    found = typed.settings
+    assert (found.kind, found.images, found.share, found.yes, found.from_) == ("two", 3, 0.01, True, "a=b")
+    assert found.output == tmp_path
+    assert found.most is None
+    assert (typed.rest, typed.passed) == (("RUN",), ("paths.data_dir=/x",))
+    assert typed.given == {"kind", "images", "share", "yes", "from", "output"}
+    assert COMMAND.read([]).settings == Settings()
+    assert COMMAND.read(["most=null", "share=0.5"]).settings.share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("images=0", "images=0: must be at least 1."),
+        ("images=1.5", "images=1.5: must be a whole number."),
+        ("images=many", "images=many: must be a whole number."),
+        ("share=1", "share=1: must be less than 1."),
+        ("share=nan", "share=nan: must be less than 1."),
+        ("yes=1", "yes=1: must be true or false."),
+        ("yes=True", "yes=True: must be true or false."),
+        ("kind=tow", "kind=tow: must be one of one, two. Did you mean two?"),
+        ("most=0", "most=0: must be at least 1, or null."),
+        ("output=", "output=: name a folder; it is made where there is none."),
+        ("json=/", "json=/: name a file in a folder that is there."),
+        ("json=", "json=: names nothing."),
+        ("imgaes=3", "imgaes=3: not a setting of `ddtl toy`. Did you mean images?"),
+        ("--yess", "--yess: not a setting of `ddtl toy`. Did you mean --yes?"),
+        ("paths.data_dri=/x", "Did you mean paths.data_dir?"),
+    ],
+)
+def test_a_mistake_is_one_line(word: str, says: str) -> None:
+    with pytest.raises(UserError) as raised:
+        COMMAND.read(["RUN", word])
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    with pytest.raises(UserError) as raised:
+        COMMAND.read(["images=0", "share=2", "nonsense=1"])
+    lines = str(raised.value).splitlines()
+    assert [line.partition("=")[0] for line in lines] == ["nonsense", "images", "share"]
+
+
+def test_a_file_whose_name_has_an_equals_sign_is_no_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b.png").touch()
+    assert COMMAND.read(["a=b.png"]).rest == ("a=b.png",)
+    with pytest.raises(UserError, match="not a setting"):
+        COMMAND.read(["c=d.png"])
+
+
+def test_the_help_names_every_setting_with_its_default_and_choices() -> None:
+    page = COMMAND.help()
+    assert page.startswith("Do a thing.\n\n  ddtl toy RUN    does it\n\n")
+    for words in ("kind=one", "(one or two)", "images=200", "share=0.05", "most=…", "yes=false", "from=…",
+                  "output=FOLDER", "json=FILE", "paths.cache_dir=…", "--yes"):  # fmt: skip
+        assert words in page
+    assert max(map(len, page.splitlines())) <= 120
+
+
+DECLARED = {
+    name: found
+    for name, (module, _) in cli.COMMANDS.items()
+    if (found := getattr(import_module(module), "COMMAND", None)) is not None
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_command_explains_all_that_it_takes(name: str) -> None:
+    command = DECLARED[name]
+    page = command.help()
+    assert command.name.partition(" ")[0] == name
+    assert all(f"  {key}=" in page for key in (*command.keys, *command.passes))
+    assert all(about.description for about in command.keys.values())
+    assert max(map(len, page.splitlines())) <= 120
+    assert command.read([]).settings == command.schema(), "its defaults are sound"
+
+
+# --- completion ------------------------------------------------------------------------------------------------------
+
+_ASK = """
+source {script}
+COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+COMP_LINE={line}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_ddtl 2>/dev/null
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("completion") / "ddtl.bash"
+    path.write_text(completion._bash(completion.words()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "found"),
+    [
+        ("ddtl pre", ["ddtl", "pre"], ["predict"]),
+        ("ddtl train dataset=cov", ["ddtl", "train", "dataset", "=", "cov"], ["covid19ct"]),
+        ("ddtl export RUN form", ["ddtl", "export", "RUN", "form"], ["format=onnx", "format=safetensors"]),
+        ("ddtl export RUN format=", ["ddtl", "export", "RUN", "format", "="], ["onnx", "safetensors"]),
+        ("ddtl runs cl", ["ddtl", "runs", "cl"], ["clean"]),
+        ("ddtl sweep search=lr_u", ["ddtl", "sweep", "search", "=", "lr_u"], ["lr_unfreeze"]),
+    ],
+)
+def test_bash_completes(script: Path, line: str, words: list[str], found: list[str]) -> None:
+    asked = _ASK.format(script=shlex.quote(str(script)), line=shlex.quote(line), words=shlex.join(words))
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == found
+
+
+def test_every_shell_has_a_script_with_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for shell in completion.SHELLS:
+        assert cli.main(["completion", shell]) == 0
+        printed = capsys.readouterr().out
+        assert all(name in printed for name in cli.COMMANDS)
+        assert "dataset=covid19ct" in printed
+    with pytest.raises(UserError, match="Did you mean fish"):
+        cli.main(["completion", "fsh"])
