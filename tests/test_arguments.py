@@ -61,7 +61,6 @@ def test_values_are_of_their_types(tmp_path: Path) -> None:
         ("share=1", "share=1: must be less than 1."),
         ("share=nan", "share=nan: must be less than 1."),
         ("yes=1", "yes=1: must be true or false."),
-        ("yes=True", "yes=True: must be true or false."),
         ("kind=tow", "kind=tow: must be one of one, two. Did you mean two?"),
         ("most=0", "most=0: must be at least 1, or null."),
         ("output=", "output=: name a folder; it is made where there is none."),

@@ -56,11 +56,11 @@ def test_strict(words: list[str], strict: bool) -> None:
         (["covid19"], ["covid19: no such dataset. Did you mean covid19ct?"]),
         (["covid19ct", "trainer.max_epochs=1"], ["trainer.max_epochs=1: not a setting of an audit.", "strict"]),
         (["covid19ct", "--stric"], ["Did you mean --strict?"]),
-        (["covid19ct", "strict=yes"], ["must be strict=true or strict=false"]),
+        (["covid19ct", "strict=yes"], ["strict=yes: must be true or false"]),
         (["covid19ct", "dataset.protocoll=random"], ["dataset.protocoll=random: no such key", "dataset.protocol"]),
         (["covid19ct", "dataset.exclude=nowhere.csv"], ["there is no such file", "Set dataset.exclude"]),
         (["covid19ct", "covid19ct"], ["two datasets of this name", "dataset.name"]),
-        (["covid19", "strict=2"], ["no such dataset", "must be strict=true"]),
+        (["covid19", "strict=2"], ["no such dataset", "strict=2: must be true or false"]),
         (["dataset=folder"], ["needs dataset.root=FOLDER"]),
     ],
 )
@@ -108,7 +108,7 @@ def test_help_and_mistakes_need_no_torch() -> None:
     code += "except ValueError as error: print(error)\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "strict=true (or --strict)" in done.stdout
+    assert "--strict" in done.stdout
     assert "Did you mean covid19ct?" in done.stdout
 
 

@@ -90,8 +90,8 @@ def test_one_that_is_being_made_is_left(root: Path, capsys: pytest.CaptureFixtur
         (["delete", ""], "several caches are called so"),
         (["clean"], "There is delete"),
         (["delete", "all"], "yes=true"),
-        (["older_than=-1"], "a number of days"),
-        (["size=3"], "no such setting"),
+        (["older_than=-1"], "older_than=-1: must be at least 0"),
+        (["size=3"], "size=3: not a setting of `ddtl data cache`"),
     ],
 )
 def test_mistakes_delete_nothing(root: Path, words: list[str], why: str) -> None:

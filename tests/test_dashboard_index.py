@@ -129,10 +129,10 @@ def test_list_and_show(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("word", "says"),
     [
         ("paths.run_dir=x", "Did you mean paths.runs_dir?"),
-        ("foo=1", "foo=1: no such setting"),
-        ("--json", "--json: no such setting"),
+        ("foo=1", "foo=1: not a setting of `ddtl runs`"),
+        ("--json", "--json: not a setting of `ddtl runs`"),
         ("older-than=1", ""),
-        ("paths.runs_dir=", "name the folder of runs"),
+        ("paths.runs_dir=", "paths.runs_dir=: names nothing"),
         ("paths.runs_dir=/nowhere/runs", "there is no such folder of runs"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_mistyped_setting_is_no_word_to_look_for(runs: Path, word: str, says: 
 
 def test_a_key_that_is_given_twice_is_reported(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["list", "paths.runs_dir=/nowhere", f"paths.runs_dir={runs}"])
-    assert f"paths.runs_dir is given 2 times; the last one counts: {runs}" in caplog.text
+    assert f"paths.runs_dir is given several times; the last one counts: {runs}" in caplog.text
 
 
 def clean(runs: Path, *words: str) -> int:
@@ -212,7 +212,7 @@ def test_what_has_changed_lately_stays_where_asked(runs: Path) -> None:
         (("nowhere",), "there is no such run"),
         (("cross_dataset",), "deletes runs"),
         (("covid19ct",), "runs are called so"),
-        (("stopped", "older_than=-1"), "must be a number of days"),
+        (("stopped", "older_than=-1"), "older_than=-1: must be at least 0"),
     ],
 )
 def test_a_mistake_is_named(runs: Path, words: tuple[str, ...], said: str) -> None:

@@ -76,7 +76,7 @@ def test_the_same_again_gives_the_same_maps_in_the_place_of_the_earlier_ones(tra
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["images=0"], "images=0: must be a whole number from 1 to 200."),
+        (["images=0"], "images=0: must be at least 1."),
         (["layer=block9"], "layer=block9: the network has no such layer."),
         (["imagse=3"], "Did you mean images?"),
     ],

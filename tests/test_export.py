@@ -160,9 +160,9 @@ def test_scores_on_other_data_stand_in_the_card(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["format=torchscript"], "format=torchscript: must be onnx or safetensors"),
+        (["format=torchscript"], "format=torchscript: must be one of onnx, safetensors"),
         (["image=3"], "Did you mean images"),
-        (["images=0"], "above 0"),
+        (["images=0"], "images=0: must be at least 1"),
     ],
 )
 def test_a_mistake_is_named(trained: Path, words: list[str], message: str) -> None:

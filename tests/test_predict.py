@@ -417,13 +417,13 @@ def test_earlier_predictions_are_replaced_only_when_asked(trained: Path, own: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "needs pictures behind the run"),
+        ([], "needs images behind the run"),
         (["nowhere.png"], "nowhere.png: there is no such file or folder"),
         (["batchsize=3"], "Did you mean batch_size"),
-        (["--fast"], "--fast: no such setting"),
-        (["x.png", "batch_size=0"], "from 1 to 4096"),
-        (["x.png", "false_alarms=5%"], "a share is written as 0.05"),
-        (["x.png", "precision=16"], "precision=16: must be run or 32"),
+        (["--fast"], "--fast: not a setting of `ddtl predict`"),
+        (["x.png", "batch_size=0"], "batch_size=0: must be at least 1"),
+        (["x.png", "false_alarms=5%"], "false_alarms=5%: must be a number"),
+        (["x.png", "precision=16"], "precision=16: must be one of run, 32"),
     ],
 )
 def test_a_mistake_is_named(trained: Path, words: list[str], message: str, tmp_path: Path) -> None:

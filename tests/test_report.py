@@ -614,7 +614,7 @@ def test_report_of_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
         "this holds runs and is none",
     ]
     assert (good / "report.html").exists()  # the others are not let down
-    with pytest.raises(UserError, match="no such option"):
+    with pytest.raises(UserError, match="not a setting of `ddtl report`"):
         command.main(["--open", str(good)])
 
 

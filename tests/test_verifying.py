@@ -189,7 +189,7 @@ def test_list_says_what_is_here(
         (["fetch"], "needs the name of a dataset: covid19ct, sarscov2ct"),
         (["verify", "covid19"], "Did you mean covid19ct?"),
         (["fetch", "phantom"], "is drawn on this machine"),
-        (["fetch", "dataset=toy"], "Write the name alone: ddtl data fetch toy"),
+        (["fetch", "dataset=toy"], "write the name alone: ddtl data fetch toy"),
         (["fetch", "toy", "paths.data_dri=x"], "Did you mean paths.data_dir?"),
         (["verify", "toy", "from=x.zip"], "not a setting of `ddtl data verify`"),
         (["fetch", "toy", "from=nowhere.zip"], "from=nowhere.zip: there is no such file or folder"),

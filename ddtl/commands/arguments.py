@@ -17,6 +17,7 @@ Example::
 
 from __future__ import annotations
 
+import logging
 import sys
 import textwrap
 import types
@@ -33,6 +34,8 @@ from ddtl.schema.run import Config, Section
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import output_folder
 from ddtl.utils.suggest import closest, did_you_mean
+
+log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Section)
 
@@ -144,10 +147,11 @@ class Command(Generic[S]):
         Raises:
             UserError: with a line for each mistake.
         """
-        keys, typed, rest, passed, faults = self.keys, dict[str, str](), [], [], []
+        keys, typed, rest, passed, faults, twice = self.keys, dict[str, str](), [], [], [], set[str]()
         for word in argv:
             key, equals, value = self.flags.get(word, word).partition("=")
             if equals and key in keys:
+                twice |= {key} & typed.keys()
                 typed[key] = value
             elif equals and key in self.passes:
                 passed.append(word)
@@ -166,11 +170,15 @@ class Command(Generic[S]):
         tree = {key: _data(value, keys[key].annotation) for key, value in typed.items()}
         settings, lines = convert(tree, self.schema, typed)
         faults += lines.values()
-        if settings is not None:
-            faults += problems(settings, tuple(rest))
+        # The other checks are still worth their answer: look at the rest without the mistyped values.
+        sound, _ = convert({key: value for key, value in tree.items() if key not in lines}, self.schema)
+        if sound is not None:
+            faults += problems(sound, tuple(rest))
         if faults:
             raise UserError("\n".join(dict.fromkeys(faults)))
         assert settings is not None
+        for key in sorted(twice):
+            log.warning("%s is given several times; the last one counts: %s", key, typed[key])
         return Words(settings, tuple(rest), tuple(passed), frozenset(typed))
 
     def _is_mistyped(self, key: str) -> bool:
@@ -217,8 +225,8 @@ def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
 def _data(text: str, wanted: Any) -> Any:
     """Text as the plain data that a field takes; as text where it is not such data, which the schema then refuses."""
     parts = _parts(wanted)
-    if bool in parts and text in ("true", "false"):
-        return text == "true"
+    if bool in parts and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     if type(None) in parts and text == "null":
         return None
     if int in parts:

@@ -94,11 +94,6 @@ def main(argv: Sequence[str]) -> int:
             f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are list, show and clean."
         )
     words = COMMAND.read(rest, is_word=lambda word: not _is_setting(word))
-    keys = [word.partition("=")[0] for word in rest]
-    for key in sorted(words.given):
-        if keys.count(key) > 1:
-            last = [word for word in rest if word.startswith(f"{key}=")][-1]
-            log.warning("%s is given %d times; the last one counts: %s", key, keys.count(key), last)
     settings, root = words.settings, runs_folder(words.settings.runs_dir)
     rows = Index(root).rows()
     if verb == "list":
