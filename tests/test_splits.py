@@ -340,7 +340,7 @@ def test_impossible_fractions(val: float, test: float) -> None:
     ("protocol", "grouping", "message"),
     [
         ("grouped", "patient", r"class COVID has 2 patients \(10 images\)"),
-        ("grouped", "near_duplicate", r"class COVID has 2 groups of near-duplicates \(10 images\)"),
+        ("grouped", "near_duplicate", r"class COVID has 2 near-duplicate groups \(10 images\)"),
     ],
 )
 def test_too_few_groups(protocol: str, grouping: Grouping, message: str) -> None:

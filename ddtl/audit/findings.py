@@ -11,10 +11,10 @@ from ddtl.audit.power import Power
 from ddtl.audit.probes import Probe
 from ddtl.audit.record import Finding
 from ddtl.data.manifest import Grouping, Manifest
+from ddtl.schema.units import SCORED
 from ddtl.utils.wording import count, listed, percent
 
 _EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
-_SCORED = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images"}
 _LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
 
 
@@ -197,7 +197,7 @@ def power(found: Power, grouping: Grouping) -> str:
         found: what the probes could find.
         grouping: of the dataset.
     """
-    units = f"{listed([f'{n:,}' for n in found.groups])} scored {_SCORED[grouping]} of the classes"
+    units = f"{listed([f'{n:,}' for n in found.groups])} scored {SCORED[grouping]} of the classes"
     often = percent(found.power)
     if found.least_auc is None:
         return (

@@ -18,9 +18,9 @@ from ddtl.data.images.perceptual_hash import difference_hash, orientation_hashes
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.utils import signals
 from ddtl.utils.errors import TrainingFailure
+from ddtl.utils.progress import Progress
 
 Key = tuple[str, str]  # dataset, sample id
-Progress = Callable[[int, int], None]
 Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray picture
 
 SIDE = 64  # of a thumbnail, in pixels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,11 +17,11 @@ from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
 from ddtl.evaluation.intervals.resampling import cluster_codes
+from ddtl.utils.progress import Progress
 from ddtl.utils.threads import cores
 
 Verdict = Literal["shortcut", "may carry disease", "nothing found", "not possible"]
 Protocol = Literal["test", "held-out half"]
-Progress = Callable[[int, int], None]
 
 BOUND = 0.55  # ROC AUC that the lower end of the interval must pass: less is too weak to carry a published result
 SHUFFLES = 19  # the probe must beat them all, which has a chance of 1 in 20 where there is nothing to learn

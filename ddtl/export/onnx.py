@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from ddtl.models.network import Network
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 
 OPSET = 18
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
-
-Progress = Callable[[int, int], None]
 
 
 class _Answers(nn.Module):

@@ -32,9 +32,8 @@ from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.inference.patients import patients_of
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ddtl.models.network import Network
 from ddtl.records import run_folder, small
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
+from ddtl.schema.units import GROUPS
 from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.failures import broken_off
@@ -218,10 +219,9 @@ def _warn_if_moved(folder: RunFolder) -> None:
 
 def _dataset_table(manifest: Manifest) -> None:
     """Images, groups and classes of each split."""
-    groups = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
     table = Table(title=escape(f"{manifest.dataset} · protocol {manifest.protocol}"), title_justify="left")
     table.add_column("split")
-    for heading in ("images", groups[manifest.grouping], *map(escape, manifest.classes)):
+    for heading in ("images", GROUPS[manifest.grouping], *map(escape, manifest.classes)):
         table.add_column(heading, justify="right")
     for split, counts in manifest.counts().items():
         table.add_row(split, *map(str, (counts["images"], counts["groups"], *counts["classes"].values())))

@@ -6,7 +6,6 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import printable
 from ddtl.utils.redaction import redacted
 
@@ -43,8 +43,6 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 out, err = _console(), _console(stderr=True)
-
-Progress = Callable[[int, int], None]
 
 
 class _Lines(logging.Handler):

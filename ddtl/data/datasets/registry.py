@@ -19,8 +19,8 @@ from ddtl.data.splits import protocols
 from ddtl.data.splits.exclusion import leave_out
 from ddtl.data.splits.subsets import train_on
 from ddtl.schema.run import Config, DatasetConfig
+from ddtl.utils.progress import Progress
 
-Progress = Callable[[int, int], None]
 Builder = Callable[[Config, Progress | None], Manifest]
 
 

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from functools import partial
@@ -27,9 +27,8 @@ from ddtl.data.download.verifying import FINE, Checker, Finding, State, verify
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_bytes
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
-
-Progress = Callable[[int, int], None]
 
 GITHUB = "https://raw.githubusercontent.com"
 WORKERS = 8  # files under way at a time

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,13 +25,12 @@ from pathlib import Path
 from ddtl.data.download.published import IndexRow, image_files
 from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
 from ddtl.data.images.perceptual_hash import BITS, difference_hash, distance
+from ddtl.utils.progress import Progress
 
 NEAR = 24
 CLOSER = 2
 
 LFS_POINTER = b"version https://git-lfs"
-
-Progress = Callable[[int, int], None]
 
 
 class State(StrEnum):

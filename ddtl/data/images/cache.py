@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,10 +30,10 @@ from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads
 from ddtl.utils.errors import Unwritable, UserError
+from ddtl.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 
 _SHOWN = 10  # bad files named in an error
 _BATCH = 64  # decoded images held in memory at a time

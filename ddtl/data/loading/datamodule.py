@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +23,7 @@ from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.schema.run import AugmentConfig, Config
 from ddtl.utils.errors import UserError
-
-Progress = Callable[[int, int], None]
+from ddtl.utils.progress import Progress
 
 
 class Features(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,13 +21,12 @@ from ddtl.data.phantom.marks import Box, Picture, grey_map, mark_box, text_boxes
 from ddtl.data.phantom.render import GENERATOR_VERSION, PhantomSpec, has_mark, render_slice
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import lock
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import Unreadable, read_object, read_table
 
 CLASSES = ("non-COVID", "COVID")
 COLUMNS = ("sample_id", "path", "label", "patient_id", "site", "mark", "lesion_pixels")
 NOTE = "The phantom is synthetic: its images are drawn by a program, and scores on it say nothing about patients."
-
-Progress = Callable[[int, int], None]
 
 
 def generate(spec: PhantomSpec, folder: Path, progress: Progress | None = None) -> None:

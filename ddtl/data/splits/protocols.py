@@ -14,13 +14,12 @@ from dataclasses import replace
 
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
 from ddtl.data.splits.assignment import Assignment, Units, cut, fill, gather, share_out
+from ddtl.schema.units import SCORED
 from ddtl.utils.errors import UserError
 
 PROTOCOLS = ("official", "grouped", "random", "kfold")
 
 _FAR = 0.05  # beyond this distance from what was asked the user is told
-
-_UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicates", "none": "images"}
 
 
 def assign(
@@ -154,7 +153,7 @@ def _official(manifest: Manifest) -> Manifest:
         first = {split: s.sample_id for split in SPLITS for s in result.samples if (s.group, s.split) == (group, split)}
         where = " and ".join(f"{split} ({sample_id})" for split, sample_id in first.items())
         raise UserError(
-            f"{manifest.dataset}: its published split tears {len(torn)} of its {_UNITS[manifest.grouping]} apart; the "
+            f"{manifest.dataset}: its published split tears {len(torn)} of its {SCORED[manifest.grouping]} apart; the "
             f"first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
         )
     return result
@@ -215,7 +214,7 @@ def _has_every_class(manifest: Manifest) -> bool:
 
 
 def _kind(manifest: Manifest, protocol: str) -> str:
-    return "images" if protocol == "random" else _UNITS[manifest.grouping]
+    return "images" if protocol == "random" else SCORED[manifest.grouping]
 
 
 def _rarest(manifest: Manifest, units: Units) -> tuple[str, int]:

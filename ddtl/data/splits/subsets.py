@@ -8,9 +8,8 @@ from dataclasses import replace
 from itertools import zip_longest
 
 from ddtl.data.manifest import Manifest, Note
+from ddtl.schema.units import SCORED
 from ddtl.utils.errors import UserError
-
-_CALLED = {"patient": "patients", "near_duplicate": "groups of near-duplicates", "none": "images"}
 
 
 def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
@@ -29,7 +28,7 @@ def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
     """
     order = _order(manifest, seed)
     wanted = patients if isinstance(patients, int) else max(round(patients * len(order)), len(manifest.classes))
-    asked, called = f"dataset.train_patients={patients}", _CALLED[manifest.grouping]
+    asked, called = f"dataset.train_patients={patients}", SCORED[manifest.grouping]
     if wanted > len(order):
         raise UserError(f"{asked}: the training part has {len(order)} {called}. Ask for fewer, or set it to null.")
     if wanted < len(manifest.classes):

@@ -10,14 +10,9 @@ from ddtl.evaluation.comparison.comparison import Comparison
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import format
 from ddtl.schema.scores import TITLES
+from ddtl.schema.units import UNITS
 from ddtl.utils import wording
 
-# What is resampled, in words: one, several.
-UNITS = {
-    "patient": ("patient", "patients"),
-    "group": ("near-duplicate group", "near-duplicate groups"),
-    "image": ("image", "images"),
-}
 TESTS = {
     "sign-flip": "sign flips",
     "DeLong": "DeLong's test",

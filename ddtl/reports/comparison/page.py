@@ -14,6 +14,7 @@ from ddtl.reports.html.curves import Curves, curves
 from ddtl.reports.html.figures import Spec
 from ddtl.reports.html.page import Block, Figure, Page, Row, Section, Text, render
 from ddtl.schema.scores import by_image
+from ddtl.schema.units import UNITS
 from ddtl.utils import wording
 
 _CURVES = 6  # of as many runs: more lie over each other
@@ -70,7 +71,7 @@ def _roc(compared: Compared) -> list[Block]:
     notes = [
         "Of each way its first run." if several else "",
         f"The first {_CURVES} of {len(compared.methods)}." if len(compared.methods) > _CURVES else "",
-        f"Bands, of the first two: the middle 95 % of {_REPLICATES} bootstrap draws of {claims.UNITS[unit][1]}, at "
+        f"Bands, of the first two: the middle 95 % of {_REPLICATES} bootstrap draws of {UNITS[unit][1]}, at "
         "each point by itself. Curves whose bands overlap may differ all the same: the test is paired.",
     ]
     alt = f"ROC curves of {wording.listed(list(found))}."

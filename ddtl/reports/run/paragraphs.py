@@ -14,9 +14,8 @@ from ddtl.reports.html import format, reproduce
 from ddtl.reports.run import audit_section, schedule, sentences
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.scores import SCORES, title_of
+from ddtl.schema.units import SCORED
 from ddtl.utils import wording
-
-_UNITS = {"patient": "patients", "near_duplicate": "groups of near-duplicate images", "none": "images"}
 
 
 def blank(what: str) -> str:
@@ -32,7 +31,7 @@ def escaped(text: str) -> str:
 def data(stored: Stored) -> str:
     """Images, patients, classes, where they come from, and how they were split."""
     record = stored.record
-    unit = _UNITS[record["grouping"]]
+    unit = SCORED[record["grouping"]]
     images, n_groups = (sum(part[what] for part in stored.parts.values()) for what in ("images", "groups"))
     groups = "" if record["grouping"] == "none" or stored.leaky else f" of {n_groups:,} {unit}"
     names = wording.listed([escaped(name) for name in stored.classes])
@@ -57,7 +56,7 @@ def data(stored: Stored) -> str:
 
 def assignment(record: Mapping[str, Any]) -> str:
     """How images came into training, validation and test."""
-    unit = _UNITS[record["grouping"]]
+    unit = SCORED[record["grouping"]]
     seed = f" (seed {record['split_seed']})" if "split_seed" in record else ""
     apart = {
         "patient": "no patient has images in two of them",
@@ -87,7 +86,7 @@ def counts(stored: Stored) -> str:
     for split, part in stored.parts.items():
         each = ", ".join(f"{escaped(label)} {n:,}" for label, n in part["classes"].items())
         grouping = stored.record["grouping"]
-        unit = "" if grouping == "none" else f" of {part['groups']:,} {_UNITS[grouping]}"
+        unit = "" if grouping == "none" else f" of {part['groups']:,} {SCORED[grouping]}"
         parts.append(f"{names[split]}: {part['images']:,} images{unit} ({each})")
     alone = " Training and validation images of this dataset were not used." if stored.trained_on else ""
     return sentences.sentence("; ".join(parts)) + alone

@@ -16,8 +16,9 @@ from ddtl.reports.html import figures, format, reproduce
 from ddtl.reports.html.curves import Band, Curves, curves
 from ddtl.reports.html.page import Block, Code, Figure, Fold, Headline, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import audit_section, cases, data_card, schedule, sentences, strip, tables
-from ddtl.reports.run.stored import GROUPS, Stored, patients
+from ddtl.reports.run.stored import Stored, patients
 from ddtl.schema.scores import TITLES, by_image
+from ddtl.schema.units import GROUPS
 from ddtl.utils import wording
 
 _REPLICATES = 500  # of the bands: they are looked at, not read off

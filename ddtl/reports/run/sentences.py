@@ -11,8 +11,9 @@ from ddtl.evaluation import test_use
 from ddtl.evaluation.intervals.coverage import measured_coverage
 from ddtl.evaluation.intervals.interval import DESCRIPTIONS
 from ddtl.reports.html import format
-from ddtl.reports.run.stored import GROUPS, Stored, patients
+from ddtl.reports.run.stored import Stored, patients
 from ddtl.schema.scores import TITLES, by_image, title_of
+from ddtl.schema.units import GROUPS, UNITS
 from ddtl.utils import wording
 
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
@@ -223,9 +224,7 @@ def clustering(stored: Stored) -> str:
 
 def interval_unit(record: Mapping[str, Any]) -> str:
     """What the intervals take for independent."""
-    return {"patient": "patients", "group": "groups of near-duplicate images", "image": "images"}[
-        record["interval"]["unit"]
-    ]
+    return UNITS[record["interval"]["unit"]][1]
 
 
 def interval_methods(record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -18,7 +18,6 @@ from ddtl.utils.files import require_run_folder
 
 # What a score is computed for, in words: one, several.
 UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}
-GROUPS = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
 
 
 @dataclass(frozen=True)

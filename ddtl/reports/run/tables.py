@@ -9,8 +9,9 @@ from ddtl.reports.comparison import claims
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell, Table
 from ddtl.reports.run import sentences
-from ddtl.reports.run.stored import GROUPS, Stored, patients
+from ddtl.reports.run.stored import Stored, patients
 from ddtl.schema.scores import PER_CLASS, SCORES, TITLES
+from ddtl.schema.units import GROUPS
 from ddtl.utils import wording
 
 Rows = list[list[str | Cell]]

@@ -8,10 +8,10 @@ from statistics import mean, stdev
 
 from ddtl.evaluation.comparison.matrix import Mean
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.reports.comparison.claims import UNITS
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell as Shown
 from ddtl.reports.study.cells import Cell, Cells, Temperature
+from ddtl.schema.units import UNITS
 from ddtl.utils import wording
 
 LOWER_IS_BETTER = ("brier",)

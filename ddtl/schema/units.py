@@ -1,0 +1,14 @@
+"""What a result is counted by, in words that records, pages and the terminal share."""
+
+from __future__ import annotations
+
+# What is never split, by ``dataset.grouping``'s values in a manifest: as a heading, and as what is scored.
+GROUPS = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
+SCORED = {**GROUPS, "none": "images"}
+
+# What is resampled or left out together: one, several.
+UNITS = {
+    "patient": ("patient", "patients"),
+    "group": ("near-duplicate group", "near-duplicate groups"),
+    "image": ("image", "images"),
+}
