@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.models._api import WeightsEnum
+from torchvision.models import WeightsEnum
 
 from ddtl.models.grayscale import take_one_channel
 
