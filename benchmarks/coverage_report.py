@@ -18,7 +18,7 @@ class Cell:
 
     Attributes:
         corner: the settings of the corner.
-        unit, score: by image or by patient, and of ``names.SCORES``.
+        unit, score: by image or by patient, and of ``schema.scores.SCORES``.
         truth: its value on endless patients.
         draws: test sets with at least three patients of each class in which the score is defined.
         given: how many of them have an interval.

@@ -22,9 +22,11 @@ def test_a_sentence_is_false_as_seldom_as_it_promises(row: Row) -> None:
 
 
 @pytest.mark.slow
-def test_the_stated_chance_that_a_target_is_kept_is_the_real_one() -> None:
+def test_the_stated_chance_that_a_target_is_kept_is_the_real_one_or_a_little_less() -> None:
+    """It is that of a threshold at the last image that counts; the one that is set lies below that image."""
     stated, kept = promises(1000, seed=1)
-    assert stated == pytest.approx(kept, abs=2.6 * np.sqrt(0.25 / 1000))
+    error = np.sqrt(0.25 / 1000)
+    assert kept - 0.06 - 2.6 * error <= stated <= kept + 2.6 * error
 
 
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)

@@ -41,7 +41,7 @@ def record(runs: Path) -> list[dict[str, Any]]:
 def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_goes_on(tmp_path: Path) -> None:
     with mounts.mounted(tmp_path / "runs", size="24m") as runs:
         words = [
-            "optimizer.lr=0.001,0.002",
+            "optimizer.lr=0.001,0.002,0.003",
             "dataset.image_size=32",
             f"paths.runs_dir={runs}",
             f"paths.cache_dir={tmp_path / 'cache'}",
@@ -54,7 +54,7 @@ def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_goes_on(tmp_pa
         again = sweep(words)
         assert again.returncode == 0, again.stderr[-2000:]
         trials = record(runs)
-        assert [trial["state"] for trial in trials] == ["complete"] * 2
+        assert [trial["state"] for trial in trials] == ["complete"] * 3
         reasons = [attempt["reason"] for trial in trials for attempt in trial["attempts"]]
         assert set(reasons) <= {"disk_full", "stopped", "completed"}
 

@@ -131,7 +131,7 @@ def cliffs_delta(
     """Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
 
     Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
-    So the interval and the variance are those of a ROC AUC of clustered images (``evaluation.robust``), and the test is
+    So the interval and the variance are those of a ROC AUC of clustered images (``intervals.robust``), and the test is
     Student's t with Satterthwaite's degrees of freedom, after Brunner and Munzel (2000), Biom J 42:17; with fewer than
     50 groups of a class a permutation test of whole groups.
 

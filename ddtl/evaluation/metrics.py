@@ -13,7 +13,7 @@ def binary_scores(
     threshold: float | np.ndarray,
     rank: np.ndarray | None = None,
 ) -> Scores:
-    """The scores named in ``names.SCORES``.
+    """The scores named in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
@@ -28,7 +28,7 @@ def binary_scores(
 
 
 def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
-    """The scores named in ``names.SCORES`` for more than two classes; a sample is called the likeliest of them.
+    """The scores named in ``schema.scores.SCORES`` for more than two classes; a sample is called the likeliest of them.
 
     A score that knows positives and negatives is the plain mean over the classes, each against all others (macro);
     balanced accuracy is the mean sensitivity. Accuracy and Matthews' coefficient are those of the whole table. The

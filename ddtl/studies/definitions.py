@@ -43,7 +43,7 @@ class Job:
 
     Attributes:
         overrides: for train.py.
-        labels: its place on the axes that this kind of study decides (see ``record.Labels``); what is absent follows
+        labels: its place on the axes that this kind of study decides (see ``study.Labels``); what is absent follows
             from the configuration.
         targets: its own test set first.
         after: the job whose run's weights it begins with; its ``overrides`` do not name them.

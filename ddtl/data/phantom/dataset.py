@@ -1,6 +1,6 @@
 """A procedural chest-CT dataset: two sites, several slices a patient, known lesions. Needs no download and no torch.
 
-``phantom_pictures`` draws; here files are written and read, the ground truth among them (see ``truth``).
+``render`` draws; here files are written and read, the ground truth among them (see ``truth``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The phantom's patients and pictures: who is dealt to which class, and what each scanner shows of them.
 
-``phantom_anatomy`` builds the body, ``phantom_lesions`` what may be wrong with it, ``phantom_marks`` what is written
+``anatomy`` builds the body, ``lesions`` what may be wrong with it, ``marks`` what is written
 over the pictures. A patient's pictures depend on the seed, the site and the patient's number there.
 """
 
@@ -62,7 +62,7 @@ class PhantomSpec:
         size: the picture's side in pixels.
         prevalence: share of the patients with COVID.
         gap: how site b's pictures differ. ``scanner``: by all that another scanner does. ``grey``: they are taken by
-            site a's scanner, of site b's own patients, and then passed through ``phantom_marks.grey_map``.
+            site a's scanner, of site b's own patients, and then passed through ``marks.grey_map``.
         shortcut: strength of the planted shortcut, 0 for none; see ``has_mark``.
     """
 

@@ -99,7 +99,7 @@ def compare(
 
     Args:
         methods: two or more.
-        score: the one that is judged, of ``names.SCORES``.
+        score: the one that is judged, of ``schema.scores.SCORES``.
         level: of the intervals.
         paired_seeds: the runs of every method have the same seeds in the same order, by design: a difference is then
             taken run by run. Otherwise the seeds of two methods are independent.

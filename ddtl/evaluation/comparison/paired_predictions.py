@@ -58,7 +58,7 @@ class Answers:
         return np.asarray(called == self.predictions.label)
 
     def scores(self) -> Scores:
-        """The scores in ``names.SCORES``."""
+        """The scores in ``schema.scores.SCORES``."""
         labels = self.predictions.label
         if self.binary:
             return binary_scores(labels, self.p, self.threshold, self.rank)

@@ -35,7 +35,7 @@ def measured_coverage(
     """The coverage in test sets like this one (``coverage.csv``, written by ``benchmarks/coverage.py``).
 
     Args:
-        score: one of ``names.SCORES``.
+        score: one of ``schema.scores.SCORES``.
         unit: what it is of.
         estimate: its value; the nearest simulated truth counts.
         patients, positives: how many there are, and of the positive class.

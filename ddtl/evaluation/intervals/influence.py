@@ -36,7 +36,7 @@ class Spread:
 def influences(
     labels: np.ndarray, p: np.ndarray, threshold: float | np.ndarray, rank: np.ndarray | None = None
 ) -> Influences:
-    """(N,) influence values of each score in ``names.SCORES``; without those that are not defined.
+    """(N,) influence values of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         labels: (N,) 0 or 1.

@@ -41,7 +41,7 @@ def intervals(
     seed: int = 0,
     rank: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for each score in ``names.SCORES``.
+    """An interval for each score in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1.
@@ -153,7 +153,7 @@ def paired_intervals(
     rank_a: np.ndarray | None = None,
     rank_b: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for the difference a - b of each score in ``names.SCORES``, two models on the same images.
+    """An interval for the difference a - b of each score in ``schema.scores.SCORES``, two models on the same images.
 
     Args:
         method: ``default``, by the cluster-robust variance of the difference of the influence values, with Student's t;

@@ -23,7 +23,7 @@ _UNSEEN_ERROR = 0.5  # squared error, or share that is ranked wrong, of the pati
 def robust_intervals(
     p: np.ndarray, clusters: Clusters, threshold: float | np.ndarray, level: float, rank: np.ndarray | None = None
 ) -> dict[str, Interval]:
-    """An interval of each score in ``names.SCORES``; without those that are not defined.
+    """An interval of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         p: (N,) probability of the positive class.

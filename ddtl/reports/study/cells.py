@@ -31,7 +31,7 @@ _AXES = ("source", "method", "protocol", "schedule", "patients")
 
 @dataclass(frozen=True)
 class Row:
-    """What was trained, seeds and folds aside; the axes of ``record.Labels``."""
+    """What was trained, seeds and folds aside; the axes of ``records.study.Labels``."""
 
     source: str
     method: str
