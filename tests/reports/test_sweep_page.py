@@ -143,7 +143,8 @@ def test_a_grid_shows_its_words_as_choices() -> None:
 @pytest.mark.slow
 def test_the_same_record_gives_the_same_page() -> None:
     code = (
-        "from hashlib import sha256; from ddtl.reports.sweep import report; from tests.support import sweep_records as r; "
+        "from hashlib import sha256; from ddtl.reports.sweep import report; "
+        "from tests.support import sweep_records as r; "
         "print(sha256(report.render_sweep(report.Sweep(r.record())).encode()).hexdigest())"
     )
     told = {
