@@ -203,7 +203,7 @@ def _scores(rows: Predictions, fitted: calibration.Calibration) -> dict[str, Any
 
 def _intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Not those of the images: 0.05 to either side, so that texts stay the same whatever the methods do."""
-    names = [name for name in scores if name in metrics.binary_scores(np.array([0, 1]), np.array([0.0, 1.0]), 0.5)]
+    names = [name for name in scores if name in SCORES]
     methods = {"roc_auc": "logit", "f1": "bca", "mcc": "bca", "brier": "bca"}
     return {
         name: None
