@@ -124,6 +124,7 @@ def test_baselines_that_keep_their_level_and_threshold_say_so(a_run: Path) -> No
     assert sentences.baselines_setting(evaluate(a_run, "evaluation.level=0.95", "evaluation.threshold=0.5")) == ""
 
 
+@pytest.mark.slow
 def test_elsewhere_the_threshold_is_the_runs_own_and_the_use_is_counted(
     a_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> Non
     assert np.allclose(again.logits, own.logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_site_and_another_split_each_have_their_folder(a_run: Path) -> None:
     shutil.rmtree(a_run / "evaluations", ignore_errors=True)
     words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
@@ -176,6 +178,7 @@ def test_another_site_and_another_split_each_have_their_folder(a_run: Path) -> N
     assert elsewhere(a_run, "b") != folders[0]
 
 
+@pytest.mark.slow
 def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}"]
     shutil.rmtree(a_run / "evaluations", ignore_errors=True)
@@ -234,6 +237,7 @@ def test_a_mistake_is_named_and_changes_nothing(a_run: Path, words: list[str], m
     assert uses() == counted, "what is refused is no use of the test set"
 
 
+@pytest.mark.slow
 def test_a_run_scored_again_on_validation_alone_was_scored_on_its_test_set_before(tmp_path: Path) -> None:
     words = ("trainer.max_epochs=1", "trainer.patience=null", "run.name=a")
     run(tmp_path, *words)

@@ -266,6 +266,7 @@ def test_a_kill_at_any_moment_of_the_first_start(tmp_path: Path) -> None:
     assert number > 8
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("identity", [IDENTITY, OTHER])
 def test_a_kill_at_any_moment_of_overwriting(tmp_path: Path, identity: dict[str, object]) -> None:

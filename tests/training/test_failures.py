@@ -186,6 +186,7 @@ def test_images_that_vanish_while_a_run_is_stopped(
 # --- loader processes that die ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_decoded_images_cut_off_under_a_loader_process(
     table: Path, guarded: Guarded, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

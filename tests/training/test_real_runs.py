@@ -46,7 +46,10 @@ def test_sarscov2ct_by_near_duplicates_and_by_slice(real_data, tmp_path):
     assert len({grouped["digest"], leaky["digest"]}) == 2
 
 
-@pytest.mark.parametrize(("dataset", "published"), [("covid19ct", "0.8900"), ("sarscov2ct", "0.9960")])
+@pytest.mark.parametrize(
+    ("dataset", "published"),
+    [("covid19ct", "0.8900"), pytest.param("sarscov2ct", "0.9960", marks=pytest.mark.slow)],
+)
 def test_the_papers_experiments_print_published_beside_obtained(real_data, tmp_path, capsys, dataset, published):
     result = short(tmp_path, real_data, f"experiment=ddtl_cov_{dataset}", "model.weights=none")
     config = load([*SHORT, f"experiment=ddtl_cov_{dataset}", f"paths.data_dir={real_data}"])

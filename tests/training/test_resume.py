@@ -61,6 +61,7 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
     assert_same_run(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_cut_off_says_what_to_do(tmp_path):
     folder = run(tmp_path, "trainer.max_epochs=1").folder
     last, best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt"
