@@ -149,7 +149,8 @@ def _real_images(folder: RunFolder, saved: Config, words: Words[Settings], class
 
     from ddtl.data.download import claims
     from ddtl.data.loading.datamodules import build_datamodule
-    from ddtl.data.loading.transforms import NONE, Augmenter
+    from ddtl.data.loading.transforms import Augmenter
+    from ddtl.schema.augment import NONE
 
     config = saved.model_copy(update={"paths": load(list(words.passed), writes=False).paths})
     claims.require_drawable(folder.config, config)

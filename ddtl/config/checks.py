@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ddtl.config import phases, sources
+from ddtl.config import phases, sources, where
 from ddtl.config.hardware_checks import hardware
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils.suggest import did_you_mean
@@ -27,16 +28,6 @@ DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
 }
 # Datasets that everyone knows by their name.
 OWN_NAME = ("covid19ct", "sarscov2ct", "phantom")
-# The backbones of ddtl/models/backbones.py and their stages, to which the head comes as the last; a test holds the two
-# lists together.
-_DENSENET = ("stem", "block1", "block2", "block3", "block4", "norm")
-_RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
-STAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), (*_DENSENET, "head")),
-    **dict.fromkeys(("resnet18", "resnet50"), (*_RESNET, "head")),
-    "squeezenet1_1": ("stem", "fire1", "fire2", "fire3", "head"),
-}
-WITHOUT_BATCHNORM = ("squeezenet1_1",)
 
 # Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
 LONGEST = 200
@@ -103,9 +94,15 @@ def _names(c: Config) -> Iterator[str]:
             f"dataset.name={name}: ddtl keeps records of its own in a folder of this name. Set another: "
             f"dataset.name=my_{name}"
         )
-    if c.model.name not in STAGES:
-        hint = did_you_mean(c.model.name, STAGES)
-        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(STAGES)}."
+    if c.model.name not in BACKBONES:
+        hint = did_you_mean(c.model.name, BACKBONES)
+        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(BACKBONES)}."
+    losses = where.options("loss")
+    if c.loss.name not in losses:
+        hint = did_you_mean(c.loss.name, losses)
+        yield f"loss.name={c.loss.name}: no such loss.{hint} There are {', '.join(losses)}."
+    elif c.loss.model_dump().keys() != where.keys_in("loss", c.loss.name):
+        yield f"loss.name={c.loss.name}: the other keys of loss are of another one. Set loss={c.loss.name} instead."
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)
         yield f"trainer.monitor={c.trainer.monitor}: no such score.{hint} There are {', '.join(MONITORS)}."
@@ -208,36 +205,36 @@ def _ranges(c: Config) -> Iterator[str]:
         yield "dataset.val_fraction and dataset.test_fraction leave nothing to train on; their sum must be under 1."
     if c.dataset.protocol == "kfold" and c.dataset.fold >= c.dataset.n_folds:
         yield f"dataset.fold={c.dataset.fold}: dataset.n_folds={c.dataset.n_folds} folds count from 0."
-    for key, (low, high) in (("augment.scale", c.augment.scale), ("augment.gamma", c.augment.gamma)):
-        if not 0 < low <= high:
-            yield f"{key}=[{low}, {high}]: must be a range of positive factors, the smaller one first."
     if not all(0 <= beta < 1 for beta in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)}: each must be at least 0 and under 1."
 
 
 def _finetune(c: Config) -> Iterator[str]:
-    if c.model.name in STAGES:
-        yield from phases.problems(c.finetune, STAGES[c.model.name], c.trainer.max_epochs)
+    if c.model.name in BACKBONES:
+        yield from phases.problems(c.finetune, stages_of(c.model.name), c.trainer.max_epochs)
 
 
 def _still(c: Config) -> list[int]:
     """How many stages at the network's beginning stand still, for each phase."""
-    return phases.still(c.finetune, STAGES[c.model.name])
+    return phases.still(c.finetune, stages_of(c.model.name))
 
 
 def _backbone(c: Config) -> int:
-    return len(STAGES[c.model.name]) - 1
+    return len(BACKBONES[c.model.name].stages)
+
+
+def _has_batchnorm(c: Config) -> bool:
+    return c.model.name in BACKBONES and BACKBONES[c.model.name].has_batchnorm
 
 
 def _augments(c: Config) -> bool:
-    return any(value not in (0, (1, 1)) for value in c.augment.model_dump(exclude={"name"}).values())
+    return bool(c.augment.steps(c.dataset.image_size))
 
 
 def _batch_of_one(c: Config) -> Iterator[str]:
     """BatchNorm that is trained on one image at a time learns to normalise each image by itself."""
     parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
-    without = c.model.name not in STAGES or c.model.name in WITHOUT_BATCHNORM
-    if without or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
+    if not _has_batchnorm(c) or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
         return
     if min(_still(c)) < _backbone(c):
         yield (
@@ -322,7 +319,7 @@ def _evaluation(c: Config) -> Iterator[str]:
     e = c.evaluation
     if e.threshold in AIMED and e.target is None:
         yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
-    if e.batchnorm == "adapt" and c.model.name in WITHOUT_BATCHNORM:
+    if e.batchnorm == "adapt" and c.model.name in BACKBONES and not _has_batchnorm(c):
         yield f"evaluation.batchnorm=adapt: {c.model.name} has no BatchNorm. Set evaluation.batchnorm=stored."
     if e.level < 0.5:
         yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."
@@ -376,7 +373,7 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         lambda c: c.dataset.harmonize == "match" and c.dataset.kind != "pooled",
         "a dataset matches itself; only other datasets that the run is evaluated on are changed",
     ),
-    ("finetune.batchnorm", lambda c: c.model.name in WITHOUT_BATCHNORM, "the network has no BatchNorm"),
+    ("finetune.batchnorm", lambda c: not _has_batchnorm(c), "the network has no BatchNorm"),
 )
 
 
@@ -390,6 +387,6 @@ def warnings(config: Config, explicit: set[str]) -> list[str]:
         lines.append(f"finetune.name={name} only renames the schedule. To take another one, write finetune={name}.")
     if _still(config)[0] >= _backbone(config) and config.model.weights == "none":
         lines.append(f"finetune={name} with model.weights=none trains a head on random features.")
-    if config.dataset.sampling == "balanced" and config.model.class_weights == "balanced":
-        lines.append("dataset.sampling=balanced with model.class_weights=balanced favours the rare classes twice over.")
+    if config.dataset.sampling == "balanced" and config.loss.class_weights == "balanced":
+        lines.append("dataset.sampling=balanced with loss.class_weights=balanced favours the rare classes twice over.")
     return lines

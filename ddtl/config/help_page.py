@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from ddtl.config.where import conf_dir, groups, options, text_of
+from ddtl.schema.backbones import BACKBONES
 
 _HEAD = """\
 Train, score and record one model. The same command goes on with a run that was stopped, and shows a finished one.
@@ -76,6 +77,8 @@ def row(name: str, text: str) -> str:
 
 
 def _first_comment(path: Path) -> str:
+    if not path.exists():  # of a backbone
+        return BACKBONES[path.stem].about
     lines = text_of(path).splitlines()
     return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 

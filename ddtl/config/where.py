@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from ddtl.schema.backbones import BACKBONES
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 
@@ -63,6 +64,13 @@ def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
     return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
 
 
+def keys_in(group: str, option: str) -> set[str]:
+    """The keys of an option, those of the options that it begins with included."""
+    tree = yaml.safe_load(text_of(conf_dir() / group / f"{option}.yaml"))
+    return set(tree).difference({"defaults"}).union(*(keys_in(group, base) for base in tree.get("defaults", ())))
+
+
 def options(group: str) -> list[str]:
-    """The options of a group: the files of its folder."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The options of a group: the files of its folder but those named ``_…``, and in ``model`` every backbone."""
+    files = {path.stem for path in (conf_dir() / group).glob("*.yaml") if not path.name.startswith("_")}
+    return sorted(files | BACKBONES.keys() if group == "model" else files)

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ddtl.data.loading.datamodule import CTDataModule, augment_spec
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, Key, TrainBatches
-from ddtl.data.loading.transforms import NONE
 from ddtl.finetuning.feature_plan import Demand, decide, sentence
 from ddtl.finetuning.schedule import Phase, Schedule
 from ddtl.models.network import Network
@@ -96,7 +95,7 @@ class FrozenFeatures(pl.Callback):
     def views(self, epoch: int) -> int:
         """How many fixed augmentations an image has in an epoch; 0 where each epoch draws new ones."""
         depth = self.schedule.prefix(epoch)
-        if augment_spec(self.config.augment) == NONE:
+        if not self.config.augment.steps(self.config.dataset.image_size):
             return 1 if depth else 0
         return self.config.finetune.cached_views if depth == self._backbone else 0
 

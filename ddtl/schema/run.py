@@ -7,21 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-# Upper bounds are far beyond what is used: a number above them is a slip, and would fill memory or never end.
-PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-Thousands = Annotated[int, Field(ge=1, le=10_000)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Range = Annotated[tuple[Finite, Finite], Field(strict=False)]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-Text = Annotated[str, Field(min_length=1)]
+from ddtl.schema.augment import AugmentConfig
+from ddtl.schema.section import (
+    Epochs,
+    Finite,
+    Fraction,
+    Names,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Range,
+    Section,
+    Seed,
+    Text,
+    Thousands,
+)  # fmt: skip
 
 
 def _texts(value: Any) -> Any:
@@ -38,7 +42,6 @@ def _text(value: Any) -> Any:
 
 ClassMap = Annotated[dict[Text, Text], BeforeValidator(_texts), Field(min_length=1)]
 PatientIds = Literal["check", "join", "exact"]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 
 # The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
@@ -61,13 +64,25 @@ NEUTRAL: dict[str, Any] = {
     "evaluation.batchnorm_prior": 0,
     "evaluation.refit": False,
     "evaluation.design": "case_control",
+    "loss.name": "cross_entropy",
+    **{f"augment.{key}": field.default for key, field in AugmentConfig.model_fields.items() if not field.is_required()},
 }
 
+# Keys that stood under another name in earlier versions, with the name that they have now. They are still read, and an
+# identity spells them as it did, so that a run keeps its name.
+MOVED = {"model.label_smoothing": "loss.label_smoothing", "model.class_weights": "loss.class_weights"}
 
-class Section(BaseModel):
-    """A frozen part of the configuration: no unknown keys, and no value quietly turned into another type."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+def moved(tree: Any) -> Any:
+    """Return settings of an earlier version, by section, with their keys where they stand now."""
+    for old, new in MOVED.items():
+        (was, key), (now, new_key) = old.split("."), new.split(".")
+        before = tree.get(was) if isinstance(tree, dict) else None
+        there = tree.get(now, {"name": "cross_entropy"}) if isinstance(before, dict) and key in before else None
+        if isinstance(before, dict) and isinstance(there, dict):
+            rest = {name: value for name, value in before.items() if name != key}
+            tree = {**tree, was: rest, now: {**there, new_key: before[key]}}
+    return tree
 
 
 class PhantomConfig(Section):
@@ -150,30 +165,23 @@ class HeadConfig(Section):
 
 
 class ModelConfig(Section):
-    """Backbone, head, initial weights and loss; see ``conf/model/``."""
+    """Backbone, head and initial weights; see ``conf/model/``."""
 
     name: str
     grayscale: Literal["replicate", "sum"]
     weights: str
     head: HeadConfig
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    class_weights: Literal["none", "balanced"]
 
 
-class AugmentConfig(Section):
-    """How training images are varied; see ``conf/augment/``. Zero (a range of 1 to 1) switches a step off."""
+class LossConfig(Section):
+    """What training minimises; see ``conf/loss/``. Further keys are numbers of one loss, such as focal's ``gamma``."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0, le=1_000)]]
 
     name: str
-    horizontal_flip: Fraction
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
-    shift: Annotated[float, Field(ge=0, le=0.5)]
-    scale: Range
-    brightness: Fraction
-    contrast: Fraction
-    gamma: Range
-    noise: Fraction
-    blur: Fraction
-    erase: Fraction
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weights: Literal["none", "balanced"]
 
 
 class OptimizerConfig(Section):
@@ -196,7 +204,7 @@ class PhaseConfig(Section):
     train: Annotated[tuple[Text, ...], Field(strict=False)]
     epochs: Epochs | None = None
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
-    rates: dict[str, Positive] = {}
+    rates: dict[str, Positive] = Field(default_factory=dict)
 
 
 class FinetuneConfig(Section):
@@ -316,6 +324,7 @@ class Config(Section):
 
     dataset: DatasetConfig
     model: ModelConfig
+    loss: LossConfig
     augment: AugmentConfig
     optimizer: OptimizerConfig
     finetune: FinetuneConfig
@@ -325,3 +334,5 @@ class Config(Section):
     paths: PathsConfig
     run: RunConfig
     seed: Seed
+
+    _moved = model_validator(mode="before")(moved)

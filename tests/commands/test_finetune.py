@@ -14,17 +14,18 @@ import yaml
 from rich.console import Console
 
 from ddtl.commands import cli, finetune
-from ddtl.config import checks, compose, where
+from ddtl.config import compose, where
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.html.page import Fold, Picture, Table
 from ddtl.reports.run import methods, report, schedule_svg, stored
 from ddtl.reports.run import schedule as schedule_of_a_run
+from ddtl.schema.backbones import stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from tests.support import records
 
-STAGES = checks.STAGES["densenet121"]
+STAGES = stages_of("densenet121")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -18,10 +18,11 @@ from ddtl.data.images.cache import DecodedCache, open_cache
 from ddtl.data.images.harmonize import Counts, Harmonizer, matching, pooled_histogram
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, MixedBatches, Shares, TrainBatches
-from ddtl.data.loading.transforms import NONE, Augmenter, AugmentSpec
+from ddtl.data.loading.transforms import Augmenter
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
-from ddtl.schema.run import AugmentConfig, Config
+from ddtl.schema.augment import NONE, AugmentConfig
+from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 
@@ -143,7 +144,7 @@ class CTDataModule(pl.LightningDataModule):
         return self._train_batches().steps
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
-        images = self._loader(self._train_batches(), augment_spec(self.config.augment))
+        images = self._loader(self._train_batches(), self.config.augment)
         return self.features.train_loader(images) if self.features else images
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
@@ -171,13 +172,8 @@ class CTDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         return self.trainer.global_step // self.steps_per_epoch
 
-    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentSpec) -> DataLoader:
+    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentConfig) -> DataLoader:
         augmenter = Augmenter(spec, self.config.dataset.image_size)
         slices = Slices(self.cache, self.labels, augmenter, self.config.seed, self._harmonizer)
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return build_loader(slices, batches, self.config.dataset.num_workers, pin)
-
-
-def augment_spec(config: AugmentConfig) -> AugmentSpec:
-    """The augmentation that a configuration asks for."""
-    return AugmentSpec(**config.model_dump(exclude={"name"}))

@@ -214,10 +214,10 @@ def _grouped(config: Config, group: str) -> Config:
 
 def _phases(config: Config) -> list[int]:
     """The epochs, from 0, in which a phase of the schedule begins."""
-    from ddtl.config.checks import STAGES
     from ddtl.finetuning.schedule import compile_schedule
+    from ddtl.schema.backbones import stages_of
 
-    schedule = compile_schedule(config.finetune, STAGES[config.model.name], config.trainer.max_epochs)
+    schedule = compile_schedule(config.finetune, stages_of(config.model.name), config.trainer.max_epochs)
     return [phase.first for phase in schedule.phases]
 
 
