@@ -16,19 +16,6 @@ from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils.suggest import did_you_mean
 
-# What each dataset offers, its default first; a new dataset gets its line here and its class in
-# ddtl/data/loading/datamodules.py.
-DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
-    "phantom": ("grouped", "random", "kfold"),
-    "covid19ct": ("official", "grouped", "random", "kfold"),
-    "sarscov2ct": ("grouped", "random", "kfold"),
-    "folder": ("grouped", "random", "kfold"),
-    "table": ("grouped", "random", "kfold", "official"),
-    "pooled": ("grouped", "random", "kfold"),
-}
-# Datasets that everyone knows by their name.
-OWN_NAME = ("covid19ct", "sarscov2ct", "phantom")
-
 # Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
 LONGEST = 200
 
@@ -61,7 +48,7 @@ def of_record(config: Config) -> Iterator[str]:
         yield from (re.split("[ =:]", line, maxsplit=1)[0] for line in check(config))
     if any(_finetune(config)):
         yield "finetune.phases"
-    if d.kind == "pooled" and sources.problems(d, DATASET_PROTOCOLS):
+    if d.kind == "pooled" and sources.problems(d):
         yield "dataset.sources"
     if (d.kind == "folder" and d.root is None) or (d.kind == "table" and d.table is None):
         yield "dataset.root" if d.kind == "folder" else "dataset.table"
@@ -73,18 +60,17 @@ def of_record(config: Config) -> Iterator[str]:
 
 def _names(c: Config) -> Iterator[str]:
     kind, name = c.dataset.kind, c.dataset.name
-    protocols = DATASET_PROTOCOLS.get(kind)
-    if protocols is None:
-        hint = did_you_mean(kind, DATASET_PROTOCOLS)
-        yield f"dataset.kind={kind}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
-    elif c.dataset.protocol not in protocols:
+    kinds = where.options("dataset")
+    if kind not in kinds:
+        yield f"dataset.kind={kind}: no such dataset.{did_you_mean(kind, kinds)} There are {', '.join(kinds)}."
+    elif c.dataset.protocol == "official" and "official" not in (protocols := sources.protocols_of(kind)):
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
     if not is_folder_name(name):
         yield (
             f"dataset.name={_short(name)}: must be a plain folder name of at most {LONGEST} bytes; results are filed "
             "under it."
         )
-    elif kind in OWN_NAME and name != kind:
+    elif kind in kinds and kind not in sources.BY_KEYS and name != kind:
         yield (
             f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted. Leave "
             "dataset.name out."
@@ -101,7 +87,7 @@ def _names(c: Config) -> Iterator[str]:
     if c.loss.name not in losses:
         hint = did_you_mean(c.loss.name, losses)
         yield f"loss.name={c.loss.name}: no such loss.{hint} There are {', '.join(losses)}."
-    elif c.loss.model_dump().keys() != where.keys_in("loss", c.loss.name):
+    elif c.loss.model_dump().keys() != where.keys_in(where.conf_dir() / "loss" / f"{c.loss.name}.yaml"):
         yield f"loss.name={c.loss.name}: the other keys of loss are of another one. Set loss={c.loss.name} instead."
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)
@@ -303,9 +289,9 @@ def _pooled(c: Config) -> Iterator[str]:
     """The sources of ``dataset=pooled``: that they exist, and that own files are there."""
     if c.dataset.kind != "pooled":
         return
-    wrong = sources.problems(c.dataset, DATASET_PROTOCOLS)
+    wrong = sources.problems(c.dataset)
     yield from wrong
-    for name, source in {} if wrong else sources.source_datasets(c.dataset).items():
+    for name, source in {} if wrong else sources.resolved(c.dataset).of_sources().items():
         for line in _own(c.model_copy(update={"dataset": source})):
             yield line.replace("dataset.", f"dataset.own.{name}.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from ddtl.config.where import conf_dir, groups, options, text_of
+from ddtl.config.where import bases_of, conf_dir, groups, options, text_of
 from ddtl.schema.backbones import BACKBONES
 
 _HEAD = """\
@@ -84,11 +84,16 @@ def _first_comment(path: Path) -> str:
 
 
 def file_comments(path: Path, prefix: str) -> dict[str, str]:
-    """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list)."""
+    """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list).
+
+    Keys of the files that it begins with are among them.
+    """
+    found: dict[str, str] = {}
+    for base in bases_of(path):
+        found |= file_comments(base, prefix)
     lines = text_of(path).splitlines()
     if lines and lines[0].startswith("# @package _global_"):
         prefix = ""
-    found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     above = ""
     for line in lines:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ddtl.config import checks, compose
+from ddtl.config import checks, compose, sources
 from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.where import groups
@@ -71,6 +71,7 @@ def check(
         UserError: with one line for every mistake found.
     """
     config, settings = typed(overrides, config_name, Config, partial(checks.problems, writes=writes), also)
+    config = config.model_copy(update={"dataset": sources.resolved(config.dataset)})
     return config, checks.warnings(config, {setting.key for setting in settings})
 
 

@@ -64,10 +64,16 @@ def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
     return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
 
 
-def keys_in(group: str, option: str) -> set[str]:
-    """The keys of an option, those of the options that it begins with included."""
-    tree = yaml.safe_load(text_of(conf_dir() / group / f"{option}.yaml"))
-    return set(tree).difference({"defaults"}).union(*(keys_in(group, base) for base in tree.get("defaults", ())))
+def bases_of(path: Path) -> list[Path]:
+    """The files of the same folder that a file begins with, and of which it contains only what differs."""
+    defaults = (yaml.safe_load(text_of(path)) or {}).get("defaults", ())
+    return [path.with_name(f"{name}.yaml") for name in defaults if isinstance(name, str) and name != "_self_"]
+
+
+def keys_in(path: Path) -> set[str]:
+    """The keys of an option's file, those that it begins with included."""
+    own = set(yaml.safe_load(text_of(path))) - {"defaults"}
+    return own.union(*map(keys_in, bases_of(path)))
 
 
 def options(group: str) -> list[str]:

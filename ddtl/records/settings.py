@@ -148,7 +148,7 @@ def config(folder: Path) -> Config:
         FileNotFoundError: there is no such file.
         Unreadable: it is damaged, or was written by another version of ddtl.
     """
-    from ddtl.config import checks
+    from ddtl.config import checks, sources
     from ddtl.schema.run import Config
 
     path = folder / NAME
@@ -160,4 +160,4 @@ def config(folder: Path) -> Config:
     wrong = next(checks.of_record(found), None)
     if wrong is not None:
         raise Unreadable(path, f"{wrong} is none that this version of ddtl knows", fix)
-    return found
+    return found.model_copy(update={"dataset": sources.resolved(found.dataset)})

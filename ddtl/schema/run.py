@@ -153,8 +153,24 @@ class DatasetConfig(Section):
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None
-    # Only in a pooled run's config.yaml: the settings of each source, as they were when the run was made.
+    # Of dataset=pooled alone: the settings of each source, which ddtl/config/sources.py fills in.
     source_settings: dict[str, DatasetConfig] | None = None
+
+    def of_sources(self) -> dict[str, DatasetConfig]:
+        """Return the settings of each source of a pool by its name, split and prepared as the pool is.
+
+        What is in the test of a source is the same alone and in the pool.
+        """
+        assert self.source_settings is not None, "filled in when the configuration was loaded"
+        shared: dict[str, Any] = {key: getattr(self, key) for key in _OF_THE_POOL}
+        shared |= {key: value for key in ("val_fraction", "test_fraction") if (value := getattr(self, key)) is not None}
+        return {name: source.model_copy(update=shared) for name, source in self.source_settings.items()}
+
+
+# Settings of a pool that its sources share.
+_OF_THE_POOL = (
+    "protocol", "split_seed", "n_folds", "fold", "image_size", "batch_size", "sampling", "num_workers", "harmonize",
+)  # fmt: skip
 
 
 class HeadConfig(Section):

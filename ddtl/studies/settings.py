@@ -180,7 +180,7 @@ def _names(study: StudyConfig) -> Iterator[str]:
         yield f"study.datasets=[{', '.join(names)}]: names two datasets or more."
         return
     pool = sources.usual("pooled").model_copy(update={"sources": names, "own": study.own})
-    for line in sources.problems(pool, checks.DATASET_PROTOCOLS):
+    for line in sources.problems(pool):
         if "names two datasets" not in line:
             yield line.replace("dataset.sources", f"study.{key}").replace("dataset.own", "study.own")
 

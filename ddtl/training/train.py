@@ -14,9 +14,8 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.config import sources
 from ddtl.data.images.harmonize import Counts
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.models import weights as initial_weights
@@ -105,7 +104,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
     memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
-    datamodule = build_datamodule(config)
+    datamodule = CTDataModule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
@@ -144,8 +143,7 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
-        write_text(folder.config, yaml.safe_dump(redacted_tree(config.model_dump(mode="json")), sort_keys=False))
+        write_text(folder.config, yaml.safe_dump(redacted_tree(run.config.model_dump(mode="json")), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ddtl.commands import cli
 from ddtl.config.load import load
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.export import onnx as exporting
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
@@ -48,7 +48,7 @@ def exported(trained: Path) -> Path:
 
 
 def test_the_onnx_file_predicts_what_the_run_predicted(trained: Path, exported: Path) -> None:
-    datamodule = build_datamodule(load(small(trained.parents[1], *WORDS)))
+    datamodule = CTDataModule(load(small(trained.parents[1], *WORDS)))
     datamodule.load()
     table = prediction_table.read(trained / "predictions.csv").of("test")
     rows = datamodule.manifest.rows("test")

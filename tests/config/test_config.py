@@ -625,13 +625,12 @@ def test_a_key_with_one_letter_missing_is_recognised(key: str, random: Any) -> N
 
 
 def test_the_lists_agree_with_the_code() -> None:
-    from ddtl.data.datasets.registry import BUILDERS
-    from ddtl.data.loading.datamodules import DATAMODULES
+    from ddtl.data.datasets.registry import DATASETS
     from ddtl.schema.backbones import BACKBONES
 
     assert set(BACKBONES) == set(where.options("model"))
     assert set(LOSSES) == set(where.options("loss"))
-    assert set(checks.DATASET_PROTOCOLS) == set(DATAMODULES) == set(BUILDERS) == set(where.options("dataset"))
+    assert set(DATASETS) == set(where.options("dataset"))
 
 
 def test_seed_0_is_a_seed() -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from ddtl.commands import data as commands
 from ddtl.config.load import load
-from ddtl.data import catalogue
+from ddtl.data.datasets import registry
 from ddtl.data.download import fetching
 from ddtl.data.download.download import Patience
 from ddtl.data.download.published import read_index
@@ -83,8 +83,8 @@ def failure(toy: Path, server: Server, *words: str) -> str:
 
 def first_use(toy: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What train.py does before it trains on the small dataset."""
-    monkeypatch.setitem(catalogue.ORIGINS, "covid19ct", TOY)
-    catalogue.require_images(load(["dataset=covid19ct", *overrides(toy, url)]))
+    monkeypatch.setitem(registry.ORIGINS, "covid19ct", TOY)
+    registry.require_images(load(["dataset=covid19ct", *overrides(toy, url)]))
 
 
 def in_place(toy: Path) -> dict[str, bytes]:
@@ -497,7 +497,7 @@ def test_the_real_dataset_comes_whole_from_a_mirror(real_data: Path, tmp_path: P
     with serving() as server:
         server.files = {f"/covid19ct/{row.sample_id}": real_data / "covid19ct" / row.sample_id for row in rows}
         settings = [f"paths.data_dir={tmp_path}", f"paths.data_mirror={server.url}"]
-        catalogue.require_images(load(["dataset=covid19ct", *settings]))
+        registry.require_images(load(["dataset=covid19ct", *settings]))
         assert server.times == {row.sample_id: 1 for row in rows}
     assert Counter(f.state for f in verify(tmp_path / "covid19ct", rows)) == {State.PUBLISHED: 746}
     assert commands.main(["verify", "covid19ct", *settings]) == 0

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ddtl.config.load import load
 from ddtl.data.datasets import covid19ct, folder, table
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.download.published import published_manifest
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits.protocols import assign, describe
 from ddtl.reports.run.publish import publish
@@ -395,7 +396,7 @@ def table_of(root: Path, split_of: Callable[[int, int], str]) -> Path:
 
 
 def loaded(*overrides: str) -> Manifest:
-    datamodule = build_datamodule(load(list(overrides)))
+    datamodule = CTDataModule(load(list(overrides)))
     datamodule.load()
     return datamodule.manifest
 
@@ -490,7 +491,7 @@ def test_a_whole_run_on_own_folders(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_the_folders_of_covid19ct(real_data: Path) -> None:
     root = real_data / "covid19ct"
-    built_in = covid19ct.build_manifest(real_data)
+    built_in = published_manifest(covid19ct.ORIGIN, real_data)
     own = from_folder(root, ["CT_NonCOVID", "CT_COVID"])
     assert {(s.sample_id, s.path, s.label) for s in own.samples} == {
         (s.sample_id, s.path, s.label) for s in built_in.samples
@@ -504,7 +505,7 @@ def test_the_folders_of_covid19ct(real_data: Path) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("protocol", ["official", "grouped", "kfold"])
 def test_a_table_of_covid19ct_is_covid19ct(real_data: Path, tmp_path: Path, protocol: str) -> None:
-    built_in = covid19ct.build_manifest(real_data)
+    built_in = published_manifest(covid19ct.ORIGIN, real_data)
     assert built_in.published is not None
     columns = ("path", "label", "patient_id", "site", "split")
     rows = [

@@ -20,10 +20,9 @@ The index table is made by ``tools/build_index.py``.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.manifest import Manifest, Note
+from ddtl.data.datasets.kind import published_kind
+from ddtl.data.download.published import Origin
+from ddtl.data.manifest import Note
 
 _NOT_OFFICIAL = ("grouped", "random", "kfold")
 _BOTH_CLASSES = (  # one CT slice as COVID (official test part) and as non-COVID (official training part)
@@ -62,11 +61,4 @@ ORIGIN = Origin(
     ),
 )
 
-
-def build_manifest(data_dir: Path) -> Manifest:
-    """The dataset in ``data_dir/covid19ct``: patients as groups, the authors' split as ``published``.
-
-    Raises:
-        UserError: images are missing; the message says where they should be and where they can be had.
-    """
-    return published_manifest(ORIGIN, data_dir)
+KIND = published_kind(ORIGIN)

@@ -16,11 +16,14 @@ from typing import Literal, NoReturn
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import IMAGE_SUFFIXES, named
 from ddtl.data.images.decode import read_start, starts_as_image
 from ddtl.data.manifest import Manifest, Note, Sample
+from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
 from ddtl.utils.suggest import did_you_mean
 
@@ -325,3 +328,15 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> tuple[dict[str
         return patient_of, []
     lines = "1 line is of no image" if len(unknown) == 1 else f"{len(unknown)} lines are of no image"
     return patient_of, [Note(f"dataset.patients: {lines} and not used.", is_doubt=True, names=named(unknown))]
+
+
+def _build(config: Config, progress: Progress | None = None) -> Manifest:
+    c = config.dataset
+    assert c.root is not None, "checked with the configuration"
+    patients = None if c.patients is None else Path(c.patients).expanduser()
+    root = Path(c.root).expanduser()
+    manifest = build_manifest(c.name, root, c.classes, c.patient_regex, patients, c.class_map, c.patient_ids)
+    return of_own_files(manifest, c)
+
+
+KIND = DatasetKind(_build)

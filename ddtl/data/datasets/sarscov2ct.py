@@ -14,10 +14,9 @@ makes the index table). All other images are groups of their own, though many sh
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.manifest import Manifest, Note
+from ddtl.data.datasets.kind import published_kind
+from ddtl.data.download.published import Origin
+from ddtl.data.manifest import Note
 
 ORIGIN = Origin(
     name="sarscov2ct",
@@ -41,11 +40,4 @@ ORIGIN = Origin(
     ),
 )
 
-
-def build_manifest(data_dir: Path) -> Manifest:
-    """The dataset in ``data_dir/sarscov2ct``: near-duplicate clusters as groups, no published split.
-
-    Raises:
-        UserError: images are missing; the message says where they should be and where they can be had.
-    """
-    return published_manifest(ORIGIN, data_dir)
+KIND = published_kind(ORIGIN)

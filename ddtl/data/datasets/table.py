@@ -10,16 +10,19 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
+from ddtl.schema.run import Config
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.suggest import did_you_mean
 
 REQUIRED = ("path", "label")
@@ -310,3 +313,18 @@ def _bare_classes(of_label: Mapping[str, str], classes: Sequence[str]) -> Iterat
             yield f"no line has the label {name!r} of dataset.classes"
     if len(classes) < 2:
         yield f"two classes are needed, and the only label is {', '.join(map(repr, classes)) or 'empty'}"
+
+
+def _build(config: Config, progress: Progress | None = None) -> Manifest:
+    c = config.dataset
+    assert c.table is not None, "checked with the configuration"
+    path = Path(c.table).expanduser()
+    root = path.parent if c.root is None else Path(c.root).expanduser()
+    manifest = build_manifest(c.name, path, root, c.classes, c.class_map, c.patient_ids)
+    if manifest.published and c.protocol != "official":
+        text = "The table's column split is used with dataset.protocol=official alone."
+        manifest = replace(manifest, notes=(*manifest.notes, Note(text, is_doubt=True)))
+    return of_own_files(manifest, c)
+
+
+KIND = DatasetKind(_build)

@@ -1,9 +1,8 @@
-"""The LightningDataModule that every dataset shares; a dataset itself only builds its manifest."""
+"""The LightningDataModule of every dataset; a dataset itself only builds its manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,10 +64,6 @@ class CTDataModule(pl.LightningDataModule):
         super().__init__()
         self.config = config
 
-    @abstractmethod
-    def build_manifest(self, progress: Progress | None) -> Manifest:
-        """The dataset's table; without a split, unless it is put together from parts that are split."""
-
     def load(self, progress: Progress | None = None) -> None:
         """Build the manifest, split it, and open the decoded cache.
 
@@ -79,7 +74,7 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as asked.
         """
         c = self.config.dataset
-        manifest = registry.prepared(self.build_manifest(progress), c)
+        manifest = registry.prepared(self.config, progress)
         if c.protocol != "random":
             protocols.assert_disjoint(manifest)
         if self.classes is None:
