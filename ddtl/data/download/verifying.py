@@ -15,7 +15,6 @@ at most) and 17 are of pairs at most 8 bits apart.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from ddtl.data.download.published import IndexRow, image_files
 from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
 from ddtl.data.images.perceptual_hash import BITS, difference_hash, distance
+from ddtl.utils import threads
 from ddtl.utils.progress import Progress
 
 NEAR = 24
@@ -120,7 +120,7 @@ def verify(
             return Finding(row, State.DAMAGED, error.reason)
 
     findings = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, threads.cores())) as pool:
         for finding in pool.map(check, rows):
             findings.append(finding)
             if progress is not None:

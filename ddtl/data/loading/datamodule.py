@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ddtl.data.datasets import classes, registry
 from ddtl.data.images import contents
 from ddtl.data.images.cache import DecodedCache, open_cache
-from ddtl.data.images.harmonize import Counts, Harmonizer, matching, pooled_histogram
+from ddtl.data.images.harmonize import Counts, Harmonizer, build_harmonizer, pooled_histogram
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, MixedBatches, Shares, TrainBatches
 from ddtl.data.loading.transforms import Augmenter
@@ -92,7 +92,11 @@ class CTDataModule(pl.LightningDataModule):
             allow_label_conflicts=c.allow_label_conflicts,
             allow_few_grey_levels=c.allow_few_grey_levels,
         )
-        self._harmonizer = self._harmonize()
+        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
+        # each of them would then tell the class.
+        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
+        train = self.manifest.rows("train")
+        self._harmonizer = build_harmonizer(c.harmonize, self.cache, sites, train, self.reference)
         n_train = len(self.manifest.rows("train"))
         if n_train < c.batch_size:
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
@@ -105,21 +109,6 @@ class CTDataModule(pl.LightningDataModule):
     def histogram(self) -> Counts:
         """How many pixels of the training images have each grey level, as the images were decoded."""
         return pooled_histogram(self.cache, self.manifest.rows("train"))
-
-    def _harmonize(self) -> Harmonizer | None:
-        c = self.config.dataset
-        if c.harmonize in ("none", "equalize", "clahe"):
-            return None if c.harmonize == "none" else Harmonizer(c.harmonize)
-        reference = self.histogram() if self.reference is None else self.reference
-        if c.harmonize == "match_image":
-            return Harmonizer(c.harmonize, reference)
-        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
-        # each of them would then tell the class.
-        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
-        names = sorted(set(sites))
-        train = {name: [row for row in self.manifest.rows("train") if sites[row] == name] for name in names}
-        tables = [matching(pooled_histogram(self.cache, rows), reference) for rows in train.values()]
-        return Harmonizer(c.harmonize, None, np.stack(tables), np.array([names.index(site) for site in sites]))
 
     @property
     def labels(self) -> np.ndarray:
