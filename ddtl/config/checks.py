@@ -26,7 +26,7 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
     """Return a line for each contradiction, naming the key to change.
 
     Args:
-        config: what is asked for.
+        config: what is requested.
         trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
         writes: whether anything is written to paths.runs_dir.
     """
@@ -102,7 +102,7 @@ def _run(c: Config) -> Iterator[str]:
             "named for you."
         )
     elif name is not None and not is_folder_name(name):
-        yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
+        yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder is."
     for score in c.run.published.scores if c.run.published is not None else ():
         if score not in SCORES:
             hint = did_you_mean(score, SCORES)
@@ -201,7 +201,7 @@ def _finetune(c: Config) -> Iterator[str]:
 
 
 def _still(c: Config) -> list[int]:
-    """How many stages at the network's beginning stand still, for each phase."""
+    """How many stages at the network's beginning stay frozen, for each phase."""
     return phases.still(c.finetune, stages_of(c.model.name))
 
 

@@ -31,7 +31,7 @@ _REFERENCES = (
 )
 
 
-# Of an environment that holds keys and passwords; what ``${oc.env:…}`` reads ends up in records and names.
+# Of an environment that contains keys and passwords; what ``${oc.env:…}`` reads ends up in records and names.
 _READABLE = re.compile(r"(?!DDTL_SWEEP_STORAGE$)DDTL_\w+|HOME|TMPDIR|SCRATCH|SLURM_(TMPDIR|JOB_ID|ARRAY_(JOB|TASK)_ID)")
 
 

@@ -1,4 +1,4 @@
-"""``--help``: what can be asked for, read from the files under ``conf/`` themselves."""
+"""``--help``: what can be requested, read from the files under ``conf/`` themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ddtl.config.where import bases_of, conf_dir, groups, options, text_of
 from ddtl.schema.backbones import BACKBONES
 
 _HEAD = """\
-Train, score and record one model. The same command goes on with a run that was stopped, and shows a finished one.
+Train, score and record one model. The same command resumes a run that was stopped, and shows a finished one.
 
   python train.py                                   the defaults: DenseNet121 on the built-in phantom
   python train.py dataset=covid19ct                 real images, from paths.data_dir (or the variable DDTL_DATA)
@@ -36,8 +36,8 @@ _KEYS = (
 )  # fmt: skip
 
 _FOOT = """
-Every key with its meaning stands in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
-Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 129/130/143 stopped.
+Every key is explained in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
+Exit codes: 0 done, 1 failed in the middle (the same command resumes), 2 a mistake in the command, 129/130/143 stopped.
 """
 
 

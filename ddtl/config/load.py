@@ -28,7 +28,7 @@ _VARIABLES = {
 
 
 class ConfigError(UserError):
-    """Every mistake in one message; ``problems`` holds a line for each."""
+    """Every mistake in one message; ``problems`` contains a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
@@ -82,7 +82,7 @@ def typed(
     contradictions: Callable[[Schema], list[str]],
     also: Iterable[str] = (),
 ) -> tuple[Schema, list[Setting]]:
-    """``conf/<config_name>.yaml`` with overrides as a ``schema``, and the settings that were asked for by their key.
+    """``conf/<config_name>.yaml`` with overrides as a ``schema``, and the settings that were requested by their key.
 
     Raises:
         UserError: with one line for every mistake found, those of ``contradictions`` included.
@@ -136,5 +136,5 @@ def _origin(key: str) -> str:
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether two keys are the same or one lies within the other."""
+    """Whether two keys are the same or one is within the other."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -39,7 +39,7 @@ class Asked:
         choices: the option of each group that was named.
         settings: the values, in the order given.
         problems: a line for each word that means nothing.
-        unsure: groups whose option was mistyped; ``choices`` holds the nearest one for them.
+        unsure: groups whose option was mistyped; ``choices`` contains the nearest one for them.
     """
 
     choices: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
     Args:
         overrides: the words.
         groups: as :func:`ddtl.config.where.groups` lists them.
-        texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it stands.
+        texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it is.
     """
     asked = Asked()
     before = ""
@@ -186,7 +186,7 @@ def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
 
 
 def _is_literal(key: str, value: str) -> bool:
-    """Whether a text that the grammar cannot read is meant as it stands.
+    """Whether a text that the grammar cannot read is meant as it is.
 
     With quotes or a reference the grammar was meant, and with brackets perhaps a list, except in a regular expression.
     """
@@ -214,8 +214,8 @@ def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
     try:
         _key_and_value(corrected)
     except _Unreadable:
-        return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
-    return f"cannot be read. A value with special signs stands in quotes inside quotes: {in_shell(corrected)}"
+        return "cannot be read. Put a value with special characters in quotes inside quotes: run.name=\"'a, b'\"."
+    return f"cannot be read. Put a value with special characters in quotes inside quotes: {in_shell(corrected)}"
 
 
 def _requoted(key: str, value: str, is_text: bool) -> str:
@@ -306,7 +306,7 @@ def in_shell(word: str) -> str:
 
 
 def shown(value: Any, quoted: bool = False) -> str:
-    """A value as it would be typed; ``quoted``: text that Hydra would read as something else stands in quotes."""
+    """A value as it would be typed; ``quoted``: text that Hydra would read as something else is in quotes."""
     match value:
         case None:
             return "null"

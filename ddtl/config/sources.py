@@ -1,4 +1,4 @@
-"""The datasets that ``dataset=pooled`` joins, each with the settings that it has where it stands alone. No torch."""
+"""The datasets that ``dataset=pooled`` joins, each with the settings that it has where it is alone. No torch."""
 
 from __future__ import annotations
 

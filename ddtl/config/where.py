@@ -1,4 +1,4 @@
-"""Where the configuration files lie, and which there are."""
+"""Where the configuration files are, and which there are."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Stored:
 
 
 class FrozenFeatures(pl.Callback):
-    """Decides at the start of each phase, stores, and stands between the data module's loaders and the trainer.
+    """Decides at the start of each phase, stores, and is between the data module's loaders and the trainer.
 
     In a distributed run every process stores the images that it will draw itself, so nothing is exchanged.
 
@@ -154,7 +154,7 @@ class FrozenFeatures(pl.Callback):
             of="views of training images" if views > 1 else "training images",
             passes=len(drawn),
             distinct=len(keys),
-            why_not=slow if views else f"each epoch augments them anew; {way_out}",
+            why_not=slow if views else f"each epoch augments them differently; {way_out}",
         )
         val = Demand("validation images", len(epochs) * val_rows, val_rows, slow or self._other_weights(phase, depth))
         bytes_each = example.numel() * example.element_size()
@@ -217,7 +217,7 @@ class FrozenFeatures(pl.Callback):
 
 
 class _Loader:
-    """A loader whose batches are decided about when an epoch's first one is asked for."""
+    """A loader whose batches are decided about when an epoch's first one is requested."""
 
     def __init__(self, images: DataLoader, epoch: Callable[[DataLoader], Iterator[dict[str, Any]]]) -> None:
         self.images = images

@@ -89,7 +89,7 @@ class Network(nn.Module):
         return x
 
     def freeze(self, stages: Collection[str], fixed_statistics: Collection[str]) -> None:
-        """Let ``stages`` stand still and all others train.
+        """Let ``stages`` stay frozen and all others train.
 
         The frozen stages before the first one that trains are run without autograd.
 

@@ -243,7 +243,7 @@ def _is_to_fold(backbone: Backbone, weight: torch.Size) -> bool:
 
 
 def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
-    """torchvision's, DataParallel's, torch.compile's and Lightning's names to ours; other classifiers are left out."""
+    """torchvision's, DataParallel's, torch.compile's and Lightning's names to ours; other classifiers are excluded."""
     stage_of = {child: stage for stage, children in spec.stages.items() for child in children}
     trunk = f"{spec.trunk}." if spec.trunk else ""
     renamed: dict[str, Tensor] = {}

@@ -1,6 +1,6 @@
-"""What a run can be told: frozen, typed and checked. No torch here, so that a mistake is answered at once.
+"""What a run can be given: frozen, typed and checked. No torch here, so that a mistake is answered at once.
 
-Every field stands, with its meaning and its default, in a file under ``conf/``; these classes hold types and bounds.
+Every field is, with its meaning and its default, in a file under ``conf/``; these classes have types and bounds.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ ClassMap = Annotated[dict[Text, Text], BeforeValidator(_texts), Field(min_length
 PatientIds = Literal["check", "join", "exact"]
 
 
-# The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
-# is told them.
+# The keys of a dataset that say where a person's own files are and how they name things; nothing outside this machine
+# is given them.
 OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
@@ -74,7 +74,7 @@ MOVED = {"model.label_smoothing": "loss.label_smoothing", "model.class_weights":
 
 
 def moved(tree: Any) -> Any:
-    """Return settings of an earlier version, by section, with their keys where they stand now."""
+    """Return settings of an earlier version, by section, with their keys where they are now."""
     for old, new in MOVED.items():
         (was, key), (now, new_key) = old.split("."), new.split(".")
         before = tree.get(was) if isinstance(tree, dict) else None
@@ -174,7 +174,7 @@ _OF_THE_POOL = (
 
 
 class HeadConfig(Section):
-    """What stands on the pooled features; see ``conf/model/``."""
+    """What is on the pooled features; see ``conf/model/``."""
 
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -280,7 +280,7 @@ class WandbConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Who is shown the curves, beside the run's own records; see ``conf/logger/``."""
+    """Where the curves are logged, besides the run's own records; see ``conf/logger/``."""
 
     wandb: WandbConfig
     tensorboard: bool
@@ -310,7 +310,7 @@ class EvaluationConfig(Section):
 
 
 class PathsConfig(Section):
-    """Where things lie on this machine; no result depends on them."""
+    """Where things are on this machine; no result depends on them."""
 
     data_dir: Text
     cache_dir: Text
@@ -336,7 +336,7 @@ class RunConfig(Section):
 
 
 class Config(Section):
-    """Everything a run is told. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
+    """Everything a run is given. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
 
     dataset: DatasetConfig
     model: ModelConfig

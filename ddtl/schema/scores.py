@@ -1,4 +1,4 @@
-"""The one list of score names: what can be monitored, what stands in ``results.json``, what the tables print."""
+"""The one list of score names: what can be monitored, what is in ``results.json``, what the tables print."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def by_image(monitor: str) -> str:
     return f"{monitor} by image"
 
 
-# What results.json holds for each split, with the title, in the order of the tables.
+# What results.json contains for each split, with the title, in the order of the tables.
 TITLES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -33,7 +33,7 @@ TITLES = {
 }
 SCORES: tuple[str, ...] = tuple(TITLES)
 
-# What stands there for each class against all others, where there are more than two.
+# What is there for each class against all others, where there are more than two.
 PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")
 
 # Rules that choose a threshold which makes a rate reach ``evaluation.target`` on validation; by its lower limit, those
@@ -43,5 +43,5 @@ AIMED: tuple[str, ...] = ("sensitivity", "specificity", *GUARANTEED)
 
 
 def title_of(name: str) -> str:
-    """A score's name without what stands in brackets behind it."""
+    """A score's name without what is in brackets behind it."""
     return TITLES.get(name, name).partition(" (")[0]

@@ -1,4 +1,4 @@
-"""What a study can be told; see ``conf/study/``. No torch, no Optuna."""
+"""What a study can be given; see ``conf/study/``. No torch, no Optuna."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["cross_dataset", "paper_vs_honest", "seeds", "schedules", "kfold"
 
 
 class StudyConfig(Section):
-    """The runs of a study; each file of ``conf/study/`` holds the keys that its kind has."""
+    """The runs of a study; each file of ``conf/study/`` contains the keys that its kind has."""
 
     kind: Kind
     name: Text | None

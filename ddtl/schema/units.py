@@ -6,7 +6,7 @@ from __future__ import annotations
 GROUPS = {"patient": "patients", "near_duplicate": "near-duplicate groups", "none": "images as groups"}
 SCORED = {**GROUPS, "none": "images"}
 
-# What is resampled or left out together: one, several.
+# What is resampled or excluded together: one, several.
 UNITS = {
     "patient": ("patient", "patients"),
     "group": ("near-duplicate group", "near-duplicate groups"),

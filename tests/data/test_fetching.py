@@ -164,8 +164,7 @@ def test_a_mirror_of_copies_saved_anew_is_used_and_said_to_be_one(
         fetch(toy, server)
     assert in_place(toy) == {**IMAGES, A: copy}
     assert (
-        f"1 files are the same picture as the published ones in another encoding or size, the first is {A}"
-        in caplog.text
+        f"1 files are the same image as the published ones in another encoding or size, the first is {A}" in caplog.text
     )
 
 
@@ -202,7 +201,7 @@ def test_what_fails_for_a_moment_is_tried_again(toy: Path, server: Server, fault
         (Answer(IMAGES[A], wait=0.8), 3, "no answer in time (tried 3 times)"),
         (Answer(LFS_POINTER), 1, "is a Git LFS pointer instead of the image"),
         (Answer(IMAGES[B]), 1, f"shows the image {B}"),
-        (Answer(encoded(picture(77))), 1, "shows another picture"),
+        (Answer(encoded(picture(77))), 1, "shows another image"),
         (Answer(b"<html>Please sign in</html>"), 1, "is a web page, not an image"),
         (Answer(IMAGES[A][:-30]), 1, "cut off or damaged"),
         (Answer(IMAGES[A] + bytes(2**23)), 1, "the server sends more than"),

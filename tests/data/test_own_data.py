@@ -355,7 +355,7 @@ def test_all_problems_of_a_table_come_in_one_message(tmp_path: Path) -> None:
         "  line 3: the split 'tset' is none of train, val, test",
         "  line 4: label must not be empty",
         "  line 5: path must not be empty",
-        "  line 6: the sample id '1.png' stands in line 2 already",
+        "  line 6: the sample id '1.png' is in line 2 already",
         f"  2 of 7 files are not there, first (line 7): {tmp_path}/x\\4.png (folders are divided by /, not by \\); "
         f"relative paths start at dataset.root, here {tmp_path}",
         "  no line has the label 'c' of dataset.classes",
@@ -417,7 +417,7 @@ def test_a_patient_in_two_splits(tmp_path: Path) -> None:
         images_of_patients(tmp_path), lambda number, i: ("test", "val", "train")[min(number, 2) if i else 2]
     )
     message = mistake(loaded, *dataset("table", f"dataset.table={path}", "dataset.protocol=official"))
-    assert "tears 4 of its patients apart; the first, 'P00', has images in train (" in message
+    assert "puts 4 of its patients into several splits; the first, 'P00', has images in train (" in message
     assert "Put all images of one into the same split, or choose dataset.protocol=grouped" in message
 
 

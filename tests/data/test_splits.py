@@ -240,7 +240,8 @@ def test_a_published_split_that_tears_a_patient_is_refused() -> None:
     published = {s.sample_id: SPLITS[int(s.sample_id[-5])] for s in manifest.samples}
     with pytest.raises(
         UserError,
-        match=r"tears 2 of its patients apart; the first, 'p0', has images in train \(.*0\.png\) and val \(.*1\.png\)",
+        match=r"puts 2 of its patients into several splits; the first, 'p0', has images in train \(.*0\.png\) and val "
+        r"\(.*1\.png\)",
     ):
         assign(replace(manifest, published=published), "official", seed=0, val_fraction=0.1, test_fraction=0.2)
 
@@ -375,7 +376,7 @@ def test_fractions_that_cannot_be_met_are_noted() -> None:
 def test_assert_disjoint_names_the_group() -> None:
     manifest = make_manifest([(0, 2), (1, 2)])
     torn = manifest.with_splits({"g001/000.png": "train", "g001/001.png": "test"}, "grouped")
-    with pytest.raises(AssertionError, match="group 'p1' stands in more than one split"):
+    with pytest.raises(AssertionError, match="group 'p1' is in more than one split"):
         assert_disjoint(torn)
 
 

@@ -70,7 +70,7 @@ def test_a_picture_saved_again_is_the_same_picture(toy: Path, again) -> None:
     (toy / NAMES[3]).write_bytes(again(picture(3)))
     finding = verify(toy, read_index("toy"))[3]
     assert finding.state is State.SAME
-    assert "same picture in another encoding or size" in str(finding)
+    assert "same image in another encoding or size" in str(finding)
 
 
 def test_another_image_of_the_dataset_is_named(toy: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_picture_from_elsewhere_is_another_picture(toy: Path) -> None:
     (toy / NAMES[2]).write_bytes(encoded(picture(99)))
     finding = verify(toy, read_index("toy"))[2]
     assert finding.state is State.OTHER
-    assert "shows another picture" in str(finding)
+    assert "shows another image" in str(finding)
     assert "of 256 bits differ" in str(finding)
     assert read_index("toy")[2].sha256[:12] in str(finding)
 

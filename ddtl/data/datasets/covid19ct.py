@@ -3,13 +3,13 @@
 Where it comes from: the COVID images are figures of papers, by their file names from medRxiv and bioRxiv preprints
 (site ``preprint``) and from journals (``journal``; one is from a textbook); the others are from MedPix (``medpix``) and
 crawled from elsewhere (``crawled``). The original repository is offline; the images are read as
-github.com/KamalEyubov/sose2020-idv holds them at commit 6b3a565629e81220ae89010dceaa2ef1566e23e0 (folder ``Images/``).
+github.com/KamalEyubov/sose2020-idv has them at commit 6b3a565629e81220ae89010dceaa2ef1566e23e0 (folder ``Images/``).
 
 Licence: the copyright of the figures stays with the papers they come from, and no licence file was found. The package
 ships file names, sizes and checksums, never an image.
 
 Patients: 213 with COVID and 171 without, from the dataset's tables ``COVID-CT-MetaInfo`` and ``NonCOVID-CT-MetaInfo``
-as github.com/tonydosreis/deeplearning-covid19 holds them at commit 1362e936. Both classes number their patients, so
+as github.com/tonydosreis/deeplearning-covid19 contains them at commit 1362e936. Both classes number their patients, so
 those with COVID are called ``COVID Patient N`` here.
 
 Official split: the authors' lists, 425 / 118 / 203 images of 233 / 56 / 95 patients, disjoint by patient. All journal

@@ -201,7 +201,7 @@ def _note_of_others(others: Counter[tuple[str, str]]) -> list[Note]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder, by name, without what systems put there."""
+    """What is in a folder, by name, without what systems put there."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)

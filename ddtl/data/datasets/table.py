@@ -57,7 +57,7 @@ class Row:
     """One line of a CSV.
 
     Attributes:
-        line: where it stands in the file, from 1 (of several lines, the last).
+        line: where it is in the file, from 1 (of several lines, the last).
         cells: text by column, without blanks around it; empty where the line has none.
     """
 
@@ -139,7 +139,7 @@ def build_manifest(
 
 
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = (), *, empty: bool = False) -> list[Row]:
-    """The lines of a CSV, blank ones left out. Further columns are ignored.
+    """The lines of a CSV, blank ones excluded. Further columns are ignored.
 
     Args:
         empty: whether there may be no line but the names of the columns.
@@ -152,12 +152,12 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     header = _known_names(written, (*required, *optional))
     twice = [column for column in (*required, *optional) if header.count(column) > 1]
     if twice:
-        raise UserError(f"{path}: the column {twice[0]} stands there twice. Rename one of them.")
+        raise UserError(f"{path}: the column {twice[0]} is there twice. Rename one of them.")
     lacking = [column for column in required if column not in header]
     if lacking:
         shown = [name for name in written if _NAME.fullmatch(name)][:_SHOWN_NAMES]
         hints = "".join(did_you_mean(column, shown) for column in lacking)
-        # Another file may have been named: what stands in it is shown only where it is a table of ours.
+        # Another file may have been named: what is in it is shown only where it is a table of ours.
         is_table = bool(hints) or len(lacking) < len(required)
         names = f" and has: {', '.join(shown) or 'nothing'}" if (is_table and shown) or not written else ""
         raise UserError(
@@ -285,7 +285,7 @@ def _problems(
         if empty:
             yield f"line {line}: {' and '.join(empty)} must not be empty"
         elif sample_id in first:
-            yield f"line {line}: the sample id {sample_id!r} stands in line {first[sample_id]} already"
+            yield f"line {line}: the sample id {sample_id!r} is in line {first[sample_id]} already"
         first.setdefault(sample_id, line)
         if label and of_label[label] not in classes:
             hint = did_you_mean(label, classes)

@@ -125,7 +125,7 @@ def matching(counts: Counts, reference: Counts) -> np.ndarray:
 
     A level goes where the reference's distribution function reaches the middle of the level's own step. Taking the
     middle instead of the step's end keeps a level that many pixels share, such as the black around a body, on its
-    counterpart although the two shares differ a little. Levels that no pixel has lie between their neighbours. A
+    counterpart although the two shares differ a little. Levels that no pixel has are between their neighbours. A
     distribution is brought to itself by the identity.
     """
     there = np.flatnonzero(counts)

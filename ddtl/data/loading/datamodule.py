@@ -68,10 +68,10 @@ class CTDataModule(pl.LightningDataModule):
         """Build the manifest, split it, and open the decoded cache.
 
         Args:
-            progress: told (done, total) where drawing or decoding images takes time.
+            progress: called with (done, total) where drawing or decoding images takes time.
 
         Raises:
-            UserError: images are absent or broken, or cannot be split as asked.
+            UserError: images are absent or broken, or cannot be split as requested.
         """
         c = self.config.dataset
         manifest = registry.prepared(self.config, progress)
@@ -117,7 +117,7 @@ class CTDataModule(pl.LightningDataModule):
 
     @property
     def shares(self) -> Shares:
-        """How the global batch is dealt out; one process before a trainer is attached."""
+        """How the global batch is divided; one process before a trainer is attached."""
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         return Shares(self.config.dataset.batch_size, world, rank, self.config.trainer.accumulate)
@@ -152,7 +152,7 @@ class CTDataModule(pl.LightningDataModule):
         return TrainBatches(rows, self.shares, config.seed, self._epoch, limit, balance_by, views)
 
     def _epoch(self) -> int:
-        # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.
+        # From the optimiser's steps, which a checkpoint contains exactly, rather than from Lightning's epoch counters.
         assert self.trainer is not None
         return self.trainer.global_step // self.steps_per_epoch
 

@@ -29,7 +29,7 @@ class Augmenter:
         self.spec = spec
         self.size = size
         self._is_on = bool(spec.steps(size))
-        self._local = threading.local()  # a pipeline holds the state of its generators, so each thread has its own
+        self._local = threading.local()  # a pipeline contains the state of its generators, so each thread has its own
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Augmenter, (self.spec, self.size)

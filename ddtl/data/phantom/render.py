@@ -1,7 +1,7 @@
-"""The phantom's patients and pictures: who is dealt to which class, and what each scanner shows of them.
+"""The phantom's patients and images: who is assigned to which class, and what each scanner shows of them.
 
 ``anatomy`` builds the body, ``lesions`` what may be wrong with it, ``marks`` what is written
-over the pictures. A patient's pictures depend on the seed, the site and the patient's number there.
+over the images. A patient's images depend on the seed, the site and the patient's number there.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from ddtl.data.phantom.anatomy import BLOOD, LUNG_HEIGHT, Anatomy, Slice, airway
 from ddtl.data.phantom.shapes import Array, Grid, Rng, paint, step
 from ddtl.utils.errors import UserError
 
-GENERATOR_VERSION = 2  # part of the folder's key; raised when the pictures change
+GENERATOR_VERSION = 2  # part of the folder's key; raised when the images change
 
 GAPS = ("scanner", "grey")
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a site's pictures look. Ranges are (low, high) of a uniform draw for each patient.
+    """How a site's images look. Ranges are (low, high) of a uniform draw for each patient.
 
     Attributes:
-        fov: side of the picture in cm.
+        fov: side of the image in cm.
         level, window: centre and width in HU of the window that becomes 0..255.
         noise: standard deviation in HU.
         blur: sigma in cm of the reconstruction's point spread.
@@ -59,9 +59,9 @@ class PhantomSpec:
     """What to draw. Patients are dealt to the sites in turn.
 
     Attributes:
-        size: the picture's side in pixels.
+        size: the image's side in pixels.
         prevalence: share of the patients with COVID.
-        gap: how site b's pictures differ. ``scanner``: by all that another scanner does. ``grey``: they are taken by
+        gap: how site b's images differ. ``scanner``: by all that another scanner does. ``grey``: they are taken by
             site a's scanner, of site b's own patients, and then passed through ``marks.grey_map``.
         shortcut: strength of the planted shortcut, 0 for none; see ``has_mark``.
     """
@@ -88,18 +88,18 @@ class PhantomSpec:
         if self.seed < 0:
             raise UserError(f"phantom: seed must not be negative, but is {self.seed}.")
         if not 0.0 <= self.prevalence <= 1.0:
-            raise UserError(f"phantom: prevalence must lie between 0 and 1, not at {self.prevalence}.")
+            raise UserError(f"phantom: prevalence must be between 0 and 1, not at {self.prevalence}.")
         if self.gap not in GAPS:
             raise UserError(f"phantom: there is no gap {self.gap!r}; there are {', '.join(GAPS)}.")
         if not 0.0 <= self.shortcut <= 1.0:
-            raise UserError(f"phantom: shortcut must lie between 0 and 1, not at {self.shortcut}.")
+            raise UserError(f"phantom: shortcut must be between 0 and 1, not at {self.shortcut}.")
 
     def scanner(self, site: str) -> Scanner:
-        """What takes a site's pictures."""
+        """What takes a site's images."""
         return SITES["a" if self.gap == "grey" else site]
 
     def key(self) -> str:
-        """Short hash of everything that changes a picture; names the folder."""
+        """Short hash of everything that changes an image; names the folder."""
         text = json.dumps({"version": GENERATOR_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -125,7 +125,7 @@ def patient_label(spec: PhantomSpec, site: str, patient_index: int) -> int:
 
 
 def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
-    """Whether the planted mark stands in a patient's pictures.
+    """Whether the planted mark is in a patient's images.
 
     A shortcut of strength s > 0 puts it into 0.5 + s/2 of the patients with COVID and 0.5 - s/2 of the others, so that
     whoever looks at the mark alone is right in 0.5 + s/2 of each class and has that ROC AUC. Without one there is none.
@@ -204,7 +204,7 @@ def _add_table(hu: Array, grid: Grid) -> Array:
 def _draw(
     spec: PhantomSpec, site: str, patient_index: int, slice_index: int, healthy: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int]:
-    """See ``render_slice``; ``healthy`` leaves out the lesions and nothing else."""
+    """See ``render_slice``; ``healthy`` excludes the lesions and nothing else."""
     patient, scanner = _draw_patient(spec, site, patient_index), spec.scanner(site)
     rng = _rng(spec, site, patient_index, 2 + slice_index)
     noise_rng = rng.spawn(1)[0]  # so that the grain is the same whether or not lesions were drawn
@@ -245,7 +245,7 @@ def _draw(
 def render_slice(
     spec: PhantomSpec, site: str, patient_index: int, slice_index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int]:
-    """One picture, a pure function of its arguments.
+    """One image, a pure function of its arguments.
 
     Args:
         site: one of ``spec.sites``.

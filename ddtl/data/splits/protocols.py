@@ -2,7 +2,7 @@
 
 ``official`` takes the split that the dataset's authors published. ``grouped`` shares out whole groups (patients, or
 near-duplicate clusters where no patients are named). ``kfold`` shares whole groups out to equal parts, one of which is
-the test. ``random`` shares out single images, as most papers do, and leaks. How units are shared out stands in
+the test. ``random`` shares out single images, as most papers do, and leaks. How units are shared out is in
 ``ddtl/data/splits/assignment.py``.
 """
 
@@ -72,14 +72,14 @@ def assign(
 
 
 def assert_disjoint(manifest: Manifest) -> None:
-    """Fails with an AssertionError if a group stands in two splits. The ``random`` protocol does that on purpose."""
+    """Fails with an AssertionError if a group is in two splits. The ``random`` protocol does that on purpose."""
     torn = _torn_groups(manifest)
     if torn:
-        raise AssertionError(f"{manifest.dataset}: group {torn[0]!r} stands in more than one split.")
+        raise AssertionError(f"{manifest.dataset}: group {torn[0]!r} is in more than one split.")
 
 
 def leaked_share(manifest: Manifest) -> float:
-    """Share of the test images whose group also stands in training or validation (0 to 1).
+    """Share of the test images whose group is also in training or validation (0 to 1).
 
     Where patients are not named this counts near-duplicates alone, and the true share is higher.
     """
@@ -114,12 +114,12 @@ def describe(manifest: Manifest) -> list[str]:
         )
     elif manifest.grouping == "near_duplicate":
         sentences.append(
-            f"{nobody}, so only near-duplicate images are kept together: slices of one patient may "
-            "stand in training and in test; scores may be optimistic"
+            f"{nobody}, so only near-duplicate images are sure to share a split: slices of one patient may "
+            "be in training and in test; scores may be optimistic"
         )
     elif manifest.grouping == "none":
         sentences.append(
-            f"{nobody}, so images are split one by one: slices of one patient may stand in "
+            f"{nobody}, so images are split one by one: slices of one patient may be in "
             "training and in test; scores may be optimistic"
         )
     unnamed = sum(sample.patient_id is None for sample in manifest.samples)
@@ -153,8 +153,8 @@ def _official(manifest: Manifest) -> Manifest:
         first = {split: s.sample_id for split in SPLITS for s in result.samples if (s.group, s.split) == (group, split)}
         where = " and ".join(f"{split} ({sample_id})" for split, sample_id in first.items())
         raise UserError(
-            f"{manifest.dataset}: its published split tears {len(torn)} of its {SCORED[manifest.grouping]} apart; the "
-            f"first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
+            f"{manifest.dataset}: its published split puts {len(torn)} of its {SCORED[manifest.grouping]} into several "
+            f"splits; the first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
         )
     return result
 
@@ -243,7 +243,7 @@ def _too_few_for_folds(manifest: Manifest, units: Units, n_folds: int) -> str:
 
 
 def _noted_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> Manifest:
-    """The manifest with a doubt where a split has another share of the images than was asked for."""
+    """The manifest with a doubt where a split has another share of the images than was requested."""
     share = len(manifest.rows(split)) / len(manifest)
     if abs(share - wanted) <= _FAR:
         return manifest
