@@ -10,10 +10,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ddtl.config import phases, sources, where
-from ddtl.config.hardware_checks import hardware
 from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
+from ddtl.utils import ranks, threads
+from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
 # Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
@@ -31,7 +32,7 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
         writes: whether anything is written to paths.runs_dir.
     """
     every = (
-        _names, _run, _paths, _ranges, _finetune, hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
+        _names, _run, _paths, _ranges, _finetune, _hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
         _evaluation, _unwritable,
     )  # fmt: skip
     skipped = [*([] if trains else [_batch_of_one]), *([] if writes else [_unwritable])]
@@ -215,6 +216,40 @@ def _has_batchnorm(c: Config) -> bool:
 
 def _augments(c: Config) -> bool:
     return bool(c.augment.steps(c.dataset.image_size))
+
+
+def _hardware(c: Config) -> Iterator[str]:
+    """The batch, the processes, the hardware, and the length of the run."""
+    yield from _averages(c)
+    parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
+    if c.dataset.batch_size % parts:
+        up, cores = -(-c.dataset.batch_size // parts) * parts, threads.cores()
+        fix = f"Set dataset.batch_size={up}."
+        if c.trainer.devices > cores:  # then the batch is hardly what is meant
+            fix = f"Set fewer trainer.devices: {c.trainer.devices} are more than the {cores} cores of this machine."
+        yield (
+            f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
+            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
+        )
+    if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
+        yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
+    else:
+        try:
+            ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
+        except UserError as error:
+            yield str(error)
+    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
+
+
+def _averages(c: Config) -> Iterator[str]:
+    k, epochs = c.trainer.average_last, c.trainer.max_epochs
+    if k is not None and k > epochs:
+        yield f"trainer.average_last={k}: there are trainer.max_epochs={epochs} epochs. Set it to fewer."
+    if k is not None and c.trainer.ema is not None:
+        yield "trainer.average_last and trainer.ema both average the weights; set one of them to null."
+    if k is not None and c.trainer.patience is not None:
+        yield "trainer.average_last needs to know the last epochs, which trainer.patience leaves open; set one to null."
 
 
 def _batch_of_one(c: Config) -> Iterator[str]:

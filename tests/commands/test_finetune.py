@@ -243,7 +243,7 @@ def test_the_documented_schedule_of_ones_own_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
     text = (DOCS / "finetuning.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(# [^\n]*\nname: .*?)```", text, flags=re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(# [^\n]*\ndefaults: .*?)```", text, flags=re.DOTALL)
     folder = tmp_path / "conf"
     shutil.copytree(where.conf_dir(), folder)
     for module in (where, compose):

@@ -154,7 +154,8 @@ def _official(manifest: Manifest) -> Manifest:
         where = " and ".join(f"{split} ({sample_id})" for split, sample_id in first.items())
         raise UserError(
             f"{manifest.dataset}: its published split puts {len(torn)} of its {SCORED[manifest.grouping]} into several "
-            f"splits; the first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
+            f"splits; the first, {group!r}, has images in {where}. Put all images of one into the same split, or "
+            f"{others}."
         )
     return result
 
