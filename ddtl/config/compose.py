@@ -18,7 +18,7 @@ from omegaconf.resolvers import oc
 from ddtl.config.overrides import Setting, shown
 from ddtl.config.where import conf_dir, text_of
 from ddtl.schema.backbones import BACKBONES
-from ddtl.schema.run import MOVED
+from ddtl.schema.run import MOVED, moved
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable, walk
 from ddtl.utils.suggest import did_you_mean
@@ -109,7 +109,10 @@ def _composed(
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
-        many = expansion(OmegaConf.to_container(config, resolve=False)) > _MOST_VALUES
+        tree = OmegaConf.to_container(config, resolve=False)
+        many = expansion(tree) > _MOST_VALUES
+        if (now := moved(tree)) is not tree:  # a file of a user's own has the names of before
+            config = OmegaConf.create(now)
     except Exception as error:  # Hydra, OmegaConf and YAML meet files that are not in order with almost any
         os.getcwd()  # raises where the current folder is gone, which is another mistake
         raise UserError(f"a file under {folder} is not in order: {_one_line(error) or type(error).__name__}") from error

@@ -12,7 +12,7 @@ from ddtl.config import checks, compose, sources
 from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.where import groups
-from ddtl.schema.run import Config, moved
+from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
 from ddtl.utils.redaction import learn, redacted_tree
 
@@ -92,7 +92,6 @@ def typed(
     base = compose.composed(config_name, asked.choices)
     settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
-    tree = moved(tree)
     config, mistyped = convert(tree, schema, numbers_as_typed(settings))
     problems = [*asked.problems, *unknown, *unresolved]
     for key, line in mistyped.items():

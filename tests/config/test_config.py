@@ -142,7 +142,7 @@ def value_at(config: Any, key: str) -> Any:
         ("--seed=3", ["without dashes: seed=3"]),
         # values that only the checks know
         ("trainer.monitor=val/auc", ["no such score", "Did you mean val/roc_auc?", "val/loss"]),
-        ("dataset.kind=covid19", ["Did you mean covid19ct?", "There are phantom"]),
+        ("dataset.kind=covid19", ["Did you mean covid19ct?", "There are covid19ct"]),
         ("dataset.name=../x", ["plain folder name"]),
         ("dataset.name=' '", ["plain folder name"]),
         ("dataset.protocol=official", ["phantom has none", "grouped, random"]),
@@ -477,6 +477,27 @@ def test_a_new_file_is_an_option(own_conf: Path) -> None:
     assert load(["experiment=my plan"]).seed == 8
     (own_conf / "experiment" / "42.yaml").write_text("# @package _global_\n# mine\nseed: 12\n")
     assert load(["experiment=42"]).seed == 12
+
+
+def test_a_file_with_names_of_before_is_read(own_conf: Path) -> None:
+    (own_conf / "experiment" / "old.yaml").write_text(
+        "# @package _global_\n# mine\nmodel:\n  class_weights: balanced\n  label_smoothing: 0.1\n"
+    )
+    found = load(["experiment=old"]).loss
+    assert (found.class_weights, found.label_smoothing) == ("balanced", 0.1)
+    for word in ("model.class_weights=none", "loss.class_weights=none"):
+        assert load(["experiment=old", word]).loss.class_weights == "none", "the command line counts more"
+    with pytest.raises(ConfigError, match=r"loss.label_smoothing=7: must be less than 1"):
+        load(["experiment=old", "loss.label_smoothing=7"])
+
+
+def test_a_file_of_ones_own_counts_more_than_a_backbone_without_one(own_conf: Path) -> None:
+    assert load(["model=resnet50"]).model.head.dropout == 0.2
+    (own_conf / "model" / "resnet50.yaml").write_text(
+        "# mine\ndefaults: [densenet121]\nname: resnet50\nhead: {dropout: 0.5}\n"
+    )
+    assert load(["model=resnet50"]).model.head.dropout == 0.5
+    assert load(["model=resnet18"]).model.head.dropout == 0.2
 
 
 def test_mistakes_in_files_are_mistakes_too(own_conf: Path) -> None:
