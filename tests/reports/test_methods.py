@@ -80,6 +80,7 @@ def test_how_images_were_divided(tmp_path: Path, changes: dict[str, Any], words:
 SETTINGS = {
     "augment=none": "Training images were not augmented.",
     "optimizer=sgd": "with SGD (momentum ",
+    "loss=focal": "on focal loss (gamma 2), with",
     "model.class_weights=balanced": "classes weighed by the inverse of their frequency",
     "model.label_smoothing=0.1": "cross-entropy with label smoothing 0.1",
     "model.grayscale=sum": "shown to the network as one channel",
