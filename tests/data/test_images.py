@@ -139,6 +139,22 @@ def test_both_byte_orders_of_16_bits() -> None:
         np.testing.assert_array_equal(decode_image(data, 16, HERE), values // 257)
 
 
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 70), width=st.integers(1, 70), quality=st.integers(1, 100), progressive=st.booleans(),
+    restarts=st.integers(0, 3), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_a_gray_jpeg_has_pillows_pixels(
+    height: int, width: int, quality: int, progressive: bool, restarts: int, seed: int
+) -> None:
+    data = encode(
+        Image.fromarray(noise(height, width, seed)), "JPEG",
+        quality=quality, progressive=progressive, restart_marker_blocks=restarts,
+    )  # fmt: skip
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(np.asarray(decode_gray(data, HERE)), np.asarray(image))
+
+
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(fmt: str, orientation: int) -> None:
