@@ -80,7 +80,6 @@ def test_how_images_were_divided(tmp_path: Path, changes: dict[str, Any], words:
 SETTINGS = {
     "augment=none": "Training images were not augmented.",
     "optimizer=sgd": "with SGD (momentum ",
-    "loss=focal": "on focal loss (gamma 2), with",
     "model.class_weights=balanced": "classes weighed by the inverse of their frequency",
     "model.label_smoothing=0.1": "cross-entropy with label smoothing 0.1",
     "model.grayscale=sum": "shown to the network as one channel",
@@ -99,6 +98,13 @@ def test_settings_in_words(run: Path, tmp_path: Path) -> None:
     for setting, words in SETTINGS.items():
         assert words in changed, setting
         assert words not in default or words == "All layers were trained", setting
+
+
+def test_another_loss_in_words(tmp_path: Path) -> None:
+    words = ("loss=focal", "loss.gamma=1.5", "loss.label_smoothing=0.1")
+    found = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", *words)))
+    assert ", on focal loss (gamma 1.5) with label smoothing 0.1, with AdamW" in found
+    assert "cross-entropy" not in found
 
 
 def test_a_linear_probe_in_words(tmp_path: Path) -> None:
