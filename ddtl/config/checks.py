@@ -279,14 +279,8 @@ def _weights(c: Config) -> Iterator[str]:
 
 
 def _phantom(c: Config) -> Iterator[str]:
-    if c.dataset.kind != "phantom":
-        return
-    if c.dataset.phantom is None:
+    if c.dataset.kind == "phantom" and c.dataset.phantom is None:
         yield "dataset.phantom is empty: take the dataset with dataset=phantom, not with dataset.kind=phantom."
-        return
-    sites = c.dataset.phantom.sites
-    if not sites or set(sites) - {"a", "b"} or len(set(sites)) != len(sites):
-        yield f"dataset.phantom.sites=[{', '.join(sites)}]: takes a, b or both."
 
 
 def _own(c: Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from ddtl.schema.augment import AugmentConfig
 from ddtl.schema.section import (
@@ -85,12 +85,18 @@ def moved(tree: Any) -> Any:
     return tree
 
 
+def _sites(names: tuple[str, ...]) -> tuple[str, ...]:
+    if sorted(names) not in (["a"], ["b"], ["a", "b"]):
+        raise ValueError("takes a, b or both")
+    return names
+
+
 class PhantomConfig(Section):
     """The procedural dataset; see ``conf/dataset/phantom.yaml``."""
 
     n_patients: Annotated[int, Field(ge=1, le=100_000)]
     slices_per_patient: Annotated[int, Field(ge=1, le=1_000)]
-    sites: Names
+    sites: Annotated[Names, AfterValidator(_sites)]
     size: Annotated[int, Field(ge=32, le=4096)]
     seed: Seed
     prevalence: OpenFraction

@@ -19,11 +19,8 @@ from scipy import ndimage
 from ddtl.data.phantom import lesions, marks
 from ddtl.data.phantom.anatomy import BLOOD, LUNG_HEIGHT, Anatomy, Slice, airways, draw_anatomy, parenchyma, soft_tissue
 from ddtl.data.phantom.shapes import Array, Grid, Rng, paint, step
-from ddtl.utils.errors import UserError
 
 GENERATOR_VERSION = 2  # part of the folder's key; raised when the images change
-
-GAPS = ("scanner", "grey")
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ SITES = {
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """What to draw. Patients are dealt to the sites in turn.
+    """What to draw, within the bounds of :class:`ddtl.schema.run.PhantomConfig`. Sites get patients in turn.
 
     Attributes:
         size: the image's side in pixels.
@@ -74,25 +71,6 @@ class PhantomSpec:
     prevalence: float = 0.5
     gap: str = "scanner"
     shortcut: float = 0.0
-
-    def __post_init__(self) -> None:
-        for site in self.sites:
-            if site not in SITES:
-                raise UserError(f"phantom: there is no site {site!r}; there are {', '.join(SITES)}.")
-        if not self.sites or len(set(self.sites)) != len(self.sites):
-            raise UserError(f"phantom: sites must be named, each once; got {list(self.sites)}.")
-        if self.n_patients < 1 or self.slices_per_patient < 1:
-            raise UserError("phantom: n_patients and slices_per_patient must be at least 1.")
-        if self.size < 32:
-            raise UserError(f"phantom: size must be at least 32 pixels, not {self.size}.")
-        if self.seed < 0:
-            raise UserError(f"phantom: seed must not be negative, but is {self.seed}.")
-        if not 0.0 <= self.prevalence <= 1.0:
-            raise UserError(f"phantom: prevalence must be between 0 and 1, not at {self.prevalence}.")
-        if self.gap not in GAPS:
-            raise UserError(f"phantom: there is no gap {self.gap!r}; there are {', '.join(GAPS)}.")
-        if not 0.0 <= self.shortcut <= 1.0:
-            raise UserError(f"phantom: shortcut must be between 0 and 1, not at {self.shortcut}.")
 
     def scanner(self, site: str) -> Scanner:
         """What takes a site's images."""
