@@ -88,12 +88,12 @@ def typed(
         UserError: with one line for every mistake found, those of ``contradictions`` included.
     """
     known_groups = groups(config_name)
-    asked = read(overrides, known_groups, set(text_keys(schema)))
-    base = compose.composed(config_name, asked.choices)
-    settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
+    words = read(overrides, known_groups, set(text_keys(schema)))
+    base = compose.composed(config_name, words.choices)
+    settings, unknown = compose.known(base, words.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
     config, mistyped = convert(tree, schema, numbers_as_typed(settings))
-    problems = [*asked.problems, *unknown, *unresolved]
+    problems = [*words.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
         said = any(_related(setting.key, key) for setting in settings)
         problems.append(line if said else f"{line} {_origin(key)}")
@@ -102,7 +102,7 @@ def typed(
         sound = [setting for setting in settings if not any(_related(setting.key, key) for key in mistyped)]
         config, _ = convert(compose.resolved(base, sound)[0], schema)
     if config is not None:
-        unsure = [*mistyped, *(f"{group}." for group in asked.unsure)]
+        unsure = [*mistyped, *(f"{group}." for group in words.unsure)]
         problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
         for url in _urls(config):
             learn(url)

@@ -24,7 +24,7 @@ _EXPANDED = re.compile(r"\+{0,2}([\w.]*\.(?:class_map|window))=([^\s:,'\"\[\]{}$
 
 @dataclass(frozen=True)
 class Setting:
-    """A key, the value it shall have, and the words in which that was asked."""
+    """A key, the value it shall have, and the words in which that was requested."""
 
     key: str
     value: Any
@@ -32,7 +32,7 @@ class Setting:
 
 
 @dataclass
-class Asked:
+class Overrides:
     """What a command line asks for.
 
     Attributes:
@@ -71,7 +71,7 @@ def numbers_as_typed(settings: Iterable[Setting]) -> dict[str, str]:
     return {setting.key: setting.text.partition("=")[2].strip() for setting in numbers}
 
 
-def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Asked:
+def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Overrides:
     """Sort words into options of ``groups`` and values of keys.
 
     Args:
@@ -79,26 +79,26 @@ def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Cont
         groups: as :func:`ddtl.config.where.groups` lists them.
         texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it is.
     """
-    asked = Asked()
+    found = Overrides()
     before = ""
     for text, fault in whole_words(overrides):
         earlier, before = before, text
         if fault:
-            asked.problems.append(fault)
+            found.problems.append(fault)
             continue
         try:
             key, value = _key_and_value(text, texts)
             if key not in groups:
-                asked.settings.append(Setting(key, value, text))
+                found.settings.append(Setting(key, value, text))
             elif value is None and groups[key] is None:
-                asked.choices.pop(key, None)
+                found.choices.pop(key, None)
             else:
-                _choose(asked, key, str(value))
+                _choose(found, key, str(value))
         except _NoGrammar:
-            asked.problems.append(f"{text or repr(text)}: {_how_to_write(text, earlier, texts)}")
+            found.problems.append(f"{text or repr(text)}: {_how_to_write(text, earlier, texts)}")
         except _Unreadable as problem:
-            asked.problems.append(f"{text or repr(text)}: {problem}")
-    return asked
+            found.problems.append(f"{text or repr(text)}: {problem}")
+    return found
 
 
 def whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -134,15 +134,15 @@ def _open_brackets(text: str) -> int:
     return sum(bare.count(sign) for sign in "[{") - sum(bare.count(sign) for sign in "]}")
 
 
-def _choose(asked: Asked, group: str, option: str) -> None:
+def _choose(found: Overrides, group: str, option: str) -> None:
     known = options(group)
     if option in known:
-        asked.choices[group] = option
+        found.choices[group] = option
         return
-    asked.unsure.add(group)
+    found.unsure.add(group)
     hint, nearest = did_you_mean(option, known), closest(option, known)
     if nearest is not None:
-        asked.choices[group] = nearest
+        found.choices[group] = nearest
     raise _Unreadable(f"no such option.{hint} There are {', '.join(known)}.")
 
 

@@ -41,7 +41,7 @@ def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
         with console.progress(f"looking at {name}") as bar:
             manifest = registry.prepared(config, bar)
         is_published = config.dataset.kind in registry.ORIGINS
-        return Subject(name, manifest, pooled.picture_hashes(manifest, published=is_published))
+        return Subject(name, manifest, pooled.image_hashes(manifest, published=is_published))
     except (OSError, UserError) as error:
         log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)
         return None

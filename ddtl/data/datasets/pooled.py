@@ -89,7 +89,7 @@ def prefixed(dataset: str, group: str) -> str:
     return f"{dataset}/{group}"
 
 
-def picture_hashes(manifest: Manifest, published: bool) -> list[int]:
+def image_hashes(manifest: Manifest, published: bool) -> list[int]:
     """The difference hash of each image, in the table's order.
 
     Args:

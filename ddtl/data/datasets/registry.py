@@ -35,7 +35,7 @@ def _build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
         part = config.model_copy(update={"dataset": dataset})
         kind = DATASETS[dataset.kind]
         manifest = split(kind.build(part, progress), dataset)
-        hashes = pooled.picture_hashes(manifest, published=kind.origin is not None)
+        hashes = pooled.image_hashes(manifest, published=kind.origin is not None)
         sources.append(pooled.Source(site, manifest, hashes))
     return classes.renamed(pooled.pool(config.dataset.name, sources), config.dataset.class_map)
 

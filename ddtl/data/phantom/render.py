@@ -99,7 +99,7 @@ class Patient:
 
 def patient_label(spec: PhantomSpec, site: str, patient_index: int) -> int:
     """Class of a patient: 1 for COVID."""
-    return int(_is_dealt(patient_index, spec.prevalence, lambda pair: _rng(spec, site, pair, 1)))
+    return int(_is_assigned(patient_index, spec.prevalence, lambda pair: _rng(spec, site, pair, 1)))
 
 
 def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
@@ -115,26 +115,26 @@ def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
     sick = _due(pair, spec.prevalence) + (patient_label(spec, site, patient_index - 1) if place else 0)
     rank = sick if label else patient_index - sick  # among the site's patients of this class
     share = 0.5 + (spec.shortcut if label else -spec.shortcut) / 2
-    return _is_dealt(rank, share, lambda pair: _rng(spec, site, pair, 0, 1 + label))
+    return _is_assigned(rank, share, lambda pair: _rng(spec, site, pair, 0, 1 + label))
 
 
 def _due(pairs: int, share: float) -> int:
-    """How many of the first ``pairs`` pairs are dealt a thing that ``share`` of all get."""
+    """How many of the first ``pairs`` pairs are given a thing that ``share`` of all get."""
     return int(np.floor(2 * pairs * share + 0.5))
 
 
-def _is_dealt(index: int, share: float, rng_of_pair: Callable[[int], Rng]) -> bool:
+def _is_assigned(index: int, share: float, rng_of_pair: Callable[[int], Rng]) -> bool:
     """Whether the one with this number gets it. They come in pairs that share it out, so any number is balanced."""
     pair, place = divmod(index, 2)
-    dealt = _due(pair + 1, share) - _due(pair, share)
+    given = _due(pair + 1, share) - _due(pair, share)
     first = int(rng_of_pair(pair).integers(2))
-    return dealt == 2 or (dealt == 1 and place == first)
+    return given == 2 or (given == 1 and place == first)
 
 
 def _rng(spec: PhantomSpec, site: str, index: int, *stream: int) -> Rng:
     """A generator for each purpose.
 
-    No stream: draws a patient. 1: a pair of patients. 2 and up: a patient's slices. (0, 1) and (0, 2): deals the marks
+    No stream: draws a patient. 1: a pair of patients. 2 and up: a patient's slices. (0, 1) and (0, 2): the marks
     to a pair of patients without and with COVID.
     """
     return np.random.default_rng([spec.seed, list(SITES).index(site), index, *stream])

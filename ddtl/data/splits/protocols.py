@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
-from ddtl.data.splits.assignment import Assignment, Units, cut, fill, gather, share_out
+from ddtl.data.splits.assignment import Assignment, Units, assign_units, cut, fill, gather
 from ddtl.schema.units import SCORED
 from ddtl.utils.errors import UserError
 
@@ -56,7 +56,7 @@ def assign(
     unit_of = _group if protocol == "grouped" else _image
     units = gather(manifest.samples, unit_of)
     shares = {"test": test_fraction, "val": val_fraction, "train": 1 - val_fraction - test_fraction}
-    assignment = share_out(units, shares, str(seed), cut)
+    assignment = assign_units(units, shares, str(seed), cut)
     if assignment is None or not _has_every_class(manifest):
         asked = f"dataset.val_fraction={val_fraction:g}, dataset.test_fraction={test_fraction:g}"
         raise UserError(
@@ -166,13 +166,13 @@ def _kfold(manifest: Manifest, seed: int, val_fraction: float, n_folds: int, fol
         raise UserError(f"dataset.fold={fold}: folds count from 0 to dataset.n_folds - 1, here {n_folds - 1}.")
     _check_fractions(val_fraction, 1 / n_folds, f"a test of one in dataset.n_folds={n_folds}")
     units = gather(manifest.samples, _group)
-    parts = share_out(units, {str(part): 1 / n_folds for part in range(n_folds)}, f"{seed}\x1fparts", fill)
+    parts = assign_units(units, {str(part): 1 / n_folds for part in range(n_folds)}, f"{seed}\x1fparts", fill)
     if parts is None or not _has_every_class(manifest):
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     assignment: Assignment = {name: "test" for name, part in parts.items() if part == str(fold)}
     rest = {unit: samples for unit, samples in units.items() if samples[0].sample_id not in assignment}
     val = val_fraction * len(manifest) / sum(map(len, rest.values()))
-    others = share_out(rest, {"val": val, "train": 1 - val}, f"{seed}\x1ffold {fold}", cut) if val < 1 else None
+    others = assign_units(rest, {"val": val, "train": 1 - val}, f"{seed}\x1ffold {fold}", cut) if val < 1 else None
     if others is None:
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     result = manifest.with_splits(assignment | others, "kfold", (fold, n_folds))
