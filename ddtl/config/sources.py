@@ -30,7 +30,7 @@ def resolved(dataset: DatasetConfig) -> DatasetConfig:
     A source has the settings of ``conf/dataset/<source>.yaml``, split and prepared as the pool is. Those of a stored
     run are the ones in its ``config.yaml``, whatever the files under ``conf/`` say today.
     """
-    if dataset.kind != "pooled" or dataset.source_settings is not None:
+    if dataset.kind != "pooled" or (dataset.source_settings or {}).keys() == set(dataset.sources or ()):
         return dataset
     found = {name: _source(dataset, name) for name in dataset.sources or ()}
     found = dataset.model_copy(update={"source_settings": found}).of_sources()

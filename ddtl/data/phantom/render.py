@@ -135,7 +135,7 @@ def _rng(spec: PhantomSpec, site: str, index: int, *stream: int) -> Rng:
     """A generator for each purpose.
 
     No stream: draws a patient. 1: a pair of patients. 2 and up: a patient's slices. (0, 1) and (0, 2): the marks
-    to a pair of patients without and with COVID.
+    of a pair of patients without and with COVID.
     """
     return np.random.default_rng([spec.seed, list(SITES).index(site), index, *stream])
 
