@@ -317,7 +317,7 @@ def test_a_column_that_is_almost_known_is_noted(tmp_path: Path) -> None:
         (["Path,class", "1.png,a"], ["lacks the column label", "has: Path, class"]),
         ([""], ["lacks the column path", "has: nothing"]),
         (["path,label"], ["no line but the names of its columns"]),
-        (["path,label,label", "1.png,a,b"], ["the column label stands there twice"]),
+        (["path,label,label", "1.png,a,b"], ["the column label is there twice"]),
         (["path,label", "1.png,a,x"], ["line 2: has 3 cells under 2 columns"]),
         (["path,label", '"1.png,a', "2.png,b"], ["a quote that is not closed"]),
         (["path,label", "1.png,a"], ["two classes are needed, and the only label is 'a'"]),
