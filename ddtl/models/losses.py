@@ -5,6 +5,7 @@ A new loss gets its function in ``LOSSES`` and its file in ``conf/loss/``, whose
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddtl.schema.run import LossConfig
+from ddtl.utils.errors import UserError
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -64,5 +66,19 @@ LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "foc
 
 
 def build_loss(config: LossConfig) -> Loss:
-    """Return the loss as a function of logits (N, classes), labels (N,) and class weights (classes,) or None."""
-    return partial(LOSSES[config.name], label_smoothing=config.label_smoothing, **(config.model_extra or {}))
+    """Return the loss as a function of logits (N, classes), labels (N,) and class weights (classes,) or None.
+
+    Raises:
+        UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take.
+    """
+    function = LOSSES.get(config.name)
+    if function is None:
+        raise UserError(f"loss={config.name}: ddtl/models/losses.py has no such loss. It has {', '.join(LOSSES)}.")
+    own = {"label_smoothing": config.label_smoothing, **(config.model_extra or {})}
+    try:
+        inspect.signature(function).bind(None, None, None, **own)
+    except TypeError as error:
+        raise UserError(
+            f"loss={config.name}: conf/loss/{config.name}.yaml does not fit its function ({error})."
+        ) from None
+    return partial(function, **own)

@@ -20,6 +20,7 @@ from ddtl.schema.run import Config
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.identity import counting
 from ddtl.training.train import EndedEarly, train
+from ddtl.utils.errors import UserError
 from tests.support.runs import small, state
 from tests.support.tiny import tiny
 
@@ -78,6 +79,14 @@ def test_mistakes_are_refused(words: list[str], says: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load(words)
     assert says in str(refused.value)
+
+
+def test_a_file_that_fits_no_function_is_refused() -> None:
+    focal = load(["loss=focal"]).loss
+    with pytest.raises(UserError, match="loss=mine: ddtl/models/losses.py has no such loss"):
+        build_loss(focal.model_copy(update={"name": "mine"}))
+    with pytest.raises(UserError, match=r"conf/loss/cross_entropy\.yaml does not fit its function .*gamma"):
+        build_loss(focal.model_copy(update={"name": "cross_entropy"}))
 
 
 def test_the_names_of_before_are_read() -> None:
