@@ -19,6 +19,7 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.models import weights as initial_weights
+from ddtl.models.losses import build_loss
 from ddtl.models.network import Network
 from ddtl.records import run_folder, small
 from ddtl.records.run_folder import RunFolder
@@ -101,6 +102,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     memory.pass_over_imports()
     lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
+    build_loss(config.loss)  # refused here rather than when the folder is there
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
     memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
