@@ -5,11 +5,13 @@ from __future__ import annotations
 from ddtl.config import compose
 from ddtl.config.where import options
 from ddtl.schema.run import DatasetConfig
+from ddtl.schema.units import PROTOCOLS
 from ddtl.utils.suggest import did_you_mean
 
 # Folders that ddtl makes beside those of datasets in paths.runs_dir.
 RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
+_EVERYWHERE = tuple(protocol for protocol in PROTOCOLS if protocol != "official")  # protocols of all datasets
 BY_KEYS = ("folder", "table", "pooled")  # datasets that are no source by this name
 
 
@@ -21,7 +23,7 @@ def base(source: str) -> str:
 def protocols_of(kind: str) -> tuple[str, ...]:
     """The protocols of a dataset, its default first. Those with a published split have it as their default."""
     by_column = ("official",) if kind == "table" else ()
-    return tuple(dict.fromkeys((usual(kind).protocol, "grouped", "random", "kfold", *by_column)))
+    return tuple(dict.fromkeys((usual(kind).protocol, *_EVERYWHERE, *by_column)))
 
 
 def resolved(dataset: DatasetConfig) -> DatasetConfig:

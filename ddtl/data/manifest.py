@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ddtl.schema.units import SPLITS
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ddtl.data.images.decode import Window
-
-SPLITS = ("train", "val", "test")
 
 Grouping = Literal["patient", "near_duplicate", "none"]
 

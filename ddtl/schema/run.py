@@ -25,7 +25,8 @@ from ddtl.schema.section import (
     Seed,
     Text,
     Thousands,
-)  # fmt: skip
+)
+from ddtl.schema.units import Protocol
 
 
 def _texts(value: Any) -> Any:
@@ -131,7 +132,7 @@ class DatasetConfig(Section):
 
     kind: str
     name: Text
-    protocol: Literal["official", "grouped", "random", "kfold"]
+    protocol: Protocol
     image_size: Annotated[int, Field(ge=32, le=1024)]
     batch_size: PositiveInt
     sampling: Literal["shuffle", "balanced"]

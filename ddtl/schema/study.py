@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ddtl.schema.run import OpenFraction, OwnDataset, PositiveInt, Section, Text
+from ddtl.schema.units import Protocol
 
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
-Protocols = Annotated[tuple[Literal["official", "grouped", "random", "kfold"], ...], Field(strict=False)]
+Protocols = Annotated[tuple[Protocol, ...], Field(strict=False)]
 Patients = Annotated[tuple[PositiveInt | OpenFraction, ...], Field(strict=False)]
 
 Kind = Literal["cross_dataset", "paper_vs_honest", "seeds", "schedules", "kfold", "learning_curve", "grid"]

@@ -23,8 +23,9 @@ from __future__ import annotations
 from ddtl.data.datasets.kind import published_kind
 from ddtl.data.download.published import Origin
 from ddtl.data.manifest import Note
+from ddtl.schema.units import PROTOCOLS
 
-_NOT_OFFICIAL = ("grouped", "random", "kfold")
+_NOT_OFFICIAL = tuple(protocol for protocol in PROTOCOLS if protocol != "official")
 _BOTH_CLASSES = (  # one CT slice as COVID (official test part) and as non-COVID (official training part)
     ("CT_COVID/kjr-21-e24-p5-29.png", "CT_NonCOVID/71%0.jpg"),
     ("CT_COVID/kjr-21-e24-p5-31.png", "CT_NonCOVID/71%1.jpg"),

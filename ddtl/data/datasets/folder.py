@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
@@ -21,7 +21,7 @@ from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import IMAGE_SUFFIXES, named
 from ddtl.data.images.decode import read_start, starts_as_image
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, PatientIds
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -39,7 +39,7 @@ def build_manifest(
     patient_regex: str | None,
     patients: Path | None,
     class_map: Mapping[str, str] | None = None,
-    patient_id_mode: Literal["check", "join", "exact"] = "check",
+    patient_id_mode: PatientIds = "check",
 ) -> Manifest:
     """Return the images under ``root``, without a split.
 

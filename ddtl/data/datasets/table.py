@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
 from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, PatientIds
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
@@ -80,7 +79,7 @@ def build_manifest(
     root: Path,
     classes: Sequence[str] | None,
     class_map: Mapping[str, str] | None = None,
-    patient_id_mode: Literal["check", "join", "exact"] = "check",
+    patient_id_mode: PatientIds = "check",
 ) -> Manifest:
     """The images that a CSV lists, without a split; the column ``split``, where there is one, is the published split.
 

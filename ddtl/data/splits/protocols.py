@@ -12,14 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
+from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.data.splits.assignment import Assignment, Units, assign_units, cut, fill, gather
-from ddtl.schema.units import SCORED
+from ddtl.schema.units import PROTOCOLS, SCORED, SPLITS
 from ddtl.utils.errors import UserError
 
-PROTOCOLS = ("official", "grouped", "random", "kfold")
-
-_FAR = 0.05  # beyond this distance from what was asked the user is told
+_FAR = 0.05  # beyond this distance from what was requested the user is warned
 
 
 def assign(
