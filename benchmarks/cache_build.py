@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     arguments = parser.parse_args()
     from ddtl.data.datasets import covid19ct, sarscov2ct
+    from ddtl.data.download.published import published_manifest
     from ddtl.data.images.cache import open_cache
     from ddtl.data.phantom import dataset
 
@@ -28,7 +29,7 @@ def main() -> None:
         root = Path(folder)
         if arguments.real:
             data = Path(os.environ["DDTL_DATA"])
-            manifests = [covid19ct.build_manifest(data), sarscov2ct.build_manifest(data)]
+            manifests = [published_manifest(covid19ct.ORIGIN, data), published_manifest(sarscov2ct.ORIGIN, data)]
         else:
             spec = dataset.PhantomSpec(n_patients=807, slices_per_patient=4, size=256)
             manifests = [dataset.build_manifest(spec, root)]

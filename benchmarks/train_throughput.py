@@ -146,9 +146,9 @@ def stock_lightning(settings: list[str], arguments: argparse.Namespace) -> Calla
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
 
-    from ddtl.data.loading.datamodules import build_datamodule
+    from ddtl.data.loading.datamodule import CTDataModule
 
-    datamodule = build_datamodule(load(settings))
+    datamodule = CTDataModule(load(settings))
     datamodule.load()
     manifest = datamodule.manifest
     samples = [manifest.samples[row] for row in manifest.rows("train")]

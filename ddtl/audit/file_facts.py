@@ -17,6 +17,7 @@ from PIL import Image
 
 from ddtl.data.images.decode import FORMATS, BadImageError, opened, read_header
 from ddtl.data.manifest import Manifest
+from ddtl.utils import threads
 
 FEATURES = (
     "file format",
@@ -56,7 +57,7 @@ def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
     Raises:
         BadImageError: a file is missing or its header cannot be read.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, threads.cores())) as pool:
         return table(list(pool.map(_read, paths)))
 
 

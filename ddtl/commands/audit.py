@@ -16,7 +16,7 @@ from rich.markup import escape
 from ddtl import __version__
 from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
 from ddtl.commands.arguments import Command
-from ddtl.config.checks import DATASET_PROTOCOLS
+from ddtl.config import sources
 from ddtl.config.load import ConfigError, load
 from ddtl.config.overrides import whole_words
 from ddtl.config.where import options
@@ -170,7 +170,7 @@ def _filed(config: Config) -> str:
     """A dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
     c = config.dataset
     parts = [c.name]
-    if c.protocol != DATASET_PROTOCOLS[c.kind][0]:
+    if c.protocol != sources.usual(c.kind).protocol:
         parts.append(c.protocol)
     if c.protocol == "kfold":
         parts.append(f"{c.fold}-of-{c.n_folds}")
@@ -182,16 +182,15 @@ def _filed(config: Config) -> str:
 def _subject(config: Config) -> Subject:
     """A dataset as training would read and split it; where training would refuse its split, what can be had."""
     from ddtl.audit.audit import Subject
-    from ddtl.data import catalogue
-    from ddtl.data.datasets import registry as manifests
+    from ddtl.data.datasets import registry
 
-    catalogue.require_images(config)
+    registry.require_images(config)
     with console.progress(f"drawing {config.dataset.name}") as bar:
-        manifest = manifests.build(config, bar)
+        manifest = registry.build(config, bar)
     for doubt in manifest.doubts():
         log.warning(doubt)
     try:
-        return Subject(manifests.split(manifest, config.dataset))
+        return Subject(registry.split(manifest, config.dataset))
     except UserError as error:
         if config.dataset.protocol == "official" and manifest.published:
             return Subject(manifest.with_splits(manifest.published, "official"), str(error))

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ddtl.commands.arguments import Command
 from ddtl.config.load import load
-from ddtl.data.catalogue import ORIGINS
+from ddtl.data.datasets.registry import ORIGINS
 from ddtl.data.download import fetching
 from ddtl.data.download.published import Origin, image_files, named, read_index, ways_on
 from ddtl.data.download.verifying import FINE, Finding, State, verify

@@ -91,11 +91,11 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
 
 def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
     """The run's network on another test set."""
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.utils.memory import keep_freed_memory
 
     config = with_weights(config, folder.path)
-    catalogue.require_images(config)
+    registry.require_images(config)
     keep_freed_memory()
     from ddtl.training.evaluate_elsewhere import score_elsewhere
 

@@ -75,10 +75,10 @@ def main(argv: Sequence[str]) -> int:
     from ddtl.explain import gradcam
 
     gradcam.require()
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.utils.memory import keep_freed_memory
 
-    catalogue.require_images(config)
+    registry.require_images(config)
     keep_freed_memory()
     from ddtl.commands.report import write
     from ddtl.explain.explain import FOLDER, Asked, explain

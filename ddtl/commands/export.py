@@ -148,12 +148,13 @@ def _real_images(folder: RunFolder, saved: Config, words: Words[Settings], class
     import numpy as np
 
     from ddtl.data.download import claims
-    from ddtl.data.loading.datamodules import build_datamodule
-    from ddtl.data.loading.transforms import NONE, Augmenter
+    from ddtl.data.loading.datamodule import CTDataModule
+    from ddtl.data.loading.transforms import Augmenter
+    from ddtl.schema.augment import NONE
 
     config = saved.model_copy(update={"paths": load(list(words.passed), writes=False).paths})
     claims.require_drawable(folder.config, config)
-    datamodule = build_datamodule(config)
+    datamodule = CTDataModule(config)
     datamodule.classes = classes
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)

@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl.commands.arguments import Command
-from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.config.load import load
 from ddtl.config.where import options
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.run import schedule_svg
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
@@ -79,9 +79,9 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
     typed = COMMAND.read(words)
     config = load(typed.rest, writes=False)
-    stages, epochs = STAGES[config.model.name], config.trainer.max_epochs
+    stages, epochs = stages_of(config.model.name), config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
-    has_batchnorm = config.model.name not in WITHOUT_BATCHNORM
+    has_batchnorm = BACKBONES[config.model.name].has_batchnorm
     title = f"{config.finetune.name} · {config.model.name} · {epochs} epochs"
     console.out.print(table(schedule, title, has_batchnorm))
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))

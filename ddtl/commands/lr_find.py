@@ -78,10 +78,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("`ddtl lr-find` works in one process: start it without torchrun.")
     words, config = parse(command.overrides)
     settings = words.settings
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.utils.memory import keep_freed_memory
 
-    catalogue.require_images(config)
+    registry.require_images(config)
     keep_freed_memory()
     from ddtl.training.failures import broken_off
     from ddtl.training.train import assemble

@@ -45,14 +45,14 @@ def main(command: CommandLine) -> int:
 def _run(plan: StudyPlan) -> int:
     import optuna
 
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.studies import execute
     from ddtl.sweeps import engines
     from ddtl.sweeps.workers.progress import Watch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for config in {config.dataset.model_dump_json(): config for config in plan.configs}.values():
-        catalogue.require_images(config)
+        registry.require_images(config)
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")

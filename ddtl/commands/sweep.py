@@ -72,12 +72,12 @@ def _search(plan: Plan) -> int:
     """
     import optuna
 
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.sweeps import finalize
     from ddtl.sweeps.store import open
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    catalogue.require_images(plan.base)
+    registry.require_images(plan.base)
     store = open.opened(plan)
     try:
         _announce(store)

@@ -17,7 +17,7 @@ FOLDER_TO = "DDTL_FOLDER_TO"
 def main(argv: Sequence[str]) -> int:
     """Read the command line, check all of it, then train."""
     from ddtl.config import command_line, help_page, load
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.utils.memory import keep_freed_memory
     from ddtl.utils.threads import share_out
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         return run_each(command.overrides, argv)
 
     config = load.load(command.overrides)
-    catalogue.require_images(config)
+    registry.require_images(config)
     share_out(config.trainer.devices)
     keep_freed_memory()
     from ddtl.reports import terminal

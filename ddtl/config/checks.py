@@ -9,34 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ddtl.config import phases, sources
-from ddtl.config.hardware_checks import hardware
+from ddtl.config import phases, sources, where
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
+from ddtl.utils import ranks, threads
+from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
-
-# What each dataset offers, its default first; a new dataset gets its line here and its class in
-# ddtl/data/loading/datamodules.py.
-DATASET_PROTOCOLS: dict[str, tuple[str, ...]] = {
-    "phantom": ("grouped", "random", "kfold"),
-    "covid19ct": ("official", "grouped", "random", "kfold"),
-    "sarscov2ct": ("grouped", "random", "kfold"),
-    "folder": ("grouped", "random", "kfold"),
-    "table": ("grouped", "random", "kfold", "official"),
-    "pooled": ("grouped", "random", "kfold"),
-}
-# Datasets that everyone knows by their name.
-OWN_NAME = ("covid19ct", "sarscov2ct", "phantom")
-# The backbones of ddtl/models/backbones.py and their stages, to which the head comes as the last; a test holds the two
-# lists together.
-_DENSENET = ("stem", "block1", "block2", "block3", "block4", "norm")
-_RESNET = ("stem", "layer1", "layer2", "layer3", "layer4")
-STAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("densenet121", "densenet169", "densenet201"), (*_DENSENET, "head")),
-    **dict.fromkeys(("resnet18", "resnet50"), (*_RESNET, "head")),
-    "squeezenet1_1": ("stem", "fire1", "fire2", "fire3", "head"),
-}
-WITHOUT_BATCHNORM = ("squeezenet1_1",)
 
 # Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
 LONGEST = 200
@@ -48,12 +27,12 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
     """Return a line for each contradiction, naming the key to change.
 
     Args:
-        config: what is asked for.
+        config: what is requested.
         trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
         writes: whether anything is written to paths.runs_dir.
     """
     every = (
-        _names, _run, _paths, _ranges, _finetune, hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
+        _names, _run, _paths, _ranges, _finetune, _hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
         _evaluation, _unwritable,
     )  # fmt: skip
     skipped = [*([] if trains else [_batch_of_one]), *([] if writes else [_unwritable])]
@@ -70,7 +49,7 @@ def of_record(config: Config) -> Iterator[str]:
         yield from (re.split("[ =:]", line, maxsplit=1)[0] for line in check(config))
     if any(_finetune(config)):
         yield "finetune.phases"
-    if d.kind == "pooled" and sources.problems(d, DATASET_PROTOCOLS):
+    if d.kind == "pooled" and sources.problems(d):
         yield "dataset.sources"
     if (d.kind == "folder" and d.root is None) or (d.kind == "table" and d.table is None):
         yield "dataset.root" if d.kind == "folder" else "dataset.table"
@@ -82,18 +61,17 @@ def of_record(config: Config) -> Iterator[str]:
 
 def _names(c: Config) -> Iterator[str]:
     kind, name = c.dataset.kind, c.dataset.name
-    protocols = DATASET_PROTOCOLS.get(kind)
-    if protocols is None:
-        hint = did_you_mean(kind, DATASET_PROTOCOLS)
-        yield f"dataset.kind={kind}: no such dataset.{hint} There are {', '.join(DATASET_PROTOCOLS)}."
-    elif c.dataset.protocol not in protocols:
+    kinds = where.options("dataset")
+    if kind not in kinds:
+        yield f"dataset.kind={kind}: no such dataset.{did_you_mean(kind, kinds)} There are {', '.join(kinds)}."
+    elif c.dataset.protocol == "official" and "official" not in (protocols := sources.protocols_of(kind)):
         yield f"dataset.protocol={c.dataset.protocol}: {kind} has none. There are {', '.join(protocols)}."
     if not is_folder_name(name):
         yield (
             f"dataset.name={_short(name)}: must be a plain folder name of at most {LONGEST} bytes; results are filed "
             "under it."
         )
-    elif kind in OWN_NAME and name != kind:
+    elif kind in kinds and kind not in sources.BY_KEYS and name != kind:
         yield (
             f"dataset.name={name}: {kind} is filed under its own name, so that uses of its test set are counted. Leave "
             "dataset.name out."
@@ -103,9 +81,15 @@ def _names(c: Config) -> Iterator[str]:
             f"dataset.name={name}: ddtl keeps records of its own in a folder of this name. Set another: "
             f"dataset.name=my_{name}"
         )
-    if c.model.name not in STAGES:
-        hint = did_you_mean(c.model.name, STAGES)
-        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(STAGES)}."
+    if c.model.name not in BACKBONES:
+        hint = did_you_mean(c.model.name, BACKBONES)
+        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(BACKBONES)}."
+    losses = where.options("loss")
+    if c.loss.name not in losses:
+        hint = did_you_mean(c.loss.name, losses)
+        yield f"loss.name={c.loss.name}: no such loss.{hint} There are {', '.join(losses)}."
+    elif c.loss.model_dump().keys() != where.keys_in(where.conf_dir() / "loss" / f"{c.loss.name}.yaml"):
+        yield f"loss.name={c.loss.name}: the other keys of loss are of another one. Set loss={c.loss.name} instead."
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)
         yield f"trainer.monitor={c.trainer.monitor}: no such score.{hint} There are {', '.join(MONITORS)}."
@@ -119,7 +103,7 @@ def _run(c: Config) -> Iterator[str]:
             "named for you."
         )
     elif name is not None and not is_folder_name(name):
-        yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies."
+        yield f"run.name={name}: must be a plain folder name; paths.runs_dir says where that folder is."
     for score in c.run.published.scores if c.run.published is not None else ():
         if score not in SCORES:
             hint = did_you_mean(score, SCORES)
@@ -208,36 +192,70 @@ def _ranges(c: Config) -> Iterator[str]:
         yield "dataset.val_fraction and dataset.test_fraction leave nothing to train on; their sum must be under 1."
     if c.dataset.protocol == "kfold" and c.dataset.fold >= c.dataset.n_folds:
         yield f"dataset.fold={c.dataset.fold}: dataset.n_folds={c.dataset.n_folds} folds count from 0."
-    for key, (low, high) in (("augment.scale", c.augment.scale), ("augment.gamma", c.augment.gamma)):
-        if not 0 < low <= high:
-            yield f"{key}=[{low}, {high}]: must be a range of positive factors, the smaller one first."
     if not all(0 <= beta < 1 for beta in c.optimizer.betas):
         yield f"optimizer.betas={list(c.optimizer.betas)}: each must be at least 0 and under 1."
 
 
 def _finetune(c: Config) -> Iterator[str]:
-    if c.model.name in STAGES:
-        yield from phases.problems(c.finetune, STAGES[c.model.name], c.trainer.max_epochs)
+    if c.model.name in BACKBONES:
+        yield from phases.problems(c.finetune, stages_of(c.model.name), c.trainer.max_epochs)
 
 
 def _still(c: Config) -> list[int]:
-    """How many stages at the network's beginning stand still, for each phase."""
-    return phases.still(c.finetune, STAGES[c.model.name])
+    """How many stages at the network's beginning stay frozen, for each phase."""
+    return phases.still(c.finetune, stages_of(c.model.name))
 
 
 def _backbone(c: Config) -> int:
-    return len(STAGES[c.model.name]) - 1
+    return len(BACKBONES[c.model.name].stages)
+
+
+def _has_batchnorm(c: Config) -> bool:
+    return c.model.name in BACKBONES and BACKBONES[c.model.name].has_batchnorm
 
 
 def _augments(c: Config) -> bool:
-    return any(value not in (0, (1, 1)) for value in c.augment.model_dump(exclude={"name"}).values())
+    return bool(c.augment.steps(c.dataset.image_size))
+
+
+def _hardware(c: Config) -> Iterator[str]:
+    """The batch, the processes, the hardware, and the length of the run."""
+    yield from _averages(c)
+    parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
+    if c.dataset.batch_size % parts:
+        up, cores = -(-c.dataset.batch_size // parts) * parts, threads.cores()
+        fix = f"Set dataset.batch_size={up}."
+        if c.trainer.devices > cores:  # then the batch is hardly what is meant
+            fix = f"Set fewer trainer.devices: {c.trainer.devices} are more than the {cores} cores of this machine."
+        yield (
+            f"dataset.batch_size={c.dataset.batch_size} is the whole batch and cannot be shared out evenly over "
+            f"trainer.devices × trainer.num_nodes × trainer.accumulate = {parts}. {fix}"
+        )
+    if c.trainer.num_nodes > 1 and c.trainer.strategy == "auto" and c.trainer.devices == 1:
+        yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
+    else:
+        try:
+            ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
+        except UserError as error:
+            yield str(error)
+    if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":
+        yield "trainer.precision=16-mixed needs a GPU; on a CPU use trainer.precision=bf16-mixed or 32."
+
+
+def _averages(c: Config) -> Iterator[str]:
+    k, epochs = c.trainer.average_last, c.trainer.max_epochs
+    if k is not None and k > epochs:
+        yield f"trainer.average_last={k}: there are trainer.max_epochs={epochs} epochs. Set it to fewer."
+    if k is not None and c.trainer.ema is not None:
+        yield "trainer.average_last and trainer.ema both average the weights; set one of them to null."
+    if k is not None and c.trainer.patience is not None:
+        yield "trainer.average_last needs to know the last epochs, which trainer.patience leaves open; set one to null."
 
 
 def _batch_of_one(c: Config) -> Iterator[str]:
     """BatchNorm that is trained on one image at a time learns to normalise each image by itself."""
     parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
-    without = c.model.name not in STAGES or c.model.name in WITHOUT_BATCHNORM
-    if without or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
+    if not _has_batchnorm(c) or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
         return
     if min(_still(c)) < _backbone(c):
         yield (
@@ -261,14 +279,8 @@ def _weights(c: Config) -> Iterator[str]:
 
 
 def _phantom(c: Config) -> Iterator[str]:
-    if c.dataset.kind != "phantom":
-        return
-    if c.dataset.phantom is None:
+    if c.dataset.kind == "phantom" and c.dataset.phantom is None:
         yield "dataset.phantom is empty: take the dataset with dataset=phantom, not with dataset.kind=phantom."
-        return
-    sites = c.dataset.phantom.sites
-    if not sites or set(sites) - {"a", "b"} or len(set(sites)) != len(sites):
-        yield f"dataset.phantom.sites=[{', '.join(sites)}]: takes a, b or both."
 
 
 def _own(c: Config) -> Iterator[str]:
@@ -306,9 +318,9 @@ def _pooled(c: Config) -> Iterator[str]:
     """The sources of ``dataset=pooled``: that they exist, and that own files are there."""
     if c.dataset.kind != "pooled":
         return
-    wrong = sources.problems(c.dataset, DATASET_PROTOCOLS)
+    wrong = sources.problems(c.dataset)
     yield from wrong
-    for name, source in {} if wrong else sources.source_datasets(c.dataset).items():
+    for name, source in {} if wrong else sources.resolved(c.dataset).of_sources().items():
         for line in _own(c.model_copy(update={"dataset": source})):
             yield line.replace("dataset.", f"dataset.own.{name}.")
 
@@ -322,7 +334,7 @@ def _evaluation(c: Config) -> Iterator[str]:
     e = c.evaluation
     if e.threshold in AIMED and e.target is None:
         yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
-    if e.batchnorm == "adapt" and c.model.name in WITHOUT_BATCHNORM:
+    if e.batchnorm == "adapt" and c.model.name in BACKBONES and not _has_batchnorm(c):
         yield f"evaluation.batchnorm=adapt: {c.model.name} has no BatchNorm. Set evaluation.batchnorm=stored."
     if e.level < 0.5:
         yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."
@@ -376,7 +388,7 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         lambda c: c.dataset.harmonize == "match" and c.dataset.kind != "pooled",
         "a dataset matches itself; only other datasets that the run is evaluated on are changed",
     ),
-    ("finetune.batchnorm", lambda c: c.model.name in WITHOUT_BATCHNORM, "the network has no BatchNorm"),
+    ("finetune.batchnorm", lambda c: not _has_batchnorm(c), "the network has no BatchNorm"),
 )
 
 
@@ -390,6 +402,6 @@ def warnings(config: Config, explicit: set[str]) -> list[str]:
         lines.append(f"finetune.name={name} only renames the schedule. To take another one, write finetune={name}.")
     if _still(config)[0] >= _backbone(config) and config.model.weights == "none":
         lines.append(f"finetune={name} with model.weights=none trains a head on random features.")
-    if config.dataset.sampling == "balanced" and config.model.class_weights == "balanced":
-        lines.append("dataset.sampling=balanced with model.class_weights=balanced favours the rare classes twice over.")
+    if config.dataset.sampling == "balanced" and config.loss.class_weights == "balanced":
+        lines.append("dataset.sampling=balanced with loss.class_weights=balanced favours the rare classes twice over.")
     return lines

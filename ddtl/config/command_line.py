@@ -16,7 +16,7 @@ MAX_JOBS = 1000
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was asked for, and the overrides as they were typed."""
+    """What was requested, and the overrides as they were typed."""
 
     overrides: tuple[str, ...]
     help: bool = False

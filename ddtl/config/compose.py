@@ -17,6 +17,8 @@ from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, shown
 from ddtl.config.where import conf_dir, text_of
+from ddtl.schema.backbones import BACKBONES
+from ddtl.schema.run import MOVED, moved
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable, walk
 from ddtl.utils.suggest import did_you_mean
@@ -29,7 +31,7 @@ _REFERENCES = (
 )
 
 
-# Of an environment that holds keys and passwords; what ``${oc.env:…}`` reads ends up in records and names.
+# Of an environment that contains keys and passwords; what ``${oc.env:…}`` reads ends up in records and names.
 _READABLE = re.compile(r"(?!DDTL_SWEEP_STORAGE$)DDTL_\w+|HOME|TMPDIR|SCRATCH|SLURM_(TMPDIR|JOB_ID|ARRAY_(JOB|TASK)_ID)")
 
 
@@ -79,6 +81,9 @@ def _unreadable(folder: Path, why: str) -> NoReturn:
     raise UserError(f"{folder} {why}. Files of settings are looked for there.")
 
 
+_BACKBONE = "densenet121"  # whose file has the settings of all
+
+
 @lru_cache(maxsize=8)
 def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
     for path, *_ in state:
@@ -91,14 +96,23 @@ def _composed(
 ) -> DictConfig:
     """As above; ``state`` of the files is there to be compared with that of an earlier call."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
     _check(state)
+    store = ConfigStore.instance()
+    store.repo.pop("model", None)
+    for name in BACKBONES:
+        if not (folder / "model" / f"{name}.yaml").exists():
+            store.store(group="model", name=name, node={"defaults": [_BACKBONE], "name": name})
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
-        many = expansion(OmegaConf.to_container(config, resolve=False)) > _MOST_VALUES
+        tree = OmegaConf.to_container(config, resolve=False)
+        many = expansion(tree) > _MOST_VALUES
+        if (now := moved(tree)) is not tree:  # a file of a user's own has the names of before
+            config = OmegaConf.create(now)
     except Exception as error:  # Hydra, OmegaConf and YAML meet files that are not in order with almost any
         os.getcwd()  # raises where the current folder is gone, which is another mistake
         raise UserError(f"a file under {folder} is not in order: {_one_line(error) or type(error).__name__}") from error
@@ -172,7 +186,8 @@ def known(config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]
     there = list(_keys(tree))
     found: dict[str, Setting] = {}
     problems: list[str] = []
-    for setting in (part for whole in settings for part in _parts(whole, _at(tree, whole.key))):
+    for part in (part for whole in settings for part in _parts(whole, _at(tree, whole.key))):
+        setting = Setting(MOVED.get(part.key, part.key), part.value, part.text)
         # A dict of the command line, such as dataset.own={third: …}, to which dataset.own.third.class_map adds.
         dicts = (key for key, one in found.items() if isinstance(one.value, dict))
         whole = next((key for key in dicts if setting.key.startswith(f"{key}.")), None)

@@ -117,7 +117,7 @@ def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
     if item["type"] == "literal_error":
         options = [shown(option) for option in [*allowed, *([None] if nullable else [])]]
         if value in options:
-            return "must stand without quotes."
+            return "must be without quotes."
         return f"must be one of {', '.join(options)}.{did_you_mean(shown(value), options)}"
     if item["type"] in _NO_SECTION:
         first = next(iter(_section(wanted).model_fields), None)

@@ -1,14 +1,15 @@
-"""``--help``: what can be asked for, read from the files under ``conf/`` themselves."""
+"""``--help``: what can be requested, read from the files under ``conf/`` themselves."""
 
 from __future__ import annotations
 
 import textwrap
 from pathlib import Path
 
-from ddtl.config.where import conf_dir, groups, options, text_of
+from ddtl.config.where import bases_of, conf_dir, groups, options, text_of
+from ddtl.schema.backbones import BACKBONES
 
 _HEAD = """\
-Train, score and record one model. The same command goes on with a run that was stopped, and shows a finished one.
+Train, score and record one model. The same command resumes a run that was stopped, and shows a finished one.
 
   python train.py                                   the defaults: DenseNet121 on the built-in phantom
   python train.py dataset=covid19ct                 real images, from paths.data_dir (or the variable DDTL_DATA)
@@ -35,8 +36,8 @@ _KEYS = (
 )  # fmt: skip
 
 _FOOT = """
-Every key with its meaning stands in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
-Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 129/130/143 stopped.
+Every key is explained in conf/<group>/<option>.yaml. Quote values with special signs: run.name="'a, b'".
+Exit codes: 0 done, 1 failed in the middle (the same command resumes), 2 a mistake in the command, 129/130/143 stopped.
 """
 
 
@@ -76,16 +77,23 @@ def row(name: str, text: str) -> str:
 
 
 def _first_comment(path: Path) -> str:
+    if not path.exists():  # of a backbone
+        return BACKBONES[path.stem].about
     lines = text_of(path).splitlines()
     return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 
 
 def file_comments(path: Path, prefix: str) -> dict[str, str]:
-    """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list)."""
+    """The comment on or directly above each line of a file, by dotted key (``- group`` in the defaults list).
+
+    Keys of the files that it begins with are among them.
+    """
+    found: dict[str, str] = {}
+    for base in bases_of(path):
+        found |= file_comments(base, prefix)
     lines = text_of(path).splitlines()
     if lines and lines[0].startswith("# @package _global_"):
         prefix = ""
-    found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     above = ""
     for line in lines:

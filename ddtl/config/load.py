@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from ddtl.config import checks, compose
+from ddtl.config import checks, compose, sources
 from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.where import groups
@@ -28,7 +28,7 @@ _VARIABLES = {
 
 
 class ConfigError(UserError):
-    """Every mistake in one message; ``problems`` holds a line for each."""
+    """Every mistake in one message; ``problems`` contains a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(dict.fromkeys(problems))
@@ -71,6 +71,7 @@ def check(
         UserError: with one line for every mistake found.
     """
     config, settings = typed(overrides, config_name, Config, partial(checks.problems, writes=writes), also)
+    config = config.model_copy(update={"dataset": sources.resolved(config.dataset)})
     return config, checks.warnings(config, {setting.key for setting in settings})
 
 
@@ -81,18 +82,18 @@ def typed(
     contradictions: Callable[[Schema], list[str]],
     also: Iterable[str] = (),
 ) -> tuple[Schema, list[Setting]]:
-    """``conf/<config_name>.yaml`` with overrides as a ``schema``, and the settings that were asked for by their key.
+    """``conf/<config_name>.yaml`` with overrides as a ``schema``, and the settings that were requested by their key.
 
     Raises:
         UserError: with one line for every mistake found, those of ``contradictions`` included.
     """
     known_groups = groups(config_name)
-    asked = read(overrides, known_groups, set(text_keys(schema)))
-    base = compose.composed(config_name, asked.choices)
-    settings, unknown = compose.known(base, asked.settings, [*known_groups, *also])
+    words = read(overrides, known_groups, set(text_keys(schema)))
+    base = compose.composed(config_name, words.choices)
+    settings, unknown = compose.known(base, words.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
     config, mistyped = convert(tree, schema, numbers_as_typed(settings))
-    problems = [*asked.problems, *unknown, *unresolved]
+    problems = [*words.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
         said = any(_related(setting.key, key) for setting in settings)
         problems.append(line if said else f"{line} {_origin(key)}")
@@ -101,7 +102,7 @@ def typed(
         sound = [setting for setting in settings if not any(_related(setting.key, key) for key in mistyped)]
         config, _ = convert(compose.resolved(base, sound)[0], schema)
     if config is not None:
-        unsure = [*mistyped, *(f"{group}." for group in asked.unsure)]
+        unsure = [*mistyped, *(f"{group}." for group in words.unsure)]
         problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
         for url in _urls(config):
             learn(url)
@@ -134,5 +135,5 @@ def _origin(key: str) -> str:
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether two keys are the same or one lies within the other."""
+    """Whether two keys are the same or one is within the other."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -24,7 +24,7 @@ _EXPANDED = re.compile(r"\+{0,2}([\w.]*\.(?:class_map|window))=([^\s:,'\"\[\]{}$
 
 @dataclass(frozen=True)
 class Setting:
-    """A key, the value it shall have, and the words in which that was asked."""
+    """A key, the value it shall have, and the words in which that was requested."""
 
     key: str
     value: Any
@@ -32,14 +32,14 @@ class Setting:
 
 
 @dataclass
-class Asked:
+class Overrides:
     """What a command line asks for.
 
     Attributes:
         choices: the option of each group that was named.
         settings: the values, in the order given.
         problems: a line for each word that means nothing.
-        unsure: groups whose option was mistyped; ``choices`` holds the nearest one for them.
+        unsure: groups whose option was mistyped; ``choices`` contains the nearest one for them.
     """
 
     choices: dict[str, str] = field(default_factory=dict)
@@ -71,34 +71,34 @@ def numbers_as_typed(settings: Iterable[Setting]) -> dict[str, str]:
     return {setting.key: setting.text.partition("=")[2].strip() for setting in numbers}
 
 
-def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Asked:
+def read(overrides: Iterable[str], groups: Mapping[str, str | None], texts: Container[str] = ()) -> Overrides:
     """Sort words into options of ``groups`` and values of keys.
 
     Args:
         overrides: the words.
         groups: as :func:`ddtl.config.where.groups` lists them.
-        texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it stands.
+        texts: keys whose value is text and nothing else: what Hydra's grammar cannot read is then taken as it is.
     """
-    asked = Asked()
+    found = Overrides()
     before = ""
     for text, fault in whole_words(overrides):
         earlier, before = before, text
         if fault:
-            asked.problems.append(fault)
+            found.problems.append(fault)
             continue
         try:
             key, value = _key_and_value(text, texts)
             if key not in groups:
-                asked.settings.append(Setting(key, value, text))
+                found.settings.append(Setting(key, value, text))
             elif value is None and groups[key] is None:
-                asked.choices.pop(key, None)
+                found.choices.pop(key, None)
             else:
-                _choose(asked, key, str(value))
+                _choose(found, key, str(value))
         except _NoGrammar:
-            asked.problems.append(f"{text or repr(text)}: {_how_to_write(text, earlier, texts)}")
+            found.problems.append(f"{text or repr(text)}: {_how_to_write(text, earlier, texts)}")
         except _Unreadable as problem:
-            asked.problems.append(f"{text or repr(text)}: {problem}")
-    return asked
+            found.problems.append(f"{text or repr(text)}: {problem}")
+    return found
 
 
 def whole_words(overrides: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -134,15 +134,15 @@ def _open_brackets(text: str) -> int:
     return sum(bare.count(sign) for sign in "[{") - sum(bare.count(sign) for sign in "]}")
 
 
-def _choose(asked: Asked, group: str, option: str) -> None:
+def _choose(found: Overrides, group: str, option: str) -> None:
     known = options(group)
     if option in known:
-        asked.choices[group] = option
+        found.choices[group] = option
         return
-    asked.unsure.add(group)
+    found.unsure.add(group)
     hint, nearest = did_you_mean(option, known), closest(option, known)
     if nearest is not None:
-        asked.choices[group] = nearest
+        found.choices[group] = nearest
     raise _Unreadable(f"no such option.{hint} There are {', '.join(known)}.")
 
 
@@ -186,7 +186,7 @@ def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
 
 
 def _is_literal(key: str, value: str) -> bool:
-    """Whether a text that the grammar cannot read is meant as it stands.
+    """Whether a text that the grammar cannot read is meant as it is.
 
     With quotes or a reference the grammar was meant, and with brackets perhaps a list, except in a regular expression.
     """
@@ -214,8 +214,8 @@ def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
     try:
         _key_and_value(corrected)
     except _Unreadable:
-        return "cannot be read. A value with special signs stands in quotes inside quotes: run.name=\"'a, b'\"."
-    return f"cannot be read. A value with special signs stands in quotes inside quotes: {in_shell(corrected)}"
+        return "cannot be read. Put a value with special characters in quotes inside quotes: run.name=\"'a, b'\"."
+    return f"cannot be read. Put a value with special characters in quotes inside quotes: {in_shell(corrected)}"
 
 
 def _requoted(key: str, value: str, is_text: bool) -> str:
@@ -306,7 +306,7 @@ def in_shell(word: str) -> str:
 
 
 def shown(value: Any, quoted: bool = False) -> str:
-    """A value as it would be typed; ``quoted``: text that Hydra would read as something else stands in quotes."""
+    """A value as it would be typed; ``quoted``: text that Hydra would read as something else is in quotes."""
     match value:
         case None:
             return "null"

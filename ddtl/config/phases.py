@@ -77,7 +77,7 @@ def rates(config: FinetuneConfig, phase: PhaseConfig, stages: Sequence[str]) -> 
 
 
 def still(config: FinetuneConfig, stages: Sequence[str]) -> list[int]:
-    """For each phase, how many stages at the network's beginning stand still."""
+    """For each phase, how many stages at the network's beginning stay frozen."""
     chosen = [trained(phase, stages) for phase in planned(config, stages)]
     return [stages.index(names[0]) if names else len(stages) for names in chosen]
 

@@ -1,19 +1,18 @@
-"""The datasets that ``dataset=pooled`` joins, each with the settings that it has where it stands alone. No torch."""
+"""The datasets that ``dataset=pooled`` joins, each with the settings that it has where it is alone. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from ddtl.config import compose
+from ddtl.config.where import options
 from ddtl.schema.run import DatasetConfig
+from ddtl.schema.units import PROTOCOLS
 from ddtl.utils.suggest import did_you_mean
 
 # Folders that ddtl makes beside those of datasets in paths.runs_dir.
 RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
-# How a pool's images are prepared and fed, whichever source they come from.
-_OF_THE_POOL = ("image_size", "batch_size", "sampling", "num_workers", "harmonize")
-_BY_KEYS = ("folder", "table", "pooled")  # datasets that are no source by this name
+_EVERYWHERE = tuple(protocol for protocol in PROTOCOLS if protocol != "official")  # protocols of all datasets
+BY_KEYS = ("folder", "table", "pooled")  # datasets that are no source by this name
 
 
 def base(source: str) -> str:
@@ -21,37 +20,34 @@ def base(source: str) -> str:
     return source.partition(":")[0]
 
 
-def source_datasets(pooled: DatasetConfig) -> dict[str, DatasetConfig]:
-    """The settings of each source, by its name in ``dataset.sources``.
+def protocols_of(kind: str) -> tuple[str, ...]:
+    """The protocols of a dataset, its default first. Those with a published split have it as their default."""
+    by_column = ("official",) if kind == "table" else ()
+    return tuple(dict.fromkeys((usual(kind).protocol, *_EVERYWHERE, *by_column)))
 
-    They are those of ``conf/dataset/<source>.yaml``, with the protocol and the split's seed of the pool, and its
-    fractions where it has any: what stands in a source's test is the same alone and in the pool. Those of a run are
-    the ones that its ``config.yaml`` holds, whatever the files under ``conf/`` say today.
+
+def resolved(dataset: DatasetConfig) -> DatasetConfig:
+    """A dataset's settings as a record that needs nothing else: those of a pool with those of its sources.
+
+    A source has the settings of ``conf/dataset/<source>.yaml``, split and prepared as the pool is. Those of a stored
+    run are the ones in its ``config.yaml``, whatever the files under ``conf/`` say today.
     """
-    return {source: _source(pooled, source) for source in pooled.sources or ()}
-
-
-def recorded(dataset: DatasetConfig) -> DatasetConfig:
-    """A dataset's settings as a record that needs nothing else: those of a pool with those of its sources."""
-    if dataset.kind != "pooled":
+    if dataset.kind != "pooled" or (dataset.source_settings or {}).keys() == set(dataset.sources or ()):
         return dataset
-    shared = {key: getattr(dataset, key) for key in _OF_THE_POOL}
-    settings = {name: source.model_copy(update=shared) for name, source in source_datasets(dataset).items()}
-    return dataset.model_copy(update={"source_settings": settings})
+    found = {name: _source(dataset, name) for name in dataset.sources or ()}
+    found = dataset.model_copy(update={"source_settings": found}).of_sources()
+    return dataset.model_copy(update={"source_settings": found})
 
 
-def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is wrong with the sources' names; a line each.
-
-    Args:
-        protocols: those of each dataset, by its name.
-    """
+def problems(pooled: DatasetConfig) -> list[str]:
+    """What is wrong with the sources' names; a line each."""
     names, own = pooled.sources or (), pooled.own or {}
+    datasets = options("dataset")
     lines = []
     shown = f"dataset.sources=[{', '.join(names)}]"
     if len(names) < 2 or len(set(names)) < len(names):
         lines.append(f"{shown}: names two datasets or more, each once.")
-    built_in = [name for name in protocols if name not in _BY_KEYS]
+    built_in = [name for name in datasets if name not in BY_KEYS]
     known = [*built_in, *_SITES, *own]
     for name in names:
         if name not in known:
@@ -63,7 +59,7 @@ def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> l
         lines.append("dataset.phantom is empty: it holds the settings of the sources phantom:a and phantom:b.")
     for name, files in own.items():
         if (
-            name in (*protocols, *_SITES, *RESERVED)
+            name in (*datasets, *_SITES, *RESERVED)
             or not name.strip()
             or set(name) & set("/\\:")
             or name.startswith(".")
@@ -81,17 +77,12 @@ def problems(pooled: DatasetConfig, protocols: Mapping[str, Sequence[str]]) -> l
 
 
 def _source(pooled: DatasetConfig, source: str) -> DatasetConfig:
-    own, known = (pooled.own or {}).get(source), (pooled.source_settings or {}).get(source)
+    own = (pooled.own or {}).get(source)
     if own is not None:
-        found = known or usual("folder" if own.table is None else "table")
-        there = {"name": source, **{key: getattr(own, key) for key in type(own).model_fields}}
-    else:
-        found = known or usual(base(source))
-        there = {"phantom": _phantom(pooled, source)} if found.kind == "phantom" else {}
-    shared = {key: getattr(pooled, key) for key in ("protocol", "split_seed", "n_folds", "fold")}
-    fractions = {key: getattr(pooled, key) for key in ("val_fraction", "test_fraction")}
-    asked = {key: value for key, value in fractions.items() if value is not None}
-    return found.model_copy(update={**there, **shared, **asked})
+        files = {key: getattr(own, key) for key in type(own).model_fields}
+        return usual("folder" if own.table is None else "table").model_copy(update={"name": source, **files})
+    found = usual(base(source))
+    return found.model_copy(update={"phantom": _phantom(pooled, source)}) if found.kind == "phantom" else found
 
 
 def _phantom(pooled: DatasetConfig, source: str) -> object:

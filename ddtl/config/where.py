@@ -1,4 +1,4 @@
-"""Where the configuration files lie, and which there are."""
+"""Where the configuration files are, and which there are."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from ddtl.schema.backbones import BACKBONES
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 
@@ -63,6 +64,19 @@ def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
     return {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
 
 
+def bases_of(path: Path) -> list[Path]:
+    """The files of the same folder that a file begins with, and of which it contains only what differs."""
+    defaults = (yaml.safe_load(text_of(path)) or {}).get("defaults", ())
+    return [path.with_name(f"{name}.yaml") for name in defaults if isinstance(name, str) and name != "_self_"]
+
+
+def keys_in(path: Path) -> set[str]:
+    """The keys of an option's file, those that it begins with included."""
+    own = set(yaml.safe_load(text_of(path))) - {"defaults"}
+    return own.union(*map(keys_in, bases_of(path)))
+
+
 def options(group: str) -> list[str]:
-    """The options of a group: the files of its folder."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    """The options of a group: the files of its folder but those named ``_…``, and in ``model`` every backbone."""
+    files = {path.stem for path in (conf_dir() / group).glob("*.yaml") if not path.name.startswith("_")}
+    return sorted(files | BACKBONES.keys() if group == "model" else files)

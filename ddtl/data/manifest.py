@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ddtl.schema.units import SPLITS
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ddtl.data.images.decode import Window
-
-SPLITS = ("train", "val", "test")
 
 Grouping = Literal["patient", "near_duplicate", "none"]
 
@@ -25,13 +24,13 @@ class Sample:
 
     Attributes:
         sample_id: unique in its dataset and stable over machines (a name relative to the dataset's folder).
-        path: where the image file lies on this machine.
+        path: where the image file is on this machine.
         label: index into ``Manifest.classes``.
         patient_id: who the image is of, or None where the dataset does not say.
         site: the hospital or source the image comes from.
-        split: ``train``, ``val`` or ``test``; None until a protocol assigns one, and for images it leaves out.
+        split: ``train``, ``val`` or ``test``; None until a protocol assigns one, and for images it excludes.
         cluster_id: images that are near-duplicates of each other share it; None where no clusters are known.
-        window: how stored values of more than 8 bits become grey levels; None for a file that holds grey levels.
+        window: how stored values of more than 8 bits become grey levels; None for a file that contains grey levels.
     """
 
     sample_id: str
@@ -45,7 +44,7 @@ class Sample:
 
     @property
     def group(self) -> str:
-        """What must never be torn apart by a split: the patient, else the near-duplicate cluster, else the image."""
+        """What no split may separate: the patient, else the near-duplicate cluster, else the image."""
         return self.patient_id or self.cluster_id or self.sample_id
 
 

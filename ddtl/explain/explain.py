@@ -18,7 +18,6 @@ from ddtl.audit import burned_in
 from ddtl.data.download import claims
 from ddtl.data.images.decode import decode_gray, read_bytes
 from ddtl.data.loading.datamodule import CTDataModule
-from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.phantom.dataset import mask_path
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
@@ -147,7 +146,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
 
 def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], layer: str) -> _Subject:
     claims.require_drawable(folder.config, config)
-    datamodule = build_datamodule(config)
+    datamodule = CTDataModule(config)
     datamodule.classes = results["classes"]
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ddtl.data.loading.datamodule import CTDataModule, augment_spec
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, Key, TrainBatches
-from ddtl.data.loading.transforms import NONE
 from ddtl.finetuning.feature_plan import Demand, decide, sentence
 from ddtl.finetuning.schedule import Phase, Schedule
 from ddtl.models.network import Network
@@ -60,7 +59,7 @@ class Stored:
 
 
 class FrozenFeatures(pl.Callback):
-    """Decides at the start of each phase, stores, and stands between the data module's loaders and the trainer.
+    """Decides at the start of each phase, stores, and is between the data module's loaders and the trainer.
 
     In a distributed run every process stores the images that it will draw itself, so nothing is exchanged.
 
@@ -96,7 +95,7 @@ class FrozenFeatures(pl.Callback):
     def views(self, epoch: int) -> int:
         """How many fixed augmentations an image has in an epoch; 0 where each epoch draws new ones."""
         depth = self.schedule.prefix(epoch)
-        if augment_spec(self.config.augment) == NONE:
+        if not self.config.augment.steps(self.config.dataset.image_size):
             return 1 if depth else 0
         return self.config.finetune.cached_views if depth == self._backbone else 0
 
@@ -155,7 +154,7 @@ class FrozenFeatures(pl.Callback):
             of="views of training images" if views > 1 else "training images",
             passes=len(drawn),
             distinct=len(keys),
-            why_not=slow if views else f"each epoch augments them anew; {way_out}",
+            why_not=slow if views else f"each epoch augments them differently; {way_out}",
         )
         val = Demand("validation images", len(epochs) * val_rows, val_rows, slow or self._other_weights(phase, depth))
         bytes_each = example.numel() * example.element_size()
@@ -218,7 +217,7 @@ class FrozenFeatures(pl.Callback):
 
 
 class _Loader:
-    """A loader whose batches are decided about when an epoch's first one is asked for."""
+    """A loader whose batches are decided about when an epoch's first one is requested."""
 
     def __init__(self, images: DataLoader, epoch: Callable[[DataLoader], Iterator[dict[str, Any]]]) -> None:
         self.images = images

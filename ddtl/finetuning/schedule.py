@@ -64,7 +64,7 @@ class Schedule:
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
     def thaws(self, stage: str) -> tuple[int, ...]:
-        """The epochs in which ``stage`` trains after it stood still in the epoch before."""
+        """The epochs in which ``stage`` trains after it was frozen in the epoch before."""
         frozen = [row[stage].frozen for row in self.epochs]
         return tuple(e for e in range(1, len(frozen)) if frozen[e - 1] and not frozen[e])
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddtl.data.download import claims
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.inference.network import Predictor
 from ddtl.inference.ood import Reference
 from ddtl.records import run as results
@@ -85,7 +85,7 @@ def _computed(
 ) -> Reference:
     """The features of the run's training and validation images, as they are, without augmentation."""
     claims.require_drawable(folder.config, config)
-    datamodule = build_datamodule(config)
+    datamodule = CTDataModule(config)
     datamodule.classes = results["classes"]
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddtl.data.loading.transforms import NONE, Augmenter
+from ddtl.data.loading.transforms import Augmenter
 from ddtl.models import weights
 from ddtl.models.network import Network
 from ddtl.records.run_folder import RunFolder
+from ddtl.schema.augment import NONE
 from ddtl.schema.run import Config
 from ddtl.training import hardware
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.config.sources import source_datasets
-from ddtl.data.datasets.registry import window_of
+from ddtl.data.datasets.kind import window_of
 from ddtl.data.images.decode import BadImageError, Window
 from ddtl.inference import network
 from ddtl.inference import ood as far
@@ -182,7 +181,7 @@ def _batches(
 def _window(config: Config) -> Window | None:
     """Through which the run's own images were decoded: the one that all its sources of such images share."""
     c = config.dataset
-    sources = source_datasets(c).values() if c.kind == "pooled" else [c]
+    sources = c.of_sources().values() if c.kind == "pooled" else [c]
     windows = {window_of(source) for source in sources} - {None}
     return windows.pop() if len(windows) == 1 else None
 

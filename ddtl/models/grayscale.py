@@ -3,7 +3,7 @@
 ``replicate`` shows the gray image as all three colours, each normalised as ImageNet's. ``sum`` shows it once, and adds
 the first layer's three weights up, a third of that layer's arithmetic. Both start as the same function: with one gray
 normalisation x' = (x - m) / s, colour c of ``replicate`` is (s x' + m - m_c) / s_c, so the sum takes the weights
-s / s_c W_c, and its bias holds what is left, sum over c of (m - m_c) / s_c W_c.
+s / s_c W_c, and its bias contains what is left, sum over c of (m - m_c) / s_c W_c.
 
 Only where a filter reaches over the edge of the image do the two differ, because the bias counts the padding too (a
 first layer without padding, as SqueezeNet's, has no such place). And they train differently: where three weights had

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from ddtl.models.losses import Loss, cross_entropy
 from ddtl.models.metrics import epoch_scores, update
 from ddtl.models.network import Network
 
 
 class Classifier(pl.LightningModule):
-    """Trains a :class:`Network` with cross-entropy.
+    """Trains a :class:`Network`.
 
     A batch is a dict of ``image`` (N, 1, H, W) float in [0, 1], ``label`` (N,) int, ``row`` (N,) index into the
     manifest and ``real`` (N,) bool, False for copies that only fill up the last batch of a distributed evaluation.
@@ -28,9 +29,11 @@ class Classifier(pl.LightningModule):
         network: the model.
         optimizers_for: makes what Lightning's ``configure_optimizers`` returns.
         seed: of the run; dropout is a function of it, the step and the rank.
-        label_smoothing: share of the target given to the other classes.
+        loss: what is minimised; ``val/loss`` is cross-entropy whatever it is, so that runs can be compared.
         class_weights: of the loss, by label; None weighs all alike.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -38,14 +41,14 @@ class Classifier(pl.LightningModule):
         optimizers_for: Callable[[Network], Any],
         *,
         seed: int,
-        label_smoothing: float = 0.0,
+        loss: Loss = cross_entropy,
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.optimizers_for = optimizers_for
         self.seed = seed
-        self.label_smoothing = label_smoothing
+        self.loss = loss
         self.scores = epoch_scores(network.n_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
@@ -75,12 +78,7 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         logits = self._logits(batch)
-        loss = F.cross_entropy(
-            logits,
-            batch["label"],
-            weight=self.class_weights,  # type: ignore[arg-type]
-            label_smoothing=self.label_smoothing,
-        )
+        loss = self.loss(logits, batch["label"], self.class_weights)
         self.train_loss.update(loss.detach())
         return loss
 

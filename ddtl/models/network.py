@@ -7,11 +7,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from ddtl.models.backbones import BACKBONES, Backbone
+from ddtl.models.backbones import Backbone
 from ddtl.models.grayscale import normalisation
+from ddtl.schema.backbones import BACKBONES, HEAD
 from ddtl.schema.run import HeadConfig, ModelConfig
-
-HEAD = "head"  # the stage after the backbone's
 
 
 class Head(nn.Module):
@@ -90,7 +89,7 @@ class Network(nn.Module):
         return x
 
     def freeze(self, stages: Collection[str], fixed_statistics: Collection[str]) -> None:
-        """Let ``stages`` stand still and all others train.
+        """Let ``stages`` stay frozen and all others train.
 
         The frozen stages before the first one that trains are run without autograd.
 

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from ddtl.data.download.download import credentials_sent
 from ddtl.models import tensor_files
-from ddtl.models.backbones import BACKBONES, Backbone, BackboneSpec
+from ddtl.models.backbones import Backbone, imagenet_url
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
+from ddtl.schema.backbones import BACKBONES, BackboneSpec
 from ddtl.schema.run import ModelConfig
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
@@ -101,7 +102,7 @@ def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, T
 
 
 def _imagenet(model: str, mirror: str | None) -> Weights:
-    url = str(BACKBONES[model].weights.value.url)
+    url = imagenet_url(BACKBONES[model])
     name = url.rpartition("/")[2]
     if mirror:
         url = f"{mirror.rstrip('/')}/{name}"
@@ -242,7 +243,7 @@ def _is_to_fold(backbone: Backbone, weight: torch.Size) -> bool:
 
 
 def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Tensor]:
-    """torchvision's, DataParallel's, torch.compile's and Lightning's names to ours; other classifiers are left out."""
+    """torchvision's, DataParallel's, torch.compile's and Lightning's names to ours; other classifiers are excluded."""
     stage_of = {child: stage for stage, children in spec.stages.items() for child in children}
     trunk = f"{spec.trunk}." if spec.trunk else ""
     renamed: dict[str, Tensor] = {}

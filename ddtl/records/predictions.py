@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ddtl.evaluation.predictions import _FIXED, Predictions
+from ddtl.schema.units import SPLITS
 from ddtl.utils.files import write_csv
 from ddtl.utils.reading import Unreadable, read_table
 
@@ -53,7 +54,6 @@ def read(path: Path) -> Predictions:
 AGAIN = "Delete it and repeat the command that made the run: it predicts again, without training."
 _LARGEST_LOGIT = 1e9
 _MOST_CHARACTERS = 500_000_000
-_SPLITS = ("train", "val", "test")
 
 
 def _read(path: Path) -> Predictions:
@@ -74,8 +74,8 @@ def _read(path: Path) -> Predictions:
     numbers = np.empty((len(rows), len(classes)))
     labels = np.empty(len(rows), dtype=np.int64)
     for i, row in enumerate(rows):
-        if row["split"] not in _SPLITS or row["label"] not in of:
-            what = "split" if row["split"] not in _SPLITS else "label"
+        if row["split"] not in SPLITS or row["label"] not in of:
+            what = "split" if row["split"] not in SPLITS else "label"
             raise Unreadable(path, f"is damaged: row {i + 1} has a {what} that there is not", AGAIN)
         labels[i] = of[row["label"]]
         try:

@@ -24,6 +24,7 @@ from ddtl.records.checking import (
     check,
 )
 from ddtl.schema.scores import PER_CLASS, SCORES
+from ddtl.schema.units import SPLITS
 from ddtl.utils.reading import Unreadable, read_object
 
 if TYPE_CHECKING:
@@ -487,7 +488,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
     if record.get("trained_on") and "test" not in record["splits"]:
         yield Contradiction("splits.test", "is missing")
     for split, counts in record["splits"].items():
-        if split not in ("train", "val", "test"):
+        if split not in SPLITS:
             yield Contradiction("splits", "should be train, val and test")
         elif not set(classes) <= counts["classes"].keys():
             yield Contradiction(f"splits.{split}.classes", "should count each of the classes")

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refused
+from ddtl.schema.run import moved
 from ddtl.utils.reading import Unreadable, read_yaml
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ class _Model(TypedDict):
     weights: NotRequired[Text]
     head: NotRequired[_Head]
     grayscale: NotRequired[Text]
+
+
+@with_config(OPEN)
+class _Loss(TypedDict):
+    name: Name
     label_smoothing: NotRequired[Share]
     class_weights: NotRequired[Text]
 
@@ -111,6 +117,7 @@ class Settings(TypedDict):
 
     dataset: NotRequired[_Dataset]
     model: NotRequired[_Model]
+    loss: NotRequired[_Loss]
     augment: NotRequired[_Augment]
     optimizer: NotRequired[_Optimizer]
     finetune: NotRequired[_Finetune]
@@ -128,7 +135,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        found: dict[str, Any] = check(path, read_yaml(path), Settings)
+        found: dict[str, Any] = check(path, moved(read_yaml(path)), Settings)
     except FileNotFoundError:
         return {}
     return found
@@ -141,7 +148,7 @@ def config(folder: Path) -> Config:
         FileNotFoundError: there is no such file.
         Unreadable: it is damaged, or was written by another version of ddtl.
     """
-    from ddtl.config import checks
+    from ddtl.config import checks, sources
     from ddtl.schema.run import Config
 
     path = folder / NAME
@@ -153,4 +160,4 @@ def config(folder: Path) -> Config:
     wrong = next(checks.of_record(found), None)
     if wrong is not None:
         raise Unreadable(path, f"{wrong} is none that this version of ddtl knows", fix)
-    return found
+    return found.model_copy(update={"dataset": sources.resolved(found.dataset)})

@@ -1,27 +1,32 @@
-"""What a run can be told: frozen, typed and checked. No torch here, so that a mistake is answered at once.
+"""What a run can be given: frozen, typed and checked. No torch here, so that a mistake is answered at once.
 
-Every field stands, with its meaning and its default, in a file under ``conf/``; these classes hold types and bounds.
+Every field is, with its meaning and its default, in a file under ``conf/``; these classes have types and bounds.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-# Upper bounds are far beyond what is used: a number above them is a slip, and would fill memory or never end.
-PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
-NonNegativeInt = Annotated[int, Field(ge=0, le=1_000_000)]
-Epochs = Annotated[int, Field(ge=1, le=100_000)]
-Thousands = Annotated[int, Field(ge=1, le=10_000)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Range = Annotated[tuple[Finite, Finite], Field(strict=False)]
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-Text = Annotated[str, Field(min_length=1)]
+from ddtl.schema.augment import AugmentConfig
+from ddtl.schema.section import (
+    Epochs,
+    Finite,
+    Fraction,
+    Names,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Range,
+    Section,
+    Seed,
+    Text,
+    Thousands,
+)
+from ddtl.schema.units import Protocol
 
 
 def _texts(value: Any) -> Any:
@@ -38,11 +43,10 @@ def _text(value: Any) -> Any:
 
 ClassMap = Annotated[dict[Text, Text], BeforeValidator(_texts), Field(min_length=1)]
 PatientIds = Literal["check", "join", "exact"]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what torch and numpy both take
 
 
-# The keys of a dataset that say where a person's own files lie and how they name things; nothing outside this machine
-# is told them.
+# The keys of a dataset that say where a person's own files are and how they name things; nothing outside this machine
+# is given them.
 OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
@@ -61,13 +65,31 @@ NEUTRAL: dict[str, Any] = {
     "evaluation.batchnorm_prior": 0,
     "evaluation.refit": False,
     "evaluation.design": "case_control",
+    "loss.name": "cross_entropy",
+    **{f"augment.{key}": field.default for key, field in AugmentConfig.model_fields.items() if not field.is_required()},
 }
 
+# Keys that stood under another name in earlier versions, with the name that they have now. They are still read, and an
+# identity spells them as it did, so that a run keeps its name.
+MOVED = {"model.label_smoothing": "loss.label_smoothing", "model.class_weights": "loss.class_weights"}
 
-class Section(BaseModel):
-    """A frozen part of the configuration: no unknown keys, and no value quietly turned into another type."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+def moved(tree: Any) -> Any:
+    """Return settings of an earlier version, by section, with their keys where they are now."""
+    for old, new in MOVED.items():
+        (was, key), (now, new_key) = old.split("."), new.split(".")
+        before = tree.get(was) if isinstance(tree, dict) else None
+        there = tree.get(now, {"name": "cross_entropy"}) if isinstance(before, dict) and key in before else None
+        if isinstance(before, dict) and isinstance(there, dict):
+            rest = {name: value for name, value in before.items() if name != key}
+            tree = {**tree, was: rest, now: {**there, new_key: before[key]}}
+    return tree
+
+
+def _sites(names: tuple[str, ...]) -> tuple[str, ...]:
+    if sorted(names) not in (["a"], ["b"], ["a", "b"]):
+        raise ValueError("takes a, b or both")
+    return names
 
 
 class PhantomConfig(Section):
@@ -75,7 +97,7 @@ class PhantomConfig(Section):
 
     n_patients: Annotated[int, Field(ge=1, le=100_000)]
     slices_per_patient: Annotated[int, Field(ge=1, le=1_000)]
-    sites: Names
+    sites: Annotated[Names, AfterValidator(_sites)]
     size: Annotated[int, Field(ge=32, le=4096)]
     seed: Seed
     prevalence: OpenFraction
@@ -110,7 +132,7 @@ class DatasetConfig(Section):
 
     kind: str
     name: Text
-    protocol: Literal["official", "grouped", "random", "kfold"]
+    protocol: Protocol
     image_size: Annotated[int, Field(ge=32, le=1024)]
     batch_size: PositiveInt
     sampling: Literal["shuffle", "balanced"]
@@ -138,42 +160,51 @@ class DatasetConfig(Section):
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None
-    # Only in a pooled run's config.yaml: the settings of each source, as they were when the run was made.
+    # Of dataset=pooled alone: the settings of each source, which ddtl/config/sources.py fills in.
     source_settings: dict[str, DatasetConfig] | None = None
+
+    def of_sources(self) -> dict[str, DatasetConfig]:
+        """Return the settings of each source of a pool by its name, split and prepared as the pool is.
+
+        What is in the test of a source is the same alone and in the pool.
+        """
+        assert self.source_settings is not None, "filled in when the configuration was loaded"
+        shared: dict[str, Any] = {key: getattr(self, key) for key in _OF_THE_POOL}
+        shared |= {key: value for key in ("val_fraction", "test_fraction") if (value := getattr(self, key)) is not None}
+        return {name: source.model_copy(update=shared) for name, source in self.source_settings.items()}
+
+
+# Settings of a pool that its sources share.
+_OF_THE_POOL = (
+    "protocol", "split_seed", "n_folds", "fold", "image_size", "batch_size", "sampling", "num_workers", "harmonize",
+)  # fmt: skip
 
 
 class HeadConfig(Section):
-    """What stands on the pooled features; see ``conf/model/``."""
+    """What is on the pooled features; see ``conf/model/``."""
 
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelConfig(Section):
-    """Backbone, head, initial weights and loss; see ``conf/model/``."""
+    """Backbone, head and initial weights; see ``conf/model/``."""
 
     name: str
     grayscale: Literal["replicate", "sum"]
     weights: str
     head: HeadConfig
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    class_weights: Literal["none", "balanced"]
 
 
-class AugmentConfig(Section):
-    """How training images are varied; see ``conf/augment/``. Zero (a range of 1 to 1) switches a step off."""
+class LossConfig(Section):
+    """What training minimises; see ``conf/loss/``. Further keys are numbers of one loss, such as focal's ``gamma``."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[float, Field(ge=0, le=1_000)]]
 
     name: str
-    horizontal_flip: Fraction
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)]
-    shift: Annotated[float, Field(ge=0, le=0.5)]
-    scale: Range
-    brightness: Fraction
-    contrast: Fraction
-    gamma: Range
-    noise: Fraction
-    blur: Fraction
-    erase: Fraction
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weights: Literal["none", "balanced"]
 
 
 class OptimizerConfig(Section):
@@ -196,7 +227,7 @@ class PhaseConfig(Section):
     train: Annotated[tuple[Text, ...], Field(strict=False)]
     epochs: Epochs | None = None
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
-    rates: dict[str, Positive] = {}
+    rates: dict[str, Positive] = Field(default_factory=dict)
 
 
 class FinetuneConfig(Section):
@@ -256,7 +287,7 @@ class WandbConfig(Section):
 
 
 class LoggerConfig(Section):
-    """Who is shown the curves, beside the run's own records; see ``conf/logger/``."""
+    """Where the curves are logged, besides the run's own records; see ``conf/logger/``."""
 
     wandb: WandbConfig
     tensorboard: bool
@@ -286,7 +317,7 @@ class EvaluationConfig(Section):
 
 
 class PathsConfig(Section):
-    """Where things lie on this machine; no result depends on them."""
+    """Where things are on this machine; no result depends on them."""
 
     data_dir: Text
     cache_dir: Text
@@ -312,10 +343,11 @@ class RunConfig(Section):
 
 
 class Config(Section):
-    """Everything a run is told. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
+    """Everything a run is given. Made by :func:`ddtl.config.load.load`; nothing changes it afterwards."""
 
     dataset: DatasetConfig
     model: ModelConfig
+    loss: LossConfig
     augment: AugmentConfig
     optimizer: OptimizerConfig
     finetune: FinetuneConfig
@@ -325,3 +357,5 @@ class Config(Section):
     paths: PathsConfig
     run: RunConfig
     seed: Seed
+
+    _moved = model_validator(mode="before")(moved)

@@ -1,4 +1,4 @@
-"""The one list of score names: what can be monitored, what stands in ``results.json``, what the tables print."""
+"""The one list of score names: what can be monitored, what is in ``results.json``, what the tables print."""
 
 from __future__ import annotations
 
@@ -18,29 +18,7 @@ def by_image(monitor: str) -> str:
     return f"{monitor} by image"
 
 
-# What results.json holds for each split, in the order of the tables.
-SCORES: tuple[str, ...] = (
-    "roc_auc",
-    "average_precision",
-    "accuracy",
-    "balanced_accuracy",
-    "sensitivity",
-    "specificity",
-    "precision",
-    "f1",
-    "mcc",
-    "brier",
-)
-
-# What stands there for each class against all others, where there are more than two.
-PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")
-
-# Rules that choose a threshold which makes a rate reach ``evaluation.target`` on validation; by its lower limit, those
-# that guarantee it.
-GUARANTEED: tuple[str, ...] = ("sensitivity_guaranteed", "specificity_guaranteed")
-AIMED: tuple[str, ...] = ("sensitivity", "specificity", *GUARANTEED)
-
-
+# What results.json contains for each split, with the title, in the order of the tables.
 TITLES = {
     "roc_auc": "ROC AUC",
     "average_precision": "average precision",
@@ -53,8 +31,17 @@ TITLES = {
     "mcc": "Matthews' coefficient",
     "brier": "Brier score (lower is better)",
 }
+SCORES: tuple[str, ...] = tuple(TITLES)
+
+# What is there for each class against all others, where there are more than two.
+PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")
+
+# Rules that choose a threshold which makes a rate reach ``evaluation.target`` on validation; by its lower limit, those
+# that guarantee it.
+GUARANTEED: tuple[str, ...] = ("sensitivity_guaranteed", "specificity_guaranteed")
+AIMED: tuple[str, ...] = ("sensitivity", "specificity", *GUARANTEED)
 
 
 def title_of(name: str) -> str:
-    """A score's name without what stands in brackets behind it."""
+    """A score's name without what is in brackets behind it."""
     return TITLES.get(name, name).partition(" (")[0]

@@ -1,4 +1,4 @@
-"""What a study can be told; see ``conf/study/``. No torch, no Optuna."""
+"""What a study can be given; see ``conf/study/``. No torch, no Optuna."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ddtl.schema.run import OpenFraction, OwnDataset, PositiveInt, Section, Text
+from ddtl.schema.units import Protocol
 
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]
-Protocols = Annotated[tuple[Literal["official", "grouped", "random", "kfold"], ...], Field(strict=False)]
+Protocols = Annotated[tuple[Protocol, ...], Field(strict=False)]
 Patients = Annotated[tuple[PositiveInt | OpenFraction, ...], Field(strict=False)]
 
 Kind = Literal["cross_dataset", "paper_vs_honest", "seeds", "schedules", "kfold", "learning_curve", "grid"]
 
 
 class StudyConfig(Section):
-    """The runs of a study; each file of ``conf/study/`` holds the keys that its kind has."""
+    """The runs of a study; each file of ``conf/study/`` contains the keys that its kind has."""
 
     kind: Kind
     name: Text | None

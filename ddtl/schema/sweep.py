@@ -1,4 +1,4 @@
-"""What a sweep can be told, beside the settings of its trials: frozen, typed and checked. No torch, no Optuna."""
+"""What a sweep can be given, beside the settings of its trials: frozen, typed and checked. No torch, no Optuna."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SweepSection(Section):
 
 
 class SweepConfig(Section):
-    """Everything that ``conf/sweep.yaml`` holds; see :func:`ddtl.sweeps.plan.settings.read`."""
+    """Everything that ``conf/sweep.yaml`` contains; see :func:`ddtl.sweeps.plan.settings.read`."""
 
     search: SearchConfig | None = None  # none for a grid
     study: StudyConfig | None = None

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ddtl.config.checks import DATASET_PROTOCOLS
+from ddtl.config import sources
 from ddtl.config.overrides import key_of, shown, shown_item
+from ddtl.config.where import options
 from ddtl.records.study_folder import PLAIN
 from ddtl.schema.run import OwnDataset
 from ddtl.schema.study import StudyConfig
@@ -139,7 +140,7 @@ def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
         return study.protocols
     files = (study.own or {}).get(name)
     kind = name.partition(":")[0] if files is None else "folder" if files.table is None else "table"
-    return "random", DATASET_PROTOCOLS.get(kind, ("grouped",))[0]
+    return "random", sources.usual(kind).protocol if kind in options("dataset") else "grouped"
 
 
 def _cross_dataset(asked: Asked) -> Iterator[Job]:

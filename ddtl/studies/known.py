@@ -55,7 +55,6 @@ class Known:
 
     def _digest(self, config: Config) -> str:
         """Of a dataset as it is now; empty where it cannot be read."""
-        from ddtl.data import catalogue
         from ddtl.data.datasets import registry
         from ddtl.data.images.cache import open_cache
         from ddtl.utils import console
@@ -63,9 +62,9 @@ class Known:
         key = config.dataset.model_dump_json(exclude=_NO_MATTER)
         if key not in self._digests:
             try:
-                catalogue.require_images(config)
+                registry.require_images(config)
                 with console.progress("preparing images") as bar:
-                    manifest = registry.prepared(registry.build(config, bar), config.dataset)
+                    manifest = registry.prepared(config, bar)
                     root = Path(config.paths.cache_dir).expanduser()
                     cache = open_cache(manifest, size=config.dataset.image_size, root=root, progress=bar)
                 self._digests[key] = manifest.digest(cache.file_hashes)

@@ -144,7 +144,7 @@ def _is_a_studys(word: str) -> bool:
 
 def _contradictions(study: StudyConfig, settings: SweepConfig) -> Iterator[str]:
     if study.name is not None and not checks.is_folder_name(study.name):
-        yield f"study.name={study.name}: must be a plain folder name; paths.runs_dir says where that folder lies."
+        yield f"study.name={study.name}: must be a plain folder name; paths.runs_dir says where that folder is."
     if settings.engine.gpus_per_trial > 1:
         yield "engine.gpus_per_trial: a study's runs take one device each. Set it to 1."
     for method in study.methods:
@@ -180,7 +180,7 @@ def _names(study: StudyConfig) -> Iterator[str]:
         yield f"study.datasets=[{', '.join(names)}]: names two datasets or more."
         return
     pool = sources.usual("pooled").model_copy(update={"sources": names, "own": study.own})
-    for line in sources.problems(pool, checks.DATASET_PROTOCOLS):
+    for line in sources.problems(pool):
         if "names two datasets" not in line:
             yield line.replace("dataset.sources", f"study.{key}").replace("dataset.own", "study.own")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ddtl.data.catalogue import ORIGINS
 from ddtl.data.datasets import pooled, registry
 from ddtl.schema.run import Config
 from ddtl.studies.controls import Subject
@@ -40,8 +39,9 @@ def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
     try:
         config = rescore.asked(config, words).config if words else config
         with console.progress(f"looking at {name}") as bar:
-            manifest = registry.prepared(registry.build(config, bar), config.dataset)
-        return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))
+            manifest = registry.prepared(config, bar)
+        is_published = config.dataset.kind in registry.ORIGINS
+        return Subject(name, manifest, pooled.image_hashes(manifest, published=is_published))
     except (OSError, UserError) as error:
         log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)
         return None

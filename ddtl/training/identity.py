@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddtl.config.phases import filled
 from ddtl.records.identity import short_hash
-from ddtl.schema.run import NEUTRAL, OWN_FILES
+from ddtl.schema.run import MOVED, NEUTRAL, OWN_FILES
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.models.weights import Weights
@@ -49,6 +49,7 @@ def counting(config: Config) -> dict[str, Any]:
     settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
     # What a phase that takes the rest comes to.
     settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
+    settings |= {old: settings.pop(new) for old, new in MOVED.items()}
     return {key: value for key, value in settings.items() if NEUTRAL.get(key, ...) != value}
 
 

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
+from ddtl.models.losses import build_loss
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
@@ -67,7 +68,7 @@ class Run:
             self.network,
             optimizers_for,
             seed=self.config.seed,
-            label_smoothing=self.config.model.label_smoothing,
+            loss=build_loss(self.config.loss),
             class_weights=self.class_weights(),
         )
 
@@ -83,7 +84,7 @@ class Run:
 
     def class_weights(self) -> tuple[float, ...] | None:
         """Inverse shares of the classes in train, 1 on average."""
-        if self.config.model.class_weights == "none":
+        if self.config.loss.class_weights == "none":
             return None
         manifest = self.datamodule.manifest
         labels = self.datamodule.labels[manifest.rows("train")]

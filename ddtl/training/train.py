@@ -14,12 +14,12 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.config import sources
 from ddtl.data.images.harmonize import Counts
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.models import weights as initial_weights
+from ddtl.models.losses import build_loss
 from ddtl.models.network import Network
 from ddtl.records import run_folder, small
 from ddtl.records.run_folder import RunFolder
@@ -102,10 +102,11 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     memory.pass_over_imports()
     lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
+    build_loss(config.loss)  # refused here rather than when the folder is there
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
     memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
-    datamodule = build_datamodule(config)
+    datamodule = CTDataModule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
@@ -144,8 +145,7 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
-        write_text(folder.config, yaml.safe_dump(redacted_tree(config.model_dump(mode="json")), sort_keys=False))
+        write_text(folder.config, yaml.safe_dump(redacted_tree(run.config.model_dump(mode="json")), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():

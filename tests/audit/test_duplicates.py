@@ -18,6 +18,7 @@ from ddtl.audit.duplicates import clusters, leaks
 from ddtl.audit.fingerprints import decode
 from ddtl.audit.pairs import Pair, find
 from ddtl.data.datasets import covid19ct, sarscov2ct
+from ddtl.data.download.published import published_manifest
 from ddtl.data.images.perceptual_hash import TRANSFORMS, difference_hash, orientation_hashes, turned, words
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.phantom import dataset
@@ -212,7 +213,7 @@ def test_clusters_are_connected_components(edges: list[tuple[int, int]]) -> None
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_pairs_of_the_real_datasets(real_data: Path) -> None:
-    manifests = [covid19ct.build_manifest(real_data), sarscov2ct.build_manifest(real_data)]
+    manifests = [published_manifest(covid19ct.ORIGIN, real_data), published_manifest(sarscov2ct.ORIGIN, real_data)]
     pairs = find(manifests)
     found = {key(pair) for pair in pairs}
     conflicts = {tuple(name for _, name in sorted(key(pair))) for pair in leaks(pairs, manifests).across_labels}

@@ -118,7 +118,7 @@ def test_a_folder_without_the_listed_images(root: Path, tmp_path: Path) -> None:
     assert part.left_out.images == 2
     digest = part.left_out.list_digest
     assert part.sentences() == [
-        f"2 of the dataset's 24 images are left out by a list (dataset.exclude, sha256 {digest[:12]})."
+        f"2 of the dataset's 24 images are excluded by a list (dataset.exclude, sha256 {digest[:12]})."
     ]
     assert whole.digest("h" * 24) != part.digest("h" * 22)
 

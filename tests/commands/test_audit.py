@@ -93,15 +93,6 @@ def test_an_audit_without_some_images_does_not_overwrite_the_list_that_names_the
     assert parse(["sarscov2ct", f"dataset.exclude={path}"]).folder.name != name
 
 
-def test_the_first_protocol_is_the_one_taken() -> None:
-    """On which the folder's name rests."""
-    from ddtl.config.checks import DATASET_PROTOCOLS
-    from ddtl.config.compose import composed
-
-    for kind in DATASET_PROTOCOLS:
-        assert composed("train", {"dataset": kind}).dataset.protocol == {**DATASET_PROTOCOLS}[kind][0]
-
-
 def test_help_and_mistakes_need_no_torch() -> None:
     code = "import sys; from ddtl.commands import cli; cli.main(['audit', '--help'])\n"
     code += "try: cli.main(['audit', 'covid19', 'x=1'])\n"
@@ -238,11 +229,11 @@ def test_the_list_that_an_audit_writes_ends_what_it_found(own: Path) -> None:
 
 
 def test_the_digest_is_that_of_a_run(own: Path) -> None:
-    from ddtl.data.loading.datamodules import build_datamodule
+    from ddtl.data.loading.datamodule import CTDataModule
 
     _, record = audit(own)
     words = ["dataset=table", "dataset.name=mine", f"dataset.table={own / 'list.csv'}", "dataset.protocol=official"]
-    module = build_datamodule(load([*words, "dataset.image_size=32", "dataset.batch_size=4"]))
+    module = CTDataModule(load([*words, "dataset.image_size=32", "dataset.batch_size=4"]))
     module.load()
     assert record["datasets"][0]["digest"] == module.digest
 

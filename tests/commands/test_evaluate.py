@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn import metrics
 
 from ddtl.commands import cli
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.records import predictions as prediction_table
@@ -271,7 +271,7 @@ def test_a_baseline_of_certain_probabilities_keeps_them(a_run: Path) -> None:
 @pytest.fixture(scope="module")
 def own_images(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images as a hospital keeps them, ``covid/`` and ``normal/``: those that the run finds more and less likely."""
-    data = build_datamodule(config(trained.parents[1]))
+    data = CTDataModule(config(trained.parents[1]))
     data.load()
     table = prediction_table.read(trained / "predictions.csv")
     likely = dict(zip(table.sample_id.tolist(), table.probabilities[:, 1].tolist(), strict=True))

@@ -12,13 +12,12 @@ import pytest
 from PIL import Image
 
 from ddtl.commands import cli
-from ddtl.config import checks
 from ddtl.explain import sheets
-from ddtl.models.backbones import BACKBONES
+from ddtl.schema.backbones import BACKBONES
 from ddtl.utils.errors import UserError
 from tests.reports.test_run_page import HOSTILE
 from tests.support.runs import run
-from tests.support.tiny import STAGES, TINY
+from tests.support.tiny import TINY
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run of the tiny network, which stays in the place of the large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet18", TINY)
-        patch.setitem(checks.STAGES, "resnet18", STAGES)
         yield run(tmp_path_factory.mktemp("explaining"), "model=resnet18", "trainer.max_epochs=2").folder
 
 

@@ -17,19 +17,18 @@ import yaml
 from safetensors.torch import load_file
 
 from ddtl.commands import cli
-from ddtl.config import checks
 from ddtl.config.load import load
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.export import onnx as exporting
-from ddtl.models.backbones import BACKBONES
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
 from ddtl.reports.run import model_card as card
 from ddtl.reports.run import stored
+from ddtl.schema.backbones import BACKBONES
 from ddtl.utils.errors import UserError
 from tests.support import records
 from tests.support.runs import run, small
-from tests.support.tiny import STAGES, TINY
+from tests.support.tiny import TINY
 
 WORDS = ("model=resnet18", "trainer.max_epochs=1", "trainer.precision=32")  # bf16 rounds more than a file may differ
 
@@ -39,7 +38,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run of the tiny network, which stays in the place of the large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet18", TINY)
-        patch.setitem(checks.STAGES, "resnet18", STAGES)
         yield run(tmp_path_factory.mktemp("exporting"), *WORDS).folder
 
 
@@ -50,7 +48,7 @@ def exported(trained: Path) -> Path:
 
 
 def test_the_onnx_file_predicts_what_the_run_predicted(trained: Path, exported: Path) -> None:
-    datamodule = build_datamodule(load(small(trained.parents[1], *WORDS)))
+    datamodule = CTDataModule(load(small(trained.parents[1], *WORDS)))
     datamodule.load()
     table = prediction_table.read(trained / "predictions.csv").of("test")
     rows = datamodule.manifest.rows("test")

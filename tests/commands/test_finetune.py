@@ -14,17 +14,18 @@ import yaml
 from rich.console import Console
 
 from ddtl.commands import cli, finetune
-from ddtl.config import checks, compose, where
+from ddtl.config import compose, where
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.html.page import Fold, Picture, Table
 from ddtl.reports.run import methods, report, schedule_svg, stored
 from ddtl.reports.run import schedule as schedule_of_a_run
+from ddtl.schema.backbones import stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from tests.support import records
 
-STAGES = checks.STAGES["densenet121"]
+STAGES = stages_of("densenet121")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -242,7 +243,7 @@ def test_the_documented_schedule_of_ones_own_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: io.StringIO
 ) -> None:
     text = (DOCS / "finetuning.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```yaml\n(# [^\n]*\nname: .*?)```", text, flags=re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(# [^\n]*\ndefaults: .*?)```", text, flags=re.DOTALL)
     folder = tmp_path / "conf"
     shutil.copytree(where.conf_dir(), folder)
     for module in (where, compose):

@@ -22,7 +22,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ddtl.commands import cli
 from ddtl.data.images.decode import BadImageError
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom's own image files, by sample id."""
-    data = build_datamodule(config(tmp_path_factory.mktemp("images")))
+    data = CTDataModule(config(tmp_path_factory.mktemp("images")))
     sample = data.build_manifest(None).samples[0]
     return sample.path.parents[len(Path(sample.sample_id).parts) - 1]
 
@@ -311,7 +311,7 @@ def test_the_training_images_are_looked_at_once_for_a_run(
     (folder / embeddings.NAME).unlink(missing_ok=True)
     _, first, _ = predict(folder, tmp_path / "first", one)
     with monkeypatch.context() as patch:
-        patch.setattr(embeddings, "build_datamodule", lambda config: pytest.fail("the images were read again"))
+        patch.setattr(embeddings, "CTDataModule", lambda config: pytest.fail("the images were read again"))
         _, second, _ = predict(folder, tmp_path / "second", one)
     assert first[0]["distance"] == second[0]["distance"]
     (folder / embeddings.NAME).write_bytes(b"damaged")

@@ -21,7 +21,7 @@ import pytest
 
 from ddtl.commands import data as commands
 from ddtl.config.load import load
-from ddtl.data import catalogue
+from ddtl.data.datasets import registry
 from ddtl.data.download import fetching
 from ddtl.data.download.download import Patience
 from ddtl.data.download.published import read_index
@@ -83,8 +83,8 @@ def failure(toy: Path, server: Server, *words: str) -> str:
 
 def first_use(toy: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What train.py does before it trains on the small dataset."""
-    monkeypatch.setitem(catalogue.ORIGINS, "covid19ct", TOY)
-    catalogue.require_images(load(["dataset=covid19ct", *overrides(toy, url)]))
+    monkeypatch.setitem(registry.ORIGINS, "covid19ct", TOY)
+    registry.require_images(load(["dataset=covid19ct", *overrides(toy, url)]))
 
 
 def in_place(toy: Path) -> dict[str, bytes]:
@@ -164,8 +164,7 @@ def test_a_mirror_of_copies_saved_anew_is_used_and_said_to_be_one(
         fetch(toy, server)
     assert in_place(toy) == {**IMAGES, A: copy}
     assert (
-        f"1 files are the same picture as the published ones in another encoding or size, the first is {A}"
-        in caplog.text
+        f"1 files are the same image as the published ones in another encoding or size, the first is {A}" in caplog.text
     )
 
 
@@ -202,7 +201,7 @@ def test_what_fails_for_a_moment_is_tried_again(toy: Path, server: Server, fault
         (Answer(IMAGES[A], wait=0.8), 3, "no answer in time (tried 3 times)"),
         (Answer(LFS_POINTER), 1, "is a Git LFS pointer instead of the image"),
         (Answer(IMAGES[B]), 1, f"shows the image {B}"),
-        (Answer(encoded(picture(77))), 1, "shows another picture"),
+        (Answer(encoded(picture(77))), 1, "shows another image"),
         (Answer(b"<html>Please sign in</html>"), 1, "is a web page, not an image"),
         (Answer(IMAGES[A][:-30]), 1, "cut off or damaged"),
         (Answer(IMAGES[A] + bytes(2**23)), 1, "the server sends more than"),
@@ -497,7 +496,7 @@ def test_the_real_dataset_comes_whole_from_a_mirror(real_data: Path, tmp_path: P
     with serving() as server:
         server.files = {f"/covid19ct/{row.sample_id}": real_data / "covid19ct" / row.sample_id for row in rows}
         settings = [f"paths.data_dir={tmp_path}", f"paths.data_mirror={server.url}"]
-        catalogue.require_images(load(["dataset=covid19ct", *settings]))
+        registry.require_images(load(["dataset=covid19ct", *settings]))
         assert server.times == {row.sample_id: 1 for row in rows}
     assert Counter(f.state for f in verify(tmp_path / "covid19ct", rows)) == {State.PUBLISHED: 746}
     assert commands.main(["verify", "covid19ct", *settings]) == 0

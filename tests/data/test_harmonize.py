@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from ddtl.commands import cli
 from ddtl.config.load import load
 from ddtl.data.images.harmonize import Harmonizer, equalizing, histogram, matching, pooled_histogram
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.phantom.dataset import truth
 from ddtl.utils.errors import UserError
 from tests.support.runs import SMALL, run
@@ -73,7 +73,7 @@ GREY = ["dataset=phantom", "dataset.phantom.sites=[b]", "dataset.phantom.gap=gre
 
 
 def test_the_phantoms_grey_gap_is_taken_back() -> None:
-    here, there = build_datamodule(load(["dataset=phantom", *SMALL])), build_datamodule(load(GREY))
+    here, there = CTDataModule(load(["dataset=phantom", *SMALL])), CTDataModule(load(GREY))
     here.load()
     there.load()
     grey = truth(there.manifest.samples[0]).grey_map
@@ -89,7 +89,7 @@ def test_the_phantoms_grey_gap_is_taken_back() -> None:
 @pytest.mark.slow
 def test_match_is_one_map_for_a_dataset_and_one_for_each_source_of_a_pool() -> None:
     words = ["dataset.sources=[phantom:a,phantom:b]", "dataset.phantom.gap=grey", *SMALL, "dataset.harmonize=match"]
-    pool = build_datamodule(load(["dataset=pooled", *words]))
+    pool = CTDataModule(load(["dataset=pooled", *words]))
     pool.load()
     rows = {site: [i for i in pool.manifest.rows("train") if pool.manifest.samples[i].site == site] for site in
             ("phantom:a", "phantom:b")}  # fmt: skip
@@ -102,7 +102,7 @@ def test_match_is_one_map_for_a_dataset_and_one_for_each_source_of_a_pool() -> N
         return float(np.abs(one - other).sum())
 
     assert apart(after) < 0.2 * apart(before)
-    alone = build_datamodule(load([*GREY, "dataset.phantom.sites=[a,b]", "dataset.harmonize=match"]))
+    alone = CTDataModule(load([*GREY, "dataset.phantom.sites=[a,b]", "dataset.harmonize=match"]))
     alone.load()
     assert alone._harmonizer is not None
     assert alone._harmonizer.tables is not None
@@ -131,7 +131,7 @@ def test_a_run_is_evaluated_elsewhere_with_matched_grey_levels(trained: Path) ->
 
 def test_images_are_changed_before_they_are_augmented() -> None:
     plain, equalized = (
-        build_datamodule(load([*SMALL, "augment=none", f"dataset.harmonize={way}"])) for way in ("none", "equalize")
+        CTDataModule(load([*SMALL, "augment=none", f"dataset.harmonize={way}"])) for way in ("none", "equalize")
     )
     plain.load()
     equalized.load()

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ddtl.config.load import load
 from ddtl.data.datasets import covid19ct, folder, table
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.download.published import published_manifest
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits.protocols import assign, describe
 from ddtl.reports.run.publish import publish
@@ -316,7 +317,7 @@ def test_a_column_that_is_almost_known_is_noted(tmp_path: Path) -> None:
         (["Path,class", "1.png,a"], ["lacks the column label", "has: Path, class"]),
         ([""], ["lacks the column path", "has: nothing"]),
         (["path,label"], ["no line but the names of its columns"]),
-        (["path,label,label", "1.png,a,b"], ["the column label stands there twice"]),
+        (["path,label,label", "1.png,a,b"], ["the column label is there twice"]),
         (["path,label", "1.png,a,x"], ["line 2: has 3 cells under 2 columns"]),
         (["path,label", '"1.png,a', "2.png,b"], ["a quote that is not closed"]),
         (["path,label", "1.png,a"], ["two classes are needed, and the only label is 'a'"]),
@@ -354,7 +355,7 @@ def test_all_problems_of_a_table_come_in_one_message(tmp_path: Path) -> None:
         "  line 3: the split 'tset' is none of train, val, test",
         "  line 4: label must not be empty",
         "  line 5: path must not be empty",
-        "  line 6: the sample id '1.png' stands in line 2 already",
+        "  line 6: the sample id '1.png' is in line 2 already",
         f"  2 of 7 files are not there, first (line 7): {tmp_path}/x\\4.png (folders are divided by /, not by \\); "
         f"relative paths start at dataset.root, here {tmp_path}",
         "  no line has the label 'c' of dataset.classes",
@@ -395,7 +396,7 @@ def table_of(root: Path, split_of: Callable[[int, int], str]) -> Path:
 
 
 def loaded(*overrides: str) -> Manifest:
-    datamodule = build_datamodule(load(list(overrides)))
+    datamodule = CTDataModule(load(list(overrides)))
     datamodule.load()
     return datamodule.manifest
 
@@ -416,7 +417,7 @@ def test_a_patient_in_two_splits(tmp_path: Path) -> None:
         images_of_patients(tmp_path), lambda number, i: ("test", "val", "train")[min(number, 2) if i else 2]
     )
     message = mistake(loaded, *dataset("table", f"dataset.table={path}", "dataset.protocol=official"))
-    assert "tears 4 of its patients apart; the first, 'P00', has images in train (" in message
+    assert "puts 4 of its patients into several splits; the first, 'P00', has images in train (" in message
     assert "Put all images of one into the same split, or choose dataset.protocol=grouped" in message
 
 
@@ -490,7 +491,7 @@ def test_a_whole_run_on_own_folders(tmp_path: Path) -> None:
 @pytest.mark.realdata
 def test_the_folders_of_covid19ct(real_data: Path) -> None:
     root = real_data / "covid19ct"
-    built_in = covid19ct.build_manifest(real_data)
+    built_in = published_manifest(covid19ct.ORIGIN, real_data)
     own = from_folder(root, ["CT_NonCOVID", "CT_COVID"])
     assert {(s.sample_id, s.path, s.label) for s in own.samples} == {
         (s.sample_id, s.path, s.label) for s in built_in.samples
@@ -504,7 +505,7 @@ def test_the_folders_of_covid19ct(real_data: Path) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("protocol", ["official", "grouped", "kfold"])
 def test_a_table_of_covid19ct_is_covid19ct(real_data: Path, tmp_path: Path, protocol: str) -> None:
-    built_in = covid19ct.build_manifest(real_data)
+    built_in = published_manifest(covid19ct.ORIGIN, real_data)
     assert built_in.published is not None
     columns = ("path", "label", "patient_id", "site", "split")
     rows = [

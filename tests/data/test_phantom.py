@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ddtl.config.load import ConfigError, load
 from ddtl.data.manifest import Manifest
 from ddtl.data.phantom import marks
 from ddtl.data.phantom import render as pictures
@@ -428,24 +429,26 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("wrong", "word"),
+    ("wrong", "says"),
     [
-        ({"sites": ("c",)}, "no site 'c'"),
-        ({"sites": ()}, "sites must be named"),
-        ({"sites": ("a", "a")}, "each once"),
-        ({"n_patients": 0}, "n_patients"),
-        ({"slices_per_patient": 0}, "slices_per_patient"),
-        ({"size": 8}, "size"),
-        ({"seed": -1}, "seed"),
-        ({"prevalence": 1.5}, "prevalence"),
-        ({"gap": "gray"}, "no gap 'gray'"),
-        ({"shortcut": -0.1}, "shortcut"),
-        ({"shortcut": 1.1}, "shortcut"),
+        ("sites=[c]", "takes a, b or both"),
+        ("sites=[]", "takes a, b or both"),
+        ("sites=[a,a]", "takes a, b or both"),
+        ("n_patients=0", "must be at least 1"),
+        ("slices_per_patient=0", "must be at least 1"),
+        ("size=8", "must be at least 32"),
+        ("seed=-1", "must be at least 0"),
+        ("prevalence=1.5", "must be less than 1"),
+        ("gap=gray", "must be one of scanner, grey"),
+        ("shortcut=-0.1", "must be at least 0"),
+        ("shortcut=1.1", "must be at most 1"),
     ],
 )
-def test_a_wrong_spec_is_refused(wrong: dict, word: str) -> None:
-    with pytest.raises(UserError, match=word):
-        PhantomSpec(**wrong)
+def test_a_wrong_spec_is_refused(wrong: str, says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load([f"dataset.phantom.{wrong}"])
+    assert str(refused.value).startswith(f"dataset.phantom.{wrong.partition('=')[0]}=")
+    assert says in str(refused.value)
 
 
 def test_the_phantom_does_without_torch() -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from ddtl.commands import cli
 from ddtl.config.load import check, load
-from ddtl.config.sources import recorded, source_datasets
+from ddtl.data.datasets import registry
 from ddtl.data.datasets.pooled import Source, pool
 from ddtl.data.images.perceptual_hash import NEAR, distance, distances, near_any
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest, Note, Sample
+from ddtl.records import settings
 from ddtl.reports.html import reproduce
 from ddtl.reports.run.publish import publish
 from ddtl.schema.run import Config
@@ -78,10 +79,10 @@ def config(runs_dir: Path, *words: str) -> Config:
 
 
 def test_each_source_is_split_as_it_is_alone(tmp_path: Path) -> None:
-    pooled = build_datamodule(config(tmp_path))
+    pooled = CTDataModule(config(tmp_path))
     pooled.load()
     for site in "ab":
-        alone = build_datamodule(
+        alone = CTDataModule(
             load(["dataset=phantom", *SMALL, "dataset.phantom.n_patients=24", f"dataset.phantom.sites=[{site}]"])
         )
         alone.load()
@@ -121,8 +122,8 @@ def test_a_folder_joins_by_its_declared_name(tmp_path: Path) -> None:
     own = f"{{third: {{root: {tmp_path}/third, {mapped}, patient_regex: '(P\\d+)_'}}}}"
     words = ["dataset=pooled", "dataset.sources=[phantom:a,third]", f"dataset.own={own}", *SMALL, "logger=none"]
     asked = load([*words, f"paths.runs_dir={tmp_path}"])
-    assert source_datasets(asked.dataset)["third"].kind == "folder"
-    data = build_datamodule(asked)
+    assert asked.dataset.of_sources()["third"].kind == "folder"
+    data = CTDataModule(asked)
     data.load()
     third = [s for s in data.manifest.samples if s.site == "third"]
     assert {s.label for s in third if s.sample_id.startswith("third/ill/")} == {1}
@@ -150,8 +151,7 @@ def test_a_mistake_names_the_key(words: list[str], message: str) -> None:
 
 
 def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
-    data = build_datamodule(load(["dataset=pooled", f"paths.data_dir={real_data}"]))
-    manifest = data.build_manifest(None)
+    manifest = registry.build(load(["dataset=pooled", f"paths.data_dir={real_data}"]))
     assert len(manifest) == 746 + 2481
     assert {s.site for s in manifest.samples} == {"covid19ct", "sarscov2ct"}
     assert not any("excluded" in note for note in manifest.sentences())
@@ -159,21 +159,25 @@ def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
 
 def test_a_pools_config_is_a_full_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config_ = load([*SITES, "logger=none", f"paths.runs_dir={tmp_path}", "dataset.split_seed=4"])
-    full = recorded(config_.dataset)
+    full = config_.dataset
     assert full.source_settings is not None
     site = full.source_settings["phantom:b"]
     assert (site.kind, site.protocol, site.split_seed, site.image_size) == ("phantom", "grouped", 4, 32)
     assert site.phantom is not None
     assert (site.phantom.sites, site.phantom.size) == (("b",), 64)
     assert isinstance(site.val_fraction, float), "resolved, not what conf/ says today"
-    read = Config.model_validate(yaml.safe_load(yaml.safe_dump({
-        **config_.model_dump(mode="json"), "dataset": full.model_dump(mode="json"),
-    })))  # fmt: skip
-    assert read.dataset == full
-    assert counting(read) == counting(config_), "the run keeps its name"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config_.model_dump(mode="json")))
+    without = config_.model_copy(update={"dataset": full.model_copy(update={"source_settings": None})})
+    assert counting(without) == counting(config_), "the run keeps its name"
+    (tmp_path / "before.yaml").write_text(yaml.safe_dump(without.model_dump(mode="json")))
+    monkeypatch.setattr(settings, "NAME", "before.yaml")
+    assert settings.config(tmp_path) == config_, "of a run that was made before the sources were recorded"
+    monkeypatch.undo()
 
     monkeypatch.setattr("ddtl.config.sources.usual", lambda option: pytest.fail("the record is not complete"))
-    sources = source_datasets(read.dataset)
+    read = settings.config(tmp_path)
+    assert read == config_
+    sources = read.dataset.of_sources()
     assert {name: source.val_fraction for name, source in sources.items()} == {
         name: source.val_fraction for name, source in full.source_settings.items()
     }
@@ -184,7 +188,7 @@ def test_the_record_of_a_pool_hides_own_files_from_pages_and_loggers(tmp_path: P
     config_, _ = check_without_files([
         "dataset=pooled", "dataset.sources=[phantom:a,mine]", own, "logger=none", f"paths.runs_dir={tmp_path}",
     ])  # fmt: skip
-    full = recorded(config_.dataset)
+    full = config_.dataset
     assert full.source_settings is not None
     assert full.source_settings["mine"].root == "/home/me/images"
     shown = reproduce.settings({"dataset": full.model_dump(mode="json")})

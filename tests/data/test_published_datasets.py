@@ -6,22 +6,24 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from ddtl.config.load import load
-from ddtl.data.datasets import covid19ct, sarscov2ct
-from ddtl.data.download.published import read_index
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.datasets import covid19ct, registry, sarscov2ct
+from ddtl.data.download.published import published_manifest, read_index
 from ddtl.data.manifest import Manifest
 from ddtl.utils.errors import UserError
 
 BUILD_INDEX = Path(__file__).resolve().parents[2] / "tools" / "build_index.py"
 
 Build = Callable[[Path], Manifest]
-BUILDERS = [pytest.param("covid19ct", covid19ct.build_manifest), pytest.param("sarscov2ct", sarscov2ct.build_manifest)]
+BUILDERS = [
+    pytest.param(kind.ORIGIN.name, partial(published_manifest, kind.ORIGIN)) for kind in (covid19ct, sarscov2ct)
+]
 
 
 def make_empty_files(data_dir: Path, name: str) -> Path:
@@ -131,7 +133,7 @@ def test_manifest_of_a_complete_folder(
 
 def test_covid19ct_is_grouped_by_patient_and_carries_the_published_split(tmp_path: Path) -> None:
     make_empty_files(tmp_path, "covid19ct")
-    manifest = covid19ct.build_manifest(tmp_path)
+    manifest = published_manifest(covid19ct.ORIGIN, tmp_path)
     by_id = {sample.sample_id: sample for sample in manifest.samples}
     assert manifest.grouping == "patient"
     assert manifest.published is not None
@@ -145,7 +147,7 @@ def test_covid19ct_is_grouped_by_patient_and_carries_the_published_split(tmp_pat
 
 def test_sarscov2ct_is_grouped_by_near_duplicates_and_says_so(tmp_path: Path) -> None:
     make_empty_files(tmp_path, "sarscov2ct")
-    manifest = sarscov2ct.build_manifest(tmp_path)
+    manifest = published_manifest(sarscov2ct.ORIGIN, tmp_path)
     assert manifest.grouping == "near_duplicate"
     assert not manifest.published
     assert "no patients" in manifest.sentences()[0]
@@ -180,14 +182,14 @@ def test_absent_images_are_one_error_with_the_ways_on(name: str, build: Build, f
 
 def test_sarscov2ct_error_names_the_kaggle_dataset_and_the_layout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="plameneduardo/sarscov2-ctscan-dataset") as caught:
-        sarscov2ct.build_manifest(tmp_path)
+        published_manifest(sarscov2ct.ORIGIN, tmp_path)
     assert "sarscov2ct/COVID/ and sarscov2ct/non-COVID/" in str(caught.value)
 
 
 def test_a_folder_given_one_level_too_deep_is_recognised(tmp_path: Path) -> None:
     root = make_empty_files(tmp_path, "covid19ct")
     with pytest.raises(UserError, match="itself holds CT_COVID/"):
-        covid19ct.build_manifest(root)
+        published_manifest(covid19ct.ORIGIN, root)
 
 
 def test_missing_files_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
@@ -195,7 +197,7 @@ def test_missing_files_are_counted_and_the_first_are_named(tmp_path: Path) -> No
     for number in (7, 70, 71, 72, 700):
         (root / "non-COVID" / f"Non-Covid ({number}).png").unlink()
     with pytest.raises(UserError) as caught:
-        sarscov2ct.build_manifest(tmp_path)
+        published_manifest(sarscov2ct.ORIGIN, tmp_path)
     message = str(caught.value)
     assert "5 of 2481 images are missing" in message
     assert "'non-COVID/Non-Covid (7).png', 'non-COVID/Non-Covid (70).png'" in message
@@ -207,21 +209,21 @@ def test_a_missing_class_folder_counts_as_missing_files(tmp_path: Path) -> None:
     root = make_empty_files(tmp_path, "covid19ct")
     (root / "CT_COVID").rename(root / "elsewhere")
     with pytest.raises(UserError, match="349 of 746 images are missing"):
-        covid19ct.build_manifest(tmp_path)
+        published_manifest(covid19ct.ORIGIN, tmp_path)
 
 
 def test_a_name_that_differs_in_case_is_missing(tmp_path: Path) -> None:
     root = make_empty_files(tmp_path, "covid19ct")
     (root / "CT_NonCOVID" / "71%0.jpg").rename(root / "CT_NonCOVID" / "71%0.JPG")
     with pytest.raises(UserError, match=r"1 of 746 images are missing .*'CT_NonCOVID/71%0\.jpg'\."):
-        covid19ct.build_manifest(tmp_path)
+        published_manifest(covid19ct.ORIGIN, tmp_path)
 
 
 def test_extra_images_are_ignored_with_a_warning(tmp_path: Path) -> None:
     root = make_empty_files(tmp_path, "sarscov2ct")
     for name in ("Non-Covid (151).png", "zzz.jpg", "Thumbs.db", ".DS_Store"):
         (root / "non-COVID" / name).touch()
-    manifest = sarscov2ct.build_manifest(tmp_path)
+    manifest = published_manifest(sarscov2ct.ORIGIN, tmp_path)
     assert len(manifest) == 2481
     (doubt,) = manifest.doubts()
     assert "2 image files" in doubt
@@ -231,6 +233,6 @@ def test_extra_images_are_ignored_with_a_warning(tmp_path: Path) -> None:
 def test_a_class_map_renames_the_classes_of_a_public_dataset(tmp_path: Path) -> None:
     make_empty_files(tmp_path, "covid19ct")
     words = ["dataset=covid19ct", f"paths.data_dir={tmp_path}", "dataset.class_map={COVID: ill, non-COVID: well}"]
-    manifest = build_datamodule(load(words)).build_manifest(None)
+    manifest = registry.build(load(words))
     assert manifest.classes == ("well", "ill")
     assert {manifest.classes[s.label] for s in manifest.samples if s.sample_id.startswith("CT_COVID/")} == {"ill"}

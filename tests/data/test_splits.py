@@ -6,14 +6,17 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.config.checks import DATASET_PROTOCOLS
+from ddtl.config import sources
+from ddtl.config.where import options
 from ddtl.data.datasets import covid19ct, sarscov2ct
+from ddtl.data.download.published import published_manifest
 from ddtl.data.manifest import SPLITS, Grouping, Manifest, Sample
 from ddtl.data.splits.protocols import PROTOCOLS, assert_disjoint, assign, describe, leaked_share
 from ddtl.utils.errors import UserError
@@ -237,7 +240,8 @@ def test_a_published_split_that_tears_a_patient_is_refused() -> None:
     published = {s.sample_id: SPLITS[int(s.sample_id[-5])] for s in manifest.samples}
     with pytest.raises(
         UserError,
-        match=r"tears 2 of its patients apart; the first, 'p0', has images in train \(.*0\.png\) and val \(.*1\.png\)",
+        match=r"puts 2 of its patients into several splits; the first, 'p0', has images in train \(.*0\.png\) and val "
+        r"\(.*1\.png\)",
     ):
         assign(replace(manifest, published=published), "official", seed=0, val_fraction=0.1, test_fraction=0.2)
 
@@ -372,7 +376,7 @@ def test_fractions_that_cannot_be_met_are_noted() -> None:
 def test_assert_disjoint_names_the_group() -> None:
     manifest = make_manifest([(0, 2), (1, 2)])
     torn = manifest.with_splits({"g001/000.png": "train", "g001/001.png": "test"}, "grouped")
-    with pytest.raises(AssertionError, match="group 'p1' stands in more than one split"):
+    with pytest.raises(AssertionError, match="group 'p1' is in more than one split"):
         assert_disjoint(torn)
 
 
@@ -422,7 +426,9 @@ def test_describe_has_nothing_to_say_about_a_split_by_patient() -> None:
 
 @pytest.mark.realdata
 def test_official_split_of_covid19ct(real_data: Path) -> None:
-    result = assign(covid19ct.build_manifest(real_data), "official", seed=0, val_fraction=0.1, test_fraction=0.2)
+    result = assign(
+        published_manifest(covid19ct.ORIGIN, real_data), "official", seed=0, val_fraction=0.1, test_fraction=0.2
+    )
     assert result.counts() == {
         "train": {"images": 425, "groups": 128 + 105, "classes": {"non-COVID": 234, "COVID": 191}},
         "val": {"images": 118, "groups": 32 + 24, "classes": {"non-COVID": 58, "COVID": 60}},
@@ -436,7 +442,7 @@ def test_official_split_of_covid19ct(real_data: Path) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("val", "test"), [(0.1, 0.2), (0.15, 0.25)])
-@pytest.mark.parametrize("build", [covid19ct.build_manifest, sarscov2ct.build_manifest])
+@pytest.mark.parametrize("build", [partial(published_manifest, kind.ORIGIN) for kind in (covid19ct, sarscov2ct)])
 def test_grouped_and_random_splits_of_the_real_data(
     real_data: Path, build: Callable[[Path], Manifest], val: float, test: float, seed: int
 ) -> None:
@@ -451,9 +457,11 @@ def test_grouped_and_random_splits_of_the_real_data(
 
 @pytest.mark.realdata
 def test_most_test_images_of_a_random_covid19ct_split_leak(real_data: Path) -> None:
-    result = assign(covid19ct.build_manifest(real_data), "random", seed=0, val_fraction=0.1, test_fraction=0.2)
+    result = assign(
+        published_manifest(covid19ct.ORIGIN, real_data), "random", seed=0, val_fraction=0.1, test_fraction=0.2
+    )
     assert 0.5 < leaked_share(result) < 0.8
 
 
 def test_protocols_are_the_ones_the_configuration_offers() -> None:
-    assert {protocol for offered in DATASET_PROTOCOLS.values() for protocol in offered} == set(PROTOCOLS)
+    assert {protocol for kind in options("dataset") for protocol in sources.protocols_of(kind)} == set(PROTOCOLS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.config.load import load
-from ddtl.data.loading.datamodules import build_datamodule
+from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.splits.subsets import train_on
 from ddtl.utils.errors import UserError
@@ -60,7 +60,7 @@ def test_what_cannot_be_is_refused(k: int, message: str) -> None:
 
 
 def test_the_run_is_another_one_and_says_so(tmp_path: Path) -> None:
-    modules = [build_datamodule(load([*SMALL, *words])) for words in ([], ["dataset.train_patients=8"])]
+    modules = [CTDataModule(load([*SMALL, *words])) for words in ([], ["dataset.train_patients=8"])]
     for module in modules:
         module.load()
     whole, few = modules

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddtl.commands import data as commands
-from ddtl.data import catalogue
+from ddtl.data.datasets import registry
 from ddtl.data.download.published import read_index
 from ddtl.data.download.verifying import Checker, State, verify
 from ddtl.data.images.perceptual_hash import difference_hash, distance
@@ -70,7 +70,7 @@ def test_a_picture_saved_again_is_the_same_picture(toy: Path, again) -> None:
     (toy / NAMES[3]).write_bytes(again(picture(3)))
     finding = verify(toy, read_index("toy"))[3]
     assert finding.state is State.SAME
-    assert "same picture in another encoding or size" in str(finding)
+    assert "same image in another encoding or size" in str(finding)
 
 
 def test_another_image_of_the_dataset_is_named(toy: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_picture_from_elsewhere_is_another_picture(toy: Path) -> None:
     (toy / NAMES[2]).write_bytes(encoded(picture(99)))
     finding = verify(toy, read_index("toy"))[2]
     assert finding.state is State.OTHER
-    assert "shows another picture" in str(finding)
+    assert "shows another image" in str(finding)
     assert "of 256 bits differ" in str(finding)
     assert read_index("toy")[2].sha256[:12] in str(finding)
 
@@ -215,14 +215,14 @@ def test_help_names_the_actions(words: list[str], capsys: pytest.CaptureFixture[
 @pytest.mark.realdata
 def test_every_real_image_is_recognised(real_data: Path) -> None:
     """covid19ct is here as published; sarscov2ct as reduced copies, which is how they are to be recognised."""
-    found = {name: Counter(f.state for f in verify(real_data / name, read_index(name))) for name in catalogue.ORIGINS}
+    found = {name: Counter(f.state for f in verify(real_data / name, read_index(name))) for name in registry.ORIGINS}
     assert found == {"covid19ct": {State.PUBLISHED: 746}, "sarscov2ct": {State.SAME: 2481}}
 
 
 @pytest.mark.realdata
 def test_real_images_saved_again_are_recognised(real_data: Path) -> None:
     """As in the figures of ``ddtl/data/download/verifying.py``, on a few images."""
-    for name in catalogue.ORIGINS:
+    for name in registry.ORIGINS:
         rows = read_index(name)
         checker = Checker(rows)
         for row in random.Random(0).sample(rows, 12):

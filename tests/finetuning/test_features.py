@@ -130,7 +130,7 @@ def test_stages_below_a_part_of_the_backbone_see_new_augmentations_in_each_epoch
     kept = fitted(tmp_path / "kept", *command, "finetune.cached_views=2")
     told = [line for line in capsys.readouterr().err.splitlines() if "frozen" in line]
     assert "views of training images" in told[0]
-    assert "training images (each epoch augments them anew; augment=none does not)" in told[1]
+    assert "training images (each epoch augments them differently; augment=none does not)" in told[1]
     assert_same_training(kept, fitted(tmp_path / "computed", *command, "finetune.cached_views=2", NOTHING_KEPT))
 
 

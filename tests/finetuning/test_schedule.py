@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddtl.config import checks, phases, where
+from ddtl.config import phases, where
 from ddtl.config.load import ConfigError, check, load
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import FinetuneConfig, PhaseConfig
 from ddtl.utils.errors import UserError
 
-STAGES = checks.STAGES["densenet121"]
+STAGES = stages_of("densenet121")
 SCHEDULES = where.options("finetune")
 REAL = ("dataset=covid19ct", "model.weights=imagenet")
 
@@ -115,9 +116,9 @@ def test_a_frozen_stage_has_fixed_statistics_and_the_policy_rules_the_others() -
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("model", checks.STAGES)
+@pytest.mark.parametrize("model", BACKBONES)
 def test_every_schedule_fits_every_backbone(name: str, model: str) -> None:
-    schedule = compiled(name, f"model={model}", stages=checks.STAGES[model])
+    schedule = compiled(name, f"model={model}", stages=stages_of(model))
     assert len(schedule.epochs) == 20
     assert all(not row["head"].frozen for row in schedule.epochs)
     assert check([*REAL, f"model={model}", f"finetune={name}", "trainer.max_epochs=20"])[1] == []

@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from ddtl.config import checks
 from ddtl.config.load import load
 from ddtl.finetuning.optimizer import parameter_groups
 from ddtl.models import tensor_files
 from ddtl.models import weights as weights_module
-from ddtl.models.backbones import BACKBONES, Backbone
+from ddtl.models.backbones import Backbone
 from ddtl.models.network import HEAD, Network
 from ddtl.models.weights import Weights, load_into, locate
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.utils.errors import UserError
 
 MODELS = {name: getattr(torchvision.models, name) for name in BACKBONES}
@@ -100,14 +100,14 @@ def test_stages_are_whole_and_ordered(model):
         net = Backbone(BACKBONES[model])
     assert sum(p.numel() for p in net.parameters()) == PARAMETERS[model]
     assert list(net.stages) == list(BACKBONES[model].stages)
-    assert (*net.stages, HEAD) == checks.STAGES[model]
+    assert (*net.stages, HEAD) == stages_of(model)
     assert next(iter(net.stages)) == "stem"
     normalised = {
         name
         for name, stage in net.stages.items()
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in stage.modules())
     }
-    assert normalised == (set() if model in checks.WITHOUT_BATCHNORM else set(net.stages))
+    assert normalised == (set(net.stages) if BACKBONES[model].has_batchnorm else set())
 
 
 @pytest.mark.parametrize("model", list(MODELS))
@@ -418,18 +418,8 @@ def publish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     stamp = hashlib.sha256(plain.read_bytes()).hexdigest()[:8]
     name = f"squeezenet1_1-{stamp}.pth"
     plain.rename(folder / name)
-
-    class Entry:
-        value = type("Value", (), {"url": f"https://nowhere.invalid/{name}"})
-
-    monkeypatch.setitem(BACKBONES, "squeezenet1_1", _with_weights(Entry))
+    monkeypatch.setattr(weights_module, "imagenet_url", lambda spec: f"https://nowhere.invalid/{name}")
     return name
-
-
-def _with_weights(entry):
-    from dataclasses import replace
-
-    return replace(BACKBONES["squeezenet1_1"], weights=entry)
 
 
 def test_imagenet_weights_come_from_a_mirror_once(hub, served, monkeypatch):

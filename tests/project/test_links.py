@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from ddtl.commands import cli
-from ddtl.config import checks
-from ddtl.models.backbones import BACKBONES
 from ddtl.records import run_folder
+from ddtl.schema.backbones import BACKBONES
 from ddtl.utils.errors import TrainingFailure, UserError
 from tests.support import mounts, records
 from tests.support.runs import ROOT, SMALL, run, small
-from tests.support.tiny import STAGES, TINY
+from tests.support.tiny import TINY
 
 WORDS = ("model=resnet18", "trainer.max_epochs=1", "trainer.precision=32")
 PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
@@ -30,7 +29,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A finished run of the tiny network, which stays in the place of the large one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "resnet18", TINY)
-        patch.setitem(checks.STAGES, "resnet18", STAGES)
         yield run(tmp_path_factory.mktemp("linked"), *WORDS).folder
 
 

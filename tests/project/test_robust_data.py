@@ -15,7 +15,6 @@ from PIL import Image, PngImagePlugin
 from ddtl.config.load import load
 from ddtl.data.images.decode import Window
 from ddtl.data.loading.datamodule import CTDataModule
-from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.utils.errors import UserError
 from tests.support.robust import (
     SETTINGS,
@@ -921,6 +920,6 @@ def test_what_becomes_of_it(case: Case, tmp_path: Path) -> None:
 
 
 def _data(words: Sequence[str]) -> CTDataModule:
-    data = build_datamodule(load(words))
+    data = CTDataModule(load(words))
     data.load()
     return data

@@ -301,21 +301,21 @@ def test_a_stored_configuration_shows_nothing_of_a_file_that_it_names(tmp_path: 
     table.write_text(f"path,label,{SECRET}\nx.png,{SECRET}\n")
     folder = _stored(tmp_path / "run", "dataset=table", f"dataset.table={table}", "dataset.name=mine")
     config = settings.config(folder)
-    from ddtl.data.loading.datamodules import build_datamodule
+    from ddtl.data.loading.datamodule import CTDataModule
 
     with pytest.raises(UserError) as error, claims.named_by(folder / "config.yaml", config.dataset):
-        build_datamodule(config).load()
+        CTDataModule(config).load()
     message = str(error.value)
     assert SECRET not in message
     assert message.startswith(f"{folder / 'config.yaml'} names dataset.table={table}. ")
     assert message.endswith(f"this says what is wrong with them: ddtl audit dataset=table dataset.table={table}")
     with pytest.raises(UserError, match=SECRET):
-        build_datamodule(config).load()  # named by its owner
+        CTDataModule(config).load()  # named by its owner
     table.unlink()
     with pytest.raises(Unwritable, match="no room"), claims.named_by(Path("x"), config.dataset):
         raise Unwritable("no room")
     with pytest.raises(UserError, match="is not on this machine"), claims.named_by(Path("x"), config.dataset):
-        build_datamodule(config).load()
+        CTDataModule(config).load()
 
 
 def test_config_yaml_says_which_key_is_wrong_and_nothing_else(tmp_path: Path) -> None:

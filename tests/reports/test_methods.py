@@ -100,6 +100,13 @@ def test_settings_in_words(run: Path, tmp_path: Path) -> None:
         assert words not in default or words == "All layers were trained", setting
 
 
+def test_another_loss_in_words(tmp_path: Path) -> None:
+    words = ("loss=focal", "loss.gamma=1.5", "loss.label_smoothing=0.1")
+    found = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", *words)))
+    assert ", on focal loss (gamma 1.5) with label smoothing 0.1, with AdamW" in found
+    assert "cross-entropy" not in found
+
+
 def test_a_linear_probe_in_words(tmp_path: Path) -> None:
     found = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", "finetune=linear_probe")))
     assert "Only the classification head was trained; the backbone stayed as loaded, on cross-entropy" in found

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddtl.audit import file_facts
-from ddtl.data.datasets.pooled import picture_hashes
+from ddtl.data.datasets.pooled import image_hashes
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.records import study_controls
 from ddtl.studies import controls, settings, subjects
@@ -39,7 +39,7 @@ def subject(folder: Path, name: str, *, seed: int, formats: tuple[str, str] = ("
         split = SPLITS[i // 4 % 4]
         samples.append(Sample(path.name, path, label, patient_id=f"p{i // 2:02d}", split=split))
     manifest = Manifest(name, ("no", "yes"), tuple(samples), "patient", protocol="official")
-    return Subject(name, manifest, picture_hashes(manifest, published=False))
+    return Subject(name, manifest, image_hashes(manifest, published=False))
 
 
 def test_a_shared_picture_takes_its_patient_out_of_the_test(tmp_path: Path) -> None:

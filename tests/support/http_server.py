@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.data import catalogue
+from ddtl.data.datasets import registry
 from ddtl.data.download import published
 from ddtl.data.download.published import Origin
 from ddtl.data.images.perceptual_hash import difference_hash
@@ -63,7 +63,7 @@ def install_toy(package: Path, patch: pytest.MonkeyPatch) -> None:
     if not package.exists():
         write_toy_index(package)
     patch.setattr(published, "resources", SimpleNamespace(files=lambda name: package))
-    patch.setitem(catalogue.ORIGINS, "toy", TOY)
+    patch.setitem(registry.ORIGINS, "toy", TOY)
 
 
 def write_toy_index(package: Path) -> None:

@@ -47,8 +47,7 @@ AUDIT = "runs/audits/phantom"
 @contextlib.contextmanager
 def registered() -> Iterator[None]:
     """While the golden network is known in this process."""
-    from ddtl.config import checks
-    from ddtl.models import backbones
+    from ddtl.schema import backbones
 
     spec = importlib.util.spec_from_file_location("golden_site", GOLDEN / "site" / "sitecustomize.py")
     assert spec is not None
@@ -57,12 +56,11 @@ def registered() -> Iterator[None]:
     finders = list(sys.meta_path)
     spec.loader.exec_module(golden)
     sys.meta_path[:] = finders
-    golden.REGISTER["ddtl.config.checks"](checks)
-    golden.REGISTER["ddtl.models.backbones"](backbones)
+    golden.REGISTER["ddtl.schema.backbones"](backbones)
     try:
         yield
     finally:
-        del checks.STAGES[golden.NAME], backbones.BACKBONES[golden.NAME]
+        del backbones.BACKBONES[golden.NAME]
 
 
 def workplace(folder: Path) -> None:

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from torch import nn
-from torchvision import models
 
-from ddtl.config import checks
-from ddtl.models.backbones import BACKBONES, BackboneSpec
+from ddtl.schema.backbones import BACKBONES, BackboneSpec
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 
@@ -28,8 +26,9 @@ def _build(weights: Any = None) -> nn.Module:
 
 
 TINY = BackboneSpec(
+    name="resnet18",
+    about="In the place of a large one.",
     build=_build,
-    weights=models.ResNet18_Weights.IMAGENET1K_V1,
     stages={stage: (stage,) for stage in STAGES[:-1]},
     features=8,
     trunk="",
@@ -40,5 +39,4 @@ TINY = BackboneSpec(
 def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
     """The setting that takes the tiny network."""
     monkeypatch.setitem(BACKBONES, "resnet18", TINY)
-    monkeypatch.setitem(checks.STAGES, "resnet18", STAGES)
     return "model=resnet18"

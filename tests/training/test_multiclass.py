@@ -138,7 +138,7 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
         "model=resnet18",
         "model.weights=none",
         "model.grayscale=sum",
-        "model.class_weights=balanced",
+        "loss.class_weights=balanced",
         "augment=none",
         "trainer=cpu",
         "trainer.monitor=val/loss",  # the areas are 1 from the first epoch on

@@ -3,13 +3,13 @@
 Where it comes from: the COVID images are figures of papers, by their file names from medRxiv and bioRxiv preprints
 (site ``preprint``) and from journals (``journal``; one is from a textbook); the others are from MedPix (``medpix``) and
 crawled from elsewhere (``crawled``). The original repository is offline; the images are read as
-github.com/KamalEyubov/sose2020-idv holds them at commit 6b3a565629e81220ae89010dceaa2ef1566e23e0 (folder ``Images/``).
+github.com/KamalEyubov/sose2020-idv has them at commit 6b3a565629e81220ae89010dceaa2ef1566e23e0 (folder ``Images/``).
 
 Licence: the copyright of the figures stays with the papers they come from, and no licence file was found. The package
 ships file names, sizes and checksums, never an image.
 
 Patients: 213 with COVID and 171 without, from the dataset's tables ``COVID-CT-MetaInfo`` and ``NonCOVID-CT-MetaInfo``
-as github.com/tonydosreis/deeplearning-covid19 holds them at commit 1362e936. Both classes number their patients, so
+as github.com/tonydosreis/deeplearning-covid19 contains them at commit 1362e936. Both classes number their patients, so
 those with COVID are called ``COVID Patient N`` here.
 
 Official split: the authors' lists, 425 / 118 / 203 images of 233 / 56 / 95 patients, disjoint by patient. All journal
@@ -20,12 +20,12 @@ The index table is made by ``tools/build_index.py``.
 
 from __future__ import annotations
 
-from pathlib import Path
+from ddtl.data.datasets.kind import published_kind
+from ddtl.data.download.published import Origin
+from ddtl.data.manifest import Note
+from ddtl.schema.units import PROTOCOLS
 
-from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.manifest import Manifest, Note
-
-_NOT_OFFICIAL = ("grouped", "random", "kfold")
+_NOT_OFFICIAL = tuple(protocol for protocol in PROTOCOLS if protocol != "official")
 _BOTH_CLASSES = (  # one CT slice as COVID (official test part) and as non-COVID (official training part)
     ("CT_COVID/kjr-21-e24-p5-29.png", "CT_NonCOVID/71%0.jpg"),
     ("CT_COVID/kjr-21-e24-p5-31.png", "CT_NonCOVID/71%1.jpg"),
@@ -62,11 +62,4 @@ ORIGIN = Origin(
     ),
 )
 
-
-def build_manifest(data_dir: Path) -> Manifest:
-    """The dataset in ``data_dir/covid19ct``: patients as groups, the authors' split as ``published``.
-
-    Raises:
-        UserError: images are missing; the message says where they should be and where they can be had.
-    """
-    return published_manifest(ORIGIN, data_dir)
+KIND = published_kind(ORIGIN)

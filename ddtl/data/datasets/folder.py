@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import IMAGE_SUFFIXES, named
 from ddtl.data.images.decode import read_start, starts_as_image
 from ddtl.data.manifest import Manifest, Note, Sample
+from ddtl.schema.run import Config, PatientIds
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
 from ddtl.utils.suggest import did_you_mean
 
@@ -36,7 +39,7 @@ def build_manifest(
     patient_regex: str | None,
     patients: Path | None,
     class_map: Mapping[str, str] | None = None,
-    patient_id_mode: Literal["check", "join", "exact"] = "check",
+    patient_id_mode: PatientIds = "check",
 ) -> Manifest:
     """Return the images under ``root``, without a split.
 
@@ -198,7 +201,7 @@ def _note_of_others(others: Counter[tuple[str, str]]) -> list[Note]:
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What lies in a folder, by name, without what systems put there."""
+    """What is in a folder, by name, without what systems put there."""
     try:
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -325,3 +328,15 @@ def _patients_by_table(table: Path, found: Mapping[str, Path]) -> tuple[dict[str
         return patient_of, []
     lines = "1 line is of no image" if len(unknown) == 1 else f"{len(unknown)} lines are of no image"
     return patient_of, [Note(f"dataset.patients: {lines} and not used.", is_doubt=True, names=named(unknown))]
+
+
+def _build(config: Config, progress: Progress | None = None) -> Manifest:
+    c = config.dataset
+    assert c.root is not None, "checked with the configuration"
+    patients = None if c.patients is None else Path(c.patients).expanduser()
+    root = Path(c.root).expanduser()
+    manifest = build_manifest(c.name, root, c.classes, c.patient_regex, patients, c.class_map, c.patient_ids)
+    return of_own_files(manifest, c)
+
+
+KIND = DatasetKind(_build)

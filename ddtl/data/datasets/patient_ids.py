@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from statistics import median
-from typing import Literal
 
 from ddtl.data.manifest import Manifest, Note
+from ddtl.schema.run import PatientIds
 from ddtl.utils.errors import UserError
 
 # What programs write where a cell is empty.
@@ -44,7 +44,7 @@ def is_placeholder(text: str) -> bool:
 
 
 def resolve(
-    ids: Mapping[str, str | None], mode: Literal["check", "join", "exact"], where: str, key: str
+    ids: Mapping[str, str | None], mode: PatientIds, where: str, key: str
 ) -> tuple[dict[str, str | None], tuple[Note, ...]]:
     """The patient of each image, from the ids as they are spelled.
 

@@ -1,4 +1,4 @@
-"""Several datasets as one: joined tables, in which no picture stands twice."""
+"""Several datasets as one: joined tables, in which no image is twice."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def pool(name: str, sources: Sequence[Source]) -> Manifest:
     """The sources' tables as one, split as they are.
 
     Sample ids, patients and clusters are prefixed with the dataset's name. Classes are matched by their names
-    (:func:`ddtl.data.datasets.classes.matched`) and go by the first source's. Where a picture stands in two sources
+    (:func:`ddtl.data.datasets.classes.matched`) and go by the first source's. Where an image is in two sources
     (hashes within ``NEAR`` bits), the later one loses it, with all images of its patient or cluster: the same person
-    may stand in the other's test.
+    may be in the other's test.
 
     Args:
         name: under which results are filed.
@@ -89,7 +89,7 @@ def prefixed(dataset: str, group: str) -> str:
     return f"{dataset}/{group}"
 
 
-def picture_hashes(manifest: Manifest, published: bool) -> list[int]:
+def image_hashes(manifest: Manifest, published: bool) -> list[int]:
     """The difference hash of each image, in the table's order.
 
     Args:

@@ -2,22 +2,21 @@
 
 Where it comes from: hospitals of Sao Paulo, Brazil, said to be of 120 patients. Published as Kaggle dataset
 ``plameneduardo/sarscov2-ctscan-dataset``; sizes and checksums are those of github.com/dwaipayan05/CovCNN-WebApp at
-commit 1b912a4ba27b4548103a598b169e939d0b933806 (folder ``Dataset/``; its newest commit holds only Git LFS pointers).
+commit 1b912a4ba27b4548103a598b169e939d0b933806 (folder ``Dataset/``; its newest commit contains only Git LFS pointers).
 ``Non-Covid (151).png`` is missing from public copies.
 
 Licence: stated to be CC BY-NC-SA 4.0. The package ships file names, sizes and checksums, never an image.
 
-Patients: none are named, and there is no official split. What can be kept together are near-duplicates: 142 images in
+Patients: none are named, and there is no official split. What is never split are near-duplicates: 142 images in
 66 clusters, most of them pairs (256-bit difference hashes at most 20 bits apart, see ``tools/build_index.py``, which
 makes the index table). All other images are groups of their own, though many show the same patients.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.manifest import Manifest, Note
+from ddtl.data.datasets.kind import published_kind
+from ddtl.data.download.published import Origin
+from ddtl.data.manifest import Note
 
 ORIGIN = Origin(
     name="sarscov2ct",
@@ -41,11 +40,4 @@ ORIGIN = Origin(
     ),
 )
 
-
-def build_manifest(data_dir: Path) -> Manifest:
-    """The dataset in ``data_dir/sarscov2ct``: near-duplicate clusters as groups, no published split.
-
-    Raises:
-        UserError: images are missing; the message says where they should be and where they can be had.
-    """
-    return published_manifest(ORIGIN, data_dir)
+KIND = published_kind(ORIGIN)

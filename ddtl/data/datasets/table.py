@@ -10,16 +10,18 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
 
 from ddtl.data.datasets import classes as class_names
 from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
+from ddtl.schema.run import Config, PatientIds
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
+from ddtl.utils.progress import Progress
 from ddtl.utils.suggest import did_you_mean
 
 REQUIRED = ("path", "label")
@@ -54,7 +56,7 @@ class Row:
     """One line of a CSV.
 
     Attributes:
-        line: where it stands in the file, from 1 (of several lines, the last).
+        line: where it is in the file, from 1 (of several lines, the last).
         cells: text by column, without blanks around it; empty where the line has none.
     """
 
@@ -77,7 +79,7 @@ def build_manifest(
     root: Path,
     classes: Sequence[str] | None,
     class_map: Mapping[str, str] | None = None,
-    patient_id_mode: Literal["check", "join", "exact"] = "check",
+    patient_id_mode: PatientIds = "check",
 ) -> Manifest:
     """The images that a CSV lists, without a split; the column ``split``, where there is one, is the published split.
 
@@ -136,7 +138,7 @@ def build_manifest(
 
 
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = (), *, empty: bool = False) -> list[Row]:
-    """The lines of a CSV, blank ones left out. Further columns are ignored.
+    """The lines of a CSV, blank ones excluded. Further columns are ignored.
 
     Args:
         empty: whether there may be no line but the names of the columns.
@@ -149,12 +151,12 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
     header = _known_names(written, (*required, *optional))
     twice = [column for column in (*required, *optional) if header.count(column) > 1]
     if twice:
-        raise UserError(f"{path}: the column {twice[0]} stands there twice. Rename one of them.")
+        raise UserError(f"{path}: the column {twice[0]} is there twice. Rename one of them.")
     lacking = [column for column in required if column not in header]
     if lacking:
         shown = [name for name in written if _NAME.fullmatch(name)][:_SHOWN_NAMES]
         hints = "".join(did_you_mean(column, shown) for column in lacking)
-        # Another file may have been named: what stands in it is shown only where it is a table of ours.
+        # Another file may have been named: what is in it is shown only where it is a table of ours.
         is_table = bool(hints) or len(lacking) < len(required)
         names = f" and has: {', '.join(shown) or 'nothing'}" if (is_table and shown) or not written else ""
         raise UserError(
@@ -282,7 +284,7 @@ def _problems(
         if empty:
             yield f"line {line}: {' and '.join(empty)} must not be empty"
         elif sample_id in first:
-            yield f"line {line}: the sample id {sample_id!r} stands in line {first[sample_id]} already"
+            yield f"line {line}: the sample id {sample_id!r} is in line {first[sample_id]} already"
         first.setdefault(sample_id, line)
         if label and of_label[label] not in classes:
             hint = did_you_mean(label, classes)
@@ -310,3 +312,18 @@ def _bare_classes(of_label: Mapping[str, str], classes: Sequence[str]) -> Iterat
             yield f"no line has the label {name!r} of dataset.classes"
     if len(classes) < 2:
         yield f"two classes are needed, and the only label is {', '.join(map(repr, classes)) or 'empty'}"
+
+
+def _build(config: Config, progress: Progress | None = None) -> Manifest:
+    c = config.dataset
+    assert c.table is not None, "checked with the configuration"
+    path = Path(c.table).expanduser()
+    root = path.parent if c.root is None else Path(c.root).expanduser()
+    manifest = build_manifest(c.name, path, root, c.classes, c.class_map, c.patient_ids)
+    if manifest.published and c.protocol != "official":
+        text = "The table's column split is used with dataset.protocol=official alone."
+        manifest = replace(manifest, notes=(*manifest.notes, Note(text, is_doubt=True)))
+    return of_own_files(manifest, c)
+
+
+KIND = DatasetKind(_build)

@@ -29,7 +29,7 @@ MAX_ENTRIES = 200_000
 MAX_TOTAL = 16 * 2**30  # bytes, unpacked
 MAX_ENTRY = 64 * 2**20  # bytes of an entry that is read
 _MAX_CONTENTS = 2**26  # bytes of a zip's table of contents: 300 an entry
-_MAX_HEADER = 2**20  # bytes of a tar header that holds a long name or the like; tarfile reads it whole
+_MAX_HEADER = 2**20  # bytes of a tar header that contains a long name or the like; tarfile reads it whole
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Member:
     Attributes:
         name: its path, with ``/``; relative and without ``..``.
         size: bytes, as the archive says.
-        read: its content. Of a tar only until the next member is asked for.
+        read: its content. Of a tar only until the next member is requested.
     """
 
     name: str

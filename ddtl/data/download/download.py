@@ -28,7 +28,7 @@ class Patience:
     Attributes:
         timeout: seconds without an answer.
         longest: seconds for one file, however slowly it comes.
-        tries: how often a file is asked for.
+        tries: how often a file is requested.
         pause: seconds before the second try; doubled before each further one.
         longest_pause: seconds; a server that asks for a longer one (Retry-After) is not asked again.
     """
@@ -48,7 +48,7 @@ def reach(url: str, timeout: float) -> None:
     """Whether anything answers at all, be it a refusal; asked once.
 
     Args:
-        timeout: seconds for everything. A socket's own timeout counts for each address of a server anew.
+        timeout: seconds for everything. A socket's own timeout counts for each address of a server again.
 
     Raises:
         DownloadError: nothing answers.
@@ -79,7 +79,7 @@ def download(url: str, limit: int, patience: Patience, stop: threading.Event) ->
 
     Args:
         limit: more bytes than these are refused.
-        stop: once set, nothing is asked for again.
+        stop: once set, nothing is requested again.
 
     Raises:
         DownloadError: it cannot be had.
@@ -122,7 +122,7 @@ class _Credentials(urllib.request.BaseHandler):
 
 @contextmanager
 def credentials_sent() -> Iterator[None]:
-    """Have ``urlopen``, wherever it is called, send the name and password that stand in a URL."""
+    """Have ``urlopen``, wherever it is called, send the name and password that are in a URL."""
     urllib.request.install_opener(urllib.request.build_opener(_Credentials))
     try:
         yield

@@ -1,6 +1,6 @@
 """Fetching the images of the public datasets: from their source, a mirror, an archive or a folder.
 
-Every file is checked before it gets its name, so that whatever stands under a name is whole and what it should be, and
+Every file is checked before it gets its name, so that whatever is under a name is whole and what it should be, and
 a fetch that was stopped goes on where it was.
 """
 
@@ -32,7 +32,7 @@ from ddtl.utils.reading import walk
 
 GITHUB = "https://raw.githubusercontent.com"
 WORKERS = 8  # files under way at a time
-GIVE_UP = 16  # failures in a row after which no further file is asked for
+GIVE_UP = 16  # failures in a row after which no further file is requested
 PATIENCE = Patience()
 _REACH = 10.0  # seconds in which something must answer
 
@@ -64,7 +64,7 @@ def fetch(
     source: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Finding]:
-    """Put the images of ``wanted`` into ``data_dir/<dataset>``, over whatever stands under their names.
+    """Put the images of ``wanted`` into ``data_dir/<dataset>``, over whatever is under their names.
 
     Any number of processes may call this at once: one fetches, the others wait and then find the files there.
 
@@ -74,7 +74,7 @@ def fetch(
         progress: called as ``progress(done, total)`` after each file.
 
     Returns:
-        A finding for each file that was put in place: as published, or the same picture in another encoding or size.
+        A finding for each file that was put in place: as published, or the same image in another encoding or size.
 
     Raises:
         UserError: the source cannot be reached or read, files of it are wrong or absent, or nothing can be written.
@@ -110,7 +110,7 @@ def _sorted_out(origin: Origin, wanted: Sequence[IndexRow], found: Sequence[Find
     again = [finding for finding in good if finding.state is State.SAME]
     if again:
         logger.warning(
-            "%s: %d files are the same picture as the published ones in another encoding or size, the first is %s.",
+            "%s: %d files are the same image as the published ones in another encoding or size, the first is %s.",
             origin.name,
             len(again),
             again[0].row.sample_id,
@@ -148,7 +148,7 @@ def _base_url(origin: Origin, mirror: str | None) -> str:
         return f"{GITHUB}/{origin.repository}/{origin.commit}/{quote(origin.folder)}"
     if wrong := no_url(mirror):
         raise UserError(
-            f"paths.data_mirror={mirror}: {wrong}. Files that lie in a folder are fetched with "
+            f"paths.data_mirror={mirror}: {wrong}. Files in a folder are fetched with "
             f"`ddtl data fetch {origin.name} from=FOLDER`."
         )
     return f"{mirror.rstrip('/')}/{origin.name}"
@@ -172,7 +172,7 @@ def _download_all(base: str, rows: Sequence[IndexRow], checker: Checker, root: P
     stop = threading.Event()
 
     def get(row: IndexRow) -> Finding:
-        # Room for the same picture in another encoding, not for whatever someone else sends.
+        # Room for the same image in another encoding, not for whatever someone else sends.
         limit = 4 * row.size + 2**20
         try:
             data = download(_url(base, row), limit, PATIENCE, stop)
@@ -200,7 +200,7 @@ def _download_all(base: str, rows: Sequence[IndexRow], checker: Checker, root: P
 def _take(source: Path, rows: Sequence[IndexRow], checker: Checker, root: Path) -> Generator[Finding, None, None]:
     """The wanted files of an archive or a folder, known by class folder and name; folders above those do not matter.
 
-    Where one stands there several times, the one as published is taken.
+    Where one is there several times, the one as published is taken.
     """
     left = {row.sample_id: row for row in rows}
     best: dict[str, Finding] = {}

@@ -29,7 +29,7 @@ class IndexRow:
         site: the source of the image.
         size: bytes of the file as published.
         sha256: of the file as published.
-        dhash: the picture's difference hash, see ``ddtl/data/images/perceptual_hash.py``.
+        dhash: the image's difference hash, see ``ddtl/data/images/perceptual_hash.py``.
     """
 
     sample_id: str
@@ -51,7 +51,7 @@ class Origin:
         name: of the dataset, its folder under the data folder and its index table.
         title: what the dataset is called in the literature.
         repository, commit: a public copy of the images, ``https://github.com/<repository>`` at a fixed commit.
-        folder: the folder of the repository that holds the class folders.
+        folder: the folder of the repository that contains the class folders.
         elsewhere: other places that publish it, as the end of a sentence.
         licence: under which its images are published.
         grouping: what an image's group is.
@@ -93,7 +93,7 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
     """The manifest of a public dataset, without splits.
 
     Raises:
-        UserError: the dataset's folder is absent or holds none of its images, or some of them are missing.
+        UserError: the dataset's folder is absent or contains none of its images, or some of them are missing.
     """
     root = data_dir / origin.name
     rows = read_index(origin.name)
@@ -132,7 +132,7 @@ def image_files(root: Path, rows: Iterable[IndexRow]) -> set[str]:
 
 
 def class_folders(rows: Iterable[IndexRow]) -> list[str]:
-    """The folders that hold the images, a class each."""
+    """The folders that contain the images, a class each."""
     return sorted({row.sample_id.partition("/")[0] for row in rows})
 
 

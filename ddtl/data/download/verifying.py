@@ -1,21 +1,20 @@
 """Checking image files of the public datasets against their index tables.
 
-A file of other bytes than the published ones can still be the same picture: saved again, in another format, smaller.
-Its difference hash (``ddtl/data/images/perceptual_hash.py``) tells. A picture counts as the same where at most ``NEAR``
+A file of other bytes than the published ones can still be the same image: saved again, in another format, smaller.
+Its difference hash (``ddtl/data/images/perceptual_hash.py``) tells. An image counts as the same where at most ``NEAR``
 of the 256 bits differ and no other image of the dataset is nearer by more than ``CLOSER`` bits.
 
 Measured (2026-11-23) on 744 images, 300 of each dataset drawn at random and all that have a near-duplicate. Saved again
 as JPEG of quality 50 to 95, with alpha or as BMP, or resized to a shorter side or a square of 96 to 512 pixels (12,648
-files), a picture differs from the published one in 1 bit (median) and in 18 at most, and every file is taken for the
-same picture. 182 pairs of different images of a dataset lie within 24 bits. Saved again under the name of its
-near-duplicate within 20 bits, a picture is noticed in 2,822 of 2,941 files; of the others, 102 are twins (1 bit apart
+files), an image differs from the published one in 1 bit (median) and in 18 at most, and every file is taken for the
+same image. 182 pairs of different images of a dataset are within 24 bits. Saved again under the name of its
+near-duplicate within 20 bits, an image is noticed in 2,822 of 2,941 files; of the others, 102 are twins (1 bit apart
 at most) and 17 are of pairs at most 8 bits apart.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from ddtl.data.download.published import IndexRow, image_files
 from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
 from ddtl.data.images.perceptual_hash import BITS, difference_hash, distance
+from ddtl.utils import threads
 from ddtl.utils.progress import Progress
 
 NEAR = 24
@@ -37,8 +37,8 @@ class State(StrEnum):
     """What a file is, as people read it."""
 
     PUBLISHED = "as published"
-    SAME = "the same picture in another encoding or size"
-    OTHER = "another picture"
+    SAME = "the same image in another encoding or size"
+    OTHER = "another image"
     DAMAGED = "damaged, or no image"
     POINTER = "a Git LFS pointer instead of the image"
     MISSING = "missing"
@@ -87,11 +87,11 @@ class Checker:
             return Finding(row, State.OTHER, f"shows the image {shown.sample_id} ({unlike})")
         bits = distance(dhash, row.dhash)
         if bits > NEAR:
-            return Finding(row, State.OTHER, f"shows another picture: {bits} of {BITS} bits differ ({unlike})")
-        return Finding(row, State.SAME, f"is the same picture in another encoding or size ({unlike})")
+            return Finding(row, State.OTHER, f"shows another image: {bits} of {BITS} bits differ ({unlike})")
+        return Finding(row, State.SAME, f"is the same image in another encoding or size ({unlike})")
 
     def _clearly_nearer(self, dhash: int, row: IndexRow) -> IndexRow | None:
-        """The image that a picture is rather than that of ``row``; None where there is no such one."""
+        """The image that a file is rather than that of ``row``; None where there is no such one."""
         nearest = min(self.rows, key=lambda other: distance(dhash, other.dhash))
         bits = distance(dhash, nearest.dhash)
         return nearest if bits <= NEAR and bits < distance(dhash, row.dhash) - CLOSER else None
@@ -120,7 +120,7 @@ def verify(
             return Finding(row, State.DAMAGED, error.reason)
 
     findings = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, threads.cores())) as pool:
         for finding in pool.map(check, rows):
             findings.append(finding)
             if progress is not None:

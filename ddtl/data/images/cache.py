@@ -46,7 +46,7 @@ class DecodedCache:
     It travels to worker processes as a file name, not as pixels.
 
     Attributes:
-        folder: where the array lies.
+        folder: where the array is.
         rows: int64 ``(N,)``: the row of each sample of the manifest, in its order.
         file_hashes: sha256 of each sample's file, in the manifest's order.
         levels: int64 ``(N, 2)``: how many grey levels each sample's image has as it was decoded, before it was resized,
@@ -84,7 +84,7 @@ def open_cache(
     """Opens the cache that fits the image files as they are now, and builds it first where there is none.
 
     Any number of processes may call this at once: one builds, the others wait for it. A finished cache is only read,
-    so it may lie on a read-only disk.
+    so it may be on a read-only disk.
 
     Args:
         manifest: whose images.
@@ -137,7 +137,7 @@ def _group(samples: Sequence[Sample], hashes: Sequence[str | None]) -> dict[str,
 
 @dataclass(frozen=True)
 class _Job:
-    """One cache to be checked or built; ``decoded`` is the folder that holds all caches."""
+    """One cache to be checked or built; ``decoded`` is the folder that contains all caches."""
 
     manifest: Manifest
     copies: dict[str, list[Sample]]

@@ -1,4 +1,4 @@
-"""What the cache holds, for who must know where patients' pixels lie, and how it is deleted."""
+"""What the cache contains, for who must know where patients' pixels are, and how it is deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cached:
     """A folder of the cache.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         holds: ``decoded`` (patients' pixels) or ``phantom`` (nobody's).
         dataset: of which it was made first; empty where that was not written down.
         images, side: how many, and of how many pixels; None for a phantom and where that cannot be read.
@@ -46,7 +46,7 @@ class Cached:
 
 
 def found(root: Path) -> list[Cached]:
-    """Every cache below the cache folder, the largest first; what else lies there is left alone.
+    """Every cache below the cache folder, the largest first; what else is there is left alone.
 
     Raises:
         UserError: the folder of the decoded images is a link.

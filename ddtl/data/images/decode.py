@@ -164,7 +164,7 @@ def decode_image(data: bytes, size: int, path: Path, window: Window | None = Non
         data: the file's whole content.
         size: side of the result, in pixels.
         path: names the file in errors.
-        window: how stored values become grey levels; None for a file that holds grey levels.
+        window: how stored values become grey levels; None for a file that contains grey levels.
 
     Returns:
         uint8, ``(size, size)``, 0 black.

@@ -55,7 +55,7 @@ _LONGEST_NUMBER = 64  # characters; the standard allows 16
 _LARGEST = 2**53  # of whole numbers: up to it none is rounded
 _FARTHEST = 1e6  # of the numbers of a place or direction, in mm: a kilometre
 
-# What Enhanced CT holds in functional groups, a sequence each, and CT in the dataset itself.
+# What Enhanced CT contains in functional groups, a sequence each, and CT in the dataset itself.
 _IN_GROUPS = {
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
     "PlanePositionSequence": ("ImagePositionPatient",),

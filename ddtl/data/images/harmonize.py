@@ -3,7 +3,7 @@
 ``equalize``: each image's own distribution is made as even as it can be (Gonzalez & Woods 2018, Digital Image
 Processing, 4th ed., section 3.3). ``clahe``: the same in tiles, with limited contrast (Zuiderveld 1994, Graphics Gems
 IV, p. 474). ``match``: one monotone map for a dataset brings the distribution of all its training images together to
-that of the training images that the run learned from (histogram specification, Gonzalez & Woods, the same section).
+that of the images that the run was trained on (histogram specification, Gonzalez & Woods, the same section).
 ``match_image``: each image by itself is brought to that distribution.
 """
 
@@ -46,7 +46,10 @@ class Harmonizer:
         return Harmonizer, (self.method, self.reference, self.tables, self.table_of)
 
     def __call__(self, image: np.ndarray, row: int) -> np.ndarray:
-        """The image of a manifest row, uint8 ``(H, W)``, with its new grey levels."""
+        """The image of a manifest row, uint8 ``(H, W)``, with its new grey levels.
+
+        A new method gets its step here, and its name in ``ddtl/schema/run.py``.
+        """
         if self.method == "equalize":
             return equalizing(histogram([image]))[image]
         if self.method == "clahe":
@@ -67,6 +70,31 @@ class Harmonizer:
 
             self._clahe.append(cv2.createCLAHE(_CLIP, _TILES))
         return np.asarray(self._clahe[0].apply(np.ascontiguousarray(image)))
+
+
+def build_harmonizer(
+    method: str, cache: DecodedCache, sites: Sequence[str], train: Sequence[int], reference: Counts | None
+) -> Harmonizer | None:
+    """Return what ``dataset.harmonize`` does to a dataset's images; None for ``none``.
+
+    Args:
+        method: of ``dataset.harmonize``.
+        cache: the decoded images.
+        sites: of each manifest row; ``match`` has a map for each.
+        train: manifest rows of the training images.
+        reference: the distribution to match; None for that of the training images.
+    """
+    if method == "none":
+        return None
+    if not method.startswith("match"):
+        return Harmonizer(method)
+    reference = pooled_histogram(cache, train) if reference is None else reference
+    if method == "match_image":
+        return Harmonizer(method, reference)
+    names = sorted(set(sites))
+    rows = [[row for row in train if sites[row] == name] for name in names]
+    tables = np.stack([matching(pooled_histogram(cache, of_site), reference) for of_site in rows])
+    return Harmonizer(method, None, tables, np.array([names.index(site) for site in sites]))
 
 
 def histogram(images: Sequence[np.ndarray] | np.ndarray) -> Counts:
@@ -97,7 +125,7 @@ def matching(counts: Counts, reference: Counts) -> np.ndarray:
 
     A level goes where the reference's distribution function reaches the middle of the level's own step. Taking the
     middle instead of the step's end keeps a level that many pixels share, such as the black around a body, on its
-    counterpart although the two shares differ a little. Levels that no pixel has lie between their neighbours. A
+    counterpart although the two shares differ a little. Levels that no pixel has are between their neighbours. A
     distribution is brought to itself by the identity.
     """
     there = np.flatnonzero(counts)

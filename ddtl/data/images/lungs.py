@@ -1,7 +1,7 @@
-"""Where the lungs are in a chest CT picture, by thresholding and morphology: no network, so nothing was learned.
+"""Where the lungs are in a chest CT image, by thresholding and morphology: no network, so nothing was trained.
 
 The mask serves to leave the lungs out, so it errs on the large side: lesions are bright and not seen as lung, but most
-lie within the convex hull of what is seen and of its mirror image. A lesion along the back of both lungs may lie
+are within the convex hull of what is seen and of its mirror image. A lesion along the back of both lungs may be
 outside it, so what is next to the lungs can still carry disease.
 """
 
@@ -16,14 +16,14 @@ from scipy import ndimage
 
 Mask = NDArray[np.bool_]
 
-SIDE = 128  # of the masks, in pixels; the picture is squashed to it
+SIDE = 128  # of the masks, in pixels; the image is squashed to it
 
-_SMALLEST_BODY = 0.01  # share of the picture: smaller bright parts are text or the table
+_SMALLEST_BODY = 0.01  # share of the image: smaller bright parts are text or the table
 _SMALLEST_LUNG = 0.004  # smaller dark parts are no lung
 _DARKER = 8  # grey levels by which the air around the body is darker than the lungs, at least
 _VESSELS = 8  # standard deviation of the grey levels of a lung, at least; air has noise alone
-_RIM = 3  # pixels around the lungs that are left out with them
-_WHITE = 240  # grey level of paper, on which a picture stands in a figure
+_RIM = 3  # pixels around the lungs that are excluded with them
+_WHITE = 240  # grey level of paper, around an image in a figure
 
 _CROSS = ndimage.generate_binary_structure(2, 1)
 _SQUARE = ndimage.generate_binary_structure(2, 2)
@@ -31,14 +31,14 @@ _SQUARE = ndimage.generate_binary_structure(2, 2)
 
 @dataclass(frozen=True)
 class Regions:
-    """Parts of a picture; masks are (SIDE, SIDE).
+    """Parts of an image; masks are (SIDE, SIDE).
 
     Attributes:
         lungs: the aerated lungs.
         chest: the convex hull of both lungs and a rim: nearly all that disease of the lungs can change. Empty where
             no lung was found.
         outside: what is neither body nor chest: the air around the patient, and what is written there.
-        paper: the white ground of a figure, at the picture's sides.
+        paper: the white ground of a figure, at the image's sides.
     """
 
     lungs: Mask
@@ -48,7 +48,7 @@ class Regions:
 
 
 def regions(gray: Image.Image) -> Regions:
-    """The parts of a picture of mode ``L``, of any size and window."""
+    """The parts of an image of mode ``L``, of any size and window."""
     picture = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     smooth = ndimage.uniform_filter(picture, 3)
     paper = _paper(picture)
@@ -78,7 +78,7 @@ def otsu(values: np.ndarray) -> int:
 
 
 def hull(mask: Mask) -> Mask:
-    """The pixels whose centres lie within the convex hull of those of ``mask``."""
+    """The pixels whose centres are within the convex hull of those of ``mask``."""
     rows = np.flatnonzero(mask.any(axis=1))
     if len(rows) == 0:
         return mask
@@ -107,7 +107,7 @@ def _turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
 
 
 def _paper(picture: np.ndarray) -> Mask:
-    """The white ground of a figure: white parts that fill whole rows or columns at the picture's sides."""
+    """The white ground of a figure: white parts that fill whole rows or columns at the image's sides."""
     white = picture >= _WHITE
     mask = np.zeros_like(white)
     for turned, out in ((white, mask), (white[::-1], mask[::-1]), (white.T, mask.T), (white.T[::-1], mask.T[::-1])):
@@ -117,7 +117,7 @@ def _paper(picture: np.ndarray) -> Mask:
 
 
 def _large_parts(mask: Mask, least: float) -> Mask:
-    """The connected parts that fill at least this share of the picture."""
+    """The connected parts that fill at least this share of the image."""
     parts, _ = ndimage.label(mask)
     kept = np.bincount(parts.ravel()) >= least * mask.size
     kept[0] = False
@@ -125,7 +125,7 @@ def _large_parts(mask: Mask, least: float) -> Mask:
 
 
 def _cut_off(dark: Mask, picture: np.ndarray, lungs: Mask) -> Mask:
-    """Lungs that the picture's side cuts, so that no body closes around them: as bright as a lung, and with vessels."""
+    """Lungs that the image's side cuts, so that no body closes around them: as bright as a lung, and with vessels."""
     floor = np.median(picture[lungs]) - _DARKER if lungs.any() else 0.0
     result = np.zeros_like(dark)
     parts, count = ndimage.label(_large_parts(ndimage.binary_opening(dark, _SQUARE), _SMALLEST_LUNG))

@@ -1,4 +1,4 @@
-"""A hash that stays nearly the same when a picture is saved again, smaller or in another format."""
+"""A hash that stays nearly the same when an image is saved again, smaller or in another format."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from PIL import Image
 
 SIDE = 16
 BITS = SIDE * SIDE
-NEAR = 20  # bits: pictures no farther apart are taken for the same one, see tools/build_index.py
+NEAR = 20  # bits: images no farther apart are taken for the same one, see tools/build_index.py
 _CHUNK = 1024  # hashes compared with all others at a time
 
-# The eight orientations of a picture (rotations are counter-clockwise): how pixels (height, width) are turned so.
+# The eight orientations of an image (rotations are counter-clockwise): how pixels (height, width) are turned so.
 _TURN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda pixels: pixels,
     "flip left-right": lambda pixels: pixels[:, ::-1],
@@ -27,9 +27,9 @@ TRANSFORMS = tuple(_TURN)
 
 
 def difference_hash(gray: Image.Image, box: tuple[float, float, float, float] | None = None) -> int:
-    """The 256-bit difference hash of a picture of mode ``L``, or of a box of it; the first bit is the highest.
+    """The 256-bit difference hash of an image of mode ``L``, or of a box of it; the first bit is the highest.
 
-    The picture is resized to 17 x 16 pixels (width x height) with Pillow's bilinear filter, which averages over the
+    The image is resized to 17 x 16 pixels (width x height) with Pillow's bilinear filter, which averages over the
     whole area when it shrinks. Bit (y, x), row by row, says whether pixel (y, x + 1) is brighter than pixel (y, x).
     """
     pixels = np.asarray(gray.resize((SIDE + 1, SIDE), Image.Resampling.BILINEAR, box))
@@ -37,7 +37,7 @@ def difference_hash(gray: Image.Image, box: tuple[float, float, float, float] | 
 
 
 def orientation_hashes(gray: Image.Image) -> np.ndarray:
-    """The difference hashes of a picture in its eight orientations, each as that of the turned picture would be.
+    """The difference hashes of an image in its eight orientations, each as that of the turned image would be.
 
     Returns:
         uint64 ``(8, 4)``, in the order of ``TRANSFORMS``; the first row is ``difference_hash``, its first bit the
@@ -72,7 +72,7 @@ def distances(some: Sequence[int], others: Sequence[int]) -> np.ndarray:
 
 
 def near_any(some: Sequence[int], others: Sequence[int]) -> np.ndarray:
-    """(N,) bool: whether some picture of the others is the same as each of these, to within ``NEAR`` bits."""
+    """(N,) bool: whether some image of the others is the same as each of these, to within ``NEAR`` bits."""
     if not (some and others):
         return np.zeros(len(some), dtype=bool)
     chunks = [some[i : i + _CHUNK] for i in range(0, len(some), _CHUNK)]

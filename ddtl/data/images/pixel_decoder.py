@@ -1,6 +1,6 @@
 """Compressed DICOM pixels, decoded in child processes with limits of memory and time: a crash costs one file.
 
-A decoder of compressed images is C code that meets whatever a file holds. Each child is kept for the files that follow;
+A decoder of compressed images is C code that meets whatever is in a file. Each child is kept for the files that follow;
 where one crashes, hangs or wants too much memory, it is ended, its file is refused and the next file gets a new child.
 """
 

@@ -1,6 +1,6 @@
 """Decode compressed pixels with GDCM in a process of its own. Started by ``pixel_decoder.py`` as a script.
 
-``python -I -S pixel_worker.py FOLDER MEMORY SECONDS``: the folder that holds GDCM, and what a file may take at most; a
+``python -I -S pixel_worker.py FOLDER MEMORY SECONDS``: the folder with GDCM, and what a file may take at most; a
 request can say less (``memory``, ``seconds``). Isolated (-I, -S), so that nothing is imported from the current folder;
 and without numpy or pydicom, so that it starts at once.
 

@@ -1,9 +1,8 @@
-"""The LightningDataModule that every dataset shares; a dataset itself only builds its manifest."""
+"""The LightningDataModule of every dataset; a dataset itself only builds its manifest."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,13 +14,14 @@ from torch.utils.data import DataLoader
 from ddtl.data.datasets import classes, registry
 from ddtl.data.images import contents
 from ddtl.data.images.cache import DecodedCache, open_cache
-from ddtl.data.images.harmonize import Counts, Harmonizer, matching, pooled_histogram
+from ddtl.data.images.harmonize import Counts, Harmonizer, build_harmonizer, pooled_histogram
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, MixedBatches, Shares, TrainBatches
-from ddtl.data.loading.transforms import NONE, Augmenter, AugmentSpec
+from ddtl.data.loading.transforms import Augmenter
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
-from ddtl.schema.run import AugmentConfig, Config
+from ddtl.schema.augment import NONE, AugmentConfig
+from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 
@@ -64,21 +64,17 @@ class CTDataModule(pl.LightningDataModule):
         super().__init__()
         self.config = config
 
-    @abstractmethod
-    def build_manifest(self, progress: Progress | None) -> Manifest:
-        """The dataset's table; without a split, unless it is put together from parts that are split."""
-
     def load(self, progress: Progress | None = None) -> None:
         """Build the manifest, split it, and open the decoded cache.
 
         Args:
-            progress: told (done, total) where drawing or decoding images takes time.
+            progress: called with (done, total) where drawing or decoding images takes time.
 
         Raises:
-            UserError: images are absent or broken, or cannot be split as asked.
+            UserError: images are absent or broken, or cannot be split as requested.
         """
         c = self.config.dataset
-        manifest = registry.prepared(self.build_manifest(progress), c)
+        manifest = registry.prepared(self.config, progress)
         if c.protocol != "random":
             protocols.assert_disjoint(manifest)
         if self.classes is None:
@@ -96,7 +92,11 @@ class CTDataModule(pl.LightningDataModule):
             allow_label_conflicts=c.allow_label_conflicts,
             allow_few_grey_levels=c.allow_few_grey_levels,
         )
-        self._harmonizer = self._harmonize()
+        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
+        # each of them would then tell the class.
+        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
+        train = self.manifest.rows("train")
+        self._harmonizer = build_harmonizer(c.harmonize, self.cache, sites, train, self.reference)
         n_train = len(self.manifest.rows("train"))
         if n_train < c.batch_size:
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
@@ -110,21 +110,6 @@ class CTDataModule(pl.LightningDataModule):
         """How many pixels of the training images have each grey level, as the images were decoded."""
         return pooled_histogram(self.cache, self.manifest.rows("train"))
 
-    def _harmonize(self) -> Harmonizer | None:
-        c = self.config.dataset
-        if c.harmonize in ("none", "equalize", "clahe"):
-            return None if c.harmonize == "none" else Harmonizer(c.harmonize)
-        reference = self.histogram() if self.reference is None else self.reference
-        if c.harmonize == "match_image":
-            return Harmonizer(c.harmonize, reference)
-        # The sources of a pool each by a map of their own. A dataset's own sites may go with its classes, and a map for
-        # each of them would then tell the class.
-        sites = [sample.site if c.kind == "pooled" else "" for sample in self.manifest.samples]
-        names = sorted(set(sites))
-        train = {name: [row for row in self.manifest.rows("train") if sites[row] == name] for name in names}
-        tables = [matching(pooled_histogram(self.cache, rows), reference) for rows in train.values()]
-        return Harmonizer(c.harmonize, None, np.stack(tables), np.array([names.index(site) for site in sites]))
-
     @property
     def labels(self) -> np.ndarray:
         """Label of each manifest row, int64."""
@@ -132,7 +117,7 @@ class CTDataModule(pl.LightningDataModule):
 
     @property
     def shares(self) -> Shares:
-        """How the global batch is dealt out; one process before a trainer is attached."""
+        """How the global batch is divided; one process before a trainer is attached."""
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         return Shares(self.config.dataset.batch_size, world, rank, self.config.trainer.accumulate)
@@ -143,7 +128,7 @@ class CTDataModule(pl.LightningDataModule):
         return self._train_batches().steps
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
-        images = self._loader(self._train_batches(), augment_spec(self.config.augment))
+        images = self._loader(self._train_batches(), self.config.augment)
         return self.features.train_loader(images) if self.features else images
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
@@ -167,17 +152,12 @@ class CTDataModule(pl.LightningDataModule):
         return TrainBatches(rows, self.shares, config.seed, self._epoch, limit, balance_by, views)
 
     def _epoch(self) -> int:
-        # From the optimiser's steps, which a checkpoint holds exactly, rather than from Lightning's epoch counters.
+        # From the optimiser's steps, which a checkpoint contains exactly, rather than from Lightning's epoch counters.
         assert self.trainer is not None
         return self.trainer.global_step // self.steps_per_epoch
 
-    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentSpec) -> DataLoader:
+    def _loader(self, batches: TrainBatches | EvalBatches | MixedBatches, spec: AugmentConfig) -> DataLoader:
         augmenter = Augmenter(spec, self.config.dataset.image_size)
         slices = Slices(self.cache, self.labels, augmenter, self.config.seed, self._harmonizer)
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return build_loader(slices, batches, self.config.dataset.num_workers, pin)
-
-
-def augment_spec(config: AugmentConfig) -> AugmentSpec:
-    """The augmentation that a configuration asks for."""
-    return AugmentSpec(**config.model_dump(exclude={"name"}))

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ddtl.data.images.cache import DecodedCache
 from ddtl.data.images.harmonize import Harmonizer
 from ddtl.data.loading.samplers import Key
-from ddtl.data.loading.transforms import NONE, Augmenter, import_libraries
+from ddtl.data.loading.transforms import Augmenter, import_libraries
+from ddtl.schema.augment import NONE
 from ddtl.utils import notices, signals
 from ddtl.utils.errors import EXIT_FAILURE
 

@@ -17,7 +17,7 @@ _LARGE = 64  # images
 
 @dataclass(frozen=True)
 class Shares:
-    """How a global batch is dealt out: ``accumulate`` times over ``world`` processes.
+    """How a global batch is divided: ``accumulate`` times over ``world`` processes.
 
     Attributes:
         batch: images an optimiser step, over everything.
@@ -50,7 +50,7 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """As many draws as there are images, each class equally often (to one draw), in random order.
 
-    Within a class no image is drawn once more before every other one has been drawn as often; which ones are drawn once
+    Within a class no image is drawn again before every other one has been drawn as often; which ones are drawn once
     more, or not at all, is another draw in each epoch.
 
     Args:
@@ -72,13 +72,13 @@ def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 class TrainBatches:
-    """The batches of one epoch for one process; iterated anew for every epoch.
+    """The batches of one epoch for one process; iterated again for every epoch.
 
-    The last images of an epoch that do not fill a batch are left out; they are others in each epoch.
+    The last images of an epoch that do not fill a batch are excluded; they are others in each epoch.
 
     Args:
         rows: manifest rows of the training images.
-        shares: how batches are dealt out.
+        shares: how batches are divided.
         seed: of the run.
         epoch: tells the epoch at the moment when iteration starts.
         limit: use only this many batches.
@@ -132,7 +132,7 @@ class TrainBatches:
 
 
 class EvalBatches:
-    """Rows in order, dealt out to the processes in turn; the last ones get fillers so that all make equal steps.
+    """Rows in order, given to the processes in turn; the last ones get fillers so that all make equal steps.
 
     A filler is written as ``(row, -1, 0)``.
     """
@@ -153,7 +153,7 @@ class EvalBatches:
 class MixedBatches:
     """Rows mixed, always in the same way, in large batches of nearly equal size.
 
-    What does not go evenly into the processes is left out.
+    What does not go evenly into the processes is excluded.
     """
 
     def __init__(self, rows: list[int], world: int = 1, rank: int = 0) -> None:

@@ -1,6 +1,6 @@
 """The body behind the phantom: an axial slice through a procedural thorax, in Hounsfield units.
 
-Lengths are centimetres. x grows to the right of the picture (the patient's left), y downwards (posterior), and
+Lengths are centimetres. x grows to the right of the image (the patient's left), y downwards (posterior), and
 ``level`` runs from 0 (lung apex) to 1 (lung base).
 """
 
@@ -45,7 +45,7 @@ class Anatomy:
         )
 
     def vertebra_y(self, level: float) -> float:
-        """Where the centre of the vertebral body lies."""
+        """Where the centre of the vertebral body is."""
         return self.cavity(level)[1] - 2.7 * self.spine
 
 
@@ -178,7 +178,7 @@ class Slice:
 
     @cached_property
     def fluid(self) -> Array:
-        """Signed distance of pleural fluid, which lies at the back and climbs along the outer wall."""
+        """Signed distance of pleural fluid, which is at the back and climbs along the outer wall."""
         g = self.grid
         a, b = self.who.cavity(self.level)
         fluid = np.full(g.x.shape, -99.0)
@@ -242,7 +242,7 @@ def bones(cut: Slice, hu: Array) -> Array:
     for i in range(7):
         at = 0.08 + 0.15 * ((i + who.rib_phase + 2.2 * level) % 6.2)
         half = 0.038 + 0.018 * np.sin(5.0 * i + 9.0 * who.rib_phase)
-        lean = (turn - at) * along * 0.12  # ribs slope, so one end lies deeper in the wall
+        lean = (turn - at) * along * 0.12  # ribs slope, so one end is deeper in the wall
         ribs = np.maximum(ribs, both(half * along - np.abs(turn - at) * along, 0.38 - np.abs(out - 0.75 - lean), 0.4))
     shapes = [ribs]
     blade = float(step(level, 0.5, 0.3))

@@ -38,7 +38,7 @@ def generate(spec: PhantomSpec, folder: Path, progress: Progress | None = None) 
         progress: called with (images done, images in all).
 
     Raises:
-        UserError: ``folder`` holds something else.
+        UserError: ``folder`` contains something else.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with lock(folder.parent / f".{folder.name}.lock"):
@@ -117,22 +117,22 @@ def drawn_into(spec: PhantomSpec, root: Path) -> Path:
 
 
 def mask_path(sample: Sample) -> Path:
-    """Where the lesion mask of a phantom's sample lies; 255 marks a lesion."""
+    """Where the lesion mask of a phantom's sample is; 255 marks a lesion."""
     folder = sample.path.parents[2]
     return folder / "masks" / sample.path.relative_to(folder / "images")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What was put into a picture; boxes are (first column, first row, column and row after the last), in its pixels.
+    """What was put into an image; boxes are (first column, first row, column and row after the last), in its pixels.
 
     Attributes:
         label: 1 for COVID.
         lesion_pixels: how many pixels of the mask are lesion; 0 where there is none.
         lesions: file of the lesion mask, 255 where a lesion is.
-        mark: where the planted mark stands; None where it does not.
-        text: where the scanner's text stands.
-        grey_map: uint8 (256,) that the picture's grey levels went through; None where there was no such change.
+        mark: where the planted mark is; None where there is none.
+        text: where the scanner's text is.
+        grey_map: uint8 (256,) that the image's grey levels went through; None where there was no such change.
     """
 
     label: int

@@ -15,13 +15,13 @@ SMALLEST = 40.0  # cm² of lesion in every slice of a COVID patient
 
 @dataclass(frozen=True)
 class Disease:
-    """A patient's COVID foci; each array holds one value a focus.
+    """A patient's COVID foci; each array contains one value a focus.
 
     Attributes:
-        side: -1 right lung (left in the picture), 1 left lung.
+        side: -1 right lung (left in the image), 1 left lung.
         angle: radians from lateral, positive towards the back.
         depth: cm from the pleura to the focus's centre.
-        level, reach: at which level its centre lies, and how far it extends.
+        level, reach: at which level its centre is, and how far it extends.
         across, along: half sizes in cm at right angles to the pleura and along it.
         haze: HU that its ground glass adds to the lung.
         solid: HU that consolidation adds to that at its core, 0 for pure ground glass.
@@ -134,7 +134,7 @@ class Findings:
 def draw_findings(rng: Rng, label: int) -> Findings:
     """Each finding occurs in both classes, in non-COVID patients more often.
 
-    Fluid and expiration brighten the picture about as much as lesions do, so that brightness does not tell the class.
+    Fluid and expiration brighten the image about as much as lesions do, so that brightness does not tell the class.
     """
     often = 1.0 if label == 0 else 0.5
     n = int(rng.integers(1, 5)) if rng.random() < 0.35 * often else 0

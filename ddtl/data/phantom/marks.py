@@ -1,7 +1,7 @@
-"""What is laid over the phantom's pictures: the scanner's text, a planted mark, and a change of grey levels.
+"""What is laid over the phantom's images: the scanner's text, a planted mark, and a change of grey levels.
 
 Text and mark are drawn with a font and a bitmap of our own on a canvas of 128 pixels a side, which is then brought to
-the picture's size: they take the same share of a picture of any size. All arithmetic is in integers.
+the image's size: they take the same share of an image of any size. All arithmetic is in integers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]  # first column and row, and the column and row 
 
 CANVAS = 128
 WHITE = 255
-GLYPH = (5, 7)  # width and height; a pixel's gap stands between two
+GLYPH = (5, 7)  # width and height; a pixel's gap is between two
 
 # Rows from the top; in each row the highest of five bits is the leftmost pixel.
 FONT: dict[str, tuple[int, ...]] = {
@@ -92,7 +92,7 @@ class Annotation:
     thickness: int
 
     def lines(self, site: str, height: float) -> dict[str, str]:
-        """The text by its place in ``LINES``; ``height`` is how far below the lung's apex the slice lies, in cm."""
+        """The text by its place in ``LINES``; ``height`` is how far below the lung's apex the slice is, in cm."""
         return {
             "right": "R",
             "left": "L",
@@ -116,7 +116,7 @@ def draw_annotation(rng: np.random.Generator) -> Annotation:
 
 
 def burn_in(picture: Picture, lines: dict[str, str]) -> Picture:
-    """The picture with text in its corners, flush with its sides."""
+    """The image with text in its corners, flush with its sides."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=np.int64)
     for place, text in lines.items():
         column, row, room = LINES[place]
@@ -130,7 +130,7 @@ def burn_in(picture: Picture, lines: dict[str, str]) -> Picture:
 
 
 def text_boxes(size: int) -> tuple[Box, ...]:
-    """Where text may stand in a picture of ``size`` pixels a side; no pixel elsewhere is touched by it."""
+    """Where text may be in an image of ``size`` pixels a side; no pixel elsewhere is touched by it."""
     width, height = GLYPH
     return tuple(
         _scaled((column, row, column + room * (width + 1) - 1, row + height), size)
@@ -139,7 +139,7 @@ def text_boxes(size: int) -> tuple[Box, ...]:
 
 
 def draw_mark(picture: Picture) -> Picture:
-    """The picture with the planted mark."""
+    """The image with the planted mark."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=np.int64)
     column, row = MARK_AT
     canvas[row : row + len(MARK), column : column + len(MARK[0])] = [[dot == "#" for dot in line] for line in MARK]
@@ -147,7 +147,7 @@ def draw_mark(picture: Picture) -> Picture:
 
 
 def mark_box(size: int) -> Box:
-    """Where the planted mark stands in a picture of ``size`` pixels a side; no pixel elsewhere is touched by it."""
+    """Where the planted mark is in an image of ``size`` pixels a side; no pixel elsewhere is touched by it."""
     column, row = MARK_AT
     return _scaled((column, row, column + len(MARK[0]), row + len(MARK)), size)
 
@@ -168,7 +168,7 @@ def _glyph(character: str) -> NDArray[np.int64]:
 
 
 def _lay_over(picture: Picture, canvas: NDArray[np.int64]) -> Picture:
-    """White over the picture where the canvas holds ones, by the share of each pixel that they cover."""
+    """White over the image where the canvas contains ones, by the share of each pixel that they cover."""
     size = len(picture)
     cover = _resized(_resized(canvas, size).T, size).T
     whole = CANVAS * CANVAS

@@ -1,7 +1,7 @@
-"""The phantom's patients and pictures: who is dealt to which class, and what each scanner shows of them.
+"""The phantom's patients and images: who is assigned to which class, and what each scanner shows of them.
 
 ``anatomy`` builds the body, ``lesions`` what may be wrong with it, ``marks`` what is written
-over the pictures. A patient's pictures depend on the seed, the site and the patient's number there.
+over the images. A patient's images depend on the seed, the site and the patient's number there.
 """
 
 from __future__ import annotations
@@ -19,19 +19,16 @@ from scipy import ndimage
 from ddtl.data.phantom import lesions, marks
 from ddtl.data.phantom.anatomy import BLOOD, LUNG_HEIGHT, Anatomy, Slice, airways, draw_anatomy, parenchyma, soft_tissue
 from ddtl.data.phantom.shapes import Array, Grid, Rng, paint, step
-from ddtl.utils.errors import UserError
 
-GENERATOR_VERSION = 2  # part of the folder's key; raised when the pictures change
-
-GAPS = ("scanner", "grey")
+GENERATOR_VERSION = 2  # part of the folder's key; raised when the images change
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a site's pictures look. Ranges are (low, high) of a uniform draw for each patient.
+    """How a site's images look. Ranges are (low, high) of a uniform draw for each patient.
 
     Attributes:
-        fov: side of the picture in cm.
+        fov: side of the image in cm.
         level, window: centre and width in HU of the window that becomes 0..255.
         noise: standard deviation in HU.
         blur: sigma in cm of the reconstruction's point spread.
@@ -56,12 +53,12 @@ SITES = {
 
 @dataclass(frozen=True)
 class PhantomSpec:
-    """What to draw. Patients are dealt to the sites in turn.
+    """What to draw, within the bounds of :class:`ddtl.schema.run.PhantomConfig`. Sites get patients in turn.
 
     Attributes:
-        size: the picture's side in pixels.
+        size: the image's side in pixels.
         prevalence: share of the patients with COVID.
-        gap: how site b's pictures differ. ``scanner``: by all that another scanner does. ``grey``: they are taken by
+        gap: how site b's images differ. ``scanner``: by all that another scanner does. ``grey``: they are taken by
             site a's scanner, of site b's own patients, and then passed through ``marks.grey_map``.
         shortcut: strength of the planted shortcut, 0 for none; see ``has_mark``.
     """
@@ -75,31 +72,12 @@ class PhantomSpec:
     gap: str = "scanner"
     shortcut: float = 0.0
 
-    def __post_init__(self) -> None:
-        for site in self.sites:
-            if site not in SITES:
-                raise UserError(f"phantom: there is no site {site!r}; there are {', '.join(SITES)}.")
-        if not self.sites or len(set(self.sites)) != len(self.sites):
-            raise UserError(f"phantom: sites must be named, each once; got {list(self.sites)}.")
-        if self.n_patients < 1 or self.slices_per_patient < 1:
-            raise UserError("phantom: n_patients and slices_per_patient must be at least 1.")
-        if self.size < 32:
-            raise UserError(f"phantom: size must be at least 32 pixels, not {self.size}.")
-        if self.seed < 0:
-            raise UserError(f"phantom: seed must not be negative, but is {self.seed}.")
-        if not 0.0 <= self.prevalence <= 1.0:
-            raise UserError(f"phantom: prevalence must lie between 0 and 1, not at {self.prevalence}.")
-        if self.gap not in GAPS:
-            raise UserError(f"phantom: there is no gap {self.gap!r}; there are {', '.join(GAPS)}.")
-        if not 0.0 <= self.shortcut <= 1.0:
-            raise UserError(f"phantom: shortcut must lie between 0 and 1, not at {self.shortcut}.")
-
     def scanner(self, site: str) -> Scanner:
-        """What takes a site's pictures."""
+        """What takes a site's images."""
         return SITES["a" if self.gap == "grey" else site]
 
     def key(self) -> str:
-        """Short hash of everything that changes a picture; names the folder."""
+        """Short hash of everything that changes an image; names the folder."""
         text = json.dumps({"version": GENERATOR_VERSION, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -121,11 +99,11 @@ class Patient:
 
 def patient_label(spec: PhantomSpec, site: str, patient_index: int) -> int:
     """Class of a patient: 1 for COVID."""
-    return int(_is_dealt(patient_index, spec.prevalence, lambda pair: _rng(spec, site, pair, 1)))
+    return int(_is_assigned(patient_index, spec.prevalence, lambda pair: _rng(spec, site, pair, 1)))
 
 
 def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
-    """Whether the planted mark stands in a patient's pictures.
+    """Whether the planted mark is in a patient's images.
 
     A shortcut of strength s > 0 puts it into 0.5 + s/2 of the patients with COVID and 0.5 - s/2 of the others, so that
     whoever looks at the mark alone is right in 0.5 + s/2 of each class and has that ROC AUC. Without one there is none.
@@ -137,27 +115,27 @@ def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
     sick = _due(pair, spec.prevalence) + (patient_label(spec, site, patient_index - 1) if place else 0)
     rank = sick if label else patient_index - sick  # among the site's patients of this class
     share = 0.5 + (spec.shortcut if label else -spec.shortcut) / 2
-    return _is_dealt(rank, share, lambda pair: _rng(spec, site, pair, 0, 1 + label))
+    return _is_assigned(rank, share, lambda pair: _rng(spec, site, pair, 0, 1 + label))
 
 
 def _due(pairs: int, share: float) -> int:
-    """How many of the first ``pairs`` pairs are dealt a thing that ``share`` of all get."""
+    """How many of the first ``pairs`` pairs are given a thing that ``share`` of all get."""
     return int(np.floor(2 * pairs * share + 0.5))
 
 
-def _is_dealt(index: int, share: float, rng_of_pair: Callable[[int], Rng]) -> bool:
+def _is_assigned(index: int, share: float, rng_of_pair: Callable[[int], Rng]) -> bool:
     """Whether the one with this number gets it. They come in pairs that share it out, so any number is balanced."""
     pair, place = divmod(index, 2)
-    dealt = _due(pair + 1, share) - _due(pair, share)
+    given = _due(pair + 1, share) - _due(pair, share)
     first = int(rng_of_pair(pair).integers(2))
-    return dealt == 2 or (dealt == 1 and place == first)
+    return given == 2 or (given == 1 and place == first)
 
 
 def _rng(spec: PhantomSpec, site: str, index: int, *stream: int) -> Rng:
     """A generator for each purpose.
 
-    No stream: draws a patient. 1: a pair of patients. 2 and up: a patient's slices. (0, 1) and (0, 2): deals the marks
-    to a pair of patients without and with COVID.
+    No stream: draws a patient. 1: a pair of patients. 2 and up: a patient's slices. (0, 1) and (0, 2): the marks
+    of a pair of patients without and with COVID.
     """
     return np.random.default_rng([spec.seed, list(SITES).index(site), index, *stream])
 
@@ -204,7 +182,7 @@ def _add_table(hu: Array, grid: Grid) -> Array:
 def _draw(
     spec: PhantomSpec, site: str, patient_index: int, slice_index: int, healthy: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int]:
-    """See ``render_slice``; ``healthy`` leaves out the lesions and nothing else."""
+    """See ``render_slice``; ``healthy`` excludes the lesions and nothing else."""
     patient, scanner = _draw_patient(spec, site, patient_index), spec.scanner(site)
     rng = _rng(spec, site, patient_index, 2 + slice_index)
     noise_rng = rng.spawn(1)[0]  # so that the grain is the same whether or not lesions were drawn
@@ -245,7 +223,7 @@ def _draw(
 def render_slice(
     spec: PhantomSpec, site: str, patient_index: int, slice_index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], int]:
-    """One picture, a pure function of its arguments.
+    """One image, a pure function of its arguments.
 
     Args:
         site: one of ``spec.sites``.

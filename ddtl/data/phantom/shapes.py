@@ -99,7 +99,7 @@ def both(first: Array, second: Array, radius: float) -> Array:
 
 
 def ellipse(g: Grid, centre: tuple[float, float], a: float, b: float, turn: float = 0.0) -> Array:
-    """Ellipse with half axes ``a``, ``b``, turned clockwise on the picture by ``turn`` radians."""
+    """Ellipse with half axes ``a``, ``b``, turned clockwise on the image by ``turn`` radians."""
     x, y = g.x - centre[0], g.y - centre[1]
     if turn:
         c, s = np.cos(turn), np.sin(turn)
@@ -121,7 +121,7 @@ def oval(g: Grid, cy: float, a: float, b: float) -> Array:
 def capsule(
     g: Grid, start: tuple[float, float], end: tuple[float, float], radius: float, *, paired: bool = False
 ) -> Array:
-    """A thick line with round ends; ``paired`` mirrors the one given on the right of the picture to the left."""
+    """A thick line with round ends; ``paired`` mirrors the one given on the right of the image to the left."""
     gx = np.abs(g.x) if paired else g.x
     dx, dy = end[0] - start[0], end[1] - start[1]
     x, y = gx - start[0], g.y - start[1]

@@ -1,9 +1,9 @@
-"""Sharing whole units (groups, or single images) out to the parts of a dataset. No protocol and no file is known here.
+"""Assign whole units (groups, or single images) to the parts of a dataset. No protocol and no file is known here.
 
-In each class the units are put in a random order and dealt to the parts. Orders are drawn until the parts hold what was
-asked within two points, at most ``_DRAWS`` times; then the best one is taken. So a large group can land anywhere;
-scikit-learn's StratifiedGroupKFold places the largest group first, in the same fold under every seed, and knows no
-fractions but 1/2, 1/3, 1/4, ...
+In each class the units are put in a random order and assigned to the parts. Orders are drawn until the parts contain
+what was requested within two points, at most ``_DRAWS`` times; then the best one is taken. So a large group can land
+anywhere; scikit-learn's StratifiedGroupKFold places the largest group first, in the same fold under every seed, and
+knows no fractions but 1/2, 1/3, 1/4, ...
 
 The order is that of sha256(key, draw, unit): the same on every machine and under every version of every library, and
 it does not depend on the order of the samples.
@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ddtl.data.manifest import Sample
 
 _DRAWS = 200
-_CLOSE = 0.02  # a draw this near to what was asked is taken
+_CLOSE = 0.02  # a draw this near to what was requested is taken
 
 Units = Mapping[str, Sequence[Sample]]
 Shares = Mapping[str, float]  # part -> share of the images, 1 together
 Strata = Mapping[int, Sequence[str]]  # class -> units in a random order
 Assignment = dict[str, str]  # sample id -> part
-Dealer = Callable[[Strata, Units, Shares, str], Assignment]
+Rule = Callable[[Strata, Units, Shares, str], Assignment]
 
 
 def gather(samples: Iterable[Sample], unit_of: Callable[[Sample], str]) -> Units:
@@ -35,14 +35,14 @@ def gather(samples: Iterable[Sample], unit_of: Callable[[Sample], str]) -> Units
     return units
 
 
-def share_out(units: Units, shares: Shares, key: str, dealer: Dealer) -> Assignment | None:
+def assign_units(units: Units, shares: Shares, key: str, rule: Rule) -> Assignment | None:
     """Each sample's part.
 
     Args:
-        units: what is never torn.
+        units: what is never split.
         shares: the parts and how large they should be.
         key: another key is another random order.
-        dealer: ``cut`` or ``fill``.
+        rule: ``cut`` or ``fill``.
 
     Returns:
         None where no draw gave every part an image of every class that there is.
@@ -53,7 +53,7 @@ def share_out(units: Units, shares: Shares, key: str, dealer: Dealer) -> Assignm
     for draw in range(_DRAWS):
         drawn = f"{key}\x1f{draw}"
         ordered = {label: _shuffled(names, drawn) for label, names in strata.items()}
-        assignment = dealer(ordered, units, shares, drawn)
+        assignment = rule(ordered, units, shares, drawn)
         error = _error(assignment, units, shares, overall)
         if error is not None and (best is None or error < best[0]):
             best = error, assignment
@@ -63,7 +63,7 @@ def share_out(units: Units, shares: Shares, key: str, dealer: Dealer) -> Assignm
 
 
 def cut(strata: Strata, units: Units, shares: Shares, drawn: str) -> Assignment:
-    """Cuts each class's row of units into the parts, in the order of ``shares``, where that comes closest to them.
+    """Cut each class's row of units into the parts, in the order of ``shares``, where that comes closest to them.
 
     Every part gets a unit at least; where there are fewer units than parts, it is random who goes without.
     """
@@ -78,7 +78,7 @@ def cut(strata: Strata, units: Units, shares: Shares, drawn: str) -> Assignment:
 
 
 def fill(strata: Strata, units: Units, shares: Shares, drawn: str) -> Assignment:
-    """Deals unit after unit to the part that has fewest images of the unit's class, then of all. For equal shares."""
+    """Assign unit after unit to the part that has fewest images of the unit's class, then of all. For equal shares."""
     parts = _shuffled(shares, drawn)
     table: Counter[tuple[str, int]] = Counter()
     sizes: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def fill(strata: Strata, units: Units, shares: Shares, drawn: str) -> Assignment
 
 
 def _strata(units: Units, overall: Mapping[int, int]) -> dict[int, list[str]]:
-    """Units by the rarest class among their images, so that rare classes are the first to be shared out evenly."""
+    """Units by the rarest class among their images, so that rare classes are the first to be assigned."""
     strata: dict[int, list[str]] = defaultdict(list)
     for unit, samples in units.items():
         strata[min({s.label for s in samples}, key=lambda label: (overall[label], -label))].append(unit)

@@ -1,4 +1,4 @@
-"""Images that a list leaves out of a dataset: ``dataset.exclude=FILE``, such as ``ddtl audit`` writes."""
+"""Images that a list takes out of a dataset: ``dataset.exclude=FILE``, such as ``ddtl audit`` writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ddtl.utils.files import text_of_cell
 
 
 def leave_out(manifest: Manifest, path: Path) -> Manifest:
-    """The dataset without the images whose ``sample_id`` stands in a CSV; it says so in its notes.
+    """The dataset without the images whose ``sample_id`` is in a CSV; it says so in its notes.
 
     A list without a line leaves the dataset as it is.
 
@@ -39,7 +39,7 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
         )
     left_out = LeftOut(len(listed), reading.sha256(path, reading.TABLE))
     note = (
-        f"{len(listed)} of the dataset's {len(of)} images are left out by a list (dataset.exclude, sha256 "
+        f"{len(listed)} of the dataset's {len(of)} images are excluded by a list (dataset.exclude, sha256 "
         f"{left_out.list_digest[:12]})."
     )
     return replace(manifest, samples=kept, notes=(*manifest.notes, Note(note)), left_out=left_out)

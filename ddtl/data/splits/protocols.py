@@ -2,7 +2,7 @@
 
 ``official`` takes the split that the dataset's authors published. ``grouped`` shares out whole groups (patients, or
 near-duplicate clusters where no patients are named). ``kfold`` shares whole groups out to equal parts, one of which is
-the test. ``random`` shares out single images, as most papers do, and leaks. How units are shared out stands in
+the test. ``random`` shares out single images, as most papers do, and leaks. How units are shared out is in
 ``ddtl/data/splits/assignment.py``.
 """
 
@@ -12,14 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
-from ddtl.data.splits.assignment import Assignment, Units, cut, fill, gather, share_out
-from ddtl.schema.units import SCORED
+from ddtl.data.manifest import Manifest, Note, Sample
+from ddtl.data.splits.assignment import Assignment, Units, assign_units, cut, fill, gather
+from ddtl.schema.units import PROTOCOLS, SCORED, SPLITS
 from ddtl.utils.errors import UserError
 
-PROTOCOLS = ("official", "grouped", "random", "kfold")
-
-_FAR = 0.05  # beyond this distance from what was asked the user is told
+_FAR = 0.05  # beyond this distance from what was requested the user is warned
 
 
 def assign(
@@ -56,7 +54,7 @@ def assign(
     unit_of = _group if protocol == "grouped" else _image
     units = gather(manifest.samples, unit_of)
     shares = {"test": test_fraction, "val": val_fraction, "train": 1 - val_fraction - test_fraction}
-    assignment = share_out(units, shares, str(seed), cut)
+    assignment = assign_units(units, shares, str(seed), cut)
     if assignment is None or not _has_every_class(manifest):
         asked = f"dataset.val_fraction={val_fraction:g}, dataset.test_fraction={test_fraction:g}"
         raise UserError(
@@ -72,14 +70,14 @@ def assign(
 
 
 def assert_disjoint(manifest: Manifest) -> None:
-    """Fails with an AssertionError if a group stands in two splits. The ``random`` protocol does that on purpose."""
+    """Fails with an AssertionError if a group is in two splits. The ``random`` protocol does that on purpose."""
     torn = _torn_groups(manifest)
     if torn:
-        raise AssertionError(f"{manifest.dataset}: group {torn[0]!r} stands in more than one split.")
+        raise AssertionError(f"{manifest.dataset}: group {torn[0]!r} is in more than one split.")
 
 
 def leaked_share(manifest: Manifest) -> float:
-    """Share of the test images whose group also stands in training or validation (0 to 1).
+    """Share of the test images whose group is also in training or validation (0 to 1).
 
     Where patients are not named this counts near-duplicates alone, and the true share is higher.
     """
@@ -114,12 +112,12 @@ def describe(manifest: Manifest) -> list[str]:
         )
     elif manifest.grouping == "near_duplicate":
         sentences.append(
-            f"{nobody}, so only near-duplicate images are kept together: slices of one patient may "
-            "stand in training and in test; scores may be optimistic"
+            f"{nobody}, so only near-duplicate images are sure to share a split: slices of one patient may "
+            "be in training and in test; scores may be optimistic"
         )
     elif manifest.grouping == "none":
         sentences.append(
-            f"{nobody}, so images are split one by one: slices of one patient may stand in "
+            f"{nobody}, so images are split one by one: slices of one patient may be in "
             "training and in test; scores may be optimistic"
         )
     unnamed = sum(sample.patient_id is None for sample in manifest.samples)
@@ -153,8 +151,9 @@ def _official(manifest: Manifest) -> Manifest:
         first = {split: s.sample_id for split in SPLITS for s in result.samples if (s.group, s.split) == (group, split)}
         where = " and ".join(f"{split} ({sample_id})" for split, sample_id in first.items())
         raise UserError(
-            f"{manifest.dataset}: its published split tears {len(torn)} of its {SCORED[manifest.grouping]} apart; the "
-            f"first, {group!r}, has images in {where}. Put all images of one into the same split, or {others}."
+            f"{manifest.dataset}: its published split puts {len(torn)} of its {SCORED[manifest.grouping]} into several "
+            f"splits; the first, {group!r}, has images in {where}. Put all images of one into the same split, or "
+            f"{others}."
         )
     return result
 
@@ -165,13 +164,13 @@ def _kfold(manifest: Manifest, seed: int, val_fraction: float, n_folds: int, fol
         raise UserError(f"dataset.fold={fold}: folds count from 0 to dataset.n_folds - 1, here {n_folds - 1}.")
     _check_fractions(val_fraction, 1 / n_folds, f"a test of one in dataset.n_folds={n_folds}")
     units = gather(manifest.samples, _group)
-    parts = share_out(units, {str(part): 1 / n_folds for part in range(n_folds)}, f"{seed}\x1fparts", fill)
+    parts = assign_units(units, {str(part): 1 / n_folds for part in range(n_folds)}, f"{seed}\x1fparts", fill)
     if parts is None or not _has_every_class(manifest):
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     assignment: Assignment = {name: "test" for name, part in parts.items() if part == str(fold)}
     rest = {unit: samples for unit, samples in units.items() if samples[0].sample_id not in assignment}
     val = val_fraction * len(manifest) / sum(map(len, rest.values()))
-    others = share_out(rest, {"val": val, "train": 1 - val}, f"{seed}\x1ffold {fold}", cut) if val < 1 else None
+    others = assign_units(rest, {"val": val, "train": 1 - val}, f"{seed}\x1ffold {fold}", cut) if val < 1 else None
     if others is None:
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     result = manifest.with_splits(assignment | others, "kfold", (fold, n_folds))
@@ -243,7 +242,7 @@ def _too_few_for_folds(manifest: Manifest, units: Units, n_folds: int) -> str:
 
 
 def _noted_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> Manifest:
-    """The manifest with a doubt where a split has another share of the images than was asked for."""
+    """The manifest with a doubt where a split has another share of the images than was requested."""
     share = len(manifest.rows(split)) / len(manifest)
     if abs(share - wanted) <= _FAR:
         return manifest

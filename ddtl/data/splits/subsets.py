@@ -15,7 +15,7 @@ from ddtl.utils.errors import UserError
 def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
     """The table with only the first so many patients of its training part; validation and test stay as they are.
 
-    The patients of each class stand in an order that only the seed and their names decide (sha256), and the classes
+    The patients of each class are in an order that only the seed and their names decide (sha256), and the classes
     take turns. So the classes are as even as they can be, and fewer patients are a subset of more.
 
     Args:
@@ -24,7 +24,7 @@ def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
         seed: another seed is another order.
 
     Raises:
-        UserError: there are not so many, or fewer are asked for than there are classes.
+        UserError: there are not so many, or fewer are requested than there are classes.
     """
     order = _order(manifest, seed)
     wanted = patients if isinstance(patients, int) else max(round(patients * len(order)), len(manifest.classes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ddtl.data.catalogue import ORIGINS
+from ddtl.data.datasets.registry import ORIGINS
 from ddtl.reports.html.page import Block, Table, Text
 from ddtl.reports.run import sentences, tables
 from ddtl.reports.run.stored import Stored

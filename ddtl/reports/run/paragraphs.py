@@ -115,6 +115,11 @@ def preprocessing(stored: Stored) -> str:
     )
 
 
+_STEPS = (
+    "horizontal_flip", "rotate_degrees", "shift", "scale", "brightness", "contrast", "gamma", "noise", "blur", "erase",
+)  # fmt: skip
+
+
 def augmentation(stored: Stored) -> str:
     """What was varied in training."""
     found = stored.config.get("augment")
@@ -133,6 +138,8 @@ def augmentation(stored: Stored) -> str:
         (found["erase"], f"erasing of a rectangle (probability {found['erase']:g})"),
     ]
     used = [text for on, text in steps if on]
+    others = {key: value for key, value in found.items() if key not in ("name", *_STEPS) and value not in (0, [1, 1])}
+    used += [f"{escaped(key.replace('_', ' '))} ({escaped(value)})" for key, value in others.items()]
     return f"Training images were varied by {wording.listed(used)}." if used else "Training images were not augmented."
 
 
@@ -167,10 +174,11 @@ def training(stored: Stored) -> str:
     if not {"finetune", "optimizer", "trainer", "dataset", "model"} <= set(config):
         return blank("training: loss, optimiser, schedule, epochs, batch size")
     trainer = config["trainer"]
-    loss = "cross-entropy"
-    if config["model"].get("label_smoothing"):
-        loss += f" with label smoothing {config['model']['label_smoothing']:g}"
-    if config["model"].get("class_weights") == "balanced":
+    found = config.get("loss", {})
+    loss = _loss(found)
+    if found.get("label_smoothing"):
+        loss += f" with label smoothing {found['label_smoothing']:g}"
+    if found.get("class_weights") == "balanced":
         loss += ", classes weighed by the inverse of their frequency"
     extras = [
         f"gradients were clipped at norm {trainer['clip_norm']:g}" if trainer.get("clip_norm") else "",
@@ -182,6 +190,16 @@ def training(stored: Stored) -> str:
         f"{augmentation(stored)} {escaped(schedule.strategy(stored))}, on {loss}, with {_optimizer(stored)}, for up to "
         f"{trainer['max_epochs']} epochs in batches of {config['dataset']['batch_size']}{more}. {_seed(stored)}"
     )
+
+
+def _loss(found: Mapping[str, Any]) -> str:
+    """The loss by its name, and the numbers that it alone has."""
+    name = found.get("name", "cross_entropy")
+    if name == "cross_entropy":
+        return "cross-entropy"
+    own = {key: value for key, value in found.items() if key not in ("name", "label_smoothing", "class_weights")}
+    numbers = ", ".join(f"{escaped(key)} {value:g}" for key, value in own.items())
+    return f"{escaped(name.replace('_', ' '))} loss{f' ({numbers})' if numbers else ''}"
 
 
 def _optimizer(stored: Stored) -> str:

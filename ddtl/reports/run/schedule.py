@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
 from ddtl.reports.html.page import Block, Fold, Picture, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
+from ddtl.schema.backbones import BACKBONES, stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
@@ -26,7 +26,7 @@ def of(stored: Stored) -> Schedule | None:
     config = stored.config
     try:
         finetune = FinetuneConfig.model_validate(config["finetune"])
-        return compile_schedule(finetune, STAGES[config["model"]["name"]], config["trainer"]["max_epochs"])
+        return compile_schedule(finetune, stages_of(config["model"]["name"]), config["trainer"]["max_epochs"])
     except (KeyError, ValidationError, UserError):
         return None
 
@@ -36,7 +36,7 @@ def blocks(stored: Stored) -> Sequence[Block]:
     schedule = of(stored)
     if schedule is None:
         return []
-    has_batchnorm = stored.config["model"]["name"] not in WITHOUT_BATCHNORM
+    has_batchnorm = BACKBONES[stored.config["model"]["name"]].has_batchnorm
     *backbone, head = schedule.epochs[0]
     rows = [
         [

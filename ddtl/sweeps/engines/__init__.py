@@ -13,9 +13,6 @@ from ddtl.utils.errors import Stopped, TrainingFailure
 if TYPE_CHECKING:
     from ddtl.sweeps.store.store import Store
 
-# Engine -> its module, which is imported when it is asked for.
-ENGINES = {name: f"ddtl.sweeps.engines.{name}" for name in ("local", "ray", "slurm")}
-
 
 class Engine(Protocol):
     """What such a module offers."""
@@ -38,7 +35,7 @@ def run(store: Store, show: Show) -> None:
     """
     if not store.snapshot().left:
         return  # before anything slow is imported
-    engine: Engine = import_module(ENGINES[store.plan.settings.engine.kind])
+    engine: Engine = import_module(f"{__name__}.{store.plan.settings.engine.kind}")
     with stopping.opened(store.folder) as stop, stop.by_signals():
         problem = engine.run(store, stop, show)
         if stop.signum is not None:

@@ -151,7 +151,7 @@ def _problems(config: SweepConfig, typed: set[str], grid: bool) -> list[str]:
     found = check_classes.problems(config)
     name, objective = config.sweep.name, config.sweep.objective
     if name is not None and not checks.is_folder_name(name):
-        found.append(f"sweep.name={name}: must be a plain folder name; paths.runs_dir says where that folder lies.")
+        found.append(f"sweep.name={name}: must be a plain folder name; paths.runs_dir says where that folder is.")
     if objective not in (("score",), ("score", "seconds")):
         found.append(f"sweep.objective=[{', '.join(objective)}]: takes [score] or [score, seconds].")
     elif len(objective) > 1 and config.pruner.name != _NO_PRUNER:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from ddtl.data import catalogue
+from ddtl.data.datasets import registry
 from ddtl.records import study_folder
 from ddtl.records.study_folder import Evaluation
 from ddtl.reports.run.write import write_page
@@ -60,7 +60,7 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
     try:
         wanted = rescore.with_own_runs(rescore.asked(config, words).config, folder.path, config.dataset.name)
         wanted = rescore.with_weights(wanted, folder.path)
-        catalogue.require_images(wanted)
+        registry.require_images(wanted)
         to = score_target(folder, wanted, trained, name)
         if not (to / "report.html").exists():
             write_page(to)

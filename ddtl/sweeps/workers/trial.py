@@ -140,13 +140,13 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def _run(job: Job) -> Outcome:
     """Train, and say how it ended."""
     from ddtl.config import load
-    from ddtl.data import catalogue
+    from ddtl.data.datasets import registry
     from ddtl.records import test_ledger
     from ddtl.sweeps.store import open
     from ddtl.sweeps.workers.report_callback import AskSweep
 
     config = _grouped(load.load(job.overrides), job.sweep.name)
-    catalogue.require_images(config)
+    registry.require_images(config)
     threads.share_out(config.trainer.devices)
     memory.keep_freed_memory()
     store = open.reopened(job.sweep) if ranks.is_first() else None
@@ -214,10 +214,10 @@ def _grouped(config: Config, group: str) -> Config:
 
 def _phases(config: Config) -> list[int]:
     """The epochs, from 0, in which a phase of the schedule begins."""
-    from ddtl.config.checks import STAGES
     from ddtl.finetuning.schedule import compile_schedule
+    from ddtl.schema.backbones import stages_of
 
-    schedule = compile_schedule(config.finetune, STAGES[config.model.name], config.trainer.max_epochs)
+    schedule = compile_schedule(config.finetune, stages_of(config.model.name), config.trainer.max_epochs)
     return [phase.first for phase in schedule.phases]
 
 

@@ -1,8 +1,7 @@
 """Register the golden network in every Python process that has this folder in PYTHONPATH.
 
 A command of ddtl starts other processes (trials, workers), which must know the network as well. Python imports this
-module at its start; the network is registered when the two modules that list the backbones are imported, so that a
-process without torch stays without it.
+module at its start; the network is registered when the module that lists the backbones is imported.
 """
 
 from __future__ import annotations
@@ -20,23 +19,21 @@ STAGES = ("stem", "layer1", "layer2", "layer3")
 WIDTH = 12
 
 
-def _register_stages(checks: ModuleType) -> None:
-    checks.STAGES[NAME] = (*STAGES, "head")
-
-
-def _register_backbone(backbones: ModuleType) -> None:
+def _build(weights: Any = None) -> Any:
     from torch import nn
 
     def block(inputs: int) -> nn.Module:
         layers = nn.Conv2d(inputs, WIDTH, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()
         return nn.Sequential(*layers)
 
-    def build(weights: Any = None) -> nn.Module:
-        return nn.Sequential(OrderedDict((name, block(WIDTH if i else 3)) for i, name in enumerate(STAGES)))
+    return nn.Sequential(OrderedDict((name, block(WIDTH if i else 3)) for i, name in enumerate(STAGES)))
 
+
+def _register(backbones: ModuleType) -> None:
     backbones.BACKBONES[NAME] = backbones.BackboneSpec(
-        build=build,
-        weights=backbones.BACKBONES["resnet18"].weights,  # never fetched: model.weights=none
+        name=NAME,
+        about="Of the golden archives.",
+        build=_build,
         stages={name: (name,) for name in STAGES},
         features=WIDTH,
         trunk="",
@@ -44,13 +41,12 @@ def _register_backbone(backbones: ModuleType) -> None:
 
 
 REGISTER: dict[str, Callable[[ModuleType], None]] = {
-    "ddtl.config.checks": _register_stages,
-    "ddtl.models.backbones": _register_backbone,
+    "ddtl.schema.backbones": _register,
 }
 
 
 class _Finder(MetaPathFinder):
-    """Finds the two modules as usual, and registers the network behind them."""
+    """Finds the module as usual, and registers the network behind it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

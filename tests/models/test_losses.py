@@ -1,0 +1,146 @@
+"""What training minimises: right values, and the same under every name that its settings have had."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+import yaml
+
+from ddtl.config.load import ConfigError, check, load
+from ddtl.models.losses import LOSSES, build_loss
+from ddtl.records import settings
+from ddtl.schema.run import Config
+from ddtl.training.callbacks import EarlyEnd
+from ddtl.training.identity import counting
+from ddtl.training.train import EndedEarly, train
+from ddtl.utils.errors import UserError
+from tests.support.runs import small, state
+from tests.support.tiny import tiny
+
+__all__ = ["tiny"]  # a fixture
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0], [-3.0, 1.0, 4.0], [1.0, 3.0, -2.0]])
+LABELS = torch.tensor([0, 2, 1, 1])
+WEIGHTS = torch.tensor([0.5, 2.0, 1.25])
+
+
+@pytest.mark.parametrize(("smoothing", "weights"), product((0.0, 0.1), (None, WEIGHTS)))
+def test_focal_without_its_focus_is_cross_entropy(smoothing: float, weights: torch.Tensor | None) -> None:
+    expected = F.cross_entropy(LOGITS, LABELS, weight=weights, label_smoothing=smoothing)
+    found = LOSSES["focal"](LOGITS, LABELS, weights, label_smoothing=smoothing, gamma=0.0)
+    torch.testing.assert_close(found, expected)
+    same = build_loss(load([f"loss.label_smoothing={smoothing}"]).loss)(LOGITS, LABELS, weights)
+    assert torch.equal(same, expected)
+
+
+def test_focal_has_the_values_of_its_formula() -> None:
+    p = LOGITS.double().softmax(dim=1)[range(4), LABELS].tolist()
+    each = [-((1 - x) ** 2) * math.log(x) for x in p]
+    loss = build_loss(load(["loss=focal"]).loss)
+    assert loss(LOGITS, LABELS, None).item() == pytest.approx(sum(each) / 4, rel=1e-6)
+    weights = WEIGHTS[LABELS].tolist()
+    weighted = sum(w * x for w, x in zip(weights, each, strict=True)) / sum(weights)
+    assert loss(LOGITS, LABELS, WEIGHTS).item() == pytest.approx(weighted, rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+def test_focal_has_a_finite_gradient_where_the_answer_is_certain(gamma: float) -> None:
+    logits = torch.tensor([[200.0, -200.0], [200.0, -200.0]], requires_grad=True)
+    loss = LOSSES["focal"](logits, torch.tensor([0, 1]), None, label_smoothing=0.0, gamma=gamma)
+    loss.backward()
+    assert loss.item() == pytest.approx(200.0)
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0].abs().max() < 1e-6  # right and certain: nothing to change
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["loss=focl"], "loss=focl: no such option. Did you mean focal?"),
+        (["loss.name=focl"], "loss.name=focl: no such loss. Did you mean focal?"),
+        (["loss.name=focal"], "Set loss=focal instead"),
+        (["loss=focal", "loss.name=cross_entropy"], "Set loss=cross_entropy instead"),
+        (["loss.gamma=2"], "loss.gamma=2: no such key"),
+        (["loss=focal", "loss.gamma=-1"], "loss.gamma=-1: must be at least 0"),
+        (["loss=focal", "loss.gamma=two"], "loss.gamma=two: must be a number"),
+        (["model.label_smoothing=1"], "must be less than 1"),
+        (["model.class_weights=balance"], "must be one of none, balanced"),
+    ],
+)
+def test_mistakes_are_refused(words: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(words)
+    assert says in str(refused.value)
+
+
+def test_a_file_that_fits_no_function_is_refused() -> None:
+    focal = load(["loss=focal"]).loss
+    with pytest.raises(UserError, match=r"loss=mine: ddtl/models/losses.py has no such loss"):
+        build_loss(focal.model_copy(update={"name": "mine"}))
+    with pytest.raises(UserError, match=r"conf/loss/cross_entropy\.yaml does not fit its function .*gamma"):
+        build_loss(focal.model_copy(update={"name": "cross_entropy"}))
+
+
+def test_the_names_of_before_are_read() -> None:
+    now = load(["loss.label_smoothing=0.1", "loss.class_weights=balanced"])
+    assert load(["model.label_smoothing=0.1", "model.class_weights=balanced"]) == now
+    _, warnings = check(["model.class_weights=balanced", "dataset.sampling=balanced"])
+    assert any("loss.class_weights=balanced" in line for line in warnings)
+
+
+def test_a_record_of_before_is_read(tmp_path: Path) -> None:
+    config = load(["loss.label_smoothing=0.1"])
+    tree: dict[str, Any] = config.model_dump(mode="json")
+    del tree["loss"]
+    tree["model"] |= {"label_smoothing": 0.1, "class_weights": "none"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    assert settings.config(tmp_path) == config
+    assert settings.read(tmp_path)["loss"] == config.loss.model_dump()
+    assert "label_smoothing" not in settings.read(tmp_path)["model"]
+
+
+def test_an_identity_spells_them_as_before() -> None:
+    found = counting(load([]))
+    assert found["model.label_smoothing"] == 0
+    assert found["model.class_weights"] == "none"
+    assert not [key for key in found if key.startswith("loss.")]
+    focal = counting(load(["loss=focal", "loss.gamma=1.5"]))
+    assert focal == {**found, "loss.name": "focal", "loss.gamma": 1.5}
+
+
+def test_a_record_says_which_loss(tmp_path: Path) -> None:
+    config = load(["loss=focal", "loss.gamma=1.5"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    found = settings.config(tmp_path)
+    assert found == config
+    assert found.loss.model_extra == {"gamma": 1.5}
+    assert isinstance(found, Config)
+
+
+class _AfterFirst(EarlyEnd):
+    """Ends a fit after its first epoch."""
+
+    def decide(self, trainer: pl.Trainer) -> str | None:
+        return "the first epoch is over" if trainer.global_step else None
+
+
+def test_a_resumed_run_with_focal_loss_equals_a_whole_one(tmp_path: Path, tiny: str) -> None:
+    words = small(tmp_path, tiny, "loss=focal", "loss.class_weights=balanced", "trainer.max_epochs=2")
+    whole = train(load([*words, "run.name=whole"]))
+    plain = train(load([*words, "run.name=plain", "loss=cross_entropy"]))
+    with pytest.raises(EndedEarly):
+        train(load([*words, "run.name=parts"]), [_AfterFirst()])
+    parts = train(load([*words, "run.name=parts"]))
+    ours, theirs, others = (
+        state(made.folder / "checkpoints" / "last.ckpt")["state_dict"] for made in (parts, whole, plain)
+    )
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert not all(torch.equal(others[name], value) for name, value in theirs.items())
