@@ -10,7 +10,8 @@ import pytest
 
 from ddtl.evaluation.comparison.comparison import Comparison, Difference
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.reports.comparison.claims import _thresholds, claim, claimed, claims, p_value
+from ddtl.reports.comparison.claims import _thresholds, claim, claimed, claims
+from ddtl.reports.html.format import p_value
 
 FOUND = Comparison(
     a="A",

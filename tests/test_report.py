@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.commands import report as command
-from ddtl.reports.html import format, reproduce
+from ddtl.reports.html import format
 from ddtl.reports.html.curves import GRID, Curves, curves
 from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import report as run_report
-from ddtl.reports.run import sentences, stored, tables
+from ddtl.reports.run import scores, sentences, stored
+from ddtl.reports.sections import reproduce
 from ddtl.schema.scores import TITLES
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
@@ -134,7 +135,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_table_as_it_was() -> None:
-    golden("scores.txt", as_text(tables.scores(stored.read(GOLDEN / "run"))))
+    golden("scores.txt", as_text(scores.table(stored.read(GOLDEN / "run"))))
 
 
 def test_headline_is_by_patient_with_its_interval(run: Path) -> None:
@@ -153,9 +154,9 @@ def test_headline_is_by_patient_with_its_interval(run: Path) -> None:
 def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
     record, text = json.loads((run / "results.json").read_text()), report(run).text
     for split in ("val", "test"):
-        for scores in (record[split], record[split]["patients"]):
+        for one in (record[split], record[split]["patients"]):
             for name in TITLES:
-                assert format.with_interval(scores, name) in text, (split, name)
+                assert format.with_interval(one, name) in text, (split, name)
     for row in record["test"]["predictive_values"]:
         assert f"{row['ppv']:.3f}" in text
     for count in (*record["test"]["confusion"].values(), *record["test"]["patients"]["confusion"].values()):
@@ -232,13 +233,13 @@ def test_one_class_alone_has_reasons_instead_of_numbers(tmp_path: Path) -> None:
 
 
 def test_a_score_without_an_interval_says_why(run: Path, tmp_path: Path) -> None:
-    assert "No brackets" not in tables.scores(stored.read(run)).note
+    assert "No brackets" not in scores.table(stored.read(run)).note
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     record = json.loads((folder / "results.json").read_text())
     record["test"]["intervals"]["roc_auc"] = None
     write_json(folder / "results.json", record)
-    table = tables.scores(stored.read(folder))
+    table = scores.table(stored.read(folder))
     assert table.rows[0][2] == Cell(f"{record['test']['roc_auc']:.3f}")
     assert "No brackets: too few patients" in table.note
 

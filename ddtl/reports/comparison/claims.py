@@ -73,13 +73,6 @@ def claims(pairs: list[Comparison]) -> list[str]:
     return [*found, f"No difference in {_title(pairs[0])} may be claimed between {which} pairs."]
 
 
-def p_value(p: float | None) -> str:
-    """``0.02``; ``–`` where there is none."""
-    if p is None:
-        return format.NONE
-    return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
-
-
 def percent(level: float) -> str:
     """``95 %``, ``99.5 %``."""
     return f"{100 * level:g} %"
@@ -134,7 +127,7 @@ def _where(found: Comparison) -> str:
 
 
 def _evidence(found: Comparison, low: float, high: float) -> str:
-    p = f"p {'' if found.holm_p is not None and found.holm_p < 0.001 else '= '}{p_value(found.holm_p)}".replace(
+    p = f"p {'' if found.holm_p is not None and found.holm_p < 0.001 else '= '}{format.p_value(found.holm_p)}".replace(
         "<", "< "
     )
     after = f" after Holm for {found.pairs} pairs" if found.pairs > 1 else ""

@@ -46,7 +46,7 @@ def of_pairs(result: Result) -> Table:
         [
             f"{pair.a} – {pair.b}",
             _cell(pair.judged.value, pair.judged.interval),
-            *(claims.p_value(p) for p in (pair.delong_p, pair.mcnemar_p, pair.holm_p)),
+            *(format.p_value(p) for p in (pair.delong_p, pair.mcnemar_p, pair.holm_p)),
         ]
         for pair in result.pairs
     ]

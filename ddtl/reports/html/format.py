@@ -23,6 +23,18 @@ _NEEDS = {
 }
 
 
+def sentence(text: str, capital: bool = True) -> str:
+    """Return a text with a full stop, and with a capital."""
+    text = text.strip()
+    text = text if text.endswith((".", "!", "?")) else text + "."
+    return capitalised(text) if capital else text
+
+
+def capitalised(text: str) -> str:
+    """Return a text whose first letter is a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def score(value: float | None) -> str:
     """Three decimals."""
     return NONE if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before a zero
@@ -36,6 +48,11 @@ def interval(found: Mapping[str, Any] | None) -> str:
     return f"({score(found['low'])}{dash}{score(found['high'])})"
 
 
+def limits(low: float | None, high: float | None) -> str:
+    """Return ``(0.874–0.945)`` from two numbers, or nothing where one is missing."""
+    return interval({"low": low, "high": high})
+
+
 def with_interval(scores: Mapping[str, Any], name: str) -> str:
     """``0.912 (0.874–0.945)``."""
     return f"{score(scores.get(name))} {interval(interval_of(scores, name))}".rstrip()
@@ -45,6 +62,13 @@ def interval_of(scores: Mapping[str, Any], name: str) -> Mapping[str, Any] | Non
     """The interval of a score, where the record has one."""
     found: Mapping[str, Any] | None = (scores.get("intervals") or {}).get(name)
     return found
+
+
+def p_value(p: float | None) -> str:
+    """Return ``0.02``; ``–`` where there is none."""
+    if p is None:
+        return NONE
+    return "<0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def cell(scores: Mapping[str, Any], name: str) -> Cell:

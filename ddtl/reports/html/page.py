@@ -1,6 +1,7 @@
 """A self-contained HTML page of headlines, warnings, sections, tables and figures: what every report is made of.
 
-A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
+A page is described by the dataclasses here and rendered by one template. Its sections are functions of the facts that
+it is about, one file each: see :func:`sections`. All text is escaped on its way into the page,
 inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
 network for nothing, which its own content security policy also forbids; it lets no script run but ours, and no style
 be set but ours. Tables and pictures stand without JavaScript, figures and the sorting of tables need it.
@@ -11,15 +12,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ Block = Table | Figure | Picture | Text | Code | Notice | Photos | Row | Fold
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a page."""
+    """A titled part of a page; one without blocks is not shown."""
 
     title: str
     blocks: Sequence[Block]
@@ -233,6 +236,22 @@ class Page:
     caveat: str = ""
     warnings: Sequence[str] = ()
     sections: Sequence[Section] = ()
+
+
+def sections(of: Iterable[Callable[[Facts], Section]], facts: Facts) -> list[Section]:
+    """Make the sections of a page, in order, without those that have nothing to show.
+
+    Args:
+        of: the function ``section`` of each section's module.
+        facts: what the page is about, such as a run as it is stored.
+    """
+    made = [section(facts) for section in of]
+    return [section for section in made if section.blocks]
+
+
+def side_by_side(charts: Sequence[Figure]) -> list[Block]:
+    """Arrange charts in rows of two."""
+    return [Row(charts[i : i + 2]) if len(charts[i : i + 2]) > 1 else charts[i] for i in range(0, len(charts), 2)]
 
 
 def render(page: Page) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ddtl.records import explanation
 from ddtl.records.checking import inside
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Photo, Photos, Table, Text
+from ddtl.reports.html.page import Block, Cell, Photo, Photos, Section, Table, Text
 from ddtl.reports.run.sentences import LOOK_AT_EACH
 from ddtl.reports.run.stored import Stored
 from ddtl.utils.reading import Unreadable, read_bytes
@@ -20,11 +20,15 @@ _MOST = 6  # of each kind: the page stays small
 _LARGEST = 30_000  # bytes of a picture: 24 of them leave the page below 6 MB; those of ddtl explain take 10,000
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """Pictures of each kind of decision; nothing where the run was not explained or cannot be.
+def section(stored: Stored) -> Section:
+    """Return images of each kind of decision; nothing where the run was not explained or cannot be.
 
-    A record or picture that cannot be read, or is of other predictions, takes its place with the reason.
+    A record or image that cannot be read, or is of other predictions, is replaced by the reason.
     """
+    return Section("Cases", _blocks(stored))
+
+
+def _blocks(stored: Stored) -> list[Block]:
     folder = stored.folder / "explain"
     if not (folder / "explain.json").exists():
         return []

@@ -84,7 +84,7 @@ def _known(stored: Stored) -> dict[int, str]:
         21: _disjoint(stored),
         22: f"{paragraphs.network(stored)} Output: a probability for each of {len(stored.classes)} classes.",
         23: paragraphs.software(stored),
-        24: sentences.sentence(paragraphs.initial_weights(record)),
+        24: format.sentence(paragraphs.initial_weights(record)),
         25: f"{paragraphs.training(stored)} {paragraphs.blank('number of models, and how settings were chosen')}",
         26: paragraphs.selection(stored),
         27: _ensemble(stored),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from ddtl.data.catalogue import ORIGINS
-from ddtl.reports.html.page import Block, Table, Text
-from ddtl.reports.run import sentences, tables
-from ddtl.reports.run.stored import Stored
+from ddtl.reports.html.page import Section, Table, Text
+from ddtl.reports.run import sentences
+from ddtl.reports.run.stored import SPLITS, Stored
+from ddtl.schema.units import GROUPS
 from ddtl.utils import wording
 
 _GROUPING = {
@@ -17,9 +18,9 @@ _GROUPING = {
 }
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """The card, the splits by class, and the dataset's own caveats."""
-    return [_card(stored), tables.splits(stored), *_notes(stored)]
+def section(stored: Stored) -> Section:
+    """Return the card, the splits by class, and the dataset's own caveats."""
+    return Section("Data", [_card(stored), _splits(stored), *_notes(stored)])
 
 
 def _card(stored: Stored) -> Table:
@@ -46,6 +47,16 @@ def _card(stored: Stored) -> Table:
     return Table("Data card", ["", ""], rows, words=[1])
 
 
+def _splits(stored: Stored) -> Table:
+    rows = [
+        [SPLITS[split], f"{n['images']:,}", f"{n['groups']:,}", *(f"{n['classes'][name]:,}" for name in stored.classes)]
+        for split, n in stored.parts.items()
+    ]
+    caption = f"{stored.record['dataset']}, protocol {stored.record['protocol']}"
+    columns = ["split", "images", GROUPS[stored.record["grouping"]], *stored.classes]
+    return Table(caption, columns, rows, sentences.excluded(stored.record))
+
+
 def _sites(stored: Stored) -> str | None:
     rows = stored.predictions.of(stored.split)
     names = sorted({str(site) for site in rows.site.tolist()} - {""})
@@ -64,7 +75,7 @@ def _audit(stored: Stored) -> str:
     return f"{audit['when'][:10]}: {wording.listed(told) if told else 'nothing found'}"
 
 
-def _notes(stored: Stored) -> list[Block]:
+def _notes(stored: Stored) -> list[Text]:
     origin = ORIGINS.get(stored.record["dataset"])
     if origin is None:
         return []

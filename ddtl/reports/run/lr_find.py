@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ddtl.reports.html import figures
+from ddtl.reports.html.figures import SERIES, Spec, chart, point, scale, stroke, vertical
 from ddtl.reports.html.page import Code, Figure, Headline, Page, Section, Table, Text, render
 
 # What each test trains, in words.
@@ -70,7 +71,7 @@ def page(record: Mapping[str, Any]) -> str:
 def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Figure:
     return Figure(
         "Loss against the learning rate",
-        figures.lr_ramp(
+        _ramp(
             *(np.array(test[key]) for key in ("lr", "loss", "smoothed")),
             ends=(record["lr_min"], record["lr_max"]),
             readings=test["rules"],
@@ -79,3 +80,37 @@ def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Fi
         f"Training loss over a rising learning rate, for {TESTS[name]}: as measured and smoothed.",
         f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted upright: the suggestion.",
     )
+
+
+def _ramp(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smoothed: np.ndarray,
+    *,
+    ends: tuple[float, float],
+    readings: Mapping[str, float],
+    chosen: float | None,
+) -> Spec:
+    """Draw the loss against a rising learning rate.
+
+    Args:
+        rates, losses, smoothed: (N,) of a range test, as far as it went.
+        ends: of the whole ramp.
+        readings: rates by rule, marked on the smoothed curve.
+        chosen: the rate suggested, marked.
+    """
+    traces = [stroke(rates, losses, "each step", color="var(--bar)", width=1), stroke(rates, smoothed, "smoothed")]
+    for place, (rule, rate) in enumerate(readings.items(), start=1):
+        reading = point(rate, float(np.interp(math.log(rate), np.log(rates), smoothed)), rule)
+        reading["marker"]["color"] = SERIES[place]
+        traces.append(reading)
+    # The fall fills the chart; where the loss runs away, it may leave it.
+    low, first = float(losses.min()), float(losses[: max(1, len(losses) // 10)].max())
+    room = 0.15 * (first - low) or 0.1
+    x = {**scale("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}
+    spec = chart(traces, x, {**scale("training loss"), "range": [low - room, first + 2 * room]}, legend="outside")
+    for trace in traces:
+        trace["hovertemplate"] = "%{x:.2g}, %{y:.4f}"
+    if chosen is not None:
+        spec["layout"]["shapes"] = [vertical(chosen)]
+    return spec

@@ -6,7 +6,7 @@ Everything comes from the record; what no record can know is a blank, ``[to be f
 from __future__ import annotations
 
 from ddtl.reports.html.page import Cell, Table
-from ddtl.reports.run import checklist, paragraphs, tables
+from ddtl.reports.run import checklist, paragraphs, scores
 from ddtl.reports.run.paragraphs import blank, escaped
 from ddtl.reports.run.stored import Stored
 
@@ -43,7 +43,7 @@ def render(stored: Stored) -> str:
 
 def results(stored: Stored) -> str:
     """The table of scores."""
-    table = tables.scores(stored)
+    table = scores.table(stored)
     note = f"\n\n{escaped(table.note)}" if table.note else ""
     marked = "Scores are optimistic: leaky split.\n\n" if stored.leaky else ""
     return marked + markdown_table(table) + note

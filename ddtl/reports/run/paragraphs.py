@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation import test_use
-from ddtl.reports.html import format, reproduce
+from ddtl.reports.html import format
 from ddtl.reports.run import audit_section, schedule, sentences
 from ddtl.reports.run.stored import Stored
+from ddtl.reports.sections import reproduce
 from ddtl.schema.scores import SCORES, title_of
 from ddtl.schema.units import SCORED
 from ddtl.utils import wording
@@ -89,7 +90,7 @@ def counts(stored: Stored) -> str:
         unit = "" if grouping == "none" else f" of {part['groups']:,} {SCORED[grouping]}"
         parts.append(f"{names[split]}: {part['images']:,} images{unit} ({each})")
     alone = " Training and validation images of this dataset were not used." if stored.trained_on else ""
-    return sentences.sentence("; ".join(parts)) + alone
+    return format.sentence("; ".join(parts)) + alone
 
 
 def unknown_patients(record: Mapping[str, Any]) -> str:
@@ -267,7 +268,7 @@ def intervals(record: Mapping[str, Any]) -> str:
     level = wording.percent(made["level"])
     return (
         f"Intervals are {level} confidence intervals over {sentences.interval_unit(record)} ({how}). "
-        f"{sentences.sentence(made['assumes'])}"
+        f"{format.sentence(made['assumes'])}"
     )
 
 
@@ -281,7 +282,7 @@ def calibrated(record: Mapping[str, Any]) -> str:
     unhelpful = next((note for note in fitted.get("notes", ()) if note.startswith("temperature scaling")), None)
     return (
         "Calibration is given as predicted and after temperature scaling fitted on validation "
-        f"(T = {temperature:.3g}{f' {limits}' if limits else ''}). {sentences.sentence(unhelpful) if unhelpful else ''}"
+        f"(T = {temperature:.3g}{f' {limits}' if limits else ''}). {format.sentence(unhelpful) if unhelpful else ''}"
     ).strip()
 
 

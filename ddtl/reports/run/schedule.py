@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from pydantic import ValidationError
 
 from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
-from ddtl.reports.html.page import Block, Fold, Picture, Table
+from ddtl.reports.html.page import Fold, Picture, Section, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import FinetuneConfig
@@ -31,11 +29,11 @@ def of(stored: Stored) -> Schedule | None:
         return None
 
 
-def blocks(stored: Stored) -> Sequence[Block]:
-    """The picture, and the same as a table."""
+def section(stored: Stored) -> Section:
+    """Return the drawing, and the same as a table."""
     schedule = of(stored)
     if schedule is None:
-        return []
+        return Section("Schedule", [])
     has_batchnorm = stored.config["model"]["name"] not in WITHOUT_BATCHNORM
     *backbone, head = schedule.epochs[0]
     rows = [
@@ -51,7 +49,7 @@ def blocks(stored: Stored) -> Sequence[Block]:
     table = Table("Rate and BatchNorm of each stage", columns, rows)
     title = f"What trained in which epoch: {stored.config['finetune']['name']}"
     shown = Picture(title, schedule_svg.svg(schedule, has_batchnorm), schedule_svg.note(schedule, has_batchnorm))
-    return [shown, Fold("The same as a table", [table])]
+    return Section("Schedule", [shown, Fold("The same as a table", [table])])
 
 
 def strategy(stored: Stored) -> str:

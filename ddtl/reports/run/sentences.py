@@ -48,7 +48,7 @@ def warnings(stored: Stored) -> list[str]:
             f"This is {test_use.label(record)}. {test_use.history(record)} What was decided after an earlier use makes "
             "the scores optimistic."
         )
-    found += [sentence(warning) for warning in record["warnings"]]
+    found += [format.sentence(warning) for warning in record["warnings"]]
     finding = shortcut(stored)
     if finding is not None and finding[0]:
         found.append(finding[1])
@@ -99,7 +99,7 @@ def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None
         if reached
         else ""
     )
-    more = f" {sentence(note)}" if note else ""
+    more = f" {format.sentence(note)}" if note else ""
     return f"The threshold {record['threshold']:.3g} {asked}.{there}{_for_others(record)}{more}"
 
 
@@ -185,7 +185,7 @@ def intervals(record: Mapping[str, Any]) -> str:
         return "This record has no intervals."
     return (
         f"In brackets: {wording.percent(made['level'])} confidence intervals over {interval_unit(record)}. "
-        f"{sentence(made['assumes'])}"
+        f"{format.sentence(made['assumes'])}"
     )
 
 
@@ -265,7 +265,7 @@ def aggregation(scores: Mapping[str, Any]) -> str:
     if not found:
         return ""
     if "why_not" in found:
-        return f"By patient: {format.NONE} {sentence(found['why_not'], capital=False)}"
+        return f"By patient: {format.NONE} {format.sentence(found['why_not'], capital=False)}"
     how = {
         "mean": "A patient's probability is the mean over the patient's images.",
         "max": "A patient's probability is the highest of the patient's images.",
@@ -290,7 +290,7 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     if not facts:
         return None
     if "why_not" in facts:
-        return False, f"File facts were not scored: {sentence(facts['why_not'], capital=False)}"
+        return False, f"File facts were not scored: {format.sentence(facts['why_not'], capital=False)}"
     found, model = facts.get("roc_auc"), stored.scores.get("roc_auc")
     if found is None or model is None:
         return None
@@ -363,15 +363,3 @@ def excluded(record: Mapping[str, Any]) -> str:
         f"Left out by a list (dataset.exclude, sha256 {found['list_digest'][:12]}): "
         f"{wording.count(found['images'], 'image')}, which no count and no score includes."
     )
-
-
-def sentence(text: str, capital: bool = True) -> str:
-    """With a capital and a full stop."""
-    text = text.strip()
-    text = text if text.endswith((".", "!", "?")) else text + "."
-    return capitalised(text) if capital else text
-
-
-def capitalised(text: str) -> str:
-    """With a capital."""
-    return text[:1].upper() + text[1:]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddtl.evaluation.intervals.clusters import Design
+from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.records import epochs, settings, small
 from ddtl.records import predictions as prediction_table
@@ -16,8 +19,7 @@ from ddtl.records import run as results
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder
 
-# What a score is computed for, in words: one, several.
-UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,35 @@ class Stored:
     def main(self) -> Mapping[str, Any]:
         """The scores of the headline."""
         return patients(self.scores) or self.scores
+
+    @property
+    def level(self) -> float:
+        """The confidence level of the intervals."""
+        return float(self.record.get("interval", {}).get("level", 0.95))
+
+    def marked(self, caption: str) -> str:
+        """Return the caption of a table of scores, with a mark where a leaky split makes them optimistic."""
+        return f"{caption} (leaky split: optimistic)" if self.leaky else caption
+
+    def by_patient(self) -> PatientTable:
+        """Return the patients of the headline's split, where it is by patient."""
+        table = by_patient(self.predictions.of(self.split), self.main["aggregation"], self.record["threshold"])
+        assert not isinstance(table, WhyNot), table.reason
+        return table
+
+    def unit_arrays(self, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return labels, probabilities of the positive class and clusters of the headline's units, each (N,).
+
+        Args:
+            temperature: what the logits are divided by.
+        """
+        if self.unit == "image":
+            rows = self.predictions.of(self.split)
+            rows = replace(rows, logits=rows.logits / temperature)
+            return rows.label, rows.probabilities[:, 1], rows.group
+        scaled = replace(self.predictions, logits=self.predictions.logits / temperature)
+        table = replace(self, predictions=scaled).by_patient()
+        return table.label, table.p, table.patient_id
 
 
 def patients(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddtl.evaluation.patients import WhyNot, by_patient
 from ddtl.reports.html import figures
 from ddtl.reports.html.figures import Spec, Trace
-from ddtl.reports.html.page import Block, Figure
+from ddtl.reports.html.page import Figure, Section
 from ddtl.reports.run.stored import Stored
 from ddtl.utils import wording
 
@@ -28,13 +27,13 @@ class _Marks:
     told: list[str]
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """The strip; nothing with more than two classes or where patients are not known."""
-    if not stored.binary or stored.unit != "patient":
-        return []
-    rows = stored.predictions.of(stored.split)
-    table = by_patient(rows, stored.main["aggregation"], stored.record["threshold"])
-    assert not isinstance(table, WhyNot), table.reason
+def section(stored: Stored) -> Section:
+    """Return the strip; nothing with more than two classes or where patients are not known."""
+    return Section("Patients", [_strip(stored)] if stored.binary and stored.unit == "patient" else [])
+
+
+def _strip(stored: Stored) -> Figure:
+    rows, table = stored.predictions.of(stored.split), stored.by_patient()
     order = np.lexsort((table.patient_id, table.p))
     place = {str(table.patient_id[row]): i + 1 for i, row in enumerate(order)}
     traces: list[Trace] = []
@@ -60,16 +59,14 @@ def blocks(stored: Stored) -> list[Block]:
         )
         line = {"width": 1.5, "color": "var(--ground)"}
         traces.append(_trace(marks, f"{name}, patient", {**look, "size": 10, "line": line}))
-    return [
-        Figure(
-            "Patient by patient",
-            _spec(traces, len(place), table.threshold),
-            f"{len(place)} patients sorted by their score, with the probabilities of their images: {_in_words(stored)}",
-            f"Each column is a patient, by score. Large: the patient's score ({stored.main['aggregation']} over the "
-            f"images); small: the images{'' if drawn else ', left out because there are too many'}. Shape and colour "
-            f"tell the true class. Dotted: the threshold {table.threshold:.3g}; on the wrong side of it is an error.",
-        )
-    ]
+    return Figure(
+        "Patient by patient",
+        _spec(traces, len(place), table.threshold),
+        f"{len(place)} patients sorted by their score, with the probabilities of their images: {_in_words(stored)}",
+        f"Each column is a patient, by score. Large: the patient's score ({stored.main['aggregation']} over the "
+        f"images); small: the images{'' if drawn else ', left out because there are too many'}. Shape and colour "
+        f"tell the true class. Dotted: the threshold {table.threshold:.3g}; on the wrong side of it is an error.",
+    )
 
 
 def _in_words(stored: Stored) -> str:

@@ -26,6 +26,7 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
 USUAL = Settings()
+SCORE = "roc_auc"  # what the page is about
 _AXES = ("source", "method", "protocol", "schedule", "patients")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from ddtl.records import arrays
 from ddtl.records import predictions as prediction_table
 from ddtl.reports.html.figures import SERIES, Spec, chart, scale, stroke
+from ddtl.reports.html.page import Figure, Section, side_by_side
 from ddtl.reports.study.cells import Cells
 from ddtl.utils import wording
 from ddtl.utils.reading import Unreadable
@@ -35,6 +36,21 @@ class Embedded:
     features: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
     classes: tuple[str, ...]
+
+
+def section(found: Cells) -> Section:
+    """Return a chart for a network of each source: test images in its feature space."""
+    charts = []
+    for embedded in read(found):
+        counts = ", ".join(f"{len(labels)} of {target}" for target, labels in embedded.labels.items())
+        caption = (
+            "One network of the first seed: features before its head, principal components of all these test images, "
+            "each test set weighing the same. Where colours lie apart the network sees the dataset before the disease."
+        )
+        title = f"Seen by what learned from {embedded.source}"
+        alt = f"Test images on two principal components: {counts}."
+        charts.append(Figure(title, _spec(embedded), alt, caption))
+    return Section("Where the datasets lie", side_by_side(charts))
 
 
 def read(found: Cells) -> list[Embedded]:
@@ -69,8 +85,8 @@ def principal_axes(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nda
     return {name: one @ first for name, one in centred.items()}, shares
 
 
-def figure(embedded: Embedded) -> Spec:
-    """A dot an image: a colour for each test set, filled for the last class."""
+def _spec(embedded: Embedded) -> Spec:
+    """Draw a dot for each image: a colour for each test set, filled for the last class."""
     places, shares = principal_axes(embedded.features)
     traces = []
     for i, (target, xy) in enumerate(places.items()):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.records import sweep
-from ddtl.reports.html import reproduce
+from ddtl.reports.sections import reproduce
 from ddtl.reports.sweep import replicates as sweep_replicates
 from ddtl.reports.sweep import trials as sweep_trials
 from ddtl.reports.sweep.replicates import Setting

@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import yaml
+
 from ddtl.config import sources
 from ddtl.config.overrides import shown
+from ddtl.reports.html.page import Code, Fold
 from ddtl.schema.run import OWN_FILES
 
+TITLE = "Repeat it"
 _HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
 _OWN = {
     "root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
@@ -48,6 +52,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if "model" in kept:
         kept["model"] = {**kept["model"], "weights": _bare(str(kept["model"].get("weights")))}
     return kept
+
+
+def as_yaml(title: str, tree: Mapping[str, Any]) -> Fold:
+    """Return settings as YAML, folded away."""
+    return Fold(title, [Code(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip())])
 
 
 def _without_own_files(dataset: Mapping[str, Any]) -> dict[str, Any]:
