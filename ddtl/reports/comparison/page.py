@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from ddtl.evaluation.comparison.comparison import Result
 from ddtl.reports.comparison import claims, curves, tables
 from ddtl.reports.comparison.runs import Compared
@@ -35,9 +32,10 @@ def page(compared: Compared, result: Result) -> Page:
     )
 
 
-def _epochs(compared: Compared) -> dict[str, Sequence[Mapping[str, Any]]]:
+def _epochs(compared: Compared) -> dict[str, history.Epochs]:
     """Return the epochs of each method's first run, by the method's name."""
-    found, start = {}, 0
+    found: dict[str, history.Epochs] = {}
+    start = 0
     for method in compared.methods:
         found[method.name] = compared.runs[start].metrics
         start += len(method.runs)

@@ -15,8 +15,8 @@ from ddtl.reports.comparison import claims
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell, Table
+from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
-from ddtl.reports.run.paragraphs import escaped
 from ddtl.schema.scores import TITLES
 
 _BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")

@@ -40,6 +40,9 @@ class Cell:
     shade: float = 0.0
 
 
+Rows = list[list[str | Cell]]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table whose first column names the rows.

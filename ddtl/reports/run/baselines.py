@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Section, Table, Text
+from ddtl.reports.html.page import Block, Rows, Section, Table, Text
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.scores import TITLES
@@ -25,7 +25,7 @@ def section(stored: Stored) -> Section:
         scores["file facts, no pixels"] = metadata
     if found.get("majority"):
         scores["always the commonest class"] = found["majority"]
-    rows = [[what, *(format.cell(one, name) for name in _SHOWN)] for what, one in scores.items()]
+    rows: Rows = [[what, *(format.cell(one, name) for name in _SHOWN)] for what, one in scores.items()]
     features = f"File facts: {wording.listed(list(metadata['features']))}." if metadata.get("features") else ""
     note = " ".join(filter(None, [features, sentences.baselines_setting(stored.record)]))
     columns = ["", *(TITLES[name] for name in _SHOWN)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Fold, Section, Table
+from ddtl.reports.html.page import Block, Cell, Fold, Rows, Section, Table
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import SPLITS, Stored, patients
 from ddtl.schema.scores import PER_CLASS, SCORES, TITLES
@@ -36,7 +36,7 @@ def table(stored: Stored) -> Table:
         if by_patient is not None:
             columns[f"{SPLITS[split]}, {wording.count(by_patient['patients'], 'patient')}"] = by_patient
         columns[f"{SPLITS[split]}, {wording.count(found['images'], 'image')}"] = found
-    rows = [[TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
+    rows: Rows = [[TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
     macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
     bare = any(cell.text != format.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
     few = "No brackets: too few patients or groups bear the score." if bare and "interval" in stored.record else ""
@@ -53,7 +53,7 @@ def table(stored: Stored) -> Table:
 
 def _per_class(stored: Stored) -> Table:
     """Return more than two classes, each against all others."""
-    rows = [
+    rows: Rows = [
         [name, *(format.cell(part, key) for key in PER_CLASS), f"{part['images']:,}"]
         for name, part in stored.scores["per_class"].items()
     ]
@@ -66,7 +66,7 @@ def _published(stored: Stored) -> list[Block]:
     found = stored.config.get("run", {}).get("published")
     if not found or "test" not in stored.record or stored.trained_on:
         return []
-    rows = [
+    rows: Rows = [
         [TITLES.get(name, name), format.score(value), format.cell(stored.scores, name)]
         for name, value in found["scores"].items()
     ]

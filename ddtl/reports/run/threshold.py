@@ -11,7 +11,7 @@ from ddtl.evaluation.decision import NetBenefit, decision_band, decision_curve
 from ddtl.reports.html import format
 from ddtl.reports.html.curves import Band
 from ddtl.reports.html.figures import REFERENCE, Spec, band, chart, scale, share, stroke, vertical
-from ddtl.reports.html.page import Block, Cell, Figure, Row, Section, Table, Text
+from ddtl.reports.html.page import Block, Cell, Figure, Row, Rows, Section, Table, Text
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import Stored, patients
 from ddtl.utils import wording
@@ -45,7 +45,7 @@ def _confusions(stored: Stored) -> list[Table]:
 
 
 def _confusion(caption: str, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
-    rows = [
+    rows: Rows = [
         [name, *(Cell(f"{n:,}", wording.percent(n / sum(row)) if sum(row) else "", n / (sum(row) or 1)) for n in row)]
         for name, row in zip(classes, counts, strict=True)
     ]
@@ -59,7 +59,7 @@ def _predictive_values(stored: Stored) -> Table | None:
     found = scores.get("predictive_values")
     if not found:
         return None
-    rows = [
+    rows: Rows = [
         [
             wording.percent(row["prevalence"]),
             *(Cell(format.score(row[name]), format.interval(row.get(f"{name}_interval"))) for name in _VALUES),

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Sequence
 
 from ddtl.reports.html.page import Cell, Table
+from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
-from ddtl.reports.run.paragraphs import escaped
 from ddtl.utils.files import spreadsheet_cell
 
 _LATEX = {

@@ -9,7 +9,7 @@ from typing import Any
 from ddtl.evaluation.comparison.matrix import drop
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell as Shown
-from ddtl.reports.html.page import Table
+from ddtl.reports.html.page import Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
     LOWER_IS_BETTER,
@@ -28,8 +28,6 @@ from ddtl.reports.study.format import (  # fmt: skip
 )
 from ddtl.schema.scores import TITLES, title_of
 from ddtl.utils import wording
-
-Rows = list[list[str | Shown]]
 
 _BESIDE = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
 _BLIND = {"majority": "commonest class, by image", "file_facts": "file facts, no pixel, by image"}
