@@ -112,6 +112,7 @@ def _made(**rules: Any) -> Environment:
         "interval": format.interval,
         "line": _line,
         "listed": lambda words: wording.listed(list(words)),
+        "p_value": format.p_value,
         "percent": wording.percent,
         "score": format.score,
         "sentence": format.sentence,
