@@ -85,7 +85,7 @@ def test_no_difference() -> None:
         (replace(differing(0.03), p=None, holm_p=None), "may be claimed: they are too few for an interval."),
         (
             replace(differing(0.0), p=1.0, holm_p=1.0, smallest=None),
-            "may be claimed: the two score alike, whichever patients are left out",
+            "may be claimed: the two score alike, whichever patients are excluded",
         ),
     ],
 )

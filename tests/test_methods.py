@@ -62,11 +62,11 @@ def test_numbers_are_those_of_the_record(run: Path) -> None:
 
 SPLITS = [
     ({"protocol": "official"}, "those that the dataset's authors published: no patient has images in two of them."),
-    ({"protocol": "grouped"}, "Whole patients were dealt at random to training, validation and test set (seed 0)"),
+    ({"protocol": "grouped"}, "Whole patients were assigned at random to training, validation and test set (seed 0)"),
     ({"protocol": "kfold", "fold": 2, "n_folds": 5}, "to 5 folds (seed 0); fold 2, counted from 0, was the test set"),
     ({"protocol": "random", "leaked_share": 0.87}, "in several of them (87 % of the test images) and the scores are"),
     ({"protocol": "grouped", "grouping": "near_duplicate"}, "The dataset names no patients, so images of one patient"),
-    ({"protocol": "grouped", "grouping": "none"}, "no patients are named, so images were dealt one by one"),
+    ({"protocol": "grouped", "grouping": "none"}, "no patients are named, so images were assigned one by one"),
 ]
 
 

@@ -166,7 +166,7 @@ def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
 def test_sections_of_a_whole_run(run: Path) -> None:
     titles = [section.title for section in page(run).sections]
     before = ["Scores", "Curves", "Threshold", "Patients", "Calibration", "Baselines", "Audit", "Schedule"]
-    assert titles == [*before, "Training", "Data", "Repeat it"]
+    assert titles == [*before, "Training", "Data", "Reproduce"]
     assert "Epoch 4 had the best val/roc_auc by image (0.900)" in report(run).text
 
 
@@ -325,7 +325,7 @@ def paired(low: float, high: float) -> dict[str, Any]:
             False,
             "not shown to be better than chance, nor to be below",
         ),
-        ({"why_not": "the files are gone"}, False, "File facts were not scored: the files are gone."),
+        ({"why_not": "the files are gone"}, False, "The baseline of file metadata was not scored: the files are gone."),
     ],
 )
 def test_file_facts_beside_the_model(tmp_path: Path, facts: dict[str, Any], worry: bool, words: str) -> None:
@@ -549,7 +549,7 @@ def test_how_numbers_are_written() -> None:
     assert format.with_interval(scores, "roc_auc") == "0.912 (0.874–0.945)"
     assert format.with_interval(scores, "mcc") == "0.000 (-0.200 to 0.100)"
     assert format.with_interval(scores, "f1") == "–"
-    assert format.cell(scores, "f1") == Cell("–", "no positive, none called so")
+    assert format.cell(scores, "f1") == Cell("–", "no positives, none predicted")
     assert format.cell(scores, "brier") == Cell("–")
     assert [wording.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
         "0 %",

@@ -96,8 +96,8 @@ def test_shared_pictures_are_left_out_and_counted(cross: Cells) -> None:
 
 def test_controls_stand_below(cross: Cells) -> None:
     rows = shown(tables.matrix(cross, "roc_auc"))
-    assert rows["file facts, by image, of alpha"] == ["– not to be had", "0.620"]
-    assert rows["commonest class, by image, of beta"] == ["0.500", "0.500"]
+    assert rows["file metadata, by image, of alpha"] == ["– not available", "0.620"]
+    assert rows["majority class, by image, of beta"] == ["0.500", "0.500"]
 
 
 def test_a_refitted_threshold_changes_calls_and_no_order(cross: Cells) -> None:
@@ -191,10 +191,10 @@ def test_a_learning_curve_has_a_row_a_number_of_patients(tmp_path: Path) -> None
     ]
     (table,) = tables.tables(cells.read(made.study(tmp_path, "learning_curve", jobs), QUICK))
     assert [row[0] for row in table.rows] == [
-        "25 % of the patients", "10 patients", "all patients", "commonest class, by image",
-        "file facts, no pixel, by image",
+        "25 % of the patients", "10 patients", "all patients", "majority class, by image",
+        "file metadata, no pixel, by image",
     ]  # fmt: skip
-    assert shown(table)["commonest class, by image"][0] == "0.500"
+    assert shown(table)["majority class, by image"][0] == "0.500"
 
 
 def test_a_run_that_went_on_at_the_target_loses_against_its_source(tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_a_killed_attempt_has_a_bar_of_its_own_and_a_running_trial_one_up_to_now
         (0, "complete", 11, 20),
         (1, "running", 15, 30),
     ]
-    assert len(sweep_trials.broken_off(record["trials"][0])) == 1
+    assert len(sweep_trials.interrupted(record["trials"][0])) == 1
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ A fact that is missing is an error, never an empty word.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -96,10 +97,18 @@ def _markdown() -> Environment:
 
 
 def _made(**rules: Any) -> Environment:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    import jinja2
+    from jinja2 import FunctionLoader, StrictUndefined
+
+    class OfRecords(jinja2.Environment):
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            """Return an item of a record: it is the record that says in which file a missing one should be."""
+            if isinstance(obj, Mapping) and not hasattr(type(obj), attribute):
+                return obj[attribute]
+            return super().getattr(obj, attribute)
 
     folder = resources.files("ddtl.reports").joinpath("templates")
-    environment = Environment(
+    environment = OfRecords(
         loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
         undefined=StrictUndefined,
         trim_blocks=True,

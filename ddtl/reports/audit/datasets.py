@@ -26,6 +26,6 @@ def _datasets(found: Audited) -> Table:
                 one["digest"][:12],
             ]
         )
-    columns = ["dataset", "protocol", "images", "patients", "classes", "left out before", "digest"]
+    columns = ["dataset", "protocol", "images", "patients", "classes", "excluded before", "digest"]
     note = "A run whose record shows the same digest was trained on these images and this split."
     return Table("What was audited", columns, rows, note, words=[1, 4])

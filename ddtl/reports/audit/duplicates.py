@@ -15,12 +15,12 @@ def _blocks(found: Audited) -> list[Block]:
     record, shown = found.record, found.shown
     total = record["pairs"]["total"]
     if not total:
-        return [Text("No two images show the same picture, not even flipped or turned.", "good")]
+        return [Text("No two images show the same, not even flipped or rotated.", "good")]
     text = (
-        f"Pairs of images that show the same picture: {total:,}. {record['pairs']['same file']:,} the same "
+        f"Pairs of images that show the same: {total:,}. {record['pairs']['same file']:,} the same "
         f"file, {record['pairs']['same pixels']:,} the same pixels in another file, {record['pairs']['near']:,} nearly "
-        "the same (saved again, resized, cropped, flipped or turned). Pairs are found by a difference hash in all "
-        "eight orientations and kept where the pictures themselves agree."
+        "the same (saved again, resized, cropped, flipped or rotated). Pairs are found by a difference hash in all "
+        "eight orientations and accepted where the pixels agree."
     )
     some = f" The worst {len(shown)} are shown." if len(shown) < total else ""
     photos = [

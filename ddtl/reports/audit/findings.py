@@ -18,7 +18,7 @@ def section(found: Audited) -> Section:
     """Return a notice for each finding."""
     findings = found.record["findings"]
     if not findings:
-        return Section("Findings", [Text("Nothing was found. What was looked for stands below.", "good")])
+        return Section("Findings", [Text("Nothing was found. What was checked is listed below.", "good")])
     blocks: list[Block] = []
     for finding in findings:
         blocks.append(notice(finding, ", ".join(finding["datasets"]), finding["fix"]))

@@ -66,8 +66,8 @@ def page(record: Record, shown: Sequence[Shown], warnings: Sequence[str] = (_PRI
     found = Audited(record, shown)
     with_text = sum(end.with_text for pair in shown for end in pair.ends)
     if with_text:
-        what = wording.count(with_text, "of the pictures below seems", "of the pictures below seem")
-        warnings = [*warnings, f"{what} to hold text or arrows beside the body. {sentences.LOOK_AT_EACH}"]
+        what = wording.count(with_text, "of the images below seems", "of the images below seem")
+        warnings = [*warnings, f"{what} to contain text or arrows outside the body. {sentences.LOOK_AT_EACH}"]
     return render(
         Page(
             eyebrow="ddtl audit",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddtl.reports.audit.facts import Audited
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Fold, Picture, Section, Table, Text
+from ddtl.reports.html.page import Block, Cell, Drawing, Fold, Section, Table, Text
 
 
 def section(found: Audited) -> Section:
@@ -33,21 +33,21 @@ def _probes(record: Mapping[str, Any], dataset: str) -> list[Block]:
         for p in probes
     ]
     scored = {
-        "test": "the test split, learned from the others",
-        "held-out half": "half of the patients or groups, learned from the others",
+        "test": "the test split, trained on the others",
+        "held-out half": "half of the patients or groups, trained on the others",
     }
     note = (
         f"Scored on {scored[probes[0]['protocol']]}; in brackets 95 % intervals by patient or group. A shortcut is "
         "a view in which nothing can be the disease and which beats its own control: the same probe with shuffled "
         "labels. Where disease may show in a view, its score says how far one gets without a network."
     )
-    columns = ["given alone", "ROC AUC", "accuracy", "commonest class", "labels shuffled", "images", "verdict"]
+    columns = ["given alone", "ROC AUC", "accuracy", "majority class", "labels shuffled", "images", "verdict"]
     power = next(one.get("power") for one in record["datasets"] if one["dataset"] == dataset)
     sentence = [Text(f"{dataset}: {power['sentence']}")] if power and power["sentence"] else []
     given = [[p["view"], p["about"]] for p in probes]
     return [
         *sentence,
-        Picture(f"{dataset}: what tells the classes apart", _forest(probes), ""),
+        Drawing(f"{dataset}: what separates the classes", _forest(probes), ""),
         Table(f"What a classifier scores that is given this alone, {dataset}", columns, rows, note, words=[6]),
         Fold("What each is given", [Table("Given alone", ["", ""], given, words=[1])]),
     ]
@@ -61,11 +61,11 @@ def _forest(probes: Sequence[Mapping[str, Any]]) -> str:
     def x(value: float) -> float:
         return left + width * min(max(value, 0.0), 1.0)
 
-    told = "; ".join(f"{p['view']} {format.score(p['roc_auc'])}" for p in probes)
+    values = "; ".join(f"{p['view']} {format.score(p['roc_auc'])}" for p in probes)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 60} {height}" role="img" width="710" '
         'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
-        f"<title>ROC AUC: {escape(told)}</title>",
+        f"<title>ROC AUC: {escape(values)}</title>",
     ]
     for value in (0, 0.25, 0.5, 0.75, 1):
         dash = ' stroke-dasharray="4 3"' if value == 0.5 else ""

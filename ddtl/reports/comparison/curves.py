@@ -25,7 +25,7 @@ def section(compared: Compared) -> Section:
     unit, _ = unit_of(compared.methods[0].runs[0].predictions)
     several = any(len(method.runs) > 1 for method in compared.methods)
     notes = [
-        "Of each way its first run." if several else "",
+        "Of each method its first run." if several else "",
         f"The first {_CURVES} of {len(compared.methods)}." if len(compared.methods) > _CURVES else "",
         f"Bands, of the first two: the middle 95 % of {roc.REPLICATES} bootstrap draws of {UNITS[unit][1]}, at "
         "each point by itself. Curves whose bands overlap may differ all the same: the test is paired.",

@@ -25,7 +25,7 @@ def page(compared: Compared, result: Result) -> Page:
     ]
     return Page(
         eyebrow="ddtl comparison",
-        title=f"{wording.count(len(compared.methods), 'way')} on {compared.runs[0].record['dataset']}",
+        title=f"{wording.count(len(compared.methods), 'method')} on {compared.runs[0].record['dataset']}",
         subtitle=wording.count(len(compared.runs), "run"),
         warnings=claims.caveats(compared, result.pairs),
         sections=[section for section in made if section.blocks],

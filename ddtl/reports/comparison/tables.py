@@ -19,13 +19,13 @@ from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
 from ddtl.schema.scores import TITLES
 
-_BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")
+_ALSO = ("roc_auc", "accuracy", "sensitivity", "specificity")
 
 
 def of_methods(compared: Compared, result: Result) -> Table:
     """Each method's scores with intervals: the one that is judged first."""
     first = result.pairs[0]
-    names = [first.score, *(name for name in _BESIDE if name != first.score)]
+    names = [first.score, *(name for name in _ALSO if name != first.score)]
     rows: list[list[str | Cell]] = [
         [one.name, str(one.runs), *(_cell(one.scores[name], one.intervals[name]) for name in names)]
         for one in result.methods
@@ -81,7 +81,7 @@ def for_terminal(table: Table) -> rich.table.Table:
 
 
 def _bare(note: str) -> str:
-    """Without the brackets that small print has beside its number, and does not need below it."""
+    """Without the brackets that small print has after its number, and does not need below it."""
     return note.replace("(", "").replace(")", "")
 
 

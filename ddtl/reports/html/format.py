@@ -1,4 +1,4 @@
-"""How numbers and names are written in reports: one way for all of them."""
+"""How numbers and names are written in all reports."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NEEDS = {
     "balanced_accuracy": "needs images of every class",
     "sensitivity": "no positive",
     "specificity": "no negative",
-    "precision": "nothing is called positive",
-    "f1": "no positive, none called so",
-    "mcc": "one class, or all called alike",
+    "precision": "no positive predictions",
+    "f1": "no positives, none predicted",
+    "mcc": "one class, or all predictions alike",
 }
 
 

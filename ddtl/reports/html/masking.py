@@ -97,7 +97,7 @@ def cells_without_names(found: Cells) -> Cells:
 
 def sweep_without_words(found: Sweep) -> Sweep:
     """A sweep without what failed trials printed, which may name images and patients."""
-    trials = [{**trial, "words": "left out of a page to share" if trial["words"] else ""} for trial in found.trials]
+    trials = [{**trial, "words": "excluded from a page to share" if trial["words"] else ""} for trial in found.trials]
     return dataclasses.replace(found, record={**found.record, "trials": trials})
 
 

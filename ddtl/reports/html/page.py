@@ -2,9 +2,9 @@
 
 A page is described by the dataclasses here and rendered by one template. Its sections are functions of the facts that
 it is about, one file each: see :func:`sections`. All text is escaped on its way into the page,
-inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
+inside the JSON of figures and in drawings too, so a class or a file may have any name. The page asks the
 network for nothing, which its own content security policy also forbids; it lets no script run but ours, and no style
-be set but ours. Tables and pictures stand without JavaScript, figures and the sorting of tables need it.
+be set but ours. Tables and drawings need no JavaScript, figures and the sorting of tables need it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Cell:
     """A cell with more than its text.
 
     Attributes:
-        text: what stands in it.
-        note: small print behind the text: an interval, or why there is no number.
+        text: what it shows.
+        note: small print after the text: an interval, or why there is no number.
         shade: 0 to 1, how strongly it is coloured; for tables of counts.
     """
 
@@ -52,7 +52,7 @@ class Table:
         columns: headings.
         rows: one value a heading.
         note: what a reader must know about it, below.
-        words: columns that hold words and not numbers, beside the first.
+        words: columns of words and not numbers, other than the first.
         sortable: a click on a heading sorts the rows by it.
     """
 
@@ -88,16 +88,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A drawing that needs no JavaScript.
 
     Attributes:
         title: what it shows, above it.
-        svg: an ``<svg>`` element whose texts are escaped already; it tells those who do not see it what is on it.
+        svg: an ``<svg>`` element whose texts are escaped already; its title says what is on it.
         caption: what a reader must know about it, below.
     """
 
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "drawing"
     title: str
     svg: str
     caption: str = ""
@@ -145,7 +145,7 @@ class Photo:
 
     Attributes:
         uri: a ``data:`` URI, for a page asks the network for nothing.
-        text, note: what stands below it.
+        text, note: what is below it.
         alt: what it shows, for those who do not see it, where ``text`` does not say it.
     """
 
@@ -164,7 +164,7 @@ class Photos:
 
     Attributes:
         title: what they show, above them.
-        photos: with what stands below each.
+        photos: with what is below each.
         caption: what a reader must know about them, below.
         wide: whether all are twice as wide as high; otherwise each is fitted into the same frame.
     """
@@ -193,7 +193,7 @@ class Fold:
     blocks: Sequence[Table | Figure | Text | Code]
 
 
-Block = Table | Figure | Picture | Text | Code | Notice | Photos | Row | Fold
+Block = Table | Figure | Drawing | Text | Code | Notice | Photos | Row | Fold
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Page:
         title: what it is about.
         subtitle: a line below it.
         headlines: at most four.
-        caveat: what holds for every number on the page, beside the headlines; empty where there is nothing.
+        caveat: what is true of every number on the page, next to the headlines; empty where there is nothing.
         warnings: sentences that come before everything else.
         sections: the rest.
     """
@@ -280,13 +280,13 @@ def render(page: Page) -> str:
 
 
 def map_style(plotly: str) -> str:
-    """The name under which Plotly adds the styles of maps to every page, unless something is called so."""
+    """The name under which Plotly adds the styles of maps to every page, unless something has that name."""
     found = re.search(r'getElementById\("([0-9a-f]{64})"\)', plotly)
     return found[1] if found else "maps"
 
 
 def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """The Content-Security-Policy of a page that holds just these scripts and style sheets."""
+    """The Content-Security-Policy of a page that contains just these scripts and style sheets."""
     return (
         f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -300,7 +300,7 @@ def full_policy() -> str:
 
 
 def is_of_this_version(page: Path) -> bool:
-    """Whether a stored page holds just scripts and style sheets that :func:`full_policy` knows."""
+    """Whether a stored page contains just scripts and style sheets that :func:`full_policy` knows."""
     with page.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace")
     named = set(re.findall(r"sha256-[\w+/]+=", head))
@@ -318,7 +318,7 @@ def _hash(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a page is made of beside its own content; each stands between its tags to the letter."""
+    """What a page is made of other than its own content; each is between its tags to the letter."""
 
     style: str
     plotly_style: str
@@ -345,7 +345,7 @@ def _parts() -> _Parts:
 
 
 def _has(block: Block, what: Callable[[Block], bool]) -> bool:
-    """Whether a block is such a one, or holds one."""
+    """Whether a block is of a kind, or contains one."""
     return what(block) or (isinstance(block, Row | Fold) and any(_has(inner, what) for inner in block.blocks))
 
 

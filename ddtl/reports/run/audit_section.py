@@ -47,5 +47,5 @@ def text(stored: Stored) -> str:
 
 
 def command(stored: Stored) -> str:
-    """What to type for an audit of just these images and this split."""
-    return reproduce.audit_command(stored.config, stored.environment, elsewhere=stored.trained_on is not None)
+    """Return the command for an audit of just these images and this split."""
+    return reproduce.audit_command(stored.config, stored.environment, is_external=stored.trained_on is not None)

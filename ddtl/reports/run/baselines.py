@@ -22,11 +22,11 @@ def section(stored: Stored) -> Section:
     scores = {"this model": stored.scores}
     metadata = found.get("file_facts") or {}
     if metadata and "why_not" not in metadata:
-        scores["file facts, no pixels"] = metadata
+        scores["file metadata, no pixels"] = metadata
     if found.get("majority"):
-        scores["always the commonest class"] = found["majority"]
+        scores["always the majority class"] = found["majority"]
     rows: Rows = [[what, *(format.cell(one, name) for name in _SHOWN)] for what, one in scores.items()]
-    features = f"File facts: {wording.listed(list(metadata['features']))}." if metadata.get("features") else ""
+    features = f"File metadata: {wording.listed(list(metadata['features']))}." if metadata.get("features") else ""
     note = " ".join(filter(None, [features, sentences.baselines_setting(stored.record)]))
     columns = ["", *(TITLES[name] for name in _SHOWN)]
     return Section("Baselines", [*blocks, Table(stored.marked("By image, on the test set"), columns, rows, note)])

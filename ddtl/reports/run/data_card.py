@@ -1,4 +1,4 @@
-"""What a run's images are: where they come from, how they were split, what is known against them."""
+"""What a run's images are: where they come from, how they were split, what is known against their use."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _card(stored: Stored) -> Table:
         "classes": wording.listed(stored.classes),
         "positive class": record.get("positive"),
         "protocol": f"{record['protocol']}{', leaky: scores are optimistic' if stored.leaky else ''}",
-        "kept together": _GROUPING[record["grouping"]],
+        "never split": _GROUPING[record["grouping"]],
         "sites in the scored split": _sites(stored),
-        "left out": sentences.excluded(record) or None,
+        "excluded": sentences.excluded(record) or None,
         "fingerprint": f"{record['digest'][:16]}…, of files, labels and split" if record.get("digest") else None,
         "audit": _audit(stored),
     }
@@ -71,8 +71,8 @@ def _audit(stored: Stored) -> str:
         return "none of just these images and this split"
     counts = Counter(finding["severity"] for finding in audit["findings"])
     named = {"fail": "failure", "warn": "warning", "note": "note"}
-    told = [wording.count(counts[key], name) for key, name in named.items() if counts[key]]
-    return f"{audit['when'][:10]}: {wording.listed(told) if told else 'nothing found'}"
+    parts = [wording.count(counts[key], name) for key, name in named.items() if counts[key]]
+    return f"{audit['when'][:10]}: {wording.listed(parts) if parts else 'nothing found'}"
 
 
 def _notes(stored: Stored) -> list[Text]:

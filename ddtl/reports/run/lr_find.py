@@ -21,9 +21,9 @@ _ENDS = {
 
 _HOW = (
     "The rate rises exponentially from step to step while a copy of the network trains on the run's own batches. The "
-    "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is taken out. A third "
+    "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is removed. A third "
     "of the rate at which it is lowest is suggested; the other readings are those of fastai, for comparison. It is a "
-    "place to begin a search, not its result: only a comparison on validation tells which rate trains best."
+    "place to begin a search, not its result: only a comparison on validation shows which rate trains best."
 )
 
 
@@ -51,8 +51,9 @@ def page(record: Mapping[str, Any]) -> str:
     sections = [
         Section(TESTS[name].capitalize(), [_figure(name, test, record)]) for name, test in record["tests"].items()
     ]
-    told = record["command"] is not None
-    line = Code(record["command"]) if told else Text("There is no rate to suggest; the remarks above say why.", "bad")
+    has_command = record["command"] is not None
+    no_rate = Text("There is no rate to suggest; the remarks above say why.", "bad")
+    line = Code(record["command"]) if has_command else no_rate
     result = Section("Suggestion", [suggestions(record), line, Text(_HOW)])
     ramp = f"{record['steps']} steps from {record['lr_min']:g} to {record['lr_max']:g}"
     return render(
@@ -78,7 +79,7 @@ def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Fi
             chosen=test["rate"],
         ),
         f"Training loss over a rising learning rate, for {TESTS[name]}: as measured and smoothed.",
-        f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted upright: the suggestion.",
+        f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted vertical: the suggestion.",
     )
 
 

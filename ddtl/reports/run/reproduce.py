@@ -14,7 +14,7 @@ def section(stored: Stored) -> Section:
     if command is not None:
         before = "The command that trained the model. " if stored.trained_on else ""
         blocks += [
-            Text(f"{before}What concerns only the machine that it ran on, such as paths and loggers, is left out."),
+            Text(f"{before}What concerns only the machine that it ran on, such as paths and loggers, is excluded."),
             Code(command),
         ]
     if stored.config:

@@ -6,21 +6,21 @@ from pydantic import ValidationError
 
 from ddtl.config.checks import STAGES, WITHOUT_BATCHNORM
 from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
-from ddtl.reports.html.page import Fold, Picture, Section, Table
+from ddtl.reports.html.page import Drawing, Fold, Section, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
 
-# By the schedule's name, where the record does not tell more, and by what trained.
+# By the schedule's name, where the record does not say more, and by what trained.
 _ALL = "All layers were trained"
 _HEAD = "Only the classification head was trained; the backbone stayed as loaded"
 _STRATEGIES = {"full": _ALL, "all layers": _ALL, "linear_probe": _HEAD, "the classification head": _HEAD}
 
 
 def of(stored: Stored) -> Schedule | None:
-    """The schedule of the run; None where its folder does not tell, as in records of an older version."""
+    """The schedule of the run; None where its folder does not say, as in records of an older version."""
     config = stored.config
     try:
         finetune = FinetuneConfig.model_validate(config["finetune"])
@@ -48,7 +48,7 @@ def section(stored: Stored) -> Section:
     columns = ["phase", "epochs", *backbone, head]
     table = Table("Rate and BatchNorm of each stage", columns, rows)
     title = f"What trained in which epoch: {stored.config['finetune']['name']}"
-    shown = Picture(title, schedule_svg.svg(schedule, has_batchnorm), schedule_svg.note(schedule, has_batchnorm))
+    shown = Drawing(title, schedule_svg.svg(schedule, has_batchnorm), schedule_svg.note(schedule, has_batchnorm))
     return Section("Schedule", [shown, Fold("The same as a table", [table])])
 
 

@@ -1,4 +1,4 @@
-"""A schedule as words and as a picture: pure functions of its table."""
+"""A schedule as words and as a drawing: pure functions of its table."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def batchnorm(state: StageState) -> str:
 
 
 def cell(state: StageState, has_batchnorm: bool) -> str:
-    """A stage's state in a few words; a frozen stage's BatchNorm is always fixed and not told."""
+    """A stage's state in a few words; a frozen stage's BatchNorm is always fixed and not shown."""
     return rate(state) if state.frozen or not has_batchnorm else f"{rate(state)}, {batchnorm(state)}"
 
 
@@ -47,18 +47,18 @@ def note(schedule: Schedule, has_batchnorm: bool) -> str:
 def svg(schedule: Schedule, has_batchnorm: bool) -> str:
     """Stages (the head on top) × epochs; the higher its rate, the darker a stage.
 
-    Text is escaped. The colours are those of the page that it stands in, and blue on nothing elsewhere.
+    Text is escaped. The colours are those of the page that it is in, and blue without one.
     """
     stages = list(reversed(schedule.epochs[0]))
     height = _TOP + _ROW * len(stages) + 40
-    told = "; ".join(
+    summary = "; ".join(
         f"epochs {span(phase)}: " + ", ".join(f"{name} {rate(state)}" for name, state in phase.states.items())
         for phase in schedule.phases
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" width="{_WIDTH}" '
         'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
-        f"<title>Schedule: {escape(told)}</title>",
+        f"<title>Schedule: {escape(summary)}</title>",
         *(_text(_LEFT - 8, _middle(i), name, anchor="end") for i, name in enumerate(stages)),
         *(part for phase in schedule.phases for part in _phase(phase, stages, schedule, has_batchnorm)),
         _text((_LEFT + _WIDTH) / 2, height - 6, "epoch"),
@@ -113,5 +113,5 @@ def _short(text: str, width: float) -> str:
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", weight: int = 400, opacity: float = 1) -> str:
     if not text:
         return ""
-    look = f'text-anchor="{anchor}" font-weight="{weight}" opacity="{opacity:g}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(text)}</text>'
+    style = f'text-anchor="{anchor}" font-weight="{weight}" opacity="{opacity:g}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

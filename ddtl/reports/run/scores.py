@@ -39,7 +39,7 @@ def table(stored: Stored) -> Table:
     rows: Rows = [[TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
     macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
     bare = any(cell.text != format.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
-    few = "No brackets: too few patients or groups bear the score." if bare and "interval" in stored.record else ""
+    few = "No brackets: too few patients or groups for an interval." if bare and "interval" in stored.record else ""
     parts = (
         sentences.intervals(stored.record),
         sentences.coverage(stored),
@@ -71,5 +71,5 @@ def _published(stored: Stored) -> list[Block]:
         for name, value in found["scores"].items()
     ]
     note = f"Their protocol: {found['protocol']}. Here: {stored.record['protocol']}."
-    caption = stored.marked(f"Beside {found['source']}")
+    caption = stored.marked(f"Next to {found['source']}")
     return [Table(caption, ["test score", "published", "here, by image"], rows, note)]

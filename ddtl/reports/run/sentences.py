@@ -20,10 +20,10 @@ from ddtl.utils import wording
 _WORDS = Words("sentences.txt.jinja")
 _SMALL = 100  # patients: below, intervals are too wide to tell good models apart
 
-# What is to be done about pictures in which text was seen (ddtl.audit.burned_in).
+# What is to be done about images in which text was found (ddtl.audit.burned_in).
 LOOK_AT_EACH = (
-    "It may be a name or a date: look at each before the page is passed on, or pass on that of `ddtl report` with "
-    "share=true, which has no pictures."
+    "It may be a name or a date: check each image before the page is shared, or share that of `ddtl report` with "
+    "share=true, which has no images."
 )
 
 

@@ -27,7 +27,7 @@ class Stored:
     """What is on disk about a run.
 
     Attributes:
-        folder: where it lies; of it only the name is shown.
+        folder: of it only the name is shown.
         record: ``results.json``.
         predictions: of validation and test.
         metrics: a row an epoch; none for an evaluation on other data, which trains nothing.
@@ -148,7 +148,7 @@ def read(folder: Path) -> Stored:
         table = prediction_table.read(folder / "predictions.csv")
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
+            f"{folder}: predictions.csv is missing. The command that made the run writes it again."
         ) from error
     results.match(folder / "predictions.csv", table, record, ["test" if "test" in record else "val"])
     return Stored(
@@ -163,8 +163,8 @@ def read(folder: Path) -> Stored:
 
 def _why_unfinished(folder: Path) -> str:
     if (folder / "metrics.jsonl").exists():
-        return "the run is not finished, so there is nothing to report. The same command goes on with it."
+        return "the run is not finished, so there is nothing to report. The same command resumes it."
     inside = sorted(path.parent.name for path in folder.glob("*/results.json"))
     if inside:
-        return f"this holds runs and is none. Name one or more of them, such as {folder / inside[0]}."
+        return f"this contains runs and is not one. Name one or more of them, such as {folder / inside[0]}."
     return "is not the folder of a run: there is no results.json in it."

@@ -49,7 +49,7 @@ def _confusion(caption: str, classes: Sequence[str], counts: Sequence[Sequence[i
         [name, *(Cell(f"{n:,}", wording.percent(n / sum(row)) if sum(row) else "", n / (sum(row) or 1)) for n in row)]
         for name, row in zip(classes, counts, strict=True)
     ]
-    return Table(caption, ["true class", *(f"called {name}" for name in classes)], rows)
+    return Table(caption, ["true class", *(f"predicted {name}" for name in classes)], rows)
 
 
 def _predictive_values(stored: Stored) -> Table | None:

@@ -1,6 +1,6 @@
-"""How a run is repeated: its command and settings, without what concerns only the machine it ran on.
+"""How a run is reproduced: its command and settings, without what concerns only the machine it ran on.
 
-A report is made to be sent to others, so no local path, no server and no own file's name stands in it.
+A report is made to be sent to others, so no local path, no server and no own file's name is in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ddtl.config.overrides import shown
 from ddtl.reports.html.page import Code, Fold
 from ddtl.schema.run import OWN_FILES
 
-TITLE = "Repeat it"
+TITLE = "Reproduce"
 _HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
 _OWN = {
     "root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
@@ -31,7 +31,7 @@ _NOT_ITS_IMAGES = ("kind", "image_size", "batch_size", "sampling", "num_workers"
 def command(environment: Mapping[str, Any]) -> str | None:
     """The command, ready for a shell; None where the record has none.
 
-    Settings of this machine are left out, an own file becomes ``FILE`` and a weights file its bare name.
+    Settings of this machine are excluded, an own file becomes ``FILE`` and a weights file its bare name.
     """
     words: Sequence[str] = environment.get("command") or ()
     if not words:
@@ -68,16 +68,16 @@ def _without_own_files(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, elsewhere: bool) -> str:
+def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, is_external: bool) -> str:
     """The command that audits the images and the split of a record; an own file becomes ``FILE``.
 
     Args:
         config: settings of the run.
         environment: with the command that made the record.
-        elsewhere: the record is an evaluation on other data, which that command names and the settings do not.
+        is_external: the record is an evaluation on other data, which that command names and the settings do not.
     """
     typed = [word for word in environment.get("command") or () if word.startswith(("dataset=", "dataset."))]
-    words = list(map(_shown, typed)) if elsewhere or not config else _data_words(config["dataset"])
+    words = list(map(_shown, typed)) if is_external or not config else _data_words(config["dataset"])
     return shlex.join(["ddtl", "audit", *(words or ["dataset=NAME"])])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ddtl.reports.html.curves import GRID, Band, Curves
 from ddtl.reports.html.figures import Spec, Trace, band, chance, chart, point, share, stroke
 
-REPLICATES = 500  # of the bands: they are looked at, not read off
+REPLICATES = 500  # of the bands: they are seen, not read off
 FILLS = ("var(--band)", "var(--band-2)")  # of the bands: more would cover each other
 
 

@@ -26,7 +26,7 @@ def section(found: Cells) -> Section:
         known = {cell.target: cell.measured for cell in at if cell.measured and cell.measured.method.runs[0].binary}
         if len(known) < 2 or row.method != PLAIN:
             continue
-        alt = f"Reliability of what learned from {row.source}, on {wording.listed(list(known))}."
+        alt = f"Reliability of what was trained on {row.source}, on {wording.listed(list(known))}."
         binned = {target: bins(measured) for target, measured in known.items()}
         spec = reliability.spec(binned, "predicted probability", "share of positives")
         charts.append(Figure(found.name(row), spec, alt, "All seeds together; bars: images."))
@@ -35,7 +35,7 @@ def section(found: Cells) -> Section:
         return Section("Calibration", [])
     note = "Means over the seeds, before any correction. ECE: expected calibration error in 15 bins of equal width."
     columns = ["", "tested on", "mean probability", "share of positives", "ECE", "seeds"]
-    table = Table("What is predicted, and what is so", columns, rows, note, (1,))
+    table = Table("Predicted probabilities and shares of positives", columns, rows, note, (1,))
     return Section("Calibration", [*side_by_side(charts), table])
 
 

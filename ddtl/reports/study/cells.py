@@ -62,8 +62,8 @@ class Cell:
     """The runs of a row on one test set.
 
     Attributes:
-        row, target: where it stands.
-        home: whether it is the test set of what was learned from. That of a run which went on with another dataset's
+        row, target: its place in the tables.
+        home: whether it is the test set of what was trained on. That of a run which continued from another dataset's
             weights is not.
         expected: how many seeds it is of when all is well.
         seeds: those that it is of.
@@ -72,10 +72,10 @@ class Cell:
         refitted: the same with the thresholds that were fitted to the target's validation images, where they were.
         temperatures, refitted_temperatures: of the runs where they have one; from the validation images of the source,
             and of the target.
-        drop: what is lost against the row's own test set, over ``drop_seeds`` seeds; None at home, and without one.
-        val: means of the scores on the validation images of what was learned from.
+        drop: the in-domain score minus this one, over ``drop_seeds`` seeds; None in-domain, and without one.
+        val: means of the scores on the validation images of what was trained on.
         records: of the runs, as their folders hold them; ``folders`` are those.
-        excluded: how many test images were left out, as they stand in what was learned from.
+        excluded: how many test images were excluded, as they are in what was trained on.
         folds: of how many folds each seed is pooled.
     """
 
@@ -117,7 +117,7 @@ class Cells:
 
     @property
     def varying(self) -> list[str]:
-        """The fewest axes that tell all rows apart: a protocol that comes with its dataset is not told."""
+        """The fewest axes that distinguish all rows: a protocol that comes with its dataset is not among them."""
         rows = self.rows
         axes = [axis for axis in _AXES if len({getattr(row, axis) for row in rows}) > 1]
         for axis in ("protocol", "schedule", "method", "patients"):
@@ -147,7 +147,7 @@ class _Run:
         temperature, again: that of the source, and that which was refitted; None where there is none.
         record: of the evaluation, from its folder.
         val: the run's scores on validation.
-        excluded: how many images were left out.
+        excluded: how many images were excluded.
     """
 
     answers: Answers
@@ -163,27 +163,27 @@ class _Run:
 def read(folder: Path, settings: Settings = USUAL) -> Cells:
     """Every cell of the study, from the predictions that its record names; nothing is predicted.
 
-    A run or an evaluation that is missing, failed, or damaged by now, enters no number and is told in ``Cell.lost``.
+    A run or an evaluation that is missing, failed, or damaged by now, enters no number and is listed in ``Cell.lost``.
 
     Args:
         folder: of the study.
         settings: of the intervals.
 
     Raises:
-        UserError: the folder holds no study, or its record is damaged.
+        UserError: the folder contains no study, or its record is damaged.
     """
     study = record.read(folder)
-    beside = study_controls.read(folder)
+    controls = study_controls.read(folder)
     members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
     for job in study["jobs"]:
         for evaluation in job["evaluations"]:
             members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
     cells = [
-        _cell(place, jobs, record.runs_dir(folder), settings, beside.twice(place[0].source, place[1]))
+        _cell(place, jobs, record.runs_dir(folder), settings, controls.twice(place[0].source, place[1]))
         for place, jobs in members.items()
     ]
-    at_home = {cell.row: cell for cell in cells if cell.home}
-    return Cells(study, [_with_drop(cell, at_home, settings) for cell in cells], settings, beside)
+    in_domain = {cell.row: cell for cell in cells if cell.home}
+    return Cells(study, [_with_drop(cell, in_domain, settings) for cell in cells], settings, controls)
 
 
 def _row(job: Job) -> Row:
@@ -244,29 +244,29 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
         UserError: nothing, and why.
     """
     if job["run"] is None or evaluation["folder"] is None:
-        raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command goes on with it")
+        raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command resumes it")
     found = stored.read(inside(runs_dir, evaluation["folder"]))
     if "test" not in found.record:
         raise UserError("its results.json lacks test")
     test = found.predictions.of("test")
     kept = ~np.isin(test.sample_id, list(twice))
     if not kept.any():
-        raise UserError("every test image also stands in what was learned from")
+        raise UserError("every test image is also in the training dataset")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
     answers = Answers(name, images, test.where(kept), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
-    temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
+    temperature, refitted_temperature = (_temperature(answers, fitted) for fitted in (found.record, again))
     val = _val(inside(runs_dir, job["run"])) if "val" not in found.record else found.record["val"]
     return _Run(
         answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
     )
 
 
-def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | None:
+def _temperature(answers: Answers, fitted: Mapping[str, Any]) -> Temperature | None:
     """The temperature of a record, on these images."""
-    value = (learnt.get("calibration") or {}).get("temperature")
+    value = (fitted.get("calibration") or {}).get("temperature")
     if value is None:
         return None
     found = calibration.summary(answers.predictions.label, answers.predictions.logits, value, None)
@@ -303,9 +303,9 @@ def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
     return measure(Method("", tuple(runs)), settings) if runs else None
 
 
-def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: Settings) -> Cell:
-    """The cell with what is lost against the test set of its source, over the seeds that both have."""
-    home = at_home.get(cell.row) or at_home.get(replace(cell.row, patients=None))
+def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: Settings) -> Cell:
+    """Return the cell with its drop against the test set of its source, over the seeds that both have."""
+    home = in_domain.get(cell.row) or in_domain.get(replace(cell.row, patients=None))
     both = [] if home is None else [seed for seed in cell.seeds if seed in home.seeds]
     if cell.home or home is None or not both:
         return cell

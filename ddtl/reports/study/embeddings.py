@@ -17,7 +17,7 @@ from ddtl.utils import wording
 from ddtl.utils.reading import Unreadable
 
 NAME = "embeddings.npz"
-_MOST = 500  # points of a dataset: more cannot be told apart
+_MOST = 500  # points of a dataset: more cannot be distinguished
 _MARKS = ("circle-open", "circle")  # by label; further ones share the last
 
 
@@ -26,7 +26,7 @@ class Embedded:
     """One network's features of test images.
 
     Attributes:
-        source: what it learned from.
+        source: what it was trained on.
         features: by test set (N, F).
         labels: by test set (N,).
         classes: names by label.
@@ -45,12 +45,12 @@ def section(found: Cells) -> Section:
         counts = ", ".join(f"{len(labels)} of {target}" for target, labels in embedded.labels.items())
         caption = (
             "One network of the first seed: features before its head, principal components of all these test images, "
-            "each test set weighing the same. Where colours lie apart the network sees the dataset before the disease."
+            "each test set weighing the same. Where colours are apart the network sees the dataset before the disease."
         )
-        title = f"Seen by what learned from {embedded.source}"
+        title = f"Features of what was trained on {embedded.source}"
         alt = f"Test images on two principal components: {counts}."
         charts.append(Figure(title, _spec(embedded), alt, caption))
-    return Section("Where the datasets lie", side_by_side(charts))
+    return Section("Datasets in feature space", side_by_side(charts))
 
 
 def read(found: Cells) -> list[Embedded]:

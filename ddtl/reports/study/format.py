@@ -1,4 +1,4 @@
-"""How a study's cells are shown, and what stands below its tables."""
+"""How a study's cells are formatted, and what is below its tables."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LOWER_IS_BETTER = ("brier",)
 
 
 def score_of(cell: Cell | None, name: str) -> str | Shown:
-    """A cell of a table: nothing where nothing was asked for, a dash where there is no number."""
+    """A cell of a table: nothing where nothing was requested, a dash where there is no number."""
     if cell is None:
         return ""
     if cell.measured is None:
         return format.NONE
-    return mean_of(cell.measured.scores[name], fewer(len(cell.seeds), cell.expected))
+    return mean_of(cell.measured.scores[name], count_seeds(len(cell.seeds), cell.expected))
 
 
 def shaded(cell: Cell | None, score: str) -> str | Shown:
@@ -37,7 +37,7 @@ def shaded(cell: Cell | None, score: str) -> str | Shown:
 
 def mean_of(one: Mean, more: str) -> Shown:
     text = format.score(one.value) + ("" if one.sd is None else f" ± {format.score(one.sd)}")
-    return Shown(text, ", ".join(filter(None, [format.interval(written_of(one.interval)), more])))
+    return Shown(text, ", ".join(filter(None, [format.interval(as_mapping(one.interval)), more])))
 
 
 def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown]:
@@ -48,7 +48,7 @@ def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown
     return [mean_of(Mean(mean(values), stdev(values) if len(values) > 1 else None, None), "") for values in both]
 
 
-def fewer(seeds: int, expected: int) -> str:
+def count_seeds(seeds: int, expected: int) -> str:
     return "" if seeds == expected else f"{seeds} of {wording.count(expected, 'seed')}"
 
 
@@ -56,7 +56,7 @@ def value_of(cell: Cell, score: str) -> float | None:
     return None if cell.measured is None else cell.measured.scores[score].value
 
 
-def written_of(found: Interval | None) -> dict[str, object] | None:
+def as_mapping(found: Interval | None) -> dict[str, object] | None:
     return None if found is None else asdict(found)
 
 
@@ -68,7 +68,7 @@ def basis(cells: Sequence[Cell]) -> list[str]:
     level = wording.percent(known[0].measured.settings.level) if known[0].measured else ""
     n = max(len(cell.seeds) for cell in known)
     if n == 1:
-        how = f"One seed; the range is its {level} interval for other patients, which knows nothing of other seeds."
+        how = f"One seed; the range is its {level} interval for other patients, which does not cover other seeds."
     else:
         how = (
             f"Means over n = {n} seeds; ± is the standard deviation between them; the range is the {level} interval "
@@ -85,46 +85,46 @@ def by_unit(cells: Iterable[Cell]) -> str:
 
 def counts(cells: Sequence[Cell]) -> str:
     """How many units and images each test set has, and what its unit is."""
-    told: dict[str, list[str]] = {}
+    counts_of: dict[str, list[str]] = {}
     for cell in cells:
         if cell.measured is not None:
             units = wording.count(cell.measured.units, *UNITS[cell.measured.unit])
             images = "" if cell.measured.unit == "image" else f" ({wording.count(cell.measured.images, 'image')})"
             protocol = f"{cell.records[0]['protocol']}, " if cell.records else ""
-            told.setdefault(cell.target, []).append(f"{protocol}{units}{images}")
-    parts = [f"{target}: {' or '.join(dict.fromkeys(counts))}" for target, counts in told.items()]
+            counts_of.setdefault(cell.target, []).append(f"{protocol}{units}{images}")
+    parts = [f"{target}: {' or '.join(dict.fromkeys(counts))}" for target, counts in counts_of.items()]
     return f"Test sets: {'; '.join(parts)}." if parts else ""
 
 
 def copies(found: Cells) -> list[str]:
-    """What is known about pictures that stand in two datasets."""
-    away = {(cell.row.source, cell.target) for cell in found.cells if not cell.home}
-    unknown = away - found.controls.pairs.keys()
-    if unknown == away:
-        return ["Whether pictures stand in two of the datasets was not looked up."]
-    left_out = {f"{cell.excluded} of {cell.target} for {cell.row.source}" for cell in found.cells if cell.excluded}
-    if left_out:
-        told = [
-            "Test images that also stand in what was learned from, with the others of their patients, are left out: "
-            f"{wording.listed(sorted(left_out))}."
+    """Return what is known about images that are in two datasets."""
+    external = {(cell.row.source, cell.target) for cell in found.cells if not cell.home}
+    unknown = external - found.controls.pairs.keys()
+    if unknown == external:
+        return ["Whether images are in two of the datasets was not checked."]
+    excluded = {f"{cell.excluded} of {cell.target} for {cell.row.source}" for cell in found.cells if cell.excluded}
+    if excluded:
+        notes = [
+            "Test images that are also in the training dataset, with the others of their patients, are excluded: "
+            f"{wording.listed(sorted(excluded))}."
         ]
     else:
-        told = ["No test image stands, as a picture, in the training images of another dataset."]
+        notes = ["No test image is among the training images of another dataset."]
     if unknown:
         places = wording.listed(sorted(f"{target} for {source}" for source, target in unknown))
-        told.append(f"Not looked up, for the images could not be read any more: {places}.")
-    return told
+        notes.append(f"Not checked, because the images could no longer be read: {places}.")
+    return notes
 
 
 def lost(found: Cells, cells: Iterable[Cell]) -> list[str]:
     """Why there is no number, or one of fewer seeds: the same reason once."""
-    told: dict[str, dict[str, list[str]]] = {}
+    places_of: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         for each in cell.lost:
             where = f"{found.name(cell.row)} on {cell.target}"
-            told.setdefault(each.reason.rstrip("."), {}).setdefault(where, []).append(each.which)
+            places_of.setdefault(each.reason.rstrip("."), {}).setdefault(where, []).append(each.which)
     lines = [
         "; ".join(f"{where}, {', '.join(which)}" for where, which in places.items()) + f": {reason}."
-        for reason, places in told.items()
+        for reason, places in places_of.items()
     ]
     return [f"In no number ({format.NONE}, or fewer seeds): {' '.join(lines)}"] if lines else []

@@ -24,10 +24,10 @@ _FEW_SEEDS = 3
 
 
 def write(folder: Path) -> Path:
-    """Write the page into a study's folder, and its tables as text, Markdown, LaTeX and CSV beside it; the page's path.
+    """Write the page into a study's folder, and its tables as text, Markdown, LaTeX and CSV next to it.
 
     Raises:
-        UserError: the folder holds no study, or its record is damaged.
+        UserError: the folder contains no study, or its record is damaged.
     """
     found = cells.read(folder)
     shown = tables.tables(found, SCORE)
@@ -58,7 +58,7 @@ def page(found: Cells) -> Page:
         warnings=_warnings(found),
         sections=[
             Section("Result", [first, *learning_curve.blocks(found)]),
-            *([Section("Beside it", others)] if others else []),
+            *([Section("More results", others)] if others else []),
             *sections(SECTIONS, found),
         ],
     )
@@ -81,26 +81,22 @@ def _warnings(found: Cells) -> list[str]:
     lost = [cell for cell in found.cells if cell.lost]
     if lost:
         runs = wording.count(len(lost), "cell lacks", "cells lack")
-        warnings.append(f"{runs} runs or all of them; the reasons stand below the tables. They are in no mean.")
+        warnings.append(f"{runs} runs or all of them; the reasons are below the tables. They are in no mean.")
     if found.study["ended"] is None:
-        warnings.append("The study had not ended when this was written. The same command goes on with it.")
+        warnings.append("The study had not ended when this was written. The same command resumes it.")
     seeds = max((cell.expected for cell in found.cells), default=0)
     if seeds < _FEW_SEEDS:
         warnings.append(
-            f"{wording.count(seeds, 'seed')}: how much of a difference is luck can hardly be seen. study.seeds=5 adds "
-            "more, and computes only what is new."
+            f"{wording.count(seeds, 'seed')}: how much of a difference is chance can hardly be seen. study.seeds=5 "
+            "adds more, and computes only what is new."
         )
     leaky = sorted({_place(found, cell) for cell in found.cells for record in cell.records if _leaks(record)})
     if leaky:
-        warnings.append(
-            f"Patients of the test images were learned from, so these scores are optimistic: {wording.listed(leaky)}."
-        )
-    told = [_of_dataset(record, text) for cell in found.cells for record in cell.records for text in _said(record)]
-    return [*warnings, *dict.fromkeys(told)]
-
-
-def _said(record: Mapping[str, Any]) -> list[str]:
-    return [str(text) for text in record.get("warnings", ())]
+        which = wording.listed(leaky)
+        warnings.append(f"Patients of the test images are also in training, so these scores are optimistic: {which}.")
+    records = [record for cell in found.cells for record in cell.records]
+    of_datasets = [_of_dataset(record, str(text)) for record in records for text in record.get("warnings", ())]
+    return [*warnings, *dict.fromkeys(of_datasets)]
 
 
 def _of_dataset(record: Mapping[str, Any], text: str) -> str:

@@ -22,7 +22,7 @@ def section(found: Cells) -> Section:
     return Section(
         TITLE,
         [
-            Text("tables.txt, tables.md and tables.tex beside this page hold its tables, scores.csv every score."),
+            Text("tables.txt, tables.md and tables.tex next to this page contain its tables, scores.csv every score."),
             Fold("Settings", [Code(without_folders(text))]),
             Fold("Each run", [Text(how), Code("\n".join(lines))]),
         ],

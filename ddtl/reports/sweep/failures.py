@@ -7,7 +7,7 @@ from collections import Counter
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Cell, Section, Table, Text
 from ddtl.reports.sweep.record import REASONS, Sweep, without_folders
-from ddtl.reports.sweep.trials import broken_off
+from ddtl.reports.sweep.trials import interrupted
 from ddtl.utils import wording
 
 
@@ -19,16 +19,16 @@ def section(sweep: Sweep) -> Section:
         rows: list[list[str | Cell]] = []
         for reason, count in Counter(str(trial["reason"]) for trial in failed).most_common():
             which = [trial for trial in failed if str(trial["reason"]) == reason]
-            told = ", ".join(str(trial["number"]) for trial in which)
-            rows.append([REASONS.get(reason, reason), f"{count}", told, _last_line(which[0]["words"])])
-        note = "trials/NUMBER.log in the sweep's folder holds all that a trial said."
+            numbers = ", ".join(str(trial["number"]) for trial in which)
+            rows.append([REASONS.get(reason, reason), f"{count}", numbers, _last_line(which[0]["words"])])
+        note = "trials/NUMBER.log in the sweep's folder contains everything that a trial printed."
         blocks.append(
-            Table("Failed trials by reason", ["", "trials", "which", "words of the first"], rows, note, (2, 3))
+            Table("Failed trials by reason", ["", "trials", "which", "last line of the first"], rows, note, (2, 3))
         )
-    broken = Counter(part["reason"] for trial in sweep.trials for part in broken_off(trial))
-    if broken:
-        told = wording.listed([f"{count} × {REASONS.get(reason, reason)}" for reason, count in broken.most_common()])
-        blocks.append(Text(f"Broken off, and gone on with from the last checkpoint: {told}."))
+    reasons = Counter(part["reason"] for trial in sweep.trials for part in interrupted(trial))
+    if reasons:
+        each = [f"{count} × {REASONS.get(reason, reason)}" for reason, count in reasons.most_common()]
+        blocks.append(Text(f"Interrupted, and resumed from the last checkpoint: {wording.listed(each)}."))
     return Section("Failures", blocks)
 
 

@@ -184,9 +184,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about choices that very few trials made: the text tells how many there are
+            warnings.simplefilter("ignore")  # about choices that very few trials made: the text says how many there are
             found = get_param_importances(
                 _rebuilt(done, axes, sign),
                 evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile),
@@ -233,12 +231,12 @@ def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Ite
         "complete": [t for t in trials if t["state"] == "complete" and t["number"] not in best],
         "the best": sorted((t for t in trials if t["number"] in best), key=lambda t: sign * (score(t) or 0.0)),
     }
-    looks = {"pruned": (REFERENCE, "dot", 1), "complete": ("var(--bar)", "solid", 1.3)}
+    styles = {"pruned": (REFERENCE, "dot", 1), "complete": ("var(--bar)", "solid", 1.3)}
     traces = []
     for name, members in groups.items():
         if not members:
             continue
-        color, dash, width = looks.get(name, ("var(--series-2)", "solid", 2.4))
+        color, dash, width = styles.get(name, ("var(--series-2)", "solid", 2.4))
         x, y, texts = _threads(members, axes)
         trace = stroke(x, y, name, color=color, dash=dash, width=width)
         traces.append({**trace, "text": texts, "hovertemplate": "%{text}<extra></extra>"})

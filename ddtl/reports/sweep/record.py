@@ -85,7 +85,7 @@ class Sweep:
 
     @cached_property
     def ranked(self) -> list[Trial]:
-        """Completed trials, the best first; where trials are repeated, their settings instead.
+        """Completed trials, the best first; where trials are replicates, their settings instead.
 
         A setting is shown as its first trial, with the means for values and without what makes a replicate.
         """
@@ -123,7 +123,7 @@ class Sweep:
 
     @property
     def space(self) -> dict[str, Mapping[str, Any]]:
-        """What was searched, by parameter; of a grid nothing, as its values stand in the trials."""
+        """What was searched, by parameter; of a grid nothing, as its values are in the trials."""
         found = {
             key.removeprefix("space."): what
             for key, what in self.record["identity"].items()
@@ -151,7 +151,7 @@ def read(folder: Path) -> Sweep:
 
 
 def line(trial: Trial, *, test: bool = False) -> str:
-    """The command that repeats a trial, without what concerns only this machine; with ``test`` it scores the test."""
+    """Return the command of a trial, without what concerns only this machine; with ``test`` it scores the test."""
     words = [word for word in trial["overrides"] if not (test and word == "evaluation.test=false")]
     return reproduce.command({"command": ["train.py", *words]}) or ""
 

@@ -73,8 +73,8 @@ def varied(trials: Iterable[Sequence[str]]) -> list[str]:
 def parts(trials: Iterable[Sequence[str]]) -> list[str]:
     """The words that train a setting on every fold and split that the trials had, ready for ``train.py``.
 
-    One of several folds alone would be scored on a part of the images. Seeds are left to who types the line: those of
-    the search have been looked at.
+    One of several folds alone would be scored on a part of the images. Seeds are left to the user of the command:
+    those of the search have been used.
 
     Args:
         trials: the words of each.

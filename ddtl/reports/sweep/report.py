@@ -77,7 +77,7 @@ def _difference(sweep: Sweep) -> Headline | None:
     judged = comparison["pairs"][0]["differences"][comparison["score"]]
     interval = format.interval(judged["interval"])[1:-1]
     note = f"{wording.percent(comparison['level'])} CI {interval}" if interval else "no interval"
-    title = f"Test {title_of(comparison['score'])} by {comparison['unit']}, winner less default"
+    title = f"Test {title_of(comparison['score'])} by {comparison['unit']}, winner minus default"
     return Headline(title, format.score(judged["value"]), note)
 
 
@@ -103,10 +103,10 @@ def _warnings(sweep: Sweep) -> list[str]:
             f"{where}."
         )
     if failed and failed >= 0.2 * len(sweep.trials):
-        found.append(f"{failed} of {len(sweep.trials)} trials failed; the reasons stand below.")
+        found.append(f"{failed} of {len(sweep.trials)} trials failed; the reasons are below.")
     if running:
         found.append(
-            f"{wording.count(running, 'trial')} had not ended when this was written. The same command goes on with the "
+            f"{wording.count(running, 'trial')} had not ended when this was written. The same command resumes the "
             "sweep."
         )
     return found + [str(note) for note in (sweep.final or {}).get("caveats", ())]

@@ -27,13 +27,13 @@ def _blocks(sweep: Sweep) -> list[Block]:
     if sweep.replicates:
         how_far = spread(sweep.settings[0])
         chosen = Text(f"The best mean validation {sweep.title} is {best} ({how_far}): {varied(winner)}.")
-    typed = Code(line(winner, test=True))
+    command = Code(line(winner, test=True))
     if final is None:
-        told = f"{_unused(sweep)} This line takes the winner's run, or trains it, and scores it:"
-        return [chosen, Text(told), typed]
-    told = "The winner's line to type; seed=… trains it with another seed:"
+        text = f"{_unused(sweep)} This command takes the winner's run, or trains it, and scores it:"
+        return [chosen, Text(text), command]
+    text = "The winner's command; seed=… trains it with another seed:"
     claim = Text(final["claim"], "good" if final["claimed"] else "plain")
-    return [chosen, claim, _finals(sweep, final), Text(told), typed]
+    return [chosen, claim, _finals(sweep, final), Text(text), command]
 
 
 def _unused(sweep: Sweep) -> str:
@@ -46,7 +46,7 @@ def _unused(sweep: Sweep) -> str:
 
 
 def spread(setting: Setting) -> str:
-    """How far the replicates of a setting lie apart."""
+    """Return how far apart the replicates of a setting are."""
     which = wording.listed([str(number) for number in setting.trials])
     if len(setting.trials) == 1:
         return f"trial {which} alone, of {wording.count(setting.of, 'replicate')}"
@@ -68,8 +68,8 @@ def _finals(sweep: Sweep, final: Mapping[str, Any]) -> Table:
         "The winner against the default settings",
         ["", "runs", f"validation {sweep.title}", f"test {title}"],
         rows,
-        f"Trained anew with seeds {seeds}, which the search did not use, so that no run was chosen for its luck; each "
-        "was scored on the test set once. Means over the seeds; the intervals hold patients and seeds.",
+        f"Trained again with seeds {seeds}, which the search did not use, so that no run was chosen by chance; each "
+        "was scored on the test set once. Means over the seeds; the intervals cover patients and seeds.",
     )
 
 

@@ -32,17 +32,17 @@ def _charts(sweep: Sweep) -> list[Figure]:
         "Trial by trial",
         history_spec(sweep.trials, sweep.names[0], sweep.signs[0], best=not sweep.replicates),
         f"Score of each of {len(sweep.trials)} trials{best}.",
-        f"A pruned trial stands at the last score that it reported{raised}.",
+        f"A pruned trial is at the last score that it reported{raised}.",
     )
     if not any(trial["curve"] for trial in sweep.trials):
         return [history]
     n = sweep.counts["pruned"]
-    told = f"{wording.count(n, 'trial was', 'trials were')} pruned: ended early, at the cross, as promising too little."
+    count = wording.count(n, "trial was", "trials were")
     curves = Figure(
         "All curves",
         _curves_spec(sweep.trials, None if winner is None or sweep.replicates else winner["number"], sweep.names[0]),
         f"{sweep.names[0]} over the epochs of every trial; where a trial was pruned its curve ends in a cross.",
-        told if n else "",
+        f"{count} pruned: ended early, at the cross, as promising too little." if n else "",
     )
     return [history, curves]
 
@@ -85,10 +85,10 @@ def best_so_far(trials: Sequence[Trial], sign: int) -> list[tuple[int, float]]:
 
 def _curves_spec(trials: Sequence[Trial], best: int | None, monitor: str) -> Spec:
     """Draw the score of every trial over its epochs, counted from 1; the winner's on top, with its unfreezings."""
-    looks = {"complete": ("var(--bar)", "solid"), "pruned": (REFERENCE, "dot"), "failed": ("var(--bad)", "dash")}
-    looks["running"] = ("var(--series-3)", "solid")
+    styles = {"complete": ("var(--bar)", "solid"), "pruned": (REFERENCE, "dot"), "failed": ("var(--bad)", "dash")}
+    styles["running"] = ("var(--series-3)", "solid")
     traces = []
-    for state, (color, dash) in looks.items():
+    for state, (color, dash) in styles.items():
         members = [t for t in trials if t["state"] == state and t["curve"] and t["number"] != best]
         if not members:
             continue

@@ -1,4 +1,4 @@
-"""Every trial of a sweep with what it varied; where trials are repeated, their settings with means."""
+"""Every trial of a sweep with what it varied; where trials are replicates, their settings with means."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 10  # trials in the table that is not folded away
 
 
 def section(sweep: Sweep) -> Section:
-    """Return all trials, the best first; where they are repeated, their settings."""
+    """Return all trials, the best first; where they are replicates, their settings."""
     return Section("Trials", _tables(sweep))
 
 

@@ -27,7 +27,7 @@ def ranked(trials: Sequence[Trial], sign: int) -> list[Trial]:
     return sorted(done, key=lambda trial: (-sign * trial["values"][0], trial["number"]))
 
 
-def broken_off(trial: Trial) -> list[Mapping[str, Any]]:
-    """The attempts that ended before the trial did, and were gone on with."""
+def interrupted(trial: Trial) -> list[Mapping[str, Any]]:
+    """Return the attempts that ended before the trial did, and were resumed."""
     attempts = list(trial["attempts"])
     return attempts if trial["state"] in ("running", "waiting") else attempts[:-1]

@@ -11,7 +11,7 @@ from ddtl.reports.html.figures import Spec, chart, label, scale, short
 from ddtl.reports.html.page import Figure, Section, Text
 from ddtl.reports.sweep.marks import COLORS
 from ddtl.reports.sweep.record import Sweep
-from ddtl.reports.sweep.trials import Trial, broken_off
+from ddtl.reports.sweep.trials import Trial, interrupted
 from ddtl.utils import wording
 
 _PAUSE = 60.0  # seconds in which no trial runs, from which on the sweep is taken for stopped
@@ -30,7 +30,7 @@ def section(sweep: Sweep) -> Section:
         "What the workers did when",
         _timeline(parts, names, unit, seconds),
         f"{len(parts)} bars of {wording.count(len(names), 'worker')} over {longest / seconds:.0f} {unit}.",
-        "Numbers are those of the trials. Times in which the whole sweep was stopped are left out.",
+        "Numbers are those of the trials. Times in which the whole sweep was stopped are excluded.",
     )
     share = Text(f"Idle: {wording.percent(idle)} of the time between a worker's first and its last trial.")
     return Section("Workers", [share, chart_])
@@ -45,7 +45,7 @@ def _timeline(stretches: Sequence[Stretch], workers: Sequence[str], unit: str, s
         unit, seconds: of the axis, as ``minutes`` and 60.
     """
     traces = []
-    for state, color in (COLORS | {"broken off": "var(--series-4)"}).items():
+    for state, color in (COLORS | {"interrupted": "var(--series-4)"}).items():
         shown = [part for part in stretches if part.state == state]
         if not shown:
             continue
@@ -91,7 +91,7 @@ class Stretch:
 def stretches(record: Mapping[str, Any]) -> list[Stretch]:
     """Every attempt of every trial, without the times in which the sweep was stopped.
 
-    A sweep that is gone on with the next morning would be all night otherwise.
+    Otherwise a sweep that is resumed the next morning would include the night.
     """
     found = [span for trial in record["trials"] for span in _spans(trial, record["ended"])]
     pauses = _pauses([(start, end) for *_, start, end in found])
@@ -124,10 +124,10 @@ def workers(parts: Sequence[Stretch]) -> list[str]:
 
 
 def _spans(trial: Trial, now: str) -> Iterator[tuple[str, int, str, float, float]]:
-    """Worker, trial, state, start and end in seconds of each attempt, of one under way as far as it has come."""
-    broken = len(broken_off(trial))
+    """Worker, trial, state, start and end in seconds of each attempt, of one that still runs until now."""
+    n = len(interrupted(trial))
     for i, part in enumerate(trial["attempts"]):
-        state = "broken off" if i < broken else trial["state"]
+        state = "interrupted" if i < n else trial["state"]
         yield str(part["worker"]), trial["number"], state, _moment(part["started"]), _moment(part["ended"])
     if trial["state"] == "running":
         since = trial["attempts"][-1]["ended"] if trial["attempts"] else trial["started"]
