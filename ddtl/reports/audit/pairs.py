@@ -49,13 +49,13 @@ class Shown:
 
 
 def worst_first(pairs: Sequence[Pair], leaks: Leaks) -> list[Pair]:
-    """Label conflicts, then leaks between splits, then between datasets, then the others; else in their order."""
+    """Sort label conflicts first, then leaks between splits, then between datasets; else keep the order."""
     lists = [set(found) for found in (leaks.across_labels, leaks.across_splits, leaks.across_datasets)]
     return sorted(pairs, key=lambda pair: [pair not in found for found in lists])
 
 
 def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) -> list[Shown]:
-    """The worst ``MOST`` pairs; images that are gone by now are passed over."""
+    """Return the worst ``MOST`` pairs; images that no longer exist are skipped."""
     names = {
         "different labels": set(leaks.across_labels),
         "different splits": set(leaks.across_splits),

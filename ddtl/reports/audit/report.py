@@ -35,7 +35,7 @@ _PRIVATE = "This page shows images and file names of the dataset. Keep it where 
 
 
 def page_to_share(record: Record) -> str:
-    """The page as HTML, without images and without names of images, patients and files."""
+    """Return the page as HTML, without images and without names of images, patients and files."""
     names = Names(name for finding in record["findings"] for name in _named(finding["details"]))
     findings = [
         {**names.masked({**finding, "details": {}}), "details": _counted(finding["details"])}
@@ -49,14 +49,14 @@ def page_to_share(record: Record) -> str:
 
 
 def _named(details: Mapping[str, Any]) -> Iterator[str]:
-    """The images and patients that a finding names."""
+    """Return the images and patients that a finding names."""
     for found in details.values():
         if isinstance(found, Mapping):
             yield from found
 
 
 def _counted(details: Mapping[str, Any]) -> dict[str, str]:
-    """How many images or patients a finding names, instead of their names."""
+    """Return how many images or patients a finding names, instead of their names."""
     named = {what: found for what, found in details.items() if isinstance(found, Mapping)}
     return {what: f"{len(found):,}, by name in audit.json" for what, found in named.items()}
 

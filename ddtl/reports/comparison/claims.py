@@ -86,7 +86,7 @@ def claims(pairs: list[Comparison]) -> list[str]:
 
 
 def percent(level: float) -> str:
-    """``95 %``, ``99.5 %``."""
+    """Return ``95 %``, ``99.5 %``."""
     return f"{100 * level:g} %"
 
 
@@ -105,7 +105,7 @@ def caveats(compared: Compared, pairs: list[Comparison]) -> list[str]:
 
 
 def images(found: Comparison) -> str:
-    """``95 patients (203 images)``."""
+    """Return ``95 patients (203 images)``."""
     units = wording.count(found.units, *UNITS[found.unit])
     return units if found.unit == "image" else f"{units} ({wording.count(found.images, 'image')})"
 
@@ -150,7 +150,7 @@ def _thresholds(compared: Compared, score: str) -> list[str]:
 
 
 def _origin(record: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Where a run's threshold came from: its rule with what it aims at, and whether images or patients chose it."""
+    """Return where a run's threshold came from: its rule with its target, and whether images or patients chose it."""
     rule, target = record.get("threshold_rule", "fixed"), record.get("threshold_target")
     if rule == "fixed":
         return f"fixed at {record['threshold']:g}", None

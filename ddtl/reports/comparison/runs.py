@@ -73,7 +73,7 @@ def read(folders: Sequence[Path], split: str) -> Compared:
 
 
 def label(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A name for each method: the fewest settings that distinguish all of them, else its folder.
+    """Return a name for each method: the fewest settings that distinguish all of them, else its folder.
 
     Args:
         settings: by dotted key.
@@ -94,22 +94,22 @@ def label(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> tupl
 
 
 def _rank(key: str) -> tuple[bool, int]:
-    """Sorts by ``_FIRST``; the others stay in the order of the configuration."""
+    """Return the sorting key: those of ``_FIRST`` first, the others in the order of the configuration."""
     return key not in _FIRST, _FIRST.index(key) if key in _FIRST else 0
 
 
 def _comes_with(key: str, chosen: Sequence[str]) -> bool:
-    """Whether a name that is shown brings the setting: ``model.name`` does so for all of ``model``."""
+    """Return whether a name that is shown brings the setting: ``model.name`` does so for all of ``model``."""
     return any(name.endswith(".name") and key.startswith(name.removesuffix("name")) for name in chosen)
 
 
 def _spelled(value: Any) -> str:
-    """A setting as it is typed."""
+    """Return a setting as it is typed."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a method, by dotted key."""
+    """Return what makes a method, by dotted key."""
     own = {key: value for key, value in config.items() if key not in _NEUTRAL_GROUPS}
     if isinstance(own.get("dataset"), Mapping):  # what follows from the sources' names is no setting more
         own["dataset"] = {key: value for key, value in own["dataset"].items() if key != "source_settings"}
@@ -126,7 +126,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def _together(settings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> list[list[int]]:
-    """The rows of the runs of each method. Runs without known settings, or of the same seed, are not taken together."""
+    """Return the rows of the runs of each method. Runs without known settings, or of one seed, are separate methods."""
     groups: dict[str, list[int]] = {}
     for i, one in enumerate(settings):
         groups.setdefault(json.dumps(one, sort_keys=True, default=str) if one else f"run {i}", []).append(i)
@@ -138,7 +138,7 @@ def _together(settings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> li
 
 
 def _short(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the folders' paths, as many as distinguish them."""
+    """Return the last parts of the folders' paths, as many as distinguish them."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         short = ["/".join(each[-count:]) for each in parts]
@@ -148,7 +148,7 @@ def _short(folders: Sequence[Path]) -> list[str]:
 
 
 def _checked(run: Stored, split: str) -> Stored:
-    """The run, if its predictions of the split can be compared."""
+    """Return the run, if its predictions of the split can be compared."""
     if split not in run.record and "val" in run.record:
         raise UserError(
             f"{run.folder} has no test scores: it was run with evaluation.test=false. split=val compares validation; "

@@ -52,7 +52,7 @@ def curves(
     replicates: int = 500,
     seed: int = 0,
 ) -> Curves | None:
-    """ROC and precision-recall curve; None where a class is missing.
+    """Return ROC and precision-recall curve; None where a class is missing.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
@@ -89,7 +89,7 @@ def roc_over_seeds(
     replicates: int = 200,
     seed: int = 0,
 ) -> tuple[np.ndarray, Band | None] | None:
-    """(G,) the mean of several networks' sensitivities at each specificity of ``GRID``; None where a class is missing.
+    """Return (G,) the mean of networks' sensitivities at each specificity of ``GRID``; None where a class is missing.
 
     Vertical averaging (Fawcett 2006, Pattern Recognit Lett 27:861). The band resamples clusters, the same for all, and
     the networks, of R networks R - 1.
@@ -128,7 +128,7 @@ class _Points:
     ends: np.ndarray
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) true and (M,) false positives at every threshold."""
+        """Return (M,) true and (M,) false positives at every threshold."""
         return np.cumsum(weights * self.positive)[self.ends], np.cumsum(weights * ~self.positive)[self.ends]
 
     def roc(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -36,12 +36,12 @@ def capitalised(text: str) -> str:
 
 
 def score(value: float | None) -> str:
-    """Three decimals."""
+    """Return a score with three decimals."""
     return NONE if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no minus before a zero
 
 
 def interval(found: Mapping[str, Any] | None) -> str:
-    """``(0.874–0.945)``, or nothing where there is no interval."""
+    """Return ``(0.874–0.945)``, or nothing where there is no interval."""
     if found is None or found["low"] is None or found["high"] is None:
         return ""
     dash = "–" if found["low"] >= 0 else " to "
@@ -54,12 +54,12 @@ def limits(low: float | None, high: float | None) -> str:
 
 
 def with_interval(scores: Mapping[str, Any], name: str) -> str:
-    """``0.912 (0.874–0.945)``."""
+    """Return ``0.912 (0.874–0.945)``."""
     return f"{score(scores.get(name))} {interval(interval_of(scores, name))}".rstrip()
 
 
 def interval_of(scores: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    """The interval of a score, where the record has one."""
+    """Return the interval of a score, where the record has one."""
     found: Mapping[str, Any] | None = (scores.get("intervals") or {}).get(name)
     return found
 
@@ -72,7 +72,7 @@ def p_value(p: float | None) -> str:
 
 
 def cell(scores: Mapping[str, Any], name: str) -> Cell:
-    """A score for a table: with its interval, or with the reason why there is none."""
+    """Return a score for a table: with its interval, or with the reason why there is none."""
     value = scores.get(name)
     if value is None:
         known = (scores.get("undefined") or {}).get(name)

@@ -258,7 +258,7 @@ def side_by_side(charts: Sequence[Figure]) -> list[Block]:
 
 
 def render(page: Page) -> str:
-    """The page as HTML, which asks for nothing from anywhere and runs no script but ours: see :func:`policy`."""
+    """Return the page as HTML, which loads nothing from the network and runs no script but ours: see :func:`policy`."""
     shown = [block for section in page.sections for block in section.blocks]
     sortable = any(_has(block, _is_sortable) for block in shown)
     charts = any(_has(block, _is_figure) for block in shown)
@@ -280,13 +280,13 @@ def render(page: Page) -> str:
 
 
 def map_style(plotly: str) -> str:
-    """The name under which Plotly adds the styles of maps to every page, unless something has that name."""
+    """Return the name under which Plotly adds the styles of maps to every page, unless something has that name."""
     found = re.search(r'getElementById\("([0-9a-f]{64})"\)', plotly)
     return found[1] if found else "maps"
 
 
 def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """The Content-Security-Policy of a page that contains just these scripts and style sheets."""
+    """Return the Content-Security-Policy of a page that contains just these scripts and style sheets."""
     return (
         f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -294,13 +294,13 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
 
 def full_policy() -> str:
-    """The policy under which any page of this version works, and nothing else in it runs."""
+    """Return the policy under which any page of this version works, and nothing else in it runs."""
     parts = _parts()
     return policy([parts.tables, parts.plotly, parts.charts], [parts.style, parts.plotly_style])
 
 
 def is_of_this_version(page: Path) -> bool:
-    """Whether a stored page contains just scripts and style sheets that :func:`full_policy` knows."""
+    """Return whether a stored page contains just scripts and style sheets that :func:`full_policy` knows."""
     with page.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace")
     named = set(re.findall(r"sha256-[\w+/]+=", head))
@@ -345,7 +345,7 @@ def _parts() -> _Parts:
 
 
 def _has(block: Block, what: Callable[[Block], bool]) -> bool:
-    """Whether a block is of a kind, or contains one."""
+    """Return whether a block is of a kind, or contains one."""
     return what(block) or (isinstance(block, Row | Fold) and any(_has(inner, what) for inner in block.blocks))
 
 

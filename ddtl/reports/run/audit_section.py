@@ -30,13 +30,13 @@ def _blocks(stored: Stored) -> list[Block]:
 
 
 def warnings(stored: Stored) -> list[str]:
-    """The findings with which no score holds."""
+    """Return the findings with which no score is valid."""
     audit = stored.record.get("audit") or {"findings": []}
     return [f"The audit of the dataset found: {f['sentence']}" for f in audit["findings"] if f["severity"] == "fail"]
 
 
 def text(stored: Stored) -> str:
-    """The same for a methods section."""
+    """Return the same in sentences for a methods section."""
     audit = stored.record.get("audit")
     if audit is None:
         return f"The images were not audited for duplicates, leaks and shortcuts ({command(stored)})."

@@ -28,7 +28,7 @@ _HOW = (
 
 
 def suggestions(record: Mapping[str, Any]) -> Table:
-    """The readings of each test; the last one is the suggestion."""
+    """Return the readings of each test; the last one is the suggestion."""
     *others, chosen = record["rules"]
     rows = []
     for name, test in record["tests"].items():
@@ -38,7 +38,7 @@ def suggestions(record: Mapping[str, Any]) -> Table:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """A sentence for each test that suggests nothing, and what is to be known about the others."""
+    """Return a sentence for each test that suggests nothing, and what is to be known about the others."""
     found = []
     for name, test in record["tests"].items():
         lines = [test["why_not"]] if test["why_not"] else test["notes"]
@@ -47,7 +47,7 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """The record of a range test as a page."""
+    """Return the page of a range test, as HTML."""
     sections = [
         Section(TESTS[name].capitalize(), [_figure(name, test, record)]) for name, test in record["tests"].items()
     ]

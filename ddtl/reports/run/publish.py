@@ -62,7 +62,7 @@ def _to_wandb(shown: Any, run: Run, folder: RunFolder, results: Mapping[str, Any
 
 
 def intervals(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The limits of every interval by image, and scores and limits by patient, as W&B's summary names them.
+    """Return the limits of every interval by image, and scores and limits by patient, as W&B's summary names them.
 
     ``final/test/roc_auc_low``, ``final/test/patients/roc_auc``, ``final/test/patients/roc_auc_high``.
     """

@@ -20,7 +20,7 @@ _STRATEGIES = {"full": _ALL, "all layers": _ALL, "linear_probe": _HEAD, "the cla
 
 
 def of(stored: Stored) -> Schedule | None:
-    """The schedule of the run; None where its folder does not say, as in records of an older version."""
+    """Return the schedule of the run; None where its folder does not say, as in records of an older version."""
     config = stored.config
     try:
         finetune = FinetuneConfig.model_validate(config["finetune"])
@@ -53,7 +53,7 @@ def section(stored: Stored) -> Section:
 
 
 def strategy(stored: Stored) -> str:
-    """Which layers were trained when, for the methods text."""
+    """Return which layers were trained when, for the methods text."""
     schedule = of(stored)
     if schedule is None:
         name = stored.config["finetune"]["name"]
@@ -66,7 +66,7 @@ def strategy(stored: Stored) -> str:
 
 
 def peak_rates(stored: Stored) -> str:
-    """The learning rates of head and backbone at their highest, for the methods text."""
+    """Return the learning rates of head and backbone at their highest, for the methods text."""
     lr, finetune, schedule = stored.config["optimizer"]["lr"], stored.config["finetune"], of(stored)
     if schedule is None:
         backbones, heads = {finetune["backbone_lr_ratio"]} - {0}, {finetune["head_lr_ratio"]}

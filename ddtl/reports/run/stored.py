@@ -118,13 +118,13 @@ class Stored:
 
 
 def patients(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The scores by patient of a split; None where there are none."""
+    """Return the scores by patient of a split; None where there are none."""
     found = scores.get("patients")
     return found if found and "why_not" not in found else None
 
 
 def design_of(record: Mapping[str, Any]) -> Design:
-    """How the test set was collected, by ``results.json``; records of earlier versions do not say."""
+    """Return how the test set was collected, by ``results.json``; records of earlier versions do not say."""
     found: Design = (record.get("interval") or {}).get("design", "case_control")
     return found
 

@@ -63,8 +63,8 @@ class Cell:
 
     Attributes:
         row, target: its place in the tables.
-        home: whether it is the test set of what was trained on. That of a run which continued from another dataset's
-            weights is not.
+        is_in_domain: whether it is the test set of what was trained on. That of a run which continued from the weights
+            of another dataset is not.
         expected: how many seeds it is of when all is well.
         seeds: those that it is of.
         lost: the others, which are in no number here.
@@ -81,7 +81,7 @@ class Cell:
 
     row: Row
     target: str
-    home: bool
+    is_in_domain: bool
     expected: int
     seeds: tuple[int, ...]
     lost: tuple[Lost, ...]
@@ -127,11 +127,11 @@ class Cells:
         return axes
 
     def at(self, row: Row, target: str) -> Cell | None:
-        """None where the study does not ask for it."""
+        """Return the cell of a row on a test set; None where the study has none."""
         return next((cell for cell in self.cells if (cell.row, cell.target) == (row, target)), None)
 
     def name(self, row: Row) -> str:
-        """What sets a row apart from the others."""
+        """Return what distinguishes a row from the others."""
         axes = self.varying
         if row.patients is None and len(axes) > 1:
             axes = [axis for axis in axes if axis != "patients"]  # all of them, as a reader takes for granted
@@ -161,7 +161,7 @@ class _Run:
 
 
 def read(folder: Path, settings: Settings = USUAL) -> Cells:
-    """Every cell of the study, from the predictions that its record names; nothing is predicted.
+    """Return every cell of the study, from the predictions that its record names; nothing is predicted.
 
     A run or an evaluation that is missing, failed, or damaged by now, enters no number and is listed in ``Cell.lost``.
 
@@ -182,7 +182,7 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
         _cell(place, jobs, record.runs_dir(folder), settings, controls.twice(place[0].source, place[1]))
         for place, jobs in members.items()
     ]
-    in_domain = {cell.row: cell for cell in cells if cell.home}
+    in_domain = {cell.row: cell for cell in cells if cell.is_in_domain}
     return Cells(study, [_with_drop(cell, in_domain, settings) for cell in cells], settings, controls)
 
 
@@ -219,7 +219,7 @@ def _cell(
     return Cell(
         row=row,
         target=target,
-        home=target == row.source,
+        is_in_domain=target == row.source,
         expected=len({job["labels"]["seed"] for job, _ in jobs}),
         seeds=tuple(runs) if measured is not None else (),
         lost=tuple(lost),
@@ -238,7 +238,7 @@ def _cell(
 
 
 def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
-    """What one evaluation left.
+    """Return what one evaluation left.
 
     Raises:
         UserError: nothing, and why.
@@ -249,23 +249,23 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     if "test" not in found.record:
         raise UserError("its results.json lacks test")
     test = found.predictions.of("test")
-    kept = ~np.isin(test.sample_id, list(twice))
-    if not kept.any():
+    is_scored = ~np.isin(test.sample_id, list(twice))
+    if not is_scored.any():
         raise UserError("every test image is also in the training dataset")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
-    answers = Answers(name, images, test.where(kept), found.record["threshold"], design)
+    answers = Answers(name, images, test.where(is_scored), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, fitted) for fitted in (found.record, again))
     val = _val(inside(runs_dir, job["run"])) if "val" not in found.record else found.record["val"]
     return _Run(
-        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
+        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~is_scored).sum())
     )
 
 
 def _temperature(answers: Answers, fitted: Mapping[str, Any]) -> Temperature | None:
-    """The temperature of a record, on these images."""
+    """Return the temperature of a record, on these images."""
     value = (fitted.get("calibration") or {}).get("temperature")
     if value is None:
         return None
@@ -274,7 +274,7 @@ def _temperature(answers: Answers, fitted: Mapping[str, Any]) -> Temperature | N
 
 
 def _val(run: Path) -> Mapping[str, Any]:
-    """The validation scores of a run; none where they cannot be had."""
+    """Return the validation scores of a run; none where they cannot be read."""
     try:
         return results.read(run).get("val", {})
     except (OSError, Unreadable):
@@ -282,7 +282,7 @@ def _val(run: Path) -> Mapping[str, Any]:
 
 
 def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[int, _Run]:
-    """By seed, the out-of-fold predictions of those seeds that have all folds."""
+    """Return, by seed, the out-of-fold predictions of those seeds that have all folds."""
     parts: dict[int, list[_Run]] = {}
     for (seed, _), run in found.items():
         parts.setdefault(seed, []).append(run)
@@ -305,12 +305,12 @@ def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
 
 def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: Settings) -> Cell:
     """Return the cell with its drop against the test set of its source, over the seeds that both have."""
-    home = in_domain.get(cell.row) or in_domain.get(replace(cell.row, patients=None))
-    both = [] if home is None else [seed for seed in cell.seeds if seed in home.seeds]
-    if cell.home or home is None or not both:
+    own = in_domain.get(cell.row) or in_domain.get(replace(cell.row, patients=None))
+    both = [] if own is None else [seed for seed in cell.seeds if seed in own.seeds]
+    if cell.is_in_domain or own is None or not both:
         return cell
-    here, there = (_of_seeds(one, both, settings) for one in (home, cell))
-    return replace(cell, drop=drop(here, there, same_runs=True), drop_seeds=len(both))
+    on_own, on_other = (_of_seeds(one, both, settings) for one in (own, cell))
+    return replace(cell, drop=drop(on_own, on_other, same_runs=True), drop_seeds=len(both))
 
 
 def _of_seeds(cell: Cell, seeds: Sequence[int], settings: Settings) -> Measured:

@@ -54,16 +54,16 @@ def section(found: Cells) -> Section:
 
 
 def read(found: Cells) -> list[Embedded]:
-    """Of each row a run whose features of its own and of other test images are stored; damaged files are none."""
+    """Return, of each row, a run whose features of in-domain and external test images are stored and readable."""
     embedded = []
     for row in found.rows:
-        at = sorted((cell for cell in found.cells if cell.row == row), key=lambda cell: not cell.home)
+        at = sorted((cell for cell in found.cells if cell.row == row), key=lambda cell: not cell.is_in_domain)
         stored = {}
         for cell in at:
             known = (tables for folder in cell.folders if (tables := _read(folder)) is not None)
             if (first := next(known, None)) is not None:
                 stored[cell.target] = first
-        if len(stored) > 1 and at[0].home and at[0].target in stored:
+        if len(stored) > 1 and at[0].is_in_domain and at[0].target in stored:
             features = {target: one[0] for target, one in stored.items()}
             labels = {target: one[1] for target, one in stored.items()}
             embedded.append(Embedded(found.name(row), features, labels, stored[at[0].target][2]))
@@ -71,7 +71,7 @@ def read(found: Cells) -> list[Embedded]:
 
 
 def principal_axes(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(N, 2) places of each dataset's images, and (2,) shares of the variance that the axes hold.
+    """Return (N, 2) places of each dataset's images, and (2,) shares of the variance on the axes.
 
     Principal components of all datasets together, each weighing the same (Pearson 1901, Philos Mag 2:559).
     """
@@ -105,7 +105,7 @@ def _spec(embedded: Embedded) -> Spec:
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
-    """Features and labels of the test images, and the classes; None where there are none."""
+    """Return features and labels of the test images, and the classes; None where there are none."""
     try:
         table = prediction_table.read(folder / "predictions.csv")
         features = arrays.embeddings(folder / NAME, len(table))

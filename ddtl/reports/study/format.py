@@ -18,7 +18,7 @@ LOWER_IS_BETTER = ("brier",)
 
 
 def score_of(cell: Cell | None, name: str) -> str | Shown:
-    """A cell of a table: nothing where nothing was requested, a dash where there is no number."""
+    """Return a cell of a table: nothing where nothing was requested, a dash where there is no number."""
     if cell is None:
         return ""
     if cell.measured is None:
@@ -27,7 +27,7 @@ def score_of(cell: Cell | None, name: str) -> str | Shown:
 
 
 def shaded(cell: Cell | None, score: str) -> str | Shown:
-    """The more, the darker; chance is white where it is known."""
+    """Return a cell that is the darker the higher its score; chance is white where it is known."""
     shown, value = score_of(cell, score), None if cell is None else value_of(cell, score)
     if isinstance(shown, str) or value is None or score in LOWER_IS_BETTER:
         return shown
@@ -41,7 +41,7 @@ def mean_of(one: Mean, more: str) -> Shown:
 
 
 def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown]:
-    """Temperature and Brier score over the seeds of a cell; dashes where a seed has none."""
+    """Return temperature and Brier score over the seeds of a cell; dashes where a seed has none."""
     if not found or len(found) != len(cell.seeds):
         return [format.NONE, format.NONE]
     both = ([one.value for one in found], [one.brier for one in found])
@@ -61,7 +61,7 @@ def as_mapping(found: Interval | None) -> dict[str, object] | None:
 
 
 def basis(cells: Sequence[Cell]) -> list[str]:
-    """What ± and the range mean, and of how many."""
+    """Return what ± and the range mean, and of how many seeds."""
     known = [cell for cell in cells if cell.measured is not None]
     if not known:
         return []
@@ -78,13 +78,13 @@ def basis(cells: Sequence[Cell]) -> list[str]:
 
 
 def by_unit(cells: Iterable[Cell]) -> str:
-    """``by patient``: what the scores of cells are computed over; empty where nothing is measured."""
+    """Return ``by patient``: what the scores of cells are computed over; empty where nothing is measured."""
     units = dict.fromkeys(cell.measured.unit for cell in cells if cell.measured is not None)
     return f"by {' or '.join(units)}" if units else ""
 
 
 def counts(cells: Sequence[Cell]) -> str:
-    """How many units and images each test set has, and what its unit is."""
+    """Return how many units and images each test set has, and what its unit is."""
     counts_of: dict[str, list[str]] = {}
     for cell in cells:
         if cell.measured is not None:
@@ -98,7 +98,7 @@ def counts(cells: Sequence[Cell]) -> str:
 
 def copies(found: Cells) -> list[str]:
     """Return what is known about images that are in two datasets."""
-    external = {(cell.row.source, cell.target) for cell in found.cells if not cell.home}
+    external = {(cell.row.source, cell.target) for cell in found.cells if not cell.is_in_domain}
     unknown = external - found.controls.pairs.keys()
     if unknown == external:
         return ["Whether images are in two of the datasets was not checked."]
@@ -117,7 +117,7 @@ def copies(found: Cells) -> list[str]:
 
 
 def lost(found: Cells, cells: Iterable[Cell]) -> list[str]:
-    """Why there is no number, or one of fewer seeds: the same reason once."""
+    """Return why there is no number, or one of fewer seeds: the same reason once."""
     places_of: dict[str, dict[str, list[str]]] = {}
     for cell in cells:
         for each in cell.lost:

@@ -10,7 +10,6 @@ from ddtl.reports.html.page import Headline, Page, Section, render, sections
 from ddtl.reports.study import calibration, cells, embeddings, export, learning_curve, reproduce, roc, tables
 from ddtl.reports.study.cells import SCORE, Cell, Cells
 from ddtl.reports.study.format import by_unit, score_of
-from ddtl.reports.study.score_table import every_score
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import title_of
 from ddtl.utils import wording
@@ -33,19 +32,19 @@ def write(folder: Path) -> Path:
     shown = tables.tables(found, SCORE)
     for suffix, form in export.FORMATS.items():
         write_text(folder / f"tables.{suffix}", form(shown))
-    write_text(folder / "scores.csv", export.as_csv(every_score(found)))
+    write_text(folder / "scores.csv", export.as_csv(export.every_score(found)))
     path = folder / "report.html"
     write_text(path, render_study(found))
     return path
 
 
 def render_study(found: Cells) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     return render(page(found))
 
 
 def page(found: Cells) -> Page:
-    """The page, part by part."""
+    """Return the page, section by section."""
     study = found.study
     first, *others = tables.tables(found, SCORE)
     seeds = max((cell.expected for cell in found.cells), default=0)
@@ -69,7 +68,7 @@ def _headlines(found: Cells) -> list[Headline]:
     for cell in [cell for cell in found.cells if cell.measured is not None][:_HEADLINES]:
         shown = score_of(cell, SCORE)
         assert not isinstance(shown, str), "it is measured"
-        where = found.name(cell.row) if cell.home else f"{found.name(cell.row)} → {cell.target}"
+        where = found.name(cell.row) if cell.is_in_domain else f"{found.name(cell.row)} → {cell.target}"
         value, _, spread = shown.text.partition(" ± ")
         note = f"± {spread} {shown.note}" if spread else shown.note
         headlines.append(Headline(f"{title_of(SCORE)} {by_unit([cell])}, {where}", value, note))
@@ -100,7 +99,7 @@ def _warnings(found: Cells) -> list[str]:
 
 
 def _of_dataset(record: Mapping[str, Any], text: str) -> str:
-    """A warning with the dataset that it is about."""
+    """Return a warning with the dataset that it is about."""
     name = str(record["dataset"])
     return without_folders(text if name in text else f"{name}: {text}")
 
@@ -110,4 +109,4 @@ def _leaks(record: Mapping[str, Any]) -> bool:
 
 
 def _place(found: Cells, cell: Cell) -> str:
-    return found.name(cell.row) if cell.home else f"{found.name(cell.row)} on {cell.target}"
+    return found.name(cell.row) if cell.is_in_domain else f"{found.name(cell.row)} on {cell.target}"

@@ -23,7 +23,7 @@ def section(found: Cells) -> Section:
     """Return the charts, of each test set what was trained on it first."""
     charts: list[Figure] = []
     for target in found.targets:
-        at = sorted((cell for cell in found.cells if cell.target == target), key=lambda cell: not cell.home)
+        at = sorted((cell for cell in found.cells if cell.target == target), key=lambda cell: not cell.is_in_domain)
         runs = {cell.folders: cell for cell in reversed(at)}  # methods that share their runs here share their curve
         at = [cell for cell in at if runs[cell.folders] is cell]
         known = {found.name(cell.row): cell.measured for cell in at if cell.measured is not None}

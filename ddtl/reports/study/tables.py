@@ -35,7 +35,7 @@ _AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")
 
 
 def tables(found: Cells, score: str = "roc_auc") -> list[Table]:
-    """All that a study's cells give rise to, the most important first."""
+    """Return all that a study's cells give rise to, the most important first."""
     kind = found.study["study"]
     if kind == "paper_vs_honest":
         return [protocols(found, score), listed(found)]
@@ -73,20 +73,20 @@ def drops(found: Cells, score: str) -> Table:
     rows: Rows = []
     used: list[Cell] = []
     rows_used: list[Row] = []
-    targets = [target for target in found.targets if any(c.target == target and not c.home for c in found.cells)]
+    external = {cell.target for cell in found.cells if not cell.is_in_domain}
+    targets = [target for target in found.targets if target in external]
     for row in found.rows:
-        cells = [found.at(row, target) for target in targets]
-        if all(cell is None or cell.home for cell in cells):
-            continue
-        used += [cell for cell in cells if cell is not None and not cell.home]
-        rows_used.append(row)
-        rows.append([found.name(row), *("" if cell is None or cell.home else _drop(cell, score) for cell in cells)])
+        cells = [None if cell is None or cell.is_in_domain else cell for cell in (found.at(row, t) for t in targets)]
+        if any(cells):
+            used += filter(None, cells)
+            rows_used.append(row)
+            rows.append([found.name(row), *("" if cell is None else _drop(cell, score) for cell in cells)])
     notes = [
         "The score on the in-domain test set minus that on the column's; the same networks on both. "
         f"The range is the {_level(found)} interval for other patients of both test sets and, with several seeds, "
         "other seeds.",
         counts(used),
-        *lost(found, [cell for cell in found.cells if cell in used or (cell.home and cell.row in rows_used)]),
+        *lost(found, [cell for cell in found.cells if cell in used or (cell.is_in_domain and cell.row in rows_used)]),
     ]
     return Table(
         f"Drop of {title_of(score)} {by_unit(used)} on external test sets (in-domain minus external)",
@@ -99,7 +99,7 @@ def drops(found: Cells, score: str) -> Table:
 def thresholds(found: Cells) -> Table:
     """Return the scores at a threshold on external test sets: at the source's, and at one refitted on the target."""
     rows: Rows = []
-    used = [cell for cell in found.cells if not cell.home]
+    used = [cell for cell in found.cells if not cell.is_in_domain]
     for cell in used:
         first = f"{found.name(cell.row)} on {cell.target}"
         whose = "source validation" if cell.row.patients is None else "target validation, where training continued"
@@ -141,7 +141,7 @@ def selection(found: Cells, score: str) -> Table:
                 for row in found.rows
                 if row.source == source and row.patients is None
                 for cell in [found.at(row, target)]
-                if cell is not None and (not cell.home or len(found.targets) == 1)
+                if cell is not None and (not cell.is_in_domain or len(found.targets) == 1)
             ]
             known = [cell for cell in cells if cell.val[score] is not None and value_of(cell, score) is not None]
             if len(known) < 2:
@@ -162,7 +162,7 @@ def selection(found: Cells, score: str) -> Table:
 
 
 def listed(found: Cells) -> Table:
-    """Every cell with several scores: for studies of one test set."""
+    """Return every cell with several scores: for studies of one test set."""
     several = len(found.targets) > 1
     rows: Rows = [
         [
@@ -173,7 +173,7 @@ def listed(found: Cells) -> Table:
         for cell in found.cells
     ]  # fmt: skip
     if len({(cell.target, cell.row.protocol) for cell in found.cells}) == 1 and not found.cells[0].folds:
-        in_domain = next((cell for cell in found.cells if cell.home and cell.records), found.cells[0])
+        in_domain = next((cell for cell in found.cells if cell.is_in_domain and cell.records), found.cells[0])
         for name, title in _BLIND.items():
             shown: list[str | Shown] = [_in_domain(in_domain, name, score) for score in _SHOWN]
             if any(shown):
@@ -235,7 +235,7 @@ def _control(found: Cells, source: str, target: str, name: str, score: str) -> s
     """Return what was trained without pixels on the source; in-domain as the runs' own record has it."""
     if source != target:
         return _blind(found.controls.scores(source, target, name), score)
-    cell = next((c for c in found.cells if c.home and c.row.source == source and c.records), None)
+    cell = next((c for c in found.cells if c.is_in_domain and c.row.source == source and c.records), None)
     return "" if cell is None else _in_domain(cell, name, score)
 
 

@@ -82,7 +82,7 @@ class Parameter:
 
     @staticmethod
     def of(name: str, values: Sequence[Any], spec: Mapping[str, Any] | None = None) -> Parameter:
-        """The axis of values.
+        """Return the axis of values.
 
         Args:
             name: of the parameter.
@@ -100,7 +100,7 @@ class Parameter:
         return Parameter(name, (), min(known, default=0.0), max(known, default=1.0))
 
     def place(self, value: Any) -> float | None:
-        """Height of a value, 0 to 1; None where there is no value."""
+        """Return height of a value, 0 to 1; None where there is no value."""
         if self.choices:
             last = len(self.choices) - 1
             return self.choices.index(value) / last if last else 0.5
@@ -113,7 +113,7 @@ class Parameter:
         return float((value - self.low) / (self.high - self.low))
 
     def distribution(self) -> BaseDistribution:
-        """The axis as Optuna's distribution."""
+        """Return the axis as Optuna's distribution."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         if self.choices:
@@ -122,7 +122,7 @@ class Parameter:
 
 
 def parameters(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[Parameter]:
-    """What the trials varied: first what all of them used, in the order in which they name it.
+    """Return what the trials varied: first what all of them used, in the order in which they name it.
 
     Args:
         trials: of the record.
@@ -135,7 +135,7 @@ def parameters(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) 
 
 
 def _numbers_first(value: Any) -> tuple[bool, float, str]:
-    """Sorts a grid's words: numbers by their size, then the others."""
+    """Return the sorting key of a grid's words: numbers by their size, then the others."""
     try:
         return False, float(value), ""
     except ValueError:
@@ -158,7 +158,7 @@ class Importances:
 
 
 def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]], sign: int) -> Importances:
-    """PED-ANOVA of the completed trials, a parameter that only some use included.
+    """Compute PED-ANOVA of the completed trials, a parameter that only some use included.
 
     Watanabe, Bansal and Hutter 2023 (IJCAI); for conditional parameters Kato, Watanabe and others 2026 (KDD), as Optuna
     computes them.
@@ -197,7 +197,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
 
 
 def _rebuilt(trials: Sequence[Trial], axes: Sequence[Parameter], sign: int) -> Any:
-    """A study in memory of completed trials and their first objective."""
+    """Return a study in memory of completed trials and their first objective."""
     import optuna
 
     study = optuna.create_study(direction="maximize" if sign > 0 else "minimize")
@@ -268,7 +268,7 @@ def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Ite
 
 
 def _threads(trials: Sequence[Trial], axes: Sequence[Parameter]) -> tuple[list[float], list[float | None], list[str]]:
-    """Lines of trials through the axes as one line with gaps."""
+    """Return lines of trials through the axes as one line with gaps."""
     x: list[float] = []
     y: list[float | None] = []
     texts: list[str] = []
@@ -287,7 +287,7 @@ def _threads(trials: Sequence[Trial], axes: Sequence[Parameter]) -> tuple[list[f
 
 
 def _ticks(i: int, axis: Parameter) -> list[dict[str, Any]]:
-    """The ends of a number's axis, or the choices."""
+    """Return the ends of a number's axis, or the choices."""
     if not axis.is_choice:
         return [_tick(i, place, spelled(value)) for value, place in ((axis.low, 0.0), (axis.high, 1.0))]
     chosen = axis.choices if len(axis.choices) <= _CHOICES_SHOWN else (axis.choices[0], axis.choices[-1])
@@ -310,7 +310,7 @@ def _tick(x: float, y: float, text: str, shift: int = 5) -> dict[str, Any]:
 
 
 def _broken(name: str) -> str:
-    """A parameter's name in lines of a few letters, broken where its words end."""
+    """Return a parameter's name in lines of a few letters, broken where its words end."""
     lines = [""]
     for word in name.replace(".", ".\0").replace("_", "_\0").replace("/", "/\0").split("\0"):
         if lines[-1] and len(lines[-1]) + len(word) > 10:

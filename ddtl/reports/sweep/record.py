@@ -109,7 +109,7 @@ class Sweep:
         return len(begun) - len({setting.words for setting in self.settings}) if self.replicates else 0
 
     def chosen(self, trial: Trial) -> dict[str, Any]:
-        """The parameters of a trial that may be chosen: a seed may not."""
+        """Return the parameters of a trial that may be chosen: a seed may not."""
         return {name: trial["params"][name] for name in sweep_replicates.without(trial["params"])}
 
     @property
@@ -139,7 +139,7 @@ class Sweep:
 
 
 def read(folder: Path) -> Sweep:
-    """The record of a sweep.
+    """Return the record of a sweep.
 
     Raises:
         UserError: there is none in the folder, or it is damaged.
@@ -157,13 +157,13 @@ def line(trial: Trial, *, test: bool = False) -> str:
 
 
 def varied(trial: Trial) -> str:
-    """What was sampled, as it is typed. A name is a key, or one behind the choice that it belongs to."""
+    """Return what was sampled, as it is typed. A name is a key, or one behind the choice that it belongs to."""
     words = (f"{name.rpartition('/')[2]}={spelled(value)}" for name, value in trial["params"].items())
     return shlex.join(words) or "(nothing varied)"
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:
-    """What all trials shared, without what concerns only this machine."""
+    """Return what all trials shared, without what concerns only this machine."""
     shared = {
         key.removeprefix("train."): value
         for key, value in sweep.record["identity"].items()
@@ -175,19 +175,19 @@ def settings(sweep: Sweep) -> dict[str, Any]:
 
 
 def without_folders(words: str) -> str:
-    """Words whose paths are cut to their last part: a report may be sent to others."""
+    """Return words whose paths are cut to their last part: a report may be shared."""
     return _PATH.sub(r"\1", words)
 
 
 def spelled(value: Any) -> str:
-    """A value as it is typed."""
+    """Return a value as it is typed."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
+    """Return ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

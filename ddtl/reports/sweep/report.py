@@ -63,7 +63,7 @@ def _headlines(sweep: Sweep) -> list[Headline]:
 
 
 def _which(sweep: Sweep) -> str:
-    """What the best score is of, and of how many it is the best."""
+    """Return what the best score is of, and of how many it is the best."""
     best = sweep.settings[0]
     if not sweep.replicates:
         return f"trial {best.trials[0]}, best of {len(sweep.ranked)}: optimistic"

@@ -37,7 +37,7 @@ def _blocks(sweep: Sweep) -> list[Block]:
 
 
 def _unused(sweep: Sweep) -> str:
-    """That the sweep left the test set alone, and how often other runs had used it where that is known."""
+    """Return that the sweep did not use the test set, and how often other runs had where that is known."""
     n = sweep.record.get("test_uses")
     if n is None:  # of an earlier version
         return "This sweep has not used the test set."
@@ -55,7 +55,7 @@ def spread(setting: Setting) -> str:
 
 
 def _finals(sweep: Sweep, final: Mapping[str, Any]) -> Table:
-    """The winner and the default settings, each over its seeds."""
+    """Return the winner and the default settings, each over its seeds."""
     comparison = final["comparison"]
     title = f"{title_of(comparison['score'])} by {comparison['unit']}" if comparison else "score"
     rows: list[list[str | Cell]] = []

@@ -35,7 +35,7 @@ def _tables(sweep: Sweep) -> list[Block]:
 
 
 def _settings(sweep: Sweep) -> Table:
-    """Each setting over its replicates, the best mean first."""
+    """Return each setting over its replicates, the best mean first."""
     rows: list[list[str | Cell]] = []
     for setting, shown in zip(sweep.settings, sweep.ranked, strict=True):
         seconds = [f"{setting.means[1]:,.0f}"] if sweep.two else []

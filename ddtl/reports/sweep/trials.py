@@ -9,20 +9,20 @@ Trial = Mapping[str, Any]
 
 
 def score(trial: Trial) -> float | None:
-    """The first objective of a completed trial."""
+    """Return the first objective of a completed trial."""
     values = trial["values"]
     return values[0] if trial["state"] == "complete" and values else None
 
 
 def last_score(trial: Trial) -> float | None:
-    """The score of a completed trial, else the last one that it reported."""
+    """Return the score of a completed trial, else the last one that it reported."""
     if trial["state"] == "complete":
         return score(trial)
     return trial["curve"][-1][1] if trial["curve"] else None
 
 
 def ranked(trials: Sequence[Trial], sign: int) -> list[Trial]:
-    """The completed trials, the best first; of equals the earlier one. ``sign``: 1 where more is better, else -1."""
+    """Return the completed trials, the best first; ``sign`` is 1 where more is better, else -1."""
     done = [trial for trial in trials if score(trial) is not None]
     return sorted(done, key=lambda trial: (-sign * trial["values"][0], trial["number"]))
 

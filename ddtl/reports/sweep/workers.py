@@ -89,7 +89,7 @@ class Stretch:
 
 
 def stretches(record: Mapping[str, Any]) -> list[Stretch]:
-    """Every attempt of every trial, without the times in which the sweep was stopped.
+    """Return every attempt of every trial, without the times in which the sweep was stopped.
 
     Otherwise a sweep that is resumed the next morning would include the night.
     """
@@ -109,7 +109,7 @@ def stretches(record: Mapping[str, Any]) -> list[Stretch]:
 
 
 def idle_share(parts: Sequence[Stretch]) -> float:
-    """Of the time between a worker's first and last moment with a trial, the share in which it had none."""
+    """Return the share of the time between a worker's first and last trial in which it had none."""
     span = busy = 0.0
     for worker in {part.worker for part in parts}:
         mine = [part for part in parts if part.worker == worker]
@@ -119,12 +119,12 @@ def idle_share(parts: Sequence[Stretch]) -> float:
 
 
 def workers(parts: Sequence[Stretch]) -> list[str]:
-    """Their names in the order in which they began."""
+    """Return the workers in the order in which they began."""
     return list(dict.fromkeys(part.worker for part in parts))
 
 
 def _spans(trial: Trial, now: str) -> Iterator[tuple[str, int, str, float, float]]:
-    """Worker, trial, state, start and end in seconds of each attempt, of one that still runs until now."""
+    """Return worker, trial, state, start and end in seconds of each attempt, of one that still runs until now."""
     n = len(interrupted(trial))
     for i, part in enumerate(trial["attempts"]):
         state = "interrupted" if i < n else trial["state"]
@@ -135,12 +135,12 @@ def _spans(trial: Trial, now: str) -> Iterator[tuple[str, int, str, float, float
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """``worker 1`` …: names hold those of computers, which are nobody's business in a report."""
+    """Return ``worker 1`` …: the names contain those of computers, which do not belong in a report."""
     return {name: f"worker {i}" for i, name in enumerate(dict.fromkeys(names), start=1)}
 
 
 def _pauses(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(start, length) of the times in which no trial ran, where they are long."""
+    """Return (start, length) of the times in which no trial ran, where they are long."""
     found, until = [], None
     for start, end in sorted(spans):
         if until is not None and start - until > _PAUSE:
