@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.mutations import Kind, Workplace
+    from tests.support.mutations import Kind, Workplace
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as home:
         os.environ["DDTL_CACHE"] = f"{home}/cache"
         os.environ["WANDB_MODE"] = "offline"
-        from tests.mutations import Workplace, planned, registered
+        from tests.support.mutations import Workplace, planned, registered
 
         with registered():
             tried = [one for one in planned(given.first, given.count) if given.only in one[0].name]
@@ -41,7 +41,7 @@ def main() -> int:
 
 def fuzz(place: Workplace, tried: Sequence[tuple[Kind, str, int]]) -> int:
     """Try mutations, print the faults and the table; returns the exit code."""
-    from tests.mutations import consume
+    from tests.support.mutations import consume
 
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     readers: dict[str, set[str]] = defaultdict(set)

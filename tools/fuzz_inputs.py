@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests import hostile_files
+from tests.support import hostile_files
 
 _AT_A_TIME = 1_000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests import test_robust_data, test_robust_dicom, test_robust_machine
+from tests.project import test_robust_data, test_robust_dicom, test_robust_machine
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "robustness.md"
 
@@ -17,7 +17,7 @@ HEAD = """\
 # Right, or refused
 
 What people's files, folders and machines are like, and what ddtl does with them: each input below is made by a script
-and run by a test (`tests/test_robust_data.py`, `test_robust_dicom.py`, `test_robust_machine.py`);
+and run by a test (`tests/project/test_robust_data.py`, `test_robust_dicom.py`, `test_robust_machine.py`);
 `python -m tools.robustness` writes this page from them.
 
 Refused means: exit code 2, one message that names the fix, before anything slow, and nothing is left behind. Warned

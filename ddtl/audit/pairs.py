@@ -6,7 +6,7 @@ apart share the chest's outline but not its vessels; one slice that was saved ag
 another window keeps them. Slices so thin that their vessels agree cannot be told from copies.
 
 Measured (2026-11-23) on SARS-CoV-2 CT, where 226 near pairs are found: of 99 that were looked at
-(``tests/data/sarscov2ct_pairs.csv``) 97 show one slice, most of them cropped a little otherwise, and two show
+(``tests/support/sarscov2ct_pairs.csv``) 97 show one slice, most of them cropped a little otherwise, and two show
 neighbouring slices; of 41 pairs with less detail in common none shows one slice. Some copies are missed: of 253 pairs
 within 52 bits whose detail agrees, the hashes of whole and trimmed pictures within ``RADIUS`` bring 217 together.
 """

@@ -4,7 +4,7 @@ A map is the sum over channels of the mean gradient of the score times the activ
 against the class, is cut off where it is shown. The score is the log odds of the class, what the network's decision
 rests on: a logit alone means nothing, because softmax lets all logits move together. captum keeps the layer's output
 apart from what runs behind it, so that a ReLU in place there, as torchvision's DenseNet has it, does not change the
-map; ``tests/test_gradcam.py`` holds it to that.
+map; ``tests/explain/test_gradcam.py`` holds it to that.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import math
 import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -276,15 +276,18 @@ class Decoded:
 
 
 def decoded(
-    pictures: Sequence[Picture], size: int, ahead: int, workers: int, window: Window | None = None
-) -> Iterator[Decoded]:
-    """Each picture with its pixels, or with what is wrong with it; in order.
+    pictures: Sequence[Picture], size: int, ahead: int, workers: int, window: Window | None = None, *,
+    in_turns: bool = False,
+) -> Iterator[Decoded]:  # fmt: skip
+    """Yield each image with its pixels, or with what is wrong with it; in order.
 
     Args:
         size: side of the result, in pixels.
         window: through which the run's own images were decoded.
-        ahead: how many are decoded ahead of the one that is handed out, and so held in memory.
+        ahead: how many are decoded ahead of the one that is yielded, and so are in memory.
         workers: threads.
+        in_turns: decode only while the caller waits, ``ahead`` images at a time. For a caller that keeps every core
+            busy itself: each of its parallel steps would wait for the core that decodes, and for Python's lock.
     """
 
     def one(picture: Picture) -> Decoded:
@@ -300,8 +303,14 @@ def decoded(
     try:
         running: deque[Future[Decoded]] = deque(pool.submit(one, picture) for picture in islice(waiting, ahead))
         while running:
-            result = running.popleft().result()
-            running.extend(pool.submit(one, picture) for picture in islice(waiting, 1))
-            yield result
+            if in_turns:
+                wait(running)
+                yield from (future.result() for future in running)
+                running.clear()
+                running.extend(pool.submit(one, picture) for picture in islice(waiting, ahead))
+            else:
+                result = running.popleft().result()
+                running.extend(pool.submit(one, picture) for picture in islice(waiting, 1))
+                yield result
     finally:
         pool.shutdown(cancel_futures=True)

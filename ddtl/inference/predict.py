@@ -132,7 +132,8 @@ def predict(
     patients = Patients(rule)
     names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
     with Tables(to, names, head) as tables, console.progress("predicting") as bar:
-        for pictures, images in _batches(found, config, batch_size, tally, bar):
+        in_turns = predictor.device.type == "cpu"
+        for pictures, images in _batches(found, config, batch_size, in_turns, tally, bar):
             logits, features = predictor(images)
             measured = yardstick.measure(features) if yardstick else [_far()] * len(images)
             for picture, its, far_ in zip(pictures, logits, measured, strict=True):
@@ -154,7 +155,7 @@ def predict(
 
 
 def _batches(
-    found: Found, config: Config, batch_size: int, tally: Tally, bar: console.Progress
+    found: Found, config: Config, batch_size: int, in_turns: bool, tally: Tally, bar: console.Progress
 ) -> Iterator[tuple[list[Picture], list[np.ndarray]]]:
     """Full batches of what can be decoded, and a last one of the rest."""
     total = len(found.pictures)
@@ -162,7 +163,9 @@ def _batches(
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
     size, window = config.dataset.image_size, _window(config)
-    for done, one in enumerate(decoded(found.pictures, size, 2 * batch_size, workers, window), start=1):
+    ahead = batch_size if in_turns else 2 * batch_size
+    images_of = decoded(found.pictures, size, ahead, workers, window, in_turns=in_turns)
+    for done, one in enumerate(images_of, start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:

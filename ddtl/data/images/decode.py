@@ -305,8 +305,12 @@ def read_header(data: bytes) -> Header:
 
 
 def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Image:
-    _check_whole(data, path)
+    gray_jpeg = _check_whole(data, path)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if gray_jpeg is not None and gray_jpeg.shape == (image.height, image.width):
+            upright = _UPRIGHT.get(_orientation(image))
+            gray = Image.fromarray(gray_jpeg)
+            return gray if upright is None else gray.transpose(upright)
         image.load()
         # After load(), which already turns TIFF upright and then forgets its orientation.
         upright = _UPRIGHT.get(_orientation(image))
@@ -332,32 +336,47 @@ def _without_metadata(data: bytes) -> bytes:
     return PNG + b"".join(chunk for _, chunk in chunks)
 
 
-def _check_whole(data: bytes, path: Path) -> None:
-    """Refuse images too large or of several pages before their pixels are unpacked, and PNGs with wrong checksums."""
+def _check_whole(data: bytes, path: Path) -> np.ndarray | None:
+    """Refuse images too large or of several pages before their pixels are unpacked, damaged PNGs and JPEGs.
+
+    Returns:
+        The pixels of a gray JPEG, uint8 ``(rows, columns)``, where the check has decoded them; else None.
+    """
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check_size(image.width * image.height, path, _most_pixels(image))
         # MPO: a JPEG whose further images are previews
         _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
         image.verify()
-        is_cmyk = image.mode == "CMYK"
-    if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data, is_cmyk, path)
+        mode = image.mode
+    return _check_jpeg(data, mode, path) if data.startswith(b"\xff\xd8") else None
 
 
-def _check_jpeg(data: bytes, is_cmyk: bool, path: Path) -> None:
-    """Refuse a JPEG in which libjpeg met damage: it invents the pixels behind it, and Pillow says nothing."""
+def _check_jpeg(data: bytes, mode: str, path: Path) -> np.ndarray | None:
+    """Refuse a JPEG in which libjpeg met damage: it invents the pixels after it, and Pillow says nothing.
+
+    Args:
+        mode: of its pixels, as Pillow names it.
+
+    Returns:
+        uint8 ``(rows, columns)`` of a gray one without any doubt, the same as Pillow's: libjpeg's exact integer
+        transform makes both. None for any other, for Pillow to decode.
+    """
     import simplejpeg
 
     try:
+        if mode == "L":
+            pixels: np.ndarray = simplejpeg.decode_jpeg(data, "GRAY", strict=True)[..., 0]
+            return pixels
         # At the smallest scale: what counts is that all of it can be unpacked.
         simplejpeg.decode_jpeg(
-            data, "CMYK" if is_cmyk else "GRAY", min_height=1, min_width=1, min_factor=1, strict=True
+            data, "CMYK" if mode == "CMYK" else "GRAY", min_height=1, min_width=1, min_factor=1, strict=True
         )
     except ValueError as error:
         damage = re.search(r"Corrupt JPEG data: .*|Inconsistent progression.*", str(error))
         # Bytes too many at the end of the image cost no pixel.
         if damage is not None and not damage[0].endswith("extraneous bytes before marker 0xd9"):
             raise BadImageError(path, f"is damaged: {damage[0]}") from None
+    return None
 
 
 def _check_size(pixels: int, path: Path, limit: int = MAX_PIXELS) -> None:

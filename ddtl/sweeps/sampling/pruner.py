@@ -43,7 +43,7 @@ class AfterUnfreeze(BasePruner):
     trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive halving,
     Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the inner one.
 
-    What it is worth, with known truth: ``tests/test_sweep_pruner.py`` draws sweeps of 40 trials of 12 epochs whose
+    What it is worth, with known truth: ``tests/sweeps/test_pruner.py`` draws sweeps of 40 trials of 12 epochs whose
     schedules have one, two or three phases, dips of 0.02 to 0.12 after each unfreezing, and ends that are known. In 80
     such sweeps the truly best trial survived MedianPruner in 41 % of them and this one in 69 %; the best survivor was
     worse than the best trial by 0.012 and 0.005 on average; epochs saved were 65 % and 55 %. A stricter inner pruner

@@ -1,0 +1,136 @@
+"""``sweep.py`` from the command line: what is answered at once, what a grid leaves, and how it is gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ddtl.commands import sweep
+from ddtl.sweeps.store import open, outcome
+from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.workers.trial import Job
+from ddtl.utils.errors import TrainingFailure, UserError
+from tests.support.sweep_trials import attempts, instead, states
+
+GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=grid", "finalize=false")
+
+
+def by_lr(scores: dict[str, float | None]):
+    """Trials that have the score of their learning rate, or fail."""
+
+    def body(job: Job) -> Outcome:
+        lr = next(word.partition("=")[2] for word in job.overrides if word.startswith("optimizer.lr="))
+        assert "evaluation.test=false" in job.overrides
+        score = scores[lr]
+        return outcome.failed("error", "broken") if score is None else outcome.completed([score])
+
+    return body
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    return [*GRID, f"paths.runs_dir={tmp_path}"]
+
+
+def test_a_grid_is_ranked_by_the_monitor_and_a_failure_is_told(monkeypatch, tmp_path, capsys, words):
+    instead(monkeypatch, by_lr({"0.01": 0.7, "0.02": 0.3, "0.03": None}))
+    assert sweep.main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if "optimizer.lr=" in line and "│" in line]
+    assert ["0.02" in rows[0], "0.01" in rows[1], len(rows)] == [True, True, 2]
+    assert "0.3000" in rows[0]
+    assert lines[-1].endswith(f"python train.py optimizer.lr=0.02 trainer.monitor=val/loss paths.runs_dir={tmp_path}")
+    record = json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())
+    assert [trial["state"] for trial in record["trials"]] == ["complete", "complete", "failed"]
+    assert (tmp_path / "sweeps" / "grid" / "report.html").exists()
+
+
+def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
+    instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"), 0.5)))
+    assert sweep.main(words) == 0
+    shown = capsys.readouterr()
+
+    def nothing(job: Job) -> Outcome:
+        raise AssertionError("a finished trial was run again")
+
+    instead(monkeypatch, nothing)
+    assert sweep.main(words) == 0
+    again = capsys.readouterr()
+    assert again.out == shown.out
+    assert "3 trials, 3 of them done" in again.err
+
+
+def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words):
+    instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"))))
+    with pytest.raises(TrainingFailure, match=r"(?s)2 trials failed in a row.*error: broken"):
+        sweep.main([*words, "sweep.max_failures=2"])
+    assert json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())["counts"]["failed"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["evaluation.test=true"], ["seed=0,x"], ["--fast"], ["seed=0,1", "optimzer.lr=1"], ["-m", "seed=0,1"], []],
+)
+def test_mistakes_are_answered_before_the_first_run(tmp_path, words):
+    with pytest.raises(UserError):
+        sweep.main([*words, f"paths.runs_dir={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["--help"], ["search=lr", "preview=3"], ["search=lr", "--cfg", "job"]])
+def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
+    code = f"import sys; from ddtl.commands import sweep; sweep.main({words!r}); assert 'torch' not in sys.modules"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout
+
+
+def test_the_command_itself_never_imports_torch(tmp_path):
+    code = f"""
+import multiprocessing, sys
+from ddtl.commands import sweep as command
+from ddtl.sweeps.store import outcome as settle
+from ddtl.sweeps.workers import processes, trial
+trial._run = lambda job: settle.completed([0.5])
+processes.prepare = lambda **_: multiprocessing.get_context("fork")
+assert command.main(["seed=0,1", "finalize=false", "trainer=cpu", {f"paths.runs_dir={tmp_path}"!r}]) == 0
+assert "torch" not in sys.modules, "it was imported"
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
+    from tests.support.runs import ROOT, run, small, wait_for_epochs
+    from tests.sweeps.test_report_callback import SWEEP
+
+    words = [word for word in SWEEP if word != "search=lr"]
+    typed = [sys.executable, str(ROOT / "sweep.py"), *small(tmp_path / "runs", *words, "optimizer.lr=1e-3,1e30,1e-4")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    wait_for_epochs(tmp_path / "runs", first, 1)
+    first.send_signal(signal.SIGINT)
+    text = first.communicate(timeout=300)[0]
+    assert first.returncode == 130, text
+    assert "the same command goes on where it stopped" in text
+
+    ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert ended.returncode == 1, ended.stderr
+    store = open.reopened(tmp_path / "runs" / "sweeps" / "small")
+    assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert attempts(store, 1)[-1][0] == "nan"
+    assert "optimizer.lr" in attempts(store, 1)[-1][1]
+    log = (store.folder / "trials" / "0.log").read_text()
+    assert log.count("epoch 1/3") == 1 or attempts(store)[0][0] == "completed"
+    assert not list(tmp_path.glob("runs/phantom/test_looks*"))
+    assert not list(tmp_path.glob("runs/phantom/*/report.html"))
+    alone = run(tmp_path / "alone", *words[:5], "optimizer.lr=1e-3", "evaluation.test=false")
+    weights = Path(store.trials()[0].user_attrs["run"]) / "model.safetensors"
+    assert weights.read_bytes() == (alone.folder / "model.safetensors").read_bytes()

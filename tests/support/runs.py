@@ -1,0 +1,108 @@
+"""Small whole runs on the phantom, in this process or in their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddtl.config.load import load
+from ddtl.reports.run.publish import publish
+from ddtl.schema.run import Config
+from ddtl.training.run import RunResult
+from ddtl.training.train import train
+from ddtl.utils.reading import read_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# 60 patients of 2 slices, 18 batches an epoch: a second or two on two cores.
+SMALL = (
+    "dataset.phantom.n_patients=60",
+    "dataset.phantom.slices_per_patient=4",
+    "dataset.phantom.size=64",
+    "dataset.image_size=32",
+    "dataset.batch_size=8",
+    "trainer.max_epochs=3",
+    "logger=none",
+    "trainer.checkpoint_seconds=0",  # an epoch takes less than a second, and tests stop runs after a certain one
+)
+
+
+def small(runs_dir: Path, *overrides: str) -> list[str]:
+    """The overrides of a small run."""
+    return [*SMALL, f"paths.runs_dir={runs_dir}", *overrides]
+
+
+def config(runs_dir: Path, *overrides: str) -> Config:
+    return load(small(runs_dir, *overrides))
+
+
+def run(runs_dir: Path, *overrides: str) -> RunResult:
+    """Train in this process."""
+    return train(config(runs_dir, *overrides), publish=publish)
+
+
+def start(overrides: list[str], **environment: str) -> subprocess.Popen[str]:
+    """Type the command; the caller waits for it."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *overrides],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,  # a Ctrl-C is sent to the whole group, as a terminal does
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code, and what was printed on both streams."""
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out + err
+
+
+def wait_for_epochs(runs_dir: Path, process: subprocess.Popen[str], epochs: int) -> Path:
+    """Wait until a run has that many epochs behind it, checkpoint included; its folder."""
+    while True:
+        for checkpoint in runs_dir.glob("*/*/checkpoints/last.ckpt"):
+            folder = checkpoint.parents[1]
+            if len(read_lines(folder / "metrics.jsonl")) >= epochs:
+                return folder
+        assert process.poll() is None, finish(process)[1]
+        time.sleep(0.02)
+
+
+def state(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's contents, loaded without trust."""
+    contents: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return contents
+
+
+def same_tensors(a: Any, b: Any) -> bool:
+    """Whether two nested structures hold the same numbers to the bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same_tensors(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same_tensors, a, b))
+    return bool(a == b)
+
+
+def assert_same_run(folder: Path, other: Path) -> None:
+    """That two folders hold the same run to the bit: its state, its curves, its predictions and its results."""
+    ours, theirs = (state(path / "checkpoints" / "last.ckpt") for path in (folder, other))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "epoch", "global_step"):
+        assert same_tensors(ours[part], theirs[part]), part
+    timeless = [
+        [{key: value for key, value in row.items() if key != "seconds"} for row in read_lines(path / "metrics.jsonl")]
+        for path in (folder, other)
+    ]
+    assert timeless[0] == timeless[1]  # with the order of the images of each epoch
+    for name in ("predictions.csv", "results.json", "model.safetensors"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
