@@ -12,7 +12,7 @@ A fact that is missing is an error, never an empty word.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ class Words:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getattr__(self, macro: str) -> Any:
+    def __getattr__(self, macro: str) -> Callable[..., str]:
         found = getattr(_environment(self._name).get_template(self._name).module, macro)
         return lambda *facts, **named: _line(found(*facts, **named))
 

@@ -38,7 +38,7 @@ def claim(found: Comparison) -> str:
 
     With one run a method it is of these runs, for nothing tells what another seed would have given.
     """
-    return str(_WORDS.claim(_facts(found)))
+    return _WORDS.claim(_facts(found))
 
 
 def _facts(found: Comparison) -> dict[str, Any]:

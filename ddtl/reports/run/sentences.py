@@ -69,20 +69,18 @@ def threshold(record: Mapping[str, Any], config: Mapping[str, Any] | None = None
         config: the run's settings at its first start; None or empty where they are not known.
     """
     if len(record["classes"]) > 2:
-        return str(_WORDS.no_threshold())
+        return _WORDS.no_threshold()
     target, note = record.get("threshold_target"), record.get("threshold_note")
     rule = record.get("threshold_rule", "fixed")
-    return str(
-        _WORDS.threshold(
-            value=record["threshold"],
-            rule=rule,
-            target=None if target is None else f"{target:g}",
-            fixed=_uses_before_fixing(record, config or {}),
-            on_val=record.get("threshold_on_val"),
-            unit=record.get("threshold_unit") or "image",
-            expected=_expected(record, rule),
-            note=format.sentence(note) if note else "",
-        )
+    return _WORDS.threshold(
+        value=record["threshold"],
+        rule=rule,
+        target=None if target is None else f"{target:g}",
+        fixed=_uses_before_fixing(record, config or {}),
+        on_val=record.get("threshold_on_val"),
+        unit=record.get("threshold_unit") or "image",
+        expected=_expected(record, rule),
+        note=format.sentence(note) if note else "",
     )
 
 
@@ -139,17 +137,15 @@ def calibrated_sentence(unit: str, found: Mapping[str, Any]) -> str:
             "too high": intercept["high"] < 0,
         }
         wrong = [name for name, holds in directions.items() if holds]
-    return str(
-        _WORDS.calibrated(
-            unit=unit,
-            verdict=verdict,
-            wrong=wrong,
-            why_not=line["why_not"],
-            error=found["ece"],
-            chance=found["floor"]["ece"],
-            intercept=intercept,
-            slope=slope,
-        )
+    return _WORDS.calibrated(
+        unit=unit,
+        verdict=verdict,
+        wrong=wrong,
+        why_not=line["why_not"],
+        error=found["ece"],
+        chance=found["floor"]["ece"],
+        intercept=intercept,
+        slope=slope,
     )
 
 
@@ -158,7 +154,7 @@ def intervals(record: Mapping[str, Any]) -> str:
     made = record.get("interval")
     if not made:
         return "This record has no intervals."
-    return str(_WORDS.intervals(made["level"], interval_unit(record), made["assumes"]))
+    return _WORDS.intervals(made["level"], interval_unit(record), made["assumes"])
 
 
 def coverage(stored: Stored) -> str:
@@ -173,7 +169,7 @@ def coverage(stored: Stored) -> str:
     n, positives = (len(np.unique(table.group[of])) for of in (np.ones(len(table), bool), table.label == 1))
     unit: Literal["image", "patient"] = "patient" if stored.unit == "patient" else "image"
     like = measured_coverage("roc_auc", unit, estimate, n, positives, len(table))
-    return "" if like is None else str(_WORDS.coverage(like.patients, like.positives, like.truth, unit, like.share))
+    return "" if like is None else _WORDS.coverage(like.patients, like.positives, like.truth, unit, like.share)
 
 
 def clustering(stored: Stored) -> str:
@@ -182,7 +178,7 @@ def clustering(stored: Stored) -> str:
     if found is None or found["design_effect"] <= 1:
         return ""
     effective, effect = found["effective_images"], found["design_effect"]
-    return str(_WORDS.clustering(stored.scores["images"], effective, effect, found["correlation"]))
+    return _WORDS.clustering(stored.scores["images"], effective, effect, found["correlation"])
 
 
 def interval_unit(record: Mapping[str, Any]) -> str:
@@ -227,7 +223,7 @@ def aggregation(scores: Mapping[str, Any]) -> str:
         return ""
     if "why_not" in found:
         return f"By patient: {format.NONE} {format.sentence(found['why_not'], capital=False)}"
-    return str(_WORDS.aggregation(found["aggregation"], found.get("mixed") or 0))
+    return _WORDS.aggregation(found["aggregation"], found.get("mixed") or 0)
 
 
 def shortcut(stored: Stored) -> tuple[bool, str] | None:
@@ -272,17 +268,17 @@ def baselines_setting(record: Mapping[str, Any]) -> str:
     """Return where the baselines' threshold and level are not the model's; empty where they are."""
     metadata = (record.get("baselines") or {}).get("file_facts") or {}
     level, own = metadata.get("level"), record.get("interval", {}).get("level")
-    return str(_WORDS.baselines_setting(record.get("threshold", 0.5) != 0.5, None if level == own else level))
+    return _WORDS.baselines_setting(record.get("threshold", 0.5) != 0.5, None if level == own else level)
 
 
 def leaked(stored: Stored) -> str:
     """Return the mark that a leaky split puts on every number; empty where the split is sound."""
     if not stored.leaky:
         return ""
-    return str(_WORDS.leaked(stored.record.get("leaked_share"), stored.record["grouping"]))
+    return _WORDS.leaked(stored.record.get("leaked_share"), stored.record["grouping"])
 
 
 def excluded(record: Mapping[str, Any]) -> str:
     """Return that a list took images out of the dataset; empty where there was none."""
     found = record.get("excluded")
-    return str(_WORDS.excluded(found["list_digest"][:12], found["images"])) if found else ""
+    return _WORDS.excluded(found["list_digest"][:12], found["images"]) if found else ""
