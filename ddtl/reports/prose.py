@@ -1,6 +1,6 @@
 """Words of reports: text is in ``templates/``, facts are in code.
 
-A template holds macros. Each gets facts, as plain values, and returns one line: line breaks and runs of spaces in it
+A template contains macros. Each gets facts, as plain values, and returns one line: line breaks and runs of spaces in it
 become one space. There are two kinds:
 
 - ``NAME.txt.jinja``: plain text. Whoever puts it into a page, a terminal or Markdown escapes it there.

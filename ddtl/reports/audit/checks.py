@@ -21,7 +21,7 @@ def _checks(found: Audited) -> Table:
         for one in found.record["checked"]
     ]
     note = (
-        "Not checked, because no program can: labels that are wrong without a duplicate, patients that nobody "
-        "names, and whether the classes were collected in the same way."
+        "Not checked, because no program can: labels that are wrong without a duplicate, patients that are not "
+        "named, and whether the classes were collected in the same way."
     )
     return Table("Checks", ["what", "dataset", "checked"], rows, note, words=[1, 2])

@@ -35,7 +35,7 @@ def _table(caption: str, found: Sequence[Mapping[str, Any]]) -> Table:
     first = found[0]
     columns = ["quantity", first["of_class"], first["others"], "Cliff's delta", "p", "effect"]
     note = (
-        "Medians, with means behind them. Cliff's delta: how much more often an image of the class has the larger "
+        "Medians, with means after them. Cliff's delta: how much more often an image of the class has the larger "
         "value than the smaller, -1 to 1; in brackets its 95 % interval by patient or group. p after Holm, over all "
         "quantities."
     )

@@ -36,7 +36,7 @@ def claimed(found: Comparison) -> bool:
 def claim(found: Comparison) -> str:
     """Return one sentence: which method is better and by how much, or that no difference may be claimed, and why.
 
-    With one run a method it is of these runs, for nothing tells what another seed would have given.
+    With one run a method it is of these runs, as nothing shows what another seed would have given.
     """
     return _WORDS.claim(_facts(found))
 

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, with the bands in which those of other patients would lie."""
+"""ROC and precision-recall curves, with the bands in which those of other patients would be."""
 
 from __future__ import annotations
 

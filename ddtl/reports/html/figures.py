@@ -154,5 +154,5 @@ def chart(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: 
 
 
 def short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:
-    """Return plain numbers of five digits, which no screen can tell from more; what is no number leaves a gap."""
+    """Return plain numbers of five digits, more than a screen shows; what is not a number leaves a gap."""
     return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]

@@ -1,4 +1,4 @@
-"""Which stages trained when, for the page and the methods text: from the settings that the run's folder holds."""
+"""Which stages trained when, for the page and the methods text: from the settings that the run's folder contains."""
 
 from __future__ import annotations
 

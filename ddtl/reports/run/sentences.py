@@ -18,7 +18,7 @@ from ddtl.schema.units import GROUPS, UNITS
 from ddtl.utils import wording
 
 _WORDS = Words("sentences.txt.jinja")
-_SMALL = 100  # patients: below, intervals are too wide to tell good models apart
+_SMALL = 100  # patients: below, intervals are too wide to distinguish good models
 
 # What is to be done about images in which text was found (ddtl.audit.burned_in).
 LOOK_AT_EACH = (
@@ -136,7 +136,7 @@ def calibrated_sentence(unit: str, found: Mapping[str, Any]) -> str:
             "too low": intercept["low"] > 0,
             "too high": intercept["high"] < 0,
         }
-        wrong = [name for name, holds in directions.items() if holds]
+        wrong = [name for name, is_so in directions.items() if is_so]
     return _WORDS.calibrated(
         unit=unit,
         verdict=verdict,

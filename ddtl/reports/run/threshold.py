@@ -92,7 +92,7 @@ def _decision(stored: Stored) -> Figure | None:
         _decision_spec(lines, stored.record["threshold"], limits and Band(*limits)),
         "Decision curve: net benefit of acting on the model against acting on everyone and on nobody.",
         "Net benefit: true positives, less false positives at the worth that the threshold gives them, as a share of "
-        f"all {stored.unit}s. It holds for the prevalence of this dataset. "
+        f"all {stored.unit}s. It is valid for the prevalence of this dataset. "
         f"Dotted: the threshold in use.{_net_benefit(stored)}{about}",
     )
 

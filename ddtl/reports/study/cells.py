@@ -74,7 +74,7 @@ class Cell:
             and of the target.
         drop: the in-domain score minus this one, over ``drop_seeds`` seeds; None in-domain, and without one.
         val: means of the scores on the validation images of what was trained on.
-        records: of the runs, as their folders hold them; ``folders`` are those.
+        records: of the runs, as their folders contain them; ``folders`` are those.
         excluded: how many test images were excluded, as they are in what was trained on.
         folds: of how many folds each seed is pooled.
     """

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from ddtl.evaluation.comparison.matrix import Mean
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell as Shown
+from ddtl.reports.html.page import Cell as PageCell
 from ddtl.reports.study.cells import Cell, Cells, Temperature
 from ddtl.schema.units import UNITS
 from ddtl.utils import wording
@@ -17,7 +17,7 @@ from ddtl.utils import wording
 LOWER_IS_BETTER = ("brier",)
 
 
-def score_of(cell: Cell | None, name: str) -> str | Shown:
+def score_of(cell: Cell | None, name: str) -> str | PageCell:
     """Return a cell of a table: nothing where nothing was requested, a dash where there is no number."""
     if cell is None:
         return ""
@@ -26,7 +26,7 @@ def score_of(cell: Cell | None, name: str) -> str | Shown:
     return mean_of(cell.measured.scores[name], count_seeds(len(cell.seeds), cell.expected))
 
 
-def shaded(cell: Cell | None, score: str) -> str | Shown:
+def shaded(cell: Cell | None, score: str) -> str | PageCell:
     """Return a cell that is the darker the higher its score; chance is white where it is known."""
     shown, value = score_of(cell, score), None if cell is None else value_of(cell, score)
     if isinstance(shown, str) or value is None or score in LOWER_IS_BETTER:
@@ -35,12 +35,12 @@ def shaded(cell: Cell | None, score: str) -> str | Shown:
     return replace(shown, shade=min(1.0, max(0.0, (value - chance) / (1 - chance))))
 
 
-def mean_of(one: Mean, more: str) -> Shown:
+def mean_of(one: Mean, more: str) -> PageCell:
     text = format.score(one.value) + ("" if one.sd is None else f" ± {format.score(one.sd)}")
-    return Shown(text, ", ".join(filter(None, [format.interval(as_mapping(one.interval)), more])))
+    return PageCell(text, ", ".join(filter(None, [format.interval(as_mapping(one.interval)), more])))
 
 
-def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | Shown]:
+def temperature_of(cell: Cell, found: Sequence[Temperature]) -> list[str | PageCell]:
     """Return temperature and Brier score over the seeds of a cell; dashes where a seed has none."""
     if not found or len(found) != len(cell.seeds):
         return [format.NONE, format.NONE]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddtl.evaluation.comparison.matrix import drop
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell as Shown
+from ddtl.reports.html.page import Cell as PageCell
 from ddtl.reports.html.page import Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
@@ -175,7 +175,7 @@ def listed(found: Cells) -> Table:
     if len({(cell.target, cell.row.protocol) for cell in found.cells}) == 1 and not found.cells[0].folds:
         in_domain = next((cell for cell in found.cells if cell.is_in_domain and cell.records), found.cells[0])
         for name, title in _BLIND.items():
-            shown: list[str | Shown] = [_in_domain(in_domain, name, score) for score in _SHOWN]
+            shown: list[str | PageCell] = [_in_domain(in_domain, name, score) for score in _SHOWN]
             if any(shown):
                 rows.append([title, *shown])
     folds = next((cell.folds for cell in found.cells if cell.folds), None)
@@ -212,26 +212,26 @@ def protocols(found: Cells, score: str) -> Table:
     return Table("By the slice, and with patients never split", columns, rows, " ".join(notes), (1,))
 
 
-def _drop(cell: Cell, score: str) -> str | Shown:
+def _drop(cell: Cell, score: str) -> str | PageCell:
     if cell.drop is None:
         return format.NONE
     found = cell.drop[score]
     more = count_seeds(cell.drop_seeds, cell.expected)
-    return Shown(
+    return PageCell(
         format.score(found.value), ", ".join(filter(None, [format.interval(as_mapping(found.interval)), more]))
     )
 
 
-def _against(random: Cell | None, cell: Cell, score: str) -> str | Shown:
+def _against(random: Cell | None, cell: Cell, score: str) -> str | PageCell:
     if random is None or random is cell:
         return ""
     if random.measured is None or cell.measured is None:
         return format.NONE
     found = drop(random.measured, cell.measured, same_runs=False)[score]
-    return Shown(format.score(found.value), format.interval(as_mapping(found.interval)))
+    return PageCell(format.score(found.value), format.interval(as_mapping(found.interval)))
 
 
-def _control(found: Cells, source: str, target: str, name: str, score: str) -> str | Shown:
+def _control(found: Cells, source: str, target: str, name: str, score: str) -> str | PageCell:
     """Return what was trained without pixels on the source; in-domain as the runs' own record has it."""
     if source != target:
         return _blind(found.controls.scores(source, target, name), score)
@@ -239,14 +239,14 @@ def _control(found: Cells, source: str, target: str, name: str, score: str) -> s
     return "" if cell is None else _in_domain(cell, name, score)
 
 
-def _in_domain(cell: Cell, name: str, score: str) -> str | Shown:
+def _in_domain(cell: Cell, name: str, score: str) -> str | PageCell:
     return _blind((cell.records[0].get("baselines") or {}).get(name) if cell.records else None, score)
 
 
-def _blind(scores: Mapping[str, Any] | None, score: str) -> str | Shown:
+def _blind(scores: Mapping[str, Any] | None, score: str) -> str | PageCell:
     if not scores:
         return ""
-    return format.cell(scores, score) if "why_not" not in scores else Shown(format.NONE, "not available")
+    return format.cell(scores, score) if "why_not" not in scores else PageCell(format.NONE, "not available")
 
 
 def _leaked(cell: Cell) -> str:

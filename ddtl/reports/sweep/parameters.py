@@ -42,7 +42,7 @@ def _blocks(sweep: Sweep) -> list[Block]:
         "From settings to score",
         parallel_spec(scored, axes, best, sweep.signs[0]),
         f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
-        f"The best tenth{of}, {wording.count(len(best), 'trial')}, stands out. A pruned trial is at its last score. "
+        f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last score. "
         "What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
     found = importances(every, sweep.space, sweep.signs[0])
@@ -220,7 +220,7 @@ def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Ite
     Args:
         trials: those with a score, complete and pruned.
         axes_: the parameters, from the left; the score is the last one.
-        best: numbers of the trials that stand out.
+        best: numbers of the trials that are highlighted.
         sign: 1 where more is better, else -1.
     """
     best = set(best)
@@ -274,7 +274,7 @@ def _threads(trials: Sequence[Trial], axes: Sequence[Parameter]) -> tuple[list[f
     texts: list[str] = []
     for trial in trials:
         values = {**trial["params"], "score": last_score(trial)}
-        # Lines that share a choice would lie on each other: each is moved a little, always alike.
+        # Lines that share a choice would cover each other: each is moved a little, always alike.
         aside = ((trial["number"] * 0.618034) % 1 - 0.5) * 0.05
         for i, axis in enumerate(axes):
             place = axis.place(values[axis.name]) if axis.name in values else None

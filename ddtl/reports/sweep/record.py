@@ -157,7 +157,7 @@ def line(trial: Trial, *, test: bool = False) -> str:
 
 
 def varied(trial: Trial) -> str:
-    """Return what was sampled, as it is typed. A name is a key, or one behind the choice that it belongs to."""
+    """Return what was sampled, as it is typed. A name is a key, or one after the choice that it belongs to."""
     words = (f"{name.rpartition('/')[2]}={spelled(value)}" for name, value in trial["params"].items())
     return shlex.join(words) or "(nothing varied)"
 

@@ -1,6 +1,6 @@
 """Trials that differ in nothing but chance are replicates of one setting: settings are ranked by their mean.
 
-A seed, a fold or another split is nothing to choose: the best of several is the luckiest one.
+A seed, a fold or another split is nothing to choose: the best of several is so by chance.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def parts(trials: Iterable[Sequence[str]]) -> list[str]:
 def ranked(trials: Sequence[Scored], sign: int) -> list[Setting]:
     """Return the settings with a completed trial, the best mean first; of fewer completed replicates last.
 
-    A setting of which replicates failed or were pruned has a mean over the lucky ones. Where nothing is repeated each
+    The mean of a setting whose replicates failed or were pruned is over the others. Without replicates each
     trial is a setting.
 
     Args:

@@ -26,7 +26,7 @@ def _charts(sweep: Sweep) -> list[Figure]:
         f" and the best so far, {format.score(winner['values'][0])} from trial {winner['number']} on" if winner else ""
     )
     raised = "; only completed ones raise the best so far"
-    if sweep.replicates:  # the best so far would be the luckiest replicate
+    if sweep.replicates:  # the best so far would be a replicate chosen by chance
         best, raised = "", ""
     history = Figure(
         "Trial by trial",

@@ -20,7 +20,7 @@ def _tables(sweep: Sweep) -> list[Block]:
     rest = sorted((t for t in sweep.trials if t["state"] != "complete"), key=lambda t: int(t["number"]))
     done = ranked(sweep.trials, sweep.signs[0])
     if sweep.replicates:
-        done.sort(key=lambda t: int(t["number"]))  # by score they would be ranked by luck
+        done.sort(key=lambda t: int(t["number"]))  # by score they would be ranked by chance
     rows = [_row(trial, sweep) for trial in [*done, *rest]]
     columns = ["", "state", sweep.title, *(["seconds"] if sweep.two else []), "epochs", "time", "settings"]
     words = (1, len(columns) - 1)
