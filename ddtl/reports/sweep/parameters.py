@@ -42,8 +42,8 @@ def _blocks(sweep: Sweep) -> list[Block]:
         "From settings to score",
         parallel_spec(scored, axes, best, sweep.signs[0]),
         f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
-        f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last score. "
-        "What a trial did not use, as it belongs to another choice, runs along the lane below.",
+        f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last "
+        "score. What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
     found = importances(every, sweep.space, sweep.signs[0])
     if found.why_not:
