@@ -204,7 +204,7 @@ def test_features_show_where_the_datasets_lie(tmp_path: Path) -> None:
     assert abs(alpha[one.labels["alpha"] == 1].mean() - alpha[one.labels["alpha"] == 0].mean()) == pytest.approx(
         4, 0.05
     )
-    spec = figures(study_report.page(found))["Features of what was trained on alpha"].spec
+    spec = figures(study_report.page(found))["Features of network alpha"].spec
     assert [trace["name"] for trace in spec["data"]] == [
         "alpha: non-COVID", "alpha: COVID", "beta: non-COVID", "beta: COVID",
     ]  # fmt: skip

@@ -47,7 +47,7 @@ def section(found: Cells) -> Section:
             "One network of the first seed: features before its head, principal components of all these test images, "
             "each test set weighing the same. Where colours are apart the network sees the dataset before the disease."
         )
-        title = f"Features of what was trained on {embedded.source}"
+        title = f"Features of network {embedded.source}"
         alt = f"Test images on two principal components: {counts}."
         charts.append(Figure(title, _spec(embedded), alt, caption))
     return Section("Datasets in feature space", side_by_side(charts))
