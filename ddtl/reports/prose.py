@@ -119,6 +119,7 @@ def _made(**rules: Any) -> Environment:
         "capital": lambda text: type(text)(format.capitalised(text)),
         "count": wording.count,
         "interval": format.interval,
+        "level": format.level,
         "line": _line,
         "listed": lambda words: wording.listed(list(words)),
         "p_value": format.p_value,

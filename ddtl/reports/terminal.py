@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl.evaluation import test_use
+from ddtl.reports.html import format
 from ddtl.schema.scores import PER_CLASS, SCORES
 from ddtl.utils import console
 
@@ -54,7 +55,7 @@ def score_table(results: Mapping[str, Any]) -> None:
         if "why_not" not in scores:
             shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
             level = scores.get("level")
-            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {100 * level:g} %)"
+            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {format.level(level)})"
             console.out.print(f"test set by {about}, by image: {shown}{own}")
     for warning in results["warnings"]:
         console.out.print(f"! {escape(warning)}", style="yellow")
@@ -81,7 +82,7 @@ def _rules(results: Mapping[str, Any]) -> None:
     """Print how intervals and decisions were made."""
     if "interval" in results:
         interval = results["interval"]
-        console.out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
+        console.out.print(f"({format.level(interval['level'])} intervals: {escape(interval['assumes'])})")
         rule = results["threshold_rule"]
         chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
         if results["positive"] is not None:

@@ -543,6 +543,16 @@ def test_one_class_has_no_curves() -> None:
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
+def test_the_level_of_an_interval_is_never_rounded(run: Path, tmp_path: Path) -> None:
+    made = json.loads((run / "results.json").read_text())["interval"]
+    folder = records.write(tmp_path / "run", interval={**made, "level": 0.975})
+    text = report(folder).text
+    assert "97.5 % CI" in text
+    assert "97.5 % confidence intervals" in text
+    assert "98 %" not in text
+    assert [format.level(share) for share in (0.9, 0.95, 0.995)] == ["90 %", "95 %", "99.5 %"]
+
+
 def test_how_numbers_are_written() -> None:
     scores = {"roc_auc": 0.91249, "mcc": -0.0004, "f1": None, "intervals": {}}
     scores["intervals"] = {"roc_auc": {"low": 0.8744, "high": 0.9451}, "mcc": {"low": -0.2, "high": 0.1}, "f1": None}

@@ -8,6 +8,7 @@ from typing import Any
 from ddtl.evaluation import test_use
 from ddtl.evaluation.comparison.comparison import Comparison
 from ddtl.reports.comparison.runs import Compared
+from ddtl.reports.html import format
 from ddtl.reports.prose import Words
 from ddtl.schema.scores import TITLES
 from ddtl.schema.units import UNITS
@@ -55,7 +56,7 @@ def _facts(found: Comparison) -> dict[str, Any]:
         "title": _title(found),
         "value": judged.value,
         "level": found.level,
-        "percent": percent(found.level),
+        "percent": format.level(found.level),
         "excludes_zero": _excludes_zero(found),
         "smallest": found.smallest,
         "unit": UNITS[found.unit][0],
@@ -83,11 +84,6 @@ def claims(pairs: list[Comparison]) -> list[str]:
     found = [claim(pair) for pair in pairs if claimed(pair)]
     others = len(pairs) - len(found)
     return [*found, _WORDS.the_others(others, len(pairs), _title(pairs[0]))] if others else found
-
-
-def percent(level: float) -> str:
-    """Return ``95 %``, ``99.5 %``."""
-    return f"{100 * level:g} %"
 
 
 def caveats(compared: Compared, pairs: list[Comparison]) -> list[str]:

@@ -59,7 +59,7 @@ def of_pairs(result: Result) -> Table:
         *(f"{format.NONE}: {reason}." for reason in why),
     ]
     return Table(
-        f"{_heading(first.score)} by {first.unit}, first minus second, {claims.percent(first.level)} intervals",
+        f"{_heading(first.score)} by {first.unit}, first minus second, {format.level(first.level)} intervals",
         ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
         rows,
         " ".join(notes),

@@ -48,6 +48,11 @@ def interval(found: Mapping[str, Any] | None) -> str:
     return f"({score(found['low'])}{dash}{score(found['high'])})"
 
 
+def level(share: float) -> str:
+    """Return the level of an interval, never rounded: ``95 %``, ``97.5 %``."""
+    return f"{100 * share:g} %"
+
+
 def limits(low: float | None, high: float | None) -> str:
     """Return ``(0.874–0.945)`` from two numbers, or nothing where one is missing."""
     return interval({"low": low, "high": high})

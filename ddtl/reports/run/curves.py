@@ -13,7 +13,6 @@ from ddtl.reports.html.page import Figure, Row, Section, Text
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import roc
 from ddtl.schema.units import GROUPS
-from ddtl.utils import wording
 
 Point = tuple[float, float]
 
@@ -69,7 +68,7 @@ def _one_vs_rest(stored: Stored) -> dict[str, Curves]:
 
 def _band_note(stored: Stored) -> str:
     drawn = GROUPS[stored.record["grouping"]] if stored.record["grouping"] != "none" else "images"
-    middle = f"the middle {wording.percent(stored.level)} of {roc.REPLICATES} bootstrap draws of {drawn}"
+    middle = f"the middle {format.level(stored.level)} of {roc.REPLICATES} bootstrap draws of {drawn}"
     return f"Band: {middle}, at each point by itself."
 
 

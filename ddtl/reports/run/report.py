@@ -111,5 +111,5 @@ def _score(scores: Mapping[str, Any], name: str, label: str, record: Mapping[str
     found = format.interval_of(scores, name)
     if found is None:
         return Headline(label, format.score(scores[name]), format.cell(scores, name).note)
-    level = wording.percent(record["interval"]["level"])
+    level = format.level(record["interval"]["level"])
     return Headline(label, format.score(scores[name]), f"{level} CI {format.interval(found)[1:-1]}")

@@ -85,7 +85,7 @@ def _decision(stored: Stored) -> Figure | None:
         rows["model, temperature-scaled"] = stored.unit_arrays(temperature)
     lines = {name: decision_curve(labels, p, _THRESHOLDS) for name, (labels, p, _) in rows.items()}
     limits = decision_band(*rows["model"], _THRESHOLDS, stored.level)
-    level = wording.percent(stored.level)
+    level = format.level(stored.level)
     about = f" Band: {level} intervals of the model, at each threshold by itself." if limits else ""
     return Figure(
         f"Decision curve, by {stored.unit}",

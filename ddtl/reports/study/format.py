@@ -65,7 +65,7 @@ def basis(cells: Sequence[Cell]) -> list[str]:
     known = [cell for cell in cells if cell.measured is not None]
     if not known:
         return []
-    level = wording.percent(known[0].measured.settings.level) if known[0].measured else ""
+    level = format.level(known[0].measured.settings.level) if known[0].measured else ""
     n = max(len(cell.seeds) for cell in known)
     if n == 1:
         how = f"One seed; the range is its {level} interval for other patients, which does not cover other seeds."

@@ -14,7 +14,6 @@ from ddtl.reports.html.figures import Spec, stroke
 from ddtl.reports.html.page import Figure, Section, side_by_side
 from ddtl.reports.sections import roc
 from ddtl.reports.study.cells import SCORE, Cells
-from ddtl.utils import wording
 
 _CURVES = 6  # on one chart
 
@@ -35,7 +34,7 @@ def section(found: Cells) -> Section:
         areas = ", ".join(f"{name} {format.score(one.scores[SCORE].value)}" for name, one in shown.items())
         caption = (
             "Sensitivities are means over the seeds at each specificity; the bands, of the first two, are "
-            f"{wording.percent(found.settings.level)} limits for other patients and seeds, point by point.{more}"
+            f"{format.level(found.settings.level)} limits for other patients and seeds, point by point.{more}"
         )
         charts.append(Figure(f"Tested on {target}", spec, f"ROC curves on {target}; areas: {areas}.", caption))
     return Section("ROC curves", side_by_side(charts))

@@ -259,4 +259,4 @@ def _with_protocol(row: Row, protocol: str) -> Row:
 
 
 def _level(found: Cells) -> str:
-    return wording.percent(found.settings.level)
+    return format.level(found.settings.level)

@@ -76,7 +76,7 @@ def _difference(sweep: Sweep) -> Headline | None:
         return None
     judged = comparison["pairs"][0]["differences"][comparison["score"]]
     interval = format.interval(judged["interval"])[1:-1]
-    note = f"{wording.percent(comparison['level'])} CI {interval}" if interval else "no interval"
+    note = f"{format.level(comparison['level'])} CI {interval}" if interval else "no interval"
     title = f"Test {title_of(comparison['score'])} by {comparison['unit']}, winner minus default"
     return Headline(title, format.score(judged["value"]), note)
 
