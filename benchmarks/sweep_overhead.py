@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measuring
-from ddtl.reports.sweep import trials as sweep_trials
+from ddtl.reports.sweep import workers as sweep_workers
 
 SMALL = ("model=squeezenet1_1", "trainer=cpu", "trainer.max_epochs=3", "logger=none", "finalize=false")
 CHILDREN = 4
@@ -109,9 +109,9 @@ def _swept(runs: Path, trials: int, workers: int, words: Sequence[str]) -> Mappi
 
 def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
     """Times of its trials, and how idle its workers were."""
-    parts = sweep_trials.stretches(record)
+    parts = sweep_workers.stretches(record)
     # The first trial of a worker waits for the import of the training stack, which its process's start has below.
-    first = {next(part.trial for part in parts if part.worker == name) for name in sweep_trials.workers(parts)}
+    first = {next(part.trial for part in parts if part.worker == name) for name in sweep_workers.workers(parts)}
     outside: dict[str, list[float]] = {"first of a worker": [], "later": []}
     for trial in record["trials"]:
         inside = trial["fit_seconds"] + trial["predict_seconds"]
@@ -120,14 +120,14 @@ def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "trial_seconds": measuring.summary({"all": whole})["all"],
         "outside_fit_and_predict": measuring.summary({name: values for name, values in outside.items() if values}),
-        "idle_share": sweep_trials.idle_share(parts),
+        "idle_share": sweep_workers.idle_share(parts),
         "idle_share_to_the_end": _to_the_end(parts),
     }
 
 
-def _to_the_end(parts: Sequence[sweep_trials.Stretch]) -> float:
+def _to_the_end(parts: Sequence[sweep_workers.Stretch]) -> float:
     """With the time in which a worker had nothing left to do while another one was still at its last trial."""
-    workers = len(sweep_trials.workers(parts))
+    workers = len(sweep_workers.workers(parts))
     return 1 - sum(part.length for part in parts) / (workers * max(part.end for part in parts))
 
 

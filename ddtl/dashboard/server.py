@@ -225,7 +225,7 @@ def _asked(request: Request) -> list[str]:
 
 def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
     """Charts of the runs' epochs: title and specification."""
-    from ddtl.reports.comparison.page import lines
+    from ddtl.reports.sections.history import several_runs
 
     folders = rows.folders(paths)
     by_path = {row.path: row for row in rows.now()[0]}
@@ -238,7 +238,7 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
     monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
     keys = dict.fromkeys(["train/loss", "val/loss", monitor])
     later = " (earlier epochs are left out)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
-    return [{"title": f"{key}{later}", "spec": lines(known, key)} for key in keys]
+    return [{"title": f"{key}{later}", "spec": several_runs(known, key)} for key in keys]
 
 
 def _names(picked: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddtl.evaluation import test_use
+from ddtl.reports.html import format
 from ddtl.schema.scores import PER_CLASS, SCORES
 from ddtl.utils import console
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_result(config: Config, result: RunResult) -> None:
-    """The scores of a run, a paper's beside them where its experiment names one, and its folder."""
+    """Print the scores of a run, next to a paper's where its experiment names one, and its folder."""
     score_table(result.results)
     if config.run.published is not None:
         published_table(config.run.published.model_dump(), result.results)
@@ -26,7 +27,7 @@ def run_result(config: Config, result: RunResult) -> None:
 
 
 def score_table(results: Mapping[str, Any]) -> None:
-    """The scores of a run with their intervals and what they rest on; those of each class where there are over two."""
+    """Print the scores of a run with their intervals and what they rest on; of over two classes those of each."""
     splits = [split for split in ("val", "test") if split in results]
     classes = ", ".join(results["classes"])
     what = f"classes {classes}" if results["positive"] is None else f"positive class {results['positive']}"
@@ -49,12 +50,12 @@ def score_table(results: Mapping[str, Any]) -> None:
         _class_table(results[splits[-1]]["per_class"], splits[-1])
     _undefined(results, splits)
     _rules(results)
-    for name, about in (("majority", "the commonest class"), ("file_facts", "file facts alone, no pixel")):
+    for name, about in (("majority", "the majority class"), ("file_facts", "file metadata alone, no pixel")):
         scores = results.get("baselines", {}).get(name, {"why_not": ""})
         if "why_not" not in scores:
             shown = f"ROC AUC {_with_interval(scores, 'roc_auc')}, accuracy {_with_interval(scores, 'accuracy')}"
             level = scores.get("level")
-            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {100 * level:g} %)"
+            own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {format.level(level)})"
             console.out.print(f"test set by {about}, by image: {shown}{own}")
     for warning in results["warnings"]:
         console.out.print(f"! {escape(warning)}", style="yellow")
@@ -68,7 +69,7 @@ def score_table(results: Mapping[str, Any]) -> None:
 
 
 def _undefined(results: Mapping[str, Any], splits: Sequence[str]) -> None:
-    """Why scores have no value."""
+    """Print why scores have no value."""
     for split in splits:
         names_by_reason: dict[str, list[str]] = {}
         for name, reason in results[split].get("undefined", {}).items():
@@ -78,10 +79,10 @@ def _undefined(results: Mapping[str, Any], splits: Sequence[str]) -> None:
 
 
 def _rules(results: Mapping[str, Any]) -> None:
-    """How intervals and decisions were made."""
+    """Print how intervals and decisions were made."""
     if "interval" in results:
         interval = results["interval"]
-        console.out.print(f"({interval['level']:.0%} intervals: {escape(interval['assumes'])})")
+        console.out.print(f"({format.level(interval['level'])} intervals: {escape(interval['assumes'])})")
         rule = results["threshold_rule"]
         chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
         if results["positive"] is not None:
@@ -95,7 +96,7 @@ def _rules(results: Mapping[str, Any]) -> None:
 def _with_interval(scores: Mapping[str, Any], name: str) -> str:
     interval = scores.get("intervals", {}).get(name)
     if interval is None or scores[name] is None:
-        return _shown(scores[name])
+        return _format_score(scores[name])
     return f"{scores[name]:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
 
 
@@ -105,21 +106,22 @@ def _class_table(per_class: Mapping[str, Any], split: str) -> None:
     for heading in (*PER_CLASS, "images"):
         table.add_column(heading, justify="right")
     for name, scores in per_class.items():
-        table.add_row(escape(name), *(_shown(scores[key]) for key in PER_CLASS), str(scores["images"]))
+        table.add_row(escape(name), *(_format_score(scores[key]) for key in PER_CLASS), str(scores["images"]))
     console.out.print(table)
 
 
 def published_table(published: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Numbers of a paper beside ours."""
+    """Print the numbers of a paper next to ours."""
     table = Table(title=escape(published["source"]), title_justify="left")
     for heading in ("test score", "published", "obtained, by image"):
         table.add_column(heading, justify="right" if heading != "test score" else "left")
     for name, value in published["scores"].items():
-        table.add_row(name, _shown(value), _shown(results["test"].get(name)) if "test" in results else "–")
+        own = _format_score(results["test"].get(name)) if "test" in results else "–"
+        table.add_row(name, _format_score(value), own)
     table.add_section()
     table.add_row("protocol", published["protocol"], results["protocol"])
     console.out.print(table)
 
 
-def _shown(value: float | None) -> str:
+def _format_score(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"

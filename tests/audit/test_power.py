@@ -166,7 +166,7 @@ def test_record_page_and_run_say_what_could_have_been_found(tmp_path: Path) -> N
     assert summary is not None
     assert summary["power"] == SENTENCE
     run = told(tmp_path, audit=summary)
-    assert any(SENTENCE in str(block) for block in audit_section.blocks(run))
+    assert any(SENTENCE in str(block) for block in audit_section.section(run).blocks)
     assert audit_section.text(run).endswith(f"nothing was found. {SENTENCE}")
 
 
@@ -195,4 +195,4 @@ def test_a_record_of_before_has_no_power(tmp_path: Path) -> None:
     assert summary is not None
     assert summary["power"] is None
     assert report.page(record, [])
-    assert audit_section.blocks(told(tmp_path, audit={k: v for k, v in summary.items() if k != "power"}))
+    assert audit_section.section(told(tmp_path, audit={k: v for k, v in summary.items() if k != "power"})).blocks

@@ -16,7 +16,7 @@ from rich.console import Console
 from ddtl.commands import cli, finetune
 from ddtl.config import compose, where
 from ddtl.finetuning.schedule import Schedule, compile_schedule
-from ddtl.reports.html.page import Fold, Picture, Table
+from ddtl.reports.html.page import Drawing, Fold, Table
 from ddtl.reports.run import methods, report, schedule_svg, stored
 from ddtl.reports.run import schedule as schedule_of_a_run
 from ddtl.schema.backbones import stages_of
@@ -189,7 +189,7 @@ def test_the_page_shows_the_schedule_of_the_run(tmp_path: Path) -> None:
     found = run(tmp_path, "finetune=gradual", "trainer.max_epochs=14")
     (section,) = [section for section in report.page(found).sections if section.title == "Schedule"]
     drawn, fold = section.blocks
-    assert isinstance(drawn, Picture)
+    assert isinstance(drawn, Drawing)
     assert isinstance(fold, Fold)
     assert drawn.svg == schedule_svg.svg(gradual(14), True)
     (table,) = fold.blocks

@@ -19,8 +19,8 @@ from ddtl.data.images.perceptual_hash import NEAR, distance, distances, near_any
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.records import settings
-from ddtl.reports.html import reproduce
 from ddtl.reports.run.publish import publish
+from ddtl.reports.sections import reproduce
 from ddtl.schema.run import Config
 from ddtl.training.identity import counting
 from ddtl.training.train import train

@@ -31,7 +31,7 @@ LABELS = torch.tensor([0, 2, 1, 1])
 WEIGHTS = torch.tensor([0.5, 2.0, 1.25])
 
 
-@pytest.mark.parametrize(("smoothing", "weights"), product((0.0, 0.1), (None, WEIGHTS)))
+@pytest.mark.parametrize(("smoothing", "weights"), list(product((0.0, 0.1), (None, WEIGHTS))))
 def test_focal_without_its_focus_is_cross_entropy(smoothing: float, weights: torch.Tensor | None) -> None:
     expected = F.cross_entropy(LOGITS, LABELS, weight=weights, label_smoothing=smoothing)
     found = LOSSES["focal"](LOGITS, LABELS, weights, label_smoothing=smoothing, gamma=0.0)

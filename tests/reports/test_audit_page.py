@@ -68,7 +68,7 @@ def test_headlines(found: Audit) -> None:
 def test_a_clean_audit(tmp_path: Path) -> None:
     text = Parsed(rendered(audits.audit(tmp_path, clean=True))).text
     assert "Nothing was found." in text
-    assert "No two images show the same picture" in text
+    assert "No two images show the same, not even flipped" in text
     assert "Shortcuts none found 1 probes" not in text
 
 

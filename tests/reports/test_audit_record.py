@@ -159,10 +159,10 @@ def test_a_clean_audit_is_told_too(tmp_path: Path) -> None:
 
 def test_results_made_with_a_list_say_so(tmp_path: Path) -> None:
     found = told(tmp_path, excluded={"images": 61, "list_digest": "ab" * 32})
-    sentence = "Left out by a list (dataset.exclude, sha256 abababababab): 61 images"
+    sentence = "Excluded by a list (dataset.exclude, sha256 abababababab): 61 images"
     assert sentence in run_report.render_run(found)
     assert "61 images, which no count and no score includes" in methods.render(found)
-    assert "Left out by a list" not in run_report.render_run(told(tmp_path / "other"))
+    assert "Excluded by a list" not in run_report.render_run(told(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(

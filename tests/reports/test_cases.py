@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_every_patient_stands_once_at_its_score_and_none_is_named(run: Path) -> None:
     found = stored.read(run)
-    (figure,) = strip.blocks(found)
+    (figure,) = strip.section(found).blocks
     assert isinstance(figure, Figure)
     large = [trace for trace in figure.spec["data"] if trace["name"].endswith("patient")]
     places = sorted(x for trace in large for x in trace["x"])
@@ -39,13 +39,13 @@ def test_every_patient_stands_once_at_its_score_and_none_is_named(run: Path) -> 
 
 
 def test_without_patients_there_is_no_strip(tmp_path: Path) -> None:
-    assert strip.blocks(stored.read(records.write(tmp_path / "run", records.table(named=False)))) == []
+    assert strip.section(stored.read(records.write(tmp_path / "run", records.table(named=False)))).blocks == []
 
 
 def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
-    assert cases.blocks(stored.read(run)) == []
+    assert cases.section(stored.read(run)).blocks == []
     explained.write(run)
-    _, table, said, *photos = cases.blocks(stored.read(run))
+    _, table, said, *photos = cases.section(stored.read(run)).blocks
     assert isinstance(table, Table)
     assert table.rows[0] == ["in a lesion", Cell("0.800", "(0.700–0.900)"), "0.100", "0.300", "0.100"]
     assert isinstance(said, Text)
@@ -61,7 +61,7 @@ def test_what_is_missing_or_damaged_costs_the_cases_alone(run: Path, name: str) 
     explained.write(run)
     path = run / "explain" / name
     path.write_text("{") if name.endswith(".json") else path.unlink()
-    (block,) = cases.blocks(stored.read(run))
+    (block,) = cases.section(stored.read(run)).blocks
     assert isinstance(block, Text)
     assert "cannot be shown" in block.text
     assert "Scores" in report(run).text
@@ -69,7 +69,7 @@ def test_what_is_missing_or_damaged_costs_the_cases_alone(run: Path, name: str) 
 
 def test_heat_maps_of_another_threshold_are_not_shown(run: Path) -> None:
     explained.write(run, threshold=0.123)
-    (block,) = cases.blocks(stored.read(run))
+    (block,) = cases.section(stored.read(run)).blocks
     assert isinstance(block, Text)
     assert "another threshold" in block.text
 
@@ -79,7 +79,7 @@ def test_a_picture_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) ->
     (tmp_path / "secret.webp").write_bytes(b"secret")
     record["groups"][0]["images"][0]["picture"] = "../../secret.webp"
     (run / "explain" / "explain.json").write_text(json.dumps(record))
-    (block,) = cases.blocks(stored.read(run))
+    (block,) = cases.section(stored.read(run)).blocks
     assert isinstance(block, Text)
     assert "groups[0].images[0].picture should be a path within its folder" in block.text
 
@@ -89,7 +89,7 @@ def test_the_data_card_says_where_images_come_from_and_what_is_known_against_the
     results["warnings"] = [next(note.text for note in covid19ct.ORIGIN.notes if "journals" in note.text)]
     (run / "results.json").write_text(json.dumps(results))
     found = stored.read(run)
-    card, _, *notes = data_card.blocks(found)
+    card, _, *notes = data_card.section(found).blocks
     assert isinstance(card, Table)
     facts = {str(row[0]): str(row[1]) for row in card.rows}
     assert facts["protocol"].startswith(found.record["protocol"])

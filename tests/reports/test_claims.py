@@ -10,7 +10,8 @@ import pytest
 
 from ddtl.evaluation.comparison.comparison import Comparison, Difference
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.reports.comparison.claims import _thresholds, claim, claimed, claims, p_value
+from ddtl.reports.comparison.claims import _thresholds, claim, claimed, claims
+from ddtl.reports.html.format import p_value
 
 FOUND = Comparison(
     a="A",
@@ -84,7 +85,7 @@ def test_no_difference() -> None:
         (replace(differing(0.03), p=None, holm_p=None), "may be claimed: they are too few for an interval."),
         (
             replace(differing(0.0), p=1.0, holm_p=1.0, smallest=None),
-            "may be claimed: the two score alike, whichever patients are left out",
+            "may be claimed: the two score alike, whichever patients are excluded",
         ),
     ],
 )

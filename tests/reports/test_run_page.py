@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddtl.commands import report as command
-from ddtl.reports.html import format, reproduce
+from ddtl.reports.html import format
 from ddtl.reports.html.curves import GRID, Curves, curves
 from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import report as run_report
-from ddtl.reports.run import sentences, stored, tables
+from ddtl.reports.run import scores, sentences, stored
+from ddtl.reports.sections import reproduce
 from ddtl.schema.scores import TITLES
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
@@ -134,7 +135,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_table_as_it_was() -> None:
-    golden("scores.txt", as_text(tables.scores(stored.read(GOLDEN / "run"))))
+    golden("scores.txt", as_text(scores.table(stored.read(GOLDEN / "run"))))
 
 
 def test_headline_is_by_patient_with_its_interval(run: Path) -> None:
@@ -153,9 +154,9 @@ def test_headline_is_by_patient_with_its_interval(run: Path) -> None:
 def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
     record, text = json.loads((run / "results.json").read_text()), report(run).text
     for split in ("val", "test"):
-        for scores in (record[split], record[split]["patients"]):
+        for one in (record[split], record[split]["patients"]):
             for name in TITLES:
-                assert format.with_interval(scores, name) in text, (split, name)
+                assert format.with_interval(one, name) in text, (split, name)
     for row in record["test"]["predictive_values"]:
         assert f"{row['ppv']:.3f}" in text
     for count in (*record["test"]["confusion"].values(), *record["test"]["patients"]["confusion"].values()):
@@ -165,7 +166,7 @@ def test_every_number_of_the_scores_stands_on_the_page(run: Path) -> None:
 def test_sections_of_a_whole_run(run: Path) -> None:
     titles = [section.title for section in page(run).sections]
     before = ["Scores", "Curves", "Threshold", "Patients", "Calibration", "Baselines", "Audit", "Schedule"]
-    assert titles == [*before, "Training", "Data", "Repeat it"]
+    assert titles == [*before, "Training", "Data", "Reproduce"]
     assert "Epoch 4 had the best val/roc_auc by image (0.900)" in report(run).text
 
 
@@ -232,13 +233,13 @@ def test_one_class_alone_has_reasons_instead_of_numbers(tmp_path: Path) -> None:
 
 
 def test_a_score_without_an_interval_says_why(run: Path, tmp_path: Path) -> None:
-    assert "No brackets" not in tables.scores(stored.read(run)).note
+    assert "No brackets" not in scores.table(stored.read(run)).note
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
     record = json.loads((folder / "results.json").read_text())
     record["test"]["intervals"]["roc_auc"] = None
     write_json(folder / "results.json", record)
-    table = tables.scores(stored.read(folder))
+    table = scores.table(stored.read(folder))
     assert table.rows[0][2] == Cell(f"{record['test']['roc_auc']:.3f}")
     assert "No brackets: too few patients" in table.note
 
@@ -324,7 +325,7 @@ def paired(low: float, high: float) -> dict[str, Any]:
             False,
             "not shown to be better than chance, nor to be below",
         ),
-        ({"why_not": "the files are gone"}, False, "File facts were not scored: the files are gone."),
+        ({"why_not": "the files are gone"}, False, "The baseline of file metadata was not scored: the files are gone."),
     ],
 )
 def test_file_facts_beside_the_model(tmp_path: Path, facts: dict[str, Any], worry: bool, words: str) -> None:
@@ -542,13 +543,23 @@ def test_one_class_has_no_curves() -> None:
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
+def test_the_level_of_an_interval_is_never_rounded(run: Path, tmp_path: Path) -> None:
+    made = json.loads((run / "results.json").read_text())["interval"]
+    folder = records.write(tmp_path / "run", interval={**made, "level": 0.975})
+    text = report(folder).text
+    assert "97.5 % CI" in text
+    assert "97.5 % confidence intervals" in text
+    assert "98 %" not in text
+    assert [format.level(share) for share in (0.9, 0.95, 0.995)] == ["90 %", "95 %", "99.5 %"]
+
+
 def test_how_numbers_are_written() -> None:
     scores = {"roc_auc": 0.91249, "mcc": -0.0004, "f1": None, "intervals": {}}
     scores["intervals"] = {"roc_auc": {"low": 0.8744, "high": 0.9451}, "mcc": {"low": -0.2, "high": 0.1}, "f1": None}
     assert format.with_interval(scores, "roc_auc") == "0.912 (0.874–0.945)"
     assert format.with_interval(scores, "mcc") == "0.000 (-0.200 to 0.100)"
     assert format.with_interval(scores, "f1") == "–"
-    assert format.cell(scores, "f1") == Cell("–", "no positive, none called so")
+    assert format.cell(scores, "f1") == Cell("–", "no positives, none predicted")
     assert format.cell(scores, "brier") == Cell("–")
     assert [wording.percent(x) for x in (0, 0.05, 0.033, 0.0999, 0.5, 1)] == [
         "0 %",

@@ -108,7 +108,7 @@ def test_a_sweep(tmp_path: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(record))
     html = shared(folder)
     holds_no_picture(html)
-    assert "left out of a page to share" in html
+    assert "excluded from a page to share" in html
     assert "secret-name" not in html
 
 
@@ -171,7 +171,7 @@ def test_the_page_of_a_run_warns_of_letters(tmp_path: Path) -> None:
     (run / "explain" / "explain.json").write_text(json.dumps(record))
     report.main([str(run)])
     html = (run / "report.html").read_text(encoding="utf-8")
-    assert "1 of 2 pictures seems to hold text or arrows beside the body" in html
+    assert "1 of 2 images seems to contain text or arrows outside the body" in html
     report.main([str(run), "images=false"])
     assert "to hold text or arrows" not in (run / "report.html").read_text(encoding="utf-8")
 

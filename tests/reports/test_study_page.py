@@ -18,8 +18,7 @@ from ddtl.records import predictions
 from ddtl.records.study_folder import Job
 from ddtl.reports.html.curves import GRID, curves, roc_over_seeds
 from ddtl.reports.html.page import Figure, Page
-from ddtl.reports.study import cells, embeddings
-from ddtl.reports.study import figures as study_figures
+from ddtl.reports.study import calibration, cells, embeddings
 from ddtl.reports.study import report as study_report
 from tests.reports.test_run_page import HOSTILE, Parsed, blocks
 from tests.support import browser
@@ -179,7 +178,7 @@ def test_one_class_has_no_curve() -> None:
 def test_reliability_is_of_all_seeds_together(page: Page, folder: Path) -> None:
     cell = next(cell for cell in cells.read(folder, QUICK).cells if len(cell.seeds) == 3)
     assert cell.measured is not None
-    assert sum(part.count for part in study_figures.bins(cell.measured)) == 3 * cell.measured.images
+    assert sum(part.count for part in calibration.bins(cell.measured)) == 3 * cell.measured.images
 
 
 def embed(runs: Path, job: Job, shift: float) -> None:
@@ -205,7 +204,7 @@ def test_features_show_where_the_datasets_lie(tmp_path: Path) -> None:
     assert abs(alpha[one.labels["alpha"] == 1].mean() - alpha[one.labels["alpha"] == 0].mean()) == pytest.approx(
         4, 0.05
     )
-    spec = figures(study_report.page(found))["Seen by what learned from alpha"].spec
+    spec = figures(study_report.page(found))["Features of network alpha"].spec
     assert [trace["name"] for trace in spec["data"]] == [
         "alpha: non-COVID", "alpha: COVID", "beta: non-COVID", "beta: COVID",
     ]  # fmt: skip

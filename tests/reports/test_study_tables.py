@@ -17,7 +17,6 @@ from ddtl.reports.html.page import Cell as Shown
 from ddtl.reports.html.page import Table
 from ddtl.reports.study import cells, export, tables
 from ddtl.reports.study.cells import Cells, Row
-from ddtl.reports.study.score_table import every_score
 from ddtl.utils.errors import UserError
 from tests.reports.test_run_page import HOSTILE, golden
 from tests.support import study_records as made
@@ -62,7 +61,7 @@ def test_a_cell_is_the_mean_of_its_runs(cross: Cells) -> None:
     assert cell is not None
     assert cell.measured is not None
     assert cell.measured.scores["roc_auc"].value == pytest.approx(np.mean([auc("alpha", 3.0, s) for s in range(3)]))
-    assert (cell.home, cell.seeds, cell.expected, cell.lost) == (True, (0, 1, 2), 3, ())
+    assert (cell.is_in_domain, cell.seeds, cell.expected, cell.lost) == (True, (0, 1, 2), 3, ())
 
 
 def test_a_drop_is_over_the_seeds_that_both_test_sets_have(cross: Cells) -> None:
@@ -96,8 +95,8 @@ def test_shared_pictures_are_left_out_and_counted(cross: Cells) -> None:
 
 def test_controls_stand_below(cross: Cells) -> None:
     rows = shown(tables.matrix(cross, "roc_auc"))
-    assert rows["file facts, by image, of alpha"] == ["– not to be had", "0.620"]
-    assert rows["commonest class, by image, of beta"] == ["0.500", "0.500"]
+    assert rows["file metadata, by image, of alpha"] == ["– not available", "0.620"]
+    assert rows["majority class, by image, of beta"] == ["0.500", "0.500"]
 
 
 def test_a_refitted_threshold_changes_calls_and_no_order(cross: Cells) -> None:
@@ -120,7 +119,7 @@ def test_the_choice_by_validation_stands_apart_from_the_oracle(cross: Cells) -> 
 
 
 def test_the_long_table_holds_every_score(cross: Cells) -> None:
-    rows = list(csv.DictReader(io.StringIO(export.as_csv(every_score(cross)))))
+    rows = list(csv.DictReader(io.StringIO(export.as_csv(export.every_score(cross)))))
     (one,) = (
         r for r in rows if (r["source"], r["method"], r["target"], r["score"], r["threshold"])
         == ("alpha", "plain", "beta", "roc_auc", "source")
@@ -191,10 +190,10 @@ def test_a_learning_curve_has_a_row_a_number_of_patients(tmp_path: Path) -> None
     ]
     (table,) = tables.tables(cells.read(made.study(tmp_path, "learning_curve", jobs), QUICK))
     assert [row[0] for row in table.rows] == [
-        "25 % of the patients", "10 patients", "all patients", "commonest class, by image",
-        "file facts, no pixel, by image",
+        "25 % of the patients", "10 patients", "all patients", "majority class, by image",
+        "file metadata, no pixel, by image",
     ]  # fmt: skip
-    assert shown(table)["commonest class, by image"][0] == "0.500"
+    assert shown(table)["majority class, by image"][0] == "0.500"
 
 
 def test_a_run_that_went_on_at_the_target_loses_against_its_source(tmp_path: Path) -> None:
@@ -204,7 +203,7 @@ def test_a_run_that_went_on_at_the_target_loses_against_its_source(tmp_path: Pat
     found = cells.read(made.study(tmp_path, "cross_dataset", [plain, more]), QUICK)
     cell = found.at(Row("alpha", "plain", "official", "full", 5), "beta")
     assert cell is not None and cell.drop is not None  # noqa: PT018
-    assert not cell.home
+    assert not cell.is_in_domain
     assert cell.drop["roc_auc"].value == pytest.approx(auc("alpha", 3.0, 0) - auc("beta", 2.0, 0))
 
 
@@ -222,10 +221,10 @@ def test_a_folder_that_is_damaged_by_now_is_a_dash(tmp_path: Path, change: objec
     folder = made.study(tmp_path, "cross_dataset", [job])
     change(tmp_path / str(job["evaluations"][1]["folder"]))  # type: ignore[operator]
     found = cells.read(folder, QUICK)
-    (away,) = (cell for cell in found.cells if not cell.home)
-    assert away.measured is None
-    assert reason in away.lost[0].reason
-    assert str(tmp_path) not in away.lost[0].reason
+    (external,) = (cell for cell in found.cells if not cell.is_in_domain)
+    assert external.measured is None
+    assert reason in external.lost[0].reason
+    assert str(tmp_path) not in external.lost[0].reason
     assert export.text(tables.tables(found))
 
 

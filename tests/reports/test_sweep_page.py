@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from ddtl.commands import report
 from ddtl.reports.html.page import Figure, Page, Table, Text
-from ddtl.reports.sweep import figures as sweep_figures
-from ddtl.reports.sweep import parameters
+from ddtl.reports.sweep import parameters, pareto, search, workers
 from ddtl.reports.sweep import record as sweep_stored
 from ddtl.reports.sweep import report as sweep_report
 from ddtl.reports.sweep import trials as sweep_trials
@@ -166,9 +165,9 @@ def test_the_same_record_gives_the_same_page() -> None:
 def test_only_completed_trials_raise_the_best_so_far() -> None:
     pruned = done(1, 0.99) | {"state": "pruned", "values": None, "curve": [[0, 0.99]]}
     trials = [done(0, 0.7), pruned, done(2, 0.6), done(3, 0.8), pruned | {"number": 4}]
-    assert sweep_trials.best_so_far(trials, 1) == [(0, 0.7), (3, 0.8), (4, 0.8)]
-    assert sweep_trials.best_so_far(trials, -1) == [(0, 0.7), (2, 0.6), (4, 0.6)]
-    spec = sweep_figures.history(trials, "val/roc_auc", 1)
+    assert search.best_so_far(trials, 1) == [(0, 0.7), (3, 0.8), (4, 0.8)]
+    assert search.best_so_far(trials, -1) == [(0, 0.7), (2, 0.6), (4, 0.6)]
+    spec = search.history_spec(trials, "val/roc_auc", 1)
     assert trace(spec, "pruned")["y"] == [0.99, 0.99]
     assert trace(spec, "complete")["x"] == [0, 2, 3]
 
@@ -181,7 +180,7 @@ def test_the_front_is_that_of_optuna(values: list[tuple[int, int]], sign: int) -
     study = optuna.create_study(directions=["maximize" if sign > 0 else "minimize", "minimize"])
     for pair in values:
         study.add_trial(optuna.trial.create_trial(values=list(pair)))
-    found = sweep_trials.front([done(n, *pair) for n, pair in enumerate(values)], [sign, -1])
+    found = pareto.front([done(n, *pair) for n, pair in enumerate(values)], [sign, -1])
     assert {tuple(t["values"]) for t in found} == {tuple(t.values) for t in study.best_trials}
     assert [t["values"][1] for t in found] == sorted({t["values"][1] for t in found})
 
@@ -250,7 +249,7 @@ def test_what_a_trial_did_not_use_runs_through_its_own_lane() -> None:
     ]
     axes = parameters.parameters(trials, {"ratio": {"float": [0.01, 1.0], "log": True}})
     assert [axis.name for axis in axes] == ["finetune", "ratio"]
-    spec = sweep_figures.parallel(trials, axes, [1], 1)
+    spec = parameters.parallel_spec(trials, axes, [1], 1)
     assert trace(spec, "complete")["y"][1] < -0.1
     assert trace(spec, "the best")["y"][1] == pytest.approx(0.5)
     assert spec["layout"]["yaxis"]["range"][0] < -0.16
@@ -260,7 +259,7 @@ def test_what_a_trial_did_not_use_runs_through_its_own_lane() -> None:
 def test_null_is_a_choice_and_not_the_absence_of_one() -> None:
     trials = [done(0, 0.7, params={"stages": None}), done(1, 0.8, params={"stages": 4}), done(2, 0.9)]
     axes = parameters.parameters(trials, {"stages": {"choice": [None, 4]}})
-    spec = sweep_figures.parallel(trials, axes, [], 1)
+    spec = parameters.parallel_spec(trials, axes, [], 1)
     assert [round(y, 1) for y in trace(spec, "complete")["y"][::3]] == [0.0, 1.0, -0.2]
     assert [note["text"] for note in spec["layout"]["annotations"][:2]] == ["null", "4"]
     assert sweep_stored.varied(trials[0]) == "stages=null"
@@ -283,17 +282,17 @@ def timed(*attempts: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
 
 def test_idle_share_is_that_between_trials() -> None:
     record = timed([attempt("a", 0, 10)], [attempt("a", 12, 20)], [attempt("b", 0, 4)])
-    parts = sweep_trials.stretches(record)
-    assert sweep_trials.idle_share(parts) == pytest.approx(2 / 24)
-    assert sweep_trials.workers(parts) == ["worker 1", "worker 2"]
+    parts = workers.stretches(record)
+    assert workers.idle_share(parts) == pytest.approx(2 / 24)
+    assert workers.workers(parts) == ["worker 1", "worker 2"]
 
 
 def test_the_night_in_which_a_sweep_was_stopped_is_left_out() -> None:
     night = 8 * 3600
     record = timed([attempt("a", 0, 10)], [attempt("b", 1, 11)], [attempt("a", night, night + 5)])
-    parts = sweep_trials.stretches(record)
+    parts = workers.stretches(record)
     assert [(part.start, part.end) for part in parts] == [(0, 10), (1, 11), (11, 16)]
-    assert sweep_trials.idle_share(parts) == pytest.approx(1 / 26)
+    assert workers.idle_share(parts) == pytest.approx(1 / 26)
 
 
 def test_a_killed_attempt_has_a_bar_of_its_own_and_a_running_trial_one_up_to_now() -> None:
@@ -301,14 +300,14 @@ def test_a_killed_attempt_has_a_bar_of_its_own_and_a_running_trial_one_up_to_now
         [attempt("a", 0, 10), attempt("b", 11, 20)], [attempt("a", 10, 15)], ended="2026-11-23T00:00:30+00:00"
     )
     record["trials"][1] |= {"state": "running", "worker": "a"}
-    parts = sweep_trials.stretches(record)
+    parts = workers.stretches(record)
     assert [(part.trial, part.state, part.start, part.end) for part in parts] == [
         (0, "broken off", 0, 10),
         (1, "broken off", 10, 15),
         (0, "complete", 11, 20),
         (1, "running", 15, 30),
     ]
-    assert len(sweep_trials.broken_off(record["trials"][0])) == 1
+    assert len(sweep_trials.interrupted(record["trials"][0])) == 1
 
 
 # --- the command -------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     page = report.page(Sweep(written))
     tables = [block for section in page.sections for block in section.blocks if isinstance(block, Table)]
     assert [row[:3] for row in tables[0].rows] == [["the winner", "3", "0.750"], ["the default", "3", "0.560"]]
-    assert page.headlines[-1].label == "Test ROC AUC by patient, winner less default"
+    assert page.headlines[-1].label == "Test ROC AUC by patient, winner minus default"
 
 
 def test_equal_methods_are_not_claimed_to_differ(tmp_path):

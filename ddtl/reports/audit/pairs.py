@@ -1,4 +1,4 @@
-"""The worst pairs of an audit as small pictures for its page."""
+"""The worst pairs of an audit as small images for its page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
 from ddtl.data.manifest import Manifest
 
 MOST = 60  # pairs
-_SIDE = 256  # of a picture, at most
+_SIDE = 256  # of an image, at most
 _QUALITY = 85
 _KINDS = {"same file": "the same file", "same pixels": "the same pixels, another file", "near": "nearly the same"}
 
@@ -27,10 +27,10 @@ class End:
     """One image of a pair.
 
     Attributes:
-        uri: its picture as a ``data:`` URI.
+        uri: it as a ``data:`` URI.
         name: its name.
-        where: where it stands, in words.
-        with_text: whether it seems to hold text.
+        where: its dataset, class and split.
+        with_text: whether it seems to contain text.
     """
 
     uri: str
@@ -49,13 +49,13 @@ class Shown:
 
 
 def worst_first(pairs: Sequence[Pair], leaks: Leaks) -> list[Pair]:
-    """Label conflicts, then leaks between splits, then between datasets, then the others; else in their order."""
+    """Sort label conflicts first, then leaks between splits, then between datasets; else keep the order."""
     lists = [set(found) for found in (leaks.across_labels, leaks.across_splits, leaks.across_datasets)]
     return sorted(pairs, key=lambda pair: [pair not in found for found in lists])
 
 
 def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) -> list[Shown]:
-    """The worst ``MOST`` pairs; images that are gone by now are passed over."""
+    """Return the worst ``MOST`` pairs; images that no longer exist are skipped."""
     names = {
         "different labels": set(leaks.across_labels),
         "different splits": set(leaks.across_splits),
@@ -73,7 +73,7 @@ def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) ->
     found = []
     for pair in worst_first(pairs, leaks)[:MOST]:
         broken = [name for name, of in names.items() if pair in of]
-        turned = "" if pair.transform == "none" else f", the second turned back: {pair.transform}"
+        turned = "" if pair.transform == "none" else f", the second rotated back: {pair.transform}"
         how = f"{_KINDS[pair.kind]}{turned}; {pair.distance} of 256 bits differ, correlation {pair.similarity:.3f}"
         try:
             found.append(Shown(" and ".join(broken) or "in one split", (end(pair.first), end(pair.second)), how))

@@ -15,13 +15,13 @@ from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import NEUTRAL, OWN_FILES
 from ddtl.utils.errors import UserError
 
-# What does not make a run another method: the seed, where things lie, who is shown the curves, how it is scored.
+# What does not make a run another method: the seed, where things are, who gets the curves, how it is scored.
 _NEUTRAL_GROUPS = ("run", "paths", "logger", "evaluation")
 _NEUTRAL = {
     "seed", "dataset.num_workers", "trainer.profiler", "trainer.detect_anomaly", "trainer.checkpoint_seconds",
     *(f"dataset.{name}" for name in OWN_FILES),
 }  # fmt: skip
-# What a reader wants to know first about a method, if it tells the methods apart.
+# What a reader wants to know first about a method, if it differs between the methods.
 _FIRST = ("model.name", "finetune.name", "dataset.name", "dataset.protocol", "augment.name", "optimizer.name")
 _NEEDED = ("dataset", "protocol", "grouping", "classes", "threshold")
 _AGAIN = "Delete results.json there and repeat the command that made it: it scores again, without training."
@@ -35,7 +35,7 @@ class Compared:
         methods: in the order in which the first run of each was named.
         runs: the stored runs, in the order in which they were named.
         split: ``test`` or ``val``.
-        also: settings in which the methods differ beside those that their names tell.
+        also: settings in which the methods differ other than those in their names.
         only_seeds: the runs are all of one method, so each was taken for a method of its own.
     """
 
@@ -47,10 +47,10 @@ class Compared:
 
 
 def read(folders: Sequence[Path], split: str) -> Compared:
-    """Read the runs and tell which of them belong together.
+    """Read the runs and find which of them belong together.
 
     Raises:
-        UserError: a folder holds no finished run, no such split, or damaged predictions; a run is named twice.
+        UserError: a folder contains no finished run, no such split, or damaged predictions; a run is named twice.
     """
     twice = [folder for i, folder in enumerate(folders) if folder.resolve() in {f.resolve() for f in folders[:i]}]
     if twice:
@@ -73,43 +73,43 @@ def read(folders: Sequence[Path], split: str) -> Compared:
 
 
 def label(settings: Sequence[Mapping[str, Any]], folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A name for each method: the fewest settings that tell all of them apart, else its folder.
+    """Return a name for each method: the fewest settings that distinguish all of them, else its folder.
 
     Args:
         settings: by dotted key.
         folders: names to fall back on, all different.
 
     Returns:
-        The names, and the settings that differ too and are not told.
+        The names, and the settings that differ too and are in no name.
     """
     keys = dict.fromkeys(itertools.chain.from_iterable(settings))
     spelled = {key: [_spelled(one.get(key)) for one in settings] for key in keys}
     varying = sorted((key for key in keys if len(set(spelled[key])) > 1), key=_rank)
     for count in (1, 2, 3):
         for chosen in itertools.combinations(varying[:20], count):
-            told = [" ".join(f"{key}={spelled[key][i]}" for key in chosen) for i in range(len(settings))]
-            if len(set(told)) == len(settings) and max(map(len, told)) <= 80:
-                return told, [key for key in varying if key not in chosen and not _comes_with(key, chosen)]
+            found = [" ".join(f"{key}={spelled[key][i]}" for key in chosen) for i in range(len(settings))]
+            if len(set(found)) == len(settings) and max(map(len, found)) <= 80:
+                return found, [key for key in varying if key not in chosen and not _comes_with(key, chosen)]
     return list(folders), varying
 
 
 def _rank(key: str) -> tuple[bool, int]:
-    """Sorts by ``_FIRST``; the others stay in the order of the configuration."""
+    """Return the sorting key: those of ``_FIRST`` first, the others in the order of the configuration."""
     return key not in _FIRST, _FIRST.index(key) if key in _FIRST else 0
 
 
 def _comes_with(key: str, chosen: Sequence[str]) -> bool:
-    """Whether a name that is told brings the setting: ``model.name`` does so for all of ``model``."""
+    """Return whether a name that is shown brings the setting: ``model.name`` does so for all of ``model``."""
     return any(name.endswith(".name") and key.startswith(name.removesuffix("name")) for name in chosen)
 
 
 def _spelled(value: Any) -> str:
-    """A setting as it is typed."""
+    """Return a setting as it is typed."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a method, by dotted key."""
+    """Return what makes a method, by dotted key."""
     own = {key: value for key, value in config.items() if key not in _NEUTRAL_GROUPS}
     if isinstance(own.get("dataset"), Mapping):  # what follows from the sources' names is no setting more
         own["dataset"] = {key: value for key, value in own["dataset"].items() if key != "source_settings"}
@@ -126,7 +126,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
 
 
 def _together(settings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> list[list[int]]:
-    """The rows of the runs of each method. Runs without known settings, or of the same seed, are not taken together."""
+    """Return the rows of the runs of each method. Runs without known settings, or of one seed, are separate methods."""
     groups: dict[str, list[int]] = {}
     for i, one in enumerate(settings):
         groups.setdefault(json.dumps(one, sort_keys=True, default=str) if one else f"run {i}", []).append(i)
@@ -138,7 +138,7 @@ def _together(settings: Sequence[Mapping[str, Any]], seeds: Sequence[Any]) -> li
 
 
 def _short(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the folders' paths, as many as tell them apart."""
+    """Return the last parts of the folders' paths, as many as distinguish them."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         short = ["/".join(each[-count:]) for each in parts]
@@ -148,14 +148,14 @@ def _short(folders: Sequence[Path]) -> list[str]:
 
 
 def _checked(run: Stored, split: str) -> Stored:
-    """The run, if its predictions of the split can be compared."""
+    """Return the run, if its predictions of the split can be compared."""
     if split not in run.record and "val" in run.record:
         raise UserError(
             f"{run.folder} has no test scores: it was run with evaluation.test=false. split=val compares validation; "
             "the same command with evaluation.test=true scores the test set."
         )
     if split not in run.record and "test" in run.record:
-        raise UserError(f"{run.folder} has no validation scores: it was tested on other data. Leave out split=val.")
+        raise UserError(f"{run.folder} has no validation scores: it was tested on other data. Remove split=val.")
     results, path = run.folder / "results.json", run.folder / "predictions.csv"
     missing = [key for key in (*_NEEDED, split) if key not in run.record]
     if missing or not isinstance(run.record[split], Mapping) or not isinstance(run.record["threshold"], int | float):
@@ -164,7 +164,7 @@ def _checked(run: Stored, split: str) -> Stored:
     images = run.record[split].get("images")
     if len(table) != images or list(table.classes) != run.classes:
         raise UserError(
-            f"{path} is damaged: it holds {len(table)} images of {split} and classes {', '.join(table.classes)}; by "
+            f"{path} is damaged: it contains {len(table)} images of {split} and classes {', '.join(table.classes)}; by "
             f"results.json there are {images} and {', '.join(run.classes)}. {_AGAIN}"
         )
     return run

@@ -15,17 +15,17 @@ from ddtl.reports.comparison import claims
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell, Table
+from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
-from ddtl.reports.run.paragraphs import escaped
 from ddtl.schema.scores import TITLES
 
-_BESIDE = ("roc_auc", "accuracy", "sensitivity", "specificity")
+_ALSO = ("roc_auc", "accuracy", "sensitivity", "specificity")
 
 
 def of_methods(compared: Compared, result: Result) -> Table:
-    """Each method's scores with intervals: the one that is judged first."""
+    """Return each method's scores with intervals: the one that is judged first."""
     first = result.pairs[0]
-    names = [first.score, *(name for name in _BESIDE if name != first.score)]
+    names = [first.score, *(name for name in _ALSO if name != first.score)]
     rows: list[list[str | Cell]] = [
         [one.name, str(one.runs), *(_cell(one.scores[name], one.intervals[name]) for name in names)]
         for one in result.methods
@@ -40,13 +40,13 @@ def of_methods(compared: Compared, result: Result) -> Table:
 
 
 def of_pairs(result: Result) -> Table:
-    """Each pair's difference and its p-values."""
+    """Return each pair's difference and its p-values."""
     first = result.pairs[0]
     rows: list[list[str | Cell]] = [
         [
             f"{pair.a} – {pair.b}",
             _cell(pair.judged.value, pair.judged.interval),
-            *(claims.p_value(p) for p in (pair.delong_p, pair.mcnemar_p, pair.holm_p)),
+            *(format.p_value(p) for p in (pair.delong_p, pair.mcnemar_p, pair.holm_p)),
         ]
         for pair in result.pairs
     ]
@@ -59,7 +59,7 @@ def of_pairs(result: Result) -> Table:
         *(f"{format.NONE}: {reason}." for reason in why),
     ]
     return Table(
-        f"{_heading(first.score)} by {first.unit}, first minus second, {claims.percent(first.level)} intervals",
+        f"{_heading(first.score)} by {first.unit}, first minus second, {format.level(first.level)} intervals",
         ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
         rows,
         " ".join(notes),
@@ -67,7 +67,7 @@ def of_pairs(result: Result) -> Table:
 
 
 def for_terminal(table: Table) -> rich.table.Table:
-    """With intervals below their numbers, so that a narrow terminal holds it."""
+    """Return a table with intervals below their numbers, so that it fits into a narrow terminal."""
     drawn = rich.table.Table(
         title=escape(table.caption), title_justify="left", caption=escape(table.note) or None, caption_justify="left"
     )
@@ -81,12 +81,12 @@ def for_terminal(table: Table) -> rich.table.Table:
 
 
 def _bare(note: str) -> str:
-    """Without the brackets that small print has beside its number, and does not need below it."""
+    """Return small print without the brackets that it has after its number, and does not need below it."""
     return note.replace("(", "").replace(")", "")
 
 
 def markdown(tables: Sequence[Table], sentences: Sequence[str], notes: Sequence[str]) -> str:
-    """Claims, tables and caveats."""
+    """Return claims, tables and caveats."""
     parts = ["# Comparison", *sentences]
     for table in tables:
         parts += [f"**{escaped(table.caption)}**", markdown_table(table), *([table.note] if table.note else [])]
@@ -95,7 +95,7 @@ def markdown(tables: Sequence[Table], sentences: Sequence[str], notes: Sequence[
 
 
 def record(compared: Compared, result: Result) -> dict[str, Any]:
-    """Everything that was computed, for JSON."""
+    """Return everything that was computed, for JSON."""
     first = result.pairs[0]
     run = compared.runs[0].record
     return {

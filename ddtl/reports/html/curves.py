@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves, with the bands in which those of other patients would lie."""
+"""ROC and precision-recall curves, with the bands in which those of other patients would be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_POINTS = 1000  # of a curve: more cannot be seen
 
 @dataclass(frozen=True)
 class Band:
-    """Where the curve lies in the middle ``level`` of the bootstrap replicates, at each point of ``GRID`` by itself.
+    """Where the curve is in the middle ``level`` of the bootstrap replicates, at each point of ``GRID`` by itself.
 
     Attributes:
         low, high: (G,)
@@ -32,7 +32,7 @@ class Curves:
 
     Attributes:
         roc: (x, y): false-positive and true-positive rate, from (0, 0) to (1, 1).
-        precision_recall: (x, y): recall, rising, and the precision that holds from the point before on; the area under
+        precision_recall: (x, y): recall, rising, and the precision from the point before on; the area under
             these steps is the average precision.
         roc_band, precision_recall_band: None where no replicate has both classes, or no clusters are given.
     """
@@ -52,7 +52,7 @@ def curves(
     replicates: int = 500,
     seed: int = 0,
 ) -> Curves | None:
-    """ROC and precision-recall curve; None where a class is missing.
+    """Return ROC and precision-recall curve; None where a class is missing.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
@@ -89,7 +89,7 @@ def roc_over_seeds(
     replicates: int = 200,
     seed: int = 0,
 ) -> tuple[np.ndarray, Band | None] | None:
-    """(G,) the mean of several networks' sensitivities at each specificity of ``GRID``; None where a class is missing.
+    """Return (G,) the mean of networks' sensitivities at each specificity of ``GRID``; None where a class is missing.
 
     Vertical averaging (Fawcett 2006, Pattern Recognit Lett 27:861). The band resamples clusters, the same for all, and
     the networks, of R networks R - 1.
@@ -128,7 +128,7 @@ class _Points:
     ends: np.ndarray
 
     def counts(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) true and (M,) false positives at every threshold."""
+        """Return (M,) true and (M,) false positives at every threshold."""
         return np.cumsum(weights * self.positive)[self.ends], np.cumsum(weights * ~self.positive)[self.ends]
 
     def roc(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,8 +137,8 @@ class _Points:
 
     def precision_recall(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tp, fp = self.counts(weights)
-        called = tp + fp > 0  # a threshold above all that were drawn calls nobody, and has no precision
-        return tp[called] / tp[-1], tp[called] / (tp + fp)[called]
+        predicted = tp + fp > 0  # at a threshold above all that were drawn nobody is positive: there is no precision
+        return tp[predicted] / tp[-1], tp[predicted] / (tp + fp)[predicted]
 
 
 def _roc_at(roc: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -159,11 +159,11 @@ def _band(lines: list[np.ndarray], level: float) -> Band | None:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without the points inside a level or an upright stretch; of very many points evenly chosen ones."""
-    level, upright = np.diff(y) == 0, np.diff(x) == 0
+    """Return the points without those inside a horizontal or a vertical part; of very many, evenly chosen ones."""
+    level, vertical = np.diff(y) == 0, np.diff(x) == 0
     needed = np.ones(len(x), dtype=bool)
-    needed[1:-1] = ~((level[:-1] & level[1:]) | (upright[:-1] & upright[1:]))
-    kept = np.flatnonzero(needed)
-    if len(kept) > _MOST_POINTS:
-        kept = kept[np.linspace(0, len(kept) - 1, _MOST_POINTS).round().astype(int)]
-    return x[kept], y[kept]
+    needed[1:-1] = ~((level[:-1] & level[1:]) | (vertical[:-1] & vertical[1:]))
+    remaining = np.flatnonzero(needed)
+    if len(remaining) > _MOST_POINTS:
+        remaining = remaining[np.linspace(0, len(remaining) - 1, _MOST_POINTS).round().astype(int)]
+    return x[remaining], y[remaining]

@@ -28,7 +28,7 @@ _STRUCTURE = {"classes", "positive", "dataset", "sources", "protocol", "monitor"
 class Names:
     """The names of a dataset's images and patients.
 
-    Short ones, such as the number of a patient, are names only behind a word that says so: ``patient 12``.
+    Short ones, such as the number of a patient, are names only after a word that says so: ``patient 12``.
     """
 
     def __init__(self, names: Iterable[object]) -> None:
@@ -38,7 +38,7 @@ class Names:
         self._long = trimmed - self._short
 
     def masked(self, value: Any) -> Any:
-        """The value with a mask in the place of each name in a text; keys and what a page is built by stay."""
+        """Return the value with a mask in place of each name in a text; keys and what a page is built by stay."""
         if isinstance(value, str):
             return self._masked_text(value)
         if isinstance(value, Mapping):
@@ -70,14 +70,14 @@ class Names:
 
 
 def without_names(stored: Stored) -> Stored:
-    """A run whose texts name none of its images and patients."""
+    """Return a run whose texts name none of its images and patients."""
     hidden = Names({*_predicted(stored.predictions), *_split(stored.folder)})
     parts = {name: getattr(stored, name) for name in ("record", "config", "environment")}
     return dataclasses.replace(stored, **{name: alike(part, hidden.masked(part)) for name, part in parts.items()})
 
 
 def cells_without_names(found: Cells) -> Cells:
-    """A study whose texts name none of its images and patients; why runs failed, in words of any kind, is excluded."""
+    """Return a study whose texts name none of its images and patients; why runs failed, in any words, is excluded."""
     names: set[object] = set()
     for folder in {folder for cell in found.cells for folder in cell.folders}:
         names |= _split(folder)
@@ -96,8 +96,8 @@ def cells_without_names(found: Cells) -> Cells:
 
 
 def sweep_without_words(found: Sweep) -> Sweep:
-    """A sweep without what failed trials printed, which may name images and patients."""
-    trials = [{**trial, "words": "left out of a page to share" if trial["words"] else ""} for trial in found.trials]
+    """Return a sweep without what failed trials printed, which may name images and patients."""
+    trials = [{**trial, "words": "excluded from a page to share" if trial["words"] else ""} for trial in found.trials]
     return dataclasses.replace(found, record={**found.record, "trials": trials})
 
 
@@ -106,7 +106,7 @@ def _predicted(table: Predictions) -> set[object]:
 
 
 def _split(folder: Path) -> set[object]:
-    """The names in a run's split; none where it has none that can be read."""
+    """Return the names in a run's split; none where it has none that can be read."""
     with suppress(OSError, Unreadable):
         return {name for row in small.split(folder / "split.csv") for name in (row.get("sample_id", ""), row["group"])}
     return set()

@@ -1,9 +1,10 @@
 """A self-contained HTML page of headlines, warnings, sections, tables and figures: what every report is made of.
 
-A page is described by the dataclasses here and rendered by one template. All text is escaped on its way into the page,
-inside the JSON of figures and in pictures too, so a class or a file may be called whatever it likes. The page asks the
+A page is described by the dataclasses here and rendered by one template. Its sections are functions of the facts that
+it is about, one file each: see :func:`sections`. All text is escaped on its way into the page,
+inside the JSON of figures and in drawings too, so a class or a file may have any name. The page asks the
 network for nothing, which its own content security policy also forbids; it lets no script run but ours, and no style
-be set but ours. Tables and pictures stand without JavaScript, figures and the sorting of tables need it.
+be set but ours. Tables and drawings need no JavaScript, figures and the sorting of tables need it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+Facts = TypeVar("Facts")
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,17 @@ class Cell:
     """A cell with more than its text.
 
     Attributes:
-        text: what stands in it.
-        note: small print behind the text: an interval, or why there is no number.
+        text: what it shows.
+        note: small print after the text: an interval, or why there is no number.
         shade: 0 to 1, how strongly it is coloured; for tables of counts.
     """
 
     text: str
     note: str = ""
     shade: float = 0.0
+
+
+Rows = list[list[str | Cell]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Table:
         columns: headings.
         rows: one value a heading.
         note: what a reader must know about it, below.
-        words: columns that hold words and not numbers, beside the first.
+        words: columns of words and not numbers, other than the first.
         sortable: a click on a heading sorts the rows by it.
     """
 
@@ -82,16 +88,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A drawing that needs no JavaScript.
 
     Attributes:
         title: what it shows, above it.
-        svg: an ``<svg>`` element whose texts are escaped already; it tells those who do not see it what is on it.
+        svg: an ``<svg>`` element whose texts are escaped already; its title says what is on it.
         caption: what a reader must know about it, below.
     """
 
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "drawing"
     title: str
     svg: str
     caption: str = ""
@@ -139,7 +145,7 @@ class Photo:
 
     Attributes:
         uri: a ``data:`` URI, for a page asks the network for nothing.
-        text, note: what stands below it.
+        text, note: what is below it.
         alt: what it shows, for those who do not see it, where ``text`` does not say it.
     """
 
@@ -158,7 +164,7 @@ class Photos:
 
     Attributes:
         title: what they show, above them.
-        photos: with what stands below each.
+        photos: with what is below each.
         caption: what a reader must know about them, below.
         wide: whether all are twice as wide as high; otherwise each is fitted into the same frame.
     """
@@ -187,12 +193,12 @@ class Fold:
     blocks: Sequence[Table | Figure | Text | Code]
 
 
-Block = Table | Figure | Picture | Text | Code | Notice | Photos | Row | Fold
+Block = Table | Figure | Drawing | Text | Code | Notice | Photos | Row | Fold
 
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a page."""
+    """A titled part of a page; one without blocks is not shown."""
 
     title: str
     blocks: Sequence[Block]
@@ -221,7 +227,7 @@ class Page:
         title: what it is about.
         subtitle: a line below it.
         headlines: at most four.
-        caveat: what holds for every number on the page, beside the headlines; empty where there is nothing.
+        caveat: what is true of every number on the page, next to the headlines; empty where there is nothing.
         warnings: sentences that come before everything else.
         sections: the rest.
     """
@@ -235,8 +241,24 @@ class Page:
     sections: Sequence[Section] = ()
 
 
+def sections(of: Iterable[Callable[[Facts], Section]], facts: Facts) -> list[Section]:
+    """Make the sections of a page, in order, without those that have nothing to show.
+
+    Args:
+        of: the function ``section`` of each section's module.
+        facts: what the page is about, such as a run as it is stored.
+    """
+    made = [section(facts) for section in of]
+    return [section for section in made if section.blocks]
+
+
+def side_by_side(charts: Sequence[Figure]) -> list[Block]:
+    """Arrange charts in rows of two."""
+    return [Row(charts[i : i + 2]) if len(charts[i : i + 2]) > 1 else charts[i] for i in range(0, len(charts), 2)]
+
+
 def render(page: Page) -> str:
-    """The page as HTML, which asks for nothing from anywhere and runs no script but ours: see :func:`policy`."""
+    """Return the page as HTML, which loads nothing from the network and runs no script but ours: see :func:`policy`."""
     shown = [block for section in page.sections for block in section.blocks]
     sortable = any(_has(block, _is_sortable) for block in shown)
     charts = any(_has(block, _is_figure) for block in shown)
@@ -258,13 +280,13 @@ def render(page: Page) -> str:
 
 
 def map_style(plotly: str) -> str:
-    """The name under which Plotly adds the styles of maps to every page, unless something is called so."""
+    """Return the name under which Plotly adds the styles of maps to every page, unless something has that name."""
     found = re.search(r'getElementById\("([0-9a-f]{64})"\)', plotly)
     return found[1] if found else "maps"
 
 
 def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """The Content-Security-Policy of a page that holds just these scripts and style sheets."""
+    """Return the Content-Security-Policy of a page that contains just these scripts and style sheets."""
     return (
         f"default-src 'none'; script-src {_hashes(scripts)}; style-src {_hashes(styles)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -272,13 +294,13 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
 
 
 def full_policy() -> str:
-    """The policy under which any page of this version works, and nothing else in it runs."""
+    """Return the policy under which any page of this version works, and nothing else in it runs."""
     parts = _parts()
     return policy([parts.tables, parts.plotly, parts.charts], [parts.style, parts.plotly_style])
 
 
 def is_of_this_version(page: Path) -> bool:
-    """Whether a stored page holds just scripts and style sheets that :func:`full_policy` knows."""
+    """Return whether a stored page contains just scripts and style sheets that :func:`full_policy` knows."""
     with page.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace")
     named = set(re.findall(r"sha256-[\w+/]+=", head))
@@ -296,7 +318,7 @@ def _hash(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a page is made of beside its own content; each stands between its tags to the letter."""
+    """What a page is made of other than its own content; each is between its tags to the letter."""
 
     style: str
     plotly_style: str
@@ -323,7 +345,7 @@ def _parts() -> _Parts:
 
 
 def _has(block: Block, what: Callable[[Block], bool]) -> bool:
-    """Whether a block is such a one, or holds one."""
+    """Return whether a block is of a kind, or contains one."""
     return what(block) or (isinstance(block, Row | Fold) and any(_has(inner, what) for inner in block.blocks))
 
 

@@ -2,53 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ddtl.reports.html import reproduce
-from ddtl.reports.html.page import Block, Code, Notice, Text
-from ddtl.reports.run import sentences
+from ddtl.reports.html.page import Block, Code, Section, Text
 from ddtl.reports.run.stored import Stored
+from ddtl.reports.sections import reproduce
+from ddtl.reports.sections.findings import notice
 from ddtl.utils import wording
 
-# Severities as a reader knows them, and how each looks.
-LABELS = {"fail": "fails", "warn": "warning", "note": "note"}
-TONES: Mapping[str, Any] = {"fail": "bad", "warn": "warn", "note": "plain"}
+
+def section(stored: Stored) -> Section:
+    """Return every finding, or the command that looks for them."""
+    return Section("Audit", _blocks(stored))
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """Every finding, or the command that looks for them."""
+def _blocks(stored: Stored) -> list[Block]:
     audit = stored.record.get("audit")
     if audit is None:
-        return [
-            Text(
-                "These images and their split were not audited for duplicates, leaks, label conflicts and shortcuts "
-                "before this record was written. This does it; `ddtl report` then adds what it found:"
-            ),
-            Code(command(stored)),
-        ]
+        text = (
+            "These images and their split were not audited for duplicates, leaks, label conflicts and shortcuts "
+            "before this record was written. This does it; `ddtl report` then adds what it found:"
+        )
+        return [Text(text), Code(command(stored))]
     begin = f"Audited on {audit['when'][:10]} by ddtl {audit['ddtl']}, {wording.count(audit['checks'], 'check')}"
     power = [Text(f"Of shortcuts that were not found: {audit['power']}")] if audit.get("power") else []
     if not audit["findings"]:
         return [Text(f"{begin}: nothing found.", "good"), *power]
-    return [
-        Text(f"{begin}, on just these images and this split."),
-        *power,
-        *(
-            Notice(LABELS[f["severity"]], sentences.capitalised(f["title"]), f["sentence"], tone=TONES[f["severity"]])
-            for f in audit["findings"]
-        ),
-    ]
+    return [Text(f"{begin}, on just these images and this split."), *power, *map(notice, audit["findings"])]
 
 
 def warnings(stored: Stored) -> list[str]:
-    """The findings with which no score holds."""
+    """Return the findings with which no score is valid."""
     audit = stored.record.get("audit") or {"findings": []}
     return [f"The audit of the dataset found: {f['sentence']}" for f in audit["findings"] if f["severity"] == "fail"]
 
 
 def text(stored: Stored) -> str:
-    """The same for a methods section."""
+    """Return the same in sentences for a methods section."""
     audit = stored.record.get("audit")
     if audit is None:
         return f"The images were not audited for duplicates, leaks and shortcuts ({command(stored)})."
@@ -59,5 +47,5 @@ def text(stored: Stored) -> str:
 
 
 def command(stored: Stored) -> str:
-    """What to type for an audit of just these images and this split."""
-    return reproduce.audit_command(stored.config, stored.environment, elsewhere=stored.trained_on is not None)
+    """Return the command for an audit of just these images and this split."""
+    return reproduce.audit_command(stored.config, stored.environment, is_external=stored.trained_on is not None)

@@ -11,20 +11,24 @@ from typing import Any
 from ddtl.records import explanation
 from ddtl.records.checking import inside
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Photo, Photos, Table, Text
+from ddtl.reports.html.page import Block, Cell, Photo, Photos, Section, Table, Text
 from ddtl.reports.run.sentences import LOOK_AT_EACH
 from ddtl.reports.run.stored import Stored
 from ddtl.utils.reading import Unreadable, read_bytes
 
 _MOST = 6  # of each kind: the page stays small
-_LARGEST = 30_000  # bytes of a picture: 24 of them leave the page below 6 MB; those of ddtl explain take 10,000
+_LARGEST = 30_000  # bytes of an image: 24 of them leave the page below 6 MB; those of ddtl explain take 10,000
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """Pictures of each kind of decision; nothing where the run was not explained or cannot be.
+def section(stored: Stored) -> Section:
+    """Return images of each kind of decision; nothing where the run was not explained or cannot be.
 
-    A record or picture that cannot be read, or is of other predictions, takes its place with the reason.
+    A record or image that cannot be read, or is of other predictions, is replaced by the reason.
     """
+    return Section("Cases", _blocks(stored))
+
+
+def _blocks(stored: Stored) -> list[Block]:
     folder = stored.folder / "explain"
     if not (folder / "explain.json").exists():
         return []
@@ -39,7 +43,7 @@ def blocks(stored: Stored) -> list[Block]:
         why = f"The heat maps in explain/ cannot be shown: {problem.path.name} {problem.reason}."
     except OSError as error:
         why = f"The heat maps in explain/ cannot be shown ({error.strerror or error})."
-    return [Text(f"{why} `ddtl explain` makes them anew.", "bad")]
+    return [Text(f"{why} `ddtl explain` makes them again.", "bad")]
 
 
 def _photos(folder: Path, group: Mapping[str, Any]) -> Photos:
@@ -54,36 +58,35 @@ def _photo(folder: Path, image: Mapping[str, Any]) -> Photo | None:
         return None
     content = read_bytes(path, _LARGEST)
     if content[:4] + content[8:12] != b"RIFFWEBP":
-        raise Unreadable(path, "is no picture in WebP")
+        raise Unreadable(path, "is not a WebP image")
     data = base64.b64encode(content).decode("ascii")
     p = image["probabilities"][-1 if len(image["probabilities"]) == 2 else 0]
-    said = f"p = {p:.3f}, " if len(image["probabilities"]) == 2 else ""
-    note = f"{said}called {image['called']}, is {image['true']}"
+    probability = f"p = {p:.3f}, " if len(image["probabilities"]) == 2 else ""
+    note = f"{probability}predicted {image['called']}, true class {image['true']}"
     alt = f"{image['sample_id']}, and the same under its heat map"
     return Photo(f"data:image/webp;base64,{data}", image["sample_id"], note, alt)
 
 
 def _with_text(record: Mapping[str, Any]) -> list[Block]:
-    """What to do where pictures may name a patient; records of earlier versions do not say whether they do."""
+    """Return what to do where images may name a patient; records of earlier versions do not say whether they do."""
     shown = [image for group in record["groups"] for image in group["images"][:_MOST]]
     found = sum(bool(image.get("with_text")) for image in shown)
     if not found:
         return []
     seem = "seems" if found == 1 else "seem"
     return [
-        Text(f"{found} of {len(shown)} pictures {seem} to hold text or arrows beside the body. {LOOK_AT_EACH}", "bad")
+        Text(f"{found} of {len(shown)} images {seem} to contain text or arrows outside the body. {LOOK_AT_EACH}", "bad")
     ]
 
 
 def _how_far(record: Mapping[str, Any]) -> list[Block]:
-    """What the pictures are, and how far they can be believed."""
+    """Return what the heat maps are, and how far they can be trusted."""
     h, w = record["cells"]
     blocks: list[Block] = [
         Text(
-            "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the class that it is "
-            f"called, from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map "
-            "shows what moved the answer at this resolution; it does not prove that the answer is right for the right "
-            "reason."
+            "Left the image as the network sees it, right Grad-CAM (Selvaraju et al. 2017) of the predicted "
+            f"class, from {h} × {w} cells of layer {record['layer']}, each map scaled to its own maximum. A heat map "
+            "shows what moved the prediction at this resolution, not that it is right for the right reason."
         )
     ]
     game, randomised = record["pointing_game"], record["randomised"] or {}
@@ -93,7 +96,7 @@ def _how_far(record: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Text(
                 f"Rank correlation with the maps of randomised weights: {randomised['rank_correlation']:.2f}. Near 1 "
-                "the maps would show the image, and not what was learned (Adebayo et al. 2018)."
+                "the maps would show the image, and not the trained weights (Adebayo et al. 2018)."
             )
         )
     return blocks
@@ -108,9 +111,9 @@ def _game(game: Mapping[str, Any], randomised: Mapping[str, Any]) -> Table:
         share = Cell(format.score(one["share"]), format.interval(one))
         rows.append([where, share, *(format.score(value) for value in controls)])
     return Table(
-        "How often the hottest cell lies in a lesion",
+        "How often the hottest cell is in a lesion",
         ["hottest cell", "this network", "a random place", "lesions of other patients", "randomised weights"],
         rows,
         f"Pointing game (Zhang et al. 2018) on {game['images']:,} true positives of {game['patients']:,} patients, "
-        "with 95 % intervals by patient. Lesions of other patients: what knowing where lesions usually lie is worth.",
+        "with 95 % intervals by patient. Lesions of other patients: what knowing where lesions usually are is worth.",
     )

@@ -1,13 +1,14 @@
-"""What a run's images are: where they come from, how they were split, what is known against them."""
+"""What a run's images are: where they come from, how they were split, what is known against their use."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from ddtl.data.datasets.registry import ORIGINS
-from ddtl.reports.html.page import Block, Table, Text
-from ddtl.reports.run import sentences, tables
-from ddtl.reports.run.stored import Stored
+from ddtl.reports.html.page import Section, Table, Text
+from ddtl.reports.run import sentences
+from ddtl.reports.run.stored import SPLITS, Stored
+from ddtl.schema.units import GROUPS
 from ddtl.utils import wording
 
 _GROUPING = {
@@ -17,9 +18,9 @@ _GROUPING = {
 }
 
 
-def blocks(stored: Stored) -> list[Block]:
-    """The card, the splits by class, and the dataset's own caveats."""
-    return [_card(stored), tables.splits(stored), *_notes(stored)]
+def section(stored: Stored) -> Section:
+    """Return the card, the splits by class, and the dataset's own caveats."""
+    return Section("Data", [_card(stored), _splits(stored), *_notes(stored)])
 
 
 def _card(stored: Stored) -> Table:
@@ -36,14 +37,24 @@ def _card(stored: Stored) -> Table:
         "classes": wording.listed(stored.classes),
         "positive class": record.get("positive"),
         "protocol": f"{record['protocol']}{', leaky: scores are optimistic' if stored.leaky else ''}",
-        "kept together": _GROUPING[record["grouping"]],
+        "never split": _GROUPING[record["grouping"]],
         "sites in the scored split": _sites(stored),
-        "left out": sentences.excluded(record) or None,
+        "excluded": sentences.excluded(record) or None,
         "fingerprint": f"{record['digest'][:16]}…, of files, labels and split" if record.get("digest") else None,
         "audit": _audit(stored),
     }
     rows = [[name, value] for name, value in facts.items() if value]
     return Table("Data card", ["", ""], rows, words=[1])
+
+
+def _splits(stored: Stored) -> Table:
+    rows = [
+        [SPLITS[split], f"{n['images']:,}", f"{n['groups']:,}", *(f"{n['classes'][name]:,}" for name in stored.classes)]
+        for split, n in stored.parts.items()
+    ]
+    caption = f"{stored.record['dataset']}, protocol {stored.record['protocol']}"
+    columns = ["split", "images", GROUPS[stored.record["grouping"]], *stored.classes]
+    return Table(caption, columns, rows, sentences.excluded(stored.record))
 
 
 def _sites(stored: Stored) -> str | None:
@@ -60,11 +71,11 @@ def _audit(stored: Stored) -> str:
         return "none of just these images and this split"
     counts = Counter(finding["severity"] for finding in audit["findings"])
     named = {"fail": "failure", "warn": "warning", "note": "note"}
-    told = [wording.count(counts[key], name) for key, name in named.items() if counts[key]]
-    return f"{audit['when'][:10]}: {wording.listed(told) if told else 'nothing found'}"
+    parts = [wording.count(counts[key], name) for key, name in named.items() if counts[key]]
+    return f"{audit['when'][:10]}: {wording.listed(parts) if parts else 'nothing found'}"
 
 
-def _notes(stored: Stored) -> list[Block]:
+def _notes(stored: Stored) -> list[Text]:
     origin = ORIGINS.get(stored.record["dataset"])
     if origin is None:
         return []

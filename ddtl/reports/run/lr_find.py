@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ddtl.reports.html import figures
+from ddtl.reports.html.figures import SERIES, Spec, chart, point, scale, stroke, vertical
 from ddtl.reports.html.page import Code, Figure, Headline, Page, Section, Table, Text, render
 
 # What each test trains, in words.
@@ -20,14 +21,14 @@ _ENDS = {
 
 _HOW = (
     "The rate rises exponentially from step to step while a copy of the network trains on the run's own batches. The "
-    "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is taken out. A third "
+    "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is removed. A third "
     "of the rate at which it is lowest is suggested; the other readings are those of fastai, for comparison. It is a "
-    "place to begin a search, not its result: only a comparison on validation tells which rate trains best."
+    "place to begin a search, not its result: only a comparison on validation shows which rate trains best."
 )
 
 
 def suggestions(record: Mapping[str, Any]) -> Table:
-    """The readings of each test; the last one is the suggestion."""
+    """Return the readings of each test; the last one is the suggestion."""
     *others, chosen = record["rules"]
     rows = []
     for name, test in record["tests"].items():
@@ -37,7 +38,7 @@ def suggestions(record: Mapping[str, Any]) -> Table:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """A sentence for each test that suggests nothing, and what is to be known about the others."""
+    """Return a sentence for each test that suggests nothing, and what is to be known about the others."""
     found = []
     for name, test in record["tests"].items():
         lines = [test["why_not"]] if test["why_not"] else test["notes"]
@@ -46,12 +47,13 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """The record of a range test as a page."""
+    """Return the page of a range test, as HTML."""
     sections = [
         Section(TESTS[name].capitalize(), [_figure(name, test, record)]) for name, test in record["tests"].items()
     ]
-    told = record["command"] is not None
-    line = Code(record["command"]) if told else Text("There is no rate to suggest; the remarks above say why.", "bad")
+    has_command = record["command"] is not None
+    no_rate = Text("There is no rate to suggest; the remarks above say why.", "bad")
+    line = Code(record["command"]) if has_command else no_rate
     result = Section("Suggestion", [suggestions(record), line, Text(_HOW)])
     ramp = f"{record['steps']} steps from {record['lr_min']:g} to {record['lr_max']:g}"
     return render(
@@ -70,12 +72,46 @@ def page(record: Mapping[str, Any]) -> str:
 def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Figure:
     return Figure(
         "Loss against the learning rate",
-        figures.lr_ramp(
+        _ramp(
             *(np.array(test[key]) for key in ("lr", "loss", "smoothed")),
             ends=(record["lr_min"], record["lr_max"]),
             readings=test["rules"],
             chosen=test["rate"],
         ),
         f"Training loss over a rising learning rate, for {TESTS[name]}: as measured and smoothed.",
-        f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted upright: the suggestion.",
+        f"{len(test['lr'])} of {record['steps']} steps; {_ENDS[test['ended']]}. Dotted vertical: the suggestion.",
     )
+
+
+def _ramp(
+    rates: np.ndarray,
+    losses: np.ndarray,
+    smoothed: np.ndarray,
+    *,
+    ends: tuple[float, float],
+    readings: Mapping[str, float],
+    chosen: float | None,
+) -> Spec:
+    """Draw the loss against a rising learning rate.
+
+    Args:
+        rates, losses, smoothed: (N,) of a range test, as far as it went.
+        ends: of the whole ramp.
+        readings: rates by rule, marked on the smoothed curve.
+        chosen: the rate suggested, marked.
+    """
+    traces = [stroke(rates, losses, "each step", color="var(--bar)", width=1), stroke(rates, smoothed, "smoothed")]
+    for place, (rule, rate) in enumerate(readings.items(), start=1):
+        reading = point(rate, float(np.interp(math.log(rate), np.log(rates), smoothed)), rule)
+        reading["marker"]["color"] = SERIES[place]
+        traces.append(reading)
+    # The fall fills the chart; where the loss runs away, it may leave it.
+    low, first = float(losses.min()), float(losses[: max(1, len(losses) // 10)].max())
+    room = 0.15 * (first - low) or 0.1
+    x = {**scale("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}
+    spec = chart(traces, x, {**scale("training loss"), "range": [low - room, first + 2 * room]}, legend="outside")
+    for trace in traces:
+        trace["hovertemplate"] = "%{x:.2g}, %{y:.4f}"
+    if chosen is not None:
+        spec["layout"]["shapes"] = [vertical(chosen)]
+    return spec

@@ -1,8 +1,8 @@
-"""What is done with a run that was scored just now: its page, and what loggers are shown.
+"""What is done with a run that was scored just now: its page, and what loggers get.
 
 Loggers get its scores, and W&B its intervals, its weights and its page, too.
 
-The page that goes to W&B holds no picture and names no patient. Images go there with ``logger.upload_samples=true``
+The page that goes to W&B contains no image and names no patient. Images go there with ``logger.upload_samples=true``
 alone, each with its file's name.
 """
 
@@ -62,7 +62,7 @@ def _to_wandb(shown: Any, run: Run, folder: RunFolder, results: Mapping[str, Any
 
 
 def intervals(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """The limits of every interval by image, and scores and limits by patient, as W&B's summary names them.
+    """Return the limits of every interval by image, and scores and limits by patient, as W&B's summary names them.
 
     ``final/test/roc_auc_low``, ``final/test/patients/roc_auc``, ``final/test/patients/roc_auc_high``.
     """
@@ -80,7 +80,7 @@ def intervals(results: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def _files(folder: RunFolder) -> Iterator[tuple[str, str, bytes | Path]]:
     yield "model", "model.safetensors", folder.weights
-    # The page that was written just now has pictures only where `ddtl explain` has seen an earlier result of this run.
+    # The page that was written just now has images only where `ddtl explain` has seen an earlier result of this run.
     if folder.report.exists() and not (folder.path / "explain").exists():
         yield "report", "report.html", folder.report
     else:
@@ -107,6 +107,7 @@ def _samples(run: Run, folder: RunFolder, split: str) -> Iterator[Any]:
     chosen = np.linspace(0, len(table) - 1, min(_SAMPLES, len(table))).round().astype(int)
     pixels = run.datamodule.cache.take([rows[str(table.sample_id[i])] for i in chosen])
     for i, image in zip(chosen.tolist(), pixels, strict=True):
-        told = ", ".join(f"{name} {p:.3f}" for name, p in zip(table.classes, table.probabilities[i], strict=True))
-        caption = f"{table.sample_id[i]}: is {table.classes[table.label[i]]}; {told}"
+        shares = zip(table.classes, table.probabilities[i], strict=True)
+        probabilities = ", ".join(f"{name} {p:.3f}" for name, p in shares)
+        caption = f"{table.sample_id[i]}: is {table.classes[table.label[i]]}; {probabilities}"
         yield wandb.Image(np.asarray(image), mode="L", caption=caption)

@@ -1,13 +1,11 @@
-"""Which stages trained when, for the page and the methods text: from the settings that the run's folder holds."""
+"""Which stages trained when, for the page and the methods text: from the settings that the run's folder contains."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from pydantic import ValidationError
 
 from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
-from ddtl.reports.html.page import Block, Fold, Picture, Table
+from ddtl.reports.html.page import Drawing, Fold, Section, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.backbones import BACKBONES, stages_of
@@ -15,14 +13,14 @@ from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
 
-# By the schedule's name, where the record does not tell more, and by what trained.
+# By the schedule's name, where the record does not say more, and by what trained.
 _ALL = "All layers were trained"
 _HEAD = "Only the classification head was trained; the backbone stayed as loaded"
 _STRATEGIES = {"full": _ALL, "all layers": _ALL, "linear_probe": _HEAD, "the classification head": _HEAD}
 
 
 def of(stored: Stored) -> Schedule | None:
-    """The schedule of the run; None where its folder does not tell, as in records of an older version."""
+    """Return the schedule of the run; None where its folder does not say, as in records of an older version."""
     config = stored.config
     try:
         finetune = FinetuneConfig.model_validate(config["finetune"])
@@ -31,11 +29,11 @@ def of(stored: Stored) -> Schedule | None:
         return None
 
 
-def blocks(stored: Stored) -> Sequence[Block]:
-    """The picture, and the same as a table."""
+def section(stored: Stored) -> Section:
+    """Return the drawing, and the same as a table."""
     schedule = of(stored)
     if schedule is None:
-        return []
+        return Section("Schedule", [])
     has_batchnorm = BACKBONES[stored.config["model"]["name"]].has_batchnorm
     *backbone, head = schedule.epochs[0]
     rows = [
@@ -50,12 +48,12 @@ def blocks(stored: Stored) -> Sequence[Block]:
     columns = ["phase", "epochs", *backbone, head]
     table = Table("Rate and BatchNorm of each stage", columns, rows)
     title = f"What trained in which epoch: {stored.config['finetune']['name']}"
-    shown = Picture(title, schedule_svg.svg(schedule, has_batchnorm), schedule_svg.note(schedule, has_batchnorm))
-    return [shown, Fold("The same as a table", [table])]
+    shown = Drawing(title, schedule_svg.svg(schedule, has_batchnorm), schedule_svg.note(schedule, has_batchnorm))
+    return Section("Schedule", [shown, Fold("The same as a table", [table])])
 
 
 def strategy(stored: Stored) -> str:
-    """Which layers were trained when, for the methods text."""
+    """Return which layers were trained when, for the methods text."""
     schedule = of(stored)
     if schedule is None:
         name = stored.config["finetune"]["name"]
@@ -68,7 +66,7 @@ def strategy(stored: Stored) -> str:
 
 
 def peak_rates(stored: Stored) -> str:
-    """The learning rates of head and backbone at their highest, for the methods text."""
+    """Return the learning rates of head and backbone at their highest, for the methods text."""
     lr, finetune, schedule = stored.config["optimizer"]["lr"], stored.config["finetune"], of(stored)
     if schedule is None:
         backbones, heads = {finetune["backbone_lr_ratio"]} - {0}, {finetune["head_lr_ratio"]}

@@ -1,4 +1,4 @@
-"""A schedule as words and as a picture: pure functions of its table."""
+"""A schedule as words and as a drawing: pure functions of its table."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ _DARKEST, _PALEST, _DECADES = 0.45, 0.1, 3  # of a trained stage's colour, and t
 
 
 def span(phase: Phase) -> str:
-    """The epochs of a phase, counted from 1."""
+    """Return the epochs of a phase, counted from 1."""
     return f"{phase.first + 1}" if phase.end == phase.first + 1 else f"{phase.first + 1}–{phase.end}"
 
 
 def rate(state: StageState) -> str:
-    """A stage's rate as a multiple of ``optimizer.lr``."""
+    """Return a stage's rate as a multiple of ``optimizer.lr``."""
     return "frozen" if state.frozen else f"×{state.rate:.3g}"
 
 
 def batchnorm(state: StageState) -> str:
-    """What BatchNorm does in a stage that has one."""
+    """Return what BatchNorm does in a stage that has one."""
     return "BN fixed" if state.fixed_statistics else "BN train"
 
 
 def cell(state: StageState, has_batchnorm: bool) -> str:
-    """A stage's state in a few words; a frozen stage's BatchNorm is always fixed and not told."""
+    """Return a stage's state in a few words; a frozen stage's BatchNorm is always fixed and not shown."""
     return rate(state) if state.frozen or not has_batchnorm else f"{rate(state)}, {batchnorm(state)}"
 
 
 def note(schedule: Schedule, has_batchnorm: bool) -> str:
-    """What a reader must know about the table."""
+    """Return what a reader must know about the table."""
     parts = ["×: the rate as a multiple of optimizer.lr."]
     if has_batchnorm:
         parts.append("BN: BatchNorm's statistics follow the images (train) or stay (fixed), always so where frozen.")
@@ -45,20 +45,20 @@ def note(schedule: Schedule, has_batchnorm: bool) -> str:
 
 
 def svg(schedule: Schedule, has_batchnorm: bool) -> str:
-    """Stages (the head on top) × epochs; the higher its rate, the darker a stage.
+    """Return stages (the head on top) × epochs; the higher its rate, the darker a stage.
 
-    Text is escaped. The colours are those of the page that it stands in, and blue on nothing elsewhere.
+    Text is escaped. The colours are those of the page that it is in, and blue without one.
     """
     stages = list(reversed(schedule.epochs[0]))
     height = _TOP + _ROW * len(stages) + 40
-    told = "; ".join(
+    summary = "; ".join(
         f"epochs {span(phase)}: " + ", ".join(f"{name} {rate(state)}" for name, state in phase.states.items())
         for phase in schedule.phases
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" width="{_WIDTH}" '
         'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
-        f"<title>Schedule: {escape(told)}</title>",
+        f"<title>Schedule: {escape(summary)}</title>",
         *(_text(_LEFT - 8, _middle(i), name, anchor="end") for i, name in enumerate(stages)),
         *(part for phase in schedule.phases for part in _phase(phase, stages, schedule, has_batchnorm)),
         _text((_LEFT + _WIDTH) / 2, height - 6, "epoch"),
@@ -93,7 +93,7 @@ def _phase(phase: Phase, stages: list[str], schedule: Schedule, has_batchnorm: b
 
 
 def _shade(state: StageState, highest: float) -> str:
-    """Opacity by the logarithm of the rate."""
+    """Return opacity by the logarithm of the rate."""
     down = min(1.0, math.log10(highest / state.rate) / _DECADES)
     return f"{_DARKEST - (_DARKEST - _PALEST) * down:.3f}"
 
@@ -103,7 +103,7 @@ def _middle(row: int) -> float:
 
 
 def _short(text: str, width: float) -> str:
-    """As much of a text as the width has room for; nothing where that is next to nothing."""
+    """Return as much of a text as fits into the width; nothing where that is next to nothing."""
     room = int((width - 4) / _LETTER)
     if len(text) <= room:
         return text
@@ -113,5 +113,5 @@ def _short(text: str, width: float) -> str:
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", weight: int = 400, opacity: float = 1) -> str:
     if not text:
         return ""
-    look = f'text-anchor="{anchor}" font-weight="{weight}" opacity="{opacity:g}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(text)}</text>'
+    style = f'text-anchor="{anchor}" font-weight="{weight}" opacity="{opacity:g}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ddtl.evaluation.intervals.clusters import Design
+from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.records import epochs, settings, small
 from ddtl.records import predictions as prediction_table
@@ -16,8 +19,7 @@ from ddtl.records import run as results
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder
 
-# What a score is computed for, in words: one, several.
-UNITS = {"patient": ("patient", "patients"), "image": ("image", "images")}
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Stored:
     """What is on disk about a run.
 
     Attributes:
-        folder: where it lies; of it only the name is shown.
+        folder: of it only the name is shown.
         record: ``results.json``.
         predictions: of validation and test.
         metrics: a row an epoch; none for an evaluation on other data, which trains nothing.
@@ -85,15 +87,44 @@ class Stored:
         """The scores of the headline."""
         return patients(self.scores) or self.scores
 
+    @property
+    def level(self) -> float:
+        """The confidence level of the intervals."""
+        return float(self.record.get("interval", {}).get("level", 0.95))
+
+    def marked(self, caption: str) -> str:
+        """Return the caption of a table of scores, with a mark where a leaky split makes them optimistic."""
+        return f"{caption} (leaky split: optimistic)" if self.leaky else caption
+
+    def by_patient(self) -> PatientTable:
+        """Return the patients of the headline's split, where it is by patient."""
+        table = by_patient(self.predictions.of(self.split), self.main["aggregation"], self.record["threshold"])
+        assert not isinstance(table, WhyNot), table.reason
+        return table
+
+    def unit_arrays(self, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return labels, probabilities of the positive class and clusters of the headline's units, each (N,).
+
+        Args:
+            temperature: what the logits are divided by.
+        """
+        if self.unit == "image":
+            rows = self.predictions.of(self.split)
+            rows = replace(rows, logits=rows.logits / temperature)
+            return rows.label, rows.probabilities[:, 1], rows.group
+        scaled = replace(self.predictions, logits=self.predictions.logits / temperature)
+        table = replace(self, predictions=scaled).by_patient()
+        return table.label, table.p, table.patient_id
+
 
 def patients(scores: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The scores by patient of a split; None where there are none."""
+    """Return the scores by patient of a split; None where there are none."""
     found = scores.get("patients")
     return found if found and "why_not" not in found else None
 
 
 def design_of(record: Mapping[str, Any]) -> Design:
-    """How the test set was collected, by ``results.json``; records of earlier versions do not say."""
+    """Return how the test set was collected, by ``results.json``; records of earlier versions do not say."""
     found: Design = (record.get("interval") or {}).get("design", "case_control")
     return found
 
@@ -117,7 +148,7 @@ def read(folder: Path) -> Stored:
         table = prediction_table.read(folder / "predictions.csv")
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder}: predictions.csv is missing. The command that made the run makes it anew."
+            f"{folder}: predictions.csv is missing. The command that made the run writes it again."
         ) from error
     results.match(folder / "predictions.csv", table, record, ["test" if "test" in record else "val"])
     return Stored(
@@ -132,8 +163,8 @@ def read(folder: Path) -> Stored:
 
 def _why_unfinished(folder: Path) -> str:
     if (folder / "metrics.jsonl").exists():
-        return "the run is not finished, so there is nothing to report. The same command goes on with it."
+        return "the run is not finished, so there is nothing to report. The same command resumes it."
     inside = sorted(path.parent.name for path in folder.glob("*/results.json"))
     if inside:
-        return f"this holds runs and is none. Name one or more of them, such as {folder / inside[0]}."
+        return f"this contains runs and is not one. Name one or more of them, such as {folder / inside[0]}."
     return "is not the folder of a run: there is no results.json in it."

@@ -1,4 +1,4 @@
-"""The page and the methods text of a run, written into its folder. No torch."""
+"""Write the page and the methods text of a run into its folder. No torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def write_page(folder: Path, images: bool = True) -> Path:
 
     Args:
         folder: of a finished run.
-        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
+        images: whether the page of a run that `ddtl explain` has seen shows its images.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder holds no finished run.
+        UserError: the folder contains no finished run.
     """
     found = stored.read(folder)
     write_text(folder / "methods.md", methods.render(found))

@@ -26,6 +26,7 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
 USUAL = Settings()
+SCORE = "roc_auc"  # what the page is about
 _AXES = ("source", "method", "protocol", "schedule", "patients")
 
 
@@ -61,9 +62,9 @@ class Cell:
     """The runs of a row on one test set.
 
     Attributes:
-        row, target: where it stands.
-        home: whether it is the test set of what was learned from. That of a run which went on with another dataset's
-            weights is not.
+        row, target: its place in the tables.
+        is_in_domain: whether it is the test set of what was trained on. That of a run which continued from the weights
+            of another dataset is not.
         expected: how many seeds it is of when all is well.
         seeds: those that it is of.
         lost: the others, which are in no number here.
@@ -71,16 +72,16 @@ class Cell:
         refitted: the same with the thresholds that were fitted to the target's validation images, where they were.
         temperatures, refitted_temperatures: of the runs where they have one; from the validation images of the source,
             and of the target.
-        drop: what is lost against the row's own test set, over ``drop_seeds`` seeds; None at home, and without one.
-        val: means of the scores on the validation images of what was learned from.
-        records: of the runs, as their folders hold them; ``folders`` are those.
-        excluded: how many test images were left out, as they stand in what was learned from.
+        drop: the in-domain score minus this one, over ``drop_seeds`` seeds; None in-domain, and without one.
+        val: means of the scores on the validation images of what was trained on.
+        records: of the runs, as their folders contain them; ``folders`` are those.
+        excluded: how many test images were excluded, as they are in what was trained on.
         folds: of how many folds each seed is pooled.
     """
 
     row: Row
     target: str
-    home: bool
+    is_in_domain: bool
     expected: int
     seeds: tuple[int, ...]
     lost: tuple[Lost, ...]
@@ -116,7 +117,7 @@ class Cells:
 
     @property
     def varying(self) -> list[str]:
-        """The fewest axes that tell all rows apart: a protocol that comes with its dataset is not told."""
+        """The fewest axes that distinguish all rows: a protocol that comes with its dataset is not among them."""
         rows = self.rows
         axes = [axis for axis in _AXES if len({getattr(row, axis) for row in rows}) > 1]
         for axis in ("protocol", "schedule", "method", "patients"):
@@ -126,11 +127,11 @@ class Cells:
         return axes
 
     def at(self, row: Row, target: str) -> Cell | None:
-        """None where the study does not ask for it."""
+        """Return the cell of a row on a test set; None where the study has none."""
         return next((cell for cell in self.cells if (cell.row, cell.target) == (row, target)), None)
 
     def name(self, row: Row) -> str:
-        """What sets a row apart from the others."""
+        """Return what distinguishes a row from the others."""
         axes = self.varying
         if row.patients is None and len(axes) > 1:
             axes = [axis for axis in axes if axis != "patients"]  # all of them, as a reader takes for granted
@@ -146,7 +147,7 @@ class _Run:
         temperature, again: that of the source, and that which was refitted; None where there is none.
         record: of the evaluation, from its folder.
         val: the run's scores on validation.
-        excluded: how many images were left out.
+        excluded: how many images were excluded.
     """
 
     answers: Answers
@@ -160,29 +161,29 @@ class _Run:
 
 
 def read(folder: Path, settings: Settings = USUAL) -> Cells:
-    """Every cell of the study, from the predictions that its record names; nothing is predicted.
+    """Return every cell of the study, from the predictions that its record names; nothing is predicted.
 
-    A run or an evaluation that is missing, failed, or damaged by now, enters no number and is told in ``Cell.lost``.
+    A run or an evaluation that is missing, failed, or damaged by now, enters no number and is listed in ``Cell.lost``.
 
     Args:
         folder: of the study.
         settings: of the intervals.
 
     Raises:
-        UserError: the folder holds no study, or its record is damaged.
+        UserError: the folder contains no study, or its record is damaged.
     """
     study = record.read(folder)
-    beside = study_controls.read(folder)
+    controls = study_controls.read(folder)
     members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
     for job in study["jobs"]:
         for evaluation in job["evaluations"]:
             members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
     cells = [
-        _cell(place, jobs, record.runs_dir(folder), settings, beside.twice(place[0].source, place[1]))
+        _cell(place, jobs, record.runs_dir(folder), settings, controls.twice(place[0].source, place[1]))
         for place, jobs in members.items()
     ]
-    at_home = {cell.row: cell for cell in cells if cell.home}
-    return Cells(study, [_with_drop(cell, at_home, settings) for cell in cells], settings, beside)
+    in_domain = {cell.row: cell for cell in cells if cell.is_in_domain}
+    return Cells(study, [_with_drop(cell, in_domain, settings) for cell in cells], settings, controls)
 
 
 def _row(job: Job) -> Row:
@@ -218,7 +219,7 @@ def _cell(
     return Cell(
         row=row,
         target=target,
-        home=target == row.source,
+        is_in_domain=target == row.source,
         expected=len({job["labels"]["seed"] for job, _ in jobs}),
         seeds=tuple(runs) if measured is not None else (),
         lost=tuple(lost),
@@ -237,35 +238,35 @@ def _cell(
 
 
 def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
-    """What one evaluation left.
+    """Return what one evaluation left.
 
     Raises:
         UserError: nothing, and why.
     """
     if job["run"] is None or evaluation["folder"] is None:
-        raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command goes on with it")
+        raise UserError(job["reason"] or evaluation["reason"] or "not run yet; the study's command resumes it")
     found = stored.read(inside(runs_dir, evaluation["folder"]))
     if "test" not in found.record:
         raise UserError("its results.json lacks test")
     test = found.predictions.of("test")
-    kept = ~np.isin(test.sample_id, list(twice))
-    if not kept.any():
-        raise UserError("every test image also stands in what was learned from")
+    is_scored = ~np.isin(test.sample_id, list(twice))
+    if not is_scored.any():
+        raise UserError("every test image is also in the training dataset")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
-    answers = Answers(name, images, test.where(kept), found.record["threshold"], design)
+    answers = Answers(name, images, test.where(is_scored), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
-    temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
+    temperature, refitted_temperature = (_temperature(answers, fitted) for fitted in (found.record, again))
     val = _val(inside(runs_dir, job["run"])) if "val" not in found.record else found.record["val"]
     return _Run(
-        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~kept).sum())
+        answers, refitted, temperature, refitted_temperature, found.record, found.folder, val, int((~is_scored).sum())
     )
 
 
-def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | None:
-    """The temperature of a record, on these images."""
-    value = (learnt.get("calibration") or {}).get("temperature")
+def _temperature(answers: Answers, fitted: Mapping[str, Any]) -> Temperature | None:
+    """Return the temperature of a record, on these images."""
+    value = (fitted.get("calibration") or {}).get("temperature")
     if value is None:
         return None
     found = calibration.summary(answers.predictions.label, answers.predictions.logits, value, None)
@@ -273,7 +274,7 @@ def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | N
 
 
 def _val(run: Path) -> Mapping[str, Any]:
-    """The validation scores of a run; none where they cannot be had."""
+    """Return the validation scores of a run; none where they cannot be read."""
     try:
         return results.read(run).get("val", {})
     except (OSError, Unreadable):
@@ -281,7 +282,7 @@ def _val(run: Path) -> Mapping[str, Any]:
 
 
 def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[int, _Run]:
-    """By seed, the out-of-fold predictions of those seeds that have all folds."""
+    """Return, by seed, the out-of-fold predictions of those seeds that have all folds."""
     parts: dict[int, list[_Run]] = {}
     for (seed, _), run in found.items():
         parts.setdefault(seed, []).append(run)
@@ -302,14 +303,14 @@ def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
     return measure(Method("", tuple(runs)), settings) if runs else None
 
 
-def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: Settings) -> Cell:
-    """The cell with what is lost against the test set of its source, over the seeds that both have."""
-    home = at_home.get(cell.row) or at_home.get(replace(cell.row, patients=None))
-    both = [] if home is None else [seed for seed in cell.seeds if seed in home.seeds]
-    if cell.home or home is None or not both:
+def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: Settings) -> Cell:
+    """Return the cell with its drop against the test set of its source, over the seeds that both have."""
+    own = in_domain.get(cell.row) or in_domain.get(replace(cell.row, patients=None))
+    both = [] if own is None else [seed for seed in cell.seeds if seed in own.seeds]
+    if cell.is_in_domain or own is None or not both:
         return cell
-    here, there = (_of_seeds(one, both, settings) for one in (home, cell))
-    return replace(cell, drop=drop(here, there, same_runs=True), drop_seeds=len(both))
+    on_own, on_other = (_of_seeds(one, both, settings) for one in (own, cell))
+    return replace(cell, drop=drop(on_own, on_other, same_runs=True), drop_seeds=len(both))
 
 
 def _of_seeds(cell: Cell, seeds: Sequence[int], settings: Settings) -> Measured:

@@ -11,12 +11,13 @@ import numpy as np
 from ddtl.records import arrays
 from ddtl.records import predictions as prediction_table
 from ddtl.reports.html.figures import SERIES, Spec, chart, scale, stroke
+from ddtl.reports.html.page import Figure, Section, side_by_side
 from ddtl.reports.study.cells import Cells
 from ddtl.utils import wording
 from ddtl.utils.reading import Unreadable
 
 NAME = "embeddings.npz"
-_MOST = 500  # points of a dataset: more cannot be told apart
+_MOST = 500  # points of a dataset: more cannot be distinguished
 _MARKS = ("circle-open", "circle")  # by label; further ones share the last
 
 
@@ -25,7 +26,7 @@ class Embedded:
     """One network's features of test images.
 
     Attributes:
-        source: what it learned from.
+        source: what it was trained on.
         features: by test set (N, F).
         labels: by test set (N,).
         classes: names by label.
@@ -37,17 +38,32 @@ class Embedded:
     classes: tuple[str, ...]
 
 
+def section(found: Cells) -> Section:
+    """Return a chart for a network of each source: test images in its feature space."""
+    charts = []
+    for embedded in read(found):
+        counts = ", ".join(f"{len(labels)} of {target}" for target, labels in embedded.labels.items())
+        caption = (
+            "One network of the first seed: features before its head, principal components of all these test images, "
+            "each test set weighing the same. Where colours are apart the network sees the dataset before the disease."
+        )
+        title = f"Features of network {embedded.source}"
+        alt = f"Test images on two principal components: {counts}."
+        charts.append(Figure(title, _spec(embedded), alt, caption))
+    return Section("Datasets in feature space", side_by_side(charts))
+
+
 def read(found: Cells) -> list[Embedded]:
-    """Of each row a run whose features of its own and of other test images are stored; damaged files are none."""
+    """Return, of each row, a run whose features of in-domain and external test images are stored and readable."""
     embedded = []
     for row in found.rows:
-        at = sorted((cell for cell in found.cells if cell.row == row), key=lambda cell: not cell.home)
+        at = sorted((cell for cell in found.cells if cell.row == row), key=lambda cell: not cell.is_in_domain)
         stored = {}
         for cell in at:
             known = (tables for folder in cell.folders if (tables := _read(folder)) is not None)
             if (first := next(known, None)) is not None:
                 stored[cell.target] = first
-        if len(stored) > 1 and at[0].home and at[0].target in stored:
+        if len(stored) > 1 and at[0].is_in_domain and at[0].target in stored:
             features = {target: one[0] for target, one in stored.items()}
             labels = {target: one[1] for target, one in stored.items()}
             embedded.append(Embedded(found.name(row), features, labels, stored[at[0].target][2]))
@@ -55,7 +71,7 @@ def read(found: Cells) -> list[Embedded]:
 
 
 def principal_axes(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(N, 2) places of each dataset's images, and (2,) shares of the variance that the axes hold.
+    """Return (N, 2) places of each dataset's images, and (2,) shares of the variance on the axes.
 
     Principal components of all datasets together, each weighing the same (Pearson 1901, Philos Mag 2:559).
     """
@@ -69,8 +85,8 @@ def principal_axes(features: Mapping[str, np.ndarray]) -> tuple[dict[str, np.nda
     return {name: one @ first for name, one in centred.items()}, shares
 
 
-def figure(embedded: Embedded) -> Spec:
-    """A dot an image: a colour for each test set, filled for the last class."""
+def _spec(embedded: Embedded) -> Spec:
+    """Draw a dot for each image: a colour for each test set, filled for the last class."""
     places, shares = principal_axes(embedded.features)
     traces = []
     for i, (target, xy) in enumerate(places.items()):
@@ -89,7 +105,7 @@ def figure(embedded: Embedded) -> Spec:
 
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]] | None:
-    """Features and labels of the test images, and the classes; None where there are none."""
+    """Return features and labels of the test images, and the classes; None where there are none."""
     try:
         table = prediction_table.read(folder / "predictions.csv")
         features = arrays.embeddings(folder / NAME, len(table))

@@ -1,14 +1,19 @@
-"""A table as text, Markdown, LaTeX or CSV."""
+"""A study's tables as text, Markdown and LaTeX, and every score at full precision as CSV, for other programs."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
-from ddtl.reports.html.page import Cell, Table
+from ddtl.evaluation.comparison.matrix import Mean
+from ddtl.evaluation.intervals.interval import Interval
+from ddtl.reports.html.page import Cell, Rows, Table
+from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
-from ddtl.reports.run.paragraphs import escaped
+from ddtl.reports.study.cells import Cells
+from ddtl.schema.scores import SCORES
 from ddtl.utils.files import spreadsheet_cell
 
 _LATEX = {
@@ -18,7 +23,7 @@ _LATEX = {
 
 
 def text(tables: Sequence[Table], width: int = 120) -> str:
-    """As for a terminal of that width."""
+    """Return tables as for a terminal of that width."""
     from ddtl.reports.comparison.tables import for_terminal
     from ddtl.utils.console import Screen
 
@@ -30,7 +35,7 @@ def text(tables: Sequence[Table], width: int = 120) -> str:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Pipe tables, each with its caption before it and its note behind."""
+    """Return pipe tables, each with its caption before it and its note after it."""
     parts = [
         part
         for table in tables
@@ -40,17 +45,52 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """``table`` environments for the package booktabs."""
+    """Return ``table`` environments for the package booktabs."""
     return "\n".join(map(_latex, tables))
 
 
 def as_csv(table: Table) -> str:
-    """Lines of one table, small print behind its number."""
+    """Return one table as CSV, small print after its number."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows([spreadsheet_cell(_one_line(cell)) for cell in row] for row in table.rows)
     return buffer.getvalue()
+
+
+def every_score(found: Cells) -> Table:
+    """Return a row for each score of each cell; ``threshold`` says from whose validation images that came."""
+    columns = [
+        "source", "method", "protocol", "schedule", "patients", "target", "in_domain", "threshold", "score", "mean",
+        "sd", "low", "high", "seeds", "seeds_asked", "unit", "units", "images", "excluded", "drop", "drop_low",
+        "drop_high", "drop_seeds", "reason",
+    ]  # fmt: skip
+    rows: Rows = []
+    for cell in found.cells:
+        row = cell.row
+        place = [*(_plain(v) for v in asdict(row).values()), cell.target, str(cell.is_in_domain).lower()]
+        for label, measured in (("source", cell.measured), ("refitted", cell.refitted)):
+            if label == "refitted" and measured is None:
+                continue
+            for name in SCORES:
+                one = measured.scores[name] if measured else Mean(None, None, None)
+                lost = cell.drop[name] if cell.drop and label == "source" else None
+                where = [measured.unit, measured.units, measured.images] if measured else [None] * 3
+                values = [
+                    one.value, one.sd, *_limits(one.interval), len(cell.seeds), cell.expected, *where, cell.excluded,
+                    lost and lost.value, *_limits(lost.interval if lost else None), cell.drop_seeds if lost else None,
+                    "; ".join(f"{lost.which}: {lost.reason}" for lost in cell.lost),
+                ]  # fmt: skip
+                rows.append([*place, label, name, *(_plain(value) for value in values)])
+    return Table("All scores", columns, rows)
+
+
+def _plain(value: object) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _limits(found: Interval | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None else (found.low, found.high)
 
 
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"txt": text, "md": markdown, "tex": latex}

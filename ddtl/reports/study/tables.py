@@ -8,36 +8,34 @@ from typing import Any
 
 from ddtl.evaluation.comparison.matrix import drop
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell as Shown
-from ddtl.reports.html.page import Table
+from ddtl.reports.html.page import Cell as PageCell
+from ddtl.reports.html.page import Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
     LOWER_IS_BETTER,
+    as_mapping,
     basis,
     by_unit,
     copies,
+    count_seeds,
     counts,
-    fewer,
     lost,
     mean_of,
     score_of,
     shaded,
     temperature_of,
     value_of,
-    written_of,
 )
 from ddtl.schema.scores import TITLES, title_of
 from ddtl.utils import wording
 
-Rows = list[list[str | Shown]]
-
-_BESIDE = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
-_BLIND = {"majority": "commonest class, by image", "file_facts": "file facts, no pixel, by image"}
+_SHOWN = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")
+_BLIND = {"majority": "majority class, by image", "file_facts": "file metadata, no pixel, by image"}
 _AT_THRESHOLD = ("balanced_accuracy", "sensitivity", "specificity")
 
 
 def tables(found: Cells, score: str = "roc_auc") -> list[Table]:
-    """All that a study's cells give rise to, the most important first."""
+    """Return all that a study's cells give rise to, the most important first."""
     kind = found.study["study"]
     if kind == "paper_vs_honest":
         return [protocols(found, score), listed(found)]
@@ -49,19 +47,20 @@ def tables(found: Cells, score: str = "roc_auc") -> list[Table]:
 
 
 def matrix(found: Cells, score: str) -> Table:
-    """A row for each thing learned from, a column for each test set; below them what sees no pixel."""
+    """Return a row for each training dataset, a column for each test set; below them what sees no pixel."""
     rows: Rows = [
         [found.name(row), *(shaded(found.at(row, target), score) for target in found.targets)] for row in found.rows
     ]
-    for name, title in (("majority", "commonest class, by image, of"), ("file_facts", "file facts, by image, of")):
+    for name, title in (("majority", "majority class, by image, of"), ("file_facts", "file metadata, by image, of")):
         for source in dict.fromkeys(row.source for row in found.rows):
             cells = [_control(found, source, target, name, score) for target in found.targets]
             if any(cells):
                 rows.append([f"{title} {source}", *cells])
     notes = [
-        "A row is what was learned from, a column what was tested on.",
+        "Rows: what was trained on. Columns: what was tested on.",
         *basis(found.cells),
-        "Commonest class and file facts (a random forest on format, size and bytes, no pixel) are of the row's images.",
+        "Majority class and file metadata (a random forest on format, size and bytes, no pixel) are of the row's "
+        "images.",
         *copies(found),
         *lost(found, found.cells),
     ]
@@ -70,27 +69,27 @@ def matrix(found: Cells, score: str) -> Table:
 
 
 def drops(found: Cells, score: str) -> Table:
-    """What each row loses on the other test sets; without a row that has nothing to lose."""
+    """Return the drop of each row on external test sets; without a row that was tested on none."""
     rows: Rows = []
     used: list[Cell] = []
     rows_used: list[Row] = []
-    targets = [target for target in found.targets if any(c.target == target and not c.home for c in found.cells)]
+    external = {cell.target for cell in found.cells if not cell.is_in_domain}
+    targets = [target for target in found.targets if target in external]
     for row in found.rows:
-        cells = [found.at(row, target) for target in targets]
-        if all(cell is None or cell.home for cell in cells):
-            continue
-        used += [cell for cell in cells if cell is not None and not cell.home]
-        rows_used.append(row)
-        rows.append([found.name(row), *("" if cell is None or cell.home else _drop(cell, score) for cell in cells)])
+        cells = [None if cell is None or cell.is_in_domain else cell for cell in (found.at(row, t) for t in targets)]
+        if any(cells):
+            used += filter(None, cells)
+            rows_used.append(row)
+            rows.append([found.name(row), *("" if cell is None else _drop(cell, score) for cell in cells)])
     notes = [
-        "The score on the test set of what was learned from, less that on the column's; the same networks on both. "
+        "The score on the in-domain test set minus that on the column's; the same networks on both. "
         f"The range is the {_level(found)} interval for other patients of both test sets and, with several seeds, "
         "other seeds.",
         counts(used),
-        *lost(found, [cell for cell in found.cells if cell in used or (cell.home and cell.row in rows_used)]),
+        *lost(found, [cell for cell in found.cells if cell in used or (cell.is_in_domain and cell.row in rows_used)]),
     ]
     return Table(
-        f"What {title_of(score)} {by_unit(used)} loses on another test set",
+        f"Drop of {title_of(score)} {by_unit(used)} on external test sets (in-domain minus external)",
         ["", *targets],
         rows,
         " ".join(notes),
@@ -98,18 +97,18 @@ def drops(found: Cells, score: str) -> Table:
 
 
 def thresholds(found: Cells) -> Table:
-    """The called classes elsewhere: at the source's threshold, and at one refitted on the target's validation."""
+    """Return the scores at a threshold on external test sets: at the source's, and at one refitted on the target."""
     rows: Rows = []
-    used = [cell for cell in found.cells if not cell.home]
+    used = [cell for cell in found.cells if not cell.is_in_domain]
     for cell in used:
         first = f"{found.name(cell.row)} on {cell.target}"
-        whose = "source validation" if cell.row.patients is None else "target validation, where it went on"
+        whose = "source validation" if cell.row.patients is None else "target validation, where training continued"
         corrected = temperature_of(cell, cell.temperatures)
         rows.append([first, whose, *(score_of(cell, name) for name in _AT_THRESHOLD), *corrected])
         if cell.refitted is not None:
-            called = (mean_of(cell.refitted.scores[name], "") for name in _AT_THRESHOLD)
+            scores = (mean_of(cell.refitted.scores[name], "") for name in _AT_THRESHOLD)
             corrected = temperature_of(cell, cell.refitted_temperatures)
-            rows.append([first, "refitted on target validation", *called, *corrected])
+            rows.append([first, "refitted on target validation", *scores, *corrected])
     labelled = {
         f"{cell.target} {again['val_images']}"
         for cell in used
@@ -127,11 +126,11 @@ def thresholds(found: Cells) -> Table:
     named = (title_of(name) for name in (*_AT_THRESHOLD, "brier"))
     columns = ["", "threshold and temperature from", *named]
     columns.insert(-1, "temperature")
-    return Table(f"Called at a threshold, elsewhere, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
+    return Table(f"At a threshold, on external test sets, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
 
 
 def selection(found: Cells, score: str) -> Table:
-    """Of several ways to learn from one dataset: the one that its validation chooses, and the one that is best."""
+    """Return, of several methods on one dataset, the one that its validation chooses, and the best one."""
     rows: Rows = []
     used: list[Cell] = []
     sign = -1 if score in LOWER_IS_BETTER else 1
@@ -142,7 +141,7 @@ def selection(found: Cells, score: str) -> Table:
                 for row in found.rows
                 if row.source == source and row.patients is None
                 for cell in [found.at(row, target)]
-                if cell is not None and (not cell.home or len(found.targets) == 1)
+                if cell is not None and (not cell.is_in_domain or len(found.targets) == 1)
             ]
             known = [cell for cell in cells if cell.val[score] is not None and value_of(cell, score) is not None]
             if len(known) < 2:
@@ -153,101 +152,101 @@ def selection(found: Cells, score: str) -> Table:
             for how, cell in (("source validation, by image", chosen), ("oracle: the target's test set", best)):
                 rows.append([f"{source} on {target}", how, found.name(cell.row), score_of(cell, score)])
     notes = [
-        "The oracle has seen the labels that it is scored by: an upper bound, and nothing that could be had. Ways that "
-        "leave the validation images as they are tie there, and the first is taken.",
+        "The oracle has seen the labels that it is scored by: an upper bound that cannot be reached. Methods "
+        "that do not change the validation images tie there, and the first is taken.",
         *basis(used),
         *lost(found, used),
     ]
     shown = f"{title_of(score)} {by_unit(used)}".rstrip()
-    return Table("Which way to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
+    return Table("Which method to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
 
 
 def listed(found: Cells) -> Table:
-    """Every cell with several scores: for studies of one test set."""
+    """Return every cell with several scores: for studies of one test set."""
     several = len(found.targets) > 1
     rows: Rows = [
         [
             f"{found.name(cell.row)} on {cell.target}" if several and "source" not in found.varying
             else found.name(cell.row),
-            *(score_of(cell, name) for name in _BESIDE),
+            *(score_of(cell, name) for name in _SHOWN),
         ]
         for cell in found.cells
     ]  # fmt: skip
     if len({(cell.target, cell.row.protocol) for cell in found.cells}) == 1 and not found.cells[0].folds:
-        told = next((cell for cell in found.cells if cell.home and cell.records), found.cells[0])
+        in_domain = next((cell for cell in found.cells if cell.is_in_domain and cell.records), found.cells[0])
         for name, title in _BLIND.items():
-            shown: list[str | Shown] = [_at_home(told, name, score) for score in _BESIDE]
+            shown: list[str | PageCell] = [_in_domain(in_domain, name, score) for score in _SHOWN]
             if any(shown):
                 rows.append([title, *shown])
     folds = next((cell.folds for cell in found.cells if cell.folds), None)
     pooled = (
-        [f"Each image was tested by the network of its fold ({folds} folds), which called it by its own threshold; "
+        [f"Each image was tested by the network of its fold ({folds} folds), which classified it at its own threshold; "
          "the folds' predictions are pooled, and the interval is of all of them."] if folds else []
     )  # fmt: skip
     notes = [*pooled, *basis(found.cells), *lost(found, found.cells)]
     return Table(
         f"Scores {by_unit(found.cells)}".rstrip(),
-        ["", *(title_of(name) for name in _BESIDE)],
+        ["", *(title_of(name) for name in _SHOWN)],
         rows,
         " ".join(notes),
     )
 
 
 def protocols(found: Cells, score: str) -> Table:
-    """The protocol of many papers beside one that keeps patients apart."""
+    """Return the protocol of many papers next to one that never splits patients."""
     rows: Rows = []
     for cell in found.cells:
         random = found.at(_with_protocol(cell.row, "random"), cell.target)
-        blind, against = _at_home(cell, "file_facts", score), _against(random, cell, score)
+        blind, against = _in_domain(cell, "file_facts", score), _against(random, cell, score)
         rows.append([cell.target, cell.row.protocol, score_of(cell, score), blind, _leaked(cell), against])
     notes = [
-        "File facts: a random forest on format, size and bytes, no pixel. Leaked: the share of test images whose "
-        "patient (or group of near-duplicates) was also learned from. The last column is the score with protocol "
-        "random less this row's, networks and test sets being others; patients of both test sets and seeds are "
-        "taken for independent of each other, which makes its interval rather too wide where patients stand in both.",
+        "File metadata: a random forest on format, size and bytes, no pixel. Leaked: the share of test images whose "
+        "patient (or group of near-duplicates) is also in training. The last column is the score with protocol "
+        "random minus this row's, with other networks and test sets; patients of both test sets and seeds are "
+        "taken for independent of each other, which makes its interval rather too wide where patients are in both.",
         *basis(found.cells),
         *lost(found, found.cells),
     ]
     shown = f"{title_of(score)} {by_unit(found.cells)}".rstrip()
-    columns = ["", "protocol", shown, "file facts by image", "leaked", "random less this"]
-    return Table("By the slice, and with patients kept apart", columns, rows, " ".join(notes), (1,))
+    columns = ["", "protocol", shown, "file metadata by image", "leaked", "random minus this"]
+    return Table("By the slice, and with patients never split", columns, rows, " ".join(notes), (1,))
 
 
-def _drop(cell: Cell, score: str) -> str | Shown:
+def _drop(cell: Cell, score: str) -> str | PageCell:
     if cell.drop is None:
         return format.NONE
     found = cell.drop[score]
-    more = fewer(cell.drop_seeds, cell.expected)
-    return Shown(
-        format.score(found.value), ", ".join(filter(None, [format.interval(written_of(found.interval)), more]))
+    more = count_seeds(cell.drop_seeds, cell.expected)
+    return PageCell(
+        format.score(found.value), ", ".join(filter(None, [format.interval(as_mapping(found.interval)), more]))
     )
 
 
-def _against(random: Cell | None, cell: Cell, score: str) -> str | Shown:
+def _against(random: Cell | None, cell: Cell, score: str) -> str | PageCell:
     if random is None or random is cell:
         return ""
     if random.measured is None or cell.measured is None:
         return format.NONE
     found = drop(random.measured, cell.measured, same_runs=False)[score]
-    return Shown(format.score(found.value), format.interval(written_of(found.interval)))
+    return PageCell(format.score(found.value), format.interval(as_mapping(found.interval)))
 
 
-def _control(found: Cells, source: str, target: str, name: str, score: str) -> str | Shown:
-    """Of what learned without pixels from the source; at home as the runs' own record has it."""
+def _control(found: Cells, source: str, target: str, name: str, score: str) -> str | PageCell:
+    """Return what was trained without pixels on the source; in-domain as the runs' own record has it."""
     if source != target:
         return _blind(found.controls.scores(source, target, name), score)
-    cell = next((c for c in found.cells if c.home and c.row.source == source and c.records), None)
-    return "" if cell is None else _at_home(cell, name, score)
+    cell = next((c for c in found.cells if c.is_in_domain and c.row.source == source and c.records), None)
+    return "" if cell is None else _in_domain(cell, name, score)
 
 
-def _at_home(cell: Cell, name: str, score: str) -> str | Shown:
+def _in_domain(cell: Cell, name: str, score: str) -> str | PageCell:
     return _blind((cell.records[0].get("baselines") or {}).get(name) if cell.records else None, score)
 
 
-def _blind(scores: Mapping[str, Any] | None, score: str) -> str | Shown:
+def _blind(scores: Mapping[str, Any] | None, score: str) -> str | PageCell:
     if not scores:
         return ""
-    return format.cell(scores, score) if "why_not" not in scores else Shown(format.NONE, "not to be had")
+    return format.cell(scores, score) if "why_not" not in scores else PageCell(format.NONE, "not available")
 
 
 def _leaked(cell: Cell) -> str:
@@ -260,4 +259,4 @@ def _with_protocol(row: Row, protocol: str) -> Row:
 
 
 def _level(found: Cells) -> str:
-    return wording.percent(found.settings.level)
+    return format.level(found.settings.level)

@@ -1,14 +1,19 @@
-"""What a sweep varied, as axes of a chart, and how much each parameter mattered."""
+"""What a sweep varied: the parameters as axes of a chart, and how much each of them mattered."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddtl.reports.sweep.trials import Trial, score
+from ddtl.reports.html.figures import REFERENCE, Spec, Trace, chart, label, scale, short, stroke
+from ddtl.reports.html.page import Block, Figure, Section, Text
+from ddtl.reports.sweep.marks import described, spelled
+from ddtl.reports.sweep.record import Sweep
+from ddtl.reports.sweep.trials import Trial, last_score, score
+from ddtl.utils import wording
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -16,6 +21,42 @@ if TYPE_CHECKING:
 FEWEST = 15  # completed trials that importances need: the best five of them are then a third
 _BEST = 5
 MANY = 50  # completed trials from which on importances are more than a hint
+_UNUSED = -0.16  # height of the lane of what a trial did not use
+_CHOICES_SHOWN = 8
+
+
+def section(sweep: Sweep) -> Section:
+    """Return a line for each trial through its parameters, and how much each parameter mattered."""
+    return Section("Parameters", _blocks(sweep))
+
+
+def _blocks(sweep: Sweep) -> list[Block]:
+    every = [{**trial, "params": sweep.chosen(trial)} for trial in sweep.trials]
+    scored = [t for t in every if t["state"] in ("complete", "pruned") and last_score(t) is not None]
+    axes = parameters(scored, sweep.space)
+    if not axes or len(scored) < 2:
+        return []
+    best = [number for one in sweep.settings[: max(1, round(len(sweep.settings) / 10))] for number in one.trials]
+    of = " of the settings" if sweep.replicates else ""
+    lines = Figure(
+        "From settings to score",
+        parallel_spec(scored, axes, best, sweep.signs[0]),
+        f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
+        f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last "
+        "score. What a trial did not use, as it belongs to another choice, runs along the lane below.",
+    )
+    found = importances(every, sweep.space, sweep.signs[0])
+    if found.why_not:
+        return [lines, Text(f"There are no importances of the parameters: {found.why_not}.")]
+    hint = ", and with so few trials it is a hint." if found.of < MANY else "."
+    bars = Figure(
+        "Importance of the parameters",
+        _importances_spec(found.shares),
+        "Shares: " + ", ".join(f"{name} {share:.2f}" for name, share in found.shares.items()) + ".",
+        f"PED-ANOVA (Watanabe et al. 2023, IJCAI): how far the best {found.best} of {found.of} completed trials differ "
+        f"in a parameter from all of them. Pruned trials are not in it{hint}",
+    )
+    return [lines, bars]
 
 
 @dataclass(frozen=True)
@@ -41,7 +82,7 @@ class Parameter:
 
     @staticmethod
     def of(name: str, values: Sequence[Any], spec: Mapping[str, Any] | None = None) -> Parameter:
-        """The axis of values.
+        """Return the axis of values.
 
         Args:
             name: of the parameter.
@@ -59,7 +100,7 @@ class Parameter:
         return Parameter(name, (), min(known, default=0.0), max(known, default=1.0))
 
     def place(self, value: Any) -> float | None:
-        """Height of a value, 0 to 1; None where there is no value."""
+        """Return height of a value, 0 to 1; None where there is no value."""
         if self.choices:
             last = len(self.choices) - 1
             return self.choices.index(value) / last if last else 0.5
@@ -72,7 +113,7 @@ class Parameter:
         return float((value - self.low) / (self.high - self.low))
 
     def distribution(self) -> BaseDistribution:
-        """The axis as Optuna's distribution."""
+        """Return the axis as Optuna's distribution."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         if self.choices:
@@ -81,7 +122,7 @@ class Parameter:
 
 
 def parameters(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) -> list[Parameter]:
-    """What the trials varied: first what all of them used, in the order in which they name it.
+    """Return what the trials varied: first what all of them used, in the order in which they name it.
 
     Args:
         trials: of the record.
@@ -94,7 +135,7 @@ def parameters(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]]) 
 
 
 def _numbers_first(value: Any) -> tuple[bool, float, str]:
-    """Sorts a grid's words: numbers by their size, then the others."""
+    """Return the sorting key of a grid's words: numbers by their size, then the others."""
     try:
         return False, float(value), ""
     except ValueError:
@@ -117,7 +158,7 @@ class Importances:
 
 
 def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]], sign: int) -> Importances:
-    """PED-ANOVA of the completed trials, a parameter that only some use included.
+    """Compute PED-ANOVA of the completed trials, a parameter that only some use included.
 
     Watanabe, Bansal and Hutter 2023 (IJCAI); for conditional parameters Kato, Watanabe and others 2026 (KDD), as Optuna
     computes them.
@@ -143,9 +184,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about choices that very few trials made: the text tells how many there are
+            warnings.simplefilter("ignore")  # about choices that very few trials made: the text says how many there are
             found = get_param_importances(
                 _rebuilt(done, axes, sign),
                 evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile),
@@ -158,7 +197,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
 
 
 def _rebuilt(trials: Sequence[Trial], axes: Sequence[Parameter], sign: int) -> Any:
-    """A study in memory of completed trials and their first objective."""
+    """Return a study in memory of completed trials and their first objective."""
     import optuna
 
     study = optuna.create_study(direction="maximize" if sign > 0 else "minimize")
@@ -171,3 +210,127 @@ def _rebuilt(trials: Sequence[Trial], axes: Sequence[Parameter], sign: int) -> A
             )
         )
     return study
+
+
+def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Iterable[int], sign: int) -> Spec:
+    """Draw a line for each trial through its parameters' values to its score, on an axis each.
+
+    What a trial did not use, as it belongs to another choice, runs through a lane of its own below.
+
+    Args:
+        trials: those with a score, complete and pruned.
+        axes_: the parameters, from the left; the score is the last one.
+        best: numbers of the trials that are highlighted.
+        sign: 1 where more is better, else -1.
+    """
+    best = set(best)
+    scores = Parameter.of("score", [last_score(trial) for trial in trials])
+    axes = [*axes_, scores]
+    groups = {
+        "pruned": [trial for trial in trials if trial["state"] == "pruned"],
+        "complete": [t for t in trials if t["state"] == "complete" and t["number"] not in best],
+        "the best": sorted((t for t in trials if t["number"] in best), key=lambda t: sign * (score(t) or 0.0)),
+    }
+    styles = {"pruned": (REFERENCE, "dot", 1), "complete": ("var(--bar)", "solid", 1.3)}
+    traces = []
+    for name, members in groups.items():
+        if not members:
+            continue
+        color, dash, width = styles.get(name, ("var(--series-2)", "solid", 2.4))
+        x, y, texts = _threads(members, axes)
+        trace = stroke(x, y, name, color=color, dash=dash, width=width)
+        traces.append({**trace, "text": texts, "hovertemplate": "%{text}<extra></extra>"})
+    x_axis = {
+        **scale(""),
+        "tickvals": list(range(len(axes))),
+        "ticktext": [_broken(axis.name) for axis in axes],
+        "range": [-0.2, len(axes) - 0.9],
+        "side": "top",
+        "tickangle": 0,
+        "tickfont": {"size": 11},
+    }
+    unused = any(axis.name not in trial["params"] for trial in trials for axis in axes_)
+    y_axis = {
+        **scale(""),
+        "showticklabels": False,
+        "showgrid": False,
+        "range": [_UNUSED - 0.06 if unused else -0.06, 1.06],
+    }
+    spec = chart(traces, x_axis, y_axis, legend="outside")
+    spec["layout"]["legend"] |= {"y": -0.04, "yanchor": "top"}
+    spec["layout"]["margin"]["t"] = 70
+    spec["layout"]["annotations"] = [note for i, axis in enumerate(axes) for note in _ticks(i, axis)]
+    for note in spec["layout"]["annotations"][-2:]:  # those of the score: there is no room to its right
+        note |= {"xanchor": "right", "xshift": -5}
+    if unused:
+        spec["layout"]["annotations"].append(_tick(-0.2, _UNUSED, "not used", shift=2))
+    return spec
+
+
+def _threads(trials: Sequence[Trial], axes: Sequence[Parameter]) -> tuple[list[float], list[float | None], list[str]]:
+    """Return lines of trials through the axes as one line with gaps."""
+    x: list[float] = []
+    y: list[float | None] = []
+    texts: list[str] = []
+    for trial in trials:
+        values = {**trial["params"], "score": last_score(trial)}
+        # Lines that share a choice would cover each other: each is moved a little, always alike.
+        aside = ((trial["number"] * 0.618034) % 1 - 0.5) * 0.05
+        for i, axis in enumerate(axes):
+            place = axis.place(values[axis.name]) if axis.name in values else None
+            x.append(i)
+            y.append(_UNUSED + aside if place is None else place + aside * axis.is_choice)
+        x.append(x[-1])
+        y.append(None)
+        texts += [f"{described(trial)}<br>score {spelled(values['score'])}"] * len(axes) + [""]
+    return x, y, texts
+
+
+def _ticks(i: int, axis: Parameter) -> list[dict[str, Any]]:
+    """Return the ends of a number's axis, or the choices."""
+    if not axis.is_choice:
+        return [_tick(i, place, spelled(value)) for value, place in ((axis.low, 0.0), (axis.high, 1.0))]
+    chosen = axis.choices if len(axis.choices) <= _CHOICES_SHOWN else (axis.choices[0], axis.choices[-1])
+    return [_tick(i, axis.place(choice) or 0.0, label(spelled(choice))) for choice in chosen]
+
+
+def _tick(x: float, y: float, text: str, shift: int = 5) -> dict[str, Any]:
+    return {
+        "x": x,
+        "y": y,
+        "text": text,
+        "showarrow": False,
+        "xanchor": "left",
+        "xshift": shift,
+        "borderpad": 1,
+        "bgcolor": "var(--ground)",
+        "opacity": 0.85,
+        "font": {"size": 11, "color": "var(--ink)"},
+    }
+
+
+def _broken(name: str) -> str:
+    """Return a parameter's name in lines of a few letters, broken where its words end."""
+    lines = [""]
+    for word in name.replace(".", ".\0").replace("_", "_\0").replace("/", "/\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(word) > 10:
+            lines.append("")
+        lines[-1] += word
+    return "<br>".join(label(line) for line in lines[:4])
+
+
+def _importances_spec(shares: Mapping[str, float]) -> Spec:
+    """Draw bars, the greatest on top."""
+    names = list(shares)[::-1]
+    bar: Trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": short([shares[name] for name in names]),
+        "y": [label(name) for name in names],
+        "name": "importance",
+        "showlegend": False,
+        "marker": {"color": "var(--series-1)"},
+        "hovertemplate": "%{x:.2f}<extra></extra>",
+    }
+    y = {**scale(""), "type": "category", "ticklabelstandoff": 6}
+    return chart([bar], {**scale("share of the importance"), "rangemode": "tozero"}, y, legend="outside")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.records import sweep
-from ddtl.reports.html import reproduce
+from ddtl.reports.sections import reproduce
 from ddtl.reports.sweep import replicates as sweep_replicates
 from ddtl.reports.sweep import trials as sweep_trials
 from ddtl.reports.sweep.replicates import Setting
@@ -85,7 +85,7 @@ class Sweep:
 
     @cached_property
     def ranked(self) -> list[Trial]:
-        """Completed trials, the best first; where trials are repeated, their settings instead.
+        """Completed trials, the best first; where trials are replicates, their settings instead.
 
         A setting is shown as its first trial, with the means for values and without what makes a replicate.
         """
@@ -109,7 +109,7 @@ class Sweep:
         return len(begun) - len({setting.words for setting in self.settings}) if self.replicates else 0
 
     def chosen(self, trial: Trial) -> dict[str, Any]:
-        """The parameters of a trial that may be chosen: a seed may not."""
+        """Return the parameters of a trial that may be chosen: a seed may not."""
         return {name: trial["params"][name] for name in sweep_replicates.without(trial["params"])}
 
     @property
@@ -123,7 +123,7 @@ class Sweep:
 
     @property
     def space(self) -> dict[str, Mapping[str, Any]]:
-        """What was searched, by parameter; of a grid nothing, as its values stand in the trials."""
+        """What was searched, by parameter; of a grid nothing, as its values are in the trials."""
         found = {
             key.removeprefix("space."): what
             for key, what in self.record["identity"].items()
@@ -139,7 +139,7 @@ class Sweep:
 
 
 def read(folder: Path) -> Sweep:
-    """The record of a sweep.
+    """Return the record of a sweep.
 
     Raises:
         UserError: there is none in the folder, or it is damaged.
@@ -151,19 +151,19 @@ def read(folder: Path) -> Sweep:
 
 
 def line(trial: Trial, *, test: bool = False) -> str:
-    """The command that repeats a trial, without what concerns only this machine; with ``test`` it scores the test."""
+    """Return the command of a trial, without what concerns only this machine; with ``test`` it scores the test."""
     words = [word for word in trial["overrides"] if not (test and word == "evaluation.test=false")]
     return reproduce.command({"command": ["train.py", *words]}) or ""
 
 
 def varied(trial: Trial) -> str:
-    """What was sampled, as it is typed. A name is a key, or one behind the choice that it belongs to."""
+    """Return what was sampled, as it is typed. A name is a key, or one after the choice that it belongs to."""
     words = (f"{name.rpartition('/')[2]}={spelled(value)}" for name, value in trial["params"].items())
     return shlex.join(words) or "(nothing varied)"
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:
-    """What all trials shared, without what concerns only this machine."""
+    """Return what all trials shared, without what concerns only this machine."""
     shared = {
         key.removeprefix("train."): value
         for key, value in sweep.record["identity"].items()
@@ -175,19 +175,19 @@ def settings(sweep: Sweep) -> dict[str, Any]:
 
 
 def without_folders(words: str) -> str:
-    """Words whose paths are cut to their last part: a report may be sent to others."""
+    """Return words whose paths are cut to their last part: a report may be shared."""
     return _PATH.sub(r"\1", words)
 
 
 def spelled(value: Any) -> str:
-    """A value as it is typed."""
+    """Return a value as it is typed."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``."""
+    """Return ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
 """Trials that differ in nothing but chance are replicates of one setting: settings are ranked by their mean.
 
-A seed, a fold or another split is nothing to choose: the best of several is the luckiest one.
+A seed, a fold or another split is nothing to choose: the best of several is so by chance.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Setting:
 
 
 def setting(words: Iterable[str]) -> tuple[str, ...]:
-    """The words of a trial without those of :data:`KEYS`."""
+    """Return the words of a trial without those of :data:`KEYS`."""
     return tuple(word for word in words if key_of(word) not in KEYS)
 
 
 def varied(trials: Iterable[Sequence[str]]) -> list[str]:
-    """Those of :data:`KEYS` in which trials differ; none where nothing is repeated.
+    """Return those of :data:`KEYS` in which trials differ; none where there are no replicates.
 
     Args:
         trials: the words of each.
@@ -71,10 +71,10 @@ def varied(trials: Iterable[Sequence[str]]) -> list[str]:
 
 
 def parts(trials: Iterable[Sequence[str]]) -> list[str]:
-    """The words that train a setting on every fold and split that the trials had, ready for ``train.py``.
+    """Return the words that train a setting on every fold and split that the trials had, for ``train.py``.
 
-    One of several folds alone would be scored on a part of the images. Seeds are left to who types the line: those of
-    the search have been looked at.
+    One of several folds alone would be scored on a part of the images. Seeds are left to the user of the command:
+    those of the search have been used.
 
     Args:
         trials: the words of each.
@@ -89,9 +89,9 @@ def parts(trials: Iterable[Sequence[str]]) -> list[str]:
 
 
 def ranked(trials: Sequence[Scored], sign: int) -> list[Setting]:
-    """The settings with a completed trial, the best mean first; those with fewer completed replicates come last.
+    """Return the settings with a completed trial, the best mean first; of fewer completed replicates last.
 
-    A setting of which replicates failed or were pruned has a mean over the lucky ones. Where nothing is repeated each
+    The mean of a setting whose replicates failed or were pruned is over the others. Without replicates each
     trial is a setting.
 
     Args:
@@ -116,5 +116,5 @@ def ranked(trials: Sequence[Scored], sign: int) -> list[Setting]:
 
 
 def without(params: Iterable[str]) -> list[str]:
-    """Names of parameters but for those of :data:`KEYS`."""
+    """Return names of parameters but for those of :data:`KEYS`."""
     return [name for name in params if name.rpartition("/")[2] not in KEYS]

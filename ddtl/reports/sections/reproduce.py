@@ -1,6 +1,6 @@
-"""How a run is repeated: its command and settings, without what concerns only the machine it ran on.
+"""How a run is reproduced: its command and settings, without what concerns only the machine it ran on.
 
-A report is made to be sent to others, so no local path, no server and no own file's name stands in it.
+A report is made to be sent to others, so no local path, no server and no own file's name is in it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import yaml
+
 from ddtl.config import sources
 from ddtl.config.overrides import shown
+from ddtl.reports.html.page import Code, Fold
 from ddtl.schema.run import OWN_FILES
 
-_HERE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
+TITLE = "Reproduce"
+_OF_THE_MACHINE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
 _OWN = {
     "root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
     "exclude": "FILE",
@@ -25,9 +29,9 @@ _NOT_ITS_IMAGES = ("kind", "image_size", "batch_size", "sampling", "num_workers"
 
 
 def command(environment: Mapping[str, Any]) -> str | None:
-    """The command, ready for a shell; None where the record has none.
+    """Return the command, ready for a shell; None where the record has none.
 
-    Settings of this machine are left out, an own file becomes ``FILE`` and a weights file its bare name.
+    Settings of this machine are excluded, an own file becomes ``FILE`` and a weights file its bare name.
     """
     words: Sequence[str] = environment.get("command") or ()
     if not words:
@@ -41,39 +45,44 @@ def command(environment: Mapping[str, Any]) -> str | None:
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration that the result depends on."""
-    kept = {name: value for name, value in config.items() if name not in _HERE}
-    if "dataset" in kept:
-        kept["dataset"] = _without_own_files(kept["dataset"])
-    if "model" in kept:
-        kept["model"] = {**kept["model"], "weights": _bare(str(kept["model"].get("weights")))}
-    return kept
+    """Return the configuration that the result depends on."""
+    remaining = {name: value for name, value in config.items() if name not in _OF_THE_MACHINE}
+    if "dataset" in remaining:
+        remaining["dataset"] = _without_own_files(remaining["dataset"])
+    if "model" in remaining:
+        remaining["model"] = {**remaining["model"], "weights": _bare(str(remaining["model"].get("weights")))}
+    return remaining
+
+
+def as_yaml(title: str, tree: Mapping[str, Any]) -> Fold:
+    """Return settings as YAML, folded away."""
+    return Fold(title, [Code(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip())])
 
 
 def _without_own_files(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in dataset.items() if name not in OWN_FILES}
-    if kept.get("source_settings"):
-        kept["source_settings"] = {
-            source: _without_own_files(found) for source, found in kept["source_settings"].items()
+    remaining = {name: value for name, value in dataset.items() if name not in OWN_FILES}
+    if remaining.get("source_settings"):
+        remaining["source_settings"] = {
+            source: _without_own_files(found) for source, found in remaining["source_settings"].items()
         }
-    return kept
+    return remaining
 
 
-def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, elsewhere: bool) -> str:
-    """The command that audits the images and the split of a record; an own file becomes ``FILE``.
+def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, is_external: bool) -> str:
+    """Return the command that audits the images and the split of a record; an own file becomes ``FILE``.
 
     Args:
         config: settings of the run.
         environment: with the command that made the record.
-        elsewhere: the record is an evaluation on other data, which that command names and the settings do not.
+        is_external: the record is an evaluation on other data, which that command names and the settings do not.
     """
     typed = [word for word in environment.get("command") or () if word.startswith(("dataset=", "dataset."))]
-    words = list(map(_shown, typed)) if elsewhere or not config else _data_words(config["dataset"])
+    words = list(map(_shown, typed)) if is_external or not config else _data_words(config["dataset"])
     return shlex.join(["ddtl", "audit", *(words or ["dataset=NAME"])])
 
 
 def _data_words(found: Mapping[str, Any]) -> list[str]:
-    """A dataset as it would be typed, without what changes neither its images nor their split."""
+    """Return a dataset as it would be typed, without what changes neither its images nor their split."""
     usual = sources.usual(str(found["kind"])).model_dump(mode="json")
     words = [f"dataset={found['kind']}"]
     for key, value in found.items():
@@ -92,7 +101,7 @@ def _changed(key: str, value: Any, usual: Any) -> list[str]:
 
 def _is_local(word: str) -> bool:
     key = word.partition("=")[0].lstrip("+~")
-    return key.partition(".")[0] in _HERE
+    return key.partition(".")[0] in _OF_THE_MACHINE
 
 
 def _shown(word: str) -> str:
@@ -107,5 +116,5 @@ def _shown(word: str) -> str:
 
 
 def _bare(path: str) -> str:
-    """The last part of a path in either system's spelling."""
+    """Return the last part of a path in either system's spelling."""
     return PurePath(path.replace("\\", "/")).name or path

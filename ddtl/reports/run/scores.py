@@ -1,0 +1,75 @@
+"""Every score of a run with its interval, those of each class, and a paper's numbers where its settings name some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddtl.reports.html import format
+from ddtl.reports.html.page import Block, Cell, Fold, Rows, Section, Table
+from ddtl.reports.run import sentences
+from ddtl.reports.run.stored import SPLITS, Stored, patients
+from ddtl.schema.scores import PER_CLASS, SCORES, TITLES
+from ddtl.utils import wording
+
+
+def section(stored: Stored) -> Section:
+    """Return the table of scores, then how its intervals were computed, the classes and the paper."""
+    blocks: list[Block] = [table(stored)]
+    methods = sentences.interval_methods(stored.record)
+    if methods:
+        about = Table("How the intervals were made", ["scores", "method"], methods, words=[1])
+        blocks.append(Fold("How the intervals were made", [about]))
+    if not stored.binary:
+        blocks.append(_per_class(stored))
+    return Section("Scores", [*blocks, *_published(stored)])
+
+
+def table(stored: Stored) -> Table:
+    """Return every score by patient and by image, on test and validation, with intervals."""
+    columns: dict[str, Mapping[str, Any]] = {}
+    for split in ("test", "val"):
+        found = stored.record.get(split)
+        if found is None:
+            continue
+        by_patient = patients(found)
+        if by_patient is not None:
+            columns[f"{SPLITS[split]}, {wording.count(by_patient['patients'], 'patient')}"] = by_patient
+        columns[f"{SPLITS[split]}, {wording.count(found['images'], 'image')}"] = found
+    rows: Rows = [[TITLES[name], *(format.cell(found, name) for found in columns.values())] for name in SCORES]
+    macro = "" if stored.binary else "Means over the classes, each against all others (macro). "
+    bare = any(cell.text != format.NONE and not cell.note for row in rows for cell in row if isinstance(cell, Cell))
+    few = "No brackets: too few patients or groups for an interval." if bare and "interval" in stored.record else ""
+    parts = (
+        sentences.intervals(stored.record),
+        sentences.coverage(stored),
+        sentences.clustering(stored),
+        few,
+        sentences.aggregation(stored.scores),
+    )
+    at = f" at threshold {stored.record['threshold']:.3g}" if stored.binary else ""
+    return Table(stored.marked(f"Scores{at}"), ["score", *columns], rows, macro + " ".join(filter(None, parts)))
+
+
+def _per_class(stored: Stored) -> Table:
+    """Return more than two classes, each against all others."""
+    rows: Rows = [
+        [name, *(format.cell(part, key) for key in PER_CLASS), f"{part['images']:,}"]
+        for name, part in stored.scores["per_class"].items()
+    ]
+    caption = stored.marked(f"Each class against all others, {SPLITS[stored.split]}")
+    return Table(caption, ["class", *(TITLES[name] for name in PER_CLASS), "images"], rows)
+
+
+def _published(stored: Stored) -> list[Block]:
+    """Return a paper's numbers next to those by image, where the settings name some."""
+    found = stored.config.get("run", {}).get("published")
+    if not found or "test" not in stored.record or stored.trained_on:
+        return []
+    rows: Rows = [
+        [TITLES.get(name, name), format.score(value), format.cell(stored.scores, name)]
+        for name, value in found["scores"].items()
+    ]
+    note = f"Their protocol: {found['protocol']}. Here: {stored.record['protocol']}."
+    caption = stored.marked(f"Next to {found['source']}")
+    return [Table(caption, ["test score", "published", "here, by image"], rows, note)]

@@ -1,0 +1,1 @@
+"""Parts that pages of several kinds share: curves, findings, and how a result is reproduced."""
