@@ -81,7 +81,22 @@ def _unreadable(folder: Path, why: str) -> NoReturn:
     raise UserError(f"{folder} {why}. Files of settings are looked for there.")
 
 
-_BACKBONE = "densenet121"  # whose file has the settings of all
+@contextmanager
+def _backbones(folder: Path) -> Iterator[None]:
+    """Let Hydra find every backbone as an option, with the settings of the one that has a file."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    before = store.repo.pop("model", None)
+    for name in BACKBONES:
+        if not (folder / "model" / f"{name}.yaml").exists():
+            store.store(group="model", name=name, node={"defaults": ["densenet121"], "name": name})
+    try:
+        yield
+    finally:
+        store.repo.pop("model", None)
+        if before is not None:
+            store.repo["model"] = before
 
 
 @lru_cache(maxsize=8)
@@ -96,18 +111,12 @@ def _composed(
 ) -> DictConfig:
     """As above; ``state`` of the files is there to be compared with that of an earlier call."""
     from hydra import compose, initialize_config_dir
-    from hydra.core.config_store import ConfigStore
     from hydra.core.global_hydra import GlobalHydra
 
     _check(state)
-    store = ConfigStore.instance()
-    store.repo.pop("model", None)
-    for name in BACKBONES:
-        if not (folder / "model" / f"{name}.yaml").exists():
-            store.store(group="model", name=name, node={"defaults": [_BACKBONE], "name": name})
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(folder), version_base="1.3"):
+        with _backbones(folder), initialize_config_dir(str(folder), version_base="1.3"):
             config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
         tree = OmegaConf.to_container(config, resolve=False)
         many = expansion(tree) > _MOST_VALUES

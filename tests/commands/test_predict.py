@@ -21,8 +21,8 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from ddtl.commands import cli
+from ddtl.data.datasets import registry
 from ddtl.data.images.decode import BadImageError
-from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
@@ -49,8 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom's own image files, by sample id."""
-    data = CTDataModule(config(tmp_path_factory.mktemp("images")))
-    sample = data.build_manifest(None).samples[0]
+    sample = registry.build(config(tmp_path_factory.mktemp("images"))).samples[0]
     return sample.path.parents[len(Path(sample.sample_id).parts) - 1]
 
 

@@ -95,7 +95,7 @@ def good_and_poor(path: Path) -> tuple[Path, Path]:
         folder(
             path / "poor",
             hospital.run(1.0),
-            {"model.name": "squeezenet1_1", "model.label_smoothing": 0.1, "optimizer.lr": 0.1},
+            {"model.name": "squeezenet1_1", "model.head.dropout": 0.5, "optimizer.lr": 0.1},
             look=2,
         ),
     )
