@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from ddtl.reports import audit, run, study, sweep
-from ddtl.reports.html.page import Section, Text, sections
+from ddtl.reports.html.page import Section, Text, make_sections
 
 
 @pytest.mark.parametrize("package", [audit, run, study, sweep])
@@ -28,4 +28,4 @@ def test_a_section_without_blocks_is_not_shown() -> None:
     def nothing(fact: str) -> Section:
         return Section("Nothing", [])
 
-    assert [section.title for section in sections([words, nothing], "x")] == ["Words"]
+    assert [section.title for section in make_sections([words, nothing], "x")] == ["Words"]
