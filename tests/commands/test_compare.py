@@ -145,7 +145,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_method(tmp_path: Path, print
     assert [method["name"] for method in found["methods"]] == ["model.name=densenet121", "model.name=resnet18"]
     assert found["pairs"][0]["claim"].startswith("Over 2 seeds each, on these 60 patients (")
     assert len(found["caveats"]) == 1
-    assert found["caveats"][0].startswith("Two seeds tell little")
+    assert found["caveats"][0].startswith("Two seeds show little")
     assert "two single runs" in said(printed)
 
 

@@ -193,7 +193,7 @@ def test_without_patients_images_are_shown_and_the_reason(tmp_path: Path) -> Non
 def test_three_classes(three: Path) -> None:
     text = report(three).text
     assert "Each class against all others, test" in text
-    assert "There is no threshold: an image is called the class with the highest probability." in text
+    assert "There is no threshold: an image is predicted to be of the class with the highest probability." in text
     counts = json.loads((three / "results.json").read_text())["test"]["confusion"]["counts"]
     table = next(b for b in blocks(page(three)) if isinstance(b, Table) and b.caption == "By image")
     assert [[int(cell.text) for cell in row[1:] if isinstance(cell, Cell)] for row in table.rows] == counts
@@ -622,7 +622,7 @@ def test_report_of_what_is_no_finished_run(run: Path, tmp_path: Path) -> None:
     assert [line.partition(": ")[2][:27] for line in str(caught.value).splitlines()] == [
         "there is no such folder. Na",
         "the run is not finished, so",
-        "this holds runs and is none",
+        "this contains runs and is n",
     ]
     assert (good / "report.html").exists()  # the others are not let down
     with pytest.raises(UserError, match="not a setting of `ddtl report`"):

@@ -161,7 +161,7 @@ def test_the_page_of_an_audit_warns_of_letters(tmp_path: Path) -> None:
         object.__setattr__(end, "with_text", False)
     assert "to hold text" not in page(audits.record(found), some)
     object.__setattr__(ends[0], "with_text", True)
-    assert "1 of the pictures below seems to hold text or arrows" in page(audits.record(found), some)
+    assert "1 of the images below seems to contain text or arrows" in page(audits.record(found), some)
 
 
 def test_the_page_of_a_run_warns_of_letters(tmp_path: Path) -> None:

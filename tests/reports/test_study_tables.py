@@ -272,4 +272,4 @@ def test_a_pair_that_was_not_looked_at_is_named(tmp_path: Path) -> None:
     (folder / "controls.json").write_text(json.dumps({"pairs": found["pairs"][:1]}))
     note = tables.matrix(cells.read(folder, QUICK), "roc_auc").note
     assert "2 of beta for alpha" in note
-    assert "could not be read any more: alpha for beta." in note
+    assert "could no longer be read: alpha for beta." in note

@@ -78,7 +78,7 @@ def test_the_page_warns_of_selection_and_tells_the_test_in_the_end(sweep: Sweep)
     assert len(without.headlines) == 3
     assert without.subtitle == "covid19ct · search lr_unfreeze · TPESampler · AfterUnfreeze · Optuna 5.0.0"
     assert "which finalize=true makes" in without.warnings[0]
-    assert "This sweep has not used the test set. This line" in texts(without)
+    assert "This sweep has not used the test set. This command" in texts(without)
 
 
 @pytest.mark.parametrize(("uses", "words"), [(0, "no use"), (1, "1 use"), (3, "3 uses")])
@@ -302,8 +302,8 @@ def test_a_killed_attempt_has_a_bar_of_its_own_and_a_running_trial_one_up_to_now
     record["trials"][1] |= {"state": "running", "worker": "a"}
     parts = workers.stretches(record)
     assert [(part.trial, part.state, part.start, part.end) for part in parts] == [
-        (0, "broken off", 0, 10),
-        (1, "broken off", 10, 15),
+        (0, "interrupted", 0, 10),
+        (1, "interrupted", 10, 15),
         (0, "complete", 11, 20),
         (1, "running", 15, 30),
     ]

@@ -10,7 +10,7 @@ from ddtl.reports.audit import checks, datasets, differences, duplicates, findin
 from ddtl.reports.audit.facts import Audited
 from ddtl.reports.html import format
 from ddtl.reports.html.masking import Names
-from ddtl.reports.html.page import Headline, Page, render, sections
+from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.run import sentences
 from ddtl.reports.sections import reproduce
 from ddtl.reports.sections.findings import LABELS
@@ -75,7 +75,7 @@ def page(record: Record, shown: Sequence[Shown], warnings: Sequence[str] = (_PRI
             subtitle=f"{record['when'][:10]} · ddtl {record['ddtl']} · {record['seconds']:.0f} seconds",
             headlines=_headlines(record),
             warnings=warnings,
-            sections=sections(SECTIONS, found),
+            sections=make_sections(SECTIONS, found),
         )
     )
 

@@ -1,10 +1,10 @@
 """A self-contained HTML page of headlines, warnings, sections, tables and figures: what every report is made of.
 
 A page is described by the dataclasses here and rendered by one template. Its sections are functions of the facts that
-it is about, one file each: see :func:`sections`. All text is escaped on its way into the page,
-inside the JSON of figures and in drawings too, so a class or a file may have any name. The page asks the
-network for nothing, which its own content security policy also forbids; it lets no script run but ours, and no style
-be set but ours. Tables and drawings need no JavaScript, figures and the sorting of tables need it.
+it is about, one file each: see :func:`make_sections`. All text is escaped on its way into the page, inside the JSON of
+figures and in drawings too, so a class or a file may have any name. The page asks the network for nothing, which its
+own content security policy also forbids; it lets no script run but ours, and no style be set but ours. Tables and
+drawings need no JavaScript, figures and the sorting of tables need it.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class Page:
     sections: Sequence[Section] = ()
 
 
-def sections(of: Iterable[Callable[[Facts], Section]], facts: Facts) -> list[Section]:
+def make_sections(of: Iterable[Callable[[Facts], Section]], facts: Facts) -> list[Section]:
     """Make the sections of a page, in order, without those that have nothing to show.
 
     Args:

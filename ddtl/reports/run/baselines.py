@@ -26,7 +26,7 @@ def section(stored: Stored) -> Section:
     if found.get("majority"):
         scores["always the majority class"] = found["majority"]
     rows: Rows = [[what, *(format.cell(one, name) for name in _SHOWN)] for what, one in scores.items()]
-    features = f"File metadata: {wording.listed(list(metadata['features']))}." if metadata.get("features") else ""
+    features = f"File metadata used: {wording.listed(list(metadata['features']))}." if metadata.get("features") else ""
     note = " ".join(filter(None, [features, sentences.baselines_setting(stored.record)]))
     columns = ["", *(TITLES[name] for name in _SHOWN)]
     return Section("Baselines", [*blocks, Table(stored.marked("By image, on the test set"), columns, rows, note)])

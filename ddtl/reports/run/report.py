@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Headline, Page, render, sections
+from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.run import (
     audit_section,
     baselines,
@@ -63,7 +63,7 @@ def page(stored: Stored, images: bool = True) -> Page:
         headlines=_headlines(stored),
         caveat=sentences.leaked(stored),
         warnings=[*sentences.warnings(stored), *audit_section.warnings(stored)],
-        sections=sections([of for of in SECTIONS if images or of is not cases.section], stored),
+        sections=make_sections([of for of in SECTIONS if images or of is not cases.section], stored),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddtl.reports.html.page import Headline, Page, Section, render, sections
+from ddtl.reports.html.page import Headline, Page, Section, make_sections, render
 from ddtl.reports.study import calibration, cells, embeddings, export, learning_curve, reproduce, roc, tables
 from ddtl.reports.study.cells import SCORE, Cell, Cells
 from ddtl.reports.study.format import by_unit, score_of
@@ -58,7 +58,7 @@ def page(found: Cells) -> Page:
         sections=[
             Section("Result", [first, *learning_curve.blocks(found)]),
             *([Section("More results", others)] if others else []),
-            *sections(SECTIONS, found),
+            *make_sections(SECTIONS, found),
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Headline, Page, render, sections
+from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.sweep import failures, parameters, pareto, reproduce, result, search, trial_table, workers
 from ddtl.reports.sweep.record import Sweep, duration
 from ddtl.reports.sweep.result import spread
@@ -40,7 +40,7 @@ def page(sweep: Sweep) -> Page:
         subtitle=" · ".join(filter(None, parts)),
         headlines=_headlines(sweep),
         warnings=_warnings(sweep),
-        sections=sections(SECTIONS, sweep),
+        sections=make_sections(SECTIONS, sweep),
     )
 
 
