@@ -3,7 +3,7 @@
 python -m benchmarks.audit_scale                  # the search among hashes alone
 python -m benchmarks.audit_scale --whole          # image files written, decoded, hashed, searched and compared
 
-The images are bodies drawn from smooth random fields, so that bits of a hash depend on each other as those of pictures
+The images are bodies drawn from smooth random fields, so that bits of a hash depend on each other as those of images
 do. One in a hundred is a changed copy of another.
 """
 

@@ -1,4 +1,4 @@
-"""How often the default intervals hold the truth, on a public grid of test sets, and where they hold it least.
+"""How often the default intervals hold the truth, on a public grid of test sets, and where they contain it least.
 
     python -m benchmarks.coverage --quick            # a few draws, to see that it works
     python -m benchmarks.coverage                    # the grid, 1,000 draws a cell

@@ -22,7 +22,7 @@ class Cell:
         truth: its value on endless patients.
         draws: test sets with at least three patients of each class in which the score is defined.
         given: how many of them have an interval.
-        coverage: the share of the draws whose interval holds the truth.
+        coverage: the share of the draws whose interval contains the truth.
         width: the mean of the given intervals.
         other, other_width: the narrowest method that can be chosen instead and covers ``VALID``, and its mean width;
             empty where none is, or none was tried.

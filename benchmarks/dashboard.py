@@ -59,7 +59,7 @@ def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
         first, tag = _asked(f"{address}/api/rows")
         table, unchanged = [], []
         for round_ in range(rounds):
-            time.sleep(0.6)  # rows are not looked for again within half a second
+            time.sleep(0.6)  # rows are not searched for again within half a second
             with (root / "dataset0" / f"{made.name}-00000" / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"epoch": 100 + round_}) + "\n")
             seconds, tag = _asked(f"{address}/api/rows", tag)

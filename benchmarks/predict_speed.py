@@ -4,7 +4,7 @@
     python -m benchmarks.predict_speed --real --rounds 1       # the images of sarscov2ct in DDTL_DATA
     python -m benchmarks.predict_speed --memory --model squeezenet1_1
 
-- predict: looking for the files, loading the network, decoding, forward pass, distances to the training images, tables.
+- predict: searching for the files, loading the network, decoding, forward pass, distances to the training images, tables.
 - bare: the same network, in the same precision and with the same settings of the process, on tensors in memory.
 
 The network is a run of one training step; what it answers is of no matter. `--memory` measures the most memory that a
@@ -140,7 +140,7 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
 
 
 def memory(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
-    """The most memory, in MB, that this process took until the pictures were predicted."""
+    """The most memory, in MB, that this process took until the images were predicted."""
     measure = ours(folder, pictures, batch)
 
     def peak() -> float:

@@ -4,7 +4,7 @@
     python -m benchmarks.schedules phantom          # a network that knows site a learns site b, from few patients
     python -m benchmarks.schedules covid19ct --runs runs/schedules model.weights=squeezenet1_1.pth paths.data_dir=…
 
-Every schedule with every seed is an ordinary run under ``--runs``; the same command goes on where it was stopped and
+Every schedule with every seed is an ordinary run under ``--runs``; the same command resumes it where it was stopped and
 trains nothing twice. The tables hold means over seeds; their 95 % intervals come of resampled patients and seeds.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.measuring import finish
 SCHEDULES = ("full", "linear_probe", "lp_ft", "gradual", "layer_decay", "surgical")
 LEARN_SITE_A = ("dataset=phantom", "dataset.test_fraction=0.4", "logger=none")
 SITE_A = "dataset=phantom dataset.phantom.sites=[a] dataset.test_fraction=0.4"
-# A network learns from 37 patients and is tested on 90.
+# A network trains on 37 patients and is tested on 90.
 SITE_B = ("dataset=phantom", "dataset.phantom.sites=[b]", "dataset.test_fraction=0.6")
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.sentences --quick    # to see that it works: seconds
 
 Each row draws test sets with a known truth under which its sentence is false, makes the sentence with the function that
-the page uses, and counts how often it is said. ``tests/test_sentences.py`` holds every row to its bound.
+the page uses, and counts how often it is said. ``tests/test_sentences.py`` contains every row to its bound.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python -m benchmarks.study_intervals                 # the tables in docs/studies.md: 100 draws a row
     python -m benchmarks.study_intervals --quick         # 10 draws of a few rows, to see that it works
 
-Two hospitals of patients with one image or more, two on average. A network is good at home (a true ROC AUC of 0.93 or
+Two hospitals of patients with one image or more, two on average. A network is good in-domain (a true ROC AUC of 0.93 or
 0.99) and poor on the other one (0.69, 95 patients). Its seeds differ: the true separation of the classes has a standard
 deviation of 0.25 or 0.5 between them, and a good seed is good in both hospitals. An interval that is missing is a miss.
 """

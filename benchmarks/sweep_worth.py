@@ -5,13 +5,13 @@
 
 Each repeat runs a real sweep of each kind over the same space, each with its own folder of runs, so that neither finds
 what the other has trained. Cost is counted in epochs, which no neighbour on the machine can change. Random search gets
-``--trials`` full trainings; the other sweep goes on until it has spent as many epochs. The score is that of completed
+``--trials`` full trainings; the other sweep continues until it has spent as many epochs. The score is that of completed
 trials alone, on validation. The two sweeps of a repeat share their seeds, and with them the first ten trials, which TPE
 too draws at random.
 
 The answer is the ratio of epochs: how many random search needs for the mean best score that it has at the end, by how
 many the other one needs for the same score, with an interval from 2,000 bootstrap draws of the repeats. A draw in which
-the other one never gets there counts as 0. ``--folder`` keeps everything, and the same command goes on where it was
+the other one never gets there counts as 0. ``--folder`` keeps everything, and the same command resumes it where it was
 stopped. It writes ``sweep_worth-DATASET.svg`` there; the last line is one JSON object.
 """
 
@@ -195,7 +195,7 @@ if __name__ == "__main__":
     parser.add_argument("--folder", type=Path, help="where runs are kept; by default they are thrown away")
     given = parser.parse_args()
     chosen = next((word.partition("=")[2] for word in given.words if word.startswith("dataset=")), "phantom")
-    # Small pictures on a small network: a whole epoch in about a second, so that hundreds of trainings can be afforded.
+    # Small images on a small network: a whole epoch in about a second, so that hundreds of trainings can be afforded.
     small = ("model=squeezenet1_1", "dataset.image_size=64", "dataset.val_fraction=0.3", "trainer=cpu")
     usual = small if chosen == "phantom" else tuple(word for word in small if "val_fraction" not in word)
     others = tuple(word for word in given.words if not word.startswith("dataset="))

@@ -5,7 +5,7 @@
 
 - ddtl: the trainer, the data module (decoded cache, standard augmentation) and the callbacks that train.py uses.
 - lightning: what one writes first: fp32, PIL decoding of the same PNG files, torchvision transforms, two workers.
-- bare: a loop over one batch of tensors that lie on the device, channels_last and in ddtl's precision: the upper bound.
+- bare: a loop over one batch of tensors that are on the device, channels_last and in ddtl's precision: the upper bound.
 
 All train the same network with AdamW from random weights on the same phantom. A figure is the mean over the steps of
 a round behind the first ones; each contender has a process of its own, and their rounds take turns.

@@ -66,7 +66,7 @@ RULES = (
     Rule(r"\bonce more\b", "again", "runs once more", "runs once"),
     Rule(r"\b(?:go|goes|going|gone|went) on\b", "resume, continue", "the run goes on", "the run resumes"),
     Rule(
-        r"\b(?:stands?|stood|standing)\b(?! for\b)(?!-)", "is in, appears in", "it stands in the record", "p stands for it"
+        r"\b(?:stands?|stood|standing)\b(?! (?:for|out)\b)(?!-)", "is in, appears in", "it stands in the record", "p stands for it"
     ),
     # "lies between" is what one says of a number.
     Rule(
@@ -94,7 +94,7 @@ RULES = (
     # "look" as the use of a test set, and what was "looked at"; to look something up is ordinary.
     Rule(
         r"\b(?:first|second|third|later|earlier|another|each|every|this|that|the|a|one|\w+th|\w+rd|\w+nd) looks?\b"
-        r"|\blook (?:number|of)\b|\blooks? at\b|\blook(?:ed|ing)\b|\bhow-?manieth\b|\blooks (?:taken|planned|so far)\b",
+        r"|\blook (?:number|of)\b|\blooks? at\b|\blook(?:ed|ing)\b(?! up)|\bhow-?manieth\b|\blooks (?:taken|planned|so far)\b",
         "test-set use; evaluation; examine",
         "the third look at it",
         "look up a key",
@@ -117,7 +117,7 @@ RULES = (
     ),
     # "ways" for methods; "the same way", "either way" and "two-way" are ordinary.
     Rule(
-        r"(?<![-/])\bways\b(?! around)|\b(?:the|a|each|every|its|reported|best|one|other|another) way\b(?! (?:to|around|round|in which)\b)",
+        r"(?<![-/])\bways\b(?! around)|\b(?:each|every|reported|best) way\b",
         "methods",
         "the reported way",
         "either way; a two-way table",
@@ -135,10 +135,10 @@ RULES = (
     Rule(r"\ba word with\b|\bsigns? of life\b|\bbeats?\b", "heartbeat, report", "a sign of life", "a heartbeat"),
     # Distance to the training images; "far too wide" and "as far as" are ordinary.
     Rule(
-        r"\bfar from\b|\b(?:is|are|was|were|be|how) far\b(?! (?:too|more|less|from 0)\b)",
+        r"\bfar from\b(?! (?:0|it)\b)|\b(?:is|are|was|were|be) far\b(?! (?:too|more|less|from 0)\b)",
         "out of distribution (OOD)",
         "images far from training",
-        "as far as it is possible; far too wide",
+        "how far the run has come; far too wide",
     ),
     Rule(r"\bupright\b", "vertical", "an upright line", "a vertical line"),
     Rule(r"\b(?:leave|leaves|leaving|left) out\b", "exclude", "images left out", "leave-one-out"),

@@ -12,7 +12,7 @@ The tables ship in the package, so this runs only when an index itself is to cha
                     that publishes it, as ``covid19ct.py`` and ``sarscov2ct.py`` in ``ddtl/data/datasets`` name it
 
 Every image has its 256-bit difference hash (``ddtl/data/images/perceptual_hash.py``) in the table, by which
-``ddtl data verify`` knows a picture again that was saved anew. Copies made smaller change a few of its bits.
+``ddtl data verify`` knows an image again that was saved again. Copies made smaller change a few of its bits.
 
 Near-duplicates (sarscov2ct, which names no patients). Two images whose hashes differ in at most 20 bits are a pair;
 images joined by pairs, directly or through others, are a cluster.
@@ -44,7 +44,7 @@ Row = dict[str, str]
 
 
 def main() -> None:
-    """Writes both tables and says what stands in them."""
+    """Writes both tables and says what is in them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -78,7 +78,7 @@ def covid19ct(folder: Path, originals: Path) -> list[Row]:
     unlike = sorted({*index} ^ {*patients} | {*index} ^ {*splits})
     if unlike:
         raise SystemExit(
-            f"{unlike[0]!r} and {len(unlike) - 1} other files do not stand in all of index, metadata and lists."
+            f"{unlike[0]!r} and {len(unlike) - 1} other files do not be in all of index, metadata and lists."
         )
     return [
         row(
@@ -107,9 +107,9 @@ def noncovid_patients(folder: Path) -> dict[str, str]:
 
 
 def covid19ct_site(sample_id: str, patient: str) -> str:
-    """Where a picture was taken from: ``medpix`` or ``crawled``; for COVID the kind of publication it is a figure of.
+    """Where an image was taken from: ``medpix`` or ``crawled``; for COVID the kind of publication it is a figure of.
 
-    medRxiv and bioRxiv number their preprints by date (``2020.02.10.20021584``), and the pictures are named after them.
+    medRxiv and bioRxiv number their preprints by date (``2020.02.10.20021584``), and the images are named after them.
     """
     if sample_id.startswith("CT_NonCOVID/"):
         return patient.partition("_")[0]
@@ -161,7 +161,7 @@ def hash_of(path: Path) -> int:
 
 
 def read_originals(table: Path) -> dict[str, Row]:
-    """Sample id -> its row in the table of original files, by sample id. The repository's top folder is left out."""
+    """Sample id -> its row in the table of original files, by sample id. The repository's top folder is excluded."""
     with table.open(encoding="utf-8", newline="") as file:
         found = {line["path"].split("/", 1)[1]: line for line in csv.DictReader(file)}
     return dict(sorted(found.items()))

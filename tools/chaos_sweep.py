@@ -4,8 +4,8 @@
 
 Each round is a small sweep on the phantom with two workers. At a random moment the sweep, one of its trials, the server
 that trials are forked from, or all of them at once get SIGKILL, SIGTERM or SIGINT, once or twice; the same command is
-then typed until it comes to its end. After that no trial may be running, there must be as many as were asked for, no
-run's folder may have been begun anew, and the weights of every trial must be, to the bit, those of the same trial left
+then typed until it comes to its end. After that no trial may be running, there must be as many as were requested, no
+run's folder may have been begun again, and the weights of every trial must be, to the bit, those of the same trial left
 alone: of its printed line, typed with another paths.runs_dir. The last line is one JSON object; exit code 1 where
 something did not hold, and the folder is then kept.
 """
@@ -207,7 +207,7 @@ def _look(runs_dir: Path, seen: dict[Path, Evidence], problems: list[str]) -> No
             now = Evidence((facts.st_ino, facts.st_mtime_ns), _first_line(identity.with_name("metrics.jsonl")))
             before = seen.setdefault(identity, now)
             if now.identity != before.identity or (before.first is not None and now.first != before.first):
-                problems.append(f"{identity.parent.name} was begun anew")
+                problems.append(f"{identity.parent.name} was begun again")
                 seen[identity] = now
             before.first = before.first or now.first
 
@@ -221,7 +221,7 @@ def _first_line(path: Path) -> str | None:
 
 
 def _judge(runs_dir: Path, trials: int, done: Round, alone: dict[int, bytes]) -> None:
-    """What must hold once the command has come to its end."""
+    """What must contain once the command has come to its end."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 

@@ -3,7 +3,7 @@
     python tools/phantom_contact_sheet.py [--out docs/images/phantom.png]
 
 Columns: site a, site b with its own scanner, site b with grey levels changed and nothing else, site a with a planted
-shortcut of strength 1. Rows: a patient with COVID; the same picture with its ground truth, lesions red, mark blue and
+shortcut of strength 1. Rows: a patient with COVID; the same image with its ground truth, lesions red, mark blue and
 text green; a patient without COVID.
 """
 
@@ -76,7 +76,7 @@ def column(site: str, spec: PhantomSpec) -> Picture:
 
 
 def zoomed(picture: Picture) -> Picture:
-    """The picture with larger pixels; its brightest levels make room for the colours."""
+    """The image with larger pixels; its brightest levels make room for the colours."""
     return np.minimum(picture, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
@@ -87,7 +87,7 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def frame(picture: Picture, box: Box, colour: int) -> None:
-    """A frame around a box, drawn into the picture."""
+    """A frame around a box, drawn into the image."""
     inside = np.zeros(picture.shape, dtype=np.bool_)
     x0, y0, x1, y1 = (ZOOM * edge for edge in box)
     inside[y0:y1, x0:x1] = True

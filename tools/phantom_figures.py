@@ -3,12 +3,12 @@
     python tools/phantom_figures.py
     python tools/phantom_figures.py --run runs/phantom/NAME
 
-Without a run: how well summaries of a picture tell the class, on the clean phantom and with a planted shortcut. A
+Without a run: how well summaries of an image tell the class, on the clean phantom and with a planted shortcut. A
 logistic regression on each, cross-validated in five parts by patient; 150 patients of 4 slices, seed 0.
 
 With the folder of a run on the default phantom: the model's scores on site b where grey levels are changed and nothing
 else, as they come and after histogram matching; beside them those on other patients of site a, and on site b with its
-own scanner. Matching maps the grey levels of all pictures of site b by one table to the distribution of those of site
+own scanner. Matching maps the grey levels of all images of site b by one table to the distribution of those of site
 a, and knows no labels.
 """
 
@@ -42,12 +42,12 @@ Figures = dict[str, dict[str, float]]
 BOTH = PhantomSpec(sites=("a", "b"))
 GREY = replace(BOTH, gap="grey")
 PATIENTS = 150
-BLOCK = 8  # pixels a side of the blocks whose brightness is looked at
+BLOCK = 8  # pixels a side of the blocks whose brightness is examined
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of a site, (n, size, size), with a label and a patient's number each."""
+    """Images of a site, (n, size, size), with a label and a patient's number each."""
 
     images: Picture
     labels: NDArray[np.int64]
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def draw(spec: PhantomSpec, site: str, first: int = 0) -> Pictures:
-    """All pictures of 150 patients of a site, from the ``first`` on."""
+    """All images of 150 patients of a site, from the ``first`` on."""
     patients = range(first, first + PATIENTS)
     where = [(patient, index) for patient in patients for index in range(spec.slices_per_patient)]
     drawn = [render_slice(spec, site, *place) for place in where]
@@ -77,7 +77,7 @@ def draw(spec: PhantomSpec, site: str, first: int = 0) -> Pictures:
 
 
 def summaries() -> Figures:
-    """ROC AUC of each summary of the pictures, for several phantoms."""
+    """ROC AUC of each summary of the images, for several phantoms."""
     phantoms = {"site a, clean": (BOTH, "a"), "site b, clean": (BOTH, "b")}
     for strength in (0.2, 0.5, 0.8, 1.0):
         phantoms[f"site a, shortcut {strength}"] = (replace(BOTH, shortcut=strength), "a")
@@ -150,7 +150,7 @@ def grey_gap(run: Path) -> Figures:
 
 
 def _load(run: Path) -> tuple[Network, int]:
-    """The run's model, and the side of the pictures that it sees."""
+    """The run's model, and the side of the images that it sees."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     network = Network(ModelConfig(**settings["model"]), n_classes=2)
     network.load_state_dict(load_file(run / "model.safetensors"))
@@ -175,7 +175,7 @@ def _matching(images: Picture, reference: Picture) -> Picture:
 
 
 def _scores(network: Network, images: Picture) -> Floats:
-    """Probability of COVID for each picture."""
+    """Probability of COVID for each image."""
     with torch.inference_mode():
         batches = torch.from_numpy(images)[:, None].split(100)
         logits = torch.cat([network(batch / 255.0) for batch in batches])

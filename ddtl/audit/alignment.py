@@ -1,6 +1,6 @@
-"""Bringing two pictures to fit, and how alike they then are.
+"""Bringing two images to fit, and how alike they then are.
 
-One picture may be the other cropped, with a border, or squeezed: a scale and an offset along each axis bring them to
+One image may be the other cropped, with a border, or squeezed: a scale and an offset along each axis bring them to
 fit. They are found by Gauss-Newton steps from coarse to fine that allow for another brightness and contrast (in the way
 of Lucas and Kanade 1981, IJCAI, and of Evangelidis and Psarakis 2008, IEEE TPAMI 30(10)).
 """
@@ -15,16 +15,16 @@ from PIL import Image
 
 LEVELS = (16, 32, 64)
 _BLURS = (1.0, 2.0)  # standard deviations, in pixels
-_HOPELESS = 0.9  # correlation after alignment; below it pictures are different
+_HOPELESS = 0.9  # correlation after alignment; below it images are different
 _STEPS = 12  # on each level, at most
-_STILL = 1e-3  # a step this small ends a level; half the picture is 1
+_STILL = 1e-3  # a step this small ends a level; half the image is 1
 _SCALES = (0.6, 1 / 0.6)  # a fit with another scale is not believed
 _OVERLAP = 0.6  # of each axis; nor is one with less
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where a point of the first picture lies in the second: ``scale * x + offset`` on each axis, from -1 to 1."""
+    """Where a point of the first image is in the second: ``scale * x + offset`` on each axis, from -1 to 1."""
 
     x_scale: float = 1.0
     x_offset: float = 0.0
@@ -33,7 +33,7 @@ class Fit:
 
     @property
     def believable(self) -> bool:
-        """Whether the scales are moderate and the pictures mostly overlap."""
+        """Whether the scales are moderate and the images mostly overlap."""
         scales, offsets = (self.x_scale, self.y_scale), (self.x_offset, self.y_offset)
         if not all(_SCALES[0] < scale < _SCALES[1] for scale in scales):
             return False
@@ -45,15 +45,15 @@ IDENTITY = Fit()
 
 
 def align(first: np.ndarray, second: np.ndarray, start: Fit = IDENTITY, levels: Sequence[int] = LEVELS) -> Fit | None:
-    """The fit of the second picture to the first.
+    """The fit of the second image to the first.
 
     Args:
         first, second: uint8 ``(S, S)``, of one size.
         start: the fit to improve.
-        levels: sides to which the pictures are shrunk, one after the other.
+        levels: sides to which the images are shrunk, one after the other.
 
     Returns:
-        None where the pictures cannot be brought to fit: they are different ones.
+        None where the images cannot be brought to fit: they are different ones.
     """
     p = np.array(astuple(start))
     for side in levels:
@@ -72,7 +72,7 @@ def align(first: np.ndarray, second: np.ndarray, start: Fit = IDENTITY, levels: 
 
 
 def fitted(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Both pictures where they overlap, the second resampled onto the pixels of the first: float64, of one shape."""
+    """Both images where they overlap, the second resampled onto the pixels of the first: float64, of one shape."""
     height, width = first.shape
     rows, from_rows = _places(height, second.shape[0], fit.y_scale, fit.y_offset)
     columns, from_columns = _places(width, second.shape[1], fit.x_scale, fit.x_offset)
@@ -95,7 +95,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _step(one: np.ndarray, other: np.ndarray, gradients: list[np.ndarray], p: np.ndarray) -> np.ndarray | None:
-    """The least-squares change of the fit; None where the pictures have nothing in common."""
+    """The least-squares change of the fit; None where the images have nothing in common."""
     side = len(one)
     columns, from_columns = _places(side, side, p[0], p[1])
     rows, from_rows = _places(side, side, p[2], p[3])
@@ -109,12 +109,12 @@ def _step(one: np.ndarray, other: np.ndarray, gradients: list[np.ndarray], p: np
 
 
 def _span(scale: float, offset: float) -> tuple[float, float]:
-    """From where to where on an axis of the first picture the second reaches."""
+    """From where to where on an axis of the first image the second reaches."""
     return max(-1.0, (-1 - offset) / scale), min(1.0, (1 - offset) / scale)
 
 
 def _places(length: int, other: int, scale: float, offset: float) -> tuple[slice, np.ndarray]:
-    """The pixels of an axis that the other picture covers, and where in its pixels they lie."""
+    """The pixels of an axis that the other image covers, and where in its pixels they lie."""
     centres = (2 * np.arange(length) + 1) / length - 1
     places = ((scale * centres + offset + 1) * other - 1) / 2
     inside = np.flatnonzero((places >= -0.5) & (places <= other - 0.5))

@@ -135,14 +135,14 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
     manifests = [subject.manifest for subject in subjects]
     with stage("reading images") as bar:
         pictures = decode(manifests, bar, measure=look)
-    with stage("looking for duplicates") as bar:
+    with stage("searching for duplicates") as bar:
         pairs = find(manifests, bar, pictures)
     found = leaks(pairs, manifests)
     looks = dict(zip(pictures.keys, pictures.measured, strict=True))
     probes, differences, powers = {}, {}, {}
     for manifest in manifests:
         own = [looks.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
-        with stage(f"looking for shortcuts in {manifest.dataset}") as bar:
+        with stage(f"searching for shortcuts in {manifest.dataset}") as bar:
             probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
             images = scored(manifest, own, seed=seed)
             if images is not None:

@@ -68,13 +68,13 @@ def _number(view: str, name: str, scale: float = 1) -> Callable[[Look], float]:
     return lambda look: scale * float(look.numbers[view][place])
 
 
-# Lesions change the grey levels of the whole picture, and so what a compressed file of it weighs.
+# Lesions change the grey levels of the whole image, and so what a compressed file of it weighs.
 _QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
     ("width", "shortcut", "pixels", lambda look: look.facts.width),
     ("height", "shortcut", "pixels", lambda look: look.facts.height),
     ("width / height", "shortcut", "", lambda look: look.facts.width / look.facts.height),
-    ("picture outside the body", "shortcut", "%", _number("outside the body", "share of the picture", 100)),
-    ("white paper around the picture", "shortcut", "%", _number("marks", "paper white", 100)),
+    ("area outside the body", "shortcut", "%", _number("outside the body", "share of the image", 100)),
+    ("white paper around the image", "shortcut", "%", _number("marks", "paper white", 100)),
     ("coloured pixels", "shortcut", "%", _number("marks", "coloured", 100)),
     ("text and arrows outside the body", "shortcut", "%", lambda look: 25 * float(look.numbers["marks"][2:].sum())),
     ("file size", "may carry disease", "bytes", lambda look: look.facts.file_bytes),

@@ -13,7 +13,7 @@ from ddtl.data.manifest import SPLITS, Manifest, Sample
 
 @dataclass(frozen=True)
 class Leaks:
-    """What duplicates break; a pair may stand in several lists, each in the order in which the pairs came.
+    """What duplicates break; a pair may be in several lists, each in the order in which the pairs came.
 
     Attributes:
         across_splits: pairs within a dataset whose images are in different splits.

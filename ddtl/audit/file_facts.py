@@ -1,4 +1,4 @@
-"""A classifier on file facts alone: how far one gets without looking at a single pixel.
+"""A classifier on file metadata alone: how far one gets without examining a single pixel.
 
 In datasets put together from several sources the classes often differ in how their images were stored. A network that
 reads the images can learn that instead of the disease, and its score means little where this one is as good.
@@ -72,7 +72,7 @@ def table(found: Sequence[Facts]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def probabilities(manifest: Manifest) -> np.ndarray:
-    """What a random forest on ``FEATURES`` that learned from training and validation says about the test images.
+    """What a random forest on ``FEATURES`` that trained on training and validation says about the test images.
 
     Args:
         manifest: with splits; images in each of training and test.
@@ -85,7 +85,7 @@ def probabilities(manifest: Manifest) -> np.ndarray:
         BadImageError: a file is missing or its header cannot be read.
     """
     learn, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
-    assert learn, "no image to learn from"
+    assert learn, "no image to train on"
     assert test, "no image to test on"
     _, numbers = facts([manifest.samples[i].path for i in learn + test])
     labels = np.array([manifest.samples[i].label for i in learn])
@@ -96,7 +96,7 @@ def probabilities(manifest: Manifest) -> np.ndarray:
 def forest(
     learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
 ) -> np.ndarray:
-    """What a random forest that learned from (L, F) numbers with (L,) labels says about (N, F) others.
+    """What a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
 
     Returns:
         (N, classes) probabilities, 0 for a class that is missing in ``labels``; the same on every call and for any

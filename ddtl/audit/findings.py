@@ -14,7 +14,7 @@ from ddtl.data.manifest import Grouping, Manifest
 from ddtl.schema.units import SCORED
 from ddtl.utils.wording import count, listed, percent
 
-_EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
+_EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that is next to this page."
 _LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
 
 
@@ -26,25 +26,25 @@ def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
             "unreadable images", "warn", (manifest.dataset,), f"{n} cannot be read",
             f"{n} of {len(manifest):,} cannot be read and played no part in any other check. Training refuses the "
             "dataset as it is.",
-            "Replace the files, or leave them out: dataset.exclude=FILE takes the list that lies beside this page.",
+            "Replace the files, or leave them out: dataset.exclude=FILE takes the list that is next to this page.",
             {"images": dict(sorted(bad.items()))},
         )  # fmt: skip
 
 
 def classes(manifest: Manifest) -> Iterator[Finding]:
-    """A dataset in which there is nothing to be told apart."""
+    """A dataset in which there is nothing to be distinguished."""
     present = sorted({manifest.classes[sample.label] for sample in manifest.samples})
     if len(manifest) == 1:
         yield Finding(
             "classes", "warn", (manifest.dataset,), "one image",
-            "The dataset holds one image: there is nothing to compare it with, and nothing to learn.",
+            "The dataset contains one image: there is nothing to compare it with, and nothing to train on.",
             "Add images of every class.",
         )  # fmt: skip
     elif len(present) == 1:
         yield Finding(
             "classes", "warn", (manifest.dataset,), "one class",
             f"All {len(manifest):,} images are of the class {present[0]}: nothing tells classes apart, so shortcuts, "
-            "differences and label conflicts cannot be looked for.",
+            "differences and label conflicts cannot be searched for.",
             "Add images of another class.",
         )  # fmt: skip
 
@@ -59,7 +59,7 @@ def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
         unknown = " It was audited without a split: leaks from training to test are unknown."
         yield Finding(
             "split", "warn", (manifest.dataset,), "training refuses this split",
-            f"The dataset cannot be split as asked.{'' if manifest.protocol else unknown}",
+            f"The dataset cannot be split as requested.{'' if manifest.protocol else unknown}",
             "The details say what is wrong; another dataset.protocol may do.",
             {"message": refused},
         )  # fmt: skip
@@ -69,7 +69,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
     """Patients in several splits, and patients that nobody names.
 
     Args:
-        torn: the splits of each patient that stands in more than one.
+        torn: the splits of each patient that is in more than one.
     """
     named = {sample.patient_id for sample in manifest.samples} - {None}
     if torn:
@@ -79,7 +79,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
         yield Finding(
             "patients across splits", "fail", (manifest.dataset,), f"{count(len(torn), 'patient')} in several splits",
             f"{len(torn):,} of {len(named):,} patients have images in more than one of training, validation and test "
-            f"(protocol {manifest.protocol}): a model is tested on patients that it has learned from.",
+            f"(protocol {manifest.protocol}): a model is tested on patients that it was trained on.",
             fix,
             {"patients": {patient: list(where) for patient, where in sorted(torn.items())}},
         )  # fmt: skip
@@ -87,7 +87,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
     if unnamed == len(manifest):
         yield Finding(
             "patients", "warn", (manifest.dataset,), "no patients are named",
-            "Nobody can say whether slices of one patient stand in training and in test. Duplicates are found without "
+            "Nobody can say whether slices of one patient are in training and in test. Duplicates are found without "
             "names, further slices of a patient are not.",
             "Name the patients where they are known (dataset.patient_regex, dataset.patients, or the column patient_id "
             "of a table); else call every score optimistic.",
@@ -111,18 +111,18 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
         reached = (
             f"{seen:,} of {tests:,} test images ({percent(seen / tests)}) have a copy in training or validation"
             if seen
-            else "None of them reaches the test set, but some stand in training and in validation"
+            else "None of them reaches the test set, but some are in training and in validation"
         )
         yield Finding(
             "duplicates across splits", "fail", (name,), f"{count(len(across), 'pair')} of duplicates across splits",
-            f"The same picture stands in different splits in {count(len(across), 'pair')} of images "
+            f"The same image content is in different splits in {count(len(across), 'pair')} of images "
             f"({_kinds(across)}). {reached}.",
             _EXCLUDE,
         )  # fmt: skip
     if conflicts:
         yield Finding(
             "label conflicts", "fail", (name,), f"{count(len(conflicts), 'pair')} of duplicates with different labels",
-            f"The same picture stands in different classes in {count(len(conflicts), 'pair')} of images "
+            f"The same image content is in different classes in {count(len(conflicts), 'pair')} of images "
             f"({_kinds(conflicts)}): one label of each is wrong.",
             "Find out which label is right; until then leave both out, as the list for dataset.exclude=FILE does.",
         )  # fmt: skip
@@ -132,7 +132,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
         where = "within a split" if manifest.protocol else "in the dataset"
         yield Finding(
             "duplicates", "warn", (name,), f"{count(len(others), 'pair')} of duplicates {where}",
-            f"The same picture stands {where} twice in {count(len(others), 'pair')} of images "
+            f"The same image content stands {where} twice in {count(len(others), 'pair')} of images "
             f"({_kinds(others)}). Of {len(manifest):,} images {extra:,} are further copies: they count twice in "
             "training and in scores, and make intervals too narrow.",
             _EXCLUDE,
@@ -140,7 +140,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
 
 
 def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Finding]:
-    """The same pictures in two datasets."""
+    """Images that are in two datasets."""
     order = {manifest.dataset: manifest for manifest in manifests}
     conflicting = set(leaks.across_labels)
     by_datasets: dict[tuple[str, str], list[Pair]] = {}
@@ -153,9 +153,9 @@ def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Fin
         yield Finding(
             "duplicates across datasets", "warn", (one, other),
             f"{count(len(found), 'pair')} of duplicates across datasets",
-            f"The same picture stands in {one} and in {other} in {count(len(found), 'pair')} of images "
+            f"The same image content is in {one} and in {other} in {count(len(found), 'pair')} of images "
             f"({_kinds(found)}){with_labels}: a model trained on one has seen test images of the other.",
-            "Call neither an external test of the other before these images are left out of one of them; pairs.csv "
+            "Call neither an external test of the other before these images are excluded from one of them; pairs.csv "
             "names them.",
         )  # fmt: skip
 
@@ -184,7 +184,7 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
         else:
             yield Finding(
                 f"view: {probe.view}", "note", (dataset,), f"{probe.view}: scores, and may be the disease itself",
-                f"{scored} Disease changes these numbers, too, so this is no shortcut by itself; it says how "
+                f"{scored} Disease changes these numbers, too, so this is not a shortcut by itself; it says how "
                 "far one gets without a network.",
                 "A model should score clearly better than this.",
             )  # fmt: skip

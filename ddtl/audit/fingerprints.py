@@ -21,7 +21,7 @@ from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.progress import Progress
 
 Key = tuple[str, str]  # dataset, sample id
-Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray picture
+Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray image
 
 SIDE = 64  # of a thumbnail, in pixels
 # Borders cut off: left, top, right, bottom. A copy that was cropped a little meets one of these.
@@ -37,7 +37,7 @@ class File:
 
     Attributes:
         sha256: of its content.
-        pixels: sha256 of its decoded gray picture, at full size and upright.
+        pixels: sha256 of its decoded gray image, at full size, not rotated.
         format, mode: as Pillow names them; the mode is the stored one, before conversion to gray.
         width, height: as decoded, in pixels.
         size: bytes of the file.
@@ -60,9 +60,9 @@ class Pictures:
         keys: dataset and sample id of each.
         samples: the rows of the manifests.
         files: what each file is.
-        hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the picture in its eight orientations, in the order of
+        hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the image in its eight orientations, in the order of
             ``ddtl.data.images.perceptual_hash.TRANSFORMS``.
-        trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the upright picture with borders cut off.
+        trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the unrotated image with borders cut off.
         thumbnails: uint8 ``(N, SIDE, SIDE)``: gray, squashed to a square.
         measured: what ``measure`` gave for each; None for each where there is no ``measure``.
         bad: the images that could not be decoded, and why.
@@ -100,7 +100,7 @@ def decode(
         manifests: of datasets with different names.
         progress: called with (images done, images in all).
         processes: that decode; 1 works in this one, and so does any number where there are few images.
-        measure: called with each file's content and its gray picture (mode ``L``, full size), in the process that
+        measure: called with each file's content and its gray image (mode ``L``, full size), in the process that
             decoded it; a function of a module, whose result can be pickled.
     """
     names = [manifest.dataset for manifest in manifests]

@@ -1,9 +1,9 @@
 """Near pairs among many 256-bit hashes, without comparing each with each.
 
-``near`` finds all, by multi-index hashing (Norouzi, Punjani and Fleet 2012, CVPR): the bits are dealt out to ``m``
+``near`` finds all, by multi-index hashing (Norouzi, Punjani and Fleet 2012, CVPR): the bits are assigned to ``m``
 pieces. Where two hashes differ in at most ``r`` bits, one of the pieces differs in at most ``r // m`` of its own, so
 looking up each piece, and its variants with that many bits flipped, in a sorted list finds every near pair. As the bits
-of pictures depend on each other, what is looked up grows almost with the square of the number of hashes.
+of images depend on each other, what is looked up grows almost with the square of the number of hashes.
 
 ``likely_near`` finds most, by sampling bits (Indyk and Motwani 1998, STOC): two hashes are compared where they agree in
 one of ``TABLES`` random choices of bits. The more hashes, the more bits are in a choice, and what is looked up grows
@@ -20,11 +20,11 @@ import numpy as np
 
 from ddtl.data.images.perceptual_hash import BITS
 
-_BLOCK = 1 << 20  # pairs looked at together; bounds the memory
+_BLOCK = 1 << 20  # pairs examined together; bounds the memory
 TABLES = 32  # choices of bits that are looked up by `likely_near`
-_SPARE = 5  # bits of a piece beyond log2(N): bits of a picture's hash are not independent
+_SPARE = 5  # bits of a piece beyond log2(N): bits of an image's hash are not independent
 _SAMPLED = 10  # bits of a choice beyond log2(N)
-_LONGEST = 60  # bits of a piece or choice, as a number of 64 bits holds it
+_LONGEST = 60  # bits of a piece or choice, as a number of 64 bits contains it
 
 
 def near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

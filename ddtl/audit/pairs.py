@@ -1,14 +1,14 @@
-"""Pairs of images that show one picture: found by their hashes, confirmed by their detail.
+"""Pairs of images with the same content: found by their hashes, confirmed by their detail.
 
-A hash says which images may be one picture; many of those are neighbouring slices of one patient. So the two are
+A hash says which images may have the same content; many of those are neighbouring slices of one patient. So the two are
 brought to fit, and their fine detail (structures of one to two pixels at 256) is compared. Slices some millimetres
 apart share the chest's outline but not its vessels; one slice that was saved again, cropped, made brighter or shown in
-another window keeps them. Slices so thin that their vessels agree cannot be told from copies.
+another window keeps them. Slices so thin that their vessels agree cannot be distinguished from copies.
 
-Measured (2026-11-23) on SARS-CoV-2 CT, where 226 near pairs are found: of 99 that were looked at
+Measured (2026-11-23) on SARS-CoV-2 CT, where 226 near pairs are found: of 99 that were examined
 (``tests/data/sarscov2ct_pairs.csv``) 97 show one slice, most of them cropped a little otherwise, and two show
 neighbouring slices; of 41 pairs with less detail in common none shows one slice. Some copies are missed: of 253 pairs
-within 52 bits whose detail agrees, the hashes of whole and trimmed pictures within ``RADIUS`` bring 217 together.
+within 52 bits whose detail agrees, the hashes of whole and trimmed images within ``RADIUS`` bring 217 together.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from ddtl.data.manifest import Manifest, Sample
 
 Kind = Literal["same file", "same pixels", "near"]
 
-RADIUS = 28  # bits of the hash, of 256, within which images are looked at more closely
-MANY = 20_000  # images, beyond which most near hashes are looked for instead of all
-ALIKE = 0.935  # correlation of detail from which two images are one picture
+RADIUS = 28  # bits of the hash, of 256, within which images are examined more closely
+MANY = 20_000  # images, beyond which most near hashes are searched for instead of all
+ALIKE = 0.935  # correlation of detail from which two images have the same content
 
 _KINDS: tuple[Kind, ...] = ("same file", "same pixels", "near")
-_EVEN = 2.0  # gray levels of standard deviation; a picture with less shows nothing that could be compared
-_OUTLINE = 0.97  # correlation of the aligned thumbnails below which detail is not looked at
-_SIDES = (64, 256)  # of the pictures whose detail is compared: as large as the smaller of the two, within these
-_KEPT = 200  # decoded pictures kept in memory
+_EVEN = 2.0  # gray levels of standard deviation; an image with less shows nothing that could be compared
+_OUTLINE = 0.97  # correlation of the aligned thumbnails below which detail is not examined
+_SIDES = (64, 256)  # of the images whose detail is compared: as large as the smaller of the two, within these
+_KEPT = 200  # decoded images kept in memory
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of one picture.
+    """Two images with the same content.
 
     Attributes:
         first, second: dataset and sample id; ``first < second``.
-        kind: the same bytes; other bytes but the same gray pixels; or nearly the same picture.
+        kind: the same bytes; other bytes but the same gray pixels; or nearly the same image.
         transform: what turns the second into the first, one of ``ddtl.data.images.perceptual_hash.TRANSFORMS``.
         distance: in how many of the 256 bits of the hash they differ, so turned.
         similarity: correlation of their detail, so turned and brought to fit; at most 1.
@@ -66,12 +66,12 @@ def find(
 ) -> list[Pair]:
     """The pairs within and across datasets, splits and classes.
 
-    Of three or more images with equal pixels each is paired with the first alone, and that one with near pictures:
+    Of three or more images with equal pixels each is paired with the first alone, and that one with near images:
     ``ddtl.audit.duplicates.clusters`` joins them again.
 
     Args:
         progress: called with (pairs compared, pairs to compare), or where images are yet to be decoded with images.
-        pictures: of just these manifests, where they are decoded already.
+        images: of just these manifests, where they are decoded already.
 
     Returns:
         The most certain first: same files, same pixels, then by similarity.
@@ -136,7 +136,7 @@ def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int]
 
 
 def _similarity(pictures: Pictures, i: int, j: int, transform: str, load: Callable[[Sample, int], np.ndarray]) -> float:
-    """Correlation of the detail of two pictures, the second turned and brought to fit; 0 where they do not fit."""
+    """Correlation of the detail of two images, the second turned and brought to fit; 0 where they do not fit."""
     first, second = pictures.thumbnails[i], turned(pictures.thumbnails[j], transform)
     fit = align(first, second)
     if fit is None or correlation(*fitted(first, second, fit)) < _OUTLINE:

@@ -24,20 +24,20 @@ Verdict = Literal["shortcut", "may carry disease", "nothing found", "not possibl
 Protocol = Literal["test", "held-out half"]
 
 BOUND = 0.55  # ROC AUC that the lower end of the interval must pass: less is too weak to carry a published result
-SHUFFLES = 19  # the probe must beat them all, which has a chance of 1 in 20 where there is nothing to learn
+SHUFFLES = 19  # the probe must beat them all, which has a chance of 1 in 20 where there is nothing to be found
 
-_TREES = 300  # of the forests on pixels; those on file facts have more, see file_facts
-_TREES_SHUFFLED = 25  # a tenth of the time; with nothing to learn more trees change nothing
+_TREES = 300  # of the forests on pixels; those on file metadata have more, see file_facts
+_TREES_SHUFFLED = 25  # a tenth of the time; with nothing to be found more trees change nothing
 _RIDGE = 0.01  # inverse strength of the penalty on standardised pixels
 
 
 @dataclass(frozen=True)
 class Shuffled:
-    """The control: the same probe, learned again with the labels of the groups shuffled.
+    """The control: the same probe, refitted with the labels of the groups shuffled.
 
     Attributes:
         aucs: ROC AUC of each shuffle.
-        mean, low, high: their mean and their range, which should hold 0.5.
+        mean, low, high: their mean and their range, which should contain 0.5.
     """
 
     aucs: tuple[float, ...]
@@ -55,13 +55,13 @@ class Probe:
         kind: ``shortcut``: nothing in the view can be the disease. ``may carry disease``: lesions change it too.
         about: the view in plain words.
         features: names of the numbers it was given.
-        protocol: ``test``: learned from training and validation, scored on the test split. ``held-out half``:
-            learned from half of the groups, scored on the others; so where the split has no test or tears groups.
+        protocol: ``test``: trained on training and validation, scored on the test split. ``held-out half``:
+            trained on half of the groups, scored on the others; so where the split has no test or tears groups.
         images, groups: how many were scored.
         roc_auc: of the positive class; the mean of each class against all others where there are more than two.
         low, high: its 95 % interval, by group.
         accuracy, accuracy_low, accuracy_high: the same of the accuracy.
-        majority: accuracy of always calling the commonest class of the scored images.
+        majority: accuracy of always predicting the majority class of the scored images.
         shuffled: the control.
         p_value: the share of the shuffles, the probe itself counted in, that score at least as high.
         verdict: what to make of it; see :func:`is_found`.
@@ -90,7 +90,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which rows to learn from, and which to score."""
+    """Which rows to train on, and which to score."""
 
     protocol: Protocol
     learn: np.ndarray
@@ -173,7 +173,7 @@ def probe(
     why_not = _why_not(labels, groups, rows, len(present))
     if why_not is not None:
         return Probe(view, about.kind, about.about, tuple(names), *scored, why_not=why_not)
-    p = _predict(view, features, labels, plan, file_facts.TREES if view == "file facts" else _TREES)
+    p = _predict(view, features, labels, plan, file_facts.TREES if view == "file metadata" else _TREES)
     auc, found = _auc(labels[rows], p), _intervals(labels[rows], p, groups[rows])
     control = _control(view, features, labels, groups, plan, seed)
     area, share = found["roc_auc"], found["accuracy"]
@@ -263,7 +263,7 @@ def _logistic(learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes:
 def _control(
     view: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, plan: _Plan, seed: int
 ) -> Shuffled:
-    """The probe learned again ``SHUFFLES`` times, classes swapped among the groups of what is learned and scored."""
+    """The probe refitted ``SHUFFLES`` times, classes swapped among the groups of what is trained on and scored."""
     rng = np.random.default_rng([seed, list(VIEWS).index(view)])
     parts = np.zeros(len(labels), dtype=int)
     parts[plan.learn], parts[plan.score] = 1, 2

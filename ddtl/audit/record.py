@@ -25,7 +25,7 @@ class Finding:
     """One thing that is wrong, or that a reader of results must know.
 
     Attributes:
-        check: what was looked for, in a word or two.
+        check: what was searched for, in a word or two.
         severity: ``fail``: no result on these images and this split holds. ``warn``: results may not mean what they
             seem to. ``note``: to be known.
         datasets: in which it was found.
@@ -87,5 +87,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         return audit.read(path.parent)
     except (OSError, Unreadable):
-        logger.warning("%s is damaged and is passed over; `ddtl audit` writes it anew.", path)
+        logger.warning("%s is damaged and is passed over; `ddtl audit` rewrites it.", path)
         return None

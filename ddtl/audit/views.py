@@ -1,6 +1,6 @@
 """What a probe is given of an image: numbers that leave the lungs out, or that may show them.
 
-``look`` measures one picture; ``table`` puts together what one view shows of all of them.
+``look`` measures one image; ``table`` puts together what one view shows of all of them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Kind = Literal["shortcut", "may carry disease"]
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """A method to measure an image.
 
     Attributes:
         kind: ``shortcut``: nothing in the view can be disease of the lungs. ``may carry disease``: lesions change it,
             as they do the body's grey levels where they lie along the pleura and are taken for its wall.
         about: in plain words, as what a classifier is given.
-        names: of its numbers; empty for the file facts, whose number depends on the dataset.
+        names: of its numbers; empty for the file metadata, whose number depends on the dataset.
         linear: a logistic regression reads it, as its numbers are pixels; else a random forest does.
     """
 
@@ -45,7 +45,7 @@ class Look:
 
     Attributes:
         facts: what its file says.
-        numbers: (F,) float32 by view; those of ``VIEWS`` but the file facts.
+        numbers: (F,) float32 by view; those of ``VIEWS`` but the file metadata.
     """
 
     facts: Facts
@@ -53,8 +53,8 @@ class Look:
 
 
 _FRAME, _CORNER = 8, 16  # widths in pixels of SIDE; lungs reach no nearer to the corners
-_FINE = 2 * SIDE  # side in pixels where text is looked for
-_DETAIL = 224  # side in pixels of the coarse statistics, as networks see the picture
+_FINE = 2 * SIDE  # side in pixels where text is searched for
+_DETAIL = 224  # side in pixels of the coarse statistics, as networks see the image
 _THUMB = 16
 _BINS = 16
 _COLOURED = 40  # levels between the strongest and the weakest colour of a pixel; less is JPEG's noise on gray
@@ -77,7 +77,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 _LEVELS = ("mean", "standard deviation", *(f"{q} % quantile" for q in _QUANTILES), "share of black", "share of white")
 
 VIEWS: dict[str, View] = {
-    "file facts": View("shortcut", "file format, colour mode, width, height and bytes", ()),
+    "file metadata": View("shortcut", "file format, colour mode, width, height and bytes", ()),
     "border": View(
         "shortcut",
         "the brightness of the four sides and corners with the chest masked out",
@@ -85,8 +85,8 @@ VIEWS: dict[str, View] = {
     ),
     "outside the body": View(
         "shortcut",
-        "how much of the picture lies outside the body, and the grey levels there",
-        ("share of the picture", *_LEVELS),
+        "how much of the image lies outside the body, and the grey levels there",
+        ("share of the image", *_LEVELS),
     ),
     "marks": View(
         "shortcut",
@@ -100,12 +100,12 @@ VIEWS: dict[str, View] = {
     ),
     "coarse statistics": View(
         "may carry disease",
-        "the histogram, brightness, contrast, sharpness and entropy of the picture",
+        "the histogram, brightness, contrast, sharpness and entropy of the image",
         (*(f"bin {i}" for i in range(_BINS)), "mean", "standard deviation", "sharpness", "entropy"),
     ),
     "tiny pixels": View(
         "may carry disease",
-        f"the picture as the loader delivers it, shrunk to {_THUMB} x {_THUMB} pixels",
+        f"the image as the loader delivers it, shrunk to {_THUMB} x {_THUMB} pixels",
         tuple(f"row {r} column {c}" for r in range(_THUMB) for c in range(_THUMB)),
         linear=True,
     ),
@@ -138,7 +138,7 @@ def look(data: bytes, gray: Image.Image) -> Look:
 
 def table(view: str, looks: Sequence[Look]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of F numbers, and (N, F) of them, of what a view shows of N images."""
-    if view == "file facts":
+    if view == "file metadata":
         return file_facts.table([one.facts for one in looks])
     names = VIEWS[view].names
     return names, np.array([one.numbers[view] for one in looks]).reshape(len(looks), len(names))
@@ -170,7 +170,7 @@ def _edges(picture: np.ndarray, seen: Mask) -> list[float]:
 
 
 def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
-    """Share of each quarter of the picture that is thin, bright and outside the body (white top-hat)."""
+    """Share of each quarter of the image that is thin, bright and outside the body (white top-hat)."""
     hat = fine - ndimage.grey_opening(fine, (_STROKE, _STROKE))
     outside = np.repeat(np.repeat(parts.outside & ~parts.paper, 2, axis=0), 2, axis=1)
     bright = (hat >= _BRIGHT) & outside
@@ -178,7 +178,7 @@ def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
 
 
 def strokes(gray: Image.Image) -> float:
-    """Share of a picture, in percent, that is thin and bright outside the body, as letters and arrows are.
+    """Share of an image, in percent, that is thin and bright outside the body, as letters and arrows are.
 
     Args:
         gray: mode ``L``, full size.

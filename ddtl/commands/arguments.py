@@ -1,7 +1,7 @@
 """How the words behind ``ddtl COMMAND`` are read: a command declares its settings once, as a pydantic model.
 
 From that come the values with their bounds and choices, every mistake in one message with a did-you-mean, the page of
-``--help`` and the words of the shell's completion. What is no setting, as a run's folder, the command takes itself.
+``--help`` and the words of the shell's completion. What is not a setting, as a run's folder, the command takes itself.
 
 Example::
 
@@ -81,7 +81,7 @@ class Words(Generic[S]):
 
     Attributes:
         settings: the values.
-        rest: words that are no setting, in their order.
+        rest: words that are not settings, in their order.
         passed: words for the configuration of train.py, such as ``paths.data_dir=…``.
         given: the keys of the settings that were typed.
     """
@@ -124,7 +124,7 @@ class Command(Generic[S]):
         return {about.alias or name: about for name, about in self.schema.model_fields.items()}
 
     def wants_help(self, argv: Sequence[str], *, without_words: bool = True) -> bool:
-        """Print the help where it is asked for, or nothing at all is typed; whether it was."""
+        """Print the help where it is requested, or nothing at all is typed; whether it was."""
         if not ({*_HELP} & set(argv) or (without_words and not argv)):
             return False
         sys.stdout.write(self.help())
@@ -141,7 +141,7 @@ class Command(Generic[S]):
 
         Args:
             argv: them.
-            is_word: whether a word with ``=``, or one that begins with ``-``, is no mistyped setting, as a file's name.
+            is_word: whether a word with ``=``, or one that begins with ``-``, is not a mistyped setting, as a file's name.
             problems: further mistakes, once the settings are sound.
 
         Raises:
@@ -170,7 +170,7 @@ class Command(Generic[S]):
         tree = {key: _data(value, keys[key].annotation) for key, value in typed.items()}
         settings, lines = convert(tree, self.schema, typed)
         faults += lines.values()
-        # The other checks are still worth their answer: look at the rest without the mistyped values.
+        # The other checks are still worth their answer: examine the rest without the mistyped values.
         sound, _ = convert({key: value for key, value in tree.items() if key not in lines}, self.schema)
         if sound is not None:
             faults += problems(sound, tuple(rest))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Strictness(Section):
-    """What ``ddtl audit`` can be asked for, beside its datasets."""
+    """Settings of ``ddtl audit``, in addition to its datasets."""
 
     strict: bool = Field(
         False, description="true: exit code 1 where a split leaks, labels conflict or patients are in several splits"
@@ -45,7 +45,7 @@ COMMAND = Command(
     "audit",
     Strictness,
     intro="Look for what makes a score mean less than it seems: duplicates within and across splits, classes and "
-    "datasets, patients across splits, label conflicts, and shortcuts by which classes can be told apart without "
+    "datasets, patients across splits, label conflicts, and shortcuts by which classes can be distinguished without "
     "seeing "
     "the disease.",
     examples=(
@@ -74,7 +74,7 @@ _PAIR_COLUMNS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What was asked for: a configuration for each dataset."""
+    """What was requested: a configuration for each dataset."""
 
     configs: tuple[Config, ...]
     strict: bool
@@ -263,5 +263,5 @@ def _show(found: Audit, settings: Settings) -> None:
     for dataset, path in exclude_lists(settings.folder, found).items():
         n = len(found.to_leave_out(dataset))
         if n:
-            console.out.print(escape(f"{dataset}: {n} images to leave out: dataset.exclude={path}"))
+            console.out.print(escape(f"{dataset}: {n} images to exclude: dataset.exclude={path}"))
     console.line(f"report: {settings.folder / 'report.html'}")

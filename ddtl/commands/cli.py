@@ -1,4 +1,4 @@
-"""The installed command ``ddtl``: what it can do, each loaded when it is asked for."""
+"""The installed command ``ddtl``: what it can do, each loaded when it is requested."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": ("ddtl.commands.evaluate", "score a trained run in another way, or on another dataset"),
     "compare": ("ddtl.commands.compare", "compare runs by paired tests, patient by patient"),
     "audit": ("ddtl.commands.audit", "look for leaks, label conflicts and shortcuts in datasets"),
-    "predict": ("ddtl.commands.predict", "predict new pictures with a trained run: PNG, JPEG, TIFF, DICOM"),
+    "predict": ("ddtl.commands.predict", "predict new images with a trained run: PNG, JPEG, TIFF, DICOM"),
     "explain": (
         "ddtl.commands.explain",
         "heat maps of right and wrong answers (Grad-CAM), and how far to believe them",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """What ``ddtl compare`` can be asked for."""
+    """Settings of ``ddtl compare``."""
 
     score: Literal[SCORES] = Field("roc_auc", description="the score that is judged")  # type: ignore[valid-type]
     level: float = Field(
@@ -109,7 +109,7 @@ def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
     """What is wrong with the runs, and with files in their folders."""
     runs = [Path(word).expanduser().resolve() for word in words]
     found = [
-        f"{key}={path}: a run's folder holds its record alone. Name a file elsewhere."
+        f"{key}={path}: a run's folder contains its record alone. Name a file elsewhere."
         for key, path in (("json", settings.json_), ("markdown", settings.markdown), ("html", settings.html))
         if path is not None and path.absolute().parent.resolve() in runs
     ]

@@ -25,7 +25,7 @@ COMMAND = Command(
     ),
     exit_codes="0 printed, 2 no such shell",
 )
-# What follows a command at once, and is no setting.
+# What follows a command at once, and is not a setting.
 _ACTIONS: Mapping[str, Sequence[str]] = {
     "data": ("list", "fetch", "verify", "cache"),
     "runs": ("list", "show", "clean"),
@@ -48,7 +48,7 @@ _ddtl() {{
   fi
   local each found=()
   for each in $words; do [[ $each == "$typed"* ]] && found+=("$each"); done
-  # What stands before a = is a word of its own to bash, and not to be repeated.
+  # What is before a = is a word of its own to bash, and not to be repeated.
   local before=; [[ $typed == *=* && $COMP_WORDBREAKS == *=* ]] && before=${{typed%"${{typed##*=}}"}}
   for each in "${{found[@]}}"; do COMPREPLY+=("${{each#"$before"}}"); done
   if [ ${{#COMPREPLY[@]}} -eq 0 ]; then COMPREPLY=($(compgen -f -- "$word")); fi

@@ -21,7 +21,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Settings(RunsFolder):
-    """What ``ddtl dashboard`` can be asked for."""
+    """Settings of ``ddtl dashboard``."""
 
     port: int = Field(8780, ge=0, le=65535, description="where it listens; 0 takes any that is free")
     host: Annotated[str, Field(min_length=1)] = Field(

@@ -26,7 +26,7 @@ from ddtl.utils.suggest import did_you_mean
 
 
 class Settings(Section):
-    """What ``ddtl data list``, ``fetch`` and ``verify`` can be asked for, with places as train.py takes them."""
+    """Settings of ``ddtl data list``, ``fetch`` and ``verify``, with places as train.py takes them."""
 
     from_: str | None = Field(
         None, alias="from", description="fetch: an archive (zip, tar, tar.gz) or a folder to take the images out of"
@@ -34,7 +34,7 @@ class Settings(Section):
 
 
 class CacheSettings(Section):
-    """What ``ddtl data cache`` can be asked for."""
+    """Settings of ``ddtl data cache``."""
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what was made since")
     yes: bool = Field(False, description="true deletes without asking, for scripts")
@@ -214,7 +214,7 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
 
 
 def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | None) -> None:
-    """Replace what is missing or wrong; what is as published or the same picture stays."""
+    """Replace what is missing or wrong; what is as published or has the same content stays."""
     wanted = fetching.missing(origin, data_dir)
     total = len(read_index(origin.name))
     if len(wanted) < total:

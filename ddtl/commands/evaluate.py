@@ -29,11 +29,11 @@ A trained run, scored in another way or on another dataset; nothing is trained.
 
 RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
 trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
-is refitted stands beside that. Without dataset=… the run's results.json and report.html are written anew. With it, or
+is refitted stands beside that. Without dataset=… the run's results.json and report.html are rewritten. With it, or
 with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
 results.json and report.html. Each different scoring of a test set is a further use of it and is written into that test
-set's ledger, in the runs folder that holds RUN. Where that folder holds the scores of other
-images, such as those of another site, a hash stands behind its name.
+set's ledger, in the runs folder that holds RUN. Where that folder contains the scores of other
+images, such as those of another site, a hash follows its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> None:
-    """Refuse to leave out the test set where it is what is scored.
+    """Refuse to exclude the test set where it is what is scored.
 
     Raises:
         UserError: so it is.
@@ -80,7 +80,7 @@ def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> N
 
 
 def _tell_own_runs(words: Sequence[str], config: Config) -> None:
-    """A line where another runs folder was named than the one that holds the run."""
+    """A line where another runs folder was named than the one that contains the run."""
     from ddtl.utils import console
 
     for setting in override_grammar.read(words, groups("train")).settings:

@@ -27,7 +27,7 @@ LARGEST = 1e-4  # difference between the network and its ONNX file that is let p
 
 
 class Settings(Section):
-    """What ``ddtl export`` can be asked for."""
+    """Settings of ``ddtl export``."""
 
     format: Literal["onnx", "safetensors"] = Field(
         "onnx", description="in fp32 and checked against the run's network on real images, or the weights as they are"
@@ -99,7 +99,7 @@ def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, 
         "classes": results["classes"],
         "positive": results["positive"],
         "image_size": config.dataset.image_size,
-        "input": "gray levels / 255 of the whole picture, resized to a square by antialiased bilinear filter",
+        "input": "gray levels / 255 of the whole image, resized to a square by antialiased bilinear filter",
         "threshold": results["threshold"] if results["positive"] is not None else None,
         "temperature": results["calibration"]["temperature"],
         "trained_on": {key: results[key] for key in ("dataset", "protocol")},

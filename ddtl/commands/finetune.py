@@ -33,7 +33,7 @@ def _svg_file(file: object) -> object:
     if path.is_dir():
         raise ValueError(f"is a folder. Name a file in it: svg={path / 'schedule.svg'}")
     if path.suffix.lower() not in ("", ".svg"):
-        raise ValueError(f"the picture is an SVG. Name it so: svg={path.with_suffix('.svg')}")
+        raise ValueError(f"the image is an SVG. Name it so: svg={path.with_suffix('.svg')}")
     if problem := cannot_write(path.parent):
         raise ValueError(f"{problem}. Name a file in another folder.")
     return path
@@ -43,9 +43,9 @@ SvgFile = Annotated[Path, BeforeValidator(_svg_file)]
 
 
 class Settings(Section):
-    """What ``ddtl finetune show`` can be asked for, beside the settings of train.py."""
+    """Settings of ``ddtl finetune show``, in addition to those of train.py."""
 
-    svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same picture")
+    svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same image")
 
 
 COMMAND = Command(

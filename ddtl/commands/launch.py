@@ -1,4 +1,4 @@
-"""What surrounds every command: signals, exit codes, and errors without traceback where a person can mend them."""
+"""What surrounds every command: signals, exit codes, and errors without traceback where a person can repair them."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         )
         return EXIT_FAILURE
     except Stopped as stop:
-        console.line(f"{stop}; the same command goes on where it stopped:\n  {_again()}")
+        console.line(f"{stop}; the same command resumes it:\n  {_again()}")
         return stop.exit_code
 
 
 def _said(error: Exception) -> str:
     """What broke, and what to do."""
     if isinstance(error, TrainingFailure):
-        again = f"\nThe same command goes on where it stopped:\n  {_again()}"
+        again = f"\nThe same command continues where it stopped:\n  {_again()}"
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this command. A smaller dataset.batch_size takes less."

@@ -28,11 +28,11 @@ _SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio
 
 
 class Settings(Section):
-    """What ``ddtl lr-find`` can be asked for."""
+    """Settings of ``ddtl lr-find``."""
 
     lr_min: float = Field(1e-7, gt=0, allow_inf_nan=False, description="where the rate begins")
     lr_max: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="where it ends, if the loss has not run away before"
+        1.0, gt=0, allow_inf_nan=False, description="where it ends, if the loss has not diverged before"
     )
     steps: int = Field(100, ge=LEAST_STEPS, le=_MOST_STEPS, description="of the optimiser")
     output: OutputFolder | None = Field(
@@ -46,7 +46,7 @@ COMMAND = Command(
     Settings,
     intro="Look for a learning rate: train a copy of the network while the rate rises from far too small to far too "
     "large, and read the rate off the curve of the loss. Nothing of a run is touched, and only training images are "
-    "looked at.",
+    "examined.",
     examples=(
         ("lr-find dataset=covid19ct", ""),
         ("lr-find dataset=covid19ct model=squeezenet1_1 finetune=full optimizer=sgd lr_max=10", ""),
@@ -115,7 +115,7 @@ def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
 
     words = COMMAND.read(argv, problems=check)
     for key in sorted({_key(word) for word in words.rest} & {*_SOUGHT}):
-        console.line(f"{key} has no effect here: it is what is looked for.")
+        console.line(f"{key} has no effect here: it is what is searched for.")
     return words, configs[0]
 
 
@@ -123,7 +123,7 @@ def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
     """Run the tests that the schedule gives reason for; the record of all that was measured and is suggested.
 
     Raises:
-        UserError: the first loss is no number.
+        UserError: the first loss is not a number.
     """
     from ddtl.lr_find.range_test import plan_of, range_test
 

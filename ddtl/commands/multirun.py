@@ -21,7 +21,7 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Run each job and return the first exit code that is not 0. All jobs are checked before the first one starts.
 
     Args:
-        overrides: what was asked for, with several values.
+        overrides: what was requested, with several values.
         argv: the words of this process's command line that the jobs' own take the place of.
 
     Raises:
@@ -59,7 +59,7 @@ def _too_many_devices(job: Job, config: Config) -> Iterator[str]:
     trainer = config.trainer
     if trainer.devices * trainer.num_nodes > 1:
         yield (
-            f"-m runs one job after the other on one device each, but {' '.join(job)} asks for "
+            f"-m runs one job after the other on one device each, but {' '.join(job)} requests "
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}. "
             "Start such runs one by one."
         )

@@ -1,4 +1,4 @@
-"""``ddtl predict``: a trained run on new pictures."""
+"""``ddtl predict``: a trained run on new images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Settings(Section):
-    """What ``ddtl predict`` can be asked for."""
+    """Settings of ``ddtl predict``."""
 
     output: OutputFolder = Field(
         Path("predictions"), description="the folder of predictions.csv, predictions.json and patients.csv"
@@ -46,7 +46,7 @@ class Settings(Section):
 COMMAND = Command(
     "predict",
     Settings,
-    intro="Predict new images with a trained run. For research: this is no medical device, and not for diagnosis.",
+    intro="Predict new images with a trained run. For research: this is not a medical device, and not for diagnosis.",
     examples=(
         ("predict RUN scan.png", "RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789"),
         ("predict RUN folder/ other/ study.dcm", "folders at any depth; PNG, JPEG, TIFF, BMP, DICOM slices and series"),
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     """What follows ``ddtl predict``; returns the exit code.
 
     Raises:
-        UserError: a mistake in the command, a run that is not finished, or no picture.
+        UserError: a mistake in the command, a run that is not finished, or no image.
     """
     if COMMAND.wants_help(argv):
         return 0
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
             f"{settings.output} holds {', '.join(there)} already. Name another output=FOLDER, or replace them with "
             "overwrite=true."
         )
-    with console.progress("looking at the files") as bar:
+    with console.progress("examining the files") as bar:
         found = find(words.rest, by_folder=settings.patients == "folder", progress=bar)
     from ddtl.utils.memory import keep_freed_memory
 
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     if found.others:
         by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
-        console.line(f"{found.others.total()} files in the folders are no pictures and were passed over ({kinds})")
+        console.line(f"{found.others.total()} files in the folders are not images and were passed over ({kinds})")
     _show(tally, results["classes"], settings.output)
     return EXIT_FAILURE if tally.bad else 0
 
@@ -111,7 +111,7 @@ def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
 
 
 def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[Settings]) -> Config:
-    """The run's configuration with this machine's paths, one process, and the precision that is asked for."""
+    """The run's configuration with this machine's paths, one process, and the precision that is requested."""
     from ddtl.training import rescore
 
     settings = words.settings
@@ -132,21 +132,21 @@ def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
     patients = f", {tally.patients} patients" if tally.patients else ""
     console.out.print(escape(f"{total} pictures{patients}: {parts}"))
     if tally.cut is not None and total:
-        expected = f"of pictures like the validation images at most {tally.cut.expected:.1%} are expected"
+        expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
         console.out.print(f"{tally.far} of {total} are far from the training images ({expected})")
         if _many(tally, total):
             console.out.print(
-                "! That is more than chance: the network has not learned from pictures like these, and its answers to "
+                "! That is more than chance: the network was not trained on images like these, and its answers to "
                 "them may mean nothing.",
                 style="yellow",
             )
     if tally.bad:
-        console.out.print(f"! {len(tally.bad)} files were left out; predictions.json names each", style="yellow")
+        console.out.print(f"! {len(tally.bad)} files were excluded; predictions.json names each", style="yellow")
     console.out.print(escape(f"written to {output}"))
 
 
 def _many(tally: Tally, total: int) -> bool:
-    """Whether so many far pictures come by chance less than once in a thousand times, were they independent."""
+    """Whether so many far images come by chance less than once in a thousand times, were they independent."""
     from scipy.stats import binom
 
     assert tally.cut is not None

@@ -1,4 +1,4 @@
-"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, written anew from their records."""
+"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, rewritten from their records."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from ddtl.utils.files import write_json, write_text
 
 
 class Settings(Section):
-    """What ``ddtl report`` can be asked for."""
+    """Settings of ``ddtl report``."""
 
-    images: bool = Field(True, description="false leaves out the images that `ddtl explain` has made")
+    images: bool = Field(True, description="false excludes the images that `ddtl explain` has made")
     share: bool = Field(
         False,
         description="true writes share.html beside it, to be sent to others: no image of a patient, no name of an "
@@ -58,7 +58,7 @@ COMMAND = Command(
         "checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed "
         "on images, and no test set is used.",
     ),
-    exit_codes="0 written, 2 a folder holds no finished run, no sweep, no study and no audit",
+    exit_codes="0 written, 2 a folder contains no finished run, no sweep, no study and no audit",
 )
 
 
@@ -116,13 +116,13 @@ def write(folder: Path, images: bool = True) -> Path:
 
     Args:
         folder: of a run, a sweep or a study.
-        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
+        images: whether the page of a run that `ddtl explain` has seen shows its images.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder holds no finished run, no sweep and no study.
+        UserError: the folder contains no finished run, no sweep and no study.
     """
     page = folder / "report.html"
     if (folder / record.RECORD).exists():
@@ -136,18 +136,18 @@ def write(folder: Path, images: bool = True) -> Path:
             "without them."
         )
     if (folder / "plan.json").exists():
-        raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command goes on, and writes it.")
+        raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command resumes it, and writes it.")
     return write_page(folder, images)
 
 
 def write_to_share(folder: Path) -> Path:
-    """Write ``share.html`` into a folder: its page without pictures, and without names of images and patients.
+    """Write ``share.html`` into a folder: its page without images, and without names of images and patients.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder holds no finished run, no sweep, no study and no audit.
+        UserError: the folder contains no finished run, no sweep, no study and no audit.
     """
     if (folder / record.RECORD).exists():
         html = sweep_report.render_sweep(sweep_without_words(record.read(folder)))

@@ -36,7 +36,7 @@ _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
 class Settings(RunsFolder):
-    """What ``ddtl runs`` can be asked for."""
+    """Settings of ``ddtl runs``."""
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what has changed since")
     yes: bool = Field(False, description="true deletes without asking, for scripts")
@@ -200,7 +200,7 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
         if word in _CLASSES:
             for row in rows:
                 path = root / row.path
-                if not path.is_dir():  # its name is no text, and the row does not have it
+                if not path.is_dir():  # its name is not text, and the row does not have it
                     continue
                 if row.kind != "run" or row.when > before or row.state == "running" or path.is_symlink():
                     continue
@@ -216,7 +216,7 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
             )
         if row.state == "running":
             raise UserError(f"{row.path}: a process works at it. Stop that first.")
-        _add(found, root / row.path, root / row.path, f"asked for, {row.state}")
+        _add(found, root / row.path, root / row.path, f"requested, {row.state}")
     whole = {target.run for target in found.values() if target.path == target.run}
     return [target for target in found.values() if target.path == target.run or target.run not in whole]
 

@@ -24,8 +24,8 @@ def main(command: CommandLine) -> int:
 
     Raises:
         UserError: with one line for every mistake found; nothing has been started.
-        TrainingFailure: the study cannot go on as things are.
-        Stopped: by a signal; the same command goes on.
+        TrainingFailure: the study cannot continue as things are.
+        Stopped: by a signal; the same command resumes it.
     """
     plan = settings.read(command.overrides)
     if command.show_config:
@@ -57,7 +57,7 @@ def _run(plan: StudyPlan) -> int:
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")
     with Watch(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
-        # The best of runs on several datasets says nothing.
+        # The best of runs on several datasets gives no information.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)
     lost = study_folder.lost(study)
@@ -67,7 +67,7 @@ def _run(plan: StudyPlan) -> int:
 
 
 def _preview(plan: StudyPlan, count: int) -> list[str]:
-    """The first runs as lines to type, each with its evaluations."""
+    """The first runs as commands, each with its evaluations."""
     import shlex
 
     from ddtl.utils.wording import train_command

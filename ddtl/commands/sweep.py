@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         UserError: with one line for every mistake found; nothing has been started.
-        TrainingFailure: the sweep cannot go on as things are.
-        Stopped: by a signal; the same command goes on.
+        TrainingFailure: the sweep cannot continue as things are.
+        Stopped: by a signal; the same command resumes it.
     """
     command = command_line.parse(argv)
     if command.help:
@@ -95,7 +95,7 @@ def _search(plan: Plan) -> int:
 
 
 def _announce(store: Store) -> None:
-    """Where the sweep stands, and how to watch it."""
+    """The state of the sweep, and how to watch it."""
     now = store.snapshot()
     begun = now.total - now.left
     console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")

@@ -1,4 +1,4 @@
-"""``sweep.py --help``: what a sweep can be asked for, read from ``conf/sweep.yaml`` and its groups."""
+"""``sweep.py --help``: the settings of a sweep, read from ``conf/sweep.yaml`` and its groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GROUPS = ("engine", "study")  # whose keys are listed
 
 _HEAD = """\
 Search for the settings that train the best model, on validation; then score the best ones on the test set, once.
-The same command goes on with a search that was stopped.
+The same command resumes a search that was stopped.
 
   python sweep.py search=lr_unfreeze dataset=covid19ct n_trials=60      search a space of conf/search/
   python sweep.py search=lr_unfreeze dataset=covid19ct preview=10       show ten of its trials, and stop
@@ -36,7 +36,7 @@ Values: change one with key=value
 _FOOT = """
 A space is a file of conf/search/: KEY: {float: [low, high], log: true}, {int: [low, high]} or {choice: [a, b]}, and
 below an option of a choice the parameters that it brings. A key is any setting or group of train.py.
-Exit codes: 0 done, 1 failed in the middle (the same command goes on), 2 a mistake in the command, 129/130/143 stopped.
+Exit codes: 0 done, 1 failed in the middle (the same command resumes it), 2 a mistake in the command, 129/130/143 stopped.
 """
 
 

@@ -1,6 +1,6 @@
 """Everything below the runs folder as rows: runs, their evaluations, sweeps, studies and audits. No torch.
 
-A row is made of small files, and made again only where one of them has changed; so a second look at ten thousand runs
+A row is made of small files, and made again only where one of them has changed; so a second request for ten thousand runs
 reads next to nothing. A file that is damaged or half written costs its row alone, which says why.
 """
 
@@ -43,7 +43,7 @@ class Row:
         name: of the folder.
         dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
         score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
-            interval; of validation where ``split`` says so, and then without one.
+            interval; of validation where ``split`` reports it, and then without one.
         split: of the score: ``test`` or ``val``.
         by: ``patient`` or ``image``.
         epoch, epochs: how many epochs are done, and how many there will be.
@@ -145,7 +145,7 @@ Read = Callable[[str, Path], Row | None]
 
 
 def _unnamed(row: Row) -> Row:
-    """The row of a folder whose name is no text."""
+    """The row of a folder whose name is not text."""
     note = "its folder's name is not UTF-8: rename it"
     return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
 

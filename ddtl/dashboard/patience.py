@@ -1,4 +1,4 @@
-"""Connections that end by themselves: nobody can hold one by asking, or by reading, without end."""
+"""Connections that end by themselves: nobody can keep one open by asking, or by reading, without end."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ from ddtl.dashboard.index import Index, Row
 from ddtl.utils.errors import UserError
 
 MOST_COMPARED = 40
-_FRESH = 0.5  # seconds for which the rows are not looked for again
+_FRESH = 0.5  # seconds for which the rows are not searched for again
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,7 +67,7 @@ _STATIC = {
 
 
 class Rows:
-    """The index as the dashboard asks for it: looked up again after half a second, by one request at a time."""
+    """The index as the dashboard requests it: looked up again after half a second, by one request at a time."""
 
     def __init__(self, runs_dir: Path) -> None:
         self._index, self._lock = Index(runs_dir), Lock()
@@ -176,7 +176,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
 
 class _FromHere:
-    """Refuses what a page of another origin asks for: all but the page that a link may lead to."""
+    """Refuses what a page of another origin requests: all but the page that a link may lead to."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self._inner = inner
@@ -206,8 +206,8 @@ def _frame(path: str, page: Path) -> str:
     note = ""
     if not is_of_this_version(page):
         note = (
-            "<p>This page was not written by this version of ddtl: charts and sorting are left out. "
-            f"<code>ddtl report {escape(path)}</code> writes it anew.</p>"
+            "<p>This page was not written by this version of ddtl: charts and sorting are excluded. "
+            f"<code>ddtl report {escape(path)}</code> rewrites it.</p>"
         )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -237,7 +237,7 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
         return []
     monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
     keys = dict.fromkeys(["train/loss", "val/loss", monitor])
-    later = " (earlier epochs are left out)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
+    later = " (earlier epochs are excluded)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
     return [{"title": f"{key}{later}", "spec": lines(known, key)} for key in keys]
 
 

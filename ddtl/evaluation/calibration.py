@@ -25,7 +25,7 @@ FOLDS = 5  # of the patients, in which a correction is tried on others than it w
 
 @dataclass(frozen=True)
 class Bin:
-    """The samples whose probability lies in ``(low, high]``, or on the lowest edge of all.
+    """The samples whose probability is in ``(low, high]``, or on the lowest edge of all.
 
     Attributes:
         mean_p: their mean probability.
@@ -85,11 +85,11 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
         labels: (N,) 0 or 1, 1 being the positive class.
         p: (N,) probability of the positive class.
         bins: into how many parts the probabilities are cut.
-        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part holds about as
+        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part contains about as
             many samples as any other (equal probabilities are never torn apart).
 
     Returns:
-        The bins that hold a sample, from low to high; none where there is no sample or a probability is not a number.
+        The bins that contain a sample, from low to high; none where there is no sample or a probability is not a number.
     """
     if not len(p) or not np.isfinite(p).all():
         return []
@@ -111,7 +111,7 @@ def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
 def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -> float | None:
     """Expected calibration error: how far, on average over the samples, a bin's probability is from what happened.
 
-    Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is held against the share of
+    Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is compared with the share of
     positives, over the whole range from 0 to 1. Libraries that hold the confidence in the called class against the
     accuracy give another number; for that, and for more than two classes, pass what :func:`top_label` returns.
 
@@ -255,8 +255,8 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
         logits: (N, K), finite.
 
     Returns:
-        From ``LOWEST_TEMPERATURE`` to ``HIGHEST_TEMPERATURE``. Where every sample is called right, ever lower
-        temperatures are ever likelier and the lowest is returned; where the logits say nothing, the highest.
+        From ``LOWEST_TEMPERATURE`` to ``HIGHEST_TEMPERATURE``. Where every sample is predicted correctly, ever lower
+        temperatures are ever likelier and the lowest is returned; where the logits give no information, the highest.
     """
     from scipy import optimize, special
 
@@ -393,7 +393,7 @@ def _why_not(labels: np.ndarray, logits: np.ndarray) -> str | None:
     """Why nothing can be fitted."""
     if not np.isfinite(logits).all():
         wrong = int((~np.isfinite(logits).all(axis=1)).sum())
-        return f"no calibration is fitted: {wrong} of {len(logits)} validation images have logits that are no numbers"
+        return f"no calibration is fitted: {wrong} of {len(logits)} validation images have logits that are not numbers"
     if len(np.unique(labels)) < 2:
         return f"no calibration is fitted: the {len(labels)} validation image(s) are not of two classes"
     return None
@@ -404,11 +404,11 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
     if temperature == LOWEST_TEMPERATURE:
         notes.append(
             f"no temperature is fitted: the lowest allowed, {temperature:g}, is the likeliest on validation, as where "
-            "every image is called right or the logits are tiny, which says nothing about new images"
+            "every image is predicted correctly or the logits are tiny, which gives no information about new images"
         )
     if temperature == HIGHEST_TEMPERATURE:
         notes.append(
-            f"the logits are far too sure of the validation images or say nothing about them: the temperature is "
+            f"the logits are far too sure of the validation images or give no information about them: the temperature is "
             f"{temperature:g}, the highest allowed"
         )
     if platt is not None and platt.slope <= 0:
@@ -423,7 +423,7 @@ def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt
         gain = None if tried is None or fitted is None else tried[key]
         if tried is None or gain is None or (gain["low"] is not None and gain["low"] > 0):
             continue
-        # A gain below 0 alone says little: where the truth is a slope of 0.5, it is seen in 23 % of 60 patients.
+        # A gain below 0 alone gives little information: where the truth is a slope of 0.5, it is seen in 23 % of 60 patients.
         harms = gain["high"] is not None and gain["high"] < 0
         says = "did not help on validation" if harms else "is not shown to help on validation"
         limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"

@@ -26,7 +26,7 @@ class NetBenefit:
     """True positives per sample, less the false positives at what they are worth; None at a threshold of 1.
 
     Attributes:
-        threshold: the probability from which a sample is called positive, and from which its reader would act.
+        threshold: the probability from which a sample is predicted positive, and from which its reader would act.
         model: of acting on the model.
         treat_all, treat_none: of acting on everyone, and on nobody.
     """

@@ -18,7 +18,7 @@ def binary_scores(
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
         probabilities: (N,) probability of the positive class.
-        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
         rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``probabilities``.
 
     Returns:
@@ -28,7 +28,7 @@ def binary_scores(
 
 
 def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
-    """The scores named in ``schema.scores.SCORES`` for more than two classes; a sample is called the likeliest of them.
+    """The scores named in ``schema.scores.SCORES`` for more than two classes; a sample is predicted as the likeliest of them.
 
     A score that knows positives and negatives is the plain mean over the classes, each against all others (macro);
     balanced accuracy is the mean sensitivity. Accuracy and Matthews' coefficient are those of the whole table. The

@@ -1,6 +1,6 @@
 """Whether probabilities are wrong by more than chance: intercept, slope, and the calibration error of a right network.
 
-What the intervals cover and how often a calibrated network is called wrong is measured: docs/calibration.md and
+What the intervals cover and how often a calibrated network is predicted wrongly is measured: docs/calibration.md and
 ``benchmarks/calibration.py``.
 """
 
@@ -170,7 +170,7 @@ def debiased_error(event: np.ndarray, p: np.ndarray, bins: np.ndarray, clusters:
 
     The square of a bin's error is estimated from the products of the errors of different patients, which chance alone
     leaves at 0 on average (for single images: Ferro and Fricker 2012, Q J R Meteorol Soc 138:1954; Kumar, Liang and Ma
-    2019, NeurIPS). Where the estimate is negative it is 0. A bin with the images of one patient says nothing.
+    2019, NeurIPS). Where the estimate is negative it is 0. A bin with the images of one patient gives no information.
 
     Args:
         event: (N,) 0 or 1.

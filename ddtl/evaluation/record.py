@@ -38,7 +38,7 @@ ASSUMES = {
     "patient": "Patients are independent of each other; the images of one patient may be alike.",
     "group": (
         "Not every image has a patient id: groups of near-duplicate images are taken for independent. Where a patient "
-        "stands in several groups the true interval is wider."
+        "is in several groups the true interval is wider."
     ),
     "image": (
         "Not every image has a patient id: images are taken for independent. Where patients have several images the "
@@ -56,10 +56,10 @@ _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
 
 @dataclass(frozen=True)
 class Learnt:
-    """What the validation images decide, before a test image is looked at.
+    """What the validation images decide, before a test image is examined.
 
     Attributes:
-        threshold: from which probability on an image is called positive.
+        threshold: from which probability on an image is predicted positive.
         reached: sensitivity and specificity on validation at a threshold that was chosen there.
         note: what a reader of the threshold must know.
         calibration: the corrections of the probabilities.
@@ -124,7 +124,7 @@ def check_threshold(
 def _check_classes(rule: str, n_classes: int) -> None:
     if n_classes != 2:
         raise UserError(
-            f"evaluation.threshold={rule}: with {n_classes} classes an image is called the likeliest, and no "
+            f"evaluation.threshold={rule}: with {n_classes} classes an image is predicted as the likeliest, and no "
             "threshold plays a part. Set evaluation.threshold=0.5."
         )
 
@@ -215,7 +215,7 @@ def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig)
 
 
 def clustering(predictions: Predictions, threshold: float, design: Design) -> dict[str, Any] | None:
-    """How much alike the images of a patient are, for each score by image; None where every image stands alone.
+    """How much alike the images of a patient are, for each score by image; None where every image is alone.
 
     Returns:
         By score: ``design_effect``, the variance between patients over that of as many independent images;
@@ -318,7 +318,7 @@ def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConf
         rank=table.rank,
     )  # fmt: skip
     scores = binary_scores(table.label, table.p, table.threshold, table.rank)
-    p = None if config.patient == "vote" else table.p  # a share of votes is no probability
+    p = None if config.patient == "vote" else table.p  # a share of votes is not a probability
     return {
         **scores,
         "confusion": confusion(table.label, table.p, table.threshold),

@@ -1,4 +1,4 @@
-"""The probability from which a sample is called positive, chosen on validation; what it gives for other patients."""
+"""The probability from which a sample is predicted positive, chosen on validation; what it gives for other patients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Threshold:
     """An operating point.
 
     Attributes:
-        value: a sample is called positive where its probability is at least this; above 0 and below 1.
+        value: a sample is predicted positive where its probability is at least this; above 0 and below 1.
         reached: ``sensitivity`` and ``specificity`` on the validation images or patients.
         note: one sentence that a reader must know; None where all is well.
     """
@@ -191,7 +191,7 @@ def expected(
 
 
 def _beta(hits: int, n: int, target: float, level: float) -> tuple[ExpectedRate, float]:
-    """What a rate is for other patients where the threshold lies at the patient that is the last of ``hits`` of n."""
+    """What a rate is for other patients where the threshold is at the patient that is the last of ``hits`` of n."""
     from scipy.special import betainc, betaincinv
 
     a, b = hits, n - hits + 1
@@ -214,7 +214,7 @@ def lower_limit(hits: int, n: int, level: float) -> float:
 
 
 def patients_needed(target: float, level: float) -> int:
-    """Return the fewest patients whose lower limit reaches the target, all of them being called right."""
+    """Return the fewest patients whose lower limit reaches the target, all of them being predicted correctly."""
     n = max(1, math.ceil(math.log(1 - level) / math.log(target)) - 1)
     while lower_limit(n, n, level) < target - _EQUAL:
         n += 1

@@ -1,4 +1,4 @@
-"""From a finished run to its heat maps: which images, the maps, how far to believe them, pictures and record."""
+"""From a finished run to its heat maps: which images, the maps, how reliable they are, sheets and record."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Asked:
     Attributes:
         images: the most that are shown of each kind of decision.
         layer: whose map, see :func:`ddtl.explain.gradcam.chosen_layer`.
-        randomised: how many networks with random weights the maps are held against.
+        randomised: how many networks with random weights the maps are compared with.
         batch_size: images at a time.
     """
 
@@ -86,7 +86,7 @@ class _Subject:
         return np.asarray(decode_gray(read_bytes(path), path)) > 0
 
     def has_text(self, row: int) -> bool:
-        """Whether the file of an image seems to hold text beside the body."""
+        """Whether the file of an image seems to contain text outside the body."""
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
         return burned_in.has_text(decode_gray(read_bytes(sample.path), sample.path, sample.window))
 
@@ -162,7 +162,7 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
     try:
         table = prediction_table.read(folder.predictions)
     except FileNotFoundError as error:
-        raise UserError(f"{folder.predictions} is missing. The command that made the run makes it anew.") from error
+        raise UserError(f"{folder.predictions} is missing. The command that made the run recreates it.") from error
     split = "test" if "test" in results else "val"
     results_of.match(folder.predictions, table, results, [split])
     table = table.of(split)
@@ -213,7 +213,7 @@ def _held_against(
 ) -> dict[str, Any]:
     """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
 
-    Every weight is drawn anew, as before training. A method whose maps then stay alike shows the image, not what the
+    Every weight is drawn again, as before training. A method whose maps then stay alike shows the image, not what the
     network has learned.
     """
     lesions = [lesion for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
@@ -265,7 +265,7 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
 def _written(
     subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
 ) -> dict[str, Any]:
-    """The pictures of a kind of decision; what the record says about them."""
+    """The images of a kind of decision; what the record says about them."""
     tiles, about = [], []
     for number, row in enumerate(kind.rows.tolist(), start=1):
         tile, said = _tile(subject, row, signed[where[row]], results["classes"])

@@ -4,7 +4,7 @@ A map is the sum over channels of the mean gradient of the score times the activ
 against the class, is cut off where it is shown. The score is the log odds of the class, what the network's decision
 rests on: a logit alone means nothing, because softmax lets all logits move together. captum keeps the layer's output
 apart from what runs behind it, so that a ReLU in place there, as torchvision's DenseNet has it, does not change the
-map; ``tests/test_gradcam.py`` holds it to that.
+map; ``tests/test_gradcam.py`` checks that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Ten
     """
     from captum.attr import LayerGradCam
 
-    assert not network.training, "dropout and BatchNorm of batches are no part of what is explained"
+    assert not network.training, "dropout and BatchNorm of batches are not part of what is explained"
     found = LayerGradCam(lambda x: log_odds(network(x)), layer).attribute(images, classes)
     maps: np.ndarray = found.detach().float().cpu().numpy()[:, 0]
     return maps
@@ -72,7 +72,7 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
 
 
 def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
-    """The layer that is asked for; for ``auto`` the last one, however few cells it has.
+    """The layer that is requested; for ``auto`` the last one, however few cells it has.
 
     Earlier layers have finer maps that point elsewhere: at 64 pixels DenseNet's hit lesions of the phantom less often
     than a random place does. A stage's name stands for its last part.

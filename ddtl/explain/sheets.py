@@ -1,7 +1,7 @@
-"""Heat maps as pictures: an image beside itself with its map over it, and sheets of many.
+"""Heat maps as images: an image next to the same image under its map, and sheets of many.
 
 Letters are drawn in the font that comes with matplotlib, which captum needs. What that font lacks, and whatever runs
-from right to left or changes the direction, stands as an escape (``\\u80ba``): a name shows letter by letter and in
+from right to left or changes the direction, is written as an escape (``\\u80ba``): a name shows letter by letter and in
 order, whatever it holds.
 """
 
@@ -38,7 +38,7 @@ class Tile:
         point: x and y of the hottest cell's middle, 0 to 1; None where there is no heat.
         lesion: bool (H, W); None where none is known.
         name: of the file.
-        lines: what stands below it.
+        lines: what is below it.
     """
 
     image: np.ndarray
@@ -104,7 +104,7 @@ def _plain(c: str) -> bool:
 
 
 def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
-    """In lines no wider than ``width``; of what takes more than ``most`` the middle is left out."""
+    """In lines no wider than ``width``; of what takes more than ``most`` the middle is excluded."""
     font, text = _font(12), printable(text)
     per_line = max(1, int(width / max(font.getlength("m"), 1)))
     room = per_line * most

@@ -92,7 +92,7 @@ def largest_difference(network: Network, path: Path, images: np.ndarray, batch: 
         with torch.inference_mode():
             ours = [output.numpy() for output in answers(torch.from_numpy(part))]
         for mine, theirs in zip(ours, session.run(list(OUTPUTS), {INPUT: part}), strict=True):
-            # Not max(): what is no number must not pass for a small difference.
+            # Not max(): what is not a number must not pass for a small difference.
             largest = float(np.maximum(largest, np.abs(mine - theirs).max()))
         progress(min(start + batch, len(images)), len(images))
     return largest

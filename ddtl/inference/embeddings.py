@@ -24,18 +24,18 @@ from ddtl.utils.reading import MIB, WEIGHTS, opened, parsed
 log = logging.getLogger(__name__)
 
 NAME = "embeddings.safetensors"
-_VERSION = 1  # raise it with any change to the features or to the distance: what is stored is then computed anew
+_VERSION = 1  # raise it with any change to the features or to the distance: what is stored is then recomputed
 
 
 def reference(folder: RunFolder, config: Config, digest: str, predictor: Predictor, batch_size: int) -> Reference:
-    """What new pictures are held against: from the run's folder, else computed from its images and stored there.
+    """What new images are compared with: from the run's folder, else computed from its images and stored there.
 
     Args:
         config: of the run, with this machine's paths.
         digest: sha256 of the run's weights.
 
     Raises:
-        UserError: there is nothing stored, and the images that the run learned from are not here.
+        UserError: there is nothing stored, and the images that the run trained on are not here.
     """
     path = folder.path / NAME
     stored = _stored(path, digest, predictor.network.backbone.features)
@@ -90,7 +90,7 @@ def _computed(
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
-        raise UserError(f"the images of {results['dataset']} here are no longer those that the run learned from")
+        raise UserError(f"the images of {results['dataset']} here are no longer those that the run trained on")
     rows = {split: datamodule.manifest.rows(split) for split in ("train", "val")}
     total = sum(map(len, rows.values()))
     features: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""The pictures that were named: files and folders, DICOM series in order; decoded ahead, a few at a time."""
+"""The images that were named: files and folders, DICOM series in order; decoded ahead, a few at a time."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Found:
     """What the words on a command line stand for.
 
     Attributes:
-        pictures: in order: as named, folders by name, the slices of a series from one end to the other.
+        images: in order: as named, folders by name, the slices of a series from one end to the other.
         bad: files that cannot be used, as far as that is known before they are decoded.
-        others: how many files in folders are no pictures, by suffix.
+        others: how many files in folders are not images, by suffix.
         directories: DICOMDIR files, which list the slices of a medium and are none.
         warnings: doubts about who the patients are and what counts twice, a line each.
     """
@@ -71,15 +71,15 @@ class Found:
 
 
 def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
-    """Files as they are named, whatever they hold; of folders, at any depth, what is a picture by name or content.
+    """Files as they are named, whatever they hold; of folders, at any depth, what is an image by name or content.
 
     Args:
         words: paths.
-        by_folder: whether all pictures of a folder are one patient's.
-        progress: called with (files looked at, files in all).
+        by_folder: whether all images of a folder are one patient's.
+        progress: called with (files examined, files in all).
 
     Raises:
-        UserError: there is no such file or folder, or no picture in all of them.
+        UserError: there is no such file or folder, or no image in all of them.
     """
     lacking = [word for word in words if not os.path.exists(Path(word).expanduser())]
     if lacking:
@@ -96,11 +96,11 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
     if not found.pictures and not found.bad and found.directories:
         raise UserError(
             f"{shown(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. Name the "
-            "folder that holds the slices instead."
+            "folder that contains the slices instead."
         )
     if not found.pictures and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no picture in {found.others.total()} files. Pictures are PNG, JPEG, TIFF, BMP and "
+            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP and "
             "DICOM."
         )
     _assign_patients(found)
@@ -125,7 +125,7 @@ def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
 def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
     patient = shown(path.parent) if by_folder else ""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
-        found.bad.append(BadImageError(path, "is no regular file"))
+        found.bad.append(BadImageError(path, "is not a regular file"))
         return
     kind = _kind(path)
     if kind == "dicom":
@@ -217,7 +217,7 @@ def _sorted(slices: list[Picture]) -> list[Picture]:
 
 
 def shown(path: Path) -> str:
-    """A path as text: file names need not be UTF-8, and what isn't stands as an escape."""
+    """A path as text: file names need not be UTF-8, and what isn't is written as an escape."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -225,10 +225,10 @@ Note = Callable[[str], None]
 
 
 def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np.ndarray:
-    """The picture as training prepares its images: uint8, ``(size, size)``.
+    """The image as training prepares its images: uint8, ``(size, size)``.
 
     Args:
-        picture: one file.
+        image: one file.
         size: side of the result, in pixels.
         window: through which the run's own images were decoded.
         note: called with each doubt about the pixels, a predicate.
@@ -243,7 +243,7 @@ def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np
     deep = is_deep(data, picture.path)
     if window is not None and not deep:
         note(
-            "holds 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
+            "contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
         )
     gray = decode_gray(data, picture.path, window if deep else None)
     levels, spread = grey_levels(gray)
@@ -262,10 +262,10 @@ def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture with its pixels, or with what is wrong with it.
+    """An image with its pixels, or with what is wrong with it.
 
     Attributes:
-        picture: one file.
+        image: one file.
         image: uint8, ``(size, size)``, or why it cannot be used.
         notes: doubts about it, as predicates.
     """
@@ -278,7 +278,7 @@ class Decoded:
 def decoded(
     pictures: Sequence[Picture], size: int, ahead: int, workers: int, window: Window | None = None
 ) -> Iterator[Decoded]:
-    """Each picture with its pixels, or with what is wrong with it; in order.
+    """Each image with its pixels, or with what is wrong with it; in order.
 
     Args:
         size: side of the result, in pixels.

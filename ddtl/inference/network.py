@@ -30,11 +30,11 @@ def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, st
 
 
 class Predictor:
-    """Prepared pictures to logits and pooled features.
+    """Prepared images to logits and pooled features.
 
     Args:
         network: in evaluation mode; it is moved to the machine's device.
-        config: of the run; its trainer says which accelerator and precision are asked for.
+        config: of the run; its trainer says which accelerator and precision are requested.
     """
 
     def __init__(self, network: Network, config: Config) -> None:
@@ -49,7 +49,7 @@ class Predictor:
         """Logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
 
         Args:
-            images: N, uint8 (size, size), as the decoded cache holds them.
+            images: N, uint8 (size, size), as the decoded cache contains them.
         """
         x = torch.from_numpy(np.stack([self._floats(image, ()) for image in images])).to(self.device)
         depth = len(self.network.backbone.stages)

@@ -19,12 +19,12 @@ CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
 
 
 class Tables:
-    """What is written about the pictures; a context whose failure leaves nothing behind.
+    """What is written about the images; a context whose failure leaves nothing behind.
 
     Args:
         folder: made where it isn't there.
-        columns: of a picture's row.
-        head: what stands before the pictures in the JSON.
+        columns: of an image's row.
+        head: what is before the images in the JSON.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], head: Mapping[str, Any]) -> None:
@@ -44,14 +44,14 @@ class Tables:
         self._files[JSON].write(f'{_json(head)[:-1]}, "pictures": [')
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One picture."""
+        """One image."""
         with _told(self.folder):
             self._csv.writerow([_cell(row[name]) for name in self._columns])
             self._files[JSON].write(f"{',' if self._rows else ''}\n{_json(row)}")
         self._rows += 1
 
     def finish(self, patients: Sequence[Mapping[str, Any]], tail: Mapping[str, Any]) -> None:
-        """Write the patients and what stands behind them in the JSON; all files appear."""
+        """Write the patients and what follows them in the JSON; all files appear."""
         with _told(self.folder):
             end = {"patients": list(patients), **tail}
             self._files[JSON].write(f"\n], {_json(end)[1:]}\n")
@@ -101,7 +101,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else repr(value) if isinstance(value, float) else spreadsheet_cell(value)
 
 
-# Signs that move a terminal's cursor, or turn writing round, where a table is looked at. The JSON keeps them.
+# Signs that move a terminal's cursor, or turn writing round, where a table is examined. The JSON keeps them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 

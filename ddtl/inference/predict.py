@@ -1,4 +1,4 @@
-"""Pictures through the network, a batch at a time: what is held in memory does not grow with their number."""
+"""Images through the network, a batch at a time: what is held in memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NOTE = "For research. This is no medical device: not for diagnosis."
+NOTE = "For research. This is not a medical device: not for diagnosis."
 _NAMED = 10  # bad files that are named at the terminal; the JSON names all
 
 
 @dataclass
 class Tally:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
-        called: pictures by the class that they were called.
+        called: images by the class that they were called.
         far: how many are far from the training images.
         cut: where that begins; None where it could not be told.
         why_not: why it could not.
-        bad: what was left out.
+        bad: what was excluded.
         patients: how many were scored.
         doubts: files by what is doubtful about them.
     """
@@ -55,15 +55,15 @@ class Tally:
     doubts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, said: Mapping[str, Any]) -> None:
-        """Count what the tables say about a picture."""
+        """Count what the tables say about an image."""
         self.called[said["decision"]] += 1
         self.far += bool(said["far_from_training"])
 
     def skip(self, error: BadImageError) -> None:
-        """Leave a file out, and say so."""
+        """Leave a file out, and report it."""
         self.bad.append(error)
         if len(self.bad) <= _NAMED:
-            log.warning("left out: %s", error)
+            log.warning("excluded: %s", error)
 
     def warn(self) -> None:
         """Report each doubt once, with how many files it concerns."""
@@ -74,7 +74,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Yardstick:
-    """What pictures are held against, and from where on they are far."""
+    """What images are compared with, and from where on they are far."""
 
     reference: Reference
     cut: Cut
@@ -98,16 +98,16 @@ def predict(
     folder: RunFolder, config: Config, results: Mapping[str, Any], found: Found, to: Path, *,
     batch_size: int, false_alarms: float,
 ) -> Tally:  # fmt: skip
-    """Predict the pictures and write the tables.
+    """Predict the images and write the tables.
 
     Args:
         folder: of the finished run.
-        config: the run's, with this machine's paths and the accelerator and precision that are asked for.
+        config: the run's, with this machine's paths and the accelerator and precision that are requested.
         results: the run's ``results.json``.
-        found: the pictures.
+        found: the images.
         to: folder for the tables.
-        batch_size: pictures that go through the network at once.
-        false_alarms: the share of pictures like the validation images that may be called far.
+        batch_size: images that go through the network at once.
+        false_alarms: the share of images like the validation images that may be called far.
 
     Raises:
         UserError: the run's weights are damaged, or nothing can be written.
@@ -123,7 +123,7 @@ def predict(
         tally.cut = yardstick.cut
     except UserError as reason:
         tally.why_not = " ".join(str(reason).split())
-        log.warning("whether pictures are far from the training images is not told: %s", tally.why_not)
+        log.warning("whether images are far from the training images is not told: %s", tally.why_not)
     for warning in found.warnings:
         log.warning("%s", warning)
     for error in found.bad:

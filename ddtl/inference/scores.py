@@ -1,4 +1,4 @@
-"""Logits to what is said about a picture and about a patient, by the run's own record. No torch, no files."""
+"""Logits to what is said about an image and about a patient, by the run's own record. No torch, no files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Rule:
 
     Attributes:
         classes: by label, the positive one last.
-        threshold: from which probability on a picture is called positive; without effect with more than two classes.
+        threshold: from which probability on an image is predicted positive; without effect with more than two classes.
         temperature: what the logits are divided by; None where none could be fitted.
-        aggregation: how a patient's pictures make one score.
+        aggregation: how a patient's images make one score.
     """
 
     classes: tuple[str, ...]
@@ -30,7 +30,7 @@ class Rule:
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Rule:
-        """The rule that stands in a run's ``results.json``: its validation images have decided it."""
+        """The rule that is in a run's ``results.json``: its validation images have decided it."""
         return cls(
             classes=tuple(results["classes"]),
             threshold=results["threshold"],
@@ -49,12 +49,12 @@ class Rule:
 
 
 def columns(rule: Rule) -> list[str]:
-    """The names of the numbers of a picture, as :func:`row` gives them."""
+    """The names of the numbers of an image, as :func:`row` gives them."""
     return [f"{kind}_{name}" for kind in ("logit", "probability", "calibrated") for name in rule.classes]
 
 
 def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
-    """What is said about one picture.
+    """What is said about one image.
 
     Args:
         logits: (classes,) float64, finite.
@@ -71,7 +71,7 @@ def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
 
 @dataclass
 class Patients:
-    """Collects the pictures of each patient: two numbers a picture, whatever its size.
+    """Collects the images of each patient: two numbers an image, whatever its size.
 
     With more than two classes nothing is collected: scores by patient are for two.
     """
@@ -80,7 +80,7 @@ class Patients:
     _of: dict[str, list[tuple[float, float | None, bool | None, str | None]]] = field(default_factory=dict)
 
     def add(self, said: Mapping[str, Any]) -> None:
-        """Take in what the tables say about a picture: :func:`row`'s, and ``patient_id``, ``series`` and how far."""
+        """Take in what the tables say about an image: :func:`row`'s, and ``patient_id``, ``series`` and how far."""
         if said["patient_id"] and self.rule.binary:
             name = self.rule.classes[-1]
             numbers = (

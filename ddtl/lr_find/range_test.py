@@ -43,7 +43,7 @@ class Plan:
 
 
 def plan_of(run: Run) -> Plan:
-    """What is to be tested for a run's schedule, with both ratios of its rates at 1: they are what is looked for."""
+    """What is to be tested for a run's schedule, with both ratios of its rates at 1: they are what is searched for."""
     even = run.config.finetune.model_copy(update={"head_lr_ratio": 1.0, "backbone_lr_ratio": 1.0})
     schedule = compile_schedule(even, list(run.network.stages), run.config.trainer.max_epochs)
     return plan_for(schedule)
@@ -66,10 +66,10 @@ def plan_for(schedule: Schedule) -> Plan:
 
 
 def range_test(run: Run, states: Mapping[str, StageState], rates: np.ndarray, progress: Progress) -> Curve:
-    """Train a copy of the run's network at ever higher rates, until they are used up or the loss runs away.
+    """Train a copy of the run's network at ever higher rates, until they are used up or the loss diverges.
 
     Images, their order and augmentation, dropout, loss, optimiser, clipping and precision are those of the run, by the
-    same seeds. Of the run itself nothing changes: no folder, no network, and no image is looked at but those of train.
+    same seeds. Of the run itself nothing changes: no folder, no network, and no image is examined but those of train.
 
     Args:
         run: assembled.
@@ -134,7 +134,7 @@ def _trainer(run: Run, ramp: _Ramp, steps: int) -> pl.Trainer:
 
 
 class _Ramp(pl.Callback):
-    """Keeps the loss of each optimiser step, and ends training when it runs away.
+    """Keeps the loss of each optimiser step, and ends training when it diverges.
 
     Attributes:
         losses: of each step, over all its batches: of the network that trains, and of the untrained one; all finite.

@@ -1,7 +1,7 @@
-"""A learning-rate range test: its ramp, when it has run away, and the rate that its curve suggests. Pure; no torch.
+"""A learning-rate range test: its ramp, when it has diverged, and the rate that its curve suggests. Pure; no torch.
 
 While training, the rate rises exponentially from far too small to far too large (Smith 2017, "Cyclical learning rates
-for training neural networks", WACV). The loss stays level, falls, and runs away; where it falls lie the useful rates.
+for training neural networks", WACV). The loss stays level, falls, and diverges; where it falls lie the useful rates.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def ramp(lr_min: float, lr_max: float, steps: int) -> np.ndarray:
 
 
 class Watch:
-    """Tells, loss by loss, when a ramp has run away: the smoothed loss is over 4 times its best, and twice its first.
+    """Tells, loss by loss, when a ramp has diverged: the smoothed loss is over 4 times its best, and twice its first.
 
     Smoothed by the exponential mean over the steps so far, corrected for its start at 0 (Kingma & Ba 2015, ICLR). The
     second condition leaves alone a network that has hardly any loss to begin with.
@@ -144,7 +144,7 @@ def suggest(curve: Curve, steps: int) -> Suggestion:
     """
     rates, losses = curve.rates, curve.losses
     if len(losses) < LEAST_STEPS:
-        what = "became infinite or no number" if curve.ended == "not finite" else "ran away"
+        what = "became infinite or no number" if curve.ended == "not finite" else "diverged"
         why = f"the loss {what} after {len(losses)} steps, before anything could be measured: lower lr_min"
         return Suggestion(None, {}, losses.copy(), why)
     smoothed, unexplained = smooth(curve, steps)
@@ -162,7 +162,7 @@ def suggest(curve: Curve, steps: int) -> Suggestion:
 
 
 def valley(losses: np.ndarray) -> int:
-    """Middle of the longest run of ever lower losses, others between them left out (fastai, ``valley``).
+    """Middle of the longest run of ever lower losses, others between them excluded (fastai, ``valley``).
 
     As there, the run is taken to begin as many steps before its end as it has losses.
 
@@ -209,7 +209,7 @@ def _no_descent(curve: Curve, smoothed: np.ndarray, fall: float, least: float) -
     how = f"from {smoothed[0]:.4g} by {max(fall, 0):.2g} at the most, and {least:.2g} is the least that would tell"
     fix = {
         "": "Raise lr_max, or take more steps",
-        "diverged": "Lower lr_min or take more steps: it ran away without falling first",
+        "diverged": "Lower lr_min or take more steps: it diverged without falling first",
         "not finite": "Lower lr_min or take more steps: it became infinite or no number without falling first",
     }[curve.ended]
     return f"the loss has no descent to read a rate from: it fell {how}. {fix}"

@@ -161,5 +161,5 @@ def read(folder: Path, *, whole: bool = False) -> dict[str, Any]:
         Unreadable: it is damaged.
     """
     path = folder / NAME
-    found: dict[str, Any] = check(path, read_object(path), Whole if whole else Audit, "`ddtl audit` writes it anew.")
+    found: dict[str, Any] = check(path, read_object(path), Whole if whole else Audit, "`ddtl audit` rewrites it.")
     return found

@@ -112,7 +112,7 @@ class Record(dict[str, Any]):
 
     __slots__ = ("_at", "_file")
     _file: tuple[Path, str]  # and what to do
-    _at: tuple[Any, ...]  # the way to this part: its last key, behind the way to what holds it
+    _at: tuple[Any, ...]  # the way to this part: its last key, behind the way to what contains it
 
     @classmethod
     def of(cls, value: Any, file: tuple[Path, str], at: tuple[Any, ...] = ()) -> Any:
@@ -197,7 +197,7 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def said(error: ErrorDetails, known: Iterable[str]) -> str:
-    """A fault as ``test.roc_auc should be a number``; keys that are no part of the schema are not repeated."""
+    """A fault as ``test.roc_auc should be a number``; keys that are not part of the schema are not repeated."""
     known = set(known)
     at = ""
     *parents, last = error["loc"] or ("",)
@@ -218,7 +218,7 @@ def _is_tag(part: str) -> bool:
 
 _SAYS = {
     "missing": "is missing",
-    "extra_forbidden": "holds a key that this version of ddtl does not know",
+    "extra_forbidden": "contains a key that this version of ddtl does not know",
     "dict_type": "should be an object",
     "model_type": "should be an object",
     "model_attributes_type": "should be an object",
@@ -278,5 +278,5 @@ def inside(home: Path, *names: str) -> Path:
     """
     path = home.joinpath(*names)
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home)):
-        raise Unreadable(path, f"leads out of {home}", "What a record names must lie in its own folder.")
+        raise Unreadable(path, f"leads out of {home}", "What a record names must be in its own folder.")
     return path

@@ -64,5 +64,5 @@ def _is_target(target: Any) -> bool:
 
 
 def refuse(folder: Path, reason: str) -> Unreadable:
-    """The refusal of a plan that is no plan of this version."""
+    """The refusal of a plan that is not a plan of this version."""
     return Unreadable(folder / NAME, reason, _FIX)

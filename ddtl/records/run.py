@@ -483,7 +483,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
     if positive is not None and (len(classes) != 2 or positive != classes[-1]):
         yield Contradiction("positive", "should be the second of two classes")
     if "test" not in record and "val" not in record:
-        yield Contradiction("test", "is missing, and so is val: one of them holds the scores")
+        yield Contradiction("test", "is missing, and so is val: one of them contains the scores")
     if record.get("trained_on") and "test" not in record["splits"]:
         yield Contradiction("splits.test", "is missing")
     for split, counts in record["splits"].items():
@@ -496,7 +496,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield from _of_split(split, record[split], classes)
     uses = record.get("test_uses") or {}
     if record.get("refitted") and "test" not in record:
-        yield Contradiction("refitted", "should stand beside scores of test")
+        yield Contradiction("refitted", "needs the scores of test")
     if uses and "test_use" not in record and "look" not in record:
         yield Contradiction("test_use", "is missing")
     if ("fold" in record) != ("n_folds" in record):
@@ -535,7 +535,7 @@ def _of_several(split: str, scores: Mapping[str, Any], classes: list[str]) -> It
     if list(each) != classes:
         yield Contradiction(f"{split}.per_class", "should be about each of the classes")
     if any(not set(PER_CLASS) <= found.keys() for found in each.values()):
-        yield Contradiction(f"{split}.per_class", f"should hold {', '.join(PER_CLASS)} of each class")
+        yield Contradiction(f"{split}.per_class", f"should contain {', '.join(PER_CLASS)} of each class")
     if (found := scores.get("patients")) and "why_not" not in found:
         yield Contradiction(f"{split}.patients", "should say why there are no scores by patient")
 

@@ -1,4 +1,4 @@
-"""The folder that holds everything about one run: who may work in it, and how far it has come."""
+"""The folder that contains everything about one run: who may work in it, and how far it has come."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddtl.utils.reading import Unreadable
 
 LOCK = ".lock"
 OWNER = ".owner.json"
-# The key under which a checkpoint holds what its epoch was computed on.
+# The key under which a checkpoint contains what its epoch was computed on.
 MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
@@ -121,7 +121,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
 
     Raises:
         InUse: another process works in it.
-        UserError: it holds another run or something else, or nothing can be written there; nothing is changed.
+        UserError: it contains another run or something else, or nothing can be written there; nothing is changed.
     """
     if path.exists() and _is_foreign(path):
         raise UserError(
@@ -177,8 +177,8 @@ def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFol
     elif changed := differences(earlier, identity):
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
-            f"{path} holds another run. What differs:\n{lines}\n"
-            "Take another run.name, or run.overwrite=true to delete it and start anew."
+            f"{path} contains another run. What differs:\n{lines}\n"
+            "Take another run.name, or run.overwrite=true to delete it and start again."
         )
     for parent in (path, folder_in(path, folder.last.parent.name)):
         for left in filter(is_partial, parent.iterdir()):  # by a killed process of this run; nobody else may work in it
@@ -193,7 +193,7 @@ def _release(path: Path, lock: FileLock) -> None:
 
 
 def _remove(made: Sequence[Path]) -> None:
-    """Takes back the folders that a failed start made, the innermost first."""
+    """Undoes the folders that a failed start made, the innermost first."""
     for folder in made[:1]:
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
@@ -243,7 +243,7 @@ def alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _identity(path: Path) -> dict[str, Any] | None:
-    """The identity of the run that the folder holds; None where it holds none."""
+    """The identity of the run that the folder holds; None where it contains none."""
     try:
         found = small.identity(path)
     except (OSError, Unreadable):
@@ -252,7 +252,7 @@ def _identity(path: Path) -> dict[str, Any] | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether the path holds something that is not a run's."""
+    """Whether the path contains something that is not a run's."""
     return not path.is_dir() or (_identity(path) is None and any(map(_is_content, path.iterdir())))
 
 

@@ -1,4 +1,4 @@
-"""``config.yaml``: the settings of a run, as reports read them, and as commands that go on with the run do."""
+"""``config.yaml``: the settings of a run, as reports read them, and as commands that resume the run do."""
 
 from __future__ import annotations
 

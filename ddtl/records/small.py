@@ -92,7 +92,7 @@ def identity(folder: Path) -> dict[str, Any] | None:
 
 
 def owner(path: Path) -> dict[str, Any] | None:
-    """Which process a file says works in its folder; None where it does not say so in the form that ddtl writes."""
+    """Which process a file says works in its folder; None where it does not state it in the form that ddtl writes."""
     try:
         found = read_object(path, _SMALL)
     except (OSError, Unreadable):
@@ -127,7 +127,7 @@ def histogram(path: Path) -> list[int]:
         FileNotFoundError: there is no such file.
         Unreadable: it is damaged.
     """
-    fix = "The command that made the run trains it anew with run.overwrite=true."
+    fix = "The command that made the run retrains it with run.overwrite=true."
     counts: list[int] = check(path, read_object(path, _SMALL), Histogram, fix)["train"]
     if not sum(counts):
         raise Unreadable(path, "train should count grey levels", fix)
@@ -154,11 +154,11 @@ def run_id(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Unreadable: it holds something else.
+        Unreadable: it contains something else.
     """
     text = read_text(path, 4096).strip()
     if not _RUN_ID.fullmatch(text):
-        raise Unreadable(path, "is no id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
+        raise Unreadable(path, "is not an id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
     return text
 
 
@@ -181,5 +181,5 @@ def cache_index(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     found: dict[str, Any] = check(path, read_object(path), _Cached)
     if any(len(pair) != 2 for pair in found["levels"]):
-        raise Unreadable(path, "levels should hold pairs")
+        raise Unreadable(path, "levels should contain pairs")
     return found

@@ -15,7 +15,7 @@ from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "study.json"
 CONTROLS = "controls.json"
-_FIX = "Delete it; the study's command writes it anew."
+_FIX = "Delete it; the study's command rewrites it."
 
 State = Literal["done", "failed", "missing"]
 
@@ -29,9 +29,9 @@ def _patients(value: Any) -> Any:
 
 @with_config(OPEN)
 class Labels(TypedDict):
-    """Where a run stands on each axis of the tables.
+    """Where a run is on each axis of the tables.
 
-    ``source`` is what was learned from: a dataset as ``study.datasets`` names it (``covid19ct``, ``phantom:a``), or
+    ``source`` is what was trained on: a dataset as ``study.datasets`` names it (``covid19ct``, ``phantom:a``), or
     several joined by ``+`` for a pool. ``schedule`` is the option of ``finetune``. ``fold`` is None but for
     ``kfold``; ``patients`` is None where all training patients are used, else how many, or which share. ``method`` is
     ``plain``, a name of ``ddtl.studies.methods.METHODS``, or for a grid the words in which its jobs differ.
@@ -83,7 +83,7 @@ class Job(TypedDict):
 class Planned(TypedDict):
     """What a study was to score before its first score was known: all of it counts as one use of a test set.
 
-    ``plan`` names it in the ledgers of test-set uses; ``uses`` holds a hash for each run on each test set (see
+    ``plan`` names it in the ledgers of test-set uses; ``uses`` contains a hash for each run on each test set (see
     :func:`ddtl.records.study_folder.use`); ``when`` is ISO 8601 in UTC.
     """
 

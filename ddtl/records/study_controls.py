@@ -1,4 +1,4 @@
-"""A study's controls, as its folder holds them."""
+"""A study's controls, as its folder contains them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Controls:
     pairs: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     def twice(self, source: str, target: str) -> frozenset[str]:
-        """The target's test images that are left out, as they or others of their patient stand in the source."""
+        """The target's test images that are excluded, as they or others of their patient are in the source."""
         return frozenset(self.pairs.get((source, target), {}).get("duplicates", ()))
 
     def scores(self, source: str, target: str, name: str) -> Mapping[str, Any] | None:

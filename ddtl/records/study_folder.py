@@ -74,7 +74,7 @@ def read(folder: Path) -> Study:
     try:
         return study.read(folder)
     except FileNotFoundError:
-        raise UserError(f"{folder}: is not the folder of a study: it holds no {NAME}.") from None
+        raise UserError(f"{folder}: is not the folder of a study: it contains no {NAME}.") from None
 
 
 def runs_dir(folder: Path) -> Path:
@@ -100,7 +100,7 @@ def lost(study: Mapping[str, Any]) -> list[str]:
 
 
 def shown(labels: Mapping[str, Any]) -> str:
-    """A run's labels as a person reads them, without those that say nothing."""
+    """A run's labels as a person reads them, without those that give no information."""
     usual = {"method": PLAIN, "fold": None, "patients": None}
     named = {"fold": "fold {}", "patients": "{} patients", "seed": "seed {}"}
     return ", ".join(

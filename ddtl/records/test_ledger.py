@@ -190,7 +190,7 @@ def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bo
     """The settings that decide about scores, by dotted key.
 
     Args:
-        evaluation: as ``results.json`` holds it, see :func:`ddtl.training.identity.scoring`.
+        evaluation: as ``results.json`` contains it, see :func:`ddtl.training.identity.scoring`.
         harmonize: ``dataset.harmonize``.
         refit: ``evaluation.refit``.
     """
@@ -249,7 +249,7 @@ def _others(path: Path, plan: str) -> dict[str, int]:
 def _elsewhere(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
     """How often the very same test images were scored under other names of the dataset.
 
-    A pool's scoring stands in the ledgers of its sources, too: it is the same one.
+    A pool's scoring is in the ledgers of its sources, too: it is the same one.
     """
     here = {_scored(row) for row in rows}
     found: dict[str, int] = {}

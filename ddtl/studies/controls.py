@@ -1,4 +1,4 @@
-"""What a study's scores are held against: images that two datasets share, and classifiers that see no pixel."""
+"""What a study's scores are compared with: images that two datasets share, and classifiers that see no pixel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Subject:
 
 
 def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
-    """The controls of each (source, target), kept in the study's folder; those of the same images are not made anew.
+    """The controls of each (source, target), kept in the study's folder; those of the same images are not recreated.
 
     Earlier ones of other pairs stay: a dataset that is out of reach by now has not changed.
     """
@@ -55,9 +55,9 @@ def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
 def between(source: Subject, target: Subject) -> dict[str, Any]:
     """Controls of one pair of datasets.
 
-    ``duplicates``: test images of the target that also stand among what the source trains and validates on (difference
+    ``duplicates``: test images of the target that also are among what the source trains and validates on (difference
     hashes within ``NEAR`` bits), with the others of their patients or groups. ``majority``: always the source's
-    commonest class. ``file_facts``: a random forest that learned from the source's image files, see ``file_facts``.
+    majority class. ``file_facts``: a random forest trained on the source's image files, see ``file_facts``.
     Both controls are about the test images that stay. ``images`` is a digest of which images it is all about.
     """
     from ddtl.data.images.perceptual_hash import near_any
@@ -87,7 +87,7 @@ def _images(source: Subject, target: Subject) -> str:
 
 
 def _blind(source: Manifest, target: Manifest, learn: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
-    """The classifiers that see no pixel, asked about some of the target's images."""
+    """The classifiers that see no pixel, scored on some of the target's images."""
     from ddtl.audit import file_facts
     from ddtl.data.images.decode import BadImageError
     from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals

@@ -1,8 +1,8 @@
 """Runs a study: what is not done yet, as a sweep of listed jobs, on any engine.
 
-What is done stands in the study's record and in the folders of runs and evaluations, never in the sweep's memory: each
+What is done is in the study's record and in the folders of runs and evaluations, never in the sweep's memory: each
 call makes a sweep of its own from what is left, below ``calls/`` in the study's folder. So a study that was killed
-anywhere goes on from the runs' own checkpoints, and one that grows computes only what is new.
+anywhere resumes from the runs' own checkpoints, and one that grows computes only what is new.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
     Args:
         plan: the study.
         run: runs the trials that are left in a store, as :func:`ddtl.sweeps.engines.run` does.
-        show: called about once a second with how the runs stand.
+        show: called about once a second with the state of the runs.
 
     Raises:
-        UserError: another study stands under this name, or another process works at it.
-        TrainingFailure: it makes no sense to go on.
-        Stopped: by a signal; the same command goes on.
+        UserError: another study has this name, or another process works at it.
+        TrainingFailure: continuing is pointless.
+        Stopped: by a signal; the same command resumes it.
     """
     with _alone(plan):
         earlier = _earlier(plan)
         study = _begun(plan, earlier)
         study["planned"] = _planned(plan, study, earlier)
-        study_folder.write(plan.folder, study)  # before anything is scored: the plan is no plan otherwise
+        study_folder.write(plan.folder, study)  # before anything is scored: the plan is not a plan otherwise
         for rows in _left(plan, study):
             if rows:
                 _run(plan, study, rows, run, show)
@@ -69,7 +69,7 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
 
 
 def check_same(plan: StudyPlan, earlier: Study) -> None:
-    """Refuse to go on with another study under a name; asking for more is no other study.
+    """Refuse to resume another study under a name; asking for more is not another study.
 
     Raises:
         UserError: with a line for each thing that differs.
@@ -80,7 +80,7 @@ def check_same(plan: StudyPlan, earlier: Study) -> None:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
             f"study {plan.name} in {plan.folder} is another study. What differs:\n{lines}\n"
-            "Set another study.name=… for this one, or take back what differs."
+            "Set another study.name=… for this one, or undo what differs."
         )
 
 
@@ -159,7 +159,7 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
 
 
 def _with_weights(plan: StudyPlan, job: Job, first: study_folder.Job) -> tuple[str, ...]:
-    """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
+    """A run's words with the weights of the run that it resumes; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
     weights = inside(study_folder.runs_dir(plan.folder), first["run"])
@@ -167,7 +167,7 @@ def _with_weights(plan: StudyPlan, job: Job, first: study_folder.Job) -> tuple[s
 
 
 def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
-    """The jobs that are to be run, those that go on with another's weights after it; one without them has failed."""
+    """The jobs that are to be run, those that resume another's weights after it; one without them has failed."""
     jobs = study["jobs"]
     undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
     yield [row for row in undone if plan.jobs[row].after is None]

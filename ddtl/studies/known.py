@@ -24,7 +24,7 @@ class Known:
     """The runs and evaluations of an earlier record."""
 
     def __init__(self, earlier: Study | None, runs_dir: Path) -> None:
-        """``earlier`` is the record, None where there is none; its folders lie below ``runs_dir``."""
+        """``earlier`` is the record, None where there is none; its folders are below ``runs_dir``."""
         self._jobs = {key_of_labels(job["labels"]): job for job in (earlier["jobs"] if earlier else [])}
         self._runs_dir = runs_dir
         self._digests: dict[str, str] = {}

@@ -28,7 +28,7 @@ _ALSO = ("preview", "sweep.retries", "sweep.max_failures", "sweep.trial_minutes"
 _NOT_SHARED = {
     "evaluation.test": "a study is about test sets, and scores each.",
     "run.name": "every run has a folder of its own. study.name=… names the study.",
-    "run.overwrite": "a study goes on with its runs, and shares them with others.",
+    "run.overwrite": "a study resumes its runs, and shares them with others.",
 }
 # Settings that may change between two calls of one study: they change no result.
 _FREE = ("paths", "logger", "trainer.profiler", "dataset.num_workers", "trainer.checkpoint_seconds")
@@ -36,7 +36,7 @@ _FREE = ("paths", "logger", "trainer.profiler", "dataset.num_workers", "trainer.
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study as it was asked for.
+    """A study as requested.
 
     Attributes:
         settings: the sweep's own, ``settings.study`` among them.
@@ -117,7 +117,7 @@ def read(words: Sequence[str]) -> StudyPlan:
 
 
 def less(plan: StudyPlan, earlier: Study) -> list[str]:
-    """A line for each setting by which a study asks for less than it did under this name; none where it asks for more.
+    """A line for each setting by which a study requests less than it did under this name; none where it requests more.
 
     Args:
         plan: the study now.
@@ -156,7 +156,7 @@ def _contradictions(study: StudyConfig, settings: SweepConfig) -> Iterator[str]:
         if not isinstance(value, str) and len(set(value)) < len(value):
             yield f"study.{key}={shown(value)}: names one twice."
     if study.patients and study.kind == "cross_dataset" and PLAIN not in study.methods:
-        yield f"study.patients: goes on with the runs of the method {PLAIN}. Put it into study.methods."
+        yield f"study.patients: resumes the runs of the method {PLAIN}. Put it into study.methods."
     if study.kind in ("cross_dataset", "paper_vs_honest", "schedules"):
         yield from _names(study)
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
-    """Each source with each other dataset that it is tested on, once; those that cannot be read by now are left out."""
+    """Each source with each other dataset that it is tested on, once; those that cannot be read by now are excluded."""
     known: dict[str, Subject | None] = {}
     found: dict[tuple[str, str], tuple[Subject, Subject]] = {}
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
@@ -39,9 +39,9 @@ def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
     """The dataset of a run, or the one that the words of an evaluation name."""
     try:
         config = rescore.asked(config, words).config if words else config
-        with console.progress(f"looking at {name}") as bar:
+        with console.progress(f"examining {name}") as bar:
             manifest = registry.prepared(registry.build(config, bar), config.dataset)
         return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))
     except (OSError, UserError) as error:
-        log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)
+        log.warning("%s has no controls, and no search for images that are in other datasets: %s", name, error)
         return None

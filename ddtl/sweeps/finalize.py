@@ -1,4 +1,4 @@
-"""After the search: the winner against the default settings, both trained anew, on the test set, once."""
+"""After the search: the winner against the default settings, both retrained, on the test set, once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
         run: runs the trials that are left in a store, as the engine does.
 
     Returns:
-        What :func:`conclude` found; None where no trial was completed. It stands in the study from then on, so that the
+        What :func:`conclude` found; None where no trial was completed. It is in the study from then on, so that the
         sweep's record has it.
     """
     from ddtl.sweeps.store import open
@@ -48,7 +48,7 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
     plan = final_plan(store)
     if plan is None:
         return None
-    os.environ.update(store.environment)  # a password stands in no plan
+    os.environ.update(store.environment)  # a password is in no plan
     final = open.opened(plan)
     try:
         run(final)
@@ -63,8 +63,8 @@ def final_plan(store: Store) -> Plan | None:
     """The runs that the comparison needs, as a sweep of listed jobs; None where no trial was completed.
 
     The winner and the default settings, each with ``sweep.seeds`` seeds that the search has not used: the winning trial
-    itself was chosen for a good validation score, and its luck would speak for the winner. Its folder lies within the
-    sweep's and is named after the winner, so that a search which goes on and finds a better one has another comparison.
+    itself was chosen for a good validation score, and its luck would speak for the winner. Its folder is within the
+    sweep's and is named after the winner, so that a search that continues and finds a better one has another comparison.
     """
     winner = chosen(store)
     if winner is None:
@@ -148,7 +148,7 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
     from ddtl.reports.comparison import claims, tables
 
     name = monitor.partition("/")[2]
-    score = name if name in SCORES else "roc_auc"  # a loss is no score of the test
+    score = name if name in SCORES else "roc_auc"  # a loss is not a score of the test
     try:
         compared = _read(runs)
         result = compare(compared.methods, score=score, paired_seeds=_same_seeds(runs))
@@ -216,7 +216,7 @@ def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def _value(word: str) -> str:
-    """What stands behind a word's ``=``."""
+    """What follows a word's ``=``."""
     return word.partition("=")[2]
 
 

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics measured anew: on the test images (adaptation), or on the training images (mean of weights).
+"""BatchNorm's statistics measured again: on the test images (adaptation), or on the training images (mean of weights).
 
 Adaptation at test time: Nado et al. 2020 (Evaluating prediction-time batch normalization, arXiv 2006.10963) and
 Schneider et al. 2020 (Improving robustness against common corruptions by covariate shift adaptation, NeurIPS), who mix

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch, and when a loss is no number."""
+"""What happens at the end of an epoch, and when a loss is not a number."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class EpochEnd(Checkpoint):
     ) -> None:
         """Start the next epoch as an uninterrupted run would.
 
-        Lightning's own loop state, saved here, stands between two epochs: restored, it would skip the next epoch's
+        Lightning's own loop state, saved here, is between two epochs: restored, it would skip the next epoch's
         start hooks. So only the counts are taken from the checkpoint, into loops that are otherwise fresh.
         """
         checkpoint.pop("loops")
@@ -149,7 +149,7 @@ class EpochEnd(Checkpoint):
 
     @staticmethod
     def _unwritable(path: Path, error: OSError) -> TrainingFailure:
-        return TrainingFailure(f"could not write {path}: {error.strerror or error}. Make room or mend the folder.")
+        return TrainingFailure(f"could not write {path}: {error.strerror or error}. Make room or repair the folder.")
 
     def _check_finite(self, scores: Mapping[str, float], epoch: int) -> None:
         for name in ("train/loss", "val/loss", self.monitor):
@@ -161,7 +161,7 @@ class EpochEnd(Checkpoint):
 
 
 def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """The processes of a distributed run must hold the same weights to the bit, or its result is nobody's."""
+    """The processes of a distributed run must have the same weights to the bit, or its result is nobody's."""
     if trainer.world_size == 1:
         return
     digest = hashlib.sha256()
@@ -184,7 +184,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 class EarlyEnd(Checkpoint):
     """May end a fit at its start, and after any epoch but the last one once the epoch is recorded.
 
-    The run is then not scored, and can be gone on with. All processes of a distributed run hear the first one's word.
+    The run is then not scored, and can be resumed. All processes of a distributed run follow the first one.
     Of Lightning's ``Checkpoint`` for the same reason as :class:`EpochEnd`, behind which it comes.
 
     Attributes:
@@ -198,7 +198,7 @@ class EarlyEnd(Checkpoint):
         self.ended: str | None = None
 
     def decide(self, trainer: pl.Trainer) -> str | None:
-        """Why the fit is to end with what is done; None lets it go on. Asked in the first process alone."""
+        """Why the fit is to end with what is done; None lets it continue. Asked in the first process alone."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -262,9 +262,9 @@ class Patience(EarlyStopping):
 
 
 class StopOnNonFinite(pl.Callback):
-    """Ends training at the first loss that is no number, naming the step and the images.
+    """Ends training at the first loss that is not a number, naming the step and the images.
 
-    The check looks at the batch before, whose loss the device has long computed, so it costs no waiting.
+    The check examines the batch before, whose loss the device has long computed, so it costs no waiting.
     """
 
     def __init__(self, manifest: Manifest) -> None:

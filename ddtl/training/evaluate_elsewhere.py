@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
 
-    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name. So does a hash
-    of the images where the folder holds the scores of other ones, such as those of another site or split.
+    Other grey levels than the run's own, and adapted BatchNorm, follows that in the folder's name. So does a hash
+    of the images where the folder contains the scores of other ones, such as those of another site or split.
 
     Args:
         folder: of the finished run.
@@ -72,7 +72,7 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
 
 
 def _digest(evaluation: Path) -> str | None:
-    """Which images a folder's scores are of; None where it holds none."""
+    """Which images a folder's scores are of; None where it contains none."""
     try:
         found: str | None = results_of.read(evaluation).get("digest")
     except (OSError, Unreadable):
@@ -83,7 +83,7 @@ def _digest(evaluation: Path) -> str | None:
 def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
     """As :func:`score_elsewhere`, for a study: in a folder that no other evaluation can have; the folder.
 
-    Its name holds a hash of the images, their split and the settings of the evaluation. One that is there and finished
+    Its name contains a hash of the images, their split and the settings of the evaluation. One that is there and finished
     is left as it is.
 
     Args:
@@ -149,7 +149,7 @@ def _module(run: Run) -> Classifier:
 
 
 def _trainer(run: Run) -> pl.Trainer:
-    """What predicts, and says nothing."""
+    """Return a trainer that predicts without output."""
     return lightning.build(
         accelerator=run.machine.accelerator, precision=run.machine.precision,
         deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
@@ -188,7 +188,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
         with embeddings.kept(run.network) as parts:
             both = predict(trainer, module, run.datamodule, splits)
     table = both.of("test")
-    # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
+    # How the other dataset was split gives no information here: what matters is whether the run trained on its test images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
     results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
@@ -198,7 +198,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":
         results["warnings"].append(
-            "Grey levels were brought to those of the images that the run learned from, by one map made of the "
+            "Grey levels were brought to those of the images that the run trained on, by one map made of the "
             f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
         )
     results |= scored(table, val, ["test"], evaluation, manifest.grouping)
@@ -233,20 +233,20 @@ def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) ->
 
 
 def _reference(folder: RunFolder) -> np.ndarray:
-    """The grey levels of the images that the run learned from, as a histogram."""
+    """The grey levels of the images that the run trained on, as a histogram."""
     try:
         return np.array(small.histogram(folder.histogram), dtype=np.int64)
     except FileNotFoundError:
         raise UserError(
-            f"{folder.path} holds no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
-            "made the run. The command that made it trains it anew with run.overwrite=true."
+            f"{folder.path} contains no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
+            "made the run. The command that made it retrains it with run.overwrite=true."
         ) from None
 
 
 def _seen(
     folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
 ) -> float:
-    """The share of the test images whose patient (or group) is among those that the run learned from.
+    """The share of the test images whose patient (or group) is among those that the run trained on.
 
     Args:
         folder: of the run.
@@ -267,7 +267,7 @@ def _seen(
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:
-    """The seed of the phantom's patients that a run learned from; None where there are none."""
+    """The seed of the phantom's patients that a run trained on; None where there are none."""
     phantom = settings.config(folder.path).dataset.phantom
     return None if phantom is None else phantom.seed
 
@@ -275,6 +275,6 @@ def _phantom_seed(folder: RunFolder) -> int | None:
 def _leak(share: float) -> list[str]:
     if not share:
         return []
-    warning = f"{share:.0%} of the test images are of patients or groups that the run learned from: optimistic."
+    warning = f"{share:.0%} of the test images are of patients or groups that the run trained on: optimistic."
     log.warning(warning)
     return [warning]

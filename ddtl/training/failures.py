@@ -30,10 +30,10 @@ def broken_off(folder: Path) -> Iterator[None]:
                 "limit: ulimit -u unlimited"
             ) from error
         what = f"could not read or write {error.filename or folder}: {error.strerror or error}"
-        raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
+        raise TrainingFailure(f"{what}. Make room or repair the folder.") from error
     except torch.OutOfMemoryError as error:
         raise TrainingFailure(
-            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not hold it, start a "
+            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not use it, start a "
             "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
         ) from error
     except RuntimeError as error:

@@ -41,7 +41,7 @@ def resolve(config: TrainerConfig) -> Hardware:
     """Read the hardware.
 
     Raises:
-        UserError: what was asked for is not here.
+        UserError: what was requested is not here.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator: Literal["cpu", "gpu"] = (
@@ -71,7 +71,7 @@ def resolve(config: TrainerConfig) -> Hardware:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to repeat the run. Stays on this machine: it holds the command line."""
+    """What a reader needs to repeat the run. Stays on this machine: it contains the command line."""
     return {
         "command": [os.path.basename(sys.argv[0]), *map(redacted, sys.argv[1:])],
         "python": platform.python_version(),

@@ -26,7 +26,7 @@ from ddtl.utils.ranks import Processes
 
 # Seconds that the processes of a run wait for each other: one machine may have to prepare images that another one has.
 JOIN_LIMIT = 15 * 60.0
-_QUIET = 10.0  # seconds of waiting after which a line says so
+_QUIET = 10.0  # seconds of waiting after which a line reports it
 
 
 def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Trainer:

@@ -29,7 +29,7 @@ _SECTIONS = ("dataset", "evaluation", "paths")
 _KEYS = ("trainer.accelerator", "trainer.precision")
 
 
-# What commands that go on with a run take from its results.json.
+# What commands that resume a run take from its results.json.
 _NEEDED = (
     "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
     "calibration.notes", "interval",
@@ -52,10 +52,10 @@ def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     """
     require_run_folder(folder.path)
     if not folder.config.exists():
-        raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
+        raise UserError(f"{folder.path} is not the folder of a run: it contains no config.yaml.")
     results = folder.finished()
     if results is None:
-        raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
+        raise UserError(f"{folder.path}: the run is not finished. The command that started it resumes it.")
     results_of.require(folder.results, results, *_NEEDED)
     config = settings.config(folder.path)
     _check_head(folder, config)
@@ -123,9 +123,9 @@ def asked(saved: Config, words: Sequence[str]) -> Asked:
 
 
 def _harmonize(saved: Config, asked: DatasetConfig) -> str:
-    """How grey levels are harmonised; a network sees images that were prepared as those that it learned from."""
+    """How grey levels are harmonised; a network sees images that were prepared as those that it trained on."""
     before, now = saved.dataset.harmonize, asked.harmonize
-    # A dataset's own map to itself is the identity, so such a run learned from images as they are.
+    # A dataset's own map to itself is the identity, so such a run trained on images as they are.
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
     if before != now and not as_they_are:
         raise UserError(
@@ -136,7 +136,7 @@ def _harmonize(saved: Config, asked: DatasetConfig) -> str:
 
 
 def _unless(named: set[str], saved: Config) -> list[str]:
-    """Where the run's own settings must stand beside the new ones, for the checks to see both."""
+    """Where the run's own settings must be beside the new ones, for the checks to see both."""
     target = saved.evaluation.target
     return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
 
@@ -179,7 +179,7 @@ def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResul
 
 
 def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
-    """The configuration with the folder of all runs that a run lies in: its ledger counts the uses of test sets.
+    """The configuration with the folder of all runs that a run is in: its ledger counts the uses of test sets.
 
     Args:
         config: to evaluate with.

@@ -26,7 +26,7 @@ from ddtl.utils.redaction import redacted_tree
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of; the data is loaded and the network holds its initial weights."""
+    """What a run is made of; the data is loaded and the network has its initial weights."""
 
     config: Config
     machine: Hardware

@@ -43,7 +43,7 @@ from ddtl.utils.reading import Unreadable
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-    """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict.
+    """Score the best checkpoint on validation and, where requested, on the test set; ``results.json`` as a dict.
 
     Where the last epochs' weights are averaged, their mean takes the best checkpoint's place.
     """
@@ -58,7 +58,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
     val = predict(trainer, module, run.datamodule, ["val"])
-    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is looked at
+    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is examined
 
     results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
     results["warnings"] = [*results["warnings"], *warned]
@@ -143,7 +143,7 @@ def scored(
 
     Args:
         table: the predictions that are scored.
-        val: what decides about threshold and calibration: validation images of the dataset that the run learned from.
+        val: what decides about threshold and calibration: validation images of the dataset that the run trained on.
         splits_: which splits of the table are scored.
         grouping: of the manifest: what an interval may take for independent.
     """
@@ -160,7 +160,7 @@ def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
 
 
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
-    """What needs no network: the commonest class, and a classifier on file facts."""
+    """What needs no network: the majority class, and a classifier on file metadata."""
     try:
         facts = record.baseline(file_facts.probabilities(manifest), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now

@@ -44,7 +44,7 @@ Publish = Callable[[Scored], None]
 
 
 class EndedEarly(Exception):
-    """A callback ended the fit after an epoch. The run is not scored, and the same configuration goes on with it."""
+    """A callback ended the fit after an epoch. The run is not scored, and the same configuration resumes it."""
 
     def __init__(self, why: str, folder: Path) -> None:
         super().__init__(why)
@@ -53,7 +53,7 @@ class EndedEarly(Exception):
 
 
 def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publish | None = None) -> RunResult:
-    """Train, score and record one run; go on with it where it was stopped; do nothing where it is finished.
+    """Train, score and record one run; resume it where it was stopped; do nothing where it is finished.
 
     Args:
         config: what to train.
@@ -61,8 +61,8 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
         publish: is given the scored run while its loggers are open, or a finished one that has no page yet.
 
     Raises:
-        UserError: data, weights or hardware are not as asked; no folder is left behind.
-        TrainingFailure: training broke; the same command goes on from the last epoch.
+        UserError: data, weights or hardware are not as requested; no folder is left behind.
+        TrainingFailure: training broke; the same command resumes it from the last epoch.
         EndedEarly: a callback ended the fit.
     """
     run = assemble(config)
@@ -78,7 +78,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks, publish)
         else:
-            console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
+            console.line("this run is finished: nothing to train (run.overwrite=true starts it again)")
             if publish is not None and not folder.report.exists():
                 publish(Scored(run, folder, results))
     return RunResult(run.path, results)
@@ -134,7 +134,7 @@ def _announce(run: Run) -> None:
 
 
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
-    """The results of a finished run, if they hold what this command asks for; else it is scored again, not trained."""
+    """The results of a finished run, if they contain what this command requests; else it is scored again, not trained."""
     results = folder.finished()
     if results is None or not folder.predictions.exists() or results.get("evaluation") != scoring(config.evaluation):
         return None
@@ -168,7 +168,7 @@ def _fit_and_score(
     if checkpoint is not None:
         checkpoints.read(checkpoint, run.network.state_dict())
         _warn_if_moved(folder)
-        console.line(f"going on with {folder.path}")
+        console.line(f"resuming {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
         trainer = build_trainer(run, folder, shown_to, callbacks)
         with _compiled(run), checkpoints.restoring(checkpoint, trainer):
@@ -187,7 +187,7 @@ def _fit_and_score(
 
 @contextmanager
 def _compiled(run: Run) -> Iterator[None]:
-    """Train the network compiled in place, where that is asked for: its parameters and their names stay as they are."""
+    """Train the network compiled in place, where that is requested: its parameters and their names stay as they are."""
     if not run.config.trainer.compile:
         yield
         return
@@ -196,7 +196,7 @@ def _compiled(run: Run) -> Iterator[None]:
 
     console.line("compiling the network: the first steps of a phase take minutes")
     run.network.compile()
-    # Each phase is compiled anew, for other parameters want a gradient; beyond its limit torch quietly stops compiling.
+    # Each phase is compiled again, for other parameters want a gradient; beyond its limit torch quietly stops compiling.
     try:
         with config.patch(recompile_limit=config.recompile_limit + len(run.schedule.phases)):
             yield
@@ -214,7 +214,7 @@ def _warn_if_moved(folder: RunFolder) -> None:
     }
     for what, (was, is_) in changes.items():
         if was is not None and was != is_:
-            log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)
+            log.warning("%s was %s and is now %s: the run continues, but not to the same bit.", what, was, is_)
 
 
 def _dataset_table(manifest: Manifest) -> None:

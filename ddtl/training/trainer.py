@@ -1,4 +1,4 @@
-"""Lightning's Trainer as the configuration asks for it."""
+"""Lightning's Trainer as the configuration requests it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
     for each in more:
         each.folder = folder
     callbacks += more
-    # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
+    # Deterministic operations else fill all memory that is requested with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return lightning.build(
         accelerator=run.machine.accelerator,

@@ -54,7 +54,7 @@ def check_epoch(
     monitor = run.config.trainer.monitor
     value = None if recorded is None else recorded.get(monitor)
     if recorded is None or not isinstance(value, float | int):
-        return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be held against it."]
+        return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be compared with it."]
     logits, labels = torch.from_numpy(val.logits), torch.from_numpy(val.label)
     now = of_predictions(logits, labels)[monitor]
     if abs(now - value) <= TOLERANCE * max(1.0, abs(value)):
@@ -81,7 +81,7 @@ def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) ->
 
 
 class Unchanged:
-    """Holds a network's weights and statistics, to see that nothing has put others into their place."""
+    """Keeps a network's weights and statistics, to see that nothing has put others into their place."""
 
     def __init__(self, module: Classifier) -> None:
         self.module = module

@@ -88,13 +88,13 @@ def whole_table(table: Table) -> None:
 
 
 def renew() -> None:
-    """Look at the streams anew: they lead elsewhere now."""
+    """Examine the streams again: they lead elsewhere now."""
     global out, err
     out, err = _console(), _console(stderr=True)
 
 
 def be_quiet() -> None:
-    """Say nothing but errors: the first process of a distributed run speaks for all."""
+    """Print nothing but errors: the first process of a distributed run speaks for all."""
     out.quiet = True
     logging.getLogger("ddtl").setLevel(logging.ERROR)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Fresh:
     """A new file that takes the place of ``path`` when it is whole; until then nothing of that name has changed.
 
-    It lies beside ``path`` under a name that cannot be guessed, and is never an existing file or link: whoever could
+    It is next to ``path`` under a name that cannot be guessed, and is never an existing file or link: whoever could
     place links into a folder before it was shared cannot have anything written over. Two writers do not meet.
 
     Attributes:
@@ -236,7 +236,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def last_line(file: BinaryIO) -> bytes:
-    """What stands after the last line break; nothing in a whole file."""
+    """What is after the last line break; nothing in a whole file."""
     at = file.seek(0, os.SEEK_END)
     tail = b""
     while at and b"\n" not in tail:
@@ -251,7 +251,7 @@ _CHUNK = 1 << 16
 
 
 def require_run_folder(folder: Path) -> None:
-    """Refuse what is no folder where a run's is wanted.
+    """Refuse what is not a folder where a run's is wanted.
 
     Raises:
         UserError: there is nothing, or a file.
@@ -287,7 +287,7 @@ def output_folder(text: str) -> Path:
     if not text or (path.exists() and not path.is_dir()):
         raise ValueError("name a folder; it is made where there is none.")
     if (path / "config.yaml").exists():
-        raise ValueError("a run's folder holds its record alone. Name another folder.")
+        raise ValueError("a run's folder contains its record alone. Name another folder.")
     if problem := cannot_write(path):
         raise ValueError(f"{problem}. Name another folder.")
     return path

@@ -1,4 +1,4 @@
-"""No command runs what happens to lie in the folder where it was typed: a ``random.py`` there may be a stranger's.
+"""No command runs what happens to be in the folder where it was typed: a ``random.py`` there may be a stranger's.
 
 Python itself puts that folder on the path of modules for ``-m`` and ``-c``, with which child processes are started, and
 for an empty entry of PYTHONPATH. A script's own folder stays: that of ``train.py`` is the checkout.

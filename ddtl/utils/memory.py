@@ -64,7 +64,7 @@ def require_shared_memory(workers: int, batch: int) -> None:
 def pass_over_imports() -> None:
     """Have the garbage collector pass over what this process has imported, from the first call on.
 
-    torch and Lightning leave 570,000 objects, none of them garbage, and each full collection looks at all: half a
+    torch and Lightning leave 570,000 objects, none of them garbage, and each full collection examines all: half a
     second in the midst of training.
     """
     if not gc.get_freeze_count():

@@ -1,4 +1,4 @@
-"""Who works at a run or a trial: a process that can be told from every other one, also after its number is reused."""
+"""Who works at a run or a trial: a process that can be distinguished from every other one, also after its number is reused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat file after the command's name, which may hold spaces and brackets."""
+    """The fields of proc(5)'s stat file after the command's name, which may contain spaces and brackets."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

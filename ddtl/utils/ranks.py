@@ -1,6 +1,6 @@
 """Which process of a distributed run this is. The first one owns the run's folder and speaks; the others compute.
 
-The environment alone says so, in one of four ways: torchrun's variables, those of a step that srun started, ``RANK``,
+The environment alone reports it, in one of four ways: torchrun's variables, those of a step that srun started, ``RANK``,
 ``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at all.
 Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no result,
 or wait for others that never come. No torch: a mistake is answered at once.
@@ -53,7 +53,7 @@ def is_first() -> bool:
     """Whether this process is rank 0, also before anything distributed has started.
 
     Raises:
-        UserError: a variable about ranks is no number.
+        UserError: a variable about ranks is not a number.
     """
     environ = os.environ
     rank = _number("RANK", environ)
@@ -67,7 +67,7 @@ def is_first() -> bool:
 
 
 def check() -> None:
-    """Refuse variables about ranks that are no numbers, and remove those of a launcher that did not start this process.
+    """Refuse variables about ranks that are not numbers, and remove those of a launcher that did not start this process.
 
     Lightning reads ``SLURM_PROCID`` and ``JSM_NAMESPACE_RANK`` when it is imported, wherever they come from.
 

@@ -1,8 +1,8 @@
-"""The one way to read what lies on disk: records, inputs, weights and tables may come from strangers.
+"""The one way to read what is on disk: records, inputs, weights and tables may come from strangers.
 
 Only regular files are opened, so that no pipe or device makes a command wait for ever; each is read up to a limit that
 is above what a run on 1,000,000 images writes. JSON is shallow and holds finite numbers and valid text; YAML of records
-holds no aliases. Messages name the file and the place in it, and never quote what stands there: a record, too, may be a
+contains no aliases. Messages name the file and the place in it, and never quote what is there: a record, too, may be a
 link to a file that is nobody's business.
 """
 
@@ -67,14 +67,14 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 
     Raises:
         OSError: there is no such file, or this user may not read it.
-        Unreadable: it is no regular file, or larger than the limit.
+        Unreadable: it is not a regular file, or larger than the limit.
     """
     # Without O_NONBLOCK the opening of a pipe waits for somebody who writes.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise Unreadable(path, "is a folder" if stat.S_ISDIR(about.st_mode) else "is no regular file")
+            raise Unreadable(path, "is a folder" if stat.S_ISDIR(about.st_mode) else "is not a regular file")
         if about.st_size > limit:
             raise Unreadable(path, f"is too large ({size(about.st_size)}; at most {size(limit)} are read)")
         file = os.fdopen(descriptor, "rb")
@@ -88,7 +88,7 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 def read_bytes(path: Path, limit: int = RECORD) -> bytes:
     """All of a regular file; errors as of :func:`opened`."""
     with opened(path, limit) as file:
-        # Python makes room for as much as is asked for, so not for the limit at once.
+        # Python makes room for as much as is requested, so not for the limit at once.
         step = min(os.fstat(file.fileno()).st_size, limit) + 1
         data = file.read(step)
         while len(data) <= limit and (more := file.read(step)):
@@ -111,7 +111,7 @@ def sha256(path: Path, limit: int) -> str:
 
 
 def _holes(file: BufferedReader) -> int:
-    """Bytes of a file that were never written, as far as its file system says so."""
+    """Bytes of a file that were never written, as far as its file system reports it."""
     descriptor, holes, at = file.fileno(), 0, 0
     end = os.fstat(descriptor).st_size
     if not hasattr(os, "SEEK_HOLE") or end <= _HOLES:
@@ -124,7 +124,7 @@ def _holes(file: BufferedReader) -> int:
             except OSError:  # there is none behind it
                 return holes + end - at
             holes, at = holes + data - at, data
-    except OSError:  # a file system that does not say so
+    except OSError:  # a file system that does not state it
         return 0
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -140,15 +140,15 @@ def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str
     try:
         return read_bytes(path, limit).decode(encoding)
     except UnicodeDecodeError:
-        raise Unreadable(path, "is no text in UTF-8") from None
+        raise Unreadable(path, "is not text in UTF-8") from None
 
 
 def read_json(path: Path, limit: int = RECORD) -> Any:
     """The value in a file of JSON; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is damaged, too deep or too large, or holds what no record does: numbers that are not finite,
-            text that is no Unicode.
+        Unreadable: it is damaged, too deep or too large, or contains what no record does: numbers that are not finite,
+            text that is not Unicode.
     """
     try:
         return parsed(read_bytes(path, limit))
@@ -160,7 +160,7 @@ def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
     """The JSON object in a file; errors as of :func:`read_json`.
 
     Raises:
-        Unreadable: it holds something else.
+        Unreadable: it contains something else.
     """
     value = read_json(path, limit)
     if not isinstance(value, dict):
@@ -169,7 +169,7 @@ def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
 
 
 def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is left out.
+    """The JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is excluded.
 
     Raises:
         Unreadable: a line before the last one is damaged; or as of :func:`opened`.
@@ -181,7 +181,7 @@ def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
             if row is not None:
                 rows.append(row)
             elif is_whole:
-                raise Unreadable(path, f"line {number} is damaged, no JSON object", "Mend that line, or delete it.")
+                raise Unreadable(path, f"line {number} is damaged, no JSON object", "Repair that line, or delete it.")
     except FileNotFoundError:
         return []
     return rows
@@ -219,7 +219,7 @@ def parsed(data: bytes | str) -> Any:
     """
     comma, opening = (b",", (b"[", b"{")) if isinstance(data, bytes) else (",", ("[", "{"))
     if data.count(comma) + sum(map(data.count, opening)) > _MOST_VALUES:  # type: ignore[arg-type]
-        raise _Fault(f"it holds more than {_MOST_VALUES:,} values")
+        raise _Fault(f"it contains more than {_MOST_VALUES:,} values")
     try:
         value = json.loads(data, parse_constant=_not_finite)
     except _Fault:
@@ -228,7 +228,7 @@ def parsed(data: bytes | str) -> Any:
         raise _Fault(f"it is nested deeper than {_DEEPEST} levels") from None
     except json.JSONDecodeError as error:
         raise _Fault(f"no JSON ({error.msg[:1].lower()}{error.msg[1:]}: line {error.lineno})") from None
-    except ValueError:  # bytes that are no text, a number of thousands of digits
+    except ValueError:  # bytes that are not text, a number of thousands of digits
         raise _Fault("no JSON") from None
     if reason := _unfit(value):
         raise _Fault(f"{_place(value)}{reason}")
@@ -240,7 +240,7 @@ class _Fault(ValueError):
 
 
 def _not_finite(word: str) -> NoReturn:
-    raise _Fault(f"it holds {word}, which is no JSON number")
+    raise _Fault(f"it holds {word}, which is not a JSON number")
 
 
 def _unfit(value: Any) -> str:
@@ -256,7 +256,7 @@ def _unfit(value: Any) -> str:
             if kind is dict:
                 inner.extend(one.values())
                 if not all(map(is_text, one)):
-                    return "holds a name that is no Unicode text"
+                    return "contains a name that is not Unicode text"
             elif kind is list:
                 inner.extend(one)
             elif reason := _unfit_scalar(one):
@@ -267,9 +267,9 @@ def _unfit(value: Any) -> str:
 
 def _unfit_scalar(value: Any) -> str:
     if type(value) is str:
-        return "" if is_text(value) else "is no Unicode text"
+        return "" if is_text(value) else "is not Unicode text"
     if type(value) is float:
-        return "" if math.isfinite(value) else "is no finite number"
+        return "" if math.isfinite(value) else "is not a finite number"
     return "is a number out of all bounds" if type(value) is int and abs(value) >= _LARGEST_INT else ""
 
 
@@ -352,7 +352,7 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
     """The rows of a CSV file with a header, as text, one by one; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is no text, or has a row with more or fewer cells than the header, or a cell that is too long.
+        Unreadable: it is not text, or has a row with more or fewer cells than the header, or a cell that is too long.
     """
     with opened(path, limit) as file:
         reader = csv.reader((line.decode("utf-8") for line in _bounded(path, file)), strict=True)
@@ -365,7 +365,7 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
                     raise Unreadable(path, f"line {reader.line_num} has {len(row)} cells, the header {len(header)}")
                 yield dict(zip(header, row, strict=True))
         except UnicodeDecodeError:
-            raise Unreadable(path, f"line {reader.line_num + 1} is no text in UTF-8") from None
+            raise Unreadable(path, f"line {reader.line_num + 1} is not text in UTF-8") from None
         except csv.Error:
             raise Unreadable(path, f"line {reader.line_num} is damaged, no CSV") from None
 
@@ -373,7 +373,7 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
 def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
     while line := file.readline(LINE + 1):
         if len(line) > LINE:
-            raise Unreadable(path, f"holds a line of more than {size(LINE)}")
+            raise Unreadable(path, f"contains a line of more than {size(LINE)}")
         yield line
 
 
@@ -389,9 +389,9 @@ def walk(
 
     Args:
         top: a folder.
-        on_error: called with a folder that cannot be read or is too deep, and a predicate that says so.
+        on_error: called with a folder that cannot be read or is too deep, and a predicate that reports it.
         links: whether links to folders are followed.
-        wanted: whether a name is looked at, that of a file or a folder.
+        wanted: whether a name is examined, that of a file or a folder.
         seen: real paths of folders that are not gone into, but for ``top``; those that were are added.
     """
     waiting = [(top, 0)]

@@ -30,7 +30,7 @@ _ASSIGNED = re.compile(
 _USER = re.compile(r"(?<![\w.%+/@:*-])([\w.%+-]{1,100}):([^\s/@:'\"]{1,200})@(?=[\w\[])")
 _WEB = ("http", "https", "ftp", "ftps", "s3", "gs", "hf")  # where a user's name alone may be a token
 
-# Settings of a URL that may hold a secret, and the variables that they are taken from where they are not given.
+# Settings of a URL that may contain a secret, and the variables that they are taken from where they are not given.
 _VARIABLES = {"paths.weights_mirror": "DDTL_WEIGHTS_MIRROR", "paths.data_mirror": "DDTL_DATA_MIRROR"}
 _URL_KEYS = {"weights_mirror", "data_mirror", "storage"}  # the settings that are a URL, by their last name
 
@@ -91,7 +91,7 @@ def _secrets_of(url: str) -> set[str]:
 
 
 def redacted(text: str) -> str:
-    """The text with a mask in the place of each secret; the same text where it holds none.
+    """The text with a mask in the place of each secret; the same text where it contains none.
 
     >>> redacted("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
     'sweep.storge=postgresql://me:***@host/db?sslpassword=***'
@@ -128,7 +128,7 @@ def _in_urls(text: str, starts: re.Pattern[str]) -> str:
 
 
 def redacted_tree(value: Any) -> Any:
-    """The value with a mask in the place of each secret in a URL, wherever that stands in lists and dicts.
+    """The value with a mask in the place of each secret in a URL, wherever that is in lists and dicts.
 
     For records: what else looks like a password may be a patient, a class or a regular expression there.
     """
@@ -145,7 +145,7 @@ def redacted_tree(value: Any) -> Any:
 
 
 def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without those whose URL holds a secret; their values are in this process's environment instead.
+    """The words without those whose URL contains a secret; their values are in this process's environment instead.
 
     There trials find them, whose words are written down.
     """
@@ -160,12 +160,12 @@ def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a parameter of that name holds a secret."""
+    """Whether a parameter of that name contains a secret."""
     return _SECRET.search(name.replace("_", "-")) is not None
 
 
 def _without_secrets(text: str, scheme: str, *, is_url: bool) -> str:
-    """What stands behind ``//``, without its password, and without the user where that may be a token.
+    """What follows ``//``, without its password, and without the user where that may be a token.
 
     Args:
         text: the rest of the URL, and what follows it.
@@ -189,7 +189,7 @@ def _end_of_user(text: str, *, is_url: bool) -> int:
     if at >= 0:
         return at
     port = authority.rpartition(":")[2] if ":" in authority and not authority.startswith("[") else ""
-    if port and not port[0].isdigit():  # the password itself holds a / or one of its like
+    if port and not port[0].isdigit():  # the password itself contains a / or one of its like
         return word.rfind("@") if "@" in word else _behind_a_blank(text, len(word))
     if is_url and ":" in authority and re.search(r"[/\\].*@[\w.-]+(:\d+)?(/|$)", word):  # host:8080/… or me:12/34@host
         return word.rfind("@")
@@ -197,6 +197,6 @@ def _end_of_user(text: str, *, is_url: bool) -> int:
 
 
 def _behind_a_blank(text: str, begin: int) -> int:
-    """Where a password that holds a blank ends: at an ``@`` before a host, on the same line."""
+    """Where a password that contains a blank ends: at an ``@`` before a host, on the same line."""
     found = re.compile(r"[^\n@'\"]{0,200}@(?=[\w\[])").match(text, begin)
     return found.end() - 1 if found else -1

@@ -1,4 +1,4 @@
-"""Threads × processes must not exceed the cores. No torch: the number must stand before it is imported."""
+"""Threads × processes must not exceed the cores. No torch: the number must be before it is imported."""
 
 from __future__ import annotations
 

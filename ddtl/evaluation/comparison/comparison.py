@@ -40,7 +40,7 @@ class Comparison:
     Attributes:
         a, b: their names; ``seeds`` how many runs each has, ``paired_seeds`` whether both have the same ones by design.
         unit, units, images: what is resampled, how many there are, and of how many images.
-        score: the one that is judged; ``differences`` holds all, their intervals at ``level``.
+        score: the one that is judged; ``differences`` contains all, their intervals at ``level``.
         delong_p: of the difference of the ROC AUC; ``mcnemar_p`` of the accuracy. None where ``no_tests`` says why.
             Beside the test that judges, for readers who know them.
         p: of the difference of ``score``, by ``test``: below 1 - ``level`` where the interval excludes 0. ``holm_p`` is

@@ -63,7 +63,7 @@ class Measured:
         method: the runs, their images in one order.
         unit, units, images: what is resampled, how many there are, and of how many images.
         fewest: how many units the rarest class has.
-        runs: their scores, and those with each unit left out.
+        runs: their scores, and those with each unit excluded.
         scores: means over the runs, by name.
         patients: of each score the interval of the mean for other patients alone; None where there is none.
         settings: of the intervals.
@@ -134,7 +134,7 @@ class Drop:
 
 
 def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
-    """Every score at home less that away, with an interval for other patients and other seeds.
+    """Every score in-domain less that away, with an interval for other patients and other seeds.
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
     Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval

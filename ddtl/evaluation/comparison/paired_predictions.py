@@ -26,7 +26,7 @@ class Answers:
         name: what messages call the run.
         images: what messages call its images, as "covid19ct, protocol official".
         predictions: of that split alone.
-        threshold: from which probability on an image is called positive, (N,) where images have their own; without
+        threshold: from which probability on an image is predicted positive, (N,) where images have their own; without
             effect for more than two classes.
         design: of the test set, as the run recorded it.
     """

@@ -29,7 +29,7 @@ _IMAGES = "images"
 _ROUNDING = 1e-24  # a variance that is nothing but rounding
 # How often a part counts in the degrees of freedom, by its own: of a single part, and of each of two.
 _COUNTS, _COUNTS_OF_TWO = {1.0: 4.0, 2.0: 1.3}, {1.0: 1.5}
-_TAILS = (1e-12, 0.999)  # p-values that are told apart
+_TAILS = (1e-12, 0.999)  # p-values that are distinguished
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ class Runs:
 
     Attributes:
         points: each run's scores.
-        left_out: of each run and stratum its scores with each cluster left out, and the images that are left.
+        left_out: of each run and stratum its scores with each cluster excluded, and the images that are left.
         images: of the test set.
     """
 
@@ -300,7 +300,7 @@ class Runs:
 
 
 def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: Design = "case_control") -> Runs:
-    """Every run with each cluster left out in turn: of a ``case_control`` test set class by class.
+    """Every run with each cluster excluded in turn: of a ``case_control`` test set class by class.
 
     Args:
         method: its runs' images in one order.

@@ -1,4 +1,4 @@
-"""Intervals of any statistic of weighted images, with whole clusters drawn, or left out in turn."""
+"""Intervals of any statistic of weighted images, with whole clusters drawn, or excluded in turn."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ROUNDING = 1e-12  # a standard error, or a range, that is nothing but rounding
 
 
 class Clustered:
-    """Estimates of a statistic, and their intervals; replicates are computed when first asked for.
+    """Estimates of a statistic, and their intervals; replicates are computed when first requested.
 
-    Of a ``case_control`` test set clusters are drawn, and left out, class by class; of a ``cohort`` all together.
+    Of a ``case_control`` test set clusters are drawn, and excluded, class by class; of a ``cohort`` all together.
 
     Attributes:
         estimates: the statistic of all images, by name; NaN where it is not defined.
@@ -51,7 +51,7 @@ class Clustered:
         return bool(np.isfinite(self.estimates[name])) and self._fewest >= MIN_CLUSTERS
 
     def varies(self, name: str) -> bool:
-        """Whether any cluster moves the score; also where one cannot be left out, so that nobody knows."""
+        """Whether any cluster moves the score; also where one cannot be excluded, so that nobody knows."""
         influences = self._influences(name)
         return influences is None or any(np.abs(part).max() > _ROUNDING for part in influences)
 
@@ -121,7 +121,7 @@ class Clustered:
         return float(low), float(high)
 
     def _influences(self, name: str) -> list[np.ndarray] | None:
-        """What each cluster moves the score by, times the clusters of its class; None where one cannot be left out."""
+        """What each cluster moves the score by, times the clusters of its class; None where one cannot be excluded."""
         tables = [table[name] for table in self._left_out]
         if np.isnan(np.concatenate(tables)).any():
             return None

@@ -13,7 +13,7 @@ from ddtl.evaluation.intervals.resampling import cluster_codes
 # (case_control), or are what came (cohort).
 Design = Literal["case_control", "cohort"]
 
-MIN_CLUSTERS = 3  # with images of a class: fewer say nothing about the variation between them
+MIN_CLUSTERS = 3  # with images of a class: fewer give no information about the variation between them
 
 
 def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Confidence intervals of every score, with the images of one patient kept together.
+"""Confidence intervals of every score, with the images of one patient never split.
 
 What each method covers is measured: docs/intervals.md and ``benchmarks/coverage.py``.
 """
@@ -59,7 +59,7 @@ def intervals(
 
     Returns:
         None where the score is not defined, or where there are fewer than three clusters of a class. Of the methods
-        that are asked for by name also where it is not defined without some cluster, or in more than 5 % of the
+        that are requested by name also where it is not defined without some cluster, or in more than 5 % of the
         bootstrap's replicates; where every cluster agrees they see no variation, and bounds of what so few patients
         leave possible take their place (:func:`_agreed`).
 
@@ -233,7 +233,7 @@ def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] 
 
 
 def _shares(labels: np.ndarray, called: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
-    """The scores that are proportions; a score of no image is left out."""
+    """The scores that are proportions; a score of no image is excluded."""
     of = {
         "accuracy": (called == labels, np.ones_like(called)),
         "sensitivity": (called, labels),

@@ -65,9 +65,9 @@ def resampled(
 def jackknife(
     statistic: Callable[[np.ndarray], Replicates], clusters: np.ndarray, labels: np.ndarray | None
 ) -> list[Replicates]:
-    """``statistic`` with each cluster left out in turn, a table for each of the :func:`strata`.
+    """``statistic`` with each cluster excluded in turn, a table for each of the :func:`strata`.
 
-    More than 500 clusters are left out by groups of them (the delete-a-group jackknife; Kott, 2001, Journal of
+    More than 500 clusters are excluded by groups of them (the delete-a-group jackknife; Kott, 2001, Journal of
     Official Statistics 17:521), dealt at random.
     """
     codes = cluster_codes(clusters)
@@ -99,7 +99,7 @@ def weighted_scores(
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class; ties are handled as scikit-learn does.
         weights: (B, N) not negative.
-        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
         rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``p``.
 
     Returns:

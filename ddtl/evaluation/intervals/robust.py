@@ -54,7 +54,7 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     """The values of the ROC AUC that these images do not contradict.
 
     A score interval (Newcombe, 2006, Stat Med 25:559): the variance is not that at the estimate but at each value that
-    is asked for, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
+    is requested, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
     factor that makes it Obuchowski's (1997) at the estimate. So it has a width where the estimate is 1.
 
     Args:
@@ -83,7 +83,7 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     def beyond(value: float) -> float:
         return (auc - value) ** 2 - reach * hanley(value, m, n)
 
-    edge = 1e-9  # of the values that are asked for, and around the estimate, where nothing contradicts
+    edge = 1e-9  # of the values that are requested, and around the estimate, where nothing contradicts
     low = 0.0 if beyond(edge) <= 0 else float(brentq(beyond, edge, auc - 1e-12))
     high = 1.0 if auc > 1 - edge or beyond(1 - edge) <= 0 else float(brentq(beyond, auc + 1e-12, 1 - edge))
     # Errors of a ranking may be those of a single patient, which comes or does not: as in a share of the rarer class.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two looks at trials that are not this worker's
+_LOOK = 1.0  # seconds between two checks of trials that are not this worker's
 
 
 def run(store: Store, stop: Stop, show: Show) -> str | None:

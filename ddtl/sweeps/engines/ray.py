@@ -27,7 +27,7 @@ except ImportError as error:
     raise UserError("engine=ray needs a package that is not here: pip install 'ddtl[ray]'.") from error
 
 
-# To workers on other machines, too; a mirror's address may hold a password, and then it is in no word of a trial.
+# To workers on other machines, too; a mirror's address may contain a password, and then it is in no word of a trial.
 _PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
 
 
@@ -68,7 +68,7 @@ def _shares(engine: EngineConfig, cluster: dict[str, float]) -> tuple[int, dict[
     each = engine.gpus_per_trial
     gpus = int(cluster.get("GPU", 0))
     count = max(1, gpus // each) if engine.workers == "auto" else engine.workers
-    # A cluster's nodes differ, so there a worker asks for what any of them can give.
+    # A cluster's nodes differ, so there a worker requests what any of them can give.
     cpus = each if engine.address else max(each, threads.cores() // remote.fitting(count, each))
     return count, {"num_cpus": cpus, **({"num_gpus": each} if gpus else {})}
 

@@ -1,4 +1,4 @@
-"""Workers in other processes, perhaps on other machines: placed, watched, and placed anew where some were lost."""
+"""Workers in other processes, perhaps on other machines: placed, watched, and placed again where some were lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK = 1.0  # seconds between two looks at the workers
+_LOOK = 1.0  # seconds between two checks of the workers
 
 
 class Placed(Protocol):
@@ -46,7 +46,7 @@ def run(
         place: starts a worker for each name.
 
     Returns:
-        Why it makes no sense to go on; None where there is no reason.
+        Why continuing is pointless; None where there is no reason.
     """
     for _ in range(store.plan.settings.sweep.retries + 1):
         now = store.snapshot()
@@ -61,7 +61,7 @@ def run(
 
 
 def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
-    """Wait for a round of workers; the first problem that makes no sense to go on with."""
+    """Wait for a round of workers; the first problem that makes it pointless to continue."""
     try:
         while not all(worker.ended() for worker in workers):
             show(store.snapshot())

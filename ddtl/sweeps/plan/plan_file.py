@@ -34,7 +34,7 @@ def without_password(plan: Plan) -> Plan:
 
 
 def write(plan: Plan) -> None:
-    """Write it; the plan must hold no password."""
+    """Write it; the plan must contain no password."""
     from ddtl.sweeps.space.space import Listed
 
     space = plan.space
@@ -55,7 +55,7 @@ def write(plan: Plan) -> None:
 
 
 def read(folder: Path) -> Plan:
-    """The plan that stands in a sweep's folder.
+    """The plan that is in a sweep's folder.
 
     Raises:
         UserError: none does.
@@ -83,7 +83,7 @@ def read(folder: Path) -> Plan:
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:
-    """What stands in the folder's file; None where there is none.
+    """What is in the folder's file; None where there is none.
 
     Raises:
         Unreadable: it is damaged.
@@ -92,7 +92,7 @@ def document_in(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
-    """Refuse to go on with another search under a name.
+    """Refuse to resume another search under a name.
 
     Raises:
         UserError: with a line for each thing that differs.
@@ -104,7 +104,7 @@ def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
             f"sweep {plan.name} in {plan.folder} is another search. What differs:\n{lines}\n"
-            "Set another sweep.name=… for this one, or take back what differs."
+            "Set another sweep.name=… for this one, or undo what differs."
         )
 
 

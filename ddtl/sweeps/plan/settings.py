@@ -27,15 +27,15 @@ from ddtl.utils.redaction import redacted_tree
 LOCKED = "evaluation.test=false"
 # Settings of train.py that a sweep sets or does without, and why.
 _NOT_SHARED = {
-    "evaluation.test": "a sweep never looks at the test set; finalize=true does, once, with the best trial.",
+    "evaluation.test": "a sweep never uses the test set; finalize=true does, once, with the best trial.",
     "run.name": "every trial has a folder of its own. sweep.name=… names the sweep.",
-    "run.overwrite": "a sweep goes on with its trials. To search anew, give it another name: sweep.name=….",
+    "run.overwrite": "a sweep resumes its trials. To search again, give it another name: sweep.name=….",
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was asked for.
+    """A sweep as requested.
 
     Attributes:
         settings: the sweep's own.
@@ -45,7 +45,7 @@ class Plan:
         name: of the sweep.
         folder: where its records lie.
         words: the command line that it was read from.
-        notes: lines for the person, such as a parameter that is left out because it has no effect here.
+        notes: lines for the person, such as a parameter that is excluded because it has no effect here.
         targets: of a study's runs, by trial: what each is evaluated on after training, as pairs of a dataset's name and
             the words of ``ddtl evaluate``.
         planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.records.test_ledger.planned`;

@@ -16,7 +16,7 @@ from ddtl.sweeps.plan import check_classes
 CONFIG_NAME = "sweep"
 _NO_PRUNER = "NopPruner"
 _TOPS = tuple(SweepConfig.model_fields)
-# Below these keys anything may stand; ddtl/sweeps/space/syntax.py and the classes that are named say what.
+# Below these keys anything is allowed; ddtl/sweeps/space/syntax.py and the classes that are named say what.
 _OPEN = ("search.name", "search.space", "sampler.args", "pruner.args")
 
 
@@ -36,7 +36,7 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
     Args:
         words: those that :func:`is_own` tells.
         grid: whether combinations are listed elsewhere on the command line; then there is no search, all are run, and
-            unless it was asked for none is ended early and none is trained anew.
+            unless it was requested none is ended early and none is retrained.
 
     Returns:
         The settings as far as they can be told (None where they cannot), and the mistakes.
@@ -79,7 +79,7 @@ def _is_open(word: str) -> bool:
 def _merged(
     config: SweepConfig, settings: Iterable[Setting], typed: set[str], grid: bool
 ) -> tuple[SweepConfig | None, list[str]]:
-    """With the settings whose keys stand in no file, and with what follows of others; or a line for each mistake."""
+    """With the settings whose keys are in no file, and with what follows of others; or a line for each mistake."""
     tree = config.model_dump()
     default = load.typed((), CONFIG_NAME, SweepConfig, lambda found: [])[0]
     if config.sampler.name != default.sampler.name:
@@ -116,7 +116,7 @@ def _search(search: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
-    """The space with ``value`` wherever ``key`` stands, without it where that is None; and whether it stood there."""
+    """The space with ``value`` wherever ``key`` stands, without it where that is None; and whether it was there."""
     done: dict[str, Any] = {}
     found = False
     for name, spec in space.items():
@@ -136,7 +136,7 @@ def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str,
 
 
 def _narrowed(before: Any, now: Any) -> Any:
-    """A list of some of the options that stood there before: they keep their parameters."""
+    """A list of some of the options that were there before: they keep their parameters."""
     if _has_branches(before) and isinstance(now, Mapping) and isinstance(now.get("choice"), list):
         branches = before["choice"]
         return {**now, "choice": {option: branches.get(option) or {} for option in now["choice"]}}

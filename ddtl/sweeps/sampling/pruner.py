@@ -26,9 +26,9 @@ def made(name: str, args: Mapping[str, Any]) -> BasePruner:
 class AfterUnfreeze(BasePruner):
     """Another pruner that sees learning curves with their phases laid over each other.
 
-    A schedule that unfreezes stages makes a curve of several parts: a plateau while the backbone stands still, a dip
+    A schedule that unfreezes stages makes a curve of several parts: a plateau while the backbone is frozen, a dip
     when it begins to move, a rise above the plateau. Compared epoch by epoch, as pruners do, a trial that unfreezes
-    late loses against one that unfroze early although it would end above it, and a rule that looks at the last score
+    late loses against one that unfroze early although it would end above it, and a rule that examines the last score
     ends trials in the middle of their dip. So, of a trial in phase p of its schedule:
 
     - No verdict in the first ``grace`` epochs after an unfreezing; in a phase no longer than that, only in its last.
@@ -39,7 +39,7 @@ class AfterUnfreeze(BasePruner):
       if that is earlier: nobody is measured against what has had more training, nor against what is nearer its end.
       Where the opponent is not in that phase by then, the two are not compared.
 
-    With fewer than two such opponents the median says nothing (``n_min_trials``, which Optuna sets to 1). All completed
+    With fewer than two such opponents the median gives no information (``n_min_trials``, which Optuna sets to 1). All completed
     trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive halving,
     Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the inner one.
 

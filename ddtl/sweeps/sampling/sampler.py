@@ -22,7 +22,7 @@ _ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 
 
 class Seeded(BaseSampler):
-    """Proposes each trial by a sampler made anew for it, seeded by (seed, number).
+    """Proposes each trial by a sampler recreated for it, seeded by (seed, number).
 
     So a proposal depends on the seed, the number and the history alone: not on which process makes it, nor on how often
     the sweep was stopped. What Optuna's samplers must know beyond that, they keep in the storage themselves.
@@ -31,7 +31,7 @@ class Seeded(BaseSampler):
         name: a class of :mod:`optuna.samplers`.
         args: what it is made with.
         seed: the sweep's.
-        settled: name of the user attribute of a trial that was proposed before and is gone on with.
+        settled: name of the user attribute of a trial that was proposed before and is resumed.
     """
 
     def __init__(self, name: str, args: Mapping[str, Any], seed: int, settled: str) -> None:

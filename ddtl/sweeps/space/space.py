@@ -54,7 +54,7 @@ def listed(jobs: Sequence[Sequence[str]]) -> Listed:
 
 @dataclass(frozen=True)
 class Place:
-    """A parameter where it stands in a tree: below the options of ``above``, the outermost first."""
+    """A parameter where it is in a tree: below the options of ``above``, the outermost first."""
 
     parameter: Parameter
     above: tuple[tuple[Choice, Option], ...]

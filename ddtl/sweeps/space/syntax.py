@@ -73,7 +73,7 @@ def read(tree: Mapping[str, Any]) -> tuple[tuple[Parameter, ...], list[str]]:
     if not tree:
         problems.append(f"{_AT} is empty: there is nothing to vary. {_HOW}")
     for key in sorted(_twice(parameters)):
-        problems.append(f"{_AT}.{key}: stands in two places that one trial reaches. Leave one of them out.")
+        problems.append(f"{_AT}.{key}: is in two places that one trial reaches. Leave one of them out.")
     return parameters, problems
 
 
@@ -121,7 +121,7 @@ def _options(given: Any, problems: list[str]) -> tuple[Option, ...]:
         if any(stored == option.stored for option in options):
             raise _Faulty(f"choice names {shown(value)} twice.")
         if isinstance(stored, float) and not math.isfinite(stored):
-            raise _Faulty(f"{shown(value)} is no number to train with.")
+            raise _Faulty(f"{shown(value)} is not a number to train with.")
         options.append(Option(value, stored, _read(inner or {}, problems)))
     return tuple(options)
 
@@ -135,7 +135,7 @@ def _numbers(key: str, spec: Mapping[str, Any], whole: bool) -> Numbers:
         raise _Faulty("log must be true or false.")
     low, high = bounds
     if low > high:
-        raise _Faulty(f"the lower bound stands first: [{shown(high)}, {shown(low)}].")
+        raise _Faulty(f"the lower bound comes first: [{shown(high)}, {shown(low)}].")
     if low == high:
         raise _Faulty(f"leaves one value. Set {key}={shown(low)} on the command line instead.")
     if log and low <= 0:

@@ -32,11 +32,11 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
     """The sweep's store, new or as it was left: for the command, before it starts anything.
 
     Args:
-        plan: the sweep as it was asked for.
+        plan: the sweep as requested.
         workers: how many will share the store; None: as ``engine`` says, ``auto`` taken for one.
 
     Raises:
-        UserError: another search stands under this name, the journal is damaged, or the storage does not do; the
+        UserError: another search has this name, the journal is damaged, or the storage does not do; the
             folder is left as it is.
     """
     url = storages.address(plan.settings.sweep.storage)
@@ -55,7 +55,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
         plan.folder.mkdir(parents=True, exist_ok=True)
         return _opened(plan, url)
     except UserError:
-        with suppress(OSError):  # it holds something, and is left as it is
+        with suppress(OSError):  # it contains something, and is left as it is
             plan.folder.rmdir()
         raise
     except OSError as error:
@@ -68,7 +68,7 @@ def reopened(folder: Path) -> Store:
     """The store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
 
     Raises:
-        UserError: the folder holds no sweep, or its storage cannot be opened.
+        UserError: the folder contains no sweep, or its storage cannot be opened.
     """
     plan = plan_file.read(folder)
     url = storages.address(plan.settings.sweep.storage)

@@ -1,4 +1,4 @@
-"""How an attempt at a trial ended, and what that means for the trial: told, failed, or kept to be gone on with."""
+"""How an attempt at a trial ended, and what that means for the trial: told, failed, or kept to be resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Reason = Literal["killed", "out_of_memory", "nan", "time_limit", "error", "disk_
 Verdict = Literal["complete", "pruned", "fail", "wait"]
 
 REASONS: tuple[str, ...] = get_args(Reason)
-# The fault is outside the trial, so it is gone on with from its last checkpoint.
+# The fault is outside the trial, so it is resumed from its last checkpoint.
 _GOES_ON = ("killed", "disk_full", "stopped")
 
 
@@ -48,7 +48,7 @@ def failed(reason: Reason, words: str = "") -> Outcome:
 
 
 def stopped(words: str = "") -> Outcome:
-    """Its user stopped the sweep; the trial is gone on with by the same command."""
+    """Its user stopped the sweep; the trial is resumed by the same command."""
     return Outcome("stopped", words=words)
 
 
@@ -58,7 +58,7 @@ def verdict(outcome: Outcome, attempts: Sequence[Mapping[str, Any]], retries: in
     Args:
         outcome: how the attempt ended.
         attempts: the trial's earlier attempts, each with its ``reason``.
-        retries: how many times a killed trial is gone on with.
+        retries: how many times a killed trial is resumed.
     """
     if outcome.end == "completed":
         return "complete", outcome.words

@@ -1,4 +1,4 @@
-"""How a sweep stands at a moment."""
+"""The state of a sweep at a moment."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Running:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How the sweep stands.
+    """The state of the sweep.
 
     Attributes:
         total: trials there will be.
         complete, pruned, failed: that have ended.
         running: being worked at now.
-        waiting: how many wait to be gone on with.
+        waiting: how many wait to be resumed.
         best: number and values; None without a completed one, or with two objectives. Of a setting with replicates, its
             first trial and its mean.
         front: numbers of the trials that no other one beats in all objectives.

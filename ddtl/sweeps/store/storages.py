@@ -1,4 +1,4 @@
-"""Where a sweep is remembered: a journal file in its folder, or a database; with a lock and signs of life for each."""
+"""Where a sweep is remembered: a journal file in its folder, or a database; with a lock and heartbeats for each."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Place(Protocol):
         """A context in which no other process of the sweep, on any host, is in the same one."""
 
     def beat(self, trial: int) -> None:
-        """A sign of life of the trial with Optuna's number ``trial``."""
+        """A heartbeat of the trial with Optuna's number ``trial``."""
 
     def stale(self, study: optuna.Study) -> set[int]:
-        """Optuna's numbers of the trials whose last sign of life is too long ago."""
+        """Optuna's numbers of the trials whose last heartbeat is too long ago."""
 
     def forget(self, trial: int) -> None:
-        """The trial gives no more signs of life."""
+        """The trial gives no more heartbeats."""
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -133,7 +133,7 @@ class DatabasePlace:
         return set(self._database._get_stale_trial_ids(study._study_id))
 
     def forget(self, trial: int) -> None:
-        """Optuna looks at running trials alone."""
+        """Optuna examines running trials alone."""
 
     def close(self) -> None:
         self._database.remove_session()
@@ -141,7 +141,7 @@ class DatabasePlace:
 
 
 def address(setting: str | None) -> str | None:
-    """The storage's URL with its password, which may stand in the environment alone; None for the journal.
+    """The storage's URL with its password, which may be in the environment alone; None for the journal.
 
     Args:
         setting: ``sweep.storage``. Where it is the URL in DDTL_SWEEP_STORAGE but for the password, that one counts.
@@ -173,7 +173,7 @@ def place(setting: str | None, folder: Path, create: bool) -> Place:
     Args:
         setting: a database's URL; None for the journal file.
         folder: the sweep's.
-        create: whether to make tables and mend the journal, as the command does before it starts workers.
+        create: whether to make tables and repair the journal, as the command does before it starts workers.
 
     Raises:
         UserError: it cannot be opened.
@@ -200,7 +200,7 @@ def _url(setting: str) -> URL:
     try:
         url = make_url(setting)
     except (ArgumentError, ValueError):  # its message would show a password
-        raise UserError("sweep.storage: is no URL. It is to look like postgresql://user@host:5432/database.") from None
+        raise UserError("sweep.storage: is not a URL. It should look like postgresql://user@host:5432/database.") from None
     if url.get_backend_name() not in ("postgresql", "sqlite"):
         raise UserError(
             f"sweep.storage={shown(url)}: only postgresql://… is known for many hosts, sqlite:///… for one worker, and "

@@ -27,7 +27,7 @@ class Store:
     """One study and its folder; made by :mod:`ddtl.sweeps.store.open`.
 
     Attributes:
-        plan: the sweep as it was asked for, without a password.
+        plan: the sweep as requested, without a password.
         folder: where the sweep's records lie.
         study: Optuna's.
         environment: variables that another process needs to open the same store.
@@ -65,7 +65,7 @@ class Store:
         return task
 
     def started(self, task: Task, pid: int) -> None:
-        """Write down the process on this machine that runs the trial: before it has ended nobody else goes on."""
+        """Write down the process on this machine that runs the trial: before it has ended nobody else continues."""
         self.storage.set_trial_user_attr(task.trial_id, PROCESS, processes.process(pid))
 
     def note(self, number: int, facts: Mapping[str, Any]) -> None:
@@ -91,13 +91,13 @@ class Store:
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial_id)))
 
     def end(self, task: Task, outcome: Outcome) -> None:
-        """How this attempt ended. Ignored, with a warning, where the trial was taken away in the meantime."""
+        """How this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the meantime."""
         self._working.discard(task.trial_id)
         with self.exclusively():
             trial = self.storage.get_trial(task.trial_id)
             if trial.state != TrialState.RUNNING or trial.user_attrs[OWNER]["claim"] != task.claim:
                 console.line(
-                    f"trial {task.number}: another worker has gone on with it, so how it ended here is left out"
+                    f"trial {task.number}: another worker has resumed it, so how it ended here is ignored"
                 )
                 return
             self._finish(trial, outcome)
@@ -123,7 +123,7 @@ class Store:
                 self._place.forget(trial._trial_id)
 
     def snapshot(self) -> Snapshot:
-        """How the sweep stands now."""
+        """The current state of the sweep."""
         return snapshot(self.study, self.plan.settings.n_trials)
 
     def trials(self) -> list[FrozenTrial]:
@@ -131,7 +131,7 @@ class Store:
         return self.study.get_trials(deepcopy=False)
 
     def close(self) -> None:
-        """Stop the signs of life and let go of the storage."""
+        """Stop the heartbeats and let go of the storage."""
         self._closed.set()
         if self._heart is not None:
             self._heart.join()
@@ -185,7 +185,7 @@ class Store:
     def _keep_alive(self, trial_id: int) -> None:
         self._working.add(trial_id)
         if self._heart is None:
-            self._heart = threading.Thread(target=self._beat, name="signs of life", daemon=True)
+            self._heart = threading.Thread(target=self._beat, name="heartbeats", daemon=True)
             self._heart.start()
 
     def _beat(self) -> None:

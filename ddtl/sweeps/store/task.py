@@ -25,7 +25,7 @@ class Task:
         number: the trial's number in its sweep.
         trial_id: Optuna's number of it.
         overrides: what train.py is told: the sampled words and the fixed ones.
-        attempt: 1 for a new trial, more for one that is gone on with.
+        attempt: 1 for a new trial, more for one that is resumed.
         claim: names this attempt among all.
         log: the file for everything that the trial prints.
     """
@@ -39,7 +39,7 @@ class Task:
 
     @property
     def line(self) -> str:
-        """What a person types to repeat the trial or to go on with it."""
+        """What a person types to repeat the trial or to resume it."""
         return train_command(self.overrides)
 
 

@@ -202,7 +202,7 @@ def _begun(process: Any) -> Any:
     except (EOFError, ConnectionError) as error:
         raise TrainingFailure(
             "the server that trials are forked from has ended: the training stack cannot be imported. "
-            "Its error stands above; `python -c 'import ddtl.sweeps.workers.preload'` repeats it."
+            "Its error is above; `python -c 'import ddtl.sweeps.workers.preload'` repeats it."
         ) from error
     return process
 
@@ -223,7 +223,7 @@ def _launched(job: Job, slot: Slot, writer: connection.Connection) -> subprocess
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide the main module: a new process would import it once more, which under Ray or pytest takes a second."""
+    """Hide the main module: a new process would import it again, which under Ray or pytest takes a second."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -26,7 +26,7 @@ _SHOWN = 12  # running trials with a row each
 class Watch:
     """Shows each snapshot of a sweep.
 
-    Use it as a context manager. At a terminal the last picture stays; elsewhere there is a line whenever a trial ends,
+    Use it as a context manager. At a terminal the last state stays; otherwise there is a line whenever a trial ends,
     so that a log of a thousand updates stays readable.
     """
 
@@ -48,7 +48,7 @@ class Watch:
             self._live.stop()
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show how the sweep stands now."""
+        """Show the current state of the sweep."""
         if self._begun is None:
             self._begun = self._clock(), _ended(snapshot)
         left = self._time_left(snapshot)
@@ -69,7 +69,7 @@ class Watch:
 
 
 def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial") -> str:
-    """How the sweep stands, on a line."""
+    """The state of the sweep, on a line."""
     parts = [f"{_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
     if snapshot.left and left is not None:
         parts.append(f"about {duration(left)} left")
@@ -79,7 +79,7 @@ def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial"
 def picture(
     snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None, of: str = "trial"
 ) -> Group:
-    """How the sweep stands, with what is running."""
+    """The state of the sweep, with what is running."""
     now = now or datetime.now(UTC)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("running", "epochs", monitor, "for"):
@@ -122,7 +122,7 @@ def _counts(snapshot: Snapshot) -> str:
         "pruned": snapshot.pruned,
         "failed": snapshot.failed,
         "running": len(snapshot.running),
-        "waiting to be gone on with": snapshot.waiting,
+        "waiting to be resumed": snapshot.waiting,
     }
     return ", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "complete")
 

@@ -27,7 +27,7 @@ _AGAIN = "Train the run again with run.overwrite=true."
 class AskSweep(EarlyEnd):
     """Reports the monitor after each epoch and ends the fit where the pruner, or the sweep's user, wants it to end.
 
-    The scores are those of the run's own record, so a run that is gone on with, or that another trial has begun,
+    The scores are those of the run's own record, so a run that is resumed, or that another trial has begun,
     reports its earlier epochs first.
     """
 

@@ -54,7 +54,7 @@ class Stop:
         self.signum = signum
         for each in stop_signals():
             signal.signal(each, self._second)
-        console.line("Ending after the running trials' next checkpoint. Once more ends them now.")
+        console.line("Ending after the running trials' next checkpoint. A second signal ends them now.")
         self.ask()
 
     def _second(self, signum: int, frame: FrameType | None) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store.store import Store
     from ddtl.sweeps.workers.report_callback import AskSweep
 
-_POLL = 1.0  # seconds between two looks at a run that another trial works at
+_POLL = 1.0  # seconds between two checks of a run that another trial works at
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Job:
 
 
 def forked(job: Job, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
-    """The process of a trial on one device. It never returns, so that nothing can hold up its end."""
+    """The process of a trial on one device. It never returns, so that nothing can block its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
     os.environ.clear()
@@ -68,7 +68,7 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
             os.dup2(log.fileno(), stream)
     streams.steady()
     console.renew()
-    sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may hold a password
+    sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may contain a password
     parent = parent_process()
     assert parent is not None
     out.send(asdict(_outcome(job, parent.sentinel)))
@@ -78,7 +78,7 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
 
 
 def main(argv: list[str]) -> int:
-    """The process of a trial on several devices; Lightning's launcher starts the command once more for each other one.
+    """The process of a trial on several devices; Lightning's launcher starts the command again for each other one.
 
     Args:
         argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Snapshot
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two looks at the clock and at the store
+_LOOK = 1.0  # seconds between two checks of the clock and at the store
 
 Show = Callable[["Snapshot"], None]
 
@@ -36,15 +36,15 @@ def work(store: Store, slots: Sequence[Slot], stop: Stop, show: Show) -> str | N
     Args:
         store: of the sweep.
         slots: where trials run, one in each at a time.
-        stop: ends the sweep; asked by this function, too, where it makes no sense to go on.
-        show: called about once a second with how the sweep stands.
+        stop: ends the sweep; asked by this function, too, where continuing is pointless.
+        show: called about once a second with the state of the sweep.
 
     Returns:
-        Why it makes no sense to go on; None where there is no reason.
+        Why continuing is pointless; None where there is no reason.
 
     Raises:
         TrainingFailure: no trial can be started.
-        Stopped: its user wants it to end now; the trials can be gone on with.
+        Stopped: its user wants it to end now; the trials can be resumed.
     """
     loop = _Loop(store, slots, stop)
     with loop.ended_with():
@@ -115,7 +115,7 @@ class _Loop:
 
     @contextmanager
     def ended_with(self) -> Iterator[None]:
-        """However this process leaves its work, its trials end and are kept to be gone on with."""
+        """However this process leaves its work, its trials end and are kept to be resumed."""
         try:
             yield
         except OSError as error:
