@@ -166,7 +166,7 @@ PARTS = {
     "keeping": "cleanup", "rounds": "remote", "lives": "is_alive", "bears": "a verb", "called": "predicted",
     "told_": "reported", "less": "minus", "unsaid": "unreported", "commoner": "majority",
 }  # fmt: skip
-# Whole names: alone these describe nothing, in front of a noun they are ordinary adjectives.
+# Whole names of functions, classes, attributes and modules: a participle names no action and no thing.
 WHOLE = {
     "stack": "preload", "broken_off": "failures", "shown": "format_…", "written": "export_…", "known": "a noun",
     "alone": "a verb", "made": "make_…", "at_home": "in_domain", "home": "in_domain, root", "left_out": "excluded",
@@ -202,22 +202,22 @@ def parts(name: str) -> list[str]:
     return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-def names(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """The functions, classes, arguments and attributes that a module defines, and its names at the top, with their lines."""
+def names(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """The names that a module defines with their lines, and whether they are of a function, a class or an attribute."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.lineno, node.name
+            yield node.lineno, node.name, True
         elif isinstance(node, ast.arg):
-            yield node.lineno, node.arg
+            yield node.lineno, node.arg, False
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-            yield node.lineno, node.attr
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id not in WHOLE:
-            yield node.lineno, node.id  # a local variable may be an adjective
+            yield node.lineno, node.attr, True
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id, False
 
 
-def check_name(path: str, line: int, name: str, kind: str = "name") -> Iterator[Finding]:
+def check_name(path: str, line: int, name: str, kind: str = "name", is_definition: bool = True) -> Iterator[Finding]:
     whole = "_".join(parts(name))
-    if whole in WHOLE:
+    if is_definition and whole in WHOLE:
         yield Finding(path, line, kind, name, WHOLE[whole], name)
     for part in dict.fromkeys(parts(name)):
         if part in PARTS:
@@ -225,8 +225,9 @@ def check_name(path: str, line: int, name: str, kind: str = "name") -> Iterator[
 
 
 def check_text(path: str, line: int, text: str, kind: str) -> Iterator[Finding]:
-    if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", text):  # a key
-        text = text.replace("_", " ")
+    if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", text):
+        yield from check_name(path, line, text, kind, is_definition=False)
+        return
     for rule in RULES:
         for match in rule.search(text):
             start = text.rfind("\n", 0, match.start()) + 1
@@ -272,8 +273,8 @@ def strings(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
 
 def check_python(path: str, source: str) -> Iterator[Finding]:
     tree = ast.parse(source)
-    for line, name in names(tree):
-        yield from check_name(path, line, name)
+    for line, name, is_definition in names(tree):
+        yield from check_name(path, line, name, is_definition=is_definition)
     for line, kind, text in strings(tree):
         yield from check_text(path, line, text, kind)
     for line, text in comments(source):
