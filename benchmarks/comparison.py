@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.measuring import finish
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import Chance, difference, draw_seeds, leave_out
 from ddtl.evaluation.comparison.significance import mcnemar
 from ddtl.evaluation.intervals.intervals import paired_intervals
@@ -182,7 +182,7 @@ def methods(row: Row, random: np.random.Generator) -> tuple[Method, Method]:
     return found[0], found[1]
 
 
-def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> Answers:
+def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> RunPredictions:
     """A network that ranks whole patients, or single images, the wrong way round."""
     places = random.uniform(size=patient.max() + 1)[patient] if whole else random.uniform(size=len(patient))
     sign = np.where(places < FAILURES, -1, 1)
@@ -190,15 +190,15 @@ def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.G
     return answered(patient, x)
 
 
-def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np.random.Generator) -> Answers:
+def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np.random.Generator) -> RunPredictions:
     return answered(patient, separation * (patient % 2 - 0.5) + hard + 0.6 * random.normal(size=len(patient)))
 
 
-def answered(patient: np.ndarray, x: np.ndarray) -> Answers:
+def answered(patient: np.ndarray, x: np.ndarray) -> RunPredictions:
     """Patients with odd numbers are positive."""
     names, images = patient.astype(str), np.arange(len(patient)).astype(str)
     split, logits = np.full(len(patient), "test"), np.stack([-x / 2, x / 2], axis=1)
-    return Answers(
+    return RunPredictions(
         "run", "drawn", Predictions(("0", "1"), split, images, names, names, split, patient % 2, logits), 0.5
     )
 

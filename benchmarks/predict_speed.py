@@ -4,7 +4,8 @@
     python -m benchmarks.predict_speed --real --rounds 1       # the images of sarscov2ct in DDTL_DATA
     python -m benchmarks.predict_speed --memory --model squeezenet1_1
 
-- predict: searching for the files, loading the network, decoding, forward pass, distances to the training images, tables.
+- predict: searching for the files, loading the network, decoding, forward pass, distances to the training images,
+tables.
 - bare: the same network, in the same precision and with the same settings of the process, on tensors in memory.
 
 The network is a run of one training step; what it answers is of no matter. `--memory` measures the most memory that a

@@ -29,7 +29,7 @@ from ddtl.audit import findings, power
 from ddtl.audit.differences import Difference, cliffs_delta, judged
 from ddtl.evaluation import calibration, miscalibration, record, thresholds
 from ddtl.evaluation.comparison.comparison import compare
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clusters import Clusters
 from ddtl.evaluation.intervals.influence import spread
@@ -226,13 +226,13 @@ def promises(draws: int, seed: int = 0) -> tuple[float, float]:
 # ---- comparisons
 
 
-def _answers(labels: np.ndarray, codes: np.ndarray, score: np.ndarray, name: str) -> Answers:
+def _answers(labels: np.ndarray, codes: np.ndarray, score: np.ndarray, name: str) -> RunPredictions:
     rows, site = np.arange(len(labels)).astype(str), np.full(len(labels), "")
     table = Predictions(
         ("0", "1"), np.full(len(labels), "test"), rows, codes.astype(str), codes.astype(str), site, labels,
         np.column_stack([np.zeros(len(labels)), score]),
     )  # fmt: skip
-    return Answers(name, "simulated", table, 0.0)
+    return RunPredictions(name, "simulated", table, 0.0)
 
 
 def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Generator], bool]:

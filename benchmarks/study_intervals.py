@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.measuring import finish
 from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.predictions import Predictions
 
@@ -91,7 +91,7 @@ def folds(draws: int) -> float:
         random = np.random.default_rng([9, draw])
         whole = answers(AWAY[1], [2.0] * FOLDS, random, "x")
         parts = [
-            Answers("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
+            RunPredictions("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
             for k, run in enumerate(whole)
         ]
         found = measure(Method("pooled", (pooled(parts, "pooled"),)))
@@ -104,7 +104,7 @@ def cell(place: tuple[float, int], luck: list[float], random: np.random.Generato
     return measure(Method(name, tuple(answers(patients, [separation + x for x in luck], random, name))))
 
 
-def answers(patients: int, separations: list[float], random: np.random.Generator, name: str) -> list[Answers]:
+def answers(patients: int, separations: list[float], random: np.random.Generator, name: str) -> list[RunPredictions]:
     """Networks on one test set; patients with odd numbers are positive, some are hard for every network."""
     patient = np.repeat(np.arange(patients), 1 + random.poisson(1, patients))
     labels, shared = patient % 2, random.normal(size=patients)
@@ -116,11 +116,11 @@ def answers(patients: int, separations: list[float], random: np.random.Generator
         x = separation * (labels - 0.5) + (shared + own)[patient] + 0.6 * random.normal(size=len(patient))
         logits = np.stack([-x / 2, x / 2], axis=1)
         table = Predictions(("0", "1"), split, images, names, names, split, labels, logits)
-        found.append(Answers("run", "drawn", table, 0.5))
+        found.append(RunPredictions("run", "drawn", table, 0.5))
     return found
 
 
-def patients_of(run: Answers) -> np.ndarray:
+def patients_of(run: RunPredictions) -> np.ndarray:
     return run.predictions.patient_id.astype(int)
 
 

@@ -249,7 +249,7 @@ def examine(path: Path) -> str:
 
     found = find([str(path)], by_folder=False, progress=lambda done, total: None)
     reasons = [error.reason for error in found.bad]
-    for one in decoded(found.pictures, 32, ahead=1, workers=1):
+    for one in decoded(found.files, 32, ahead=1, workers=1):
         reasons += [] if isinstance(one.image, np.ndarray) else [one.image.reason]
     return "; ".join(reasons)
 

@@ -201,7 +201,7 @@ def _owner(folder: Path) -> int:
 def _histogram(folder: Path) -> int:
     from ddtl.records import predictions
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.evaluate_elsewhere import _reference, _seen
+    from ddtl.training.evaluate_external import _reference, _seen
 
     run = RunFolder(folder / RUN)
     _reference(run)

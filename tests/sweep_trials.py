@@ -15,10 +15,10 @@ from ddtl.sweeps.store.store import Store
 from ddtl.sweeps.workers import processes, trial, worker
 from ddtl.sweeps.workers.processes import Slot
 from ddtl.sweeps.workers.stopping import Stop
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from tests.sweep_plans import plan
 
-Body = Callable[[Job], Outcome]
+Body = Callable[[TrialJob], Outcome]
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, body: Body) -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ddtl.audit import file_facts, probes
+from ddtl.audit import file_metadata, probes
 from ddtl.audit.probes import Probe, probe, run_probes
 from ddtl.audit.shuffle import shuffled_labels
-from ddtl.audit.views import VIEWS, Look, look, table
+from ddtl.audit.views import VIEWS, Measurements, measure, table
 from ddtl.data.datasets import covid19ct
 from ddtl.data.images.decode import decode_gray
 from ddtl.data.manifest import Manifest, Sample
@@ -34,10 +34,10 @@ def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(probes, "SHUFFLES", 4)
 
 
-def looks_of(manifest: Manifest) -> list[Look | None]:
-    def one(path: Path) -> Look:
+def looks_of(manifest: Manifest) -> list[Measurements | None]:
+    def one(path: Path) -> Measurements:
         data = path.read_bytes()
-        return look(data, decode_gray(data, path))
+        return measure(data, decode_gray(data, path))
 
     return [one(sample.path) for sample in manifest.samples]
 
@@ -196,7 +196,7 @@ def test_looks_of_pictures_of_any_kind(tmp_path: Path) -> None:
         path = tmp_path / f"{i}.{'tif' if mode == 'CMYK' else 'png'}"
         noise.convert(mode).save(path)
         data = path.read_bytes()
-        found = look(data, decode_gray(data, path))
+        found = measure(data, decode_gray(data, path))
         assert (found.facts.mode, found.facts.width, found.facts.file_bytes) == (mode, 60, len(data))
         for view in VIEWS:
             names, numbers = table(view, [found])
@@ -210,12 +210,12 @@ def test_a_coloured_arrow_is_counted(tmp_path: Path) -> None:
     picture[100:110, 50:100] = (255, 255, 0)
     Image.fromarray(picture).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    found = look(data, decode_gray(data, tmp_path / "a.png"))
+    found = measure(data, decode_gray(data, tmp_path / "a.png"))
     assert found.numbers["marks"][0] == pytest.approx(10 * 50 / 256**2)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifest, list[Look | None]]]:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifest, list[Measurements | None]]]:
     """A clean phantom and one with a planted mark, by its strength."""
     found = {}
     for strength in (0.0, 0.8):
@@ -226,7 +226,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
 
 
 @pytest.mark.parametrize("view", ["border", "marks"])
-def test_a_mark_in_the_pictures_is_found(view: str, drawn: dict[float, tuple[Manifest, list[Look | None]]]) -> None:
+def test_a_mark_in_the_pictures_is_found(
+    view: str, drawn: dict[float, tuple[Manifest, list[Measurements | None]]]
+) -> None:
     manifest, looks = drawn[0.8]
     labels, groups, _ = arrays(manifest)
     found = probe(view, *table(view, [one for one in looks if one]), labels, groups)
@@ -236,7 +238,7 @@ def test_a_mark_in_the_pictures_is_found(view: str, drawn: dict[float, tuple[Man
     assert found.low <= 0.9 <= found.high
 
 
-def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list[Look | None]]]) -> None:
+def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list[Measurements | None]]]) -> None:
     """One image cannot be read, and is left out."""
     manifest, looks = drawn[0.0]
     found = {one.view: one for one in run_probes(manifest, [None, *looks[1:]])}
@@ -265,14 +267,16 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
 def test_file_facts_of_covid19ct(real_data: Path) -> None:
     """A separate analysis with other code found an area of 0.942 and an accuracy of 0.875."""
     manifest = official(covid19ct.build_manifest(real_data))
-    names, numbers = file_facts.facts([sample.path for sample in manifest.samples])
+    names, numbers = file_metadata.read_metadata([sample.path for sample in manifest.samples])
     labels, groups, splits = arrays(manifest)
     found = probe("file facts", names, numbers, labels, groups, splits)
     assert (found.protocol, found.images, found.verdict) == ("test", 203, "shortcut")
     assert found.roc_auc == pytest.approx(0.942, abs=0.03)
     assert found.accuracy == pytest.approx(0.875, abs=0.05)
     # The same number stands beside every model that was trained on this dataset.
-    assert found.roc_auc == pytest.approx(roc_auc_score(labels[splits == "test"], file_facts.probabilities(manifest)))
+    assert found.roc_auc == pytest.approx(
+        roc_auc_score(labels[splits == "test"], file_metadata.probabilities(manifest))
+    )
 
 
 def test_images_that_cannot_be_read_are_left_out() -> None:

@@ -76,7 +76,7 @@ def sweeps(words: Sequence[str]) -> None:
     overrides = asked.overrides
     if asked.help:
         assert command.main(words) == 0
-    elif studies.is_asked(overrides):
+    elif studies.is_requested(overrides):
         assert studies.read(overrides).jobs
     elif any(word.startswith("preview=") for word in words):
         assert command.main(words) == 0
@@ -107,7 +107,7 @@ def evaluated(words: list[str]) -> None:
     from ddtl.training import rescore
 
     saved, _ = rescore.stored_run(RunFolder(Path(words[0])))
-    rescore.asked(saved, words[1:])
+    rescore.read_request(saved, words[1:])
 
 
 def compared(words: list[str]) -> None:

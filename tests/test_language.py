@@ -1,8 +1,8 @@
 """The language of names, comments, docstrings, messages, pages and docs: plain technical English, one word per concept.
 
-Each :class:`Rule` is a row of the glossary: what not to write, what to write, and an example of each. A word that is also
-ordinary English has a pattern that catches only the other use; its ``fine`` example shows what passes.
-``python -m tests.test_language [PATH …]`` prints what is found, of the folders of ``PENDING`` too.
+Each :class:`Rule` is a row of the glossary: what not to write, what to write, and an example of each. A word that is
+also ordinary English has a pattern that catches only the other use; its ``fine`` example shows what passes. ``python
+-m tests.test_language [PATH …]`` prints what is found, of the folders of ``PENDING`` too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ RULES = (
     Rule(r"\btold\b", "reported, given, distinguished", "the sweep is told", "the sweep is notified"),
     Rule(r"\b(?:asked|asks)\b", "requested, given", "what was asked for", "what was requested"),
     Rule(r"\b(?:said|unsaid)\b", "reported, stated", "as was said", "as stated"),
-    # A page or a message may say how or why, as in ordinary English; data and functions do not say so, little or nothing.
+    # A page or a message may say how or why, as in ordinary English; data and functions do not say so, little or
+    # nothing.
     Rule(
         r"\bsay(?:s|ing)? (?:so|nothing|little|anything|otherwise|who|of|it|non-)\b|: say what\b"
         r"|\bwhat (?:\S+ ){1,4}says?\b",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import intervals
 from ddtl.evaluation.metrics import binary_scores
@@ -27,7 +27,7 @@ def area(separation: float, spread: float) -> float:
     return NormalDist().cdf(separation / 2 / np.sqrt(1 + spread**2 / 4))
 
 
-def only(run: Answers, keep: np.ndarray, threshold: float = 0.5) -> Answers:
+def only(run: RunPredictions, keep: np.ndarray, threshold: float = 0.5) -> RunPredictions:
     p = run.predictions
     columns = {name: getattr(p, name)[keep] for name in vars(p) if name != "classes"}
     return replace(run, predictions=replace(p, **columns), threshold=threshold)
@@ -139,7 +139,7 @@ def test_the_same_images_are_drawn_alike_and_others_are_not() -> None:
     assert apart.interval.low < -0.02 < 0.02 < apart.interval.high
 
 
-def folds(hospital: Hospital, separations: list[float], thresholds: list[float]) -> list[Answers]:
+def folds(hospital: Hospital, separations: list[float], thresholds: list[float]) -> list[RunPredictions]:
     """A network a fold, each asked about patients of its own."""
     return [
         only(hospital.run(s), hospital.clusters % len(separations) == k, threshold=thresholds[k])

@@ -31,7 +31,7 @@ def rounded(value: Any) -> Any:
 def test_the_record_of_stored_predictions(threshold: str) -> None:
     config = load([f"evaluation.threshold={threshold}"]).evaluation
     table = prediction_table.read(STORED)
-    learnt = record.learn(table.of("val"), config)
+    learnt = record.choose_on_validation(table.of("val"), config)
     found = record.setting(learnt, config, "patient")
     found |= {split: record.of_split(table.of(split), learnt, config) for split in ("val", "test")}
     path = GOLDEN / f"record-{threshold}.json"

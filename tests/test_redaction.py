@@ -90,7 +90,7 @@ def test_a_url_that_a_setting_holds_is_masked_however_it_is_written(url: str) ->
 @pytest.mark.parametrize("url", URLS)
 def test_a_part_of_the_url_in_other_words_shows_no_secret(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_learned", {})
-    redaction.learn(url)
+    redaction.add_secrets_of(url)
     for words in ("nonnumeric port: 'hunter2'", url, quote(url), "password=hunter2;", "hunter2"):
         assert SECRET not in redacted(words)
     assert redacted("hunter21 of the phantom") == "hunter21 of the phantom"
@@ -100,7 +100,9 @@ def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(redaction, "_learned", {})
     monkeypatch.setenv("WANDB_API_KEY", "0123456789hunter2")
     monkeypatch.setenv("https_proxy", "http://me:hunter2@proxy:3128")
-    redaction.learn_from_command(["paths.data_mirror=me:swordfish@host", "sweep.storage=postgresql://u:opensesame@h/d"])
+    redaction.add_secrets_of_command(
+        ["paths.data_mirror=me:swordfish@host", "sweep.storage=postgresql://u:opensesame@h/d"]
+    )
     for words in ("key 0123456789hunter2", "proxy said hunter2", "swordfish", "u, opensesame"):
         assert MASK in redacted(words)
     assert redacted("/home/me and http://h") == "/home/me and http://h"

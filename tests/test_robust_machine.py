@@ -294,7 +294,7 @@ def test_other_commands_work_in_one_process(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"ddtl evaluate works in one process.*unset RANK"):
-        ranks.alone("ddtl evaluate")
+        ranks.require_one_process("ddtl evaluate")
 
 
 def test_other_commands_in_a_step_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +303,7 @@ def test_other_commands_in_a_step_of_several(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         UserError, match=r"srun started 4 processes\. Start it by itself: srun --ntasks=1 ddtl predict …$"
     ):
-        ranks.alone("ddtl predict")
+        ranks.require_one_process("ddtl predict")
 
 
 def test_lightning_reads_no_rank_of_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -669,7 +669,7 @@ def test_commands_that_write_nothing_where_they_are(
         load(["paths.runs_dir=results"])
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     rescore.on_this_machine(saved, [], "cpu", 32)
-    assert rescore.asked(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
+    assert rescore.read_request(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
     for words in (["train", "--cfg", "job"], ["finetune", "show"], ["data", "list"]):
         assert cli.main(words) == 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.audit import file_facts
+from ddtl.audit import file_metadata
 from ddtl.data.datasets.pooled import picture_hashes
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.records import study_controls
@@ -23,7 +23,7 @@ SPLITS = ("train", "train", "val", "test")
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_facts, "forest", functools.partial(file_facts.forest, trees=20))
+    monkeypatch.setattr(file_metadata, "forest", functools.partial(file_metadata.forest, trees=20))
 
 
 def subject(folder: Path, name: str, *, seed: int, formats: tuple[str, str] = ("png", "png"), n: int = 40) -> Subject:

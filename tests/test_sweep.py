@@ -14,7 +14,7 @@ import pytest
 from ddtl.commands import sweep
 from ddtl.sweeps.store import open, outcome
 from ddtl.sweeps.store.outcome import Outcome
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure, UserError
 from tests.sweep_trials import attempts, instead, states
 
@@ -24,7 +24,7 @@ GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=g
 def by_lr(scores: dict[str, float | None]):
     """Trials that have the score of their learning rate, or fail."""
 
-    def body(job: Job) -> Outcome:
+    def body(job: TrialJob) -> Outcome:
         lr = next(word.partition("=")[2] for word in job.overrides if word.startswith("optimizer.lr="))
         assert "evaluation.test=false" in job.overrides
         score = scores[lr]
@@ -56,7 +56,7 @@ def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
     assert sweep.main(words) == 0
     shown = capsys.readouterr()
 
-    def nothing(job: Job) -> Outcome:
+    def nothing(job: TrialJob) -> Outcome:
         raise AssertionError("a finished trial was run again")
 
     instead(monkeypatch, nothing)

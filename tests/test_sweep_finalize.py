@@ -97,7 +97,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert found["comparison"]["split"] == "test"
     assert found["seeds"] == [1, 2, 3]
     assert any("test-set use number 6" in note for note in found["caveats"])
-    finalize.told(found)
+    finalize.print_result(found)
     assert found["claim"] in " ".join(capsys.readouterr().out.split())
     written = record(store)
     assert written["final"] == found

@@ -23,7 +23,7 @@ UNDER_WAY = Snapshot(10, 2, 1, 1, (RUNNING,), 0, (1, (0.9012,)), (1,), (), (10.0
 
 def shown(snapshot: Snapshot, left: float | None = None) -> str:
     out = Console(file=io.StringIO(), width=120)
-    out.print(progress.picture(snapshot, "val/roc_auc", left, NOW))
+    out.print(progress.live_table(snapshot, "val/roc_auc", left, NOW))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 

@@ -79,11 +79,11 @@ def fitted(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray,
     return first[rows, columns].astype(float), _resampled(second.astype(float), from_rows, from_columns)
 
 
-def detail(picture: np.ndarray) -> np.ndarray:
+def detail(image: np.ndarray) -> np.ndarray:
     """Structures of one to two pixels: the difference of two Gaussian blurs."""
     from scipy.ndimage import gaussian_filter
 
-    narrow, wide = (gaussian_filter(picture.astype(np.float32), sigma) for sigma in _BLURS)
+    narrow, wide = (gaussian_filter(image.astype(np.float32), sigma) for sigma in _BLURS)
     return np.asarray(narrow - wide)
 
 
@@ -133,7 +133,7 @@ def _resampled(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.n
     return image
 
 
-def _shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+def _shrunk(image: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(
-        Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.BILINEAR), dtype=float
+        Image.fromarray(np.ascontiguousarray(image)).resize((side, side), Image.Resampling.BILINEAR), dtype=float
     )

@@ -11,12 +11,12 @@ from typing import Any
 from ddtl.audit import exclude_list, findings
 from ddtl.audit.differences import Difference, class_differences
 from ddtl.audit.duplicates import Leaks, leaks
-from ddtl.audit.fingerprints import Pictures, Progress, decode
+from ddtl.audit.fingerprints import Fingerprints, Progress, decode
 from ddtl.audit.pairs import Pair, find
 from ddtl.audit.power import Power, power
 from ddtl.audit.probes import Probe, run_probes, scored
 from ddtl.audit.record import Finding, ordered
-from ddtl.audit.views import look
+from ddtl.audit.views import measure
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 
@@ -134,14 +134,14 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
     stage = stage or (lambda what: nullcontext(lambda done, total: None))
     manifests = [subject.manifest for subject in subjects]
     with stage("reading images") as bar:
-        pictures = decode(manifests, bar, measure=look)
+        fingerprints = decode(manifests, bar, measure=measure)
     with stage("searching for duplicates") as bar:
-        pairs = find(manifests, bar, pictures)
+        pairs = find(manifests, bar, fingerprints)
     found = leaks(pairs, manifests)
-    looks = dict(zip(pictures.keys, pictures.measured, strict=True))
+    measurements = dict(zip(fingerprints.keys, fingerprints.measured, strict=True))
     probes, differences, powers = {}, {}, {}
     for manifest in manifests:
-        own = [looks.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
+        own = [measurements.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
         with stage(f"searching for shortcuts in {manifest.dataset}") as bar:
             probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
             images = scored(manifest, own, seed=seed)
@@ -149,15 +149,15 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
                 powers[manifest.dataset] = power(*images, seed=seed)
         differences[manifest.dataset] = class_differences(manifest, own)
     judged = [
-        *(finding for s in subjects for finding in _of_one(s, pictures, pairs, found)),
+        *(finding for s in subjects for finding in _of_one(s, fingerprints, pairs, found)),
         *findings.across_datasets(manifests, found),
         *(finding for name, each in probes.items() for finding in findings.shortcuts(name, each)),
         *(finding for name, each in differences.items() for finding in findings.class_differences(name, each)),
     ]
     return Audit(
         subjects=tuple(subjects),
-        digests=tuple(_digest(manifest, pictures) for manifest in manifests),
-        bad=dict(pictures.bad),
+        digests=tuple(_digest(manifest, fingerprints) for manifest in manifests),
+        bad=dict(fingerprints.bad),
         pairs=tuple(pairs),
         leaks=found,
         probes=probes,
@@ -167,11 +167,11 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
     )
 
 
-def _of_one(subject: Subject, pictures: Pictures, pairs: Sequence[Pair], found: Leaks) -> Iterator[Finding]:
+def _of_one(subject: Subject, fingerprints: Fingerprints, pairs: Sequence[Pair], found: Leaks) -> Iterator[Finding]:
     manifest = subject.manifest
     yield from findings.duplicates(manifest, pairs, found)
     yield from findings.patients(manifest, found.patients.get(manifest.dataset, {}))
-    yield from findings.unreadable(manifest, _of(manifest.dataset, pictures.bad))
+    yield from findings.unreadable(manifest, _of(manifest.dataset, fingerprints.bad))
     yield from findings.split(manifest, subject.refused)
     yield from findings.classes(manifest)
 
@@ -180,9 +180,9 @@ def _of(dataset: str, bad: Mapping[tuple[str, str], str]) -> dict[str, str]:
     return {sample_id: why for (name, sample_id), why in bad.items() if name == dataset}
 
 
-def _digest(manifest: Manifest, pictures: Pictures) -> str:
+def _digest(manifest: Manifest, fingerprints: Fingerprints) -> str:
     """As a run on these images has it; of files that cannot be decoded the content counts, too."""
-    hashes = {key: file.sha256 for key, file in zip(pictures.keys, pictures.files, strict=True)}
+    hashes = {key: file.sha256 for key, file in zip(fingerprints.keys, fingerprints.files, strict=True)}
     for sample in manifest.samples:
         key = (manifest.dataset, sample.sample_id)
         if key not in hashes:

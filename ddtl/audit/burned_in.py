@@ -1,4 +1,6 @@
-"""Whether an image seems to contain text: a scanner or a journal may have written a name, a date or an arrow into it."""
+"""Whether an image seems to contain text: a scanner or a journal may have written a name, a date or an arrow into
+it.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ddtl.audit.views import VIEWS, Kind, Look
+from ddtl.audit.views import VIEWS, Kind, Measurements
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.comparison.significance import holm
 from ddtl.evaluation.intervals import delong
@@ -63,26 +63,26 @@ class Difference:
     size: str
 
 
-def _number(view: str, name: str, scale: float = 1) -> Callable[[Look], float]:
+def _number(view: str, name: str, scale: float = 1) -> Callable[[Measurements], float]:
     place = VIEWS[view].names.index(name)
-    return lambda look: scale * float(look.numbers[view][place])
+    return lambda m: scale * float(m.numbers[view][place])
 
 
 # Lesions change the grey levels of the whole image, and so what a compressed file of it weighs.
-_QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
-    ("width", "shortcut", "pixels", lambda look: look.facts.width),
-    ("height", "shortcut", "pixels", lambda look: look.facts.height),
-    ("width / height", "shortcut", "", lambda look: look.facts.width / look.facts.height),
+_QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Measurements], float]], ...] = (
+    ("width", "shortcut", "pixels", lambda m: m.facts.width),
+    ("height", "shortcut", "pixels", lambda m: m.facts.height),
+    ("width / height", "shortcut", "", lambda m: m.facts.width / m.facts.height),
     ("area outside the body", "shortcut", "%", _number("outside the body", "share of the image", 100)),
     ("white paper around the image", "shortcut", "%", _number("marks", "paper white", 100)),
     ("coloured pixels", "shortcut", "%", _number("marks", "coloured", 100)),
-    ("text and arrows outside the body", "shortcut", "%", lambda look: 25 * float(look.numbers["marks"][2:].sum())),
-    ("file size", "may carry disease", "bytes", lambda look: look.facts.file_bytes),
+    ("text and arrows outside the body", "shortcut", "%", lambda m: 25 * float(m.numbers["marks"][2:].sum())),
+    ("file size", "may carry disease", "bytes", lambda m: m.facts.file_bytes),
     (
         "file bytes a pixel",
         "may carry disease",
         "",
-        lambda look: look.facts.file_bytes / (look.facts.width * look.facts.height),
+        lambda m: m.facts.file_bytes / (m.facts.width * m.facts.height),
     ),
     ("brightness", "may carry disease", "grey levels", _number("coarse statistics", "mean")),
     ("contrast", "may carry disease", "grey levels", _number("coarse statistics", "standard deviation")),
@@ -90,16 +90,16 @@ _QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
 )
 
 
-def class_differences(manifest: Manifest, looks: Sequence[Look | None]) -> list[Difference]:
+def class_differences(manifest: Manifest, measurements: Sequence[Measurements | None]) -> list[Difference]:
     """Every quantity by class, the largest difference first; empty where there is one class only.
 
     Two classes are compared once, as the positive class against the other; of more, each is against all others.
 
     Args:
         manifest: the dataset.
-        looks: of each image in manifest order, from ``views.look``; None for one that cannot be read.
+        measurements: of each image in manifest order, from ``views.measure``; None for one that cannot be read.
     """
-    pairs = [(s, one) for s, one in zip(manifest.samples, looks, strict=True) if one is not None]
+    pairs = [(s, one) for s, one in zip(manifest.samples, measurements, strict=True) if one is not None]
     labels = np.array([sample.label for sample, _ in pairs], dtype=int)
     groups = cluster_codes(np.array([sample.group for sample, _ in pairs])) if pairs else np.array([], dtype=int)
     present = np.unique(labels)

@@ -15,7 +15,7 @@ from ddtl.schema.units import SCORED
 from ddtl.utils.wording import count, listed, percent
 
 _EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that is next to this page."
-_LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
+_TRAINED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
 
 
 def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
@@ -172,7 +172,7 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
         )
         scored = (
             f"A classifier scores ROC AUC {probe.roc_auc:.3f} ({probe.low:.3f}–{probe.high:.3f}) "
-            f"{_LEARNED[probe.protocol]} from this alone: {probe.about}.{control}"
+            f"{_TRAINED[probe.protocol]} from this alone: {probe.about}.{control}"
         )
         if probe.verdict == "shortcut":
             yield Finding(

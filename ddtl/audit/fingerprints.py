@@ -53,7 +53,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Fingerprints:
     """The images of one or more manifests that could be decoded, N of them, in the order of the manifests.
 
     Attributes:
@@ -93,7 +93,7 @@ def decode(
     progress: Progress | None = None,
     processes: int = 2,
     measure: Measure | None = None,
-) -> Pictures:
+) -> Fingerprints:
     """Reads and decodes each image once, as ``ddtl/data/images/decode.py`` does.
 
     Args:
@@ -116,7 +116,7 @@ def decode(
             reads.append(result)
         if progress is not None:
             progress(row + 1, len(keys))
-    return Pictures(
+    return Fingerprints(
         keys=tuple(keys[row] for row in rows),
         samples=tuple(samples[row] for row in rows),
         files=tuple(read.file for read in reads),

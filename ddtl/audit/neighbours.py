@@ -70,9 +70,9 @@ def likely_near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np
 
 def _once(found: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted, and each pair once: it may be met by several pieces."""
-    rows, asked, apart = np.concatenate([np.empty((3, 0), dtype=np.int64), *found], axis=1)
-    _, once = np.unique(asked * n + rows, return_index=True)
-    return rows[once], asked[once], apart[once]
+    rows, query, apart = np.concatenate([np.empty((3, 0), dtype=np.int64), *found], axis=1)
+    _, once = np.unique(query * n + rows, return_index=True)
+    return rows[once], query[once], apart[once]
 
 
 def _pieces(index: np.ndarray) -> list[np.ndarray]:
@@ -92,16 +92,16 @@ def _near_by_piece(
     index: np.ndarray, queries: np.ndarray, bits: np.ndarray, flips: int, radius: int
 ) -> Iterator[np.ndarray]:
     """The near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near`` returns."""
-    keys, asked = _keys(index, bits), _keys(queries, bits)
+    keys, query = _keys(index, bits), _keys(queries, bits)
     # Both in the order of their keys: what is compared together then lies together in memory.
-    order, order_asked = np.argsort(keys, kind="stable"), np.argsort(asked, kind="stable")
-    keys, asked = keys[order], asked[order_asked]
-    index_words, query_words = _words(index[order]), _words(queries[order_asked])
+    order, query_order = np.argsort(keys, kind="stable"), np.argsort(query, kind="stable")
+    keys, query = keys[order], query[query_order]
+    index_words, query_words = _words(index[order]), _words(queries[query_order])
     distinct, starts = np.unique(keys, return_index=True)
     ends = np.append(starts[1:], len(keys))
     for n in range(flips + 1):
         for flipped in combinations(range(len(bits)), n):
-            wanted = asked ^ sum(1 << bit for bit in flipped)
+            wanted = query ^ sum(1 << bit for bit in flipped)
             place = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
             known = distinct[place] == wanted
             for pair in _matches(starts[place], np.where(known, ends[place], starts[place])):
@@ -109,7 +109,7 @@ def _near_by_piece(
                 for word, other in zip(index_words, query_words, strict=True):
                     met[2] += np.bitwise_count(word[met[0]] ^ other[met[1]])
                     met = met[:, met[2] <= radius]
-                yield np.stack([order[met[0]], order_asked[met[1]], met[2]])
+                yield np.stack([order[met[0]], query_order[met[1]], met[2]])
 
 
 def _words(hashes: np.ndarray) -> list[np.ndarray]:

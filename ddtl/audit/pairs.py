@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from ddtl.audit.alignment import align, correlation, detail, fitted
-from ddtl.audit.fingerprints import Key, Pictures, Progress, decode
+from ddtl.audit.fingerprints import Fingerprints, Key, Progress, decode
 from ddtl.audit.neighbours import likely_near, near
 from ddtl.data.images.decode import load_image
 from ddtl.data.images.perceptual_hash import TRANSFORMS, turned
@@ -38,7 +38,7 @@ _KINDS: tuple[Kind, ...] = ("same file", "same pixels", "near")
 _EVEN = 2.0  # gray levels of standard deviation; an image with less shows nothing that could be compared
 _OUTLINE = 0.97  # correlation of the aligned thumbnails below which detail is not examined
 _SIDES = (64, 256)  # of the images whose detail is compared: as large as the smaller of the two, within these
-_KEPT = 200  # decoded images kept in memory
+_CACHED = 200  # decoded images kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Pair:
 
 
 def find(
-    manifests: Sequence[Manifest], progress: Progress | None = None, pictures: Pictures | None = None
+    manifests: Sequence[Manifest], progress: Progress | None = None, fingerprints: Fingerprints | None = None
 ) -> list[Pair]:
     """The pairs within and across datasets, splits and classes.
 
@@ -71,23 +71,23 @@ def find(
 
     Args:
         progress: called with (pairs compared, pairs to compare), or where images are yet to be decoded with images.
-        images: of just these manifests, where they are decoded already.
+        fingerprints: of just these manifests, where they are decoded already.
 
     Returns:
         The most certain first: same files, same pixels, then by similarity.
     """
-    if pictures is None:
-        pictures, progress = decode(manifests, progress), None
-    rows = sorted(range(len(pictures.keys)), key=lambda row: pictures.keys[row])
+    if fingerprints is None:
+        fingerprints, progress = decode(manifests, progress), None
+    rows = sorted(range(len(fingerprints.keys)), key=lambda row: fingerprints.keys[row])
     pairs: list[Pair] = []
     contents_by_kind: dict[Kind, list[str]] = {
-        "same file": [file.sha256 for file in pictures.files],
-        "same pixels": [file.pixels for file in pictures.files],
+        "same file": [file.sha256 for file in fingerprints.files],
+        "same pixels": [file.pixels for file in fingerprints.files],
     }
     for kind, contents in contents_by_kind.items():
         rows, copies = _first_of_each(rows, contents)
-        pairs += [Pair(pictures.keys[i], pictures.keys[j], kind, TRANSFORMS[0], 0, 1.0) for i, j in copies]
-    pairs += _near_pairs(pictures, np.array(rows, dtype=np.int64), progress)
+        pairs += [Pair(fingerprints.keys[i], fingerprints.keys[j], kind, TRANSFORMS[0], 0, 1.0) for i, j in copies]
+    pairs += _near_pairs(fingerprints, np.array(rows, dtype=np.int64), progress)
     return sorted(pairs, key=lambda pair: (_KINDS.index(pair.kind), -pair.similarity, pair.first, pair.second))
 
 
@@ -99,18 +99,18 @@ def _first_of_each(rows: Sequence[int], contents: Sequence[str]) -> tuple[list[i
     return [group[0] for group in groups.values()], [(g[0], row) for g in groups.values() for row in g[1:]]
 
 
-def _near_pairs(pictures: Pictures, rows: np.ndarray, progress: Progress | None) -> Iterator[Pair]:
+def _near_pairs(fingerprints: Fingerprints, rows: np.ndarray, progress: Progress | None) -> Iterator[Pair]:
     """The near pairs among some rows, which are in the order of their keys."""
-    rows = np.array([row for row in rows if pictures.thumbnails[row].std() >= _EVEN], dtype=np.int64)
-    candidates = _candidates(pictures.hashes[rows], pictures.trimmed[rows])
-    load = lru_cache(_KEPT)(_load)
+    rows = np.array([row for row in rows if fingerprints.thumbnails[row].std() >= _EVEN], dtype=np.int64)
+    candidates = _candidates(fingerprints.hashes[rows], fingerprints.trimmed[rows])
+    load = lru_cache(_CACHED)(_load)
     for done, ((i, j), transforms) in enumerate(sorted(candidates.items()), start=1):
         one, other = rows[i], rows[j]
-        alike = {name: _similarity(pictures, one, other, TRANSFORMS[name], load) for name in transforms}
+        alike = {name: _similarity(fingerprints, one, other, TRANSFORMS[name], load) for name in transforms}
         best = max(alike, key=alike.__getitem__)
         if alike[best] >= ALIKE:
-            bits = int(np.bitwise_count(pictures.hashes[one, 0] ^ pictures.hashes[other, best]).sum())
-            yield Pair(pictures.keys[one], pictures.keys[other], "near", TRANSFORMS[best], bits, alike[best])
+            bits = int(np.bitwise_count(fingerprints.hashes[one, 0] ^ fingerprints.hashes[other, best]).sum())
+            yield Pair(fingerprints.keys[one], fingerprints.keys[other], "near", TRANSFORMS[best], bits, alike[best])
         if progress is not None:
             progress(done, len(candidates))
 
@@ -124,25 +124,27 @@ def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int]
     whole = np.ascontiguousarray(hashes[:, 0])
     search = near if len(hashes) <= MANY else likely_near
     candidates: dict[tuple[int, int], set[int]] = defaultdict(set)
-    i, asked, _ = search(whole, hashes.reshape(-1, 4), RADIUS)
-    j, transform = np.divmod(asked, len(TRANSFORMS))
+    i, query, _ = search(whole, hashes.reshape(-1, 4), RADIUS)
+    j, transform = np.divmod(query, len(TRANSFORMS))
     for pair in zip(*(column[i < j].tolist() for column in (i, j, transform)), strict=True):
         candidates[pair[:2]].add(pair[2])
-    i, asked, _ = search(whole, trimmed.reshape(-1, 4), RADIUS)
-    j = asked // trimmed.shape[1]
+    i, query, _ = search(whole, trimmed.reshape(-1, 4), RADIUS)
+    j = query // trimmed.shape[1]
     for one, other in zip(*(column[i != j].tolist() for column in (i, j)), strict=True):
         candidates[min(one, other), max(one, other)].add(0)
     return candidates
 
 
-def _similarity(pictures: Pictures, i: int, j: int, transform: str, load: Callable[[Sample, int], np.ndarray]) -> float:
+def _similarity(
+    fingerprints: Fingerprints, i: int, j: int, transform: str, load: Callable[[Sample, int], np.ndarray]
+) -> float:
     """Correlation of the detail of two images, the second turned and brought to fit; 0 where they do not fit."""
-    first, second = pictures.thumbnails[i], turned(pictures.thumbnails[j], transform)
+    first, second = fingerprints.thumbnails[i], turned(fingerprints.thumbnails[j], transform)
     fit = align(first, second)
     if fit is None or correlation(*fitted(first, second, fit)) < _OUTLINE:
         return 0.0
-    smaller = min(side for row in (i, j) for side in (pictures.files[row].width, pictures.files[row].height))
+    smaller = min(side for row in (i, j) for side in (fingerprints.files[row].width, fingerprints.files[row].height))
     side = min(max(smaller, _SIDES[0]), _SIDES[1])
-    first, second = load(pictures.samples[i], side), turned(load(pictures.samples[j], side), transform)
+    first, second = load(fingerprints.samples[i], side), turned(load(fingerprints.samples[j], side), transform)
     finer = align(first, second, fit, (side // 2,)) or fit
     return correlation(*map(detail, fitted(first, second, finer)))

@@ -45,8 +45,8 @@ def power(protocol: Protocol, labels: np.ndarray, groups: np.ndarray, *, seed: i
 
     The rule is that of the probes (``probes.is_found``) with its own interval and as many shuffles. A shortcut is a
     score that is normally distributed in each class and that all images of a patient share; with shuffled labels the
-    score gives no information. The ROC AUC is that of the fitted probe for other patients: what it lost because there were few
-    images to train on is not in the power.
+    score gives no information. The ROC AUC is that of the fitted probe for other patients: what it lost because there
+    were few images to train on is not in the power.
 
     Args:
         protocol: how the probes are scored.

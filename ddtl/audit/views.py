@@ -1,6 +1,6 @@
 """What a probe is given of an image: numbers that leave the lungs out, or that may show them.
 
-``look`` measures one image; ``table`` puts together what one view shows of all of them.
+``measure`` measures one image; ``table`` puts together what one view shows of all of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ddtl.audit import file_facts
-from ddtl.audit.file_facts import Facts
+from ddtl.audit import file_metadata
+from ddtl.audit.file_metadata import FileMetadata
 from ddtl.data.images.decode import Header, as_pillow, read_header
 from ddtl.data.images.lungs import SIDE, Mask, Regions, regions
 
@@ -40,15 +40,15 @@ class View:
 
 
 @dataclass(frozen=True)
-class Look:
+class Measurements:
     """What one image looks like without its meaning.
 
     Attributes:
-        facts: what its file says.
+        metadata: what its file says.
         numbers: (F,) float32 by view; those of ``VIEWS`` but the file metadata.
     """
 
-    facts: Facts
+    metadata: FileMetadata
     numbers: dict[str, np.ndarray]
 
 
@@ -112,7 +112,7 @@ VIEWS: dict[str, View] = {
 }
 
 
-def look(data: bytes, gray: Image.Image) -> Look:
+def measure(data: bytes, gray: Image.Image) -> Measurements:
     """All that the probes and differences need of one image.
 
     Args:
@@ -120,28 +120,28 @@ def look(data: bytes, gray: Image.Image) -> Look:
         gray: what it made of it: mode ``L``, full size.
     """
     header = read_header(data)
-    facts = Facts(header.format, header.mode, header.width, header.height, len(data))
+    metadata = FileMetadata(header.format, header.mode, header.width, header.height, len(data))
     coloured = _coloured(data, header)
     fine, detail = (gray.resize((side, side), Image.Resampling.BILINEAR) for side in (_FINE, _DETAIL))
     parts = regions(fine)
-    picture = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    pixels = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     numbers = {
-        "border": _edges(picture, ~parts.chest),
-        "outside the body": [parts.outside.mean(), *_levels(picture[parts.outside])],
+        "border": _edges(pixels, ~parts.chest),
+        "outside the body": [parts.outside.mean(), *_levels(pixels[parts.outside])],
         "marks": [coloured, parts.paper.mean(), *_strokes(np.asarray(fine), parts)],
-        "body without the lungs": _levels(picture[~parts.chest & ~parts.outside]),
+        "body without the lungs": _levels(pixels[~parts.chest & ~parts.outside]),
         "coarse statistics": _coarse(np.asarray(detail)),
         "tiny pixels": np.asarray(detail.resize((_THUMB, _THUMB), Image.Resampling.BILINEAR)).ravel() / 255,
     }
-    return Look(facts, {view: np.asarray(values, dtype=np.float32) for view, values in numbers.items()})
+    return Measurements(metadata, {view: np.asarray(values, dtype=np.float32) for view, values in numbers.items()})
 
 
-def table(view: str, looks: Sequence[Look]) -> tuple[tuple[str, ...], np.ndarray]:
+def table(view: str, measurements: Sequence[Measurements]) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of F numbers, and (N, F) of them, of what a view shows of N images."""
     if view == "file metadata":
-        return file_facts.table([one.facts for one in looks])
+        return file_metadata.table([one.metadata for one in measurements])
     names = VIEWS[view].names
-    return names, np.array([one.numbers[view] for one in looks]).reshape(len(looks), len(names))
+    return names, np.array([one.numbers[view] for one in measurements]).reshape(len(measurements), len(names))
 
 
 def _coloured(data: bytes, header: Header) -> float:
@@ -161,10 +161,10 @@ def _levels(values: np.ndarray) -> list[float]:
     return [values.mean(), values.std(), *quantiles, (values < 3).mean(), (values > 252).mean()]
 
 
-def _edges(picture: np.ndarray, seen: Mask) -> list[float]:
+def _edges(pixels: np.ndarray, seen: Mask) -> list[float]:
     numbers: list[float] = []
     for place in _EDGES.values():
-        values = picture[place][seen[place]]
+        values = pixels[place][seen[place]]
         numbers += [values.mean(), values.std(), values.max()] if len(values) else [0.0, 0.0, 0.0]
     return numbers
 
@@ -187,9 +187,9 @@ def strokes(gray: Image.Image) -> float:
     return 100 * float(np.mean(_strokes(np.asarray(fine), regions(fine))))
 
 
-def _coarse(picture: np.ndarray) -> list[float]:
-    shares = np.bincount(picture.ravel() // (256 // _BINS), minlength=_BINS) / picture.size
-    levels = np.bincount(picture.ravel(), minlength=256) / picture.size
+def _coarse(pixels: np.ndarray) -> list[float]:
+    shares = np.bincount(pixels.ravel() // (256 // _BINS), minlength=_BINS) / pixels.size
+    levels = np.bincount(pixels.ravel(), minlength=256) / pixels.size
     entropy = -(levels[levels > 0] * np.log2(levels[levels > 0])).sum()
-    sharpness = ndimage.laplace(picture.astype(np.int16)).std()
-    return [*shares, picture.mean(), picture.std(), sharpness, entropy]
+    sharpness = ndimage.laplace(pixels.astype(np.int16)).std()
+    return [*shares, pixels.mean(), pixels.std(), sharpness, entropy]

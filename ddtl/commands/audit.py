@@ -73,7 +73,7 @@ _PAIR_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class AuditRequest:
     """What was requested: a configuration for each dataset."""
 
     configs: tuple[Config, ...]
@@ -112,15 +112,15 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if settings.strict and found.failed else 0
 
 
-def parse(argv: Sequence[str]) -> Settings:
+def parse(argv: Sequence[str]) -> AuditRequest:
     """The command line, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
     """
-    settings: list[Settings] = []
+    settings: list[AuditRequest] = []
 
-    def problems(asked: Strictness, words: tuple[str, ...]) -> list[str]:
+    def problems(strictness: Strictness, words: tuple[str, ...]) -> list[str]:
         datasets, common, found = _by_dataset(words)
         configs = []
         for named, *own in datasets or [["dataset=phantom"]]:
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str]) -> Settings:
         names = [config.dataset.name for config in configs]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             found.append(f"dataset.name={name}: two datasets of this name. Give each a dataset.name of its own.")
-        settings.append(Settings(tuple(configs), asked.strict))
+        settings.append(AuditRequest(tuple(configs), strictness.strict))
         return found
 
     COMMAND.read(argv, is_word=lambda word: True, problems=problems)
@@ -209,8 +209,8 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
         for dataset, path in lists.items():
             write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
         write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
-        pictures = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
-        write_text(folder / "report.html", page(record, pictures))
+        images = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
+        write_text(folder / "report.html", page(record, images))
         write_json(folder / RECORD, record)
     except OSError as error:
         raise UserError(
@@ -244,7 +244,7 @@ def _pair_rows(found: Audit) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _show(found: Audit, settings: Settings) -> None:
+def _show(found: Audit, settings: AuditRequest) -> None:
     style = dict(zip(SEVERITIES, ("bold red", "yellow", ""), strict=True))
     for finding in found.findings:
         where = ", ".join(finding.datasets)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command.{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.")
     if name != "train" and not {"--help", "-h"} & set(rest):
-        ranks.alone(f"ddtl {name}")
+        ranks.require_one_process(f"ddtl {name}")
     return int(import_module(COMMANDS[name][0]).main(rest))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ddtl.reports.html.page import Table
 
 
-class Settings(Section):
+class CompareSettings(Section):
     """Settings of ``ddtl compare``."""
 
     score: Literal[SCORES] = Field("roc_auc", description="the score that is judged")  # type: ignore[valid-type]
@@ -43,7 +43,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "compare",
-    Settings,
+    CompareSettings,
     intro="Compare finished runs on the same test images, paired by patient, and say what may be claimed.",
     examples=(
         ("compare runs/covid19ct/densenet121-… runs/covid19ct/squeezenet1_1-…", ""),
@@ -105,7 +105,7 @@ def show(out: Console, tables: Sequence[Table], sentences: Sequence[str], notes:
         out.print(f"! {escape(note)}", style="yellow")
 
 
-def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
+def _problems(settings: CompareSettings, words: tuple[str, ...]) -> list[str]:
     """What is wrong with the runs, and with files in their folders."""
     runs = [Path(word).expanduser().resolve() for word in words]
     found = [

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Settings(RunsFolder):
+class DashboardSettings(RunsFolder):
     """Settings of ``ddtl dashboard``."""
 
     port: int = Field(8780, ge=0, le=65535, description="where it listens; 0 takes any that is free")
@@ -35,7 +35,7 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "dashboard",
-    Settings,
+    DashboardSettings,
     intro="Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.",
     examples=(
         ("dashboard", "of ./runs, at http://127.0.0.1:8780"),
@@ -69,8 +69,8 @@ def main(argv: Sequence[str]) -> int:
     if COMMAND.wants_help(argv, without_words=False):
         return 0
     words = COMMAND.read(argv, problems=no_words(COMMAND))
-    asked = words.settings
-    serve(runs_folder(asked.runs_dir), asked.host, asked.port, asked.open)
+    settings = words.settings
+    serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
     return 0
 
 

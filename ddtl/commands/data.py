@@ -25,7 +25,7 @@ from ddtl.utils.reading import size as file_size
 from ddtl.utils.suggest import did_you_mean
 
 
-class Settings(Section):
+class DataSettings(Section):
     """Settings of ``ddtl data list``, ``fetch`` and ``verify``, with places as train.py takes them."""
 
     from_: str | None = Field(
@@ -46,7 +46,7 @@ _PLACES = {
 }
 COMMAND = Command(
     "data",
-    Settings,
+    DataSettings,
     intro=f"The public datasets: {', '.join(ORIGINS)}.",
     examples=(
         ("data list", "which there are, and what of them is on this machine"),
@@ -81,7 +81,7 @@ _DRAWN = {
     "table": "reads your own files",
     "pooled": "joins other datasets",
 }
-_SHOWN = 10  # files of a kind that are named
+_MOST_NAMED = 10  # files of a kind that are named
 
 
 def main(argv: list[str]) -> int:
@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
 def _read(action: str, argv: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
     """Datasets, where they are, and the archive or folder to take them from."""
 
-    def problems(settings: Settings, names: tuple[str, ...]) -> list[str]:
+    def problems(settings: DataSettings, names: tuple[str, ...]) -> list[str]:
         found = [_unknown(name, action) for name in names if name not in ORIGINS]
         if settings.from_ is not None:
             word = f"from={settings.from_}"
@@ -256,8 +256,8 @@ def _verify(origin: Origin, data_dir: Path) -> None:
 
 def _lines(state: State, wrong: Sequence[Finding]) -> list[str]:
     found = [finding for finding in wrong if finding.state is state]
-    more = [f"  … and {len(found) - _SHOWN} more: {state.value}"] if len(found) > _SHOWN else []
-    return [f"  {finding}" for finding in found[:_SHOWN]] + more
+    more = [f"  … and {len(found) - _MOST_NAMED} more: {state.value}"] if len(found) > _MOST_NAMED else []
+    return [f"  {finding}" for finding in found[:_MOST_NAMED]] + more
 
 
 def _examined(origin: Origin, data_dir: Path) -> list[Finding]:

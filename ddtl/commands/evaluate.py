@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
-from ddtl.training.rescore import Asked, again, asked, stored_run, with_own_runs, with_weights
+from ddtl.training.rescore import RescoreRequest, read_request, rescore_run, stored_run, with_own_runs, with_weights
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,24 +55,24 @@ def main(argv: Sequence[str]) -> int:
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
     saved, results = stored_run(folder)
-    found = asked(saved, words)
+    found = read_request(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
     _check_test(words, found, results)
     _tell_own_runs(words, found.config)
-    done = _elsewhere(folder, found.config, results) if found.elsewhere else again(folder, found.config, results)
+    done = _on_dataset(folder, found.config, results) if found.external else rescore_run(folder, found.config, results)
     write_page(done.folder)
     terminal.score_table(done.results)
     return 0
 
 
-def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> None:
+def _check_test(words: Sequence[str], found: RescoreRequest, before: dict[str, Any]) -> None:
     """Refuse to exclude the test set where it is what is scored.
 
     Raises:
         UserError: so it is.
     """
     typed = {setting.key for setting in override_grammar.read(words, groups("train")).settings}
-    if "evaluation.test" in typed and not found.config.evaluation.test and (found.elsewhere or "test" in before):
+    if "evaluation.test" in typed and not found.config.evaluation.test and (found.external or "test" in before):
         raise UserError(
             "evaluation.test=false: this command scores the test set and counts it as a use. Leave evaluation.test "
             "out; the command that made the run scores validation alone with evaluation.test=false"
@@ -89,7 +89,7 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
             console.line(f"paths.runs_dir has no effect here: test-set uses are counted where the run lies, in {own}")
 
 
-def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
+def _on_dataset(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
     """The run's network on another test set."""
     from ddtl.data import catalogue
     from ddtl.utils.memory import keep_freed_memory
@@ -97,6 +97,6 @@ def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> Run
     config = with_weights(config, folder.path)
     catalogue.require_images(config)
     keep_freed_memory()
-    from ddtl.training.evaluate_elsewhere import score_elsewhere
+    from ddtl.training.evaluate_external import score_external
 
-    return score_elsewhere(folder, config, before)
+    return score_external(folder, config, before)

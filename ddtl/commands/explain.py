@@ -15,7 +15,7 @@ from ddtl.utils import console
 from ddtl.utils.errors import UserError
 
 
-class Settings(Section):
+class ExplainSettings(Section):
     """Settings of ``ddtl explain``."""
 
     images: int = Field(12, ge=1, le=200, description="of each kind")
@@ -31,7 +31,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "explain",
-    Settings,
+    ExplainSettings,
     intro="Grad-CAM heat maps of a trained run: true and false positives and negatives of its test set, at its stored "
     "threshold.",
     examples=(
@@ -81,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
     catalogue.require_images(config)
     keep_freed_memory()
     from ddtl.commands.report import write
-    from ddtl.explain.explain import FOLDER, Asked, explain
+    from ddtl.explain.explain import FOLDER, ExplainOptions, explain
 
-    asked = Asked(settings.images, settings.layer, settings.randomised, settings.batch_size)
-    record = explain(folder, config, results, asked)
+    options = ExplainOptions(settings.images, settings.layer, settings.randomised, settings.batch_size)
+    record = explain(folder, config, results, options)
     _show(record)
     console.out.print(escape(f"written to {folder.path / FOLDER}, and shown in {write(folder.path)}"))
     return 0

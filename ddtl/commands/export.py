@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LARGEST = 1e-4  # difference between the network and its ONNX file that is let pass
 
 
-class Settings(Section):
+class ExportSettings(Section):
     """Settings of ``ddtl export``."""
 
     format: Literal["onnx", "safetensors"] = Field(
@@ -38,7 +38,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "export",
-    Settings,
+    ExportSettings,
     intro="Export a trained run: the weights, and a model card to go with them.",
     examples=(
         ("export RUN", "RUN/export/model.onnx"),
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
 _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and temperature, for programs."
 
 
-def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
+def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """What a program must know to use the weights; nothing about this machine."""
     model = config.model
     return {
@@ -109,7 +109,7 @@ def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, 
 
 
 def _export(
-    folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[Settings], to: Path
+    folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[ExportSettings], to: Path
 ) -> str | None:
     """Write the model and ``model.json``; the card's line about it. None where the model was not kept."""
     if words.settings.format == "onnx":
@@ -119,7 +119,7 @@ def _export(
     from ddtl.inference import network
 
     net, digest = network.load(folder, saved, len(results["classes"]))
-    about = facts(saved, results, digest)
+    about = metadata(saved, results, digest)
     if words.settings.format == "safetensors":
         write_bytes(to / "model.safetensors", read_bytes(folder.weights, WEIGHTS))
         line = (
@@ -128,22 +128,22 @@ def _export(
     else:
         images = _real_images(folder, saved, words, results["classes"])
         found = _checked_onnx(net, images, about, to / "model.onnx")
-        said = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
-        console.out.print(escape(said))
+        agreement = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
+        console.out.print(escape(agreement))
         if not found <= LARGEST:
             console.error(f"that is more than {LARGEST:g}: the ONNX file is not kept.")
             return None
         line = (
             f"`model.onnx`: opset {onnx.OPSET}, fp32; takes `images` (N, 1, {saved.dataset.image_size}, "
             f"{saved.dataset.image_size}), gray levels / 255, and gives `logits` and `probabilities` (N, "
-            f"{len(results['classes'])}); {said}."
+            f"{len(results['classes'])}); {agreement}."
         )
         about["largest_difference"] = found
     write_json(to / "model.json", about)
     return line
 
 
-def _real_images(folder: RunFolder, saved: Config, words: Words[Settings], classes: Sequence[str]) -> np.ndarray:
+def _real_images(folder: RunFolder, saved: Config, words: Words[ExportSettings], classes: Sequence[str]) -> np.ndarray:
     """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 

@@ -42,7 +42,7 @@ def _svg_file(file: object) -> object:
 SvgFile = Annotated[Path, BeforeValidator(_svg_file)]
 
 
-class Settings(Section):
+class FinetuneSettings(Section):
     """Settings of ``ddtl finetune show``, in addition to those of train.py."""
 
     svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same image")
@@ -50,7 +50,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "finetune show",
-    Settings,
+    FinetuneSettings,
     intro="Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is "
     "read.",
     examples=(

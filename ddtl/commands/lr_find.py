@@ -27,7 +27,7 @@ _MOST_STEPS = 10_000
 _SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio")
 
 
-class Settings(Section):
+class LrFindSettings(Section):
     """Settings of ``ddtl lr-find``."""
 
     lr_min: float = Field(1e-7, gt=0, allow_inf_nan=False, description="where the rate begins")
@@ -43,7 +43,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "lr-find",
-    Settings,
+    LrFindSettings,
     intro="Look for a learning rate: train a copy of the network while the rate rises from far too small to far too "
     "large, and read the rate off the curve of the loss. Nothing of a run is touched, and only training images are "
     "examined.",
@@ -83,19 +83,19 @@ def main(argv: Sequence[str]) -> int:
 
     catalogue.require_images(config)
     keep_freed_memory()
-    from ddtl.training.failures import broken_off
+    from ddtl.training.failures import reported_failures
     from ddtl.training.train import assemble
 
     run = assemble(_in_one_process(config))
     folder = settings.output or run.runs_dir / "lr_find" / f"{config.dataset.name}-{run.path.name}"
-    with broken_off(folder):
+    with reported_failures(folder):
         found = measure(run, words)
     _write(folder, found)
     _show(found, folder)
     return 0 if found["command"] else 1
 
 
-def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
+def parse(argv: Sequence[str]) -> tuple[Words[LrFindSettings], Config]:
     """Own settings and those of train.py, all mistakes in one message.
 
     Raises:
@@ -103,7 +103,7 @@ def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
     """
     configs: list[Config] = []
 
-    def check(settings: Settings, others: tuple[str, ...]) -> list[str]:
+    def check(settings: LrFindSettings, others: tuple[str, ...]) -> list[str]:
         found = []
         if settings.lr_min >= settings.lr_max:
             found.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
@@ -119,7 +119,7 @@ def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
     return words, configs[0]
 
 
-def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
+def measure(run: Run, words: Words[LrFindSettings]) -> dict[str, Any]:
     """Run the tests that the schedule gives reason for; the record of all that was measured and is suggested.
 
     Raises:
@@ -140,17 +140,17 @@ def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
                 f"the loss is infinite or no number at the first step, at a rate of {settings.lr_min:g}: the images or "
                 "the initial weights are amiss. python train.py with debug=anomaly names the cause."
             )
-        said = suggest(curve, settings.steps)
+        estimate = suggest(curve, settings.steps)
         found[name] = {
-            "rate": said.rate,
-            "rules": said.rules,
-            "why_not": said.why_not,
-            "notes": list(said.notes),
+            "rate": estimate.rate,
+            "rules": estimate.rules,
+            "why_not": estimate.why_not,
+            "notes": list(estimate.notes),
             "ended": curve.ended,
             "lr": curve.rates.tolist(),
             "loss": curve.losses.tolist(),
             "loss_untrained": [] if curve.untrained is None else curve.untrained.tolist(),
-            "smoothed": said.smoothed.tolist(),
+            "smoothed": estimate.smoothed.tolist(),
         }
     rate_of = {name: test["rate"] for name, test in found.items()}
     suggestion = settings_for(
@@ -160,7 +160,7 @@ def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
             "tests": found}  # fmt: skip
 
 
-def _about(run: Run, settings: Settings) -> dict[str, Any]:
+def _about(run: Run, settings: LrFindSettings) -> dict[str, Any]:
     config = run.config
     return {
         "dataset": config.dataset.name,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ddtl.inference.predict import Tally
 
 
-class Settings(Section):
+class PredictSettings(Section):
     """Settings of ``ddtl predict``."""
 
     output: OutputFolder = Field(
@@ -45,7 +45,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "predict",
-    Settings,
+    PredictSettings,
     intro="Predict new images with a trained run. For research: this is not a medical device, and not for diagnosis.",
     examples=(
         ("predict RUN scan.png", "RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789"),
@@ -106,17 +106,17 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if tally.bad else 0
 
 
-def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
+def _problems(settings: PredictSettings, words: tuple[str, ...]) -> list[str]:
     return [] if words else ["ddtl predict needs images behind the run: files or folders."]
 
 
-def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[Settings]) -> Config:
+def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[PredictSettings]) -> Config:
     """The run's configuration with this machine's paths, one process, and the precision that is requested."""
     from ddtl.training import rescore
 
     settings = words.settings
-    asked = results["precision"] if settings.precision == "run" else settings.precision
-    precision = 32 if asked in ("32", "32-true") else asked
+    wanted = results["precision"] if settings.precision == "run" else settings.precision
+    precision = 32 if wanted in ("32", "32-true") else wanted
     return rescore.on_this_machine(saved, words.passed, settings.accelerator, precision)
 
 
@@ -127,13 +127,13 @@ def scored_batch(config: Config) -> int:
 
 
 def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
-    total = tally.called.total()
-    parts = ", ".join(f"{tally.called[name]} {name}" for name in classes)
+    total = tally.predicted.total()
+    parts = ", ".join(f"{tally.predicted[name]} {name}" for name in classes)
     patients = f", {tally.patients} patients" if tally.patients else ""
     console.out.print(escape(f"{total} pictures{patients}: {parts}"))
     if tally.cut is not None and total:
         expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
-        console.out.print(f"{tally.far} of {total} are far from the training images ({expected})")
+        console.out.print(f"{tally.ood} of {total} are far from the training images ({expected})")
         if _many(tally, total):
             console.out.print(
                 "! That is more than chance: the network was not trained on images like these, and its answers to "
@@ -150,4 +150,4 @@ def _many(tally: Tally, total: int) -> bool:
     from scipy.stats import binom
 
     assert tally.cut is not None
-    return bool(binom.sf(tally.far - 1, total, tally.cut.expected) < 0.001)
+    return bool(binom.sf(tally.ood - 1, total, tally.cut.expected) < 0.001)

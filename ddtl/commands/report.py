@@ -28,7 +28,7 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text
 
 
-class Settings(Section):
+class ReportSettings(Section):
     """Settings of ``ddtl report``."""
 
     images: bool = Field(True, description="false excludes the images that `ddtl explain` has made")
@@ -42,7 +42,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "report",
-    Settings,
+    ReportSettings,
     intro="Write the report of a finished run, of a sweep or of a study again, from what its folder holds; or one to "
     "be "
     "shared.",
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _problems(settings: Settings, folders: tuple[str, ...]) -> list[str]:
+def _problems(settings: ReportSettings, folders: tuple[str, ...]) -> list[str]:
     return [] if folders else ["ddtl report: name the folder of a run, a sweep or a study."]
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ddtl.commands.arguments import Command, RunsFolder
 from ddtl.commands.dashboard import runs_folder
-from ddtl.dashboard.index import Index, Row, curve
+from ddtl.dashboard.index import FolderRow, Index, curve
 from ddtl.records import run_folder
 from ddtl.schema.scores import by_image
 from ddtl.utils import console
@@ -35,7 +35,7 @@ _VERBS = ("list", "show", "clean")
 _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
-class Settings(RunsFolder):
+class RunsSettings(RunsFolder):
     """Settings of ``ddtl runs``."""
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what has changed since")
@@ -44,7 +44,7 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "runs",
-    Settings,
+    RunsSettings,
     intro="What is below the runs folder, and what of it may go.",
     examples=(
         ("runs list [WORD …]", "a line for each run, evaluation, sweep, study and audit that has all of the words"),
@@ -112,7 +112,7 @@ def _is_setting(word: str) -> bool:
 _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
 
 
-def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
+def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     """A table at a terminal; elsewhere a line each with tabs between, for other programs."""
     found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
@@ -129,7 +129,7 @@ def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
     return 0
 
 
-def _values(row: Row) -> list[str]:
+def _values(row: FolderRow) -> list[str]:
     epoch = "" if row.epoch is None else f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
     seed = "" if row.seed is None else str(row.seed)
     return [
@@ -137,31 +137,31 @@ def _values(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _show(root: Path, rows: Sequence[Row], words: Sequence[str]) -> int:
+def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     if len(words) != 1:
         raise UserError("ddtl runs show takes one run: its folder, or as much of its name as is enough.")
     row = named(root, rows, words[0])
     folder = root / row.path
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    facts: dict[str, Any] = {"folder": folder}
-    facts |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
-    facts["score"] = _score(row) or None
-    facts["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
-    facts["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
-    facts["size"] = _size(sum(size for _, size in _files(folder)))
-    facts["report"] = folder / "report.html" if row.report else None
+    values: dict[str, Any] = {"folder": folder}
+    values |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
+    values["score"] = _score(row) or None
+    values["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
+    values["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
+    values["size"] = _size(sum(size for _, size in _files(folder)))
+    values["report"] = folder / "report.html" if row.report else None
     epochs = curve(folder)
     if epochs and row.monitor:
-        told = [f"{value:.4f}" for one in epochs if isinstance(value := one.get(row.monitor), int | float)]
-        facts[row.monitor] = " ".join(told[-12:])
-    for name, value in facts.items():
+        scores = [f"{value:.4f}" for one in epochs if isinstance(value := one.get(row.monitor), int | float)]
+        values[row.monitor] = " ".join(scores[-12:])
+    for name, value in values.items():
         if value not in (None, "") and name not in ("low", "high"):
             table.add_row(name, escape(str(value)))
     console.out.print(table)
     return 0
 
 
-def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, yes: bool) -> int:
+def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: float, yes: bool) -> int:
     if not words:
         raise UserError(f"ddtl runs clean: say what: {', '.join(_CLASSES)}, or the folder of a run.")
     found = targets(root, rows, words, before=time.time() - 86400 * days)
@@ -183,7 +183,7 @@ def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, y
     return EXIT_FAILURE if failed else 0
 
 
-def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float) -> list[Target]:
+def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before: float) -> list[Target]:
     """What is to go, each once.
 
     Args:
@@ -225,7 +225,7 @@ def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
     found.setdefault(path, Target(run, path, why, sum(size for _, size in _files(path))))
 
 
-def named(root: Path, rows: Sequence[Row], word: str) -> Row:
+def named(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
     """The row that a word means: a folder, or a part of just one path.
 
     Raises:
@@ -272,13 +272,13 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def _text(row: Row) -> str:
+def _text(row: FolderRow) -> str:
     return " ".join(
         [row.kind, row.path, row.dataset, row.model, row.finetune, row.protocol, row.state, row.note, row.trained_on]
     )
 
 
-def _score(row: Row) -> str:
+def _score(row: FolderRow) -> str:
     if row.score is None:
         return ""
     interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}–{row.high:.3f})"

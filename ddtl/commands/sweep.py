@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 20  # trials in the table at the end
+_MOST_ROWS = 20  # trials in the table at the end
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,14 +40,14 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(sweep_help.render())
         return 0
-    ranks.alone("sweep.py")
+    ranks.require_one_process("sweep.py")
     command = replace(command, overrides=moved_to_environment(command.overrides))
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings
     from ddtl.sweeps.plan import settings
 
-    if study_settings.is_asked(command.overrides):
+    if study_settings.is_requested(command.overrides):
         from ddtl.commands import study
 
         return study.main(command)
@@ -85,7 +85,7 @@ def _search(plan: Plan) -> int:
             _run(store)
             _show(store)
             if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
-                finalize.told(found)
+                finalize.print_result(found)
         finally:
             _write(store)
         now = store.snapshot()
@@ -136,7 +136,7 @@ def _show(store: Store) -> None:
             table.add_column("SD", justify="right")
             table.add_column("lowest to highest", justify="right")
     table.add_column("settings", overflow="fold")
-    for one in found[:_SHOWN]:
+    for one in found[:_MOST_ROWS]:
         words = [word for word in one.words if word not in store.plan.fixed]
         score, *others = (f"{value:.4f}" for value in one.means)
         shown = [", ".join(map(str, one.trials)), score, *others]
@@ -145,7 +145,7 @@ def _show(store: Store) -> None:
             spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
             shown[2:2] = [spread, f"{min(one.scores):.4f} to {max(one.scores):.4f}"]
         table.add_row(*shown, escape(" ".join(words)))
-    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_SHOWN]:
+    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_MOST_ROWS]:
         reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
         console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
     if found:

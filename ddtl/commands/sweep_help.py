@@ -36,7 +36,8 @@ Values: change one with key=value
 _FOOT = """
 A space is a file of conf/search/: KEY: {float: [low, high], log: true}, {int: [low, high]} or {choice: [a, b]}, and
 below an option of a choice the parameters that it brings. A key is any setting or group of train.py.
-Exit codes: 0 done, 1 failed in the middle (the same command resumes it), 2 a mistake in the command, 129/130/143 stopped.
+Exit codes: 0 done, 1 failed in the middle (the same command resumes it), 2 a mistake in the command, 129/130/143
+stopped.
 """
 
 

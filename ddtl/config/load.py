@@ -14,7 +14,7 @@ from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
-from ddtl.utils.redaction import learn, redacted_tree
+from ddtl.utils.redaction import add_secrets_of, redacted_tree
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def typed(
         unsure = [*mistyped, *(f"{group}." for group in asked.unsure)]
         problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
         for url in _urls(config):
-            learn(url)
+            add_secrets_of(url)
     if problems:
         raise ConfigError(problems)
     assert config is not None

@@ -33,7 +33,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ddtl.dashboard import index
-from ddtl.dashboard.index import Index, Row
+from ddtl.dashboard.index import FolderRow, Index
 from ddtl.utils.errors import UserError
 
 MOST_COMPARED = 40
@@ -66,7 +66,7 @@ _STATIC = {
 }
 
 
-class Rows:
+class CachedRows:
     """The index as the dashboard requests it: looked up again after half a second, by one request at a time."""
 
     def __init__(self, runs_dir: Path) -> None:
@@ -74,13 +74,13 @@ class Rows:
         self._at, self._rows, self._body, self._tag = -_FRESH, [], b"", ""  # type: ignore[var-annotated]
         self.runs_dir = runs_dir
 
-    def now(self) -> tuple[list[Row], bytes, str]:
+    def now(self) -> tuple[list[FolderRow], bytes, str]:
         """The rows, the same as JSON, and a tag that changes with them."""
         with self._lock:
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
-                told = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
-                self._body = json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+                answer = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
+                self._body = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
                 self._at = time.monotonic()
             return self._rows, self._body, self._tag
@@ -106,11 +106,13 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         runs_dir: whose runs are shown.
         hosts: names under which it may be asked; ``*`` for any.
     """
-    rows = Rows(runs_dir)
+    rows = CachedRows(runs_dir)
     Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
-    async def home(request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(_home), headers={**_HEADERS, "Content-Security-Policy": _POLICY})
+    async def home_page(request: Request) -> Response:
+        return HTMLResponse(
+            await run_in_threadpool(_home_page), headers={**_HEADERS, "Content-Security-Policy": _POLICY}
+        )
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -126,7 +128,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
     async def drawn(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(_curves, rows, _asked(request)), headers=_HEADERS)
+        return JSONResponse(await run_in_threadpool(_curves, rows, _paths(request)), headers=_HEADERS)
 
     def page_of(path: str) -> Path:
         (folder,) = rows.folders([path])
@@ -150,7 +152,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
     async def compare(request: Request) -> Response:
         try:
-            html = await run_in_threadpool(_compared, rows, _asked(request), request.query_params.get("split", "test"))
+            html = await run_in_threadpool(_compared, rows, _paths(request), request.query_params.get("split", "test"))
         except UserError as error:
             html = await run_in_threadpool(_refused, str(error))
             return HTMLResponse(html, status_code=422, headers=_sandboxed())
@@ -158,7 +160,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/", home),
+            Route("/", home_page),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/static/{name}", static),
             Route("/api/rows", listed),
@@ -218,12 +220,12 @@ def _frame(path: str, page: Path) -> str:
     )
 
 
-def _asked(request: Request) -> list[str]:
+def _paths(request: Request) -> list[str]:
     """The runs that a request names, each once."""
     return list(dict.fromkeys(request.query_params.getlist("run")))[:MOST_COMPARED]
 
 
-def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
+def _curves(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
     """Charts of the runs' epochs: title and specification."""
     from ddtl.reports.comparison.page import lines
 
@@ -241,7 +243,7 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
     return [{"title": f"{key}{later}", "spec": lines(known, key)} for key in keys]
 
 
-def _names(picked: Sequence[Row]) -> list[str]:
+def _names(picked: Sequence[FolderRow]) -> list[str]:
     """Short names that tell all of them apart."""
     several = len({row.dataset for row in picked}) > 1
     for model in (False, True):
@@ -256,7 +258,7 @@ def _names(picked: Sequence[Row]) -> list[str]:
     return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
 
 
-def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
+def _compared(rows: CachedRows, paths: Sequence[str], split: str) -> str:
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import runs as compared
     from ddtl.reports.comparison.page import render_comparison
@@ -280,7 +282,7 @@ def _nothing(why: str) -> Response:
 
 
 @cache
-def _home() -> str:
+def _home_page() -> str:
     from ddtl.reports.html.page import map_style
 
     return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')

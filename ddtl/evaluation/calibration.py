@@ -85,11 +85,12 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
         labels: (N,) 0 or 1, 1 being the positive class.
         p: (N,) probability of the positive class.
         bins: into how many parts the probabilities are cut.
-        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part contains about as
-            many samples as any other (equal probabilities are never torn apart).
+        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part contains about
+            as many samples as any other (equal probabilities are never torn apart).
 
     Returns:
-        The bins that contain a sample, from low to high; none where there is no sample or a probability is not a number.
+        The bins that contain a sample, from low to high; none where there is no sample or a probability is not a
+        number.
     """
     if not len(p) or not np.isfinite(p).all():
         return []
@@ -423,7 +424,8 @@ def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt
         gain = None if tried is None or fitted is None else tried[key]
         if tried is None or gain is None or (gain["low"] is not None and gain["low"] > 0):
             continue
-        # A gain below 0 alone gives little information: where the truth is a slope of 0.5, it is seen in 23 % of 60 patients.
+        # A gain below 0 alone gives little information: where the truth is a slope of 0.5, it is seen in 23 % of 60
+        # patients.
         harms = gain["high"] is not None and gain["high"] < 0
         says = "did not help on validation" if harms else "is not shown to help on validation"
         limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"

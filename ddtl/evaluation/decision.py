@@ -137,9 +137,9 @@ def decision_band(
     positive = known.labels == 1
     found = []
     for benefit in decision_curve(labels, p, thresholds):
-        called = (p >= benefit.threshold).astype(int)
-        sensitivity = rate(called[positive], known.codes[positive], level)
-        specificity = rate(1 - called[~positive], known.codes[~positive], level)
+        predicted = (p >= benefit.threshold).astype(int)
+        sensitivity = rate(predicted[positive], known.codes[positive], level)
+        specificity = rate(1 - predicted[~positive], known.codes[~positive], level)
         limits = Rates(sensitivity.limits(level), specificity.limits(level))
         found.append(net_benefit_limits(benefit, float(positive.mean()), limits, specificity.value) or (np.nan, np.nan))
     low, high = np.array(found).T
@@ -170,8 +170,8 @@ def _net_benefit(positive: np.ndarray, p: np.ndarray, threshold: float) -> NetBe
     if threshold == 1:
         return NetBenefit(threshold, None, None, None)
     odds = threshold / (1 - threshold)
-    called = p >= threshold
-    model = float(np.mean(called & positive) - np.mean(called & ~positive) * odds)
+    predicted = p >= threshold
+    model = float(np.mean(predicted & positive) - np.mean(predicted & ~positive) * odds)
     treat_all = float(positive.mean() - (1 - positive.mean()) * odds)
     return NetBenefit(threshold, model, treat_all, 0.0)
 

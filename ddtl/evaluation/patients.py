@@ -47,9 +47,9 @@ def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: fl
 
     Args:
         predictions: of one split, of two classes.
-        aggregation: ``mean`` or ``max``: of the probabilities of the patient's images; the patient is predicted positive
-            at the same threshold as an image. ``vote``: the share of the images that are predicted positive; the patient
-            is predicted positive where that is half of them or more.
+        aggregation: ``mean`` or ``max``: of the probabilities of the patient's images; the patient is predicted
+            positive at the same threshold as an image. ``vote``: the share of the images that are predicted positive;
+            the patient is predicted positive where that is half of them or more.
         threshold: from which probability on an image is predicted positive.
     """
     reason = _why_not(predictions)

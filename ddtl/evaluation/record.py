@@ -55,7 +55,7 @@ _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
 
 
 @dataclass(frozen=True)
-class Learnt:
+class ValidationChoices:
     """What the validation images decide, before a test image is examined.
 
     Attributes:
@@ -75,7 +75,7 @@ class Learnt:
     expected: Expected | None = None
 
 
-def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
+def choose_on_validation(val: Predictions, config: EvaluationConfig) -> ValidationChoices:
     """Choose the threshold and fit the calibration.
 
     Args:
@@ -87,13 +87,13 @@ def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
     fitted = calibration.fit(val.label, val.logits, val.group, config.level)
     rule = config.threshold
     if not isinstance(rule, str):
-        return Learnt(rule, None, None, fitted)
+        return ValidationChoices(rule, None, None, fitted)
     _check_classes(rule, len(val.classes))
     labels, p, clusters, unit = _choosing(val, config)
     _check_guarantee(rule, config, labels, clusters, unit)
     chosen = thresholds.choose(labels, p, rule, config.target, level=config.level, unit=unit)
     found = thresholds.expected(labels, p, clusters, rule, config.target, config.level)
-    return Learnt(chosen.value, chosen.reached, chosen.note, fitted, unit, found)
+    return ValidationChoices(chosen.value, chosen.reached, chosen.note, fitted, unit, found)
 
 
 def check_threshold(
@@ -168,18 +168,18 @@ def _check_guarantee(
     thresholds.check_patients(counts, rule, config.target, config.level, unit)
 
 
-def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
+def setting(choices: ValidationChoices, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
     """What holds for every split: threshold, calibration, and how intervals are made."""
     unit = _UNITS[grouping]
     return {
-        "threshold": learnt.threshold,
+        "threshold": choices.threshold,
         "threshold_rule": config.threshold if isinstance(config.threshold, str) else "fixed",
         "threshold_target": config.target if config.threshold in AIMED else None,
-        "threshold_unit": learnt.unit,
-        "threshold_on_val": None if learnt.reached is None else dict(learnt.reached),
-        "threshold_expected": None if learnt.expected is None else learnt.expected.record(),
-        "threshold_note": learnt.note,
-        "calibration": learnt.calibration.record(),
+        "threshold_unit": choices.unit,
+        "threshold_on_val": None if choices.reached is None else dict(choices.reached),
+        "threshold_expected": None if choices.expected is None else choices.expected.record(),
+        "threshold_note": choices.note,
+        "calibration": choices.calibration.record(),
         "interval": {
             "level": config.level,
             "method": config.interval,
@@ -191,23 +191,23 @@ def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str
     }
 
 
-def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
+def of_split(predictions: Predictions, choices: ValidationChoices, config: EvaluationConfig) -> dict[str, Any]:
     """Return everything that is reported about one split."""
-    scores = score(predictions, learnt.threshold)
-    found = _intervals(predictions, learnt.threshold, config)
+    scores = score(predictions, choices.threshold)
+    found = _intervals(predictions, choices.threshold, config)
     worth: dict[str, Any] = {}
     clustered: dict[str, Any] = {}
     if len(predictions.classes) == 2:
-        clustered = {"clustering": clustering(predictions, learnt.threshold, config.design)}
+        clustered = {"clustering": clustering(predictions, choices.threshold, config.design)}
         p = predictions.probabilities[:, 1]
-        worth = _worth(scores, found, config.prevalences, predictions.label, p, learnt.threshold)
+        worth = _worth(scores, found, config.prevalences, predictions.label, p, choices.threshold)
     return {
         **scores,
-        "intervals": _written(found),
+        "intervals": _format(found),
         **clustered,
-        "patients": _by_patient(predictions, learnt, config),
+        "patients": _by_patient(predictions, choices, config),
         "calibration": calibration.summary(
-            predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt,
+            predictions.label, predictions.logits, choices.calibration.temperature, choices.calibration.platt,
             predictions.group, config.level,
         ),
         **worth,
@@ -285,7 +285,7 @@ def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationCon
         logits = np.maximum(np.log(probabilities), -1e3)  # finite, and the probabilities come back
     table = Predictions(**{**vars(test), "logits": logits})
     scores = score(table, 0.5)
-    found = {**scores, "intervals": _written(_intervals(table, 0.5, config))}
+    found = {**scores, "intervals": _format(_intervals(table, 0.5, config))}
     if len(test.classes) != 2:
         return found
     pair = paired_intervals(
@@ -308,8 +308,8 @@ def _intervals(predictions: Predictions, threshold: float, config: EvaluationCon
     )  # fmt: skip
 
 
-def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
-    table = by_patient(predictions, config.patient, learnt.threshold)
+def _by_patient(predictions: Predictions, choices: ValidationChoices, config: EvaluationConfig) -> dict[str, Any]:
+    table = by_patient(predictions, config.patient, choices.threshold)
     if isinstance(table, WhyNot):
         return {"why_not": table.reason}
     found = intervals(
@@ -325,14 +325,14 @@ def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConf
         "patients": len(table.label),
         "aggregation": config.patient,
         "mixed": table.mixed,
-        "intervals": _written(found),
-        "calibration": None if p is None else _patient_calibration(predictions, table, learnt, config),
+        "intervals": _format(found),
+        "calibration": None if p is None else _patient_calibration(predictions, table, choices, config),
         **_worth(scores, found, config.prevalences, table.label, p, table.threshold),
     }
 
 
 def _patient_calibration(
-    predictions: Predictions, table: PatientTable, learnt: Learnt, config: EvaluationConfig
+    predictions: Predictions, table: PatientTable, choices: ValidationChoices, config: EvaluationConfig
 ) -> dict[str, Any] | None:
     """The calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
     rows = np.isin(predictions.patient_id, table.patient_id)
@@ -343,7 +343,7 @@ def _patient_calibration(
         two = np.column_stack([np.zeros(len(logit)), logit])
         return calibration.summary(table.label, two, None, None, table.patient_id, config.level)
 
-    found, temperature = measured(1.0), learnt.calibration.temperature
+    found, temperature = measured(1.0), choices.calibration.temperature
     if found is not None and temperature is not None:
         found["temperature"] = {
             key: value for key, value in (measured(temperature) or {}).items() if key not in ("temperature", "platt")
@@ -388,5 +388,5 @@ def _limits(found: tuple[float, float] | None) -> dict[str, float] | None:
     return None if found is None else {"low": found[0], "high": found[1]}
 
 
-def _written(found: Mapping[str, Interval | None]) -> dict[str, Any]:
+def _format(found: Mapping[str, Interval | None]) -> dict[str, Any]:
     return {name: None if interval is None else asdict(interval) for name, interval in found.items()}

@@ -15,8 +15,8 @@ def score(predictions: Predictions, threshold: float) -> dict[str, Any]:
 
     Args:
         predictions: of one split.
-        threshold: from which probability on an image is predicted positive. With more than two classes it plays no part:
-            an image is predicted as the likeliest class.
+        threshold: from which probability on an image is predicted positive. With more than two classes it plays no
+            part: an image is predicted as the likeliest class.
     """
     counts = {name: int((predictions.label == label).sum()) for label, name in enumerate(predictions.classes)}
     return {

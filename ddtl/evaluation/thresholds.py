@@ -174,8 +174,8 @@ def expected(
     likely = rates(value) - np.array(optimism)  # (draws, 2)
     low, high = np.quantile(likely, [(1 - level) / 2, (1 + level) / 2], axis=0)
     # The draws of few patients vary too little: no less than the rates at a threshold that was given.
-    called = (p >= value).astype(int)
-    shares = proportion(called, labels, codes), proportion(1 - called, 1 - labels, codes)
+    predicted = (p >= value).astype(int)
+    shares = proportion(predicted, labels, codes), proportion(1 - predicted, 1 - labels, codes)
     given = np.array([wilson(share, level) for share in shares]).T - np.mean(optimism, axis=0)
     mean = np.clip(likely.mean(axis=0), 0, 1)
     low, high = np.clip(np.minimum(low, given[0]), 0, mean), np.clip(np.maximum(high, given[1]), mean, 1)
@@ -252,11 +252,11 @@ def check_patients(counts: dict[str, int], rule: Rule, target: float, level: flo
         raise UserError(
             f"evaluation.threshold={rule}: a {name} of {target:g} with a lower {100 * level:g} % limit takes {needed} "
             f"{which} validation {unit}s or more, and there are {counts[which]}. "
-            f"{_ways_out(name, counts[which], level)}"
+            f"{_alternatives(name, counts[which], level)}"
         )
 
 
-def _ways_out(name: str, n: int, level: float) -> str:
+def _alternatives(name: str, n: int, level: float) -> str:
     best = math.floor(1000 * lower_limit(n, n, level)) / 1000
     lower = f"Set evaluation.target={best:g} or lower, or " if best >= 0.5 else "Set "
     return f"{lower}evaluation.threshold={name}, which promises nothing for other patients."

@@ -22,7 +22,7 @@ from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.data.phantom.dataset import mask_path
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
-from ddtl.explain.select import Group, called, groups
+from ddtl.explain.select import Group, groups, predicted_classes
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
@@ -32,7 +32,7 @@ from ddtl.schema.run import Config
 from ddtl.training import hardware
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import beside, cannot_write, remove, write_bytes, write_json
+from ddtl.utils.files import cannot_write, remove, temporary_path, write_bytes, write_json
 from ddtl.utils.reading import Unreadable
 
 FOLDER, RECORD = "explain", "explain.json"
@@ -43,7 +43,7 @@ _SEED = 1_000  # of the first network with randomised weights
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainOptions:
     """What may be set.
 
     Attributes:
@@ -102,14 +102,14 @@ class _Subject:
         return np.concatenate(parts)
 
 
-def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], options: ExplainOptions) -> dict[str, Any]:
     """Make the maps and write them into the run's folder ``explain/``, in place of earlier ones; the record.
 
     Args:
         folder: of the finished run.
         config: the run's, with this machine's paths and accelerator.
         results: the run's ``results.json``.
-        asked: the settings.
+        options: the settings.
 
     Raises:
         UserError: the images are not those of the run, or there is no such layer.
@@ -119,22 +119,22 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
             f"{problem}, and the maps are written there. Explain a copy of the run: "
             f"{shlex.join(['cp', '-r', str(folder.path), '.'])}"
         )
-    subject = _subject(folder, config, results, asked.layer)
-    kinds = groups(subject.table, results["threshold"], asked.images)
+    subject = _subject(folder, config, results, options.layer)
+    kinds = groups(subject.table, results["threshold"], options.images)
     with_lesion = _true_positives(subject)
     wanted = np.unique(np.concatenate([*(kind.rows for kind in kinds), with_lesion])).astype(np.int64)
     with console.progress("heat maps") as bar:
-        signed = subject.maps(subject.network, wanted, asked.batch_size, bar)
+        signed = subject.maps(subject.network, wanted, options.batch_size, bar)
     where = {row: i for i, row in enumerate(wanted.tolist())}
     checked = with_lesion if len(with_lesion) else wanted
     cells = signed.shape[1:]
     level = results.get("interval", {}).get("level", 0.95)
-    record = _head(folder, results, subject, asked, cells)
-    record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], asked, level)
-    partial = beside(folder.path / FOLDER)
+    record = _head(folder, results, subject, options, cells)
+    record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], options, level)
+    partial = temporary_path(folder.path / FOLDER)
     try:
         (partial / "pictures").mkdir(parents=True)
-        record["groups"] = [_written(subject, kind, signed, where, results, partial) for kind in kinds]
+        record["groups"] = [_write_group(subject, kind, signed, where, results, partial) for kind in kinds]
         write_json(partial / RECORD, record)
         remove(folder.path / FOLDER)
         partial.rename(folder.path / FOLDER)
@@ -174,7 +174,7 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
         layer=gradcam.chosen_layer(gradcam.layers(network, config.dataset.image_size), layer),
         datamodule=datamodule,
         table=table,
-        decided=called(table, results["threshold"]),
+        decided=predicted_classes(table, results["threshold"]),
         manifest_row=of,
     )
 
@@ -187,7 +187,7 @@ def _true_positives(subject: _Subject) -> np.ndarray:
 
 
 def _head(
-    folder: RunFolder, results: Mapping[str, Any], subject: _Subject, asked: Asked, cells: Sequence[int]
+    folder: RunFolder, results: Mapping[str, Any], subject: _Subject, options: ExplainOptions, cells: Sequence[int]
 ) -> dict[str, Any]:
     return {
         "ddtl": version("ddtl"),
@@ -204,12 +204,12 @@ def _head(
         "layer": subject.layer,
         "cells": list(cells),
         "image_size": subject.config.dataset.image_size,
-        "most_images": asked.images,
+        "most_images": options.images,
     }
 
 
 def _held_against(
-    subject: _Subject, rows: np.ndarray, signed: np.ndarray, asked: Asked, level: float
+    subject: _Subject, rows: np.ndarray, signed: np.ndarray, options: ExplainOptions, level: float
 ) -> dict[str, Any]:
     """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
 
@@ -222,16 +222,16 @@ def _held_against(
     found: dict[str, Any] = {"pointing_game": None, "randomised": None}
     if playable:
         found["pointing_game"] = pointing.game(signed, lesions, patients, level)
-    if not asked.randomised or not len(rows):
+    if not options.randomised or not len(rows):
         return found
     networks: list[dict[str, Any]] = []
     with console.progress("the same with randomised weights") as bar:
-        for number in range(asked.randomised):
+        for number in range(options.randomised):
             seed = _SEED + number
-            maps = subject.maps(_randomised(subject, seed), rows, asked.batch_size, None)
+            maps = subject.maps(_randomised(subject, seed), rows, options.batch_size, None)
             played = pointing.game(maps, lesions, patients, level) if playable else None
             networks.append({"seed": seed, "rank_correlation": rank_correlation(signed, maps), "pointing_game": played})
-            bar(number + 1, asked.randomised)
+            bar(number + 1, options.randomised)
     correlations = [value for one in networks if (value := one["rank_correlation"]) is not None]
     found["randomised"] = {
         "images": len(rows),
@@ -262,17 +262,17 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _written(
+def _write_group(
     subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
 ) -> dict[str, Any]:
     """The images of a kind of decision; what the record says about them."""
     tiles, about = [], []
     for number, row in enumerate(kind.rows.tolist(), start=1):
-        tile, said = _tile(subject, row, signed[where[row]], results["classes"])
+        tile, words = _tile(subject, row, signed[where[row]], results["classes"])
         name = f"pictures/{kind.key}-{number:02}.webp"
         write_bytes(to / name, sheets.webp(sheets.pair(tile, sheets.PAGE_SIDE)))
         tiles.append(tile)
-        about.append({**said, "picture": name})
+        about.append({**words, "picture": name})
     sheet = None
     if tiles:
         sheet = f"{kind.key}.png"
@@ -310,7 +310,7 @@ def _tile(
     hit = None
     if lesion is not None and lesion.any() and point is not None:
         hit = bool(pointing.inside(np.array([point]), lesion)[0])
-    said = {
+    words = {
         "sample_id": str(table.sample_id[row]),
         "patient_id": str(table.patient_id[row]) or None,
         "true": classes[table.label[row]],
@@ -323,4 +323,4 @@ def _tile(
     spoken = f"called {classes[decided]}, is {classes[table.label[row]]}"
     of, value = (classes[1], p[1]) if len(classes) == 2 else (classes[decided], p[decided])
     lines = [spoken, f"p({of}) = {value:.3f}" + ("" if point else ", nothing speaks for it")]
-    return sheets.Tile(image, heat, point, lesion, said["sample_id"], lines), said
+    return sheets.Tile(image, heat, point, lesion, words["sample_id"], lines), words

@@ -71,7 +71,7 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
+def chosen_layer(cells: dict[str, tuple[int, int]], requested: str) -> str:
     """The layer that is requested; for ``auto`` the last one, however few cells it has.
 
     Earlier layers have finer maps that point elsewhere: at 64 pixels DenseNet's hit lesions of the phantom less often
@@ -80,13 +80,15 @@ def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
     Raises:
         UserError: there is no such layer.
     """
-    if asked == "auto":
+    if requested == "auto":
         return list(cells)[-1]
     last = {name.partition(".")[0]: name for name in cells}
-    if asked in cells or asked in last:
-        return last.get(asked, asked)
+    if requested in cells or requested in last:
+        return last.get(requested, requested)
     shown = ", ".join(f"{name} ({h} × {w})" for name, (h, w) in cells.items())
-    raise UserError(f"layer={asked}: the network has no such layer. There are, with the cells of their maps: {shown}.")
+    raise UserError(
+        f"layer={requested}: the network has no such layer. There are, with the cells of their maps: {shown}."
+    )
 
 
 def module_of(network: Network, layer: str) -> nn.Module:

@@ -28,7 +28,7 @@ class Group:
     rows: np.ndarray
 
 
-def called(predictions: Predictions, threshold: float) -> np.ndarray:
+def predicted_classes(predictions: Predictions, threshold: float) -> np.ndarray:
     """(N,) the class that each image is called: with two classes at the threshold, else the most probable one."""
     p = predictions.probabilities
     return (p[:, 1] >= threshold).astype(np.int64) if p.shape[1] == 2 else p.argmax(axis=1)
@@ -44,7 +44,7 @@ def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]
         threshold: from which probability of the last of two classes on an image is called that.
         most: images of a group.
     """
-    decided = called(predictions, threshold)
+    decided = predicted_classes(predictions, threshold)
     certainty = predictions.probabilities[np.arange(len(decided)), decided]
     right = decided == predictions.label
     found = []

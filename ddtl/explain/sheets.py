@@ -58,10 +58,10 @@ def pair(tile: Tile, side: int) -> Image.Image:
     return both
 
 
-def webp(picture: Image.Image) -> bytes:
+def webp(image: Image.Image) -> bytes:
     """Small, for a page."""
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80, method=6)
+    image.save(buffer, "WEBP", quality=80, method=6)
     return buffer.getvalue()
 
 
@@ -124,21 +124,21 @@ def _heated(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
     strength = np.clip(np.asarray(large), 0, 1)
     colours = _colours()[(255 * strength).astype(int)]
     share = (_STRONGEST * strength)[..., None]
-    picture = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
+    image = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
     if tile.lesion is not None and tile.lesion.any():
-        _outline(picture, tile.lesion)
+        _outline(image, tile.lesion)
     if tile.point is not None:
         x, y, r = tile.point[0] * side, tile.point[1] * side, side / 40
-        ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), outline=_RING, width=2)
-    return picture
+        ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), outline=_RING, width=2)
+    return image
 
 
-def _outline(picture: Image.Image, lesion: np.ndarray) -> None:
+def _outline(image: Image.Image, lesion: np.ndarray) -> None:
     from scipy.ndimage import binary_erosion
 
-    mask = np.asarray(Image.fromarray(lesion.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BILINEAR))
+    mask = np.asarray(Image.fromarray(lesion.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BILINEAR))
     edge = (mask > 127) & ~binary_erosion(mask > 127)
-    picture.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
+    image.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
 
 
 @cache

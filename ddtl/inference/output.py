@@ -30,11 +30,11 @@ class Tables:
     def __init__(self, folder: Path, columns: Sequence[str], head: Mapping[str, Any]) -> None:
         self.folder = folder
         self._columns = list(columns)
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         self._fresh: dict[str, Fresh] = {}
         self._files: dict[str, TextIO] = {}
         self._rows = 0
-        with _told(folder):
+        with _named_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name in (CSV, JSON):
                 self._fresh[name] = Fresh(folder / name)
@@ -45,14 +45,14 @@ class Tables:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One image."""
-        with _told(self.folder):
+        with _named_errors(self.folder):
             self._csv.writerow([_cell(row[name]) for name in self._columns])
             self._files[JSON].write(f"{',' if self._rows else ''}\n{_json(row)}")
         self._rows += 1
 
     def finish(self, patients: Sequence[Mapping[str, Any]], tail: Mapping[str, Any]) -> None:
         """Write the patients and what follows them in the JSON; all files appear."""
-        with _told(self.folder):
+        with _named_errors(self.folder):
             end = {"patients": list(patients), **tail}
             self._files[JSON].write(f"\n], {_json(end)[1:]}\n")
             if patients:
@@ -73,7 +73,7 @@ class Tables:
             fresh.drop()
         if kind is not None:
             with suppress(OSError):
-                for path in self._made:
+                for path in self._new_folders:
                     path.rmdir()
 
 
@@ -83,7 +83,7 @@ def existing(folder: Path) -> list[str]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _named_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

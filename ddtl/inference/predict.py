@@ -17,7 +17,7 @@ from ddtl.data.images.decode import BadImageError, Window
 from ddtl.inference import network
 from ddtl.inference import ood as far
 from ddtl.inference.embeddings import reference
-from ddtl.inference.inputs import Found, Picture, decoded, shown
+from ddtl.inference.inputs import Found, InputFile, decoded, printable_path
 from ddtl.inference.ood import Cut, Reference
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
@@ -37,8 +37,8 @@ class Tally:
     """What became of the images.
 
     Attributes:
-        called: images by the class that they were called.
-        far: how many are far from the training images.
+        predicted: images by the class that they were called.
+        ood: how many are far from the training images.
         cut: where that begins; None where it could not be told.
         why_not: why it could not.
         bad: what was excluded.
@@ -46,18 +46,18 @@ class Tally:
         doubts: files by what is doubtful about them.
     """
 
-    called: Counter[str] = field(default_factory=Counter)
-    far: int = 0
+    predicted: Counter[str] = field(default_factory=Counter)
+    ood: int = 0
     cut: Cut | None = None
     why_not: str = ""
     bad: list[BadImageError] = field(default_factory=list)
     patients: int = 0
     doubts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, said: Mapping[str, Any]) -> None:
+    def add(self, entry: Mapping[str, Any]) -> None:
         """Count what the tables say about an image."""
-        self.called[said["decision"]] += 1
-        self.far += bool(said["far_from_training"])
+        self.predicted[entry["decision"]] += 1
+        self.ood += bool(entry["far_from_training"])
 
     def skip(self, error: BadImageError) -> None:
         """Leave a file out, and report it."""
@@ -86,12 +86,13 @@ class _Yardstick:
     def measure(self, features: np.ndarray) -> list[dict[str, Any]]:
         """What the tables say about each of (B, D) features."""
         return [
-            _far(distance, distance > self.cut.distance) for distance in self.reference.distances(features).tolist()
+            _ood_columns(distance, distance > self.cut.distance)
+            for distance in self.reference.distances(features).tolist()
         ]
 
 
-def _far(distance: float | None = None, is_far: bool | None = None) -> dict[str, Any]:
-    return {"distance": distance, "far_from_training": is_far}
+def _ood_columns(distance: float | None = None, is_ood: bool | None = None) -> dict[str, Any]:
+    return {"distance": distance, "far_from_training": is_ood}
 
 
 def predict(
@@ -132,20 +133,20 @@ def predict(
     patients = Patients(rule)
     names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
     with Tables(to, names, head) as tables, console.progress("predicting") as bar:
-        for pictures, images in _batches(found, config, batch_size, tally, bar):
+        for files, images in _batches(found, config, batch_size, tally, bar):
             logits, features = predictor(images)
-            measured = yardstick.measure(features) if yardstick else [_far()] * len(images)
-            for picture, its, far_ in zip(pictures, logits, measured, strict=True):
+            measured = yardstick.measure(features) if yardstick else [_ood_columns()] * len(images)
+            for file, its, ood_ in zip(files, logits, measured, strict=True):
                 if not np.isfinite(its).all():
-                    tally.skip(BadImageError(picture.path, "makes the network's output infinite or no number"))
+                    tally.skip(BadImageError(file.path, "makes the network's output infinite or no number"))
                     continue
-                said = _about_file(picture) | row(rule, its) | far_
-                tables.add(said)
-                patients.add(said)
-                tally.add(said)
+                entry = _about_file(file) | row(rule, its) | ood_
+                tables.add(entry)
+                patients.add(entry)
+                tally.add(entry)
         rows = patients.rows()
         tally.patients = len(rows)
-        skipped = [{"file": shown(error.path), "reason": error.reason} for error in tally.bad]
+        skipped = [{"file": printable_path(error.path), "reason": error.reason} for error in tally.bad]
         warnings = [{"warning": warning, "files": []} for warning in found.warnings]
         warnings += [{"warning": doubt, "files": files} for doubt, files in tally.doubts.items()]
         tables.finish(rows, {"skipped": skipped, "warnings": warnings})
@@ -155,24 +156,24 @@ def predict(
 
 def _batches(
     found: Found, config: Config, batch_size: int, tally: Tally, bar: console.Progress
-) -> Iterator[tuple[list[Picture], list[np.ndarray]]]:
+) -> Iterator[tuple[list[InputFile], list[np.ndarray]]]:
     """Full batches of what can be decoded, and a last one of the rest."""
-    total = len(found.pictures)
-    pictures: list[Picture] = []
+    total = len(found.files)
+    files: list[InputFile] = []
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
     size, window = config.dataset.image_size, _window(config)
-    for done, one in enumerate(decoded(found.pictures, size, 2 * batch_size, workers, window), start=1):
+    for done, one in enumerate(decoded(found.files, size, 2 * batch_size, workers, window), start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:
-            pictures.append(one.picture)
+            files.append(one.picture)
             images.append(one.image)
             for note in one.notes:
-                tally.doubts[note].append(shown(one.picture.path))
+                tally.doubts[note].append(printable_path(one.picture.path))
         if len(images) == batch_size or (done == total and images):
-            yield pictures, images
-            pictures, images = [], []
+            yield files, images
+            files, images = [], []
         bar(done, total)
 
 
@@ -184,11 +185,11 @@ def _window(config: Config) -> Window | None:
     return windows.pop() if len(windows) == 1 else None
 
 
-def _about_file(picture: Picture) -> dict[str, Any]:
-    part = picture.slice
+def _about_file(file: InputFile) -> dict[str, Any]:
+    part = file.slice
     return {
-        "file": shown(picture.path),
-        "patient_id": picture.patient or None,
+        "file": printable_path(file.path),
+        "patient_id": file.patient or None,
         "series": part.series if part else None,
         "position_mm": part.position if part else None,
     }

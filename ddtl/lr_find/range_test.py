@@ -138,7 +138,7 @@ class _Ramp(pl.Callback):
 
     Attributes:
         losses: of each step, over all its batches: of the network that trains, and of the untrained one; all finite.
-        watch_said: why training was ended; empty where it was not.
+        end_reason: why training was ended; empty where it was not.
     """
 
     def __init__(self, steps: int, untrained: Classifier, progress: Progress) -> None:
@@ -147,7 +147,7 @@ class _Ramp(pl.Callback):
         self.progress = progress
         self.losses: list[tuple[float, float]] = []
         self.watch = Watch(steps)
-        self.watch_said: Ended = ""
+        self.end_reason: Ended = ""
         self._now, self._before = 0.0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -166,10 +166,10 @@ class _Ramp(pl.Callback):
         self._now += float(outputs["loss"])  # Lightning has divided it by the number of batches in a step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.watch_said = self.watch.ended(self._now)
-        if self.watch_said != "not finite":
+        self.end_reason = self.watch.ended(self._now)
+        if self.end_reason != "not finite":
             self.losses.append((self._now, self._before))
         self._now, self._before = 0.0, 0.0
-        if self.watch_said:
+        if self.end_reason:
             trainer.should_stop = True
         self.progress(len(self.losses), self.steps)

@@ -75,7 +75,7 @@ class Dataset(Audited):
 
 
 @with_config(OPEN)
-class Told(Check):
+class CheckResult(Check):
     check: Text
     why_not: Text
 
@@ -141,7 +141,7 @@ class Whole(TypedDict):
     command: Text
     seconds: Seconds
     datasets: list[Dataset]
-    checked: list[Told]
+    checked: list[CheckResult]
     findings: list[FindingInFull]
     pairs: Pairs
     probes: list[Probe]

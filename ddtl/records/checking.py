@@ -129,12 +129,12 @@ class Record(dict[str, Any]):
         return value
 
     def __missing__(self, key: object) -> NoReturn:
-        (path, fix), way = getattr(self, "_file", (Path(), "")), [key]
+        (path, fix), keys = getattr(self, "_file", (Path(), "")), [key]
         at = getattr(self, "_at", ())
         while at:
             at, last = at if len(at) == 2 else ((), at[0])
-            way.append(last)
-        shown = [part if isinstance(part, int) or _KEY.fullmatch(str(part)) else "…" for part in reversed(way)]
+            keys.append(last)
+        shown = [part if isinstance(part, int) or _KEY.fullmatch(str(part)) else "…" for part in reversed(keys)]
         raise MissingKey(path, f"{'.'.join(map(str, shown))} is missing", fix)
 
 
@@ -175,7 +175,7 @@ def refused(path: Path, error: ValidationError, json_schema: Any, fix: str = "",
         fix, where: as for :func:`check`.
     """
     first = error.errors(include_url=False, include_input=False)[0]
-    words = said(first, _keys(json_schema()))
+    words = describe_error(first, _keys(json_schema()))
     return Unreadable(path, f"{where}, {words}" if where else words, fix)
 
 
@@ -196,15 +196,15 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
-def said(error: ErrorDetails, known: Iterable[str]) -> str:
+def describe_error(error: ErrorDetails, known_keys: Iterable[str]) -> str:
     """A fault as ``test.roc_auc should be a number``; keys that are not part of the schema are not repeated."""
-    known = set(known)
+    known_keys = set(known_keys)
     at = ""
     *parents, last = error["loc"] or ("",)
     for part in (*parents, last):
         if isinstance(part, int):
             at += f"[{part}]"
-        elif part in known:
+        elif part in known_keys:
             at += f".{part}" if at else part
         elif part is last and error["type"] not in ("missing", "extra_forbidden") and not _is_tag(part):
             at += ".…" if at else "…"
@@ -270,13 +270,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def inside(home: Path, *names: str) -> Path:
+def inside(root: Path, *names: str) -> Path:
     """A path that a record names, within a folder.
 
     Raises:
         Unreadable: a link leads out of the folder.
     """
-    path = home.joinpath(*names)
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home)):
-        raise Unreadable(path, f"leads out of {home}", "What a record names must be in its own folder.")
+    path = root.joinpath(*names)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise Unreadable(path, f"leads out of {root}", "What a record names must be in its own folder.")
     return path

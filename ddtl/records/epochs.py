@@ -53,7 +53,8 @@ def of_epochs(folder: Path) -> list[dict[str, Any]]:
 
 
 def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
-    """The rows of the last epochs, as far as the end of the file of that many bytes contains them; damaged ones excluded.
+    """The rows of the last epochs, as far as the end of the file of that many bytes contains them; damaged ones
+    excluded.
 
     Raises:
         Unreadable: it is not a regular file, or too large.

@@ -128,7 +128,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
             f"{path} is not the folder of a run, and is left as it is (run.overwrite=true, too, deletes only runs). "
             "Take another run.name, or move it away."
         )
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = _locked(path)
@@ -138,7 +138,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
             _release(path, lock)
             raise
     except OSError as error:
-        _remove(made)
+        _remove(new_folders)
         raise UserError(
             f"{path}: cannot write there ({error.strerror or error}). Make room, or set another paths.runs_dir."
         ) from error
@@ -192,12 +192,12 @@ def _release(path: Path, lock: FileLock) -> None:
     lock.release()
 
 
-def _remove(made: Sequence[Path]) -> None:
+def _remove(new_folders: Sequence[Path]) -> None:
     """Undoes the folders that a failed start made, the innermost first."""
-    for folder in made[:1]:
+    for folder in new_folders[:1]:
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        for folder in made[1:]:
+        for folder in new_folders[1:]:
             folder.rmdir()
 
 

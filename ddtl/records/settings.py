@@ -106,7 +106,7 @@ class _Evaluation(TypedDict):
 
 
 @with_config(OPEN)
-class Settings(TypedDict):
+class SettingsRecord(TypedDict):
     """The parts that reports read; those of earlier versions have fewer."""
 
     dataset: NotRequired[_Dataset]
@@ -128,7 +128,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        found: dict[str, Any] = check(path, read_yaml(path), Settings)
+        found: dict[str, Any] = check(path, read_yaml(path), SettingsRecord)
     except FileNotFoundError:
         return {}
     return found

@@ -63,7 +63,7 @@ class Evaluation(TypedDict):
 
 
 @with_config(OPEN)
-class Job(TypedDict):
+class JobRecord(TypedDict):
     """A run: ``state`` and ``reason`` are about its training; each evaluation has a reason of its own.
 
     ``run`` is its folder, relative to ``paths.runs_dir``; None unless ``state`` is ``done``. ``line`` repeats it. The
@@ -105,7 +105,7 @@ class Study(TypedDict):
     name: Name
     settings: dict[str, Any]
     identity: dict[str, Any]
-    jobs: Annotated[list[Job], Field(max_length=1_000_000)]
+    jobs: Annotated[list[JobRecord], Field(max_length=1_000_000)]
     started: Moment
     ended: Moment | None
     planned: NotRequired[Planned]

@@ -10,7 +10,7 @@ from typing import Any
 from ddtl.config.overrides import key_of
 from ddtl.records import study
 from ddtl.records.identity import short_hash
-from ddtl.records.study import Evaluation, Job, Labels, State, Study
+from ddtl.records.study import Evaluation, JobRecord, Labels, State, Study
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
 from ddtl.utils.wording import train_command
@@ -40,7 +40,7 @@ def job(
     overrides: Sequence[str] = (),
     run: str | None = None,
     reason: str = "",
-) -> Job:
+) -> JobRecord:
     """A run: done where it has a folder, failed where it has a reason, else missing."""
     state: State = "done" if run is not None else "failed" if reason else "missing"
     return {
@@ -91,7 +91,7 @@ def lost(study: Mapping[str, Any]) -> list[str]:
     """A line for each run and each evaluation that failed, with its reason."""
     found: list[str] = []
     for each in study["jobs"]:
-        name = shown(each["labels"])
+        name = format_labels(each["labels"])
         if each["state"] == "failed":
             found.append(f"{name}: {each['reason']}")
         else:
@@ -99,7 +99,7 @@ def lost(study: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def shown(labels: Mapping[str, Any]) -> str:
+def format_labels(labels: Mapping[str, Any]) -> str:
     """A run's labels as a person reads them, without those that give no information."""
     usual = {"method": PLAIN, "fold": None, "patients": None}
     named = {"fold": "fold {}", "patients": "{} patients", "seed": "seed {}"}

@@ -148,7 +148,7 @@ def record_use(
         changed=_changed(own, same, before),
         others={
             **_others(path, same.get("planned", "")),
-            **_elsewhere(path, rows, same.get("planned", ""), scoring_["images"]),
+            **_other_uses(path, rows, same.get("planned", ""), scoring_["images"]),
         },
         warnings=tuple(warnings),
     )
@@ -246,7 +246,7 @@ def _others(path: Path, plan: str) -> dict[str, int]:
     return found
 
 
-def _elsewhere(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
+def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
     """How often the very same test images were scored under other names of the dataset.
 
     A pool's scoring is in the ledgers of its sources, too: it is the same one.

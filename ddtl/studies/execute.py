@@ -23,9 +23,9 @@ from ddtl.records.identity import differences, short_hash
 from ddtl.records.study import Planned
 from ddtl.records.study_folder import EVALUATIONS, Evaluation, Study
 from ddtl.schema.sweep import ClassConfig
-from ddtl.studies.definitions import Job
-from ddtl.studies.known import Known
-from ddtl.studies.settings import StudyPlan, less
+from ddtl.studies.definitions import StudyJob
+from ddtl.studies.finished_work import FinishedWork
+from ddtl.studies.settings import StudyPlan, reductions
 from ddtl.sweeps.plan.settings import Plan
 from ddtl.sweeps.space.space import listed
 from ddtl.sweeps.store.task import REASON, WORDS
@@ -55,9 +55,9 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
         TrainingFailure: continuing is pointless.
         Stopped: by a signal; the same command resumes it.
     """
-    with _alone(plan):
+    with _locked(plan):
         earlier = _earlier(plan)
-        study = _begun(plan, earlier)
+        study = _start_record(plan, earlier)
         study["planned"] = _planned(plan, study, earlier)
         study_folder.write(plan.folder, study)  # before anything is scored: the plan is not a plan otherwise
         for rows in _left(plan, study):
@@ -75,7 +75,7 @@ def check_same(plan: StudyPlan, earlier: Study) -> None:
         UserError: with a line for each thing that differs.
     """
     now_ = json.loads(json.dumps(plan.identity))
-    changed = differences(earlier["identity"], now_) + less(plan, earlier)
+    changed = differences(earlier["identity"], now_) + reductions(plan, earlier)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
@@ -85,7 +85,7 @@ def check_same(plan: StudyPlan, earlier: Study) -> None:
 
 
 @contextmanager
-def _alone(plan: StudyPlan) -> Iterator[None]:
+def _locked(plan: StudyPlan) -> Iterator[None]:
     """While no other command works at the study."""
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
@@ -113,10 +113,10 @@ def _earlier(plan: StudyPlan) -> Study | None:
     return earlier
 
 
-def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
+def _start_record(plan: StudyPlan, earlier: Study | None) -> Study:
     """The record with what an earlier call did, as far as it still holds."""
-    known = Known(earlier, study_folder.runs_dir(plan.folder))
-    jobs: list[study_folder.Job] = []
+    known = FinishedWork(earlier, study_folder.runs_dir(plan.folder))
+    jobs: list[study_folder.JobRecord] = []
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
         words = job.overrides if job.after is None else _with_weights(plan, job, jobs[job.after])
         found = known.run(labels, words, config)
@@ -158,7 +158,7 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
     return {"plan": name, "when": now(), "uses": uses}
 
 
-def _with_weights(plan: StudyPlan, job: Job, first: study_folder.Job) -> tuple[str, ...]:
+def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord) -> tuple[str, ...]:
     """A run's words with the weights of the run that it resumes; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
@@ -178,7 +178,10 @@ def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
             continue
         first = jobs[after]
         if first["run"] is None:
-            _failed(jobs[row], f"there are no weights to begin with: {study_folder.shown(first['labels'])} has failed")
+            _failed(
+                jobs[row],
+                f"there are no weights to begin with: {study_folder.format_labels(first['labels'])} has failed",
+            )
         else:
             words = _with_weights(plan, job, first)
             jobs[row] = study_folder.job(jobs[row]["labels"], jobs[row]["evaluations"], words)
@@ -284,7 +287,7 @@ def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> li
     return evaluations
 
 
-def _failed(job: study_folder.Job, reason: str) -> None:
+def _failed(job: study_folder.JobRecord, reason: str) -> None:
     job["run"], job["state"], job["reason"] = None, "failed", reason
 
 

@@ -13,13 +13,13 @@ class Method:
 
     Attributes:
         train: words for train.py; a method without any shares the plain runs.
-        elsewhere: words for ``ddtl evaluate`` on other datasets.
-        at_home: words for ``ddtl evaluate`` on the run's own test set; without any the run itself was scored so.
+        external: words for ``ddtl evaluate`` on other datasets.
+        in_domain: words for ``ddtl evaluate`` on the run's own test set; without any the run itself was scored so.
     """
 
     train: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
-    at_home: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
+    in_domain: tuple[str, ...] = ()
 
 
 _ADAPT = ("evaluation.batchnorm=adapt",)
@@ -29,10 +29,10 @@ METHODS = {
     "strong": Method(train=("augment=strong",)),
     "equalize": Method(train=("dataset.harmonize=equalize",)),
     "clahe": Method(train=("dataset.harmonize=clahe",)),
-    "match": Method(elsewhere=("dataset.harmonize=match",)),
+    "match": Method(external=("dataset.harmonize=match",)),
     "match_image": Method(train=("dataset.harmonize=match_image",)),
     "average": Method(train=("trainer.average_last=5",)),
-    "adapt": Method(elsewhere=_ADAPT, at_home=_ADAPT),
+    "adapt": Method(external=_ADAPT, in_domain=_ADAPT),
 }
 # A pool's sources have a map each, so it must have been trained with them.
 _POOLED = {"match": Method(train=("dataset.harmonize=match",))}

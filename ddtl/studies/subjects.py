@@ -38,7 +38,7 @@ def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
 def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
     """The dataset of a run, or the one that the words of an evaluation name."""
     try:
-        config = rescore.asked(config, words).config if words else config
+        config = rescore.read_request(config, words).config if words else config
         with console.progress(f"examining {name}") as bar:
             manifest = registry.prepared(registry.build(config, bar), config.dataset)
         return Subject(name, manifest, pooled.picture_hashes(manifest, published=config.dataset.kind in ORIGINS))

@@ -64,7 +64,8 @@ def final_plan(store: Store) -> Plan | None:
 
     The winner and the default settings, each with ``sweep.seeds`` seeds that the search has not used: the winning trial
     itself was chosen for a good validation score, and its luck would speak for the winner. Its folder is within the
-    sweep's and is named after the winner, so that a search that continues and finds a better one has another comparison.
+    sweep's and is named after the winner, so that a search that continues and finds a better one has another
+    comparison.
     """
     winner = chosen(store)
     if winner is None:
@@ -75,7 +76,7 @@ def final_plan(store: Store) -> Plan | None:
     settings = [own] if _alike(own, shared) else [own, []]
     jobs = [[*words, f"seed={seed}"] for seed in _seeds(store) for words in settings]
     section = plan.settings.sweep.model_copy(update={"objective": ("score",), "name": None})
-    asked = plan.settings.model_copy(
+    final_settings = plan.settings.model_copy(
         update={
             "search": None,
             "n_trials": len(jobs),
@@ -87,7 +88,7 @@ def final_plan(store: Store) -> Plan | None:
     name = f"final-{winner.number}-{plan.settings.sweep.seeds}-seeds"
     return replace(
         plan,
-        settings=asked,
+        settings=final_settings,
         fixed=(*shared, _UNLOCKED),
         space=listed(jobs),
         base=load.check([*shared, *jobs[0]])[0],
@@ -135,7 +136,7 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
     return found | {"caveats": [*_on_one_part(store), *found["caveats"]]}
 
 
-def told(final: dict[str, Any]) -> None:
+def print_result(final: dict[str, Any]) -> None:
     """The answer at the terminal: a line, and what must be known beside it."""
     console.out.print(final["claim"], markup=False)
     for note in final["caveats"]:

@@ -24,7 +24,7 @@ from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.scores import MONITORS
 from ddtl.training import hardware
 from ddtl.utils.errors import NotFinite, TrainingFailure
-from ddtl.utils.files import append_line, beside, replace_file, write_text
+from ddtl.utils.files import append_line, replace_file, temporary_path, write_text
 from ddtl.utils.ranks import gathered
 
 
@@ -133,7 +133,7 @@ class EpochEnd(Checkpoint):
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
         last, best = self.folder.last, self.folder.best
-        fresh, fresh_best = beside(last), beside(best)
+        fresh, fresh_best = temporary_path(last), temporary_path(best)
         try:
             trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
             if not trainer.is_global_zero:

@@ -17,7 +17,7 @@ NAME = "embeddings.npz"
 
 
 @contextmanager
-def kept(network: Network) -> Iterator[list[np.ndarray]]:
+def collect_features(network: Network) -> Iterator[list[np.ndarray]]:
     """Within, each batch that the network sees adds its embeddings: the feature maps' means, (N, features) float16."""
     parts: list[np.ndarray] = []
 
@@ -35,7 +35,7 @@ def write(parts: Sequence[np.ndarray], rows: Sequence[int], path: Path) -> None:
     """Write them in the order of predictions, which is that of the manifest.
 
     Args:
-        parts: from :func:`kept`.
+        parts: from :func:`collect_features`.
         rows: manifest row of each embedding, as they were predicted.
         path: the file; its one array is called ``embeddings``.
     """

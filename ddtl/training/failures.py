@@ -14,7 +14,7 @@ from ddtl.utils.errors import TrainingFailure
 
 
 @contextmanager
-def broken_off(folder: Path) -> Iterator[None]:
+def reported_failures(folder: Path) -> Iterator[None]:
     """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
     try:
         yield

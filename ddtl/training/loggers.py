@@ -26,7 +26,7 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.utils import ranks
 from ddtl.utils.files import folder_in, write_csv, write_text
-from ddtl.utils.isolation import ELSEWHERE, is_checkout
+from ddtl.utils.isolation import NEUTRAL_FOLDER, is_checkout
 from ddtl.utils.reading import Unreadable, read_table
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> 
     # Its reports of errors hold local paths, and a server that does not answer them blocks the end of the process.
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     try:
-        run = None if mode == "offline" else _online(config, folder, public, asked_for=mode == "online")
+        run = None if mode == "offline" else _online(config, folder, public, is_requested=mode == "online")
         if run is None:
             run = _init(config, folder, public, "offline")
             log.info("W&B: offline; `wandb sync %s` shows it online", Path(run.dir).parent)
@@ -172,12 +172,12 @@ def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> 
 _MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 
 
-def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], asked_for: bool) -> Any:
+def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], is_requested: bool) -> Any:
     """A run on the server; None, with a warning, where that cannot be had. Never requests a key."""
     import wandb
 
     if not _logged_in():
-        if asked_for:
+        if is_requested:
             log.warning("W&B: not logged in, continuing offline. Type `wandb login`, or set WANDB_API_KEY.")
         return None
     before = set(folder.path.glob("wandb/run-*"))
@@ -228,7 +228,7 @@ def _set_up() -> Any:
     """
     import wandb
 
-    with chdir(ELSEWHERE):
+    with chdir(NEUTRAL_FOLDER):
         return wandb.setup()
 
 

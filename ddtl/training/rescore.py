@@ -37,11 +37,11 @@ _NEEDED = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class RescoreRequest:
     """The configuration to evaluate with, and whether it names another dataset than the run's own test set."""
 
     config: Config
-    elsewhere: bool
+    external: bool
 
 
 def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
@@ -92,7 +92,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
     return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths), writes=False).paths})
 
 
-def asked(saved: Config, words: Sequence[str]) -> Asked:
+def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
     """The run's configuration with what the command changes; how images are prepared stays the run's."""
     typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
@@ -103,28 +103,28 @@ def asked(saved: Config, words: Sequence[str]) -> Asked:
                 f"paths.…, {' and '.join(_KEYS)}."
             )
     fresh, _ = check([*words, *_unless(named, saved)], writes=False)
-    elsewhere = any(key.split(".")[0] == "dataset" for key in named)
+    external = any(key.split(".")[0] == "dataset" for key in named)
     adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
-    asked_of = {key: getattr(fresh.evaluation, key) for key in changed}
-    evaluation = saved.evaluation.model_copy(update={"refit": False, **asked_of})
+    changes_ = {key: getattr(fresh.evaluation, key) for key in changed}
+    evaluation = saved.evaluation.model_copy(update={"refit": False, **changes_})
     # Prepared as the run's images were; and no batch is filled with training images.
     kept = {"image_size": saved.dataset.image_size, "batch_size": 1}
-    asked_for = fresh.dataset if elsewhere else saved.dataset
-    harmonize = _harmonize(saved, asked_for) if "dataset.harmonize" in named else saved.dataset.harmonize
-    elsewhere = elsewhere or adapts  # to adapt, the images are needed
-    dataset = asked_for.model_copy(update=kept | {"harmonize": harmonize}) if elsewhere else saved.dataset
+    requested = fresh.dataset if external else saved.dataset
+    harmonize = _harmonize(saved, requested) if "dataset.harmonize" in named else saved.dataset.harmonize
+    external = external or adapts  # to adapt, the images are needed
+    dataset = requested.model_copy(update=kept | {"harmonize": harmonize}) if external else saved.dataset
     trainer = saved.trainer.model_copy(
         update={key.removeprefix("trainer."): getattr(fresh.trainer, key.removeprefix("trainer.")) for key in _KEYS
                 if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     )  # fmt: skip
     changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
-    return Asked(saved.model_copy(update=changes), elsewhere)
+    return RescoreRequest(saved.model_copy(update=changes), external)
 
 
-def _harmonize(saved: Config, asked: DatasetConfig) -> str:
+def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
     """How grey levels are harmonised; a network sees images that were prepared as those that it trained on."""
-    before, now = saved.dataset.harmonize, asked.harmonize
+    before, now = saved.dataset.harmonize, read_request.harmonize
     # A dataset's own map to itself is the identity, so such a run trained on images as they are.
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
     if before != now and not as_they_are:
@@ -141,9 +141,9 @@ def _unless(named: set[str], saved: Config) -> list[str]:
     return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
 
 
-def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
+def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
     """The stored predictions, scored with other settings; ``results.json`` is written again."""
-    from ddtl.evaluation.record import learn
+    from ddtl.evaluation.record import choose_on_validation
     from ddtl.records import predictions as prediction_table
     from ddtl.training.run import RunResult
     from ddtl.training.scoring import count_again, scored, warn_of_inversion
@@ -162,13 +162,13 @@ def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResul
             f"{folder.predictions} is not there. The command that made the run predicts again, without training."
         ) from error
     results_of.match(folder.predictions, table, before, [split for split in ("val", "test") if split in before])
-    learn(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
+    choose_on_validation(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
     results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
     if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
-        facts = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
-        results["baselines"] = {**before["baselines"], "file_facts": facts}
+        metadata = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
+        results["baselines"] = {**before["baselines"], "file_facts": metadata}
     if use is not None:
         results |= use.record()
         results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.audit import file_facts
+from ddtl.audit import file_metadata
 from ddtl.audit import record as audits
 from ddtl.config.sources import base
 from ddtl.data.images.decode import BadImageError
@@ -53,7 +53,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
     if averaged is not None:
-        _measure_anew(run, trainer, module, epoch)
+        _remeasure(run, trainer, module, epoch)
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
@@ -117,7 +117,7 @@ def _verified(
     return list(warned)
 
 
-def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
+def _remeasure(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
     """BatchNorm's statistics of the network's present weights, where the epoch did not leave them fixed."""
     apply_epoch(run.network, run.schedule, epoch)
     layers = [layer for layer in batchnorm.layers_of(module) if not layer.fixed]
@@ -147,10 +147,10 @@ def scored(
         splits_: which splits of the table are scored.
         grouping: of the manifest: what an interval may take for independent.
     """
-    learnt = record.learn(val, config)
-    results = record.setting(learnt, config, grouping)
+    choices = record.choose_on_validation(val, config)
+    results = record.setting(choices, config, grouping)
     results["evaluation"] = scoring_settings(config)
-    return results | {split: record.of_split(table.of(split), learnt, config) for split in splits_}
+    return results | {split: record.of_split(table.of(split), choices, config) for split in splits_}
 
 
 def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
@@ -162,12 +162,12 @@ def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
     """What needs no network: the majority class, and a classifier on file metadata."""
     try:
-        facts = record.baseline(file_facts.probabilities(manifest), test, config)
+        metadata = record.baseline(file_metadata.probabilities(manifest), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
-        facts = {"why_not": str(error)}
+        metadata = {"why_not": str(error)}
     return {
         "majority": record.majority(manifest.counts()["train"]["classes"], test),
-        "file_facts": {**facts, "features": list(file_facts.FEATURES)},
+        "file_facts": {**metadata, "features": list(file_metadata.FEATURES)},
     }
 
 
@@ -315,7 +315,12 @@ def _count(
     """Count a use in the ledger of each test set that is scored; the one that was used most."""
     uses = [
         test_ledger.record_use(
-            runs_dir, name, _ledger_name(protocol, fold), scoring, earlier, _known(folder, name, protocol, fold)
+            runs_dir,
+            name,
+            _ledger_name(protocol, fold),
+            scoring,
+            earlier,
+            _earlier_records(folder, name, protocol, fold),
         )
         for name in _test_sets(dataset, sources)
     ]
@@ -332,7 +337,9 @@ def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
     return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
 
 
-def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> list[dict[str, Any]]:
+def _earlier_records(
+    folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None
+) -> list[dict[str, Any]]:
     """The records of scores on a test set below a run's folder."""
     records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):

@@ -27,7 +27,7 @@ from ddtl.schema.run import Config
 from ddtl.schema.units import GROUPS
 from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
-from ddtl.training.failures import broken_off
+from ddtl.training.failures import reported_failures
 from ddtl.training.identity import scoring
 from ddtl.training.run import Run, RunResult, Scored
 from ddtl.training.scoring import check_ledgers, check_threshold, score_run
@@ -73,7 +73,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            with broken_off(folder.path):
+            with reported_failures(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks, publish)
@@ -134,7 +134,9 @@ def _announce(run: Run) -> None:
 
 
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
-    """The results of a finished run, if they contain what this command requests; else it is scored again, not trained."""
+    """The results of a finished run, if they contain what this command requests; else it is scored again, not
+    trained.
+    """
     results = folder.finished()
     if results is None or not folder.predictions.exists() or results.get("evaluation") != scoring(config.evaluation):
         return None
@@ -196,7 +198,8 @@ def _compiled(run: Run) -> Iterator[None]:
 
     console.line("compiling the network: the first steps of a phase take minutes")
     run.network.compile()
-    # Each phase is compiled again, for other parameters want a gradient; beyond its limit torch quietly stops compiling.
+    # Each phase is compiled again, for other parameters want a gradient; beyond its limit torch quietly stops
+    # compiling.
     try:
         with config.patch(recompile_limit=config.recompile_limit + len(run.schedule.phases)):
             yield

@@ -76,8 +76,8 @@ class MeanOfLast(pl.Callback):
     """The mean of the network's weights after each of the last epochs.
 
     Stochastic weight averaging (Izmailov et al. 2018, Averaging weights leads to wider optima and better
-    generalization, UAI) at a step of one epoch, under the learning rate that the run has. Training and validation continue
-    with the weights themselves; BatchNorm's statistics of the mean are measured when it is scored.
+    generalization, UAI) at a step of one epoch, under the learning rate that the run has. Training and validation
+    continue with the weights themselves; BatchNorm's statistics of the mean are measured when it is scored.
 
     Args:
         network: whose weights.

@@ -119,13 +119,13 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total: None
         return
     if not err.is_terminal:
-        told = False
+        reported = False
 
         def tell(done: int, total: int) -> None:
-            nonlocal told
-            if not told or done == total:
+            nonlocal reported
+            if not reported or done == total:
                 line(f"{what}: {done} of {total}")
-                told = True
+                reported = True
 
         yield tell
         return

@@ -41,7 +41,7 @@ class Fresh:
     def __init__(self, path: Path) -> None:
         self.path = path
         _sweep(path)
-        self.at = beside(path)
+        self.at = temporary_path(path)
         with _named(path):
             self.file: BinaryIO = open(self.at, "xb")  # noqa: SIM115  # open as long as this object is used
 
@@ -67,7 +67,7 @@ PARTIAL = ".partial"  # how the name of a file that is not whole yet ends
 _FORGOTTEN = 86400.0  # seconds after which one that nobody writes to any more was left by a crash
 
 
-def beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """A name in the same folder for what will take a file's place: new, and not to be guessed."""
     return path.with_name(f".{path.name[:120]}.{secrets.token_hex(8)}{PARTIAL}")
 
@@ -116,13 +116,13 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def within(home: Path, *names: str) -> Path:
+def within(root: Path, *names: str) -> Path:
     """A folder within a run's, which may not be there yet.
 
     Raises:
         UserError: a part of the way is a link or a file: what is written there would land elsewhere.
     """
-    folder = home
+    folder = root
     for name in names:
         folder /= name
         if folder.is_symlink():
@@ -132,9 +132,9 @@ def within(home: Path, *names: str) -> Path:
     return folder
 
 
-def folder_in(home: Path, *names: str) -> Path:
+def folder_in(root: Path, *names: str) -> Path:
     """As :func:`within`, and made where there is none."""
-    folder = within(home, *names)
+    folder = within(root, *names)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

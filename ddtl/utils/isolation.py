@@ -9,7 +9,7 @@ Only what Python has loaded before any program is imported here: this must come 
 import os
 import sys
 
-ELSEWHERE = sys.prefix  # a folder without modules or settings, for what a library would read from the current one
+NEUTRAL_FOLDER = sys.prefix  # a folder without modules or settings, for what a library would read from the current one
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that holds ddtl
 
 
@@ -46,7 +46,7 @@ def skip_matplotlibrc() -> None:
     if not _has_folder() or not os.path.lexists("matplotlibrc"):
         return
     here = os.getcwd()
-    os.chdir(ELSEWHERE)
+    os.chdir(NEUTRAL_FOLDER)
     try:
         __import__("matplotlib")
     finally:

@@ -1,4 +1,6 @@
-"""Who works at a run or a trial: a process that can be distinguished from every other one, also after its number is reused."""
+"""Who works at a run or a trial: a process that can be distinguished from every other one, also after its number is
+reused.
+"""
 
 from __future__ import annotations
 

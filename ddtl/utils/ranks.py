@@ -1,9 +1,9 @@
 """Which process of a distributed run this is. The first one owns the run's folder and speaks; the others compute.
 
-The environment alone reports it, in one of four ways: torchrun's variables, those of a step that srun started, ``RANK``,
-``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at all.
-Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no result,
-or wait for others that never come. No torch: a mistake is answered at once.
+The environment alone reports it, in one of four ways: torchrun's variables, those of a step that srun started,
+``RANK``, ``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at
+all. Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no
+result, or wait for others that never come. No torch: a mistake is answered at once.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def is_first() -> bool:
 
 
 def check() -> None:
-    """Refuse variables about ranks that are not numbers, and remove those of a launcher that did not start this process.
+    """Refuse variables about ranks that are not numbers, and remove those of a launcher that did not start this
+    process.
 
     Lightning reads ``SLURM_PROCID`` and ``JSM_NAMESPACE_RANK`` when it is imported, wherever they come from.
 
@@ -113,7 +114,7 @@ def assigned(devices: int, num_nodes: int, environ: Mapping[str, str] | None = N
     return _of_this_program(devices, num_nodes, environ)
 
 
-def alone(command: str) -> None:
+def require_one_process(command: str) -> None:
     """Refuse to run a command that works in one process as one of several.
 
     Raises:
@@ -282,13 +283,13 @@ def _check_address(address: str) -> None:
     """
     found: list[Any] = []
 
-    def look_up() -> None:
+    def resolve() -> None:
         try:
             found.append(socket.getaddrinfo(address, None))
         except (OSError, UnicodeError):
             return
 
-    thread = threading.Thread(target=look_up, daemon=True)
+    thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(_RESOLVE)
     if not found:

@@ -43,36 +43,36 @@ _TOKEN = 12  # characters of a user's name that is one
 # Environment variables whose value is a secret.
 _SECRET_VARIABLE = re.compile(r"(api_?key|access_?key|token|secret|password|passwd|passphrase)$", re.IGNORECASE)
 
-_learned: dict[str, re.Pattern[str]] = {}
+_secrets: dict[str, re.Pattern[str]] = {}
 
 
-def learn(url: str | None) -> None:
+def add_secrets_of(url: str | None) -> None:
     """Mask the secrets of a URL from now on in whatever is shown, in the words of libraries too.
 
     Args:
         url: a setting that is a URL, or was meant as one; its value is used as it is.
     """
     for secret in _secrets_of(url or ""):
-        _learn(secret)
+        _add(secret)
 
 
-def learn_from_command(words: Iterable[str]) -> None:
-    """As :func:`learn`, for the words of a command, and for the environment that it is started in."""
+def add_secrets_of_command(words: Iterable[str]) -> None:
+    """As :func:`add_secrets_of`, for the words of a command, and for the environment that it is started in."""
     for word in words:
         key, equals, value = word.partition("=")
         text = value if equals and "//" not in key else word
         if key.rpartition(".")[2] in _URL_KEYS or _START.match(text.strip("'\"")):
-            learn(text.strip("'\""))
+            add_secrets_of(text.strip("'\""))
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name) and len(value) >= 8:
-            _learn(value)
+            _add(value)
         elif name.startswith("DDTL_") or name.lower().endswith("_proxy"):
-            learn(value)
+            add_secrets_of(value)
 
 
-def _learn(secret: str) -> None:
-    if len(secret) >= 4 and secret not in _learned and MASK not in secret:
-        _learned[secret] = re.compile(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)")
+def _add(secret: str) -> None:
+    if len(secret) >= 4 and secret not in _secrets and MASK not in secret:
+        _secrets[secret] = re.compile(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)")
 
 
 def _secrets_of(url: str) -> set[str]:
@@ -99,7 +99,7 @@ def redacted(text: str) -> str:
     'https://***@host/data?size=3'
     """
     text = _in_urls(text, _START)
-    for secret, pattern in _learned.items():
+    for secret, pattern in _secrets.items():
         if secret in text:
             text = pattern.sub(MASK, text)
     if "@" in text:

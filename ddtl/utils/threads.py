@@ -14,5 +14,7 @@ def share_out(processes: int) -> None:
     """Leave each of ``processes`` on this machine its share of the cores; they inherit it from this one."""
     if processes > 1:
         mine = max(1, cores() // processes)
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        os.environ["OMP_NUM_THREADS"] = str(min(mine, int(asked)) if asked.isdecimal() and int(asked) else mine)
+        requested = os.environ.get("OMP_NUM_THREADS", "")
+        os.environ["OMP_NUM_THREADS"] = str(
+            min(mine, int(requested)) if requested.isdecimal() and int(requested) else mine
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ddtl.evaluation.comparison import significance
-from ddtl.evaluation.comparison.matrix import Measured, Settings, measure, widest_of
+from ddtl.evaluation.comparison.matrix import Measured, MeasurementSettings, measure, widest_of
 from ddtl.evaluation.comparison.paired_predictions import Method, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import DIFFERENCE, Chance, difference
 from ddtl.evaluation.intervals import delong
@@ -110,7 +110,7 @@ def compare(
     joined = iter(join([run for method in methods for run in method.runs]))
     methods = [replace(method, runs=tuple(itertools.islice(joined, len(method.runs)))) for method in methods]
     assert not paired_seeds or len({len(method.runs) for method in methods}) == 1, "the same seeds"
-    measured = [measure(method, Settings(level)) for method in methods]
+    measured = [measure(method, MeasurementSettings(level)) for method in methods]
     found = [_pair(a, b, score, paired_seeds) for a, b in itertools.combinations(measured, 2)]
     adjusted = significance.holm([each.p for each in found])
     return Result(
@@ -128,7 +128,7 @@ def _scored(method: Measured) -> Scored:
 def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:
     """All but what depends on the other pairs."""
     chances = {name: _chance(a, b, name, paired_seeds) for name in SCORES}
-    values = {name: _less(a.scores[name].value, b.scores[name].value) for name in SCORES}
+    values = {name: _minus(a.scores[name].value, b.scores[name].value) for name in SCORES}
     delong_p, mcnemar_p, no_tests = _tests(a, b)
     chance, level = chances[score], a.settings.level
     return Comparison(
@@ -218,5 +218,5 @@ def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[
         return None, mcnemar, (f"no DeLong test, as {reason}",)
 
 
-def _less(a: float | None, b: float | None) -> float | None:
+def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b

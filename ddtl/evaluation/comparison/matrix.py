@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method, Unit, join, unit_of
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import (
     DIFFERENCE,
     DROP,
@@ -34,7 +34,7 @@ _LIMITS = {"mcc": (-1.0, 1.0)}
 
 
 @dataclass(frozen=True)
-class Settings:
+class MeasurementSettings:
     """Of the intervals: their level."""
 
     level: float = 0.95
@@ -77,7 +77,7 @@ class Measured:
     runs: Runs
     scores: dict[str, Mean]
     patients: dict[str, Interval | None]
-    settings: Settings
+    settings: MeasurementSettings
 
     @cached_property
     def test_set(self) -> int:
@@ -85,7 +85,7 @@ class Measured:
         return _number_of(self.method.runs[0].predictions)
 
 
-def measure(method: Method, settings: Settings = Settings()) -> Measured:
+def measure(method: Method, settings: MeasurementSettings = MeasurementSettings()) -> Measured:
     """Means over the runs.
 
     One run has the intervals that its own record has by default. The interval of several has the variance that comes
@@ -133,7 +133,7 @@ class Drop:
     interval: Interval | None
 
 
-def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
+def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[str, Drop]:
     """Every score in-domain less that away, with an interval for other patients and other seeds.
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
@@ -141,22 +141,22 @@ def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
     rather too wide. On the same images the difference is taken patient by patient, as in a comparison.
 
     Args:
-        home, away: with the same settings.
+        in_domain, external: with the same settings.
         same_runs: the runs of both are the same networks in the same order, so that the seeds' part is that of the
             difference run by run. Otherwise seeds are independent.
     """
-    assert home.settings == away.settings, "measured alike"
-    assert not same_runs or len(home.method.runs) == len(away.method.runs), "the same runs"
+    assert in_domain.settings == external.settings, "measured alike"
+    assert not same_runs or len(in_domain.method.runs) == len(external.method.runs), "the same runs"
     found = {}
     for name in SCORES:
-        a, b = home.scores[name], away.scores[name]
+        a, b = in_domain.scores[name], external.scores[name]
         value = None if a.value is None or b.value is None else a.value - b.value
-        of = _of_same if home.test_set == away.test_set else _of_independent
-        found[name] = Drop(value, None if value is None else of(name, home, away, same_runs))
+        of = _of_same if in_domain.test_set == external.test_set else _of_independent
+        found[name] = Drop(value, None if value is None else of(name, in_domain, external, same_runs))
     return found
 
 
-def pooled(folds: Sequence[Answers], name: str) -> Answers:
+def pooled(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
     """The out-of-fold predictions of one cross-validation as those of one test set.
 
     Every image is called by the threshold of its own fold. Probabilities of different networks are ranked together: the
@@ -187,7 +187,7 @@ def widest_of(name: str, *, binary: bool) -> float:
     return high - low
 
 
-def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
+def _of_one(run: RunPredictions, clusters: np.ndarray, settings: MeasurementSettings) -> dict[str, Interval | None]:
     labels, level = run.predictions.label, settings.level
     if run.binary:
         return intervals(labels, run.p, clusters, run.threshold, design=run.design, level=level, rank=run.rank)
@@ -238,15 +238,15 @@ def _with_seeds(
     return Interval(limited[0], limited[1], OVER_SEEDS)
 
 
-def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+def _of_independent(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
     """Of the difference on test sets that share no patient."""
-    a, b, level = home.patients[name], away.patients[name], home.settings.level
-    x, y = home.scores[name].value, away.scores[name].value
+    a, b, level = in_domain.patients[name], external.patients[name], in_domain.settings.level
+    x, y = in_domain.scores[name].value, external.scores[name].value
     if a is None or b is None or x is None or y is None:
         return None
     below, above = math.hypot(x - a.low, b.high - y), math.hypot(a.high - x, y - b.low)
-    u, v = home.runs.influences(name), away.runs.influences(name)
-    if len(home.method.runs) == len(away.method.runs) == 1:
+    u, v = in_domain.runs.influences(name), external.runs.influences(name)
+    if len(in_domain.method.runs) == len(external.method.runs) == 1:
         return Interval(x - y - below, x - y + above, "mover")
     if u is None or v is None:
         return None
@@ -256,19 +256,19 @@ def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) 
     else:
         of_seeds = seeds(u.points, u.shared) + seeds(v.points, v.shared)
     low, high = (widened(half, freedom, of_seeds, level) for half in (below, above))
-    return _within(home, name, x - y - low, x - y + high, DROP)
+    return _within(in_domain, name, x - y - low, x - y + high, DROP)
 
 
-def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+def _of_same(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
     """Of the difference on the same images; None where nothing varies."""
-    u, v = home.runs.influences(name), away.runs.influences(name)
+    u, v = in_domain.runs.influences(name), external.runs.influences(name)
     if u is None or v is None:
         return None
     chance = difference(u, v, same_runs=same_runs)
     if not chance.varies:
         return None
-    low, high = chance.interval(float(u.points.mean() - v.points.mean()), home.settings.level)
-    return _within(home, name, low, high, DIFFERENCE)
+    low, high = chance.interval(float(u.points.mean() - v.points.mean()), in_domain.settings.level)
+    return _within(in_domain, name, low, high, DIFFERENCE)
 
 
 def _within(measured: Measured, name: str, low: float, high: float, method: str) -> Interval:

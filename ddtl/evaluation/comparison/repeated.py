@@ -16,7 +16,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ddtl.evaluation.comparison.flips import Contributions, Flips
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.resampling import Replicates, jackknife
 from ddtl.evaluation.metrics import Scores
@@ -317,7 +317,7 @@ def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: 
     return Runs(points, found, len(labels))
 
 
-def _with_images(run: Answers, weights: np.ndarray) -> Replicates:
+def _with_images(run: RunPredictions, weights: np.ndarray) -> Replicates:
     return {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}
 
 

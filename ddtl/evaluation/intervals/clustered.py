@@ -46,7 +46,7 @@ class Clustered:
         self.independent = len(np.unique(codes)) == len(codes)
         self._fewest = fewest_clusters(codes, labels)
 
-    def bears(self, name: str) -> bool:
+    def is_defined_without_each(self, name: str) -> bool:
         """Whether there is a value, and at least three clusters of each class."""
         return bool(np.isfinite(self.estimates[name])) and self._fewest >= MIN_CLUSTERS
 
@@ -67,7 +67,7 @@ class Clustered:
         """
         from scipy.special import ndtr, ndtri
 
-        known, influences = self._known(name), self._influences(name)
+        known, influences = self._values(name), self._influences(name)
         if known is None or influences is None:
             return None
         estimate = self.estimates[name]
@@ -102,11 +102,11 @@ class Clustered:
         return resampled(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
 
     @cached_property
-    def _left_out(self) -> list[Replicates]:
+    def _jackknife(self) -> list[Replicates]:
         return jackknife(self._statistic, self._clusters, self._strata)
 
-    def _known(self, name: str) -> np.ndarray | None:
-        if not self.bears(name):
+    def _values(self, name: str) -> np.ndarray | None:
+        if not self.is_defined_without_each(name):
             return None
         values = self._draws[name]
         known = values[~np.isnan(values)]
@@ -114,7 +114,7 @@ class Clustered:
         return known if enough and np.ptp(known) > _ROUNDING else None
 
     def _quantiles(self, name: str, shares: np.ndarray) -> Limits | None:
-        known = self._known(name)
+        known = self._values(name)
         if known is None:
             return None
         low, high = np.quantile(known, shares)
@@ -122,7 +122,7 @@ class Clustered:
 
     def _influences(self, name: str) -> list[np.ndarray] | None:
         """What each cluster moves the score by, times the clusters of its class; None where one cannot be excluded."""
-        tables = [table[name] for table in self._left_out]
+        tables = [table[name] for table in self._jackknife]
         if np.isnan(np.concatenate(tables)).any():
             return None
         return [(len(values) - 1) * (values.mean() - values) for values in tables]
@@ -131,7 +131,7 @@ class Clustered:
         """Jackknife standard error and the quantile of t, with Satterthwaite's degrees of freedom over the classes."""
         from scipy.special import stdtrit
 
-        influences = self._influences(name) if self.bears(name) else None
+        influences = self._influences(name) if self.is_defined_without_each(name) else None
         if influences is None:
             return None
         variances = [float(part @ part) / (len(part) * (len(part) - 1)) for part in influences]

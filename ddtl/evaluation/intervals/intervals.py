@@ -67,15 +67,15 @@ def intervals(
         ValueError: a probability is not finite, or the lengths differ.
         UserError: there is no such method.
     """
-    _known(method, METHODS)
+    _check_method(method, METHODS)
     _check(labels, clusters, p, *(() if rank is None else (rank,)))
     if method == "default":
         given = Clusters(labels, clusters, design)
         some = robust_intervals(p, given, threshold, level, rank) if given.fewest >= MIN_CLUSTERS else {}
         return {name: some.get(name) for name in SCORES}
     order = p if rank is None else rank
-    called = (p >= threshold).astype(int)
-    shares = _shares(labels, called, clusters)
+    predicted = (p >= threshold).astype(int)
+    shares = _shares(labels, predicted, clusters)
     clustered = Clustered(
         lambda weights: weighted_scores(labels, p, weights, threshold, rank),
         labels, clusters, level, replicates, seed, design,
@@ -83,7 +83,7 @@ def intervals(
     found: dict[str, Interval | None] = {}
     for name in clustered.estimates:
         chosen = "logit" if method == "wilson" and name not in _SHARES else method
-        if not clustered.bears(name):
+        if not clustered.is_defined_without_each(name):
             found[name] = None
         elif name in _SHARES and (chosen == "wilson" or not clustered.varies(name)):
             found[name] = _wilson(shares[name], level)
@@ -118,7 +118,7 @@ def multiclass_intervals(
         None as in :func:`intervals`. A score that no cluster moves, as a perfect one, has the interval of
         :func:`unmoved.unmoved_intervals`.
     """
-    _known(method, METHODS)
+    _check_method(method, METHODS)
     _check(labels, clusters, probabilities)
     clustered = Clustered(
         lambda weights: weighted_multiclass(labels, probabilities, weights), labels, clusters, level, replicates, seed
@@ -127,13 +127,17 @@ def multiclass_intervals(
     chosen = dict.fromkeys(clustered.estimates, "logit" if method in ("default", "wilson") else method)
     found = {name: _by(clustered, name, chosen[name], bounds) for name in clustered.estimates}
     right = (probabilities.argmax(axis=1) == labels).astype(int)
-    if clustered.bears("accuracy") and method == "default":
+    if clustered.is_defined_without_each("accuracy") and method == "default":
         found["accuracy"] = Interval(*rate(right, clusters, level).limits(level), "mid-p")
-    elif clustered.bears("accuracy") and (method == "wilson" or not clustered.varies("accuracy")):
+    elif clustered.is_defined_without_each("accuracy") and (method == "wilson" or not clustered.varies("accuracy")):
         found["accuracy"] = _wilson(proportion(right, np.ones_like(right), clusters), level)
-    if clustered.bears("brier") and (method == "default" or not clustered.varies("brier")):
+    if clustered.is_defined_without_each("brier") and (method == "default" or not clustered.varies("brier")):
         found["brier"] = brier_interval(labels, probabilities, clusters, level)
-    unmoved = [n for n, one in found.items() if one is None and clustered.bears(n) and not clustered.varies(n)]
+    unmoved = [
+        n
+        for n, one in found.items()
+        if one is None and clustered.is_defined_without_each(n) and not clustered.varies(n)
+    ]
     return {**found, **unmoved_intervals(unmoved, labels, probabilities, clusters, level)} if unmoved else found
 
 
@@ -164,7 +168,7 @@ def paired_intervals(
         None as in :func:`intervals`. Where no cluster sees a difference, ROC AUC, accuracy, sensitivity and
         specificity get the binomial bound on independent patients, the others None.
     """
-    _known(method, ("percentile", "bca"))
+    _check_method(method, ("percentile", "bca"))
     ranks = [rank for rank in (rank_a, rank_b) if rank is not None]
     _check(labels, clusters, p_a, p_b, *ranks)
     given = Clusters(labels, clusters, design)
@@ -223,22 +227,22 @@ def _same(name: str, value: float, clusters: Clusters, level: float) -> Interval
 
 
 def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] = _BOUNDS) -> Interval | None:
-    ways = {
+    methods = {
         "percentile": clustered.percentile,
         "bca": clustered.bca,
         "logit": lambda name: clustered.logit(name, bounds.get(name, (0.0, 1.0))),
     }
-    limits = ways[method](name)
+    limits = methods[method](name)
     return Interval(*limits, method) if limits else None
 
 
-def _shares(labels: np.ndarray, called: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
+def _shares(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
     """The scores that are proportions; a score of no image is excluded."""
     of = {
-        "accuracy": (called == labels, np.ones_like(called)),
-        "sensitivity": (called, labels),
-        "specificity": (1 - called, 1 - labels),
-        "precision": (labels, called),
+        "accuracy": (predicted == labels, np.ones_like(predicted)),
+        "sensitivity": (predicted, labels),
+        "specificity": (1 - predicted, 1 - labels),
+        "precision": (labels, predicted),
     }
     return {name: proportion(hits, members, clusters) for name, (hits, members) in of.items() if members.any()}
 
@@ -279,7 +283,7 @@ def _agreed(
     return None
 
 
-def _known(method: str, methods: tuple[str, ...]) -> None:
+def _check_method(method: str, methods: tuple[str, ...]) -> None:
     if method not in ("default", *methods):
         raise UserError(f"evaluation.interval: there is no method {method!r}; take default, {', '.join(methods)}.")
 

@@ -110,11 +110,11 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
     return Rate(value, n, k, effect, max(worth, min(sizes.effective, 1 / (estimated + largest))))
 
 
-def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
+def rate_limits(predicted: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
     """The limits of sensitivity, specificity and, with both classes, of the scores in ``FROM_RATES``.
 
     Args:
-        called: (N,) 1 where an image is predicted positive.
+        predicted: (N,) 1 where an image is predicted positive.
         clusters: of the images.
         level: of the limits.
 
@@ -124,17 +124,17 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
     positive = clusters.labels == 1
     found: dict[str, Limits] = {}
     rates: list[Rate] = []
-    for name, members, hits in (("sensitivity", positive, called), ("specificity", ~positive, 1 - called)):
+    for name, members, hits in (("sensitivity", positive, predicted), ("specificity", ~positive, 1 - predicted)):
         if members.any():
             rates.append(rate(hits[members], clusters.codes[members], level))
             found[name] = rates[-1].limits(level)
     if len(rates) == 1:
-        of_one_class = rate((called == clusters.labels).astype(int), clusters.codes, level)
+        of_one_class = rate((predicted == clusters.labels).astype(int), clusters.codes, level)
         found["accuracy"] = low, high = of_one_class.limits(level)
         # Of positives alone F1 is 2 s / (1 + s), and the precision is 1 whatever the network says: it has no interval.
         return {**found, "f1": (2 * low / (1 + low), 2 * high / (1 + high))} if positive.all() else found
     sensitivity, specificity = rates
-    s, t, prevalence = _joint(sensitivity, specificity, called, clusters, level)
+    s, t, prevalence = _joint(sensitivity, specificity, predicted, clusters, level)
     at_estimate = np.array([[sensitivity.value], [specificity.value], [positive.mean()]])
     estimates = scores_of(at_estimate[0], at_estimate[1], at_estimate[2])
     perfect = sensitivity.value == specificity.value == 1
@@ -147,7 +147,7 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
 
 
 def _joint(
-    sensitivity: Rate, specificity: Rate, called: np.ndarray, clusters: Clusters, level: float
+    sensitivity: Rate, specificity: Rate, predicted: np.ndarray, clusters: Clusters, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(4096,) points of the joint distribution of sensitivity, specificity and the share of positive images.
 
@@ -155,7 +155,7 @@ def _joint(
     """
     from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
-    covariance = _covariance(called, clusters)
+    covariance = _covariance(predicted, clusters)
     scale = np.sqrt(np.diag(covariance)) + 1e-150  # so that what does not vary has no correlation
     r = 0.99 * covariance / np.outer(scale, scale)
     np.fill_diagonal(r, 1)
@@ -169,10 +169,10 @@ def _joint(
     return sensitivity.nodes()[at[0]], specificity.nodes()[at[1]], np.asarray(prevalence)
 
 
-def _covariance(called: np.ndarray, clusters: Clusters) -> np.ndarray:
+def _covariance(predicted: np.ndarray, clusters: Clusters) -> np.ndarray:
     """(3, 3) between clusters, of sensitivity, specificity and the logit of the share of positive images."""
     positive = (clusters.labels == 1).astype(float)
-    right = (called == clusters.labels).astype(float)
+    right = (predicted == clusters.labels).astype(float)
     moved = np.zeros((3, clusters.all.clusters))
     for row, mine in enumerate((positive, 1 - positive)):
         moved[row] = np.bincount(clusters.codes, mine * (right - (mine @ right) / mine.sum())) / mine.sum()

@@ -117,14 +117,14 @@ def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: 
         weights: (B, N) not negative.
     """
     n_classes = probabilities.shape[1]
-    called = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     each = [
         _of_one_class(
-            (labels == k).astype(int), probabilities[:, k], (called == k).astype(int), weights, probabilities[:, k]
+            (labels == k).astype(int), probabilities[:, k], (predicted == k).astype(int), weights, probabilities[:, k]
         )
         for k in range(n_classes)
     ]
-    table = (weights @ np.eye(n_classes**2)[labels * n_classes + called]).reshape(-1, n_classes, n_classes)
+    table = (weights @ np.eye(n_classes**2)[labels * n_classes + predicted]).reshape(-1, n_classes, n_classes)
     everyone = (table.sum(axis=2) > 0).all(axis=1)
     means = {name: np.where(everyone, np.mean([one[name] for one in each], axis=0), np.nan) for name in each[0]}
     error = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
@@ -158,11 +158,11 @@ def _blocks(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarr
 
 
 def _of_one_class(
-    labels: np.ndarray, p: np.ndarray, called: np.ndarray, weights: np.ndarray, rank: np.ndarray
+    labels: np.ndarray, p: np.ndarray, predicted: np.ndarray, weights: np.ndarray, rank: np.ndarray
 ) -> Replicates:
-    """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
+    """``labels`` and ``predicted`` (N,) are 1 for the positive class and 0 for the rest."""
     weights = weights.astype(np.float64)
-    sums = weights @ np.stack([np.ones(len(p)), labels, called, labels * called, (p - labels) ** 2], axis=1)
+    sums = weights @ np.stack([np.ones(len(p)), labels, predicted, labels * predicted, (p - labels) ** 2], axis=1)
     total, positive, yes, tp, error = sums.T
     negative = total - positive
     fp, fn = yes - tp, positive - tp
@@ -203,10 +203,10 @@ def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np
 
 def table_mcc(table: np.ndarray) -> np.ndarray:
     """Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
-    truth, called = table.sum(axis=2), table.sum(axis=1)
+    truth, predicted = table.sum(axis=2), table.sum(axis=1)
     total = table.sum(axis=(1, 2))
-    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * called).sum(axis=1)
-    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * predicted).sum(axis=1)
+    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
     return _ratio(covariance, np.sqrt(spread))
 
 

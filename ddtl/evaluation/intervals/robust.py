@@ -33,10 +33,10 @@ def robust_intervals(
         rank: (N,) what orders the images for ROC AUC and average precision, where that is not ``p``.
     """
     moved = influences(clusters.labels, p, threshold, rank)
-    called = (p >= threshold).astype(int)
+    predicted = (p >= threshold).astype(int)
     found = {
         name: Interval(*limits, "mid-p-joint" if name in FROM_RATES else "binomial")
-        for name, limits in rate_limits(called, clusters, level).items()
+        for name, limits in rate_limits(predicted, clusters, level).items()
     }
     error = (p - clusters.labels) ** 2
     of_error = spread(moved["brier"], clusters)
@@ -87,10 +87,10 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     low = 0.0 if beyond(edge) <= 0 else float(brentq(beyond, edge, auc - 1e-12))
     high = 1.0 if auc > 1 - edge or beyond(1 - edge) <= 0 else float(brentq(beyond, auc + 1e-12, 1 - edge))
     # Errors of a ranking may be those of a single patient, which comes or does not: as in a share of the rarer class.
-    fewer = min(m, n)
-    alone = Rate(auc, round(fewer), round(fewer), None, fewer).limits(level)[1]
+    rarer = min(m, n)
+    alone = Rate(auc, round(rarer), round(rarer), None, rarer).limits(level)[1]
     single = 1 / max(wrong, 1.0)
-    low = min(low, (auc * fewer + _UNSEEN_ERROR) / (fewer + 1))  # with the patient that might come next
+    low = min(low, (auc * rarer + _UNSEEN_ERROR) / (rarer + 1))  # with the patient that might come next
     return min(low, auc), max(auc, high, (1 - single) * high + single * alone)
 
 

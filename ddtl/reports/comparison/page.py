@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddtl.evaluation.comparison.comparison import Result
-from ddtl.evaluation.comparison.paired_predictions import Answers, unit_of
+from ddtl.evaluation.comparison.paired_predictions import RunPredictions, unit_of
 from ddtl.reports.comparison import claims, tables
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import figures
@@ -78,7 +78,7 @@ def _roc(compared: Compared) -> list[Block]:
     return [Figure("ROC", spec, alt, " ".join(filter(None, notes)))]
 
 
-def _of(run: Answers) -> Curves | None:
+def _of(run: RunPredictions) -> Curves | None:
     """By image, as the tables are; bands never split what ``comparison.compare`` does not."""
     rows = run.predictions
     return curves(rows.label, rows.probabilities[:, 1], unit_of(rows)[1], replicates=_REPLICATES)

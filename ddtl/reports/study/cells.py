@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from ddtl.evaluation import calibration
-from ddtl.evaluation.comparison.matrix import Drop, Measured, Settings, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.matrix import Drop, Measured, MeasurementSettings, drop, measure, pooled
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import mean
 from ddtl.records import run as results
 from ddtl.records import study_controls
 from ddtl.records import study_folder as record
 from ddtl.records.checking import inside
 from ddtl.records.study_controls import Controls
-from ddtl.records.study_folder import Evaluation, Job, Study
+from ddtl.records.study_folder import Evaluation, JobRecord, Study
 from ddtl.reports.run import stored
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
-USUAL = Settings()
+USUAL = MeasurementSettings()
 _AXES = ("source", "method", "protocol", "schedule", "patients")
 
 
@@ -103,7 +103,7 @@ class Cells:
 
     study: Study
     cells: list[Cell]
-    settings: Settings
+    settings: MeasurementSettings
     controls: Controls
 
     @property
@@ -149,8 +149,8 @@ class _Run:
         excluded: how many images were left out.
     """
 
-    answers: Answers
-    refitted: Answers | None
+    answers: RunPredictions
+    refitted: RunPredictions | None
     temperature: Temperature | None
     again: Temperature | None
     record: Mapping[str, Any]
@@ -159,7 +159,7 @@ class _Run:
     excluded: int
 
 
-def read(folder: Path, settings: Settings = USUAL) -> Cells:
+def read(folder: Path, settings: MeasurementSettings = USUAL) -> Cells:
     """Every cell of the study, from the predictions that its record names; nothing is predicted.
 
     A run or an evaluation that is missing, failed, or damaged by now, enters no number and is told in ``Cell.lost``.
@@ -173,7 +173,7 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
     """
     study = record.read(folder)
     beside = study_controls.read(folder)
-    members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
+    members: dict[tuple[Row, str], list[tuple[JobRecord, Evaluation]]] = {}
     for job in study["jobs"]:
         for evaluation in job["evaluations"]:
             members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
@@ -185,15 +185,15 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
     return Cells(study, [_with_drop(cell, at_home, settings) for cell in cells], settings, beside)
 
 
-def _row(job: Job) -> Row:
+def _row(job: JobRecord) -> Row:
     return Row(*(job["labels"][axis] for axis in _AXES))  # type: ignore[literal-required]
 
 
 def _cell(
     place: tuple[Row, str],
-    jobs: Sequence[tuple[Job, Evaluation]],
+    jobs: Sequence[tuple[JobRecord, Evaluation]],
     runs_dir: Path,
-    settings: Settings,
+    settings: MeasurementSettings,
     twice: frozenset[str],
 ) -> Cell:
     row, target = place
@@ -236,7 +236,7 @@ def _cell(
     )
 
 
-def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
+def _run(job: JobRecord, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
     """What one evaluation left.
 
     Raises:
@@ -253,7 +253,7 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
         raise UserError("every test image also stands in what was learned from")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
-    answers = Answers(name, images, test.where(kept), found.record["threshold"], design)
+    answers = RunPredictions(name, images, test.where(kept), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, learnt) for learnt in (found.record, again))
@@ -263,7 +263,7 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     )
 
 
-def _temperature(answers: Answers, learnt: Mapping[str, Any]) -> Temperature | None:
+def _temperature(answers: RunPredictions, learnt: Mapping[str, Any]) -> Temperature | None:
     """The temperature of a record, on these images."""
     value = (learnt.get("calibration") or {}).get("temperature")
     if value is None:
@@ -298,11 +298,11 @@ def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[in
     }
 
 
-def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
+def _measured(runs: Sequence[RunPredictions], settings: MeasurementSettings) -> Measured | None:
     return measure(Method("", tuple(runs)), settings) if runs else None
 
 
-def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: Settings) -> Cell:
+def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: MeasurementSettings) -> Cell:
     """The cell with what is lost against the test set of its source, over the seeds that both have."""
     home = at_home.get(cell.row) or at_home.get(replace(cell.row, patients=None))
     both = [] if home is None else [seed for seed in cell.seeds if seed in home.seeds]
@@ -312,7 +312,7 @@ def _with_drop(cell: Cell, at_home: Mapping[Row, Cell], settings: Settings) -> C
     return replace(cell, drop=drop(here, there, same_runs=True), drop_seeds=len(both))
 
 
-def _of_seeds(cell: Cell, seeds: Sequence[int], settings: Settings) -> Measured:
+def _of_seeds(cell: Cell, seeds: Sequence[int], settings: MeasurementSettings) -> Measured:
     assert cell.measured is not None, "it has seeds"
     if list(cell.seeds) == list(seeds):
         return cell.measured

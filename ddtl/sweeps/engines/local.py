@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two checks of trials that are not this worker's
+_CHECK_SECONDS = 1.0  # seconds between two checks of trials that are not this worker's
 
 
 def run(store: Store, stop: Stop, show: Show) -> str | None:
@@ -29,9 +29,11 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
     threads.share_out(len(places) * store.plan.settings.engine.gpus_per_trial)
     while True:
         problem = worker.work(store, places, stop, show)
-        if problem is not None or stop.asked() or not store.snapshot().left:
+        if problem is not None or stop.is_requested() or not store.snapshot().left:
             return problem
-        time.sleep(_LOOK)  # the rest is worked at by others, or by processes of a killed sweep that have not ended yet
+        time.sleep(
+            _CHECK_SECONDS
+        )  # the rest is worked at by others, or by processes of a killed sweep that have not ended yet
 
 
 def slots(plan: Plan) -> list[Slot]:

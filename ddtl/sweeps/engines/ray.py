@@ -15,7 +15,7 @@ from ddtl.sweeps.workers.stopping import Stop
 from ddtl.sweeps.workers.worker import Show
 from ddtl.utils import threads
 from ddtl.utils.errors import UserError
-from ddtl.utils.isolation import ELSEWHERE, isolate_children
+from ddtl.utils.isolation import NEUTRAL_FOLDER, isolate_children
 
 if TYPE_CHECKING:
     from ddtl.schema.sweep import EngineConfig
@@ -51,7 +51,7 @@ def _connect(engine: EngineConfig) -> None:
     variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     own: dict[str, Any] = {} if engine.address else {"include_dashboard": False, "object_store_memory": 80_000_000}
     try:
-        with chdir(ELSEWHERE):  # Ray would put the current folder on its workers' path of modules
+        with chdir(NEUTRAL_FOLDER):  # Ray would put the current folder on its workers' path of modules
             ray.init(
                 address=engine.address or "local",
                 runtime_env={"env_vars": variables},
@@ -82,7 +82,7 @@ class _Tasks:
     resources: dict[str, Any]
 
     def place(self, names: Sequence[str]) -> list[_Task]:
-        task = ray.remote(max_retries=0, **self.resources)(worker.alone)
+        task = ray.remote(max_retries=0, **self.resources)(worker.run_remote)
         folder, stop = str(self.store.folder.absolute()), str(self.stop.path.absolute())
         return [_Task(task.remote(folder, stop, name, os.getcwd(), self.store.environment)) for name in names]
 

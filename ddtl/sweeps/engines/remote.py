@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK = 1.0  # seconds between two checks of the workers
+_CHECK_SECONDS = 1.0  # seconds between two checks of the workers
 
 
 class Placed(Protocol):
-    """A worker elsewhere, which runs :func:`ddtl.sweeps.workers.worker.alone`."""
+    """A worker elsewhere, which runs :func:`ddtl.sweeps.workers.worker.run_remote`."""
 
     def ended(self) -> bool:
         """Whether it is gone."""
@@ -50,12 +50,12 @@ def run(
     """
     for _ in range(store.plan.settings.sweep.retries + 1):
         now = store.snapshot()
-        if not now.left or stop.asked():
+        if not now.left or stop.is_requested():
             return None
         problem = _watched(store, show, place([f"worker {i}" for i in range(min(count, now.left))]))
         if problem is not None:
             return problem
-    if stop.asked() or not store.snapshot().left:
+    if stop.is_requested() or not store.snapshot().left:
         return None
     return "the workers have ended, and trials are left. Their logs are in the sweep's folder."
 
@@ -65,7 +65,7 @@ def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
     try:
         while not all(worker.ended() for worker in workers):
             show(store.snapshot())
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_SECONDS)
     except BaseException:
         for worker in workers:
             worker.end()

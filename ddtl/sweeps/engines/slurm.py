@@ -42,7 +42,7 @@ def _executor(store: Store, count: int) -> submitit.AutoExecutor:
     engine = store.plan.settings.engine
     gpus = max(engine.gpus or 0, engine.gpus_per_trial if engine.gpus else 0)
     executor = submitit.AutoExecutor(folder=str(store.folder.absolute() / "slurm"))
-    asked: dict[str, Any] = {
+    requested: dict[str, Any] = {
         "name": f"ddtl-{store.plan.name}",
         "timeout_min": engine.minutes,
         "cpus_per_task": engine.cpus,
@@ -53,11 +53,11 @@ def _executor(store: Store, count: int) -> submitit.AutoExecutor:
         "slurm_signal_delay_s": _WARNED,
     }
     if executor.cluster == "slurm":
-        asked["gpus_per_node"] = gpus
+        requested["gpus_per_node"] = gpus
     else:
         console.line("there is no SLURM here (no sbatch): submitit runs the workers on this machine")
         threads.share_out(remote.fitting(count, engine.gpus_per_trial) * engine.gpus_per_trial)
-    executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
+    executor.update_parameters(**{key: value for key, value in requested.items() if value is not None})
     return executor
 
 
@@ -65,7 +65,7 @@ class _Work:
     """What submitit calls; told that its time is over, it is submitted again and resumes the trials."""
 
     def __call__(self, *arguments: Any) -> str | None:
-        return worker.alone(*arguments)
+        return worker.run_remote(*arguments)
 
     def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
         """See submitit's Checkpointable."""

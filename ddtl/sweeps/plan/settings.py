@@ -83,9 +83,9 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
     shared, varied = _sorted(words, problems)
     base: Config | None = None
     space: Space | None = None
-    asked, wrong = sweep_settings.read([word for word in words if sweep_settings.is_own(word)], grid=bool(varied))
+    requested, wrong = sweep_settings.read([word for word in words if sweep_settings.is_own(word)], grid=bool(varied))
     problems += wrong
-    devices = [] if asked is None else _devices(asked, shared, problems)
+    devices = [] if requested is None else _devices(requested, shared, problems)
     fixed = (*shared, *devices, LOCKED)
     expanded, unreadable = command_line.expand(varied)
     jobs = list(map(list, dict.fromkeys(map(tuple, expanded))))
@@ -100,19 +100,21 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
                 _trained([*fixed, *job])
         if len(jobs) < len(expanded):
             notes.append(f"of {len(expanded)} combinations {len(jobs)} are different, and each of these runs once.")
-        asked = asked and asked.model_copy(update={"n_trials": len(jobs)})
-    elif asked is not None and asked.search is not None and not any(line.startswith("search=") for line in wrong):
+        requested = requested and requested.model_copy(update={"n_trials": len(jobs)})
+    elif (
+        requested is not None and requested.search is not None and not any(line.startswith("search=") for line in wrong)
+    ):
         with _gathering(problems):
-            search, more = _searched(asked.search, shared, fixed, tried and base is not None)
-            asked, space = asked.model_copy(update={"search": search}), sampled(search.space)
+            search, more = _searched(requested.search, shared, fixed, tried and base is not None)
+            requested, space = requested.model_copy(update={"search": search}), sampled(search.space)
             notes += more
     elif not problems:
         problems.append(_nothing())
-    if problems or asked is None or base is None or space is None:
+    if problems or requested is None or base is None or space is None:
         raise ConfigError(problems)
-    name = _name(asked, space, base)
+    name = _name(requested, space, base)
     folder = Path(os.path.expanduser(base.paths.runs_dir)) / "sweeps" / name
-    return Plan(asked, fixed, space, base, name, folder, tuple(words), tuple(notes))
+    return Plan(requested, fixed, space, base, name, folder, tuple(words), tuple(notes))
 
 
 def composed_yaml(words: Sequence[str]) -> str:

@@ -44,14 +44,14 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
     several = [word for word in words if command_line.has_several(word)]
     open_ = [word for word in words if _is_open(word) and word not in several]
     plain = [word for word in words if not _is_open(word) and word not in several]
-    asked = read_words(open_, {})
+    given = read_words(open_, {})
     problems = [f"{word}: takes one value. Only settings of train.py make a grid." for word in several]
-    problems += asked.problems
+    problems += given.problems
     typed = {key_of(word) for word in words}
     found: list[SweepConfig] = []
 
     def contradictions(config: SweepConfig) -> list[str]:
-        merged, lines = _merged(config, asked.settings, typed, grid)
+        merged, lines = _merged(config, given.settings, typed, grid)
         if merged is None:
             return lines
         found.append(merged)

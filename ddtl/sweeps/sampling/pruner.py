@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 _COUNTS_TRIALS = ("MedianPruner", "PercentilePruner")
 
 
-def made(name: str, args: Mapping[str, Any]) -> BasePruner:
+def make_pruner(name: str, args: Mapping[str, Any]) -> BasePruner:
     """A pruner by its name: ours, or a class of :mod:`optuna.pruners`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -39,9 +39,10 @@ class AfterUnfreeze(BasePruner):
       if that is earlier: nobody is measured against what has had more training, nor against what is nearer its end.
       Where the opponent is not in that phase by then, the two are not compared.
 
-    With fewer than two such opponents the median gives no information (``n_min_trials``, which Optuna sets to 1). All completed
-    trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive halving,
-    Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the inner one.
+    With fewer than two such opponents the median gives no information (``n_min_trials``, which Optuna sets to 1). All
+    completed trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive
+    halving, Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the
+    inner one.
 
     What it is worth, with known truth: ``tests/test_sweep_pruner.py`` draws sweeps of 40 trials of 12 epochs whose
     schedules have one, two or three phases, dips of 0.02 to 0.12 after each unfreezing, and ends that are known. In 80
@@ -57,7 +58,7 @@ class AfterUnfreeze(BasePruner):
 
     def __init__(self, inner: str = "MedianPruner", grace: int = 2, **args: Any) -> None:
         defaults = {"n_min_trials": 2} if inner in _COUNTS_TRIALS else {}
-        self.inner = made(inner, {**defaults, **args})
+        self.inner = make_pruner(inner, {**defaults, **args})
         self.grace = grace
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:

@@ -67,7 +67,7 @@ class Place:
         """Whether a trial with these parameters gets here."""
         return all(name in params and _same(params[name], value) for name, value in self.conditions().items())
 
-    def shown(self) -> str:
+    def format_condition(self) -> str:
         """Its conditions as a person reads them."""
         return " ".join(f"{choice.key}={shown(option.value)}" for choice, option in self.above)
 
@@ -86,7 +86,7 @@ class Sampled:
         for place in self.places():
             entry = found.setdefault(place.parameter.name, _described(place.parameter))
             if place.above:
-                entry.setdefault("where", []).append(place.shown())
+                entry.setdefault("where", []).append(place.format_condition())
         return found
 
     def sampler(self) -> BaseSampler | None:

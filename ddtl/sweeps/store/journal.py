@@ -32,7 +32,7 @@ def storage(path: Path) -> JournalStorage:
     return JournalStorage(_Backend(path))
 
 
-def mend(path: Path) -> str | None:
+def repair(path: Path) -> str | None:
     """Move a torn last line to ``journal.torn`` and check all others; a line for the person where there was one.
 
     Raises:

@@ -105,7 +105,7 @@ def _parts(plan: Plan) -> dict[str, Any]:
     settings = plan.settings
     own = plan.space.sampler()
     seeded = sampler.Seeded(settings.sampler.name, settings.sampler.args, settings.sweep.seed, OVERRIDES)
-    return {"sampler": own or seeded, "pruner": pruner.made(settings.pruner.name, settings.pruner.args)}
+    return {"sampler": own or seeded, "pruner": pruner.make_pruner(settings.pruner.name, settings.pruner.args)}
 
 
 def _directions(plan: Plan) -> list[StudyDirection]:

@@ -15,14 +15,14 @@ from ddtl.sweeps.store import journal
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import folder_in
-from ddtl.utils.redaction import is_secret, learn
+from ddtl.utils.redaction import add_secrets_of, is_secret
 
 if TYPE_CHECKING:
     import optuna
     from sqlalchemy.engine import URL
 
 VARIABLE = "DDTL_SWEEP_STORAGE"
-BEAT_SECONDS = 15
+HEARTBEAT_SECONDS = 15
 STALE_SECONDS = 180  # too short a time takes living trials for dead ones when a disk or a network stalls
 _LOCK_SECONDS = 600  # no one chooses a trial for so long; a database ends the lock of a host that vanished
 
@@ -37,7 +37,7 @@ class Place(Protocol):
     def exclusively(self) -> AbstractContextManager[None]:
         """A context in which no other process of the sweep, on any host, is in the same one."""
 
-    def beat(self, trial: int) -> None:
+    def heartbeat(self, trial: int) -> None:
         """A heartbeat of the trial with Optuna's number ``trial``."""
 
     def stale(self, study: optuna.Study) -> set[int]:
@@ -63,7 +63,7 @@ class JournalPlace:
         with self._lock:
             yield
 
-    def beat(self, trial: int) -> None:
+    def heartbeat(self, trial: int) -> None:
         folder_in(self._beats.parent, self._beats.name)
         (self._beats / str(trial)).touch()
 
@@ -100,7 +100,7 @@ class DatabasePlace:
                 self._database = optuna.storages.RDBStorage(
                     _driven(url).render_as_string(hide_password=False),
                     engine_kwargs=options,
-                    heartbeat_interval=BEAT_SECONDS,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=STALE_SECONDS,
                     skip_table_creation=not create,
                 )
@@ -109,7 +109,7 @@ class DatabasePlace:
         except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__ or error
             words = str(getattr(cause, "orig", None) or cause).strip()
-            raise UserError(f"sweep.storage={shown(url)}: cannot be opened: {words}") from None
+            raise UserError(f"sweep.storage={format_url(url)}: cannot be opened: {words}") from None
         self.storage = self._database
 
     @contextmanager
@@ -126,7 +126,7 @@ class DatabasePlace:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ddtl sweeps', 0))"))
             yield
 
-    def beat(self, trial: int) -> None:
+    def heartbeat(self, trial: int) -> None:
         self._database.record_heartbeat(trial)
 
     def stale(self, study: optuna.Study) -> set[int]:
@@ -146,16 +146,16 @@ def address(setting: str | None) -> str | None:
     Args:
         setting: ``sweep.storage``. Where it is the URL in DDTL_SWEEP_STORAGE but for the password, that one counts.
     """
-    told = os.environ.get(VARIABLE)
-    return told if told and setting is not None and setting == without_password(told) else setting
+    given = os.environ.get(VARIABLE)
+    return given if given and setting is not None and setting == without_password(given) else setting
 
 
 def without_password(setting: str | None) -> str | None:
     """The URL as it may be written down."""
-    return None if setting is None else shown(_url(setting))
+    return None if setting is None else format_url(_url(setting))
 
 
-def shown(url: URL) -> str:
+def format_url(url: URL) -> str:
     """The URL without its password, wherever that stands."""
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     bare = url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
@@ -181,7 +181,7 @@ def place(setting: str | None, folder: Path, create: bool) -> Place:
     if setting is not None:
         return DatabasePlace(_url(setting), folder, create)
     if create:
-        news = journal.mend(folder / "journal.log")
+        news = journal.repair(folder / "journal.log")
         if news:
             console.line(news)
     return JournalPlace(folder)
@@ -196,14 +196,16 @@ def _url(setting: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    learn(setting)
+    add_secrets_of(setting)
     try:
         url = make_url(setting)
     except (ArgumentError, ValueError):  # its message would show a password
-        raise UserError("sweep.storage: is not a URL. It should look like postgresql://user@host:5432/database.") from None
+        raise UserError(
+            "sweep.storage: is not a URL. It should look like postgresql://user@host:5432/database."
+        ) from None
     if url.get_backend_name() not in ("postgresql", "sqlite"):
         raise UserError(
-            f"sweep.storage={shown(url)}: only postgresql://… is known for many hosts, sqlite:///… for one worker, and "
+            f"sweep.storage={format_url(url)}: only postgresql://… is known for many hosts, sqlite:///… for one worker, and "
             "null for a journal file in the sweep's folder."
         )
     return url

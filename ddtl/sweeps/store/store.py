@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ddtl.sweeps.store import storages
 from ddtl.sweeps.store.outcome import Outcome, failed, verdict
 from ddtl.sweeps.store.snapshot import Snapshot, snapshot
-from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, lives
+from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, is_alive
 from ddtl.utils import console, processes
 from ddtl.utils.wording import now
 
@@ -60,7 +60,7 @@ class Store:
             waits = any(trial.state == TrialState.WAITING for trial in trials)
             if not waits and len(trials) >= self.plan.settings.n_trials:
                 return None
-            task = self._begun(worker)
+            task = self._start_trial(worker)
         self._keep_alive(task.trial_id)
         return task
 
@@ -68,15 +68,15 @@ class Store:
         """Write down the process on this machine that runs the trial: before it has ended nobody else continues."""
         self.storage.set_trial_user_attr(task.trial_id, PROCESS, processes.process(pid))
 
-    def note(self, number: int, facts: Mapping[str, Any]) -> None:
+    def note(self, number: int, values: Mapping[str, Any]) -> None:
         """Facts about a running trial for its record.
 
         Args:
             number: the trial's.
-            facts: ``run`` (its folder), ``phases`` (first epoch of each), ``epochs`` (how many it is planned for),
+            values: ``run`` (its folder), ``phases`` (first epoch of each), ``epochs`` (how many it is planned for),
                 ``fit_seconds``; plain JSON.
         """
-        for key, value in facts.items():
+        for key, value in values.items():
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, score: float) -> bool:
@@ -91,14 +91,14 @@ class Store:
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial_id)))
 
     def end(self, task: Task, outcome: Outcome) -> None:
-        """How this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the meantime."""
+        """How this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the
+        meantime.
+        """
         self._working.discard(task.trial_id)
         with self.exclusively():
             trial = self.storage.get_trial(task.trial_id)
             if trial.state != TrialState.RUNNING or trial.user_attrs[OWNER]["claim"] != task.claim:
-                console.line(
-                    f"trial {task.number}: another worker has resumed it, so how it ended here is ignored"
-                )
+                console.line(f"trial {task.number}: another worker has resumed it, so how it ended here is ignored")
                 return
             self._finish(trial, outcome)
         self._place.forget(task.trial_id)
@@ -113,7 +113,7 @@ class Store:
         for trial in self.trials():
             if trial.state != TrialState.RUNNING:
                 continue
-            alive = lives(trial)
+            alive = is_alive(trial)
             if alive is None:
                 stale = self._place.stale(self.study) if stale is None else stale
                 alive = trial._trial_id not in stale
@@ -137,13 +137,13 @@ class Store:
             self._heart.join()
         self._place.close()
 
-    def _begun(self, worker: str) -> Task:
+    def _start_trial(self, worker: str) -> Task:
         """A trial of this process's own: the first that waits, or a new one."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # ours does without optimize()
             trial = self.study.ask()
         trial_id, attempts = trial._trial_id, trial.user_attrs.get(ATTEMPTS, [])
-        self._place.beat(trial_id)
+        self._place.heartbeat(trial_id)
         mine = processes.me()
         claim = {"claim": uuid.uuid4().hex, "worker": worker or f"{mine['host']}:{mine['pid']}", "since": now()}
         trial.set_user_attr(OWNER, {**mine, **claim})
@@ -185,11 +185,11 @@ class Store:
     def _keep_alive(self, trial_id: int) -> None:
         self._working.add(trial_id)
         if self._heart is None:
-            self._heart = threading.Thread(target=self._beat, name="heartbeats", daemon=True)
+            self._heart = threading.Thread(target=self._send_heartbeats, name="heartbeats", daemon=True)
             self._heart.start()
 
-    def _beat(self) -> None:
-        while not self._closed.wait(storages.BEAT_SECONDS):
+    def _send_heartbeats(self) -> None:
+        while not self._closed.wait(storages.HEARTBEAT_SECONDS):
             for trial_id in tuple(self._working):
                 with suppress(Exception):  # a database that is away for a moment, or a full disk: the next one counts
-                    self._place.beat(trial_id)
+                    self._place.heartbeat(trial_id)

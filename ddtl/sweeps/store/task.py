@@ -43,7 +43,7 @@ class Task:
         return train_command(self.overrides)
 
 
-def lives(trial: FrozenTrial) -> bool | None:
+def is_alive(trial: FrozenTrial) -> bool | None:
     """Whether somebody works at a running trial; None where that cannot be seen from here."""
     if OWNER not in trial.user_attrs:
         return False  # killed just after it was made: nobody else is between the two, under the lock

@@ -14,7 +14,7 @@ from ddtl.records.study_folder import Evaluation
 from ddtl.reports.run.write import write_page
 from ddtl.sweeps.store.reasons import explained
 from ddtl.training import rescore
-from ddtl.training.evaluate_elsewhere import embed_own, score_target
+from ddtl.training.evaluate_external import embed_own, score_target
 from ddtl.utils import console
 from ddtl.utils.errors import TrainingFailure, UserError
 from ddtl.utils.files import folder_in
@@ -58,18 +58,18 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
     assert trained is not None, "it was trained just now"
     console.line(f"evaluating on {name}: {' '.join(words)}")
     try:
-        wanted = rescore.with_own_runs(rescore.asked(config, words).config, folder.path, config.dataset.name)
+        wanted = rescore.with_own_runs(rescore.read_request(config, words).config, folder.path, config.dataset.name)
         wanted = rescore.with_weights(wanted, folder.path)
         catalogue.require_images(wanted)
         to = score_target(folder, wanted, trained, name)
         if not (to / "report.html").exists():
             write_page(to)
     except Exception as error:
-        reason, said = explained(error)
+        reason, problem = explained(error)
         if reason == "disk_full":
             raise
         if not isinstance(error, UserError | TrainingFailure):
             traceback.print_exc()
-        console.error(said)
-        return study_folder.evaluation(name, words=words, reason=said)
+        console.error(problem)
+        return study_folder.evaluation(name, words=words, reason=problem)
     return study_folder.evaluation(name, str(to.absolute()), words)

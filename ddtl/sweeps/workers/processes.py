@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.sweeps.store import outcome as settle
 from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers import trial
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import append_to, folder_in
 from ddtl.utils.isolation import isolate_children
@@ -70,14 +70,14 @@ def prepare(*, fork: bool = True) -> Context:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ddtl.sweeps.workers.preload"])
-    _begun(context.Process(target=os.getpid)).join()  # now, so that no trial's time has the server's start in it
+    _start(context.Process(target=os.getpid)).join()  # now, so that no trial's time has the server's start in it
     return context
 
 
 class TrialProcess:
     """The process of one attempt at a trial."""
 
-    def __init__(self, job: Job, slot: Slot, devices: int, context: Context) -> None:
+    def __init__(self, job: TrialJob, slot: Slot, devices: int, context: Context) -> None:
         """Start it.
 
         Args:
@@ -89,7 +89,7 @@ class TrialProcess:
         self.job = job
         self.slot = slot
         self._started = time.monotonic()
-        self._asked_for: Outcome | None = None
+        self._end_outcome: Outcome | None = None
         self._kill_at = float("inf")
         self._oom_kills = [(time.monotonic(), oom_kills())]
         self._reader, writer = multiprocessing.Pipe(duplex=False)
@@ -131,8 +131,8 @@ class TrialProcess:
 
     def ask_to_end(self, outcome: Outcome) -> None:
         """Have it unwind where it is, and be killed if it does not; ``outcome`` is what is then said of it."""
-        if self._asked_for is None:
-            self._asked_for = outcome
+        if self._end_outcome is None:
+            self._end_outcome = outcome
             self._kill_at = time.monotonic() + GRACE
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
@@ -151,11 +151,13 @@ class TrialProcess:
         assert code is not None, "only an ended process has an outcome"
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # what it has left behind: loader workers, other ranks
-        told = self._told()
-        if told is not None and (told.end != "killed" or self._asked_for is None):
-            return told
+        reported = self._reported_outcome()
+        if reported is not None and (reported.end != "killed" or self._end_outcome is None):
+            return reported
         return (
-            self._asked_for or self._from_others() or _by_code(code, self.job.log, oom_kills() > self._oom_kills[0][1])
+            self._end_outcome
+            or self._from_others()
+            or _by_code(code, self.job.log, oom_kills() > self._oom_kills[0][1])
         )
 
     def _code(self) -> int | None:
@@ -163,7 +165,7 @@ class TrialProcess:
             return self._process.poll()
         return self._process.exitcode
 
-    def _told(self) -> Outcome | None:
+    def _reported_outcome(self) -> Outcome | None:
         """What the process itself said at its end."""
         try:
             return _outcome(self._reader.recv()) if self._reader.poll() else None
@@ -186,11 +188,11 @@ def _outcome(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(fields["end"], tuple(fields["values"]), fields["words"])
 
 
-def _forked(job: Job, slot: Slot, writer: connection.Connection, context: Context) -> Any:
-    return _begun(context.Process(target=trial.forked, args=(job, slot.environment(), writer)))
+def _forked(job: TrialJob, slot: Slot, writer: connection.Connection, context: Context) -> Any:
+    return _start(context.Process(target=trial.forked, args=(job, slot.environment(), writer)))
 
 
-def _begun(process: Any) -> Any:
+def _start(process: Any) -> Any:
     """The process, started.
 
     Raises:
@@ -207,7 +209,7 @@ def _begun(process: Any) -> Any:
     return process
 
 
-def _launched(job: Job, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
+def _launched(job: TrialJob, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
     words = [str(writer.fileno()), *map(str, (job.sweep, job.number, job.log, job.stop)), *job.overrides]
     with append_to(job.log) as log:
         return subprocess.Popen(

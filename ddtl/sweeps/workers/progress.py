@@ -20,7 +20,7 @@ from ddtl.utils import console
 if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Running, Snapshot
 
-_SHOWN = 12  # running trials with a row each
+_MOST_ROWS = 12  # running trials with a row each
 
 
 class Watch:
@@ -33,8 +33,10 @@ class Watch:
     def __init__(self, monitor: str, of: str = "trial", clock: Callable[[], float] = time.monotonic) -> None:
         """``monitor`` is the score's name, ``of`` what each job is called; ``clock`` counts seconds."""
         self._monitor, self._of, self._clock = monitor, of, clock
-        self._begun: tuple[float, int] | None = None  # when the first snapshot came, and how many had ended by then
-        self._told: tuple[int, ...] | None = None
+        self._first_update: tuple[float, int] | None = (
+            None  # when the first snapshot came, and how many had ended by then
+        )
+        self._reported: tuple[int, ...] | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> Watch:
@@ -49,21 +51,21 @@ class Watch:
 
     def update(self, snapshot: Snapshot) -> None:
         """Show the current state of the sweep."""
-        if self._begun is None:
-            self._begun = self._clock(), _ended(snapshot)
+        if self._first_update is None:
+            self._first_update = self._clock(), _ended(snapshot)
         left = self._time_left(snapshot)
         if self._live is not None:
-            self._live.update(picture(snapshot, self._monitor, left, of=self._of))
+            self._live.update(live_table(snapshot, self._monitor, left, of=self._of))
             return
         ends = snapshot.complete, snapshot.pruned, snapshot.failed
-        if ends != self._told:
-            self._told = ends
+        if ends != self._reported:
+            self._reported = ends
             console.line(line(snapshot, self._monitor, left, self._of))
 
     def _time_left(self, snapshot: Snapshot) -> float | None:
         """Seconds, at the pace of the trials that ended while this watched; None before one has."""
-        assert self._begun is not None
-        since, before = self._begun
+        assert self._first_update is not None
+        since, before = self._first_update
         ended = _ended(snapshot) - before
         return (self._clock() - since) / ended * snapshot.left if ended else None
 
@@ -76,7 +78,7 @@ def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial"
     return "; ".join(filter(None, parts))
 
 
-def picture(
+def live_table(
     snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None, of: str = "trial"
 ) -> Group:
     """The state of the sweep, with what is running."""
@@ -84,9 +86,9 @@ def picture(
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("running", "epochs", monitor, "for"):
         table.add_column(escape(heading), justify="left" if heading == "running" else "right")
-    for running in snapshot.running[:_SHOWN]:
+    for running in snapshot.running[:_MOST_ROWS]:
         table.add_row(*map(escape, _row(running, now, of)))
-    more = len(snapshot.running) - _SHOWN
+    more = len(snapshot.running) - _MOST_ROWS
     return Group(
         Text(line(snapshot, monitor, left, of), style="bold"),
         *([table] if snapshot.running else []),

@@ -45,7 +45,7 @@ class AskSweep(EarlyEnd):
         self.stop = stop
         self.seconds: dict[str, float] = {}  # by Lightning's stage: fit, predict
         self._began = 0.0
-        self._known = 0  # epochs reported by this process
+        self._reported_epochs = 0  # epochs reported by this process
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._began = time.monotonic()
@@ -67,9 +67,9 @@ class AskSweep(EarlyEnd):
         """Report the epochs of a run's record that are new; whether the pruner wants the trial to end with the last."""
         assert self.store is not None, "only the first process reports"
         verdict = False
-        for row in folder.epochs()[self._known :]:
+        for row in folder.epochs()[self._reported_epochs :]:
             verdict = self.store.report(self.number, row["epoch"], row[self.monitor])
-            self._known += 1
+            self._reported_epochs += 1
         return verdict
 
 

@@ -26,17 +26,17 @@ class Stop:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.signum: int | None = None
-        self._asked = False
+        self._is_requested = False
 
     def ask(self) -> None:
         """Ask all trials to end after their epoch, and that no other one begins."""
-        self._asked = True
+        self._is_requested = True
         with suppress(OSError):  # a full disk: the trials end by it, too
             self.path.touch()
 
-    def asked(self) -> bool:
+    def is_requested(self) -> bool:
         """Whether anybody has asked."""
-        return self._asked or self.path.exists()
+        return self._is_requested or self.path.exists()
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:

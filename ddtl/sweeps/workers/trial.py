@@ -34,7 +34,7 @@ _POLL = 1.0  # seconds between two checks of a run that another trial works at
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialJob:
     """What a trial's process is told.
 
     Attributes:
@@ -57,7 +57,7 @@ class Job:
         return self.log.with_suffix(".failure.json")
 
 
-def forked(job: Job, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
+def forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
     """The process of a trial on one device. It never returns, so that nothing can block its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
         argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.
     """
     out, sweep, number, log, stop, *overrides = argv
-    job = Job(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
+    job = TrialJob(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
     if ranks.is_first():
         outcome = _outcome(job, sys.stdin.fileno())
         with connection.Connection(int(out), readable=False) as pipe:
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def _outcome(job: Job, parent: int | None = None) -> Outcome:
+def _outcome(job: TrialJob, parent: int | None = None) -> Outcome:
     """Run the trial; its outcome, whatever happens.
 
     Args:
@@ -137,7 +137,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     signals.unwind(signum, frame)
 
 
-def _run(job: Job) -> Outcome:
+def _run(job: TrialJob) -> Outcome:
     """Train, and say how it ended."""
     from ddtl.config import load
     from ddtl.data import catalogue
@@ -168,7 +168,7 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
     from ddtl.reports.run.publish import publish
     from ddtl.training.train import EndedEarly, train
 
-    told = False
+    reported = False
     while True:
         try:
             result = train(config, [ask], publish=partial(publish, page=config.evaluation.test))
@@ -177,9 +177,9 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
         except InUse as problem:  # by a trial of the same configuration, whose result will be this one's, too
             if ask.stop.exists():
                 return settle.stopped()
-            if not told:
+            if not reported:
                 console.line(f"{problem} This trial does.")
-            told = True
+            reported = True
             time.sleep(_POLL)
         else:
             if ranks.is_first():

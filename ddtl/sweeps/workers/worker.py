@@ -16,7 +16,7 @@ from ddtl.sweeps.store.task import Task
 from ddtl.sweeps.workers import cleanup, processes
 from ddtl.sweeps.workers.processes import Slot, TrialProcess
 from ddtl.sweeps.workers.stopping import Stop
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Snapshot
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two checks of the clock and at the store
+_CHECK_SECONDS = 1.0  # seconds between two checks of the clock and at the store
 
 Show = Callable[["Snapshot"], None]
 
@@ -51,14 +51,14 @@ def work(store: Store, slots: Sequence[Slot], stop: Stop, show: Show) -> str | N
         while True:
             loop.settle()
             now = store.snapshot()
-            loop.look(now)
-            if not stop.asked():
+            loop.check_time_and_store(now)
+            if not stop.is_requested():
                 loop.begin()
             if not loop.running:
                 show(store.snapshot())
                 return loop.problem
             show(now)
-            processes.wait(list(loop.running), _LOOK)
+            processes.wait(list(loop.running), _CHECK_SECONDS)
 
 
 class _Loop:
@@ -83,7 +83,7 @@ class _Loop:
             task = self.store.next(slot.name)
             if task is None:
                 return
-            job = Job(self.store.folder, task.number, task.overrides, task.log, self.stop.path)
+            job = TrialJob(self.store.folder, task.number, task.overrides, task.log, self.stop.path)
             process = TrialProcess(job, slot, self.devices, self.context)
             self.running[process] = task
             self.store.started(task, process.pid)
@@ -97,7 +97,7 @@ class _Loop:
             self.store.end(self.running.pop(process), outcome)
             cleanup.tidy(self.store)
 
-    def look(self, now: Snapshot) -> None:
+    def check_time_and_store(self, now: Snapshot) -> None:
         """End what takes too long, and everything where trial after trial fails."""
         minutes = self.settings.trial_minutes
         for process in self.running:
@@ -133,7 +133,7 @@ class _Loop:
                     self.store.end(task, process.outcome())
 
 
-def alone(folder: str, stop: str, name: str, directory: str, environment: Mapping[str, str]) -> str | None:
+def run_remote(folder: str, stop: str, name: str, directory: str, environment: Mapping[str, str]) -> str | None:
     """A worker with one slot in a process of its own: what engines place on other machines.
 
     Args:

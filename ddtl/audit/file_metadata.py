@@ -33,7 +33,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileMetadata:
     """What the header of one image file says; sizes in pixels."""
 
     format: str
@@ -47,7 +47,7 @@ class Facts:
         return self.width, self.height, self.file_bytes
 
 
-def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
+def read_metadata(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
     """The facts about image files, from their headers; nothing is decoded.
 
     Returns:
@@ -60,8 +60,8 @@ def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
         return table(list(pool.map(_read, paths)))
 
 
-def table(found: Sequence[Facts]) -> tuple[tuple[str, ...], np.ndarray]:
-    """F names and (N, F) float64 of N headers, as :func:`facts` gives them."""
+def table(found: Sequence[FileMetadata]) -> tuple[tuple[str, ...], np.ndarray]:
+    """F names and (N, F) float64 of N headers, as :func:`read_metadata` gives them."""
     formats, modes = sorted({one.format for one in found}), sorted({one.mode for one in found})
     names = (*(f"{FEATURES[0]} {x}" for x in formats), *(f"{FEATURES[1]} {x}" for x in modes), *FEATURES[2:])
     rows = [
@@ -84,17 +84,17 @@ def probabilities(manifest: Manifest) -> np.ndarray:
     Raises:
         BadImageError: a file is missing or its header cannot be read.
     """
-    learn, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
-    assert learn, "no image to train on"
+    train, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
+    assert train, "no image to train on"
     assert test, "no image to test on"
-    _, numbers = facts([manifest.samples[i].path for i in learn + test])
-    labels = np.array([manifest.samples[i].label for i in learn])
-    p = forest(numbers[: len(learn)], labels, numbers[len(learn) :], len(manifest.classes))
+    _, numbers = read_metadata([manifest.samples[i].path for i in train + test])
+    labels = np.array([manifest.samples[i].label for i in train])
+    p = forest(numbers[: len(train)], labels, numbers[len(train) :], len(manifest.classes))
     return p[:, 1] if len(manifest.classes) == 2 else p
 
 
 def forest(
-    learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
 ) -> np.ndarray:
     """What a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
 
@@ -104,23 +104,23 @@ def forest(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(learn, labels)
-    p = np.zeros((len(score), classes))
-    p[:, model.classes_] = model.predict_proba(score)
+    model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(train, labels)
+    p = np.zeros((len(test), classes))
+    p[:, model.classes_] = model.predict_proba(test)
     return p
 
 
-def _read(path: Path) -> Facts:
+def _read(path: Path) -> FileMetadata:
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 with Image.open(file, formats=FORMATS) as image:  # reads the header alone
-                    return Facts(str(image.format), image.mode, image.width, image.height, size)
+                    return FileMetadata(str(image.format), image.mode, image.width, image.height, size)
             except (Image.UnidentifiedImageError, ValueError):  # a deep TIFF; long texts before a PNG's pixels
                 file.seek(0)
                 header = read_header(file.read())
-                return Facts(header.format, header.mode, header.width, header.height, size)
+                return FileMetadata(header.format, header.mode, header.width, header.height, size)
     except BadImageError:
         raise
     # Pillow meets damaged headers with almost any exception: OSError, SyntaxError, struct.error, …

@@ -47,7 +47,7 @@ from ddtl.utils.reading import Unreadable
 log = logging.getLogger(__name__)
 
 
-def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
+def score_external(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
 
     Other grey levels than the run's own, and adapted BatchNorm, follows that in the folder's name. So does a hash
@@ -64,7 +64,7 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     run = _assembled(folder, config, trained)
     manifest = run.datamodule.manifest
     to = within(
-        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_methods(config, trained)])
     )
     if _digest(to) not in (None, run.datamodule.digest):
         to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
@@ -81,10 +81,10 @@ def _digest(evaluation: Path) -> str | None:
 
 
 def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
-    """As :func:`score_elsewhere`, for a study: in a folder that no other evaluation can have; the folder.
+    """As :func:`score_external`, for a study: in a folder that no other evaluation can have; the folder.
 
-    Its name contains a hash of the images, their split and the settings of the evaluation. One that is there and finished
-    is left as it is.
+    Its name contains a hash of the images, their split and the settings of the evaluation. One that is there and
+    finished is left as it is.
 
     Args:
         folder, config, trained: as there.
@@ -98,7 +98,7 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
         "harmonize": config.dataset.harmonize,
         "epoch": trained["best_epoch"],
     }
-    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_ways(config, trained)]
+    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_methods(config, trained)]
     to = within(folder.path, "evaluations", "-".join([*words, short_hash(settings)]))
     if not (to / "results.json").exists():
         _scored(run, folder, trained, to, embed=True)
@@ -116,7 +116,7 @@ def embed_own(folder: RunFolder, config: Config) -> None:
         return
     run = assemble(config)
     splits = ["val", "test"]
-    with embeddings.kept(run.network) as parts:
+    with embeddings.collect_features(run.network) as parts:
         predict(_trainer(run), _module(run), run.datamodule, splits)
     _write_embeddings(run, splits, parts, folder.path)
 
@@ -135,10 +135,10 @@ def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Ru
     return run
 
 
-def _ways(config: Config, trained: dict[str, Any]) -> list[str]:
+def _methods(config: Config, trained: dict[str, Any]) -> list[str]:
     """What is done otherwise than in the run."""
-    ways = (config.dataset.harmonize, config.evaluation.batchnorm)
-    return [way for way in ways if way not in (trained.get("harmonize", "none"), "stored")]
+    methods = (config.dataset.harmonize, config.evaluation.batchnorm)
+    return [method for method in methods if method not in (trained.get("harmonize", "none"), "stored")]
 
 
 def _module(run: Run) -> Classifier:
@@ -171,7 +171,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     known = prediction_table.read(folder.predictions)
     results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
     val = known.of("val")
-    record.learn(val, config.evaluation)  # what it refuses is refused before the use is counted
+    record.choose_on_validation(val, config.evaluation)  # what it refuses is refused before the use is counted
     if config.evaluation.refit:
         check_threshold(run)
     use = count_use(run, folder, trained["best_epoch"], to)
@@ -185,10 +185,11 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     evaluation = config.evaluation
     with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
         splits = ["val", "test"] if evaluation.refit else ["test"]
-        with embeddings.kept(run.network) as parts:
+        with embeddings.collect_features(run.network) as parts:
             both = predict(trainer, module, run.datamodule, splits)
     table = both.of("test")
-    # How the other dataset was split gives no information here: what matters is whether the run trained on its test images.
+    # How the other dataset was split gives no information here: what matters is whether the run trained on its test
+    # images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
     results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
@@ -223,13 +224,13 @@ def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) ->
     val = both.of("val")
     chosen = config.threshold if isinstance(config.threshold, str) or len(manifest.classes) != 2 else "youden"
     config = config.model_copy(update={"threshold": chosen})
-    learnt = record.learn(val, config)
+    choices = record.choose_on_validation(val, config)
     note = (
         f"Threshold and temperature refitted on {len(val)} labelled validation images of {manifest.dataset}: what this "
         "model would score with labels from there."
     )
-    how = record.setting(learnt, config, manifest.grouping)
-    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), learnt, config)}
+    how = record.setting(choices, config, manifest.grouping)
+    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), choices, config)}
 
 
 def _reference(folder: RunFolder) -> np.ndarray:
@@ -255,15 +256,15 @@ def _seen(
         trained: the run's own results.
         seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
-    learned = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    trained_groups = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
     if not trained.get("sources"):
-        learned = {prefixed(trained["dataset"], group) for group in learned}
+        trained_groups = {prefixed(trained["dataset"], group) for group in trained_groups}
     if seed != _phantom_seed(folder):
-        learned = {group for group in learned if not re.match(r"phantom(:[ab])?/", group)}
+        trained_groups = {group for group in trained_groups if not re.match(r"phantom(:[ab])?/", group)}
     groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
     # Another table of the same patients may spell them otherwise.
-    learned, groups = set(map(spelling_key, learned)), list(map(spelling_key, groups))
-    return float(np.mean([group in learned for group in groups]))
+    trained_groups, groups = set(map(spelling_key, trained_groups)), list(map(spelling_key, groups))
+    return float(np.mean([group in trained_groups for group in groups]))
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:

@@ -20,7 +20,7 @@ from ddtl.utils.reading import Unreadable
 _NO_MATTER = {"batch_size", "sampling", "num_workers", "harmonize"}
 
 
-class Known:
+class FinishedWork:
     """The runs and evaluations of an earlier record."""
 
     def __init__(self, earlier: Study | None, runs_dir: Path) -> None:
@@ -34,11 +34,11 @@ class Known:
         job = self._jobs.get(key_of_labels(labels))
         return None if job is None or job["overrides"] != list(words) else self._held(job["run"], config)
 
-    def evaluation(self, labels: Mapping[str, Any], config: Config, asked: Evaluation) -> str | None:
+    def evaluation(self, labels: Mapping[str, Any], config: Config, requested: Evaluation) -> str | None:
         """The folder of a run's finished evaluation with the same words, where the images are as they were."""
         for found in self._jobs[key_of_labels(labels)]["evaluations"]:
-            if (found["target"], found["words"]) == (asked["target"], asked["words"]):
-                return self._held(found["folder"], rescore.asked(config, asked["words"]).config)
+            if (found["target"], found["words"]) == (requested["target"], requested["words"]):
+                return self._held(found["folder"], rescore.read_request(config, requested["words"]).config)
         return None
 
     def _held(self, folder: str | None, config: Config) -> str | None:
