@@ -99,7 +99,7 @@ def true_rates(setting: Setting, threshold: float) -> tuple[float, float]:
 
 
 def calibrated(setting: Setting, draws: int) -> dict[str, float]:
-    """A calibrated network: false claims, coverage, and its calibration error beside the noise floor."""
+    """A calibrated network: false claims, coverage, and its calibration error against the noise floor."""
     found = []
     for labels, x, patient in drawn(setting, draws):
         measured = calibration.summary(labels, np.column_stack([0 * x, x]), None, None, patient)

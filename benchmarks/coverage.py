@@ -1,4 +1,4 @@
-"""How often the default intervals hold the truth, on a public grid of test sets, and where they contain it least.
+"""How often the default intervals cover the truth, on a public grid of test sets, and where they contain it least.
 
     python -m benchmarks.coverage --quick            # a few draws, to see that it works
     python -m benchmarks.coverage                    # the grid, 1,000 draws a cell
@@ -152,7 +152,7 @@ def grid() -> list[Corner]:
 
 
 def random_corner(random: np.random.Generator) -> Corner:
-    """One of the search: at least three patients of each class are to be expected."""
+    """One of the search: at least three patients of each class are expected."""
     while True:
         corner = Corner(
             prevalence=round(float(random.uniform(0.05, 0.95)), 3),
@@ -220,7 +220,7 @@ def publish(work: Path) -> list[Cell]:
 def kept(
     path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int, method: str = "default"
 ) -> list[Cell]:
-    """What the intervals hold in each corner, from ``path`` where it was drawn before."""
+    """How often the intervals cover the truth in each corner, from ``path`` where it was drawn before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {json.dumps(line["corner"]): line for line in _lines(path) if line["draws"] == draws}
     found: list[Cell] = []

@@ -1,4 +1,4 @@
-"""How far the readings of a learning-rate range test lie from the rate that a search finds best.
+"""How far the estimates of a learning-rate range test are from the rate that a search finds best.
 
     python -m benchmarks.lr_find_rules
 

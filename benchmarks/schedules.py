@@ -1,11 +1,11 @@
 """What each fine-tuning schedule is worth: ROC AUC in the domain that it trains on and in another one.
 
     python -m benchmarks.schedules covid19ct        # ImageNet weights; official test set, and all of sarscov2ct's
-    python -m benchmarks.schedules phantom          # a network that knows site a learns site b, from few patients
+    python -m benchmarks.schedules phantom          # a network that knows site a is trained on site b, from few patients
     python -m benchmarks.schedules covid19ct --runs runs/schedules model.weights=squeezenet1_1.pth paths.data_dir=…
 
 Every schedule with every seed is an ordinary run under ``--runs``; the same command resumes it where it was stopped and
-trains nothing twice. The tables hold means over seeds; their 95 % intervals come of resampled patients and seeds.
+trains nothing twice. The tables contain means over seeds; their 95 % intervals come of resampled patients and seeds.
 """
 
 from __future__ import annotations

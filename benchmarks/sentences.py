@@ -4,7 +4,7 @@
     python -m benchmarks.sentences --quick    # to see that it works: seconds
 
 Each row draws test sets with a known truth under which its sentence is false, makes the sentence with the function that
-the page uses, and counts how often it is said. ``tests/test_sentences.py`` contains every row to its bound.
+the page uses, and counts how often it is shown. ``tests/test_sentences.py`` contains every row to its bound.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Row:
         sentence: as the page has it, shortened.
         where: on which page.
         truth: of the test sets that are drawn.
-        nominal: how often it may be said nevertheless.
-        says: draws a test set and returns whether the sentence is said.
+        nominal: how often it may be shown nevertheless.
+        says: draws a test set and returns whether the sentence is shown.
         weight: test sets of this row to those of others; slow rows have fewer.
     """
 
@@ -63,7 +63,7 @@ class Row:
 
 
 def share_false(row: Row, draws: int, seed: int = 0) -> tuple[float, int]:
-    """How often the sentence is said, and in how many test sets."""
+    """How often the sentence is shown, and in how many test sets."""
     random, n = np.random.default_rng(seed), max(1, round(draws * row.weight))
     return sum(row.says(random) for _ in range(n)) / n, n
 
@@ -332,7 +332,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 test sets a row")
     arguments = parser.parse_args()
     draws, started = 20 if arguments.quick else arguments.draws, time.time()
-    print("| sentence | page | truth, under which it is false | said in % | nominal % | test sets |")
+    print("| sentence | page | truth, under which it is false | shown in % | nominal % | test sets |")
     print("|---|---|---|---|---|---|")
     found = []
     for row in ROWS:

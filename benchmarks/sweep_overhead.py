@@ -1,11 +1,11 @@
-"""What a sweep costs beside training: time of a trial outside fit and predict, start of its process, idle workers.
+"""What a sweep costs in addition to training: time of a trial outside fit and predict, start of its process, idle workers.
 
     python -m benchmarks.sweep_overhead
 
 Sweeps of small trainings on the phantom with ``engine=local``, with one worker and with several. Nothing but their
-records is read: a trial's time runs from the moment in which its worker takes it until the store is told of its end.
+records is read: a trial's time runs from the moment in which its worker takes it until its end is reported to the store.
 A child process is timed from its start until it speaks: the first one, for which the training stack is imported, and
-those after it, beside ``import ddtl.sweeps.workers.preload`` in a fresh interpreter. The last line is one JSON object;
+those after it, next to ``import ddtl.sweeps.workers.preload`` in a fresh interpreter. The last line is one JSON object;
 times in seconds: medians with the smallest and the largest.
 """
 

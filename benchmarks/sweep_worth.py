@@ -49,7 +49,7 @@ class Setting:
     """What is run.
 
     Attributes:
-        dataset: and ``words``, what train.py is told beside.
+        dataset: and ``words``, further words for train.py.
         search: the space.
         trials, epochs: of random search; their product is the budget of both.
         workers: trials at a time.
@@ -192,7 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where runs are kept; by default they are thrown away")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default they are deleted")
     given = parser.parse_args()
     chosen = next((word.partition("=")[2] for word in given.words if word.startswith("dataset=")), "phantom")
     # Small images on a small network: a whole epoch in about a second, so that hundreds of trainings can be afforded.

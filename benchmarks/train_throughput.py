@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _settings(arguments: argparse.Namespace, folder: str) -> list[str]:
-    """The same run for all: what train.py would be told."""
+    """The words for train.py, the same for all."""
     gpu = arguments.accelerator == "gpu"
     return [
         f"model={arguments.model}", "model.weights=none", "logger=none", f"paths.runs_dir={folder}",

@@ -94,7 +94,7 @@ RULES = (
     ),
     # "look" as the use of a test set, and what was "looked at"; to look something up is ordinary.
     Rule(
-        r"\b(?:first|second|third|later|earlier|another|each|every|this|that|the|a|one|\w+th|\w+rd|\w+nd) looks?\b"
+        r"\b(?:first|second|third|later|earlier|another|each|every|this|that|the|a|one|\w+th|\w+rd|\w+nd) looks?\b(?! like)"
         r"|\blook (?:number|of)\b|\blooks? at\b|\blook(?:ed|ing)\b(?! up)|\bhow-?manieth\b|\blooks (?:taken|planned|so far)\b",
         "test-set use; evaluation; examine",
         "the third look at it",

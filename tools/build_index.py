@@ -4,7 +4,7 @@ The tables ship in the package, so this runs only when an index itself is to cha
 
     python tools/build_index.py --data DIR [--out ddtl/data/index]
 
-``DIR`` holds
+``DIR`` contains
 
     covid19ct/      as published, with COVID-CT-MetaInfo.csv, NonCOVID-CT-MetaInfo.csv and Data-split/
     sarscov2ct/     COVID/ and non-COVID/; copies made smaller will do

@@ -59,7 +59,7 @@ SETTINGS = (
 
 @dataclass
 class Evidence:
-    """What a run's folder looked like when it was first seen: the file that names it, and the first epoch's record."""
+    """The state of a run's folder when it was first seen: the file that names it, and the first epoch's record."""
 
     identity: tuple[int, int]
     first: str | None

@@ -1,4 +1,4 @@
-"""Measures what ``docs/phantom.md`` says of the phantom; the last line is one JSON object.
+"""Measures the figures of ``docs/phantom.md``; the last line is one JSON object.
 
     python tools/phantom_figures.py
     python tools/phantom_figures.py --run runs/phantom/NAME
@@ -7,7 +7,7 @@ Without a run: how well summaries of an image tell the class, on the clean phant
 logistic regression on each, cross-validated in five parts by patient; 150 patients of 4 slices, seed 0.
 
 With the folder of a run on the default phantom: the model's scores on site b where grey levels are changed and nothing
-else, as they come and after histogram matching; beside them those on other patients of site a, and on site b with its
+else, as they come and after histogram matching; with them those on other patients of site a, and on site b with its
 own scanner. Matching maps the grey levels of all images of site b by one table to the distribution of those of site
 a, and knows no labels.
 """

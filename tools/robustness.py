@@ -26,7 +26,7 @@ which names none of them. A file of many that `ddtl predict` cannot use is
 excluded by name, and the exit code is 1.
 """
 
-# What whole tests hold that are not single input.
+# What whole tests check that are not single inputs.
 MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "Images in any form",

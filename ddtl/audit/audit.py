@@ -73,7 +73,7 @@ class Audit:
         return exclude_list.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
 
     def power_sentence(self, dataset: str) -> str | None:
-        """What "nothing found" says about shortcuts; None where every probe found one, or none was possible."""
+        """What "nothing found" means for shortcuts; None where every probe found one, or none was possible."""
         missed = any(probe.kind == "shortcut" and probe.verdict == "nothing found" for probe in self.probes[dataset])
         if not missed or dataset not in self.powers:
             return None

@@ -68,7 +68,7 @@ def leaks(pairs: Sequence[Pair], manifests: Sequence[Manifest]) -> Leaks:
 
 
 def _splits(pair: Pair, samples: dict[Key, Sample]) -> set[str]:
-    """The splits in which a pair stands; images that are in none do not count."""
+    """The splits of a pair; images that are in none do not count."""
     return {split for key in (pair.first, pair.second) if (split := samples[key].split) is not None}
 
 

@@ -1,7 +1,7 @@
-"""A classifier on file metadata alone: how far one gets without examining a single pixel.
+"""A classifier on file metadata alone: the score that is reached without a single pixel.
 
 In datasets put together from several sources the classes often differ in how their images were stored. A network that
-reads the images can learn that instead of the disease, and its score means little where this one is as good.
+reads the images can be trained on that instead of the disease, and its score means little where this one is as good.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
         where = "within a split" if manifest.protocol else "in the dataset"
         yield Finding(
             "duplicates", "warn", (name,), f"{count(len(others), 'pair')} of duplicates {where}",
-            f"The same image content stands {where} twice in {count(len(others), 'pair')} of images "
+            f"The same image content is {where} twice in {count(len(others), 'pair')} of images "
             f"({_kinds(others)}). Of {len(manifest):,} images {extra:,} are further copies: they count twice in "
             "training and in scores, and make intervals too narrow.",
             _EXCLUDE,
@@ -178,8 +178,7 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
             yield Finding(
                 f"shortcut: {probe.view}", "warn", (dataset,), f"shortcut: {probe.view} tells the classes apart",
                 f"{scored} A model can score as well without seeing the disease.",
-                "Report this score beside the model's. Prepare the images of all classes alike, and test on images "
-                "from elsewhere: ddtl evaluate RUN dataset=….",
+                "Report this score with the model's. Prepare the images of all classes alike, and test on images " "from other hospitals: ddtl evaluate RUN dataset=….",
             )  # fmt: skip
         else:
             yield Finding(
@@ -191,7 +190,7 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
 
 
 def power(found: Power, grouping: Grouping) -> str:
-    """Return what it says about shortcuts that the probes found none, in one sentence.
+    """Return what it means that the probes found no shortcut, in one sentence.
 
     Args:
         found: what the probes could find.

@@ -1,4 +1,4 @@
-"""Every image decoded once: its hashes, a thumbnail, and what its file says."""
+"""Every image decoded once: its hashes, a thumbnail, and its file metadata."""
 
 from __future__ import annotations
 

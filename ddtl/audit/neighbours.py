@@ -93,7 +93,7 @@ def _near_by_piece(
 ) -> Iterator[np.ndarray]:
     """The near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near`` returns."""
     keys, query = _keys(index, bits), _keys(queries, bits)
-    # Both in the order of their keys: what is compared together then lies together in memory.
+    # Both in the order of their keys: what is compared together is then contiguous in memory.
     order, query_order = np.argsort(keys, kind="stable"), np.argsort(query, kind="stable")
     keys, query = keys[order], query[query_order]
     index_words, query_words = _words(index[order]), _words(queries[query_order])

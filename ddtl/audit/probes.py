@@ -24,7 +24,7 @@ Verdict = Literal["shortcut", "may carry disease", "nothing found", "not possibl
 Protocol = Literal["test", "held-out half"]
 
 BOUND = 0.55  # ROC AUC that the lower end of the interval must pass: less is too weak to carry a published result
-SHUFFLES = 19  # the probe must beat them all, which has a chance of 1 in 20 where there is nothing to be found
+SHUFFLES = 19  # the probe must exceed them all, which has a chance of 1 in 20 where there is nothing to be found
 
 _TREES = 300  # of the forests on pixels; those on file metadata have more, see file_facts
 _TREES_SHUFFLED = 25  # a tenth of the time; with nothing to be found more trees change nothing
@@ -199,7 +199,7 @@ def probe(
 
 
 def is_found(auc: float, low: float, highest_shuffle: float) -> bool:
-    """Whether a probe beats every shuffle and the lower limit of its interval is above ``BOUND``."""
+    """Whether a probe exceeds every shuffle and the lower limit of its interval is above ``BOUND``."""
     return low > BOUND and auc > highest_shuffle
 
 

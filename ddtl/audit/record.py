@@ -1,4 +1,4 @@
-"""What an audit says: findings, and where the record of one lies. A record is plain JSON."""
+"""The result of an audit: its findings, and where its record is. A record is plain JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
         datasets: in which it was found.
         title, sentence, fix: what it is, what was measured, what to do. They name no image and no patient, for reports
             of runs repeat them and may be sent to others.
-        details: what the page and the record tell beside that; images and patients among it.
+        details: what else the page and the record contain; images and patients among it.
     """
 
     check: str
@@ -52,13 +52,13 @@ def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
     """What the newest audit of just these images and this split found, for the record of a run.
 
     Args:
-        runs_dir: the folder of all runs, which holds that of the audits.
+        runs_dir: the folder of all runs, which contains that of the audits.
         dataset: name under which results are filed.
         digest: of the manifest: rows, split and image files.
 
     Returns:
         ``{"when", "ddtl", "checks", "power", "findings": [{"check", "severity", "title", "sentence"}, …]}``: how many
-        checks were made, what "nothing found" says about shortcuts (None where that is not known), and the findings
+        checks were made, what "nothing found" means for shortcuts (None where that is not known), and the findings
         about this dataset, none of which names an image; None where there is no such audit.
     """
     found = [

@@ -27,7 +27,7 @@ class View:
 
     Attributes:
         kind: ``shortcut``: nothing in the view can be disease of the lungs. ``may carry disease``: lesions change it,
-            as they do the body's grey levels where they lie along the pleura and are taken for its wall.
+            as they do the body's grey levels where they are along the pleura and are taken for its wall.
         about: in plain words, as what a classifier is given.
         names: of its numbers; empty for the file metadata, whose number depends on the dataset.
         linear: a logistic regression reads it, as its numbers are pixels; else a random forest does.
@@ -44,7 +44,7 @@ class Measurements:
     """What one image looks like without its meaning.
 
     Attributes:
-        metadata: what its file says.
+        metadata: of its file.
         numbers: (F,) float32 by view; those of ``VIEWS`` but the file metadata.
     """
 

@@ -63,12 +63,12 @@ Folder = Annotated[Path, BeforeValidator(_path)]
 
 
 class RunsFolder(Section):
-    """The setting of commands that look through the folder of runs."""
+    """The setting of commands that search the folder of runs."""
 
     runs_dir: Folder = Field(Path("runs"), alias="paths.runs_dir", description="the folder of runs")
 
 
-# Where a run's images and the cache are; on another machine than the run's they are elsewhere.
+# Where a run's images and the cache are; on another machine than the run's they are in other folders.
 PATHS: Mapping[str, str] = {
     "paths.data_dir": "where the run's images are, as for train.py",
     "paths.cache_dir": "where the cache of decoded images is, as for train.py",
@@ -141,7 +141,7 @@ class Command(Generic[S]):
 
         Args:
             argv: them.
-            is_word: whether a word with ``=``, or one that begins with ``-``, is not a mistyped setting, as a file's
+            is_word: whether a word that contains ``=``, or one that begins with ``-``, is not a mistyped setting, as a file's
                 name.
             problems: further mistakes, once the settings are sound.
 

@@ -109,7 +109,7 @@ def _problems(settings: CompareSettings, words: tuple[str, ...]) -> list[str]:
     """What is wrong with the runs, and with files in their folders."""
     runs = [Path(word).expanduser().resolve() for word in words]
     found = [
-        f"{key}={path}: a run's folder contains its record alone. Name a file elsewhere."
+        f"{key}={path}: a run's folder contains its record alone. Name a file in another folder."
         for key, path in (("json", settings.json_), ("markdown", settings.markdown), ("html", settings.html))
         if path is not None and path.absolute().parent.resolve() in runs
     ]

@@ -89,7 +89,7 @@ def runs_folder(folder: Path) -> Path:
 
 
 def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
-    """Listen until a signal says otherwise.
+    """Listen until a stop signal.
 
     Raises:
         UserError: it cannot listen there.

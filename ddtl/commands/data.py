@@ -167,7 +167,7 @@ def _cache_problems(settings: CacheSettings, words: tuple[str, ...]) -> list[str
     if words and words[0] != "delete":
         return [f"ddtl data cache {words[0]}: no such action. There is delete."]
     if len(words) == 1:
-        return ["ddtl data cache delete: say what: all, or the first letters of a key."]
+        return ["ddtl data cache delete: name what to delete: all, or the first letters of a key."]
     return []
 
 
@@ -197,7 +197,7 @@ def _cache(argv: Sequence[str]) -> int:
 
 def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
     table = Table(title=escape(f"decoded images in {root}"), title_justify="left")
-    for heading in ("key", "holds", "dataset", "images", "pixels", "size", "made"):
+    for heading in ("key", "contains", "dataset", "images", "pixels", "size", "made"):
         table.add_column(heading, justify="right" if heading in ("images", "pixels", "size") else "left")
     for one in caches:
         table.add_row(

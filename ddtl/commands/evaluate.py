@@ -29,10 +29,10 @@ A trained run, scored in another way or on another dataset; nothing is trained.
 
 RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
 trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
-is refitted stands beside that. Without dataset=… the run's results.json and report.html are rewritten. With it, or
-with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
+is refitted is reported with that. Without dataset=… the run's results.json and report.html are rewritten. With it, or
+with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) contains predictions.csv,
 results.json and report.html. Each different scoring of a test set is a further use of it and is written into that test
-set's ledger, in the runs folder that holds RUN. Where that folder contains the scores of other
+set's ledger, in the runs folder that contains RUN. Where that folder contains the scores of other
 images, such as those of another site, a hash follows its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.

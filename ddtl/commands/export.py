@@ -45,7 +45,7 @@ COMMAND = Command(
         ("export RUN format=safetensors", "RUN/export/model.safetensors"),
     ),
     notes=(
-        "Beside it: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, "
+        "In the same folder: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, "
         "protocol, scores with intervals, limits). The card's gaps are marked [to be filled in: …].",
         "format=onnx needs the extra packages of `pip install 'ddtl[export]'`.",
     ),

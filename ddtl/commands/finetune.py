@@ -24,7 +24,7 @@ from ddtl.utils.suggest import did_you_mean
 
 
 def _svg_file(file: object) -> object:
-    """The file that ``svg=`` names; raises ValueError where it cannot be written, or is to be of another kind."""
+    """The file that ``svg=`` names; raises ValueError where it cannot be written, or has another suffix."""
     if not isinstance(file, str):
         return file
     path = Path(file).expanduser()
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))
     if typed.settings.svg is not None:
         write_text(typed.settings.svg, schedule_svg.svg(schedule, has_batchnorm))
-        console.line(f"picture: {typed.settings.svg}")
+        console.line(f"image: {typed.settings.svg}")
     return 0
 
 

@@ -179,7 +179,7 @@ def _about(run: Run, settings: LrFindSettings) -> dict[str, Any]:
 
 
 def _in_one_process(config: Config) -> Config:
-    """The same batches in one process: what several would hold at once are accumulated one after the other."""
+    """The same batches in one process: what several would process at once is accumulated one after the other."""
     t = config.trainer
     accumulate = t.accumulate * t.devices * t.num_nodes
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": accumulate}

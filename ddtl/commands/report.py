@@ -34,7 +34,7 @@ class ReportSettings(Section):
     images: bool = Field(True, description="false excludes the images that `ddtl explain` has made")
     share: bool = Field(
         False,
-        description="true writes share.html beside it, to be sent to others: no image of a patient, no name of an "
+        description="true writes share.html next to it, to be sent to others: no image of a patient, no name of an "
         "image "
         "or a patient; of a run, a sweep, a study or an audit",
     )

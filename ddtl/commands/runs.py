@@ -113,7 +113,7 @@ _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "st
 
 
 def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
-    """A table at a terminal; elsewhere a line each with tabs between, for other programs."""
+    """A table at a terminal; otherwise a line each with tabs between, for other programs."""
     found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
     if console.out.is_terminal:
@@ -163,7 +163,7 @@ def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
 
 def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: float, yes: bool) -> int:
     if not words:
-        raise UserError(f"ddtl runs clean: say what: {', '.join(_CLASSES)}, or the folder of a run.")
+        raise UserError(f"ddtl runs clean: name what to delete: {', '.join(_CLASSES)}, or the folder of a run.")
     found = targets(root, rows, words, before=time.time() - 86400 * days)
     if not found:
         console.line("nothing to delete")

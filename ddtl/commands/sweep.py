@@ -157,7 +157,7 @@ def _show(store: Store) -> None:
 
 
 def _write(store: Store) -> None:
-    """The sweep's record and its page; on a full disk only a warning, for what filled it is told anyway."""
+    """The sweep's record and its page; on a full disk only a warning, for the trials have reported it already."""
     from ddtl.commands import report
     from ddtl.sweeps.store import record
 

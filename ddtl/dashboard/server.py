@@ -1,8 +1,8 @@
 """The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
 
 Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html`` and
-its curve. Pages of other origins learn nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
-what the browser says of where a request comes from.
+its curve. Pages of other origins get nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
+the origin that the browser reports.
 
 A stored page may be a stranger's. It is shown in a frame that cannot leave this server, in a sandbox in which nothing
 but our own scripts runs: whatever somebody put into one can neither ask for the rest nor tell anybody anything.
@@ -104,7 +104,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
     Args:
         runs_dir: whose runs are shown.
-        hosts: names under which it may be asked; ``*`` for any.
+        hosts: names under which it may be requested; ``*`` for any.
     """
     rows = CachedRows(runs_dir)
     Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
@@ -187,7 +187,7 @@ class _FromHere:
         if scope["type"] == "http" and scope["path"] != "/":
             origin = Headers(scope=scope).get("sec-fetch-site", "none")
             if origin not in _OURS:
-                refused = PlainTextResponse("Pages of other sites learn nothing here.", 403, _HEADERS)
+                refused = PlainTextResponse("Pages of other sites get nothing here.", 403, _HEADERS)
                 await refused(scope, receive, send)
                 return
         await self._inner(scope, receive, send)

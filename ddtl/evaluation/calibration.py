@@ -113,7 +113,7 @@ def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -
     """Expected calibration error: how far, on average over the samples, a bin's probability is from what happened.
 
     Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is compared with the share of
-    positives, over the whole range from 0 to 1. Libraries that hold the confidence in the called class against the
+    positives, over the whole range from 0 to 1. Libraries that compare the confidence in the predicted class with the
     accuracy give another number; for that, and for more than two classes, pass what :func:`top_label` returns.
 
     Returns:
@@ -124,7 +124,7 @@ def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -
 
 
 def top_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the likeliest class is the true one, and how probable it was said to be (Guo et al. 2017, ICML).
+    """Whether the likeliest class is the true one, and how probable it was predicted to be (Guo et al. 2017, ICML).
 
     Args:
         labels: (N,) class of each sample, 0 to K - 1.
@@ -193,7 +193,7 @@ def cross_fit(
     """Measure what each correction changes on patients that it was not fitted on.
 
     The patients are assigned to ``FOLDS`` parts, class by class, at random with a fixed seed; each part is corrected as
-    the others say. The gain is the mean log-loss as predicted less that after the correction: above 0 it helps.
+    the others say. The gain is the mean log-loss as predicted minus that after the correction: above 0 it helps.
 
     Args:
         labels: (N,) 0 to K - 1.

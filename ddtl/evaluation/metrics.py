@@ -78,7 +78,7 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 
 def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
-    """(K, K) counts: a row for each true class, a column for each class that is called."""
+    """(K, K) counts: a row for each true class, a column for each predicted class."""
     n = probabilities.shape[1]
     counts = np.zeros((n, n), dtype=int)
     np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)

@@ -33,7 +33,7 @@ class StandardError(NamedTuple):
         return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
 
     def p_value(self, distance: float) -> float:
-        """Return how often chance alone leads so far away or farther, to either side."""
+        """Return how often chance alone leads to this distance or a larger one, to either side."""
         from scipy.special import stdtr
 
         return float(2 * stdtr(self.freedom, -abs(distance) / self.error))

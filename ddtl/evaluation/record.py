@@ -1,4 +1,4 @@
-"""Predictions to what ``results.json`` says about them: scores by image and by patient, each with its interval."""
+"""From predictions to their part of ``results.json``: scores by image and by patient, each with its interval."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def choose_on_validation(val: Predictions, config: EvaluationConfig) -> Validati
         val: predictions of the validation split.
 
     Raises:
-        UserError: the threshold is to be chosen on images of one class, or with more than two classes.
+        UserError: the threshold would be chosen on images of one class, or with more than two classes.
     """
     fitted = calibration.fit(val.label, val.logits, val.group, config.level)
     rule = config.threshold

@@ -1,4 +1,4 @@
-"""What ``results.json`` says about earlier uses of its test set. Each use makes the next score on it less honest.
+"""What ``results.json`` records about earlier uses of its test set. Each use makes the next score on it less honest.
 
 ``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;

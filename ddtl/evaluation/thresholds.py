@@ -66,7 +66,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class _Cuts:
-    """Every way to call some samples positive by their probability, from everyone to nobody.
+    """Every rule that predicts some samples positive by their probability, from everyone to nobody.
 
     Attributes:
         value: (C,) ascending; half-way between two neighbouring probabilities, so that rounding changes no call.
@@ -274,7 +274,7 @@ def _cuts(labels: np.ndarray, p: np.ndarray) -> _Cuts:
     low, high = np.append(0.0, distinct), np.append(distinct, 1.0)
     middle = (low + high) / 2
     value = np.where(middle > low, middle, high)  # where no number lies between two
-    inside = (value > low) & (value < 1)  # not so beside a probability of exactly 0 or 1
+    inside = (value > low) & (value < 1)  # not next to a probability of exactly 0 or 1
     tp = positives.sum() - np.append(0, positives.cumsum())
     tn = np.append(0, negatives.cumsum())
     total = int(positives.sum()), int(negatives.sum())

@@ -37,7 +37,7 @@ from ddtl.utils.reading import Unreadable
 
 FOLDER, RECORD = "explain", "explain.json"
 _METHOD = (
-    "Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam, of the log odds of the class that the image is called"
+    "Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam, of the log odds of the class predicted for the image"
 )
 _SEED = 1_000  # of the first network with randomised weights
 
@@ -109,7 +109,7 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], optio
         folder: of the finished run.
         config: the run's, with this machine's paths and accelerator.
         results: the run's ``results.json``.
-        options: the settings.
+        options: of the command.
 
     Raises:
         UserError: the images are not those of the run, or there is no such layer.
@@ -214,7 +214,7 @@ def _held_against(
     """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
 
     Every weight is drawn again, as before training. A method whose maps then stay alike shows the image, not what the
-    network has learned.
+    network was trained to see.
     """
     lesions = [lesion for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
     playable = len(lesions) == len(rows) > 0
@@ -265,7 +265,7 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
 def _write_group(
     subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
 ) -> dict[str, Any]:
-    """The images of a kind of decision; what the record says about them."""
+    """The images of a kind of decision; their part of the record."""
     tiles, about = [], []
     for number, row in enumerate(kind.rows.tolist(), start=1):
         tile, words = _tile(subject, row, signed[where[row]], results["classes"])
@@ -299,7 +299,7 @@ def _legend(subject: _Subject) -> str:
 def _tile(
     subject: _Subject, row: int, signed: np.ndarray, classes: Sequence[str]
 ) -> tuple[sheets.Tile, dict[str, Any]]:
-    """An image for a sheet, and what the record says about it."""
+    """An image for a sheet, and its part of the record."""
     table, decided = subject.table, int(subject.decided[row])
     heat = np.maximum(signed, 0)
     x, y = pointing.hottest(signed[None])[0].tolist()

@@ -59,7 +59,7 @@ def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, 
         ``images``, ``patients``, ``empty`` (maps in which nothing speaks for the class), and for ``strict`` and
         ``tolerant`` each the tolerance, ``hits``, their ``share`` with ``low`` and ``high``, and two levels of chance:
         ``chance``, of a point anywhere in the image, and ``other_patients``, of the same points in the lesions of
-        other patients, which is what a map reaches that has learned where lesions usually are and does not look.
+        other patients, which is what a map reaches that knows only where lesions usually are.
     """
     points = hottest(maps)
     record: dict[str, Any] = {

@@ -18,7 +18,7 @@ class Group:
         title: names it on pages.
         right: whether the decisions are.
         total: how many images it has.
-        rows: of the predictions, the most certain first; no more than are to be shown.
+        rows: of the predictions, the most certain first; no more than are shown.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Group:
 
 
 def predicted_classes(predictions: Predictions, threshold: float) -> np.ndarray:
-    """(N,) the class that each image is called: with two classes at the threshold, else the most probable one."""
+    """(N,) the class predicted for each image: with two classes at the threshold, else the most probable one."""
     p = predictions.probabilities
     return (p[:, 1] >= threshold).astype(np.int64) if p.shape[1] == 2 else p.argmax(axis=1)
 
@@ -41,7 +41,7 @@ def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]
 
     Args:
         predictions: of one split.
-        threshold: from which probability of the last of two classes on an image is called that.
+        threshold: from which probability of the last of two classes on an image is predicted as that class.
         most: images of a group.
     """
     decided = predicted_classes(predictions, threshold)

@@ -43,7 +43,7 @@ class InputFile:
     Attributes:
         path: as it was named, or found.
         patient: whom it shows; empty where that is not known.
-        slice: what the header says, of a DICOM file.
+        slice: the header, of a DICOM file.
     """
 
     path: Path
@@ -163,7 +163,7 @@ def _reason(path: Path, error: Exception) -> BadImageError:
 
 
 def _assign_patients(found: Found) -> None:
-    """Set the patients of DICOM slices by their headers, where the folder does not say who it is."""
+    """Set the patients of DICOM slices by their headers, where the folder does not identify the patient."""
     numbers = [i for i, file in enumerate(found.files) if file.slice and not file.patient]
     slices = [file.slice for file in found.files if file.slice and not file.patient]
     patients, found.warnings = patients_of(slices)

@@ -51,10 +51,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Cut:
-    """From which distance on an image is called far.
+    """From which distance on an image is out of distribution.
 
     Attributes:
-        distance: images beyond it are far.
+        distance: images beyond it are out of distribution.
         expected: the share of new images like the validation images that is beyond it, at most. With fewer
             validation images than 1 / share - 1 it is more than was requested, and the cut is the largest distance.
         on_val: the share of the validation images beyond it.

@@ -37,9 +37,9 @@ class Tally:
     """What became of the images.
 
     Attributes:
-        predicted: images by the class that they were called.
-        ood: how many are far from the training images.
-        cut: where that begins; None where it could not be told.
+        predicted: images by predicted class.
+        ood: how many are out of distribution.
+        cut: where that begins; None where it could not be measured.
         why_not: why it could not.
         bad: what was excluded.
         patients: how many were scored.
@@ -55,7 +55,7 @@ class Tally:
     doubts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Count what the tables say about an image."""
+        """Count the row of an image."""
         self.predicted[entry["decision"]] += 1
         self.ood += bool(entry["far_from_training"])
 
@@ -74,7 +74,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Yardstick:
-    """What images are compared with, and from where on they are far."""
+    """What images are compared with, and from where on they are out of distribution."""
 
     reference: Reference
     cut: Cut
@@ -84,7 +84,7 @@ class _Yardstick:
         return cls(reference, reference.cut(false_alarms))
 
     def measure(self, features: np.ndarray) -> list[dict[str, Any]]:
-        """What the tables say about each of (B, D) features."""
+        """The columns of the tables for each of (B, D) features."""
         return [
             _ood_columns(distance, distance > self.cut.distance)
             for distance in self.reference.distances(features).tolist()
@@ -108,7 +108,7 @@ def predict(
         found: the images.
         to: folder for the tables.
         batch_size: images that go through the network at once.
-        false_alarms: the share of images like the validation images that may be called far.
+        false_alarms: the share of images like the validation images that may be reported as out of distribution.
 
     Raises:
         UserError: the run's weights are damaged, or nothing can be written.
@@ -124,7 +124,7 @@ def predict(
         tally.cut = yardstick.cut
     except UserError as reason:
         tally.why_not = " ".join(str(reason).split())
-        log.warning("whether images are far from the training images is not told: %s", tally.why_not)
+        log.warning("whether images are out of distribution is not known: %s", tally.why_not)
     for warning in found.warnings:
         log.warning("%s", warning)
     for error in found.bad:

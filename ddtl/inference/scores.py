@@ -1,4 +1,4 @@
-"""Logits to what is said about an image and about a patient, by the run's own record. No torch, no files."""
+"""From logits to the scores of an image and of a patient, by the run's own record. No torch, no files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def columns(rule: Rule) -> list[str]:
 
 
 def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
-    """What is said about one image.
+    """The scores of one image.
 
     Args:
         logits: (classes,) float64, finite.
@@ -80,7 +80,7 @@ class Patients:
     _of: dict[str, list[tuple[float, float | None, bool | None, str | None]]] = field(default_factory=dict)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Take in what the tables say about an image: :func:`row`'s, and ``patient_id``, ``series`` and how far."""
+        """Add the row of an image: :func:`row`'s, and ``patient_id``, ``series`` and ``far_from_training``."""
         if entry["patient_id"] and self.rule.binary:
             name = self.rule.classes[-1]
             numbers = (

@@ -43,7 +43,7 @@ class Plan:
 
 
 def plan_of(run: Run) -> Plan:
-    """What is to be tested for a run's schedule, with both ratios of its rates at 1: they are what is searched for."""
+    """What is tested for a run's schedule, with both ratios of its rates at 1: these are searched for."""
     even = run.config.finetune.model_copy(update={"head_lr_ratio": 1.0, "backbone_lr_ratio": 1.0})
     schedule = compile_schedule(even, list(run.network.stages), run.config.trainer.max_epochs)
     return plan_for(schedule)
@@ -75,7 +75,7 @@ def range_test(run: Run, states: Mapping[str, StageState], rates: np.ndarray, pr
         run: assembled.
         states: of each stage; its rate multiplies that of the ramp.
         rates: (n,) of the optimiser's steps.
-        progress: told (done, total) after each step.
+        progress: called with (done, total) after each step.
     """
     network = copy.deepcopy(run.network)
     network.freeze(

@@ -1,7 +1,7 @@
 """A learning-rate range test: its ramp, when it has diverged, and the rate that its curve suggests. Pure; no torch.
 
 While training, the rate rises exponentially from far too small to far too large (Smith 2017, "Cyclical learning rates
-for training neural networks", WACV). The loss stays level, falls, and diverges; where it falls lie the useful rates.
+for training neural networks", WACV). The loss stays level, falls, and diverges; where it falls are the useful rates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MEMORY = 0.05  # of the running mean that is watched, as a share of the ramp
 _END = 0.05  # share of the ramp that counts as one of its ends
 _ONSET = 0.1  # share of the fall after which it counts as begun
 _CERTAIN = 5.0  # standard errors by which a fall must stand out from the noise
-_LEAST_FALL = 0.02  # share of the starting loss below which nothing has been learnt
+_LEAST_FALL = 0.02  # share of the starting loss by which the loss must fall at least
 
 Ended = Literal["", "diverged", "not finite"]
 
@@ -78,7 +78,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a curve says.
+    """What a curve suggests.
 
     Attributes:
         rate: by the last of the rules; None where the curve does not tell.
@@ -127,8 +127,8 @@ def smooth(curve: Curve, steps: int) -> tuple[np.ndarray, np.ndarray]:
 def suggest(curve: Curve, steps: int) -> Suggestion:
     """The rate that a curve suggests, a third of that at which the smoothed loss is lowest; or why it suggests none.
 
-    At the lowest point what is learnt and what too large a step undoes are in balance, so a little below it a run
-    trains fast and still stands (Smith 2017 reads the same upper bound by eye). Beside it stand the readings of
+    At the lowest point what a step gains and what too large a step loses are in balance, so a little below it a run
+    trains fast and is still stable (Smith 2017 reads the same upper bound by eye). The record also has the estimates of
     fastai, from where a tenth of the fall is done to its lowest point:
 
     - valley: the middle of the longest run of ever lower losses (``SuggestionMethod.Valley``);

@@ -38,5 +38,5 @@ def embeddings(path: Path, rows: int) -> np.ndarray:
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError):
         raise Unreadable(path, "is damaged") from None
     if not np.isfinite(found).all():
-        raise Unreadable(path, "holds features that are not finite numbers")
+        raise Unreadable(path, "contains features that are not finite numbers")
     return found

@@ -140,7 +140,7 @@ class _Checker:
         if self._trials > _MOST_TRIALS:
             return f"there are more than {_MOST_TRIALS:,} trials"
         given = sorted(log.keys() - {"op_code", "worker_id", "study_id", "datetime_start", "begin"})
-        if given:  # of trials that were run elsewhere, which ddtl adds to no study
+        if given:  # of trials that were run by another program, which ddtl adds to no study
             return "contains a key that ddtl does not write there"
         return self._study(log) or _time(log, "datetime_start")
 

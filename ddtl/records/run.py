@@ -466,7 +466,7 @@ def match(path: Path, table: Predictions, record: Mapping[str, Any], splits: Ite
     for split in splits:
         rows, scores = table.of(split), record[split]
         if len(rows) != scores["images"]:
-            reason = f"holds {len(rows)} images of {split}, and by {NAME} there are {scores['images']}"
+            reason = f"contains {len(rows)} images of {split}, and by {NAME} there are {scores['images']}"
             raise Unreadable(path, reason, predictions.AGAIN)
         patients = scores.get("patients")
         if len(table.classes) == 2 and patients and "why_not" not in patients:

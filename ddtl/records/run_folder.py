@@ -126,7 +126,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
     if path.exists() and _is_foreign(path):
         raise UserError(
             f"{path} is not the folder of a run, and is left as it is (run.overwrite=true, too, deletes only runs). "
-            "Take another run.name, or move it away."
+            "Take another run.name, or move it."
         )
     new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:

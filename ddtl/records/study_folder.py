@@ -17,7 +17,7 @@ from ddtl.utils.wording import train_command
 
 NAME = study.NAME
 EVALUATIONS = "evaluations"  # attribute of a trial: what its run was evaluated on
-PLAIN = "plain"  # the method of a run to which nothing is done beside fine-tuning
+PLAIN = "plain"  # the method of a run to which nothing but fine-tuning is applied
 
 
 def labels(source: str, seed: int = 0, **others: Any) -> Labels:

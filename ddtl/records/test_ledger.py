@@ -265,7 +265,7 @@ def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images
 
 
 def _scored(row: Mapping[str, Any]) -> tuple[object, ...]:
-    """What a row says was scored: by whom, with which weights, and how."""
+    """What was scored, by a row: by whom, with which weights, and how."""
     what = (row.get(key) for key in ("run", "identity", "checkpoint"))
     return *what, json.dumps(row.get("decided"), sort_keys=True)
 
@@ -276,7 +276,7 @@ def _protocol(path: Path) -> str:
 
 
 def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's first row in a ledger says of the uses that the run's own records know and the ledger does not."""
+    """What a run's first row in a ledger records about the uses that the run's own records know and the ledger does not."""
     if not known:
         return {}
     latest = max(known, key=lambda record: test_use.number(record) or 0)
@@ -361,7 +361,7 @@ def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping
 
 def _lost(path: Path, last: int, known: int) -> str:
     return (
-        f"The ledger {path.name} of {path.parent.name} holds {last} uses of this test set, the run's own records "
+        f"The ledger {path.name} of {path.parent.name} contains {last} uses of this test set, the run's own records "
         f"{known}: the run was moved or copied, or the ledger was edited. It is counted from {known}."
     )
 

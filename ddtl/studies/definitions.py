@@ -90,7 +90,7 @@ class StudyRequest:
         return (*own, *shared, TESTED)
 
     def external_target(self, name: str, more: Sequence[str] = ()) -> Target:
-        """Another dataset's test set, with what the shared words say about its images and about scoring."""
+        """Another dataset's test set, with the shared words about its images and about scoring."""
         own = dataset_words(name, self.own)
         shared = [word for word in self.words if _for_evaluation(word, has_phantom([name]))]
         return Target(name, (*own, *shared, _REFITTED, *more))
@@ -259,7 +259,7 @@ def _about_phantom(word: str) -> bool:
 
 
 def _for_evaluation(word: str, phantom: bool) -> bool:
-    """Whether ``ddtl evaluate`` on another dataset is to be told a word of the runs."""
+    """Whether a word of the runs is passed to ``ddtl evaluate`` on another dataset."""
     key = key_of(word)
     if key in _OF_TRAINING or key == "evaluation.test" or (_about_phantom(word) and not phantom):
         return False

@@ -167,7 +167,7 @@ def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord)
 
 
 def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
-    """The jobs that are to be run, those that resume another's weights after it; one without them has failed."""
+    """The jobs to run, those that resume another's weights after it; one without them has failed."""
     jobs = study["jobs"]
     undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
     yield [row for row in undone if plan.jobs[row].after is None]
@@ -250,7 +250,7 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
 
 
 def _embeds(plan: StudyPlan, row: int) -> bool:
-    """Whether the embeddings of a run's own images are wanted, beside those of others: of one run of each source."""
+    """Whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of each source."""
     job, labels = plan.jobs[row], plan.labels[row]
     return len(job.targets) > 1 and labels["method"] == study_folder.PLAIN and labels["seed"] == plan.labels[0]["seed"]
 

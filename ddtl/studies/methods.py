@@ -1,4 +1,4 @@
-"""What can be done beside plain fine-tuning, as words of ``train.py`` and of ``ddtl evaluate``."""
+"""What can be applied in addition to plain fine-tuning, as words of ``train.py`` and of ``ddtl evaluate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairs of datasets that a study carries something across, for the controls beside it."""
+"""The pairs of datasets that a study carries something across, for its controls."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
 
 
 def print_result(final: dict[str, Any]) -> None:
-    """The answer at the terminal: a line, and what must be known beside it."""
+    """The answer at the terminal: a line, and the caveats."""
     console.out.print(final["claim"], markup=False)
     for note in final["caveats"]:
         console.out.print(f"! {note}", style="yellow", markup=False)

@@ -78,7 +78,7 @@ class EpochEnd(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note what the epoch was validated on: elsewhere its score may come out otherwise by rounding."""
+        """Note what the epoch was validated on: on another machine its score may differ by rounding."""
         checkpoint[MACHINE] = hardware.arithmetic()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -169,7 +169,7 @@ def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> N
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
     if len(set(gathered([digest.hexdigest()]))) > 1:
         raise TrainingFailure(
-            f"the processes hold different weights after epoch {trainer.current_epoch + 1}. Their result would be "
+            f"the processes have different weights after epoch {trainer.current_epoch + 1}. Their result would be "
             "that of none of them; run with trainer.devices=1 trainer.num_nodes=1, and report this."
         )
 
@@ -198,7 +198,7 @@ class EarlyEnd(Checkpoint):
         self.ended: str | None = None
 
     def decide(self, trainer: pl.Trainer) -> str | None:
-        """Why the fit is to end with what is done; None lets it continue. Asked in the first process alone."""
+        """Why the fit is to end with what is done; None lets it continue. Called in the first process alone."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -54,7 +54,7 @@ def counting(config: Config) -> dict[str, Any]:
 
 def scoring(config: EvaluationConfig) -> dict[str, Any]:
     """The settings that decide about a run's scores, as ``results.json`` contains them."""
-    # Whether the test set is scored shows by itself; and only elsewhere is anything refitted.
+    # Whether the test set is scored shows by itself; and only on other datasets is anything refitted.
     settings = config.model_dump(mode="json", exclude={"test", "refit"})
     return {key: value for key, value in settings.items() if NEUTRAL.get(f"evaluation.{key}", ...) != value}
 

@@ -152,7 +152,7 @@ class _Environment(ClusterEnvironment):
         return self._processes.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Lightning's guess, which takes ranks to follow the machines; srun may deal them out otherwise."""
+        """Lightning's guess, which takes ranks to follow the machines; srun may assign them differently."""
 
     def local_rank(self) -> int:
         return self._processes.local_rank

@@ -155,7 +155,7 @@ def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> 
         mode = _MODES.get(os.environ.get("WANDB_MODE", ""), "auto")
     if mode == "disabled":
         return None
-    # Its reports of errors hold local paths, and a server that does not answer them blocks the end of the process.
+    # Its reports of errors contain local paths, and a server that does not answer them blocks the end of the process.
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     try:
         run = None if mode == "offline" else _online(config, folder, public, is_requested=mode == "online")
@@ -168,7 +168,7 @@ def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> 
     return run
 
 
-# What the variable WANDB_MODE may say.
+# Values of the variable WANDB_MODE.
 _MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 
 

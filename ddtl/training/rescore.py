@@ -129,14 +129,14 @@ def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
     if before != now and not as_they_are:
         raise UserError(
-            f"dataset.harmonize={now}: the run learned with dataset.harmonize={before}. Leave it out, or train a run "
+            f"dataset.harmonize={now}: the run was trained with dataset.harmonize={before}. Leave it out, or train a run "
             f"with dataset.harmonize={now}."
         )
     return now
 
 
 def _unless(named: set[str], saved: Config) -> list[str]:
-    """Where the run's own settings must be beside the new ones, for the checks to see both."""
+    """Where the run's own settings must be next to the new ones, for the checks to see both."""
     target = saved.evaluation.target
     return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
 
@@ -183,7 +183,7 @@ def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
 
     Args:
         config: to evaluate with.
-        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted beside it.
+        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted in that folder.
         dataset: that the run was trained on.
     """
     path = folder.resolve()

@@ -92,7 +92,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
 def _verified(
     run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
 ) -> list[str]:
-    """Hold the validation predictions against the epoch's row; averaged weights, which have none, get one of their own.
+    """Compare the validation predictions with the epoch's row; averaged weights, which have none, get one of their own.
 
     Raises:
         InconsistentRecord: they are of other weights than the epoch's.
@@ -139,7 +139,7 @@ def transductive(run: Run, config: EvaluationConfig) -> str:
 def scored(
     table: Predictions, val: Predictions, splits_: Sequence[str], config: EvaluationConfig, grouping: str
 ) -> dict[str, Any]:
-    """What ``results.json`` says about predictions: the operating point, then each split.
+    """The part of ``results.json`` about predictions: the operating point, then each split.
 
     Args:
         table: the predictions that are scored.

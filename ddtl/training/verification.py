@@ -1,4 +1,4 @@
-"""That the scores of a run are those of the epoch that they are said to be of.
+"""That the scores of a run are those of the epoch that they are reported for.
 
 The monitored score is computed again from the predictions that ``results.json`` is made of, and must be what
 ``metrics.jsonl`` recorded when the epoch was validated: within ``TOLERANCE`` on the same machine, since the same images
@@ -36,7 +36,7 @@ def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
 def check_epoch(
     run: Run, recorded: Mapping[str, Any] | None, val: Predictions, epoch: int, machine: str | None
 ) -> list[str]:
-    """Hold the validation predictions against the record of the epoch that they are said to be of.
+    """Compare the validation predictions with the record of the epoch that they are reported for.
 
     Args:
         run: whose predictions.

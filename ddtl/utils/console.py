@@ -88,7 +88,7 @@ def whole_table(table: Table) -> None:
 
 
 def renew() -> None:
-    """Examine the streams again: they lead elsewhere now."""
+    """Examine the streams again: they have been redirected."""
     global out, err
     out, err = _console(), _console(stderr=True)
 
@@ -112,7 +112,7 @@ def line(message: str) -> None:
 
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
-    """A bar at a terminal; elsewhere a line at the start and one at the end."""
+    """A bar at a terminal; otherwise a line at the start and one at the end."""
     from rich.progress import Progress as Bar
 
     if out.quiet:
@@ -141,7 +141,7 @@ def agreed(question: str) -> bool:
         UserError: nobody is there.
     """
     if not sys.stdin or not sys.stdin.isatty():
-        raise UserError("this asks before it deletes, and nobody is there to answer. Set yes=true.")
+        raise UserError("the deletion must be confirmed, and this is not a terminal. Set yes=true.")
     sys.stderr.write(question)
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -25,7 +25,7 @@ class InconsistentRecord(TrainingFailure):
 
 
 class Stopped(BaseException):
-    """A signal asked this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
+    """A signal requested this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")

@@ -34,7 +34,7 @@ class Fresh:
 
     Attributes:
         path: whose place it takes.
-        at: where it lies meanwhile, for what writes by name.
+        at: where it is meanwhile, for what writes by name.
         file: open for writing, in bytes.
     """
 
@@ -85,7 +85,7 @@ def is_partial(path: Path) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Delete what killed writers of the same file left beside it, long after."""
+    """Delete what killed writers of the same file left in its folder, long after."""
     with suppress(OSError):
         for left in path.parent.glob(f".{glob.escape(path.name[:120])}.*{PARTIAL}"):
             if time.time() - left.lstat().st_mtime > _FORGOTTEN:
@@ -120,7 +120,7 @@ def within(root: Path, *names: str) -> Path:
     """A folder within a run's, which may not be there yet.
 
     Raises:
-        UserError: a part of the way is a link or a file: what is written there would land elsewhere.
+        UserError: a part of the way is a link or a file: what is written there would end up in another folder.
     """
     folder = root
     for name in names:
@@ -128,7 +128,7 @@ def within(root: Path, *names: str) -> Path:
         if folder.is_symlink():
             raise UserError(f"{folder}: is a link, and nothing is written through it. Delete it.")
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file, where a folder belongs. Move it away.")
+            raise UserError(f"{folder}: is a file, where a folder belongs. Move it.")
     return folder
 
 

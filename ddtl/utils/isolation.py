@@ -10,7 +10,7 @@ import os
 import sys
 
 NEUTRAL_FOLDER = sys.prefix  # a folder without modules or settings, for what a library would read from the current one
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that holds ddtl
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that contains ddtl
 
 
 def isolate() -> None:

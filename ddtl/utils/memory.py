@@ -1,4 +1,4 @@
-"""How a process that trains goes about its memory. No torch: it may be asked before torch is there."""
+"""How a process that trains goes about its memory. No torch: it may be called before torch is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED = "/dev/shm"  # where loader processes hand over their batches
 
 
 def keep_freed_memory() -> None:
-    """Have freed memory kept for the next step, where the C library is glibc; elsewhere nothing happens.
+    """Have freed memory kept for the next step, where the C library is glibc; otherwise nothing happens.
 
     glibc hands each large tensor back to the system and fetches it again at the next step, page by page: a tenth of
     the time of a step on a CPU. The most that is used at a time stays the same.

@@ -1,6 +1,6 @@
 """Which process of a distributed run this is. The first one owns the run's folder and speaks; the others compute.
 
-The environment alone reports it, in one of four ways: torchrun's variables, those of a step that srun started,
+The environment alone reports it, by one of four methods: torchrun's variables, those of a step that srun started,
 ``RANK``, ``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at
 all. Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no
 result, or wait for others that never come. No torch: a mistake is answered at once.
@@ -301,7 +301,7 @@ def _check_address(address: str) -> None:
 
 @dataclass(frozen=True)
 class _Step:
-    """What SLURM says to a process that srun started."""
+    """What SLURM gives to a process that srun started."""
 
     job: int
     number: int

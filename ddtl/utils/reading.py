@@ -1,7 +1,7 @@
 """The one way to read what is on disk: records, inputs, weights and tables may come from strangers.
 
 Only regular files are opened, so that no pipe or device makes a command wait for ever; each is read up to a limit that
-is above what a run on 1,000,000 images writes. JSON is shallow and holds finite numbers and valid text; YAML of records
+is above what a run on 1,000,000 images writes. JSON is shallow and contains finite numbers and valid text; YAML of records
 contains no aliases. Messages name the file and the place in it, and never quote what is there: a record, too, may be a
 link to a file that is nobody's business.
 """
@@ -49,7 +49,7 @@ class Unreadable(UserError):
 
     Attributes:
         path: the file.
-        reason: why, as a predicate: ``is no regular file``.
+        reason: why, as a predicate: ``is not a regular file``.
     """
 
     def __init__(self, path: Path, reason: str, fix: str = "") -> None:
@@ -240,7 +240,7 @@ class _Fault(ValueError):
 
 
 def _not_finite(word: str) -> NoReturn:
-    raise _Fault(f"it holds {word}, which is not a JSON number")
+    raise _Fault(f"it contains {word}, which is not a JSON number")
 
 
 def _unfit(value: Any) -> str:
@@ -298,14 +298,14 @@ def read_yaml(path: Path, limit: int = SETTINGS) -> Any:
     """What a record in YAML holds: plain values, of which none is an alias; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is damaged, too deep, or holds aliases or tags.
+        Unreadable: it is damaged, too deep, or contains aliases or tags.
     """
     text = read_text(path, limit)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_YAML):
             if isinstance(event, yaml.AliasEvent):
-                raise Unreadable(path, "holds YAML aliases, which no record does")
+                raise Unreadable(path, "contains YAML aliases, which no record does")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:

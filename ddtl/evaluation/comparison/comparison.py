@@ -42,7 +42,7 @@ class Comparison:
         unit, units, images: what is resampled, how many there are, and of how many images.
         score: the one that is judged; ``differences`` contains all, their intervals at ``level``.
         delong_p: of the difference of the ROC AUC; ``mcnemar_p`` of the accuracy. None where ``no_tests`` says why.
-            Beside the test that judges, for readers who know them.
+            In addition to the test that decides, for readers who know them.
         p: of the difference of ``score``, by ``test``: below 1 - ``level`` where the interval excludes 0. ``holm_p`` is
             adjusted for the number of ``pairs`` compared.
         smallest: the difference of ``score`` that these images (and as many seeds) would show with a power of 80 %;

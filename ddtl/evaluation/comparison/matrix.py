@@ -134,14 +134,14 @@ class Drop:
 
 
 def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[str, Drop]:
-    """Every score in-domain less that away, with an interval for other patients and other seeds.
+    """Every score in-domain minus the external one, with an interval for other patients and other seeds.
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
     Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
     rather too wide. On the same images the difference is taken patient by patient, as in a comparison.
 
     Args:
-        in_domain, external: with the same settings.
+        in_domain, external: measured with the same settings.
         same_runs: the runs of both are the same networks in the same order, so that the seeds' part is that of the
             difference run by run. Otherwise seeds are independent.
     """

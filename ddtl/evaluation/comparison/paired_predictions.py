@@ -53,7 +53,7 @@ class RunPredictions:
 
     @property
     def right(self) -> np.ndarray:
-        """(N,) whether each image is called what it is."""
+        """(N,) whether each image is predicted correctly."""
         predicted = self.p >= self.threshold if self.binary else self.predictions.probabilities.argmax(axis=1)
         return np.asarray(predicted == self.predictions.label)
 

@@ -177,7 +177,7 @@ class Seeds:
     freedom: float
 
     def over(self, slope: float) -> Seeds:
-        """Of the same mean on a scale that is so many times smaller there."""
+        """Of the same mean on a scale that is smaller there by this factor."""
         return Seeds(self.variance / slope**2, self.seen / slope**2, self.freedom)
 
 

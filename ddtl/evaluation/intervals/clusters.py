@@ -55,7 +55,7 @@ class Clusters:
 
     @cached_property
     def fewest(self) -> int:
-        """How many clusters the rarer class has; of a class without images nothing is asked."""
+        """How many clusters the rarer class has; of a class without images nothing is required."""
         return min(sizes.clusters for sizes in self.of_class if sizes.clusters)
 
     @cached_property

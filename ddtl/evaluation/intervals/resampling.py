@@ -68,7 +68,7 @@ def jackknife(
     """``statistic`` with each cluster excluded in turn, a table for each of the :func:`strata`.
 
     More than 500 clusters are excluded by groups of them (the delete-a-group jackknife; Kott, 2001, Journal of
-    Official Statistics 17:521), dealt at random.
+    Official Statistics 17:521), assigned at random.
     """
     codes = cluster_codes(clusters)
     rows = max(1, _CELLS // len(codes))

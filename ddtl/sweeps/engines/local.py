@@ -58,7 +58,7 @@ def slots(plan: Plan) -> list[Slot]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to, one each. Asks the driver, as importing torch would take seconds."""
+    """What CUDA_VISIBLE_DEVICES may be set to, one each. Queries the driver, as importing torch would take seconds."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = ctypes.c_int(0)
     with suppress(OSError, AttributeError):

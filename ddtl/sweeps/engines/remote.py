@@ -21,7 +21,7 @@ _CHECK_SECONDS = 1.0  # seconds between two checks of the workers
 
 
 class Placed(Protocol):
-    """A worker elsewhere, which runs :func:`ddtl.sweeps.workers.worker.run_remote`."""
+    """A worker on another machine, which runs :func:`ddtl.sweeps.workers.worker.run_remote`."""
 
     def ended(self) -> bool:
         """Whether it is gone."""

@@ -62,7 +62,7 @@ def _executor(store: Store, count: int) -> submitit.AutoExecutor:
 
 
 class _Work:
-    """What submitit calls; told that its time is over, it is submitted again and resumes the trials."""
+    """What submitit calls; when its time is over, it is submitted again and resumes the trials."""
 
     def __call__(self, *arguments: Any) -> str | None:
         return worker.run_remote(*arguments)

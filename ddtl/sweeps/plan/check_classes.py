@@ -63,7 +63,7 @@ def _pruner(
         return
     takes = dict(inspect.signature(known[chosen.name]).parameters)
     inner = chosen.args.get("inner", takes["inner"].default if "inner" in takes else None)
-    if inner is not None:  # the arguments that are not its own are for the pruner that it asks
+    if inner is not None:  # the arguments that are not its own are for the pruner that it wraps
         if inner not in known or inner == chosen.name:
             yield f"pruner.args.inner={shown(inner)}: {_unknown('pruner', str(inner), known).partition(': ')[2]}"
             return

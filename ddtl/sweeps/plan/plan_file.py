@@ -97,7 +97,7 @@ def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
     Raises:
         UserError: with a line for each thing that differs.
     """
-    # What a plan.json holds has no secret in it.
+    # A plan.json contains no secret.
     earlier = None if earlier is None else redacted_tree(earlier)
     changed = [] if earlier is None else differences(earlier, redacted_tree(json.loads(json.dumps(plan.identity()))))
     if changed:

@@ -155,7 +155,7 @@ def _trained(words: Sequence[str]) -> tuple[Config, list[str]]:
 def _searched(
     search: SearchConfig, shared: Sequence[str], fixed: Sequence[str], tried: bool
 ) -> tuple[SearchConfig, list[str]]:
-    """The search without parameters that have no effect beside these words, and a line about each of those.
+    """The search without parameters that have no effect with these words, and a line about each of those.
 
     Raises:
         ConfigError: with one line for every mistake in its space.
@@ -204,7 +204,7 @@ def _grid_clashes(varied: Sequence[str], shared: Sequence[str]) -> Iterator[str]
             yield f"{word}: the grid varies this setting. Leave one of the two out."
     for key, count in Counter(keys).items():
         if count > 1:
-            yield f"{key}: stands {count} times with several values. Put them into one list: {key}=a,b,c."
+            yield f"{key}: is given {count} times with several values. Put them into one list: {key}=a,b,c."
     if "trainer.monitor" in keys:
         yield "trainer.monitor: trials are compared by one score. Give it one value."
 

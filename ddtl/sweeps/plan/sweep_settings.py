@@ -35,11 +35,11 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
 
     Args:
         words: those that :func:`is_own` tells.
-        grid: whether combinations are listed elsewhere on the command line; then there is no search, all are run, and
+        grid: whether combinations are listed by other words of the command line; then there is no search, all are run, and
             unless it was requested none is ended early and none is retrained.
 
     Returns:
-        The settings as far as they can be told (None where they cannot), and the mistakes.
+        The settings as far as they can be read (None where they cannot), and the mistakes.
     """
     several = [word for word in words if command_line.has_several(word)]
     open_ = [word for word in words if _is_open(word) and word not in several]
@@ -116,7 +116,7 @@ def _search(search: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
-    """The space with ``value`` wherever ``key`` stands, without it where that is None; and whether it was there."""
+    """The space with ``value`` wherever ``key`` is, without it where that is None; and whether it was there."""
     done: dict[str, Any] = {}
     found = False
     for name, spec in space.items():

@@ -40,7 +40,7 @@ class _Trial:
 
 
 def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dict[str, str]:
-    """Compose trials of a space, for what no parameter says by itself.
+    """Compose trials of a space, for mistakes that no single parameter shows.
 
     Args:
         space: the space.
@@ -48,7 +48,7 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
         also: keys that the command knows besides, for the did-you-mean.
 
     Returns:
-        The keys that have no effect with these fixed words, wherever they stand, and why.
+        The keys that have no effect with these fixed words, wherever they are, and why.
 
     Raises:
         ConfigError: with one line for every mistake found.

@@ -100,7 +100,7 @@ def _parameter(key: str, spec: Any, problems: list[str]) -> Parameter:
     for word in spec:
         if word != kind and word not in _KINDS[kind]:
             hint = did_you_mean(str(word), _KINDS[kind])
-            raise _Faulty(f"{word} means nothing beside {kind}.{hint}")
+            raise _Faulty(f"{word} means nothing together with {kind}.{hint}")
     if kind == "choice":
         return Choice(key, key, _options(spec["choice"], problems))
     return _numbers(key, spec, whole=kind == "int")
@@ -116,7 +116,7 @@ def _options(given: Any, problems: list[str]) -> tuple[Option, ...]:
     for value in given:
         inner = below.get(value) if below else None
         if inner is not None and not isinstance(inner, Mapping):
-            raise _Faulty(f"below {shown(value)} stand the parameters that it brings, as KEY: {{float: [low, high]}}.")
+            raise _Faulty(f"below {shown(value)} are the parameters that it brings, as KEY: {{float: [low, high]}}.")
         stored = value if value is None or isinstance(value, (bool, int, float, str)) else shown(value)
         if any(stored == option.stored for option in options):
             raise _Faulty(f"choice names {shown(value)} twice.")
@@ -163,7 +163,7 @@ def _is_number(value: Any, whole: bool) -> bool:
 
 
 def _twice(parameters: tuple[Parameter, ...], above: frozenset[str] = frozenset()) -> set[str]:
-    """The keys that one trial could get from two places: beside or below each other, not below different options."""
+    """The keys that one trial could get from two places: next to or below each other, not below different options."""
     seen, doubled = set(above), set[str]()
     for parameter in parameters:
         mine = _keys((parameter,))

@@ -1,4 +1,4 @@
-"""How an attempt at a trial ended, and what that means for the trial: told, failed, or kept to be resumed."""
+"""How an attempt at a trial ended, and what that means for the trial: reported, failed, or kept to be resumed."""
 
 from __future__ import annotations
 

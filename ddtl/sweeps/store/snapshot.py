@@ -24,7 +24,7 @@ class Running:
     number: int
     attempt: int
     epoch: int | None
-    epochs: int | None  # how many are planned; None before the trial has said so
+    epochs: int | None  # how many are planned; None before the trial has reported it
     score: float | None
     since: str  # ISO 8601, UTC
     worker: str
@@ -41,7 +41,7 @@ class Snapshot:
         waiting: how many wait to be resumed.
         best: number and values; None without a completed one, or with two objectives. Of a setting with replicates, its
             first trial and its mean.
-        front: numbers of the trials that no other one beats in all objectives.
+        front: numbers of the trials that no other one exceeds in all objectives.
         failures: words of each failure since the last trial that did not fail, in this session, the latest last.
         seconds: how long each trial that ended took, all its attempts together.
         best_trials: the numbers of the trials that ``best`` is the mean of.

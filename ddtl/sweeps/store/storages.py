@@ -54,7 +54,7 @@ class JournalPlace:
     """A file; times are those of the file's server, so hosts' clocks need not agree."""
 
     def __init__(self, folder: Path) -> None:
-        self._beats = folder / "beats"
+        self._beats = folder / "heartbeats"
         self._lock = FileLock(folder / ".lock")
         self.storage = journal.storage(folder / "journal.log")
 
@@ -156,7 +156,7 @@ def without_password(setting: str | None) -> str | None:
 
 
 def format_url(url: URL) -> str:
-    """The URL without its password, wherever that stands."""
+    """The URL without its password, wherever that is."""
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     bare = url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return bare.render_as_string(hide_password=False)

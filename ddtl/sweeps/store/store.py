@@ -69,7 +69,7 @@ class Store:
         self.storage.set_trial_user_attr(task.trial_id, PROCESS, processes.process(pid))
 
     def note(self, number: int, values: Mapping[str, Any]) -> None:
-        """Facts about a running trial for its record.
+        """Note values of a running trial for its record.
 
         Args:
             number: the trial's.
@@ -191,5 +191,5 @@ class Store:
     def _send_heartbeats(self) -> None:
         while not self._closed.wait(storages.HEARTBEAT_SECONDS):
             for trial_id in tuple(self._working):
-                with suppress(Exception):  # a database that is away for a moment, or a full disk: the next one counts
+                with suppress(Exception):  # a database that is unreachable for a moment, or a full disk: the next one counts
                     self._place.heartbeat(trial_id)

@@ -24,7 +24,7 @@ class Task:
     Attributes:
         number: the trial's number in its sweep.
         trial_id: Optuna's number of it.
-        overrides: what train.py is told: the sampled words and the fixed ones.
+        overrides: the command line of train.py: the sampled words and the fixed ones.
         attempt: 1 for a new trial, more for one that is resumed.
         claim: names this attempt among all.
         log: the file for everything that the trial prints.

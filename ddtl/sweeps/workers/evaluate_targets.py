@@ -33,7 +33,7 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
         number: of the trial.
         folder: of its finished run.
         config: of the run.
-        stopped: asked before each evaluation.
+        stopped: called before each evaluation.
 
     Raises:
         OSError: the disk is full.

@@ -42,7 +42,7 @@ class Slot:
 
     Attributes:
         name: for the record.
-        gpus: what CUDA_VISIBLE_DEVICES is to say; None leaves it as it is.
+        gpus: value of CUDA_VISIBLE_DEVICES; None leaves it as it is.
     """
 
     name: str
@@ -115,7 +115,7 @@ class TrialProcess:
         return time.monotonic() - self._started
 
     def ended(self) -> bool:
-        """Whether the process is gone; kills it where it was asked to end and has had time to."""
+        """Whether the process is gone; kills it where its end was requested and has had time to."""
         if self._code() is None:
             self._note_oom_kills()
             if time.monotonic() > self._kill_at:
@@ -130,7 +130,7 @@ class TrialProcess:
             del self._oom_kills[0]
 
     def ask_to_end(self, outcome: Outcome) -> None:
-        """Have it unwind where it is, and be killed if it does not; ``outcome`` is what is then said of it."""
+        """Have it unwind where it is, and be killed if it does not; ``outcome`` is then reported for it."""
         if self._end_outcome is None:
             self._end_outcome = outcome
             self._kill_at = time.monotonic() + GRACE
@@ -166,7 +166,7 @@ class TrialProcess:
         return self._process.exitcode
 
     def _reported_outcome(self) -> Outcome | None:
-        """What the process itself said at its end."""
+        """What the process itself reported at its end."""
         try:
             return _outcome(self._reader.recv()) if self._reader.poll() else None
         except (EOFError, OSError):
@@ -175,7 +175,7 @@ class TrialProcess:
             self._reader.close()
 
     def _from_others(self) -> Outcome | None:
-        """What another process of a distributed trial said: its end takes the first one with it."""
+        """What another process of a distributed trial reported: its end takes the first one with it."""
         try:
             return _outcome(read_object(self.job.failure))
         except (OSError, Unreadable, KeyError, TypeError):
@@ -244,7 +244,7 @@ def oom_kills() -> int:
 
 
 def _by_code(code: int, log: Path, memory_ran_out: bool) -> Outcome:
-    """The outcome of a process that said nothing; ``memory_ran_out``: whether the system has killed one meanwhile."""
+    """The outcome of a process that reported none; ``memory_ran_out``: whether the system has killed one meanwhile."""
     if -code == signal.SIGKILL and memory_ran_out:
         return settle.failed(
             "out_of_memory",

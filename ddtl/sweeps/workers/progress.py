@@ -1,4 +1,4 @@
-"""A sweep as it goes, for the person who watches it: a live table at a terminal, lines elsewhere."""
+"""A sweep as it goes, for the person who watches it: a live table at a terminal, otherwise lines."""
 
 from __future__ import annotations
 

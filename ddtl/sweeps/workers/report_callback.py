@@ -36,7 +36,7 @@ class AskSweep(EarlyEnd):
         store: of the sweep; None in all processes of a distributed run but the first.
         number: the trial's.
         monitor: the score that is searched for.
-        stop: the file whose presence asks all trials to end.
+        stop: the file whose presence requests the end of all trials.
         """
         super().__init__()
         self.store = store

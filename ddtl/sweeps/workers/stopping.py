@@ -20,7 +20,7 @@ class Stop:
 
     Attributes:
         path: of the file.
-        signum: the signal that asked this process; None where none has.
+        signum: the signal that requested the end; None where none has.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,12 +35,12 @@ class Stop:
             self.path.touch()
 
     def is_requested(self) -> bool:
-        """Whether anybody has asked."""
+        """Whether the end is requested."""
         return self._is_requested or self.path.exists()
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Within, the first stop signal asks, and the second one raises ``Stopped``; a third one ends at once."""
+        """Within, the first stop signal requests the end, and the second one raises ``Stopped``; a third one ends at once."""
         before = {signum: signal.getsignal(signum) for signum in stop_signals()}
         for signum in before:
             signal.signal(signum, self._first)

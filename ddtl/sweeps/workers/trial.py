@@ -1,4 +1,4 @@
-"""What runs in a trial's process: one run as train.py would make it, whose end is told to the worker."""
+"""What runs in a trial's process: one run as train.py would make it, whose end is reported to the worker."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _POLL = 1.0  # seconds between two checks of a run that another trial works at
 
 @dataclass(frozen=True)
 class TrialJob:
-    """What a trial's process is told.
+    """What a trial's process is given.
 
     Attributes:
         sweep: the sweep's folder.
         number: of the trial.
         overrides: for train.py.
         log: takes everything that is printed.
-        stop: the file whose presence asks all trials to end after their epoch.
+        stop: the file whose presence requests the end of all trials after their epoch.
     """
 
     sweep: Path

@@ -36,7 +36,7 @@ def work(store: Store, slots: Sequence[Slot], stop: Stop, show: Show) -> str | N
     Args:
         store: of the sweep.
         slots: where trials run, one in each at a time.
-        stop: ends the sweep; asked by this function, too, where continuing is pointless.
+        stop: ends the sweep; set by this function, too, where continuing is pointless.
         show: called about once a second with the state of the sweep.
 
     Returns:
@@ -129,7 +129,7 @@ class _Loop:
             while any(not process.ended() for process in self.running):
                 processes.wait(list(self.running), 0.1)
             for process, task in self.running.items():
-                with suppress(OSError):  # what is not told now is found out by the next command
+                with suppress(OSError):  # what is not reported now is detected by the next command
                     self.store.end(task, process.outcome())
 
 
@@ -141,7 +141,7 @@ def run_remote(folder: str, stop: str, name: str, directory: str, environment: M
         stop: the file of its :class:`Stop`.
         name: of the worker, for the record.
         directory: where the command was typed; paths are relative to it.
-        environment: what :attr:`Store.environment` says.
+        environment: see :attr:`Store.environment`.
     """
     os.chdir(directory)
     os.environ.update(environment)
@@ -153,4 +153,4 @@ def run_remote(folder: str, stop: str, name: str, directory: str, environment: M
 
 
 def _unseen(snapshot: Snapshot) -> None:
-    """Nobody watches a worker elsewhere."""
+    """Show nothing: a remote worker has no terminal."""
