@@ -50,12 +50,12 @@ def build(level: str, n: int):  # type: ignore[no-untyped-def]
 
 def hashes(n: int) -> dict[str, float]:
     """Near pairs among the hashes of ``n`` images in eight orientations."""
-    made = np.stack([orientation_hashes(image) for image in pictures(n)])
+    made = np.stack([orientation_hashes(image) for image in images(n)])
     before = peak_mb()
     started = time.perf_counter()
-    rows, asked, _ = likely_near(np.ascontiguousarray(made[:, 0]), made.reshape(-1, 4), RADIUS)
+    rows, query, _ = likely_near(np.ascontiguousarray(made[:, 0]), made.reshape(-1, 4), RADIUS)
     seconds = time.perf_counter() - started
-    pairs = set(zip(rows.tolist(), (asked // 8).tolist(), strict=True))
+    pairs = set(zip(rows.tolist(), (query // 8).tolist(), strict=True))
     found = sum((copy - COPIES // 2, copy) in pairs for copy in copies(n))
     return {"search_s": seconds, "before_mb": before, "peak_mb": peak_mb(), "found": found / len(copies(n))}
 
@@ -64,7 +64,7 @@ def whole(n: int) -> dict[str, float]:
     """Everything from image files to pairs, on two processes."""
     with tempfile.TemporaryDirectory() as folder:
         samples = []
-        for i, image in enumerate(pictures(n)):
+        for i, image in enumerate(images(n)):
             path = Path(folder) / f"{i:06}.png"
             image.save(path, compress_level=1)
             samples.append(Sample(path.name, path, i % 2))
@@ -91,7 +91,7 @@ def copies(n: int) -> range:
     return range(COPIES - 1, n, COPIES)
 
 
-def pictures(n: int) -> Iterator[Image.Image]:
+def images(n: int) -> Iterator[Image.Image]:
     """Bodies of smooth random fields with fine structures; copies are flipped or darker, and have other noise."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     for i in range(n):

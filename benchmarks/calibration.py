@@ -132,8 +132,8 @@ def predicted(setting: Setting, draws: int) -> dict[str, float]:
     truth = decision.predictive_values(*true, 0.05)
     found = []
     for labels, x, patient in drawn(setting, draws):
-        called = (expit(x) >= 0.3).astype(int)
-        shares = proportion(called, labels, patient), proportion(1 - called, 1 - labels, patient)
+        positive = (expit(x) >= 0.3).astype(int)
+        shares = proportion(positive, labels, patient), proportion(1 - positive, 1 - labels, patient)
         rates = decision.Rates(*(wilson(share, 0.95) for share in shares))
         values = decision.predictive_value_limits(shares[0].value, shares[1].value, 0.05, rates)
         (at,) = decision.decision_curve(labels, expit(x), [0.3])

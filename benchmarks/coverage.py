@@ -110,7 +110,7 @@ def main(words: list[str] | None = None) -> None:
         cells = search(given.work, given.corners, given.draws or 400, given.worst, given.fresh, given.jobs)
         print(worst_table(cells))
     else:
-        cells = kept(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
+        cells = measure_corners(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
         print(grid_table(cells))
     judged = [cell for cell in cells if cell.given]
     least = min(judged, key=lambda cell: cell.coverage)
@@ -173,17 +173,17 @@ def random_corner(random: np.random.Generator) -> Corner:
 def search(work: Path, corners: int, draws: int, worst_ones: int, fresh: int, jobs: int) -> list[Cell]:
     """Many corners with few draws; those with the lowest coverage again with many fresh ones, and judged on those."""
     random = np.random.default_rng(0)
-    first = kept(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
+    first = measure_corners(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
     lowest: dict[Corner, float] = {}
     for cell in first:
         corner = Corner(**cell.corner)
         if cell.given:
             lowest[corner] = min(lowest.get(corner, 1.0), cell.coverage)
     again = sorted(lowest, key=lambda corner: lowest[corner])[:worst_ones]
-    cells = kept(work / "worst.jsonl", again, fresh, 1, jobs)
+    cells = measure_corners(work / "worst.jsonl", again, fresh, 1, jobs)
     shown = [Corner(**cell.corner) for cell in worst(cells)]
     for method in METHODS:
-        kept(work / f"worst-{method}.jsonl", shown, _DRAWS_OF_ALTERNATIVES, 1, jobs, method)
+        measure_corners(work / f"worst-{method}.jsonl", shown, _DRAWS_OF_ALTERNATIVES, 1, jobs, method)
     return with_alternatives(work, cells)
 
 
@@ -217,7 +217,7 @@ def publish(work: Path) -> list[Cell]:
     return cells
 
 
-def kept(
+def measure_corners(
     path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int, method: str = "default"
 ) -> list[Cell]:
     """How often the intervals cover the truth in each corner, from ``path`` where it was drawn before."""

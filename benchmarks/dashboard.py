@@ -39,7 +39,7 @@ def main() -> None:
     finish(benchmark="dashboard", runs=found)
 
 
-def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
+def measure(home: Path, runs: int, repetitions: int) -> dict[str, float]:
     """The figures of a folder with so many runs."""
     root = home / f"runs-{runs}"
     made = trained(home)
@@ -56,15 +56,15 @@ def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
         address = process.stderr.readline().split(": ", 1)[1].split()[0]
         _until_it_answers(address)
         start = time.perf_counter() - begun
-        first, tag = _asked(f"{address}/api/rows")
+        first, tag = _time_request(f"{address}/api/rows")
         table, unchanged = [], []
-        for round_ in range(rounds):
+        for round_ in range(repetitions):
             time.sleep(0.6)  # rows are not searched for again within half a second
             with (root / "dataset0" / f"{made.name}-00000" / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"epoch": 100 + round_}) + "\n")
-            seconds, tag = _asked(f"{address}/api/rows", tag)
+            seconds, tag = _time_request(f"{address}/api/rows", tag)
             table.append(seconds)
-            unchanged.append(_asked(f"{address}/api/rows", tag)[0])
+            unchanged.append(_time_request(f"{address}/api/rows", tag)[0])
     finally:
         process.terminate()
         process.wait()
@@ -95,7 +95,7 @@ def _until_it_answers(address: str) -> None:
             time.sleep(0.01)
 
 
-def _asked(address: str, tag: str = "") -> tuple[float, str]:
+def _time_request(address: str, tag: str = "") -> tuple[float, str]:
     """Seconds of an answer, and its tag."""
     begun = time.perf_counter()
     try:

@@ -75,10 +75,10 @@ def main(cases: int) -> dict[str, dict[str, object]]:
     for batch in (16, 64):
         for widths in (1.0, 0.05):
             found = [(task.readings(), task.best()) for task in (Task(seed, batch, widths) for seed in range(cases))]
-            told = [(readings, best) for readings, best in found if readings]
-            off = {rule: [np.log10(readings[rule] / best) for readings, best in told] for rule in (*RULES, FASTAI)}
+            reported = [(readings, best) for readings, best in found if readings]
+            off = {rule: [np.log10(readings[rule] / best) for readings, best in reported] for rule in (*RULES, FASTAI)}
             summary = {rule: [round(float(f(values)), 2) for f in (np.median, np.std)] for rule, values in off.items()}
-            result[f"batch {batch}, widths {widths:g}"] = {**summary, "suggest nothing": cases - len(told)}
+            result[f"batch {batch}, widths {widths:g}"] = {**summary, "suggest nothing": cases - len(reported)}
     return result
 
 

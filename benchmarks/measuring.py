@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """One figure of each contender in turn, ``rounds`` times, so that a machine's moods meet all of them alike."""
+def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+    """One figure of each contender in turn, ``repetitions`` times, so that a machine's moods meet all of them alike."""
     figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds):
+    for number in range(repetitions):
         for name, measure in contenders.items():
             figures[name].append(measure())
         shown = "   ".join(f"{name} {values[-1]:.2f}" for name, values in figures.items())
-        print(f"round {number + 1} of {rounds}: {shown}", flush=True)
+        print(f"round {number + 1} of {repetitions}: {shown}", flush=True)
     return figures
 
 

@@ -30,7 +30,7 @@ from ddtl.config.load import load
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as home:
-        pictures = _pictures(arguments, Path(home))
+        images = _write_images(arguments, Path(home))
         settings = _settings(arguments, home)
         run = in_own_process(train_a_step, settings)
         run()
@@ -38,18 +38,18 @@ def main() -> None:
         if arguments.memory:
             contenders = {
                 str(len(part)): in_own_process(memory, str(folder), part, arguments.batch)
-                for part in (pictures[::10], pictures)
+                for part in (images[::10], images)
             }
             figures = interleaved(contenders, 1)
             result: dict[str, Any] = {"peak_mb": {f"{name}_images": values[0] for name, values in figures.items()}}
         else:
             contenders = {
-                "predict": in_own_process(ours, str(folder), pictures, arguments.batch),
-                "bare": in_own_process(bare, str(folder), len(pictures), arguments.batch),
+                "predict": in_own_process(ours, str(folder), images, arguments.batch),
+                "bare": in_own_process(bare, str(folder), len(images), arguments.batch),
             }
             figures = interleaved(contenders, arguments.rounds)
             result = {"ratio": ratio(figures, "predict", "bare"), "images_per_second": summary(figures)}
-    finish(benchmark="predict_speed", **result, **{**vars(arguments), "n": len(pictures)})
+    finish(benchmark="predict_speed", **result, **{**vars(arguments), "n": len(images)})
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,15 +64,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pictures(arguments: argparse.Namespace, home: Path) -> list[str]:
+def _write_images(arguments: argparse.Namespace, home: Path) -> list[str]:
     if arguments.real:
         found = sorted((Path(os.environ["DDTL_DATA"]) / "sarscov2ct").glob("*/*.png"))
     else:
         from ddtl.data.phantom import dataset
 
         spec = dataset.PhantomSpec(n_patients=-(-arguments.n // 4), size=256)
-        dataset.generate(spec, home / "pictures")
-        found = sorted((home / "pictures" / "images").glob("*/*.png"))
+        dataset.generate(spec, home / "data")
+        found = sorted((home / "data" / "images").glob("*/*.png"))
     return [str(path) for path in found[: arguments.n]]
 
 
@@ -96,17 +96,17 @@ def train_a_step(settings: list[str]) -> Callable[[], float]:
     return work
 
 
-def ours(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
+def ours(folder: str, images: list[str], batch: int) -> Callable[[], float]:
     """A round of `ddtl predict`; the features of the training images are there from the first, uncounted prediction."""
     from ddtl.commands import predict
 
     settings = [f"output={folder}/../tables", "overwrite=true", f"batch_size={batch}"]
-    predict.main([folder, *pictures[:batch], *settings])
+    predict.main([folder, *images[:batch], *settings])
 
     def measure() -> float:
         started = time.perf_counter()
-        assert predict.main([folder, *pictures, *settings]) == 0
-        return len(pictures) / (time.perf_counter() - started)
+        assert predict.main([folder, *images, *settings]) == 0
+        return len(images) / (time.perf_counter() - started)
 
     return measure
 
@@ -140,9 +140,9 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     return measure
 
 
-def memory(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
+def memory(folder: str, images: list[str], batch: int) -> Callable[[], float]:
     """The most memory, in MB, that this process took until the images were predicted."""
-    measure = ours(folder, pictures, batch)
+    measure = ours(folder, images, batch)
 
     def peak() -> float:
         measure()

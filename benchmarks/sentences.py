@@ -121,28 +121,31 @@ def _worse_than_chance(random: np.random.Generator) -> bool:
     return bool(record.worse_than_chance(results, ["test"]))
 
 
-def _metadata(model: float, metadata: float, each: int, *said: str) -> Callable[[np.random.Generator], bool]:
+def _metadata(model: float, metadata: float, each: int, *shown: str) -> Callable[[np.random.Generator], bool]:
     """Whether the sentence about file metadata contains one of these parts."""
 
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(each, 2)
         own, theirs = (scores(random, labels, codes, auc) for auc in (model, metadata))
         paired = delong.paired(labels, own, theirs, codes)
-        (auc, limits), (facts, facts_limits) = auc_interval(labels, own, codes), auc_interval(labels, theirs, codes)
+        (auc, limits), (baseline, baseline_limits) = (
+            auc_interval(labels, own, codes),
+            auc_interval(labels, theirs, codes),
+        )
         stored: Any = SimpleNamespace(
             scores={"roc_auc": auc, "intervals": {"roc_auc": limits}},
             record={
                 "baselines": {
                     "file_facts": {
-                        "roc_auc": facts,
-                        "intervals": {"roc_auc": facts_limits},
+                        "roc_auc": baseline,
+                        "intervals": {"roc_auc": baseline_limits},
                         "difference": {"interval": {"low": paired.low, "high": paired.high}},
                     }
                 }
             },
         )
         text = sentences.shortcut_text(stored)
-        return any(part in text for part in said)
+        return any(part in text for part in shown)
 
     return says
 
@@ -150,12 +153,12 @@ def _metadata(model: float, metadata: float, each: int, *said: str) -> Callable[
 # ---- calibration
 
 
-def _calibration_says(slope: float, each: int, images: int, said: str) -> Callable[[np.random.Generator], bool]:
+def _calibration_says(slope: float, each: int, images: int, shown: str) -> Callable[[np.random.Generator], bool]:
     def says(random: np.random.Generator) -> bool:
         labels, logits, codes = calibrated(random, each, images, slope)
         line = miscalibration.recalibration_line(labels, logits, codes, LEVEL).record()
         size = {"ece": 0.0, "floor": {"ece": {"mean": 0.0, "high": 0.0}}}  # of no effect on the claim
-        return said in sentences.calibrated_sentence("image", {"line": line, **size})
+        return shown in sentences.calibrated_sentence("image", {"line": line, **size})
 
     return says
 
@@ -235,7 +238,7 @@ def _answers(labels: np.ndarray, codes: np.ndarray, score: np.ndarray, name: str
     return RunPredictions(name, "simulated", table, 0.0)
 
 
-def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Generator], bool]:
+def _comparison(seeds: int, better: float, shown: str) -> Callable[[np.random.Generator], bool]:
     """Two networks that share a part of each patient's difficulty; the first errs by patient, the second by image."""
 
     def says(random: np.random.Generator) -> bool:
@@ -251,7 +254,7 @@ def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Gen
                 score = apart * (labels - 0.5) + np.sqrt(0.5) * (common + own)
                 runs.append(_answers(labels, codes, score, f"{name}{seed}"))
             methods.append(Method(name, tuple(runs)))
-        return said in claims.claim(compare(methods).pairs[0])
+        return shown in claims.claim(compare(methods).pairs[0])
 
     return says
 
@@ -339,7 +342,7 @@ def main() -> None:
         # The table has equally many of all rows; the test has fewer of slow ones.
         share, n = share_false(Row(row.sentence, row.where, row.truth, row.nominal, row.says), draws)
         print(f"| {row.sentence} | {row.where} | {row.truth} | {100 * share:.1f} | {100 * row.nominal:g} | {n:,} |")
-        found.append({"sentence": row.sentence, "truth": row.truth, "said": share, "test_sets": n})
+        found.append({"sentence": row.sentence, "truth": row.truth, "shown": share, "test_sets": n})
     stated, kept = promises(draws)
     print(
         f'\n"The probability that their sensitivity is 0.9 or more is about …" says {100 * stated:.1f} % on average; '

@@ -26,8 +26,8 @@ from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.predictions import Predictions
 
-HOME = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
-AWAY = (1.0, 95)  # separation and patients
+IN_DOMAIN = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
+EXTERNAL = (1.0, 95)  # separation and patients
 PATIENTS = (20, 100, 500)
 SPREADS = (0.25, 0.5)
 SEEDS = (1, 2, 3, 5)  # one with the larger spread alone: what it cannot know
@@ -45,7 +45,7 @@ def main() -> None:
     covered = {}
     print("| home patients | home ROC AUC | SD of separation | seeds | " + " | ".join(titles()) + " |", flush=True)
     for count in patients:
-        for auc, separation in HOME.items():
+        for auc, separation in IN_DOMAIN.items():
             for spread in SPREADS:
                 for seeds in SEEDS if spread == SPREADS[-1] else SEEDS[1:]:
                     found = over_seeds(seeds, spread, (separation, count), draws)
@@ -74,12 +74,12 @@ def over_seeds(seeds: int, spread: float, home_place: tuple[float, int], draws: 
     for draw in range(draws):
         random = np.random.default_rng([seeds, home_place[1], draw])
         luck = (spread * random.normal(size=seeds)).tolist()
-        home, away = cell(home_place, luck, random, "home"), cell(AWAY, luck, random, "external")
-        drops = drop(home, away, same_runs=True)
+        home, external = cell(home_place, luck, random, "home"), cell(EXTERNAL, luck, random, "external")
+        drops = drop(home, external, same_runs=True)
         for score in SCORES:
-            here, there = truth(score, home_place[0], spread), truth(score, AWAY[0], spread)
+            here, there = truth(score, home_place[0], spread), truth(score, EXTERNAL[0], spread)
             covered[f"{score} home"] += covers(home.scores[score].interval, here)
-            covered[f"{score} external"] += covers(away.scores[score].interval, there)
+            covered[f"{score} external"] += covers(external.scores[score].interval, there)
             covered[f"{score} drop"] += covers(drops[score].interval, here - there)
     return {title: covered[title] / draws for title in titles()}
 
@@ -89,7 +89,7 @@ def folds(draws: int) -> float:
     covered = 0
     for draw in range(draws):
         random = np.random.default_rng([9, draw])
-        whole = answers(AWAY[1], [2.0] * FOLDS, random, "x")
+        whole = answers(EXTERNAL[1], [2.0] * FOLDS, random, "x")
         parts = [
             RunPredictions("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
             for k, run in enumerate(whole)

@@ -199,15 +199,15 @@ if __name__ == "__main__":
     small = ("model=squeezenet1_1", "dataset.image_size=64", "dataset.val_fraction=0.3", "trainer=cpu")
     usual = small if chosen == "phantom" else tuple(word for word in small if "val_fraction" not in word)
     others = tuple(word for word in given.words if not word.startswith("dataset="))
-    asked = Setting(chosen, (*usual, *others), given.search, given.trials, given.epochs, given.workers)
+    arguments = Setting(chosen, (*usual, *others), given.search, given.trials, given.epochs, given.workers)
     with tempfile.TemporaryDirectory() as scratch:
         kept = given.folder or Path(scratch)
         kept.mkdir(parents=True, exist_ok=True)
-        result = main(asked, given.repeats, kept.absolute())
+        result = main(arguments, given.repeats, kept.absolute())
     measuring.finish(
         benchmark="sweep_worth",
         dataset=chosen,
-        settings=list(asked.words),
+        settings=list(arguments.words),
         trials=given.trials,
         epochs=given.epochs,
         repeats=given.repeats,

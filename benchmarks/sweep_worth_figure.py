@@ -20,7 +20,7 @@ def figure(curves: Mapping[str, np.ndarray], title: str) -> str:
     """
     known = np.concatenate([rows[np.isfinite(rows)] for rows in curves.values()])
     high = float(known.max())
-    low = min(float(np.quantile(known, 0.02)), high - 0.01)  # the first trials may be far below all that matters
+    low = min(float(np.quantile(known, 0.02)), high - 0.01)  # the first trials may be much lower than all that matters
     high += 0.04 * (high - low)
     budget = max(rows.shape[1] for rows in curves.values())
 

@@ -21,7 +21,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCOPE = ("ddtl", "docs", "conf", "benchmarks", "tools", "README.md", "CHANGELOG.md", "train.py", "sweep.py")
-PENDING = ("ddtl/reports", "ddtl/config", "ddtl/schema", "ddtl/data", "ddtl/models", "ddtl/finetuning", "conf")
+# Not done yet. docs/robustness.md quotes the messages of these folders: tools/robustness.py writes it again.
+PENDING = (
+    "ddtl/reports",
+    "ddtl/config",
+    "ddtl/schema",
+    "ddtl/data",
+    "ddtl/models",
+    "ddtl/finetuning",
+    "conf",
+    "docs/robustness.md",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,10 @@ RULES = (
     Rule(r"\bonce more\b", "again", "runs once more", "runs once"),
     Rule(r"\b(?:go|goes|going|gone|went) on\b", "resume, continue", "the run goes on", "the run resumes"),
     Rule(
-        r"\b(?:stands?|stood|standing)\b(?! (?:for|out)\b)(?!-)", "is in, appears in", "it stands in the record", "p stands for it"
+        r"\b(?:stands?|stood|standing)\b(?! (?:for|out)\b)(?!-)",
+        "is in, appears in",
+        "it stands in the record",
+        "p stands for it",
     ),
     # "lies between" is what one says of a number.
     Rule(
@@ -78,7 +91,7 @@ RULES = (
     ),
     # A lock is held, a statement holds for something, data are held out.
     Rule(
-        r"\bholds?\b(?! (?:for|if|when|where|only|exactly|approximately|out|back|its lock|the lock|a lock|on to)\b)(?![.,:;)])"
+        r"\bholds?\b(?! (?:for|if|when|where|only|exactly|out|back|its lock|the lock|a lock)\b)(?![.,:;)])"
         r"|\bholding\b(?! (?:the|a|its) lock)",
         "contains, is",
         "a folder that holds runs",
@@ -94,13 +107,14 @@ RULES = (
     ),
     # "look" as the use of a test set, and what was "looked at"; to look something up is ordinary.
     Rule(
-        r"\b(?:first|second|third|later|earlier|another|each|every|this|that|the|a|one|\w+th|\w+rd|\w+nd) looks?\b(?! like)"
-        r"|\blook (?:number|of)\b|\blooks? at\b|\blook(?:ed|ing)\b(?! up)|\bhow-?manieth\b|\blooks (?:taken|planned|so far)\b",
+        r"\b(?:later|earlier|another|each|every|this|that|the|a|one|first|\w+th|\w+rd|\w+nd) looks?\b(?! like)"
+        r"|\blook (?:number|of)\b|\blooks? at\b|\blook(?:ed|ing)\b(?! up)|\bhow-?manieth\b"
+        r"|\blooks (?:taken|planned|so far)\b",
         "test-set use; evaluation; examine",
         "the third look at it",
         "look up a key",
     ),
-    Rule(r"\bfile[- ]facts?\b|\bfacts of (?:the )?files?\b", "file metadata", "the file facts", "the file metadata"),
+    Rule(r"\bfile(?:-| )facts?\b|\bfacts of (?:the )?files?\b", "file metadata", "the file facts", "the file metadata"),
     Rule(r"\bcommon(?:est|er)\b", "majority class", "the commonest class", "a common class"),
     # A difference is "minus"; "less than" is ordinary.
     Rule(
@@ -112,7 +126,7 @@ RULES = (
     ),
     Rule(
         r"\blos(?:s|ses|t|es) (?:on|to|of) (?:an)?(?:other|external)\b|\bloss (?:elsewhere|across)\b",
-        "drop (in-domain − external)",
+        "drop (in-domain minus external)",
         "its loss on another test set",
         "the loss on the validation images",
     ),
@@ -143,13 +157,18 @@ RULES = (
     ),
     Rule(r"\bupright\b", "vertical", "an upright line", "a vertical line"),
     Rule(r"\b(?:leave|leaves|leaving|left) out\b", "exclude", "images left out", "leave-one-out"),
-    Rule(r"\blines? to type\b|\brepeat it\b|\bto repeat (?:it|this)\b", "command; Reproduce", "the line to type", "a repeat"),
+    Rule(
+        r"\blines? to type\b|\brepeat it\b|\bto repeat (?:it|this)\b",
+        "command; Reproduce",
+        "the line to type",
+        "a repeat",
+    ),
     # A figure's "paper"; an article is a paper too.
-    Rule(r"\b(?:figure|chart|plot)s?(?:'s|’s)? paper\b", "page background", "the figure's paper", "the paper of Youden"),
+    Rule(r"\b(?:figure|chart|plot)s?(?:.s)? paper\b", "page background", "the figure's paper", "the paper of Youden"),
     # "is no X" for "is not a X"; "there is no X", "is no longer" and comparatives are ordinary.
     Rule(
-        r"(?<!there\s)(?<!where\s)\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b|larger\b|smaller\b"
-        r"|wider\b|narrower\b|different\b|one\b|such\b|slower\b|faster\b|higher\b|lower\b|later\b|earlier\b)",
+        r"(?<!there\s)(?<!where\s)\b(?:is|are|was|were) no (?!longer\b|more\b|less\b|fewer\b|better\b|worse\b"
+        r"|larger\b|smaller\b|wider\b|narrower\b|different\b|one\b|such\b|slower\b|faster\b|higher\b|lower\b|later\b|earlier\b)",
         "is not a …",
         "the word is no URL",
         "there is no URL; is no longer",
@@ -159,30 +178,80 @@ RULES = (
 
 # Parts of names, between underscores and capitals.
 PARTS = {
-    "told": "reported", "asked": "requested", "said": "reported", "anew": "again", "picture": "image", "pictures": "images",
-    "look": "use, view", "looks": "uses, views", "learnt": "fitted", "learned": "trained", "learn": "train, fit",
-    "facts": "metadata", "commonest": "majority", "ways": "methods", "way": "method", "elsewhere": "external",
-    "away": "external", "mend": "repair", "beside": "next to", "deal": "assign", "dealt": "assigned",
-    "dealing": "assignment", "beat": "heartbeat", "far": "ood", "upright": "vertical", "fewer": "subset",
-    "keeping": "cleanup", "rounds": "remote", "lives": "is_alive", "bears": "a verb", "called": "predicted",
-    "told_": "reported", "less": "minus", "unsaid": "unreported", "commoner": "majority",
-}  # fmt: skip
+    "told": "reported, given",
+    "asked": "requested",
+    "said": "reported, a noun",
+    "unsaid": "unreported",
+    "anew": "again",
+    "picture": "image",
+    "pictures": "images",
+    "look": "use (of a test set), measure",
+    "looks": "uses, measurements",
+    "learnt": "fitted",
+    "learned": "trained",
+    "learn": "train, fit",
+    "facts": "metadata, values",
+    "commonest": "majority",
+    "commoner": "majority",
+    "ways": "methods",
+    "way": "method",
+    "elsewhere": "external",
+    "away": "external",
+    "mend": "repair",
+    "beside": "next to",
+    "deal": "assign",
+    "dealt": "assigned",
+    "dealing": "assignment",
+    "beat": "heartbeat",
+    "far": "ood",
+    "upright": "vertical",
+    "fewer": "subset",
+    "lives": "is_alive",
+    "bears": "a verb that says what it tests",
+    "called": "predicted",
+}
 # Whole names of functions, classes, attributes and modules: a participle names no action and no thing.
 WHOLE = {
-    "stack": "preload", "broken_off": "failures", "shown": "format_…", "written": "export_…", "known": "a noun",
-    "alone": "a verb", "made": "make_…", "at_home": "in_domain", "home": "in_domain, root", "left_out": "excluded",
-    "kept": "a noun, keep_…", "begun": "start", "again": "a verb",
-}  # fmt: skip
+    "stack": "preload",
+    "keeping": "cleanup",
+    "rounds": "remote, repetitions",
+    "broken_off": "failures",
+    "shown": "format_…",
+    "written": "export_…, write_…",
+    "known": "a noun",
+    "alone": "a verb",
+    "made": "make_…",
+    "begun": "start_…",
+    "kept": "keep_…",
+    "again": "a verb",
+    "less": "minus",
+    "at_home": "in_domain",
+    "home": "in_domain, root",
+    "left_out": "excluded",
+}
 
 
 @dataclass(frozen=True)
 class Allowed:
     path: str  # a file, or a folder for all below it
-    text: str  # in the line of the finding, or the name
+    text: str  # the name or the key; of a text the part that is quoted in the finding
     reason: str
 
 
-ALLOWED: tuple[Allowed, ...] = ()
+ALLOWED = (
+    Allowed("ddtl", "file_facts", "a key of results.json, study.json and controls.json"),
+    Allowed("benchmarks/sentences.py", "file_facts", "that key of results.json"),
+    Allowed("ddtl/inference", "far_from_training", "a key of predictions.json and a column of predictions.csv"),
+    Allowed("ddtl/inference", "pictures", "a key of predictions.json"),
+    Allowed("ddtl/inference/output.py", '"pictures": [', "that key of predictions.json"),
+    Allowed("ddtl/explain/explain.py", "pictures", "the folder of the images below explain/, which explain.json names"),
+    Allowed("ddtl/explain/explain.py", "pictures/{}-{}.webp", "a file in that folder"),
+    Allowed("ddtl/explain/explain.py", "picture", "a key of explain.json"),
+    Allowed("ddtl/records/explanation.py", "picture", "that key of explain.json"),
+    Allowed("ddtl/records/explanation.py", "called", "a key of explain.json"),
+    Allowed("ddtl/records/ledger.py", "look", "a key of ledgers that earlier versions wrote"),
+    Allowed("ddtl/records/run.py", "look", "a key of results.json that earlier versions wrote"),
+)
 
 
 @dataclass(frozen=True)
@@ -233,7 +302,9 @@ def check_text(path: str, line: int, text: str, kind: str) -> Iterator[Finding]:
         for match in rule.search(text):
             start = text.rfind("\n", 0, match.start()) + 1
             end = text.find("\n", match.end())
-            context = " ".join(text[max(start, match.start() - 60) : min(end if end >= 0 else len(text), match.end() + 50)].split())
+            context = " ".join(
+                text[max(start, match.start() - 60) : min(end if end >= 0 else len(text), match.end() + 50)].split()
+            )
             yield Finding(path, line + text.count("\n", 0, match.start()), kind, match.group(), rule.instead, context)
 
 
@@ -295,12 +366,12 @@ def check_file(path: str, source: str) -> Iterator[Finding]:
         yield from check_text(path, 1, source, "configuration")
 
 
-def files(pending: bool = False) -> Iterator[Path]:
+def files() -> Iterator[Path]:
     for place in SCOPE:
         found = ROOT / place
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and "__pycache__" not in name and (pending or not is_below(name, PENDING)):
+            if path.is_file() and "__pycache__" not in name:
                 yield path
 
 
@@ -308,16 +379,22 @@ def is_below(path: str, places: tuple[str, ...]) -> bool:
     return any(path == place or path.startswith(place + "/") for place in places)
 
 
-def findings(pending: bool = False) -> list[Finding]:
+@cache
+def all_findings() -> tuple[Finding, ...]:
     found: list[Finding] = []
-    for path in files(pending):
+    for path in files():
         if path.suffix in (".py", ".md", ".jinja", ".html", ".js", ".css", ".yaml"):
             found += check_file(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
-    return found
+    return tuple(found)
+
+
+def findings() -> list[Finding]:
+    return [found for found in all_findings() if not is_below(found.path, PENDING)]
 
 
 def allows(entry: Allowed, finding: Finding) -> bool:
-    return is_below(finding.path, (entry.path,)) and entry.text in finding.context
+    is_quoted = " " in finding.context and " " in entry.text and entry.text in finding.context
+    return is_below(finding.path, (entry.path,)) and (is_quoted or entry.text == finding.context)
 
 
 def test_only_the_words_of_the_glossary_are_used() -> None:
@@ -326,7 +403,7 @@ def test_only_the_words_of_the_glossary_are_used() -> None:
 
 
 def test_each_exception_is_needed() -> None:
-    found = findings(pending=True)
+    found = all_findings()
     assert [entry for entry in ALLOWED if not any(allows(entry, each) for each in found)] == []
 
 
@@ -370,6 +447,8 @@ def test_what_is_written_right_passes() -> None:
 
 
 if __name__ == "__main__":
-    for each in findings(pending=True):
-        if (len(sys.argv) < 2 or is_below(each.path, tuple(sys.argv[1:]))) and not any(allows(a, each) for a in ALLOWED):
+    for each in all_findings():
+        if (len(sys.argv) < 2 or is_below(each.path, tuple(sys.argv[1:]))) and not any(
+            allows(a, each) for a in ALLOWED
+        ):
             print(each)

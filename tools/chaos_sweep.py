@@ -82,26 +82,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=4, help="of each sweep, at most 10")
     parser.add_argument("--epochs", type=int, default=4)
-    asked = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    settings = [*SETTINGS, f"n_trials={asked.trials}", f"trainer.max_epochs={asked.epochs}"]
+    settings = [*SETTINGS, f"n_trials={arguments.trials}", f"trainer.max_epochs={arguments.epochs}"]
     began = time.monotonic()
     quiet = time.monotonic()
     _typed(folder / "quiet", settings).wait()
     length = time.monotonic() - quiet
     alone = _references(folder)
-    chance = random.Random(asked.seed)
-    rounds = []
-    for number in range(asked.rounds):
-        rounds.append(_round(folder / f"{number}", settings, asked.trials, length, chance, alone))
-        print(f"round {number}: {'; '.join(rounds[-1].hits)}: {rounds[-1].problems or 'all held'}", flush=True)
-    problems = [f"round {i}: {problem}" for i, one in enumerate(rounds) for problem in one.problems]
+    chance = random.Random(arguments.seed)
+    repetitions = []
+    for number in range(arguments.rounds):
+        repetitions.append(_round(folder / f"{number}", settings, arguments.trials, length, chance, alone))
+        print(
+            f"round {number}: {'; '.join(repetitions[-1].hits)}: {repetitions[-1].problems or 'all held'}", flush=True
+        )
+    problems = [f"round {i}: {problem}" for i, one in enumerate(repetitions) for problem in one.problems]
     found = {
-        "rounds": asked.rounds,
-        "trials": asked.rounds * asked.trials,
-        "commands": sum(one.commands for one in rounds),
-        "hits": dict(Counter(hit for one in rounds for hit in one.hits)),
-        "continued": sum(one.continued for one in rounds),
+        "rounds": arguments.rounds,
+        "trials": arguments.rounds * arguments.trials,
+        "commands": sum(one.commands for one in repetitions),
+        "hits": dict(Counter(hit for one in repetitions for hit in one.hits)),
+        "continued": sum(one.continued for one in repetitions),
         "problems": problems,
         "folder": str(folder) if problems else None,
         "seconds": round(time.monotonic() - began, 1),
@@ -155,17 +157,17 @@ def _round(
             target = chance.choice(TARGETS)
             at = time.monotonic() + chance.uniform(0.1, 1) * length
             while command.poll() is None and (time.monotonic() < at or not _parts(command.pid, chance)[target]):
-                _look(runs_dir, seen, done.problems)
+                _record_folders(runs_dir, seen, done.problems)
                 time.sleep(0.1)
             done.hits.append(_hit(command.pid, target, chance))
         while command.poll() is None:
-            _look(runs_dir, seen, done.problems)
+            _record_folders(runs_dir, seen, done.problems)
             time.sleep(0.1)
         code = command.returncode
     if code != 0:
         done.problems.append(f"the command ended with {code} at last; see {runs_dir / 'terminal.log'}")
         return done
-    _look(runs_dir, seen, done.problems)
+    _record_folders(runs_dir, seen, done.problems)
     _judge(runs_dir, trials, done, alone)
     return done
 
@@ -199,12 +201,12 @@ def _parents() -> Iterator[tuple[int, int]]:
                 yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _look(runs_dir: Path, seen: dict[Path, Evidence], problems: list[str]) -> None:
+def _record_folders(runs_dir: Path, seen: dict[Path, Evidence], problems: list[str]) -> None:
     """Compare the folders of runs with what they were when they were first seen."""
     for identity in runs_dir.glob("phantom/*/identity.json"):
         with suppress(FileNotFoundError):
-            facts = identity.stat()
-            now = Evidence((facts.st_ino, facts.st_mtime_ns), _first_line(identity.with_name("metrics.jsonl")))
+            values = identity.stat()
+            now = Evidence((values.st_ino, values.st_mtime_ns), _first_line(identity.with_name("metrics.jsonl")))
             before = seen.setdefault(identity, now)
             if now.identity != before.identity or (before.first is not None and now.first != before.first):
                 problems.append(f"{identity.parent.name} was begun again")

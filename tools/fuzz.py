@@ -69,8 +69,8 @@ def table(outcomes: dict[str, Counter[str]], readers: dict[str, set[str]], slowe
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for kind, found in outcomes.items():
-        told = found["refused"] + found["failed"]
-        numbers = f"{found.total():,} | {found['done']:,} | {told:,} | {found['wrong']:,} | {slowest[kind]:.2f}"
+        refused = found["refused"] + found["failed"]
+        numbers = f"{found.total():,} | {found['done']:,} | {refused:,} | {found['wrong']:,} | {slowest[kind]:.2f}"
         lines.append(f"| {kind} | {', '.join(sorted(readers[kind]))} | {numbers} |")
     return "\n".join(lines) + "\n"
 

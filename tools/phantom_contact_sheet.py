@@ -62,22 +62,22 @@ def column(site: str, spec: PhantomSpec) -> Picture:
     """A patient with COVID, the same with the ground truth, and a patient without; one below the other."""
     first = patient_label(spec, site, 0)
     sick, healthy = (0, 1) if first else (1, 0)
-    picture, mask, _ = render_slice(spec, site, sick, SLICE)
-    told = zoomed(picture)
-    told[outline(mask.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))] = LESION
+    image, mask, _ = render_slice(spec, site, sick, SLICE)
+    annotated = zoomed(image)
+    annotated[outline(mask.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))] = LESION
     if has_mark(spec, site, sick):
-        frame(told, mark_box(SIZE), MARK)
+        frame(annotated, mark_box(SIZE), MARK)
     if spec.scanner(site).circle:
         for box in text_boxes(SIZE):
-            frame(told, box, TEXT)
+            frame(annotated, box, TEXT)
     other, _, _ = render_slice(spec, site, healthy, SLICE)
     gap = np.full((GAP, SIZE * ZOOM), min(COLOURS) - 1, dtype=np.uint8)
-    return np.vstack([zoomed(picture), gap, told, gap, zoomed(other)])
+    return np.vstack([zoomed(image), gap, annotated, gap, zoomed(other)])
 
 
-def zoomed(picture: Picture) -> Picture:
+def zoomed(image: Picture) -> Picture:
     """The image with larger pixels; its brightest levels make room for the colours."""
-    return np.minimum(picture, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+    return np.minimum(image, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -86,12 +86,12 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return grown & ~mask
 
 
-def frame(picture: Picture, box: Box, colour: int) -> None:
+def frame(image: Picture, box: Box, colour: int) -> None:
     """A frame around a box, drawn into the image."""
-    inside = np.zeros(picture.shape, dtype=np.bool_)
+    inside = np.zeros(image.shape, dtype=np.bool_)
     x0, y0, x1, y1 = (ZOOM * edge for edge in box)
     inside[y0:y1, x0:x1] = True
-    picture[outline(inside)] = colour
+    image[outline(inside)] = colour
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ BLOCK = 8  # pixels a side of the blocks whose brightness is examined
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Images of a site, (n, size, size), with a label and a patient's number each."""
 
     images: Picture
@@ -64,12 +64,12 @@ def main() -> None:
     print(json.dumps(summaries() if args.run is None else grey_gap(args.run)))
 
 
-def draw(spec: PhantomSpec, site: str, first: int = 0) -> Pictures:
+def draw(spec: PhantomSpec, site: str, first: int = 0) -> Images:
     """All images of 150 patients of a site, from the ``first`` on."""
     patients = range(first, first + PATIENTS)
     where = [(patient, index) for patient in patients for index in range(spec.slices_per_patient)]
     drawn = [render_slice(spec, site, *place) for place in where]
-    return Pictures(
+    return Images(
         np.stack([image for image, _, _ in drawn]),
         np.array([label for _, _, label in drawn]),
         np.array([patient for patient, _ in where]),
@@ -83,15 +83,15 @@ def summaries() -> Figures:
         phantoms[f"site a, shortcut {strength}"] = (replace(BOTH, shortcut=strength), "a")
     figures = {}
     for name, (spec, site) in phantoms.items():
-        pictures = draw(spec, site)
-        looks = {
-            "mean and variance": _moments(pictures.images),
-            "grey histogram": _histogram(pictures.images),
-            "border's grey histogram, a block deep": _histogram(pictures.images[:, _border(spec.size, BLOCK)]),
-            "border's grey histogram, two deep": _histogram(pictures.images[:, _border(spec.size, 2 * BLOCK)]),
-            "corners' blocks": _corner_blocks(pictures.images),
+        images = draw(spec, site)
+        views = {
+            "mean and variance": _moments(images.images),
+            "grey histogram": _histogram(images.images),
+            "border's grey histogram, a block deep": _histogram(images.images[:, _border(spec.size, BLOCK)]),
+            "border's grey histogram, two deep": _histogram(images.images[:, _border(spec.size, 2 * BLOCK)]),
+            "corners' blocks": _corner_blocks(images.images),
         }
-        figures[name] = {look: _auc(features, pictures) for look, features in looks.items()}
+        figures[name] = {view: _auc(features, images) for view, features in views.items()}
     return figures
 
 
@@ -119,13 +119,11 @@ def _corner_blocks(images: Picture) -> Floats:
     return np.asarray(blocks[:, outer][:, :, outer].reshape(n, -1), dtype=np.float64)
 
 
-def _auc(features: Floats, pictures: Pictures) -> float:
+def _auc(features: Floats, images: Images) -> float:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    scores = cross_val_predict(
-        model, features, pictures.labels, groups=pictures.patients, cv=folds, method="predict_proba"
-    )
-    return round(float(roc_auc_score(pictures.labels, scores[:, 1])), 3)
+    scores = cross_val_predict(model, features, images.labels, groups=images.patients, cv=folds, method="predict_proba")
+    return round(float(roc_auc_score(images.labels, scores[:, 1])), 3)
 
 
 def grey_gap(run: Path) -> Figures:

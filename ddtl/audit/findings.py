@@ -178,7 +178,8 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
             yield Finding(
                 f"shortcut: {probe.view}", "warn", (dataset,), f"shortcut: {probe.view} tells the classes apart",
                 f"{scored} A model can score as well without seeing the disease.",
-                "Report this score with the model's. Prepare the images of all classes alike, and test on images " "from other hospitals: ddtl evaluate RUN dataset=….",
+                "Report this score with the model's. Prepare the images of all classes alike, and test on images "
+                "from other hospitals: ddtl evaluate RUN dataset=….",
             )  # fmt: skip
         else:
             yield Finding(

@@ -141,8 +141,8 @@ class Command(Generic[S]):
 
         Args:
             argv: them.
-            is_word: whether a word that contains ``=``, or one that begins with ``-``, is not a mistyped setting, as a file's
-                name.
+            is_word: whether a word that contains ``=``, or one that begins with ``-``, is not a mistyped setting, as a
+                file's name.
             problems: further mistakes, once the settings are sound.
 
         Raises:

@@ -28,7 +28,8 @@ class PredictSettings(Section):
     overwrite: bool = Field(False, description="true replaces those of an earlier prediction")
     patients: Literal["", "folder"] = Field(
         "",
-        description="folder: the images of a folder are one patient's; else the patient in the DICOM headers " "(PatientID, or the study where that is a placeholder)",
+        description="folder: the images of a folder are one patient's; else the patient in the DICOM headers "
+        "(PatientID, or the study where that is a placeholder)",
     )
     false_alarms: float = Field(
         0.05,
@@ -52,7 +53,8 @@ COMMAND = Command(
     ),
     notes=(
         "Images are prepared as in training; DICOM slices go through the lung window (-600, 1500 HU). Threshold, "
-        "temperature and the patient rule are those of the run's results.json. The run's own images are needed once, " "to measure which distances from the training images are usual. What cannot be read is named and excluded.",
+        "temperature and the patient rule are those of the run's results.json. The run's own images are needed once, "
+        "to measure which distances from the training images are usual. What cannot be read is named and excluded.",
     ),
     exit_codes="0 all images predicted, 1 some excluded, 2 a mistake in the command, 129/130/143 stopped",
     passes=PATHS,
@@ -129,7 +131,7 @@ def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
     console.out.print(escape(f"{total} images{patients}: {parts}"))
     if tally.cut is not None and total:
         expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
-        console.out.print(f"{tally.ood} of {total} are out of distribution, at a distance from the training images ({expected})")
+        console.out.print(f"{tally.ood} of {total} are out of distribution ({expected})")
         if _many(tally, total):
             console.out.print(
                 "! That is more than chance: the network was not trained on images like these, and its answers to "

@@ -113,7 +113,8 @@ class Index:
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
         """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed.
 
-        Folders are given relative to ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner than paths.
+        Folders are given relative to ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner
+        than paths.
         """
         root = str(self.runs_dir)
         for group in _children(root):

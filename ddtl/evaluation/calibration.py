@@ -409,8 +409,8 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
         )
     if temperature == HIGHEST_TEMPERATURE:
         notes.append(
-            f"the logits are far too sure of the validation images or give no information about them: the temperature is "
-            f"{temperature:g}, the highest allowed"
+            "the logits are far too sure of the validation images or give no information about them: "
+            f"the temperature is {temperature:g}, the highest allowed"
         )
     if platt is not None and platt.slope <= 0:
         notes.append("on the validation images a higher logit is no more often positive: Platt scaling is of no use")

@@ -74,8 +74,8 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
 def chosen_layer(cells: dict[str, tuple[int, int]], requested: str) -> str:
     """The layer that is requested; for ``auto`` the last one, however few cells it has.
 
-    Earlier layers have finer maps that point to other places: at 64 pixels DenseNet's hit lesions of the phantom less often
-    than a random place does. A stage's name stands for its last part.
+    Earlier layers have finer maps that point to other places: at 64 pixels DenseNet's hit lesions of the phantom less
+    often than a random place does. A stage's name stands for its last part.
 
     Raises:
         UserError: there is no such layer.

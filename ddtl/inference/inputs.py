@@ -95,8 +95,8 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
         progress(done, len(named))
     if not found.files and not found.bad and found.directories:
         raise UserError(
-            f"{printable_path(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. Name the "
-            "folder that contains the slices instead."
+            f"{printable_path(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. "
+            "Name the folder that contains the slices instead."
         )
     if not found.files and not found.bad:
         raise UserError(
@@ -242,7 +242,7 @@ def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.
     deep = is_deep(data, file.path)
     if window is not None and not deep:
         note(
-            "contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
+            "contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits"
         )
     gray = decode_gray(data, file.path, window if deep else None)
     levels, spread = grey_levels(gray)

@@ -297,7 +297,7 @@ class AucDifference(TypedDict):
 
 
 @with_config(OPEN)
-class FileFacts(Scores):
+class FileMetadata(Scores):
     features: NotRequired[list[Text]]
     difference: NotRequired[AucDifference | None]
     level: NotRequired[Share | None]
@@ -306,7 +306,7 @@ class FileFacts(Scores):
 @with_config(OPEN)
 class Baselines(TypedDict):
     majority: NotRequired[Scores | None]
-    file_facts: NotRequired[FileFacts | None]
+    file_facts: NotRequired[FileMetadata | None]
 
 
 @with_config(OPEN)

@@ -51,9 +51,9 @@ class Evaluation(TypedDict):
     """A run on one test set.
 
     ``target`` is the dataset, named as a source is; ``words`` are those of ``ddtl evaluate RUN``, none where the run
-    itself was scored. ``folder``, relative to ``paths.runs_dir``, contains ``results.json`` and ``predictions.csv``: the
-    run's own folder, or one below its ``evaluations/``. It is None where there is nothing, and ``reason`` says why;
-    an empty reason means that it was not come to yet.
+    itself was scored. ``folder``, relative to ``paths.runs_dir``, contains ``results.json`` and ``predictions.csv``:
+    the run's own folder, or one below its ``evaluations/``. It is None where there is nothing, and ``reason`` says
+    why; an empty reason means that it was not come to yet.
     """
 
     target: Name

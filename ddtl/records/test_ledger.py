@@ -276,7 +276,9 @@ def _protocol(path: Path) -> str:
 
 
 def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's first row in a ledger records about the uses that the run's own records know and the ledger does not."""
+    """What a run's first row in a ledger records about the uses that the run's own records know and the ledger does
+    not.
+    """
     if not known:
         return {}
     latest = max(known, key=lambda record: test_use.number(record) or 0)

@@ -250,7 +250,9 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
 
 
 def _embeds(plan: StudyPlan, row: int) -> bool:
-    """Whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of each source."""
+    """Whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of each
+    source.
+    """
     job, labels = plan.jobs[row], plan.labels[row]
     return len(job.targets) > 1 and labels["method"] == study_folder.PLAIN and labels["seed"] == plan.labels[0]["seed"]
 

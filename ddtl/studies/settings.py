@@ -214,7 +214,8 @@ def _clashes(request: StudyRequest, jobs: Sequence[StudyJob], shared: Sequence[s
 
 
 def _composed(jobs: Sequence[StudyJob]) -> tuple[list[Config], list[str]]:
-    """The configuration of each run, and the notes that are the same for all of them; the evaluations are composed, too.
+    """The configuration of each run, and the notes that are the same for all of them; the evaluations are composed,
+    too.
 
     Raises:
         ConfigError: with one line for every mistake found.

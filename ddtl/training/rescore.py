@@ -129,8 +129,8 @@ def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
     if before != now and not as_they_are:
         raise UserError(
-            f"dataset.harmonize={now}: the run was trained with dataset.harmonize={before}. Leave it out, or train a run "
-            f"with dataset.harmonize={now}."
+            f"dataset.harmonize={now}: the run was trained with dataset.harmonize={before}. Leave it out, or train "
+            f"a run with dataset.harmonize={now}."
         )
     return now
 

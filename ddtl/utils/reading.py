@@ -1,9 +1,9 @@
 """The one way to read what is on disk: records, inputs, weights and tables may come from strangers.
 
 Only regular files are opened, so that no pipe or device makes a command wait for ever; each is read up to a limit that
-is above what a run on 1,000,000 images writes. JSON is shallow and contains finite numbers and valid text; YAML of records
-contains no aliases. Messages name the file and the place in it, and never quote what is there: a record, too, may be a
-link to a file that is nobody's business.
+is above what a run on 1,000,000 images writes. JSON is shallow and contains finite numbers and valid text; YAML of
+records contains no aliases. Messages name the file and the place in it, and never quote what is there: a record, too,
+may be a link to a file that is nobody's business.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ class Flips:
         """Of either side, (B,) the largest difference that each draw reaches or exceeds, in descending order.
 
         At a difference d the residuals are those about 0: r + d w, with d shared among the strata by their variances,
-        and within a stratum by images. A draw g reaches d if abs(sum of g (r + d w)) >= d, which is true up to one limit.
+        and within a stratum by images. A draw g reaches d if abs(sum of g (r + d w)) >= d, which is true up to one
+        limit.
         """
         of_strata = [part.variance / self._variance for part in self._strata]
         shares = [share * part.sizes / part.sizes.sum() for share, part in zip(of_strata, self._strata, strict=True)]

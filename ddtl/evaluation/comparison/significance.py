@@ -32,8 +32,8 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | Non
     With d_k being the images of cluster k that only a calls right less those that only b does, Obuchowski's statistic
     is (K - 1) / K * (sum d_k)^2 / sum d_k^2 (Obuchowski 1998, Stat Med 17:1495, in the form of Yang, Sun and Hardin
     2010, Biom J 52:638). Its p-value is exact, as McNemar's is here: where it does not matter which model is which,
-    d_k is as likely as -d_k, and all assignments of signs to the d_k are counted (sum d_k^2 stays). With one image a cluster
-    that is McNemar's exact test.
+    d_k is as likely as -d_k, and all assignments of signs to the d_k are counted (sum d_k^2 stays). With one image a
+    cluster that is McNemar's exact test.
 
     Args:
         right_a, right_b: (N,) whether each model calls the image right.

@@ -48,7 +48,8 @@ def intervals(
         p: (N,) probability of the positive class.
         clusters: (N,) a code for each image; images of one patient share one.
         threshold: from which probability on an image is predicted positive; (N,) where images have their own.
-        method: one of ``METHODS``, or ``default``: :func:`robust.robust_intervals`. With wilson, a score that is not a proportion gets logit.
+        method: one of ``METHODS``, or ``default``: :func:`robust.robust_intervals`. With wilson, a score that is not a
+            proportion gets logit.
         design: whether the numbers of patients of both classes were fixed (``case_control``) or came as they did
             (``cohort``).
         level: confidence.

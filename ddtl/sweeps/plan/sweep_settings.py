@@ -35,8 +35,8 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
 
     Args:
         words: those that :func:`is_own` tells.
-        grid: whether combinations are listed by other words of the command line; then there is no search, all are run, and
-            unless it was requested none is ended early and none is retrained.
+        grid: whether combinations are listed by other words of the command line; then there is no search, all are run,
+            and unless it was requested none is ended early and none is retrained.
 
     Returns:
         The settings as far as they can be read (None where they cannot), and the mistakes.

@@ -175,7 +175,9 @@ def _described(parameter: Parameter) -> dict[str, Any]:
 
 
 def _named(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
-    """With Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has other ranges in other places."""
+    """With Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has other ranges in other
+    places.
+    """
     ranges: dict[str, list[dict[str, Any]]] = {}
     for place in _places(parameters, ()):
         described, found = _described(place.parameter), ranges.setdefault(place.parameter.key, [])

@@ -52,8 +52,8 @@ def repair(path: Path) -> str | None:
                 )
             if entry.get(_BEGIN, begin) != begin:
                 raise UserError(
-                    f"{path}: lines before line {number} were removed or changed, so its trials cannot be distinguished. "
-                    "Put back a copy of the file; to search again, set another sweep.name."
+                    f"{path}: lines before line {number} were removed or changed, so its trials cannot be "
+                    "distinguished. Put back a copy of the file; to search again, set another sweep.name."
                 )
             begin += len(line) + 1
         if not tail:

@@ -44,7 +44,8 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
     several = engine.kind != "local" or engine.workers not in ("auto", 1) if workers is None else workers > 1
     if several and not storages.several_are_fine(url):
         raise UserError(
-            "sweep.storage: SQLite locks its whole file at every write, so several workers block each other until " "one fails. Leave sweep.storage out (a journal file), take postgresql://…, or set engine.workers=1."
+            "sweep.storage: SQLite locks its whole file at every write, so several workers block each other until "
+            "one fails. Leave sweep.storage out (a journal file), take postgresql://…, or set engine.workers=1."
         )
     plan = plan_file.without_password(plan)
     os.environ.update(_environment(url))  # for what this process starts, and for other studies in the same storage

@@ -205,7 +205,7 @@ def _url(setting: str) -> URL:
         ) from None
     if url.get_backend_name() not in ("postgresql", "sqlite"):
         raise UserError(
-            f"sweep.storage={format_url(url)}: only postgresql://… is known for many hosts, sqlite:///… for one worker, and "
-            "null for a journal file in the sweep's folder."
+            f"sweep.storage={format_url(url)}: only postgresql://… is known for many hosts, sqlite:///… for one "
+            "worker, and null for a journal file in the sweep's folder."
         )
     return url

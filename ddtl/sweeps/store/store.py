@@ -191,5 +191,6 @@ class Store:
     def _send_heartbeats(self) -> None:
         while not self._closed.wait(storages.HEARTBEAT_SECONDS):
             for trial_id in tuple(self._working):
-                with suppress(Exception):  # a database that is unreachable for a moment, or a full disk: the next one counts
+                # A database may be unreachable for a moment, or a disk full: the next heartbeat counts.
+                with suppress(Exception):
                     self._place.heartbeat(trial_id)

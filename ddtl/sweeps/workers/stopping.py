@@ -40,7 +40,9 @@ class Stop:
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Within, the first stop signal requests the end, and the second one raises ``Stopped``; a third one ends at once."""
+        """Within, the first stop signal requests the end, and the second one raises ``Stopped``; a third one ends at
+        once.
+        """
         before = {signum: signal.getsignal(signum) for signum in stop_signals()}
         for signum in before:
             signal.signal(signum, self._first)
