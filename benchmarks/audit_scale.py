@@ -73,7 +73,7 @@ def whole(n: int) -> dict[str, float]:
         started = time.perf_counter()
         decoded = decode([manifest])
         between = time.perf_counter()
-        pairs = {(pair.first[1], pair.second[1]) for pair in find([manifest], pictures=decoded)}
+        pairs = {(pair.first[1], pair.second[1]) for pair in find([manifest], fingerprints=decoded)}
         seconds = time.perf_counter() - between
     wanted = [(f"{copy - COPIES // 2:06}.png", f"{copy:06}.png") for copy in copies(n)]
     return {

@@ -125,7 +125,7 @@ def _dashboard(folder: Path) -> int:
     from ddtl.dashboard import server
     from ddtl.utils.errors import UserError
 
-    rows = server.Rows(folder / "runs")
+    rows = server.CachedRows(folder / "runs")
     found, body, _ = rows.now()
     assert json_.loads(body)["rows"]
     paths = [row.path for row in found if row.kind == "run"]

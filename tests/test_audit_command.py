@@ -146,7 +146,7 @@ def test_four_files(by_hand: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     }  # fmt: skip
     out = capsys.readouterr().out
     assert out.startswith("fail: chest: 1 pair of duplicates across splits")
-    assert "5 images to leave out: dataset.exclude=" in out
+    assert "5 images to exclude: dataset.exclude=" in out
 
 
 def test_strict_makes_a_leak_the_exit_code(by_hand: list[str]) -> None:

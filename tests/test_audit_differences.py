@@ -154,6 +154,6 @@ def test_one_class_few_patients_and_images_that_cannot_be_read() -> None:
     manifest, looks = a_manifest([0, 1, 0, 1], [1, 2, 3, 4]), [a_look()] * 4
     assert class_differences(manifest, [None] * 4) == []
     assert class_differences(manifest, [looks[0], None, looks[2], None]) == []
-    wide = replace(looks[0], facts=replace(looks[0].facts, width=900))
+    wide = replace(looks[0], metadata=replace(looks[0].metadata, width=900))
     kept = class_differences(manifest, [looks[0], wide, None, wide])
     assert next(one for one in kept if one.quantity == "width").median_others == 100

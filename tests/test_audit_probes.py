@@ -197,7 +197,7 @@ def test_looks_of_pictures_of_any_kind(tmp_path: Path) -> None:
         noise.convert(mode).save(path)
         data = path.read_bytes()
         found = measure(data, decode_gray(data, path))
-        assert (found.facts.mode, found.facts.width, found.facts.file_bytes) == (mode, 60, len(data))
+        assert (found.metadata.mode, found.metadata.width, found.metadata.file_bytes) == (mode, 60, len(data))
         for view in VIEWS:
             names, numbers = table(view, [found])
             assert numbers.shape == (1, len(names))

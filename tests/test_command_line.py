@@ -252,9 +252,9 @@ def test_what_ends_a_command(
 
 
 def test_the_line_to_paste_is_the_command(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shlex.split(launch._again()) == sys.orig_argv
+    assert shlex.split(launch._command()) == sys.orig_argv
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "run.overwrite=true", "seed=1"])
-    assert launch._again() == "python train.py seed=1"
+    assert launch._command() == "python train.py seed=1"
 
 
 def test_other_exceptions_are_bugs(guard: Any) -> None:

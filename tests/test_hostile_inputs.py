@@ -124,9 +124,9 @@ def test_predict_names_what_is_no_file_and_reads_the_rest(tmp_path: Path) -> Non
     ct_slices.write(tmp_path / "good.dcm", np.linspace(-1000, 400, 64 * 64).round().reshape(64, 64))
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
     outcomes = list(inputs.decoded(found.files, 32, ahead=2, workers=2))
-    good = [one.picture.path.name for one in outcomes if isinstance(one.image, np.ndarray)]
+    good = [one.file.path.name for one in outcomes if isinstance(one.image, np.ndarray)]
     bad = {error.path.name for error in found.bad}
-    bad |= {one.picture.path.name for one in outcomes if not isinstance(one.image, np.ndarray)}
+    bad |= {one.file.path.name for one in outcomes if not isinstance(one.image, np.ndarray)}
     assert sorted(good) == ["good.dcm", "good.png"]
     assert bad == {"pipe.png", "zero.dcm", "circle.png", "sparse.png"}
 
@@ -335,7 +335,7 @@ def test_whatever_one_header_says_the_others_are_read_and_in_order(tmp_path: Pat
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
     outcomes = list(inputs.decoded(found.files, 32, ahead=4, workers=2))
     assert time.process_time() - start < 20
-    good = [one.picture.path.stem for one in outcomes if isinstance(one.image, np.ndarray)]
+    good = [one.file.path.stem for one in outcomes if isinstance(one.image, np.ndarray)]
     assert [name for name in good if name in "abc"] == ["c", "a", "b"]
     reasons = [one.image.reason for one in outcomes if not isinstance(one.image, np.ndarray)]
     reasons += [error.reason for error in found.bad]

@@ -180,7 +180,7 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert "modality MR" in reasons["mr"]
     assert reasons["pipe.png"] == "is no regular file"
     assert set(reasons) == {"empty.png", "cut.png", "page.jpg", "mr", "pipe.png"}
-    assert "5 files were left out" in capsys.readouterr().out
+    assert "5 files were excluded" in capsys.readouterr().out
 
 
 def test_pictures_are_known_by_content(
@@ -200,7 +200,7 @@ def test_pictures_are_known_by_content(
     assert [Path(row_["file"]).name for row_ in rows] == [*names, "slice.png"]
     assert len({row_["logit_COVID"] for row_ in rows[:5]}) == 1
     shown = capsys.readouterr()
-    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
+    assert "4 files in the folders are not images and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
         f"{shown.out} {shown.err}".split()
     )
 
@@ -388,7 +388,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
         for one in decoded([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers):
             with lock:
                 handed_out[0] += 1
-            names.append(int(one.picture.path.name))
+            names.append(int(one.file.path.name))
             assert isinstance(one.image, BadImageError) == (names[-1] % 5 == 3)
     assert names == list(range(n))
     assert most[0] <= ahead + 1, "what is decoded and not handed out yet"

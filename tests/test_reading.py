@@ -77,9 +77,9 @@ def test_holes_are_not_hashed(tmp_path: Path) -> None:
         ("[1,", "no JSON"),
         ('{"test": {"roc_auc": NaN}}', "it holds NaN"),
         ("[-Infinity]", "it holds -Infinity"),
-        ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is no finite number"),
-        ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is no Unicode text"),
-        ('{"\\udfff": 1}', "holds a name that is no Unicode text"),
+        ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is not a finite number"),
+        ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is not Unicode text"),
+        ('{"\\udfff": 1}', "holds a name that is not Unicode text"),
         ('{"pid": 99999999999999999999}', "pid is a number out of all bounds"),
         ("9" * 5000, "no JSON"),
         ("[" * 65 + "]" * 65, "nested deeper than 64 levels"),
@@ -164,7 +164,7 @@ def test_expanded_aliases_are_counted() -> None:
 def test_text_is_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"caf\xe9")
-    with pytest.raises(Unreadable, match="no text in UTF-8"):
+    with pytest.raises(Unreadable, match="not text in UTF-8"):
         read_text(path)
 
 
@@ -185,7 +185,7 @@ def test_lines_that_are_damaged_or_too_long(tmp_path: Path, monkeypatch: pytest.
     [
         (b"a,b\n1\n", "line 2 has 1 cells, the header 2"),
         (b"a,b\n1,2,3\n", "line 2 has 3 cells, the header 2"),
-        (b"a\n\xff\n", "no text in UTF-8"),
+        (b"a\n\xff\n", "not text in UTF-8"),
         (b'a\n"b\n', "no CSV"),
         (b"a\n" + b"x" * 200_000 + b"\n", "no CSV"),
     ],

@@ -70,7 +70,7 @@ def test_a_logit_that_is_no_number_and_an_image_that_stands_twice(tmp_path: Path
     path = tmp_path / "predictions.csv"
     logit = next(name for name in STORED.read_text(encoding="utf-8").split("\n")[0].split(",") if "logit_" in name)
     path.write_text(with_cell(logit, "nan"), encoding="utf-8")
-    with pytest.raises(UserError, match="are no finite numbers"):
+    with pytest.raises(UserError, match="are not finite numbers"):
         prediction_table.read(path)
     lines = STORED.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines, lines[1]]), encoding="utf-8")

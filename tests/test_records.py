@@ -95,7 +95,7 @@ def test_three_classes_have_a_matrix() -> None:
         (lambda r: r["trials"][0].update(state="done"), r"trials\[0\]\.state should be 'complete', 'pruned'"),
         (lambda r: r["trials"][0].update(number=1), "trials should have different numbers"),
         (lambda r: r["trials"][3]["curve"].append([1]), r"curve\[\d+\] should be an epoch and a number"),
-        (lambda r: r["trials"][0].update(values=[]), r"trials\[0\]\.values should hold a number for each objective"),
+        (lambda r: r["trials"][0].update(values=[]), r"trials\[0\]\.values should contain a number for each objective"),
         (lambda r: r["trials"][0]["params"].update({"optimizer.lr": -1.0}), "should be values of what was searched"),
         (
             lambda r: r["identity"].update({"space.optimizer.lr": {"float": [1, 0]}}),
@@ -241,7 +241,7 @@ def test_a_bad_record_costs_its_row_alone(
     for name in ("good", "bad"):
         records.write(tmp_path / "covid19ct" / name)
     damage(tmp_path / "covid19ct" / "bad")
-    rows = json.loads(server.Rows(tmp_path).now()[1])["rows"]
+    rows = json.loads(server.CachedRows(tmp_path).now()[1])["rows"]
     states = {row["name"]: row["state"] for row in rows}
     assert states.pop("good") == "finished"
     assert list(states.values()) == ["broken"]
@@ -335,7 +335,7 @@ def test_config_yaml_says_which_key_is_wrong_and_nothing_else(tmp_path: Path) ->
         assert says in str(error.value)
         assert SECRET not in str(error.value)
     (folder / "config.yaml").write_text("a: &a [1]\nb: *a\n")
-    with pytest.raises(Unreadable, match="holds YAML aliases"):
+    with pytest.raises(Unreadable, match="contains YAML aliases"):
         settings.config(folder)
 
 

@@ -89,7 +89,7 @@ def test_a_url_that_a_setting_holds_is_masked_however_it_is_written(url: str) ->
 
 @pytest.mark.parametrize("url", URLS)
 def test_a_part_of_the_url_in_other_words_shows_no_secret(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_learned", {})
+    monkeypatch.setattr(redaction, "_secrets", {})
     redaction.add_secrets_of(url)
     for words in ("nonnumeric port: 'hunter2'", url, quote(url), "password=hunter2;", "hunter2"):
         assert SECRET not in redacted(words)
@@ -97,7 +97,7 @@ def test_a_part_of_the_url_in_other_words_shows_no_secret(url: str, monkeypatch:
 
 
 def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_learned", {})
+    monkeypatch.setattr(redaction, "_secrets", {})
     monkeypatch.setenv("WANDB_API_KEY", "0123456789hunter2")
     monkeypatch.setenv("https_proxy", "http://me:hunter2@proxy:3128")
     redaction.add_secrets_of_command(
@@ -178,9 +178,9 @@ def test_a_mistake_is_shown_without_it(word: str, capsys: pytest.CaptureFixture[
 
 def test_the_line_that_resumes_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "sweep.py", "sweep.storage=postgresql://me:hunter2@h/db"])
-    assert launch._again().startswith("python sweep.py sweep.storage=postgresql://me:***@h/db\n")
+    assert launch._command().startswith("python sweep.py sweep.storage=postgresql://me:***@h/db\n")
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "seed=1"])
-    assert launch._again() == "python train.py seed=1"
+    assert launch._command() == "python train.py seed=1"
 
 
 def test_a_trial_s_words_hold_none_and_its_environment_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
 
     code, text = finish(start(command))
     assert code == 0, text
-    assert "going on with" in text
+    assert "resuming" in text
     assert folder.name == uninterrupted.name
     assert_same_run(folder, uninterrupted)
 

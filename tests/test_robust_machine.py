@@ -532,7 +532,7 @@ def test_no_record_of_the_epoch_is_said(tmp_path: Path) -> None:
     result = run(tmp_path, *QUICK)
     (result.folder / "metrics.jsonl").unlink()
     (result.folder / "results.json").unlink()
-    assert any("could not be held against it" in line for line in run(tmp_path, *QUICK).results["warnings"])
+    assert any("could not be compared with it" in line for line in run(tmp_path, *QUICK).results["warnings"])
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     before = contents(tmp_path / "a")
     with (
-        pytest.raises(UserError, match=r"holds another run") as raised,
+        pytest.raises(UserError, match=r"contains another run") as raised,
         opened(tmp_path / "a", OTHER | {"model.name": "densenet121"}, overwrite=False),
     ):
         pass

@@ -198,7 +198,7 @@ def test_schedules_can_be_tested_elsewhere():
         (["n_trials=3"], "n_trials=3: is for a search. Leave it out of a study."),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are for study=grid."),
         (["optimizer.lrr=0.1"], "optimizer.lrr=0.1: no such key. Did you mean optimizer.lr?"),
-        (["study.methods=[match]", "study.patients=[5]"], "study.patients: goes on with the runs of the method plain."),
+        (["study.methods=[match]", "study.patients=[5]"], "study.patients: resumes the runs of the method plain."),
         (
             ["study.methods=[adapt]", "model=squeezenet1_1"],
             "evaluation.batchnorm=adapt: squeezenet1_1 has no BatchNorm",

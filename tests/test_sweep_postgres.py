@@ -57,7 +57,7 @@ def test_workers_that_die_leave_their_trials_to_the_others(tmp_path: Path, url: 
 def test_the_database_knows_whose_signs_of_life_have_stopped(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storages, "BEAT_SECONDS", 1)
+    monkeypatch.setattr(storages, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(storages, "STALE_SECONDS", 3)
     asked = plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=silent", "n_trials=2")
     here = open.opened(asked)

@@ -139,7 +139,7 @@ def test_a_worker_on_another_host_is_dead_when_it_has_been_silent_for_long(
 
 
 def test_a_living_worker_on_another_host_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storages, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(storages, "HEARTBEAT_SECONDS", 0.05)
     store = open.opened(plan(tmp_path))
     task = store.next()
     assert task is not None
@@ -163,7 +163,7 @@ def test_whoever_lost_a_trial_no_longer_decides_about_it(tmp_path: Path, capsys:
     again = store.next()
     assert again is not None
     store.end(lost, completed([0.9]))
-    assert "another worker has gone on" in capsys.readouterr().err
+    assert "another worker has resumed" in capsys.readouterr().err
     assert states(store) == {"RUNNING": 1}
     store.end(again, completed([0.1]))
     assert store.trials()[0].value == 0.1

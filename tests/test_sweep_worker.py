@@ -194,7 +194,7 @@ def test_a_server_that_cannot_be_started_is_a_failure_with_words(monkeypatch):
             raise EOFError
 
     with pytest.raises(TrainingFailure, match="training stack cannot be imported"):
-        processes._begun(Broken())
+        processes._start(Broken())
 
 
 def folder(tmp_path: Path, name: str) -> Path:

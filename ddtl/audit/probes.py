@@ -239,7 +239,7 @@ def _why_not(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, classes: 
 
 def _predict(view: str, features: np.ndarray, labels: np.ndarray, plan: _Plan, trees: int) -> np.ndarray:
     """(len(plan.score), K) probabilities."""
-    train, known, score = features[plan.learn], labels[plan.learn], features[plan.score]
+    train, known, score = features[plan.train], labels[plan.train], features[plan.score]
     classes = int(labels.max()) + 1
     if VIEWS[view].linear:
         return _logistic(train, known, score, classes)
@@ -268,7 +268,7 @@ def _control(
     """The probe refitted ``SHUFFLES`` times, classes swapped among the groups of what is trained on and scored."""
     rng = np.random.default_rng([seed, list(VIEWS).index(view)])
     parts = np.zeros(len(labels), dtype=int)
-    parts[plan.learn], parts[plan.score] = 1, 2
+    parts[plan.train], parts[plan.score] = 1, 2
     aucs = []
     for _ in range(SHUFFLES):
         mixed = shuffled_labels(labels, groups, parts, rng)

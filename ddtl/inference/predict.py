@@ -167,10 +167,10 @@ def _batches(
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:
-            files.append(one.picture)
+            files.append(one.file)
             images.append(one.image)
             for note in one.notes:
-                tally.doubts[note].append(printable_path(one.picture.path))
+                tally.doubts[note].append(printable_path(one.file.path))
         if len(images) == batch_size or (done == total and images):
             yield files, images
             files, images = [], []

@@ -94,7 +94,7 @@ def range_test(run: Run, states: Mapping[str, StageState], rates: np.ndarray, pr
     finally:
         run.datamodule.trainer = None  # as it was before
     measured = np.array(ramp.losses).reshape(-1, 2)
-    return Curve(rates[: len(measured)], measured[:, 0], ramp.watch_said, untrained=measured[:, 1])
+    return Curve(rates[: len(measured)], measured[:, 0], ramp.end_reason, untrained=measured[:, 1])
 
 
 def _optimizers(

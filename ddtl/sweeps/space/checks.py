@@ -123,7 +123,7 @@ def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[s
         elif found[True]:
             place = found[True][0]
             always = place not in found[False]
-            where = f"below {place.shown()}" if always else "in some trials"
+            where = f"below {place.format_condition()}" if always else "in some trials"
             fix = "Take it out there." if always else "Put it below the option of a choice where it counts."
             problems.append(f"search.space.{key} has no effect {where}: {why}. {fix}")
     if problems:
