@@ -61,7 +61,7 @@ def hashes(n: int) -> dict[str, float]:
 
 
 def whole(n: int) -> dict[str, float]:
-    """Everything from image files to pairs, on two processes."""
+    """Return everything from image files to pairs, on two processes."""
     with tempfile.TemporaryDirectory() as folder:
         samples = []
         for i, image in enumerate(images(n)):
@@ -87,7 +87,7 @@ def whole(n: int) -> dict[str, float]:
 
 
 def copies(n: int) -> range:
-    """Which images are copies, each of that ``COPIES // 2`` before it."""
+    """Return which images are copies, each of that ``COPIES // 2`` before it."""
     return range(COPIES - 1, n, COPIES)
 
 
@@ -108,13 +108,13 @@ def images(n: int) -> Iterator[Image.Image]:
 
 
 def smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """A random field of ``cells`` x ``cells`` bumps, of about unit variance."""
+    """Return a random field of ``cells`` x ``cells`` bumps, of about unit variance."""
     bumps = Image.fromarray(rng.normal(0, 1.5, (cells, cells)).astype(np.float32))
     return np.asarray(bumps.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, in MB."""
+    """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def mcnemar_levels(draws: int) -> tuple[float, float]:
-    """The share of pairs of equal models with p < 0.05, by McNemar's test of images and by that of patients."""
+    """Return the share of pairs of equal models with p < 0.05, by McNemar's test of images and by that of patients."""
     random = np.random.default_rng(0)
     rejected = np.zeros(2)
     for _ in range(draws):
@@ -119,7 +119,9 @@ def mcnemar_levels(draws: int) -> tuple[float, float]:
 
 
 def claims(row: Row, draws: int) -> dict[str, float]:
-    """The share of test sets on which each score's difference is claimed, and where there is one by ``old_claims``."""
+    """Return the share of test sets on which each score's difference is claimed, and where there is one by
+    ``old_claims``.
+    """
     count: Counter[str] = Counter()
     for draw in range(draws):
         a, b = methods(row, np.random.default_rng([row.patients, row.seeds, draw]))
@@ -145,7 +147,9 @@ def chances(a: Method, b: Method, paired: bool) -> dict[str, tuple[float, Chance
 
 
 def promised(row: Row, draws: int) -> float:
-    """The power for the difference that an average of test sets says could have been shown with a power of 80 %."""
+    """Return the power for the difference that an average of test sets says could have been shown with a power of 80
+    %.
+    """
     values, sizes, limits = [], [], []
     for draw in range(2 * draws):
         a, b = methods(row, np.random.default_rng([row.patients, 7, draw]))
@@ -183,7 +187,7 @@ def methods(row: Row, random: np.random.Generator) -> tuple[Method, Method]:
 
 
 def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> RunPredictions:
-    """A network that ranks whole patients, or single images, the wrong way round."""
+    """Return a network that ranks whole patients, or single images, the wrong way round."""
     places = random.uniform(size=patient.max() + 1)[patient] if whole else random.uniform(size=len(patient))
     sign = np.where(places < FAILURES, -1, 1)
     x = (3.0 + effect) * sign * (patient % 2 - 0.5) + 0.7 * random.normal(size=len(patient))
@@ -195,7 +199,7 @@ def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np
 
 
 def answered(patient: np.ndarray, x: np.ndarray) -> RunPredictions:
-    """Patients with odd numbers are positive."""
+    """Return patients with odd numbers are positive."""
     names, images = patient.astype(str), np.arange(len(patient)).astype(str)
     split, logits = np.full(len(patient), "test"), np.stack([-x / 2, x / 2], axis=1)
     return RunPredictions(
@@ -204,7 +208,7 @@ def answered(patient: np.ndarray, x: np.ndarray) -> RunPredictions:
 
 
 def old_claims(a: Method, b: Method) -> dict[str, bool]:
-    """The rule before: interval excludes 0 and p below 0.05."""
+    """Return the rule before: interval excludes 0 and p below 0.05."""
     first, second = a.runs[0], b.runs[0]
     labels, clusters = first.predictions.label, first.predictions.patient_id
     tables = []

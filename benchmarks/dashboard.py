@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def measure(home: Path, runs: int, repetitions: int) -> dict[str, float]:
-    """The figures of a folder with so many runs."""
+    """Return the figures of a folder with so many runs."""
     root = home / f"runs-{runs}"
     made = trained(home)
     for number in range(runs):
@@ -73,7 +73,7 @@ def measure(home: Path, runs: int, repetitions: int) -> dict[str, float]:
 
 
 def trained(home: Path) -> Path:
-    """A real run's folder."""
+    """Return a real run's folder."""
     words = [
         "model=resnet18", "dataset=phantom", "dataset.image_size=32", "dataset.phantom.n_patients=40", "logger=none",
         f"paths.runs_dir={home / 'made'}", f"paths.cache_dir={home / 'cache'}",
@@ -96,7 +96,7 @@ def _until_it_answers(address: str) -> None:
 
 
 def _time_request(address: str, tag: str = "") -> tuple[float, str]:
-    """Seconds of an answer, and its tag."""
+    """Return seconds of an answer, and its tag."""
     begun = time.perf_counter()
     try:
         with urllib.request.urlopen(urllib.request.Request(address, headers={"If-None-Match": tag})) as answer:

@@ -40,7 +40,7 @@ class Fit:
     scores: dict[str, float]
 
     def lasting(self, epochs: int) -> float:
-        """Seconds that it would take with more epochs of the length of those behind the first."""
+        """Return seconds that it would take with more epochs of the length of those behind the first."""
         later = self.epochs[1:]
         return self.seconds + (epochs - len(self.epochs)) * sum(later) / len(later)
 

@@ -48,7 +48,7 @@ class Task:
         return np.array(losses), float(np.mean(np.logaddexp(0, -self.sign * (self.x @ w))))
 
     def best(self) -> float:
-        """The rate of the grid that trains best."""
+        """Return the rate of the grid that trains best."""
         step = np.arange(LENGTH)
         shape = np.minimum(1, (step + 1) / 16) * (0.5 + 0.5 * np.cos(np.pi * step / LENGTH))
         return float(min(GRID, key=lambda rate: self.train(rate * shape)[1]))
@@ -70,7 +70,7 @@ def _fastai_valley(losses: np.ndarray) -> int:
 
 
 def main(cases: int) -> dict[str, dict[str, object]]:
-    """The comparison for batches of 16 and 64, and features of like and of unlike scale."""
+    """Return the comparison for batches of 16 and 64, and features of like and of unlike scale."""
     result: dict[str, dict[str, object]] = {}
     for batch in (16, 64):
         for widths in (1.0, 0.05):

@@ -14,7 +14,9 @@ from typing import Any
 
 
 def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """One figure of each contender in turn, ``repetitions`` times, so that a machine's moods meet all of them alike."""
+    """Return one figure of each contender in turn, ``repetitions`` times, so that a machine's moods meet all of them
+    alike.
+    """
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(repetitions):
         for name, measure in contenders.items():
@@ -25,7 +27,7 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int)
 
 
 def in_own_process(build: Callable[..., Callable[[], float]], *arguments: Any) -> Callable[[], float]:
-    """What ``build(*arguments)`` measures, in a process of its own that lives as long as this one.
+    """Return what ``build(*arguments)`` measures, in a process of its own that lives as long as this one.
 
     Settings of the process, as of memory or determinism, then touch no other contender. While one measures the others
     wait.

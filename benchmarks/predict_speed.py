@@ -86,7 +86,7 @@ def _settings(arguments: argparse.Namespace, home: str) -> list[str]:
 
 
 def train_a_step(settings: list[str]) -> Callable[[], float]:
-    """A run to predict with."""
+    """Return a run to predict with."""
     from ddtl.training.train import train
 
     def work() -> float:
@@ -97,7 +97,9 @@ def train_a_step(settings: list[str]) -> Callable[[], float]:
 
 
 def ours(folder: str, images: list[str], batch: int) -> Callable[[], float]:
-    """A round of `ddtl predict`; the features of the training images are there from the first, uncounted prediction."""
+    """Return a round of `ddtl predict`; the features of the training images are there from the first, uncounted
+    prediction.
+    """
     from ddtl.commands import predict
 
     settings = [f"output={folder}/../tables", "overwrite=true", f"batch_size={batch}"]
@@ -141,7 +143,7 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
 
 
 def memory(folder: str, images: list[str], batch: int) -> Callable[[], float]:
-    """The most memory, in MB, that this process took until the images were predicted."""
+    """Return the most memory, in MB, that this process took until the images were predicted."""
     measure = ours(folder, images, batch)
 
     def peak() -> float:

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def trained(words: Sequence[str]) -> Path:
-    """The folder of a run, trained where it is not finished yet."""
+    """Return the folder of a run, trained where it is not finished yet."""
     from ddtl.config.load import load
     from ddtl.training.train import train
     from ddtl.utils import console
@@ -80,7 +80,7 @@ def trained(words: Sequence[str]) -> Path:
 
 
 def evaluated(run: Path, words: Sequence[str]) -> Path:
-    """The folder with the run's scores on another dataset."""
+    """Return the folder with the run's scores on another dataset."""
     from ddtl.commands.evaluate import main as evaluate
     from ddtl.config.load import load
 
@@ -92,7 +92,7 @@ def evaluated(run: Path, words: Sequence[str]) -> Path:
 
 
 def table(folders: Sequence[Path], split: str) -> dict[str, object]:
-    """Prints the comparison of the runs, and hands over means and intervals."""
+    """Print the comparison of the runs, and hands over means and intervals."""
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import runs as compared
     from ddtl.reports.comparison import tables as comparison_tables

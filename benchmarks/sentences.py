@@ -63,13 +63,13 @@ class Row:
 
 
 def share_false(row: Row, draws: int, seed: int = 0) -> tuple[float, int]:
-    """How often the sentence is shown, and in how many test sets."""
+    """Return how often the sentence is shown, and in how many test sets."""
     random, n = np.random.default_rng(seed), max(1, round(draws * row.weight))
     return sum(row.says(random) for _ in range(n)) / n, n
 
 
 def allowed(row: Row, n: int) -> float:
-    """The nominal share and 2.6 standard errors of ``n`` test sets."""
+    """Return the nominal share and 2.6 standard errors of ``n`` test sets."""
     return float(row.nominal + 2.6 * np.sqrt(max(row.nominal, 0.005) * (1 - row.nominal) / n))
 
 
@@ -77,19 +77,21 @@ def allowed(row: Row, n: int) -> float:
 
 
 def patients(each: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and codes of so many patients of each class."""
+    """Return labels and codes of so many patients of each class."""
     return np.repeat(np.arange(2 * each) % 2, images), np.repeat(np.arange(2 * each), images)
 
 
 def scores(random: np.random.Generator, labels: np.ndarray, codes: np.ndarray, auc: float) -> np.ndarray:
-    """(N,) normal scores with this ROC AUC by image, alike within a patient by a correlation of one half."""
+    """Return (N,) normal scores with this ROC AUC by image, alike within a patient by a correlation of one half."""
     shared = random.normal(size=codes.max() + 1)[codes]
     own = random.normal(size=len(codes))
     return np.asarray(np.sqrt(2) * norm.ppf(auc) * labels + np.sqrt(0.5) * (shared + own))
 
 
 def auc_interval(labels: np.ndarray, score: np.ndarray, codes: np.ndarray) -> tuple[float, dict[str, float]]:
-    """The ROC AUC and its default interval, without the other scores' (``intervals.intervals`` makes all ten)."""
+    """Return the ROC AUC and its default interval, without the other scores' (``intervals.intervals`` makes all
+    ten).
+    """
     parts, of = delong.components(labels, score), Clusters(labels, codes)
     moved = np.empty(len(labels))
     moved[labels == 1] = (parts.of_positives - parts.auc) / (labels == 1).sum()
@@ -99,7 +101,9 @@ def auc_interval(labels: np.ndarray, score: np.ndarray, codes: np.ndarray) -> tu
 
 
 def calibrated(random: np.random.Generator, each: int, images: int, slope: float) -> tuple[np.ndarray, ...]:
-    """Labels, logits with this recalibration slope, and patients; without patient effects for the probabilities."""
+    """Return labels, logits with this recalibration slope, and patients; without patient effects for the
+    probabilities.
+    """
     labels, codes = patients(each, images)
     apart = np.sqrt(2) * norm.ppf(0.9)
     shared, own = random.normal(size=codes.max() + 1)[codes], random.normal(size=len(codes))
@@ -122,7 +126,7 @@ def _worse_than_chance(random: np.random.Generator) -> bool:
 
 
 def _metadata(model: float, metadata: float, each: int, *shown: str) -> Callable[[np.random.Generator], bool]:
-    """Whether the sentence about file metadata contains one of these parts."""
+    """Return whether the sentence about file metadata contains one of these parts."""
 
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(each, 2)
@@ -173,7 +177,9 @@ def _above_the_floor(random: np.random.Generator) -> bool:
 
 
 def _recalibration(slope: float, *, says_help: bool) -> Callable[[np.random.Generator], bool]:
-    """Whether a note says that temperature scaling did not help; or, for ``says_help``, none takes its help back."""
+    """Return whether a note says that temperature scaling did not help; or, for ``says_help``, none takes its help
+    back.
+    """
 
     def says(random: np.random.Generator) -> bool:
         labels, logits, codes = calibrated(random, 30, 1, slope)
@@ -201,7 +207,7 @@ def _guaranteed(random: np.random.Generator) -> bool:
 
 
 def _expected(random: np.random.Generator) -> bool:
-    """Whether the true sensitivity is outside of what is expected for other patients."""
+    """Return whether the true sensitivity is outside of what is expected for other patients."""
     labels, logits, codes = calibrated(random, 30, 1, 1.0)
     p = expit(logits)
     value = thresholds.choose(labels, p, "sensitivity", 0.9, level=LEVEL).value
@@ -212,7 +218,7 @@ def _expected(random: np.random.Generator) -> bool:
 
 
 def promises(draws: int, seed: int = 0) -> tuple[float, float]:
-    """The mean of the stated probabilities that a sensitivity of 0.9 is kept, and how often it is."""
+    """Return the mean of the stated probabilities that a sensitivity of 0.9 is kept, and how often it is."""
     random, found = np.random.default_rng(seed), []
     for _ in range(draws):
         labels, logits, codes = calibrated(random, 30, 1, 1.0)
@@ -263,7 +269,7 @@ def _comparison(seeds: int, better: float, shown: str) -> Callable[[np.random.Ge
 
 
 def _audit_shortcut(auc: float, *, is_found: bool) -> Callable[[np.random.Generator], bool]:
-    """Whether the probes find, or miss, a shortcut in a simulated test set."""
+    """Return whether the probes find, or miss, a shortcut in a simulated test set."""
 
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(19, 2)

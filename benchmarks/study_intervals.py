@@ -63,13 +63,13 @@ def titles() -> list[str]:
 
 
 def truth(score: str, separation: float, spread: float) -> float:
-    """The mean true score of networks whose separations are normal: E Phi(X / width)."""
+    """Return the mean true score of networks whose separations are normal: E Phi(X / width)."""
     width = 2.0 if score == "roc_auc" else 2 * 2**0.5
     return NormalDist().cdf(separation / width / (1 + (spread / width) ** 2) ** 0.5)
 
 
 def over_seeds(seeds: int, spread: float, home_place: tuple[float, int], draws: int) -> dict[str, float]:
-    """The share of draws in which the interval covers the mean of all seeds and patients."""
+    """Return the share of draws in which the interval covers the mean of all seeds and patients."""
     covered: Counter[str] = Counter()
     for draw in range(draws):
         random = np.random.default_rng([seeds, home_place[1], draw])
@@ -85,7 +85,7 @@ def over_seeds(seeds: int, spread: float, home_place: tuple[float, int], draws: 
 
 
 def folds(draws: int) -> float:
-    """The same for the pooled predictions of a cross-validation, each fold with a network of its own."""
+    """Return the same for the pooled predictions of a cross-validation, each fold with a network of its own."""
     covered = 0
     for draw in range(draws):
         random = np.random.default_rng([9, draw])

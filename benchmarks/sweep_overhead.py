@@ -31,7 +31,7 @@ CHILDREN = 4
 
 
 def main(trials: int, workers: int, repetitions: int, words: Sequence[str]) -> dict[str, Any]:
-    """All figures.
+    """Return all figures.
 
     Args:
         trials: of each worker.
@@ -92,7 +92,7 @@ def children() -> None:
 
 
 def _swept(runs: Path, trials: int, workers: int, words: Sequence[str]) -> Mapping[str, Any]:
-    """The record of a sweep without pruning."""
+    """Return the record of a sweep without pruning."""
     reported = {word.partition("=")[0] for word in words}
     arguments = [
         *("search=lr", f"n_trials={trials}", f"engine.workers={workers}", "sampler.name=RandomSampler"),

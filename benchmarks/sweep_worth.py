@@ -90,7 +90,7 @@ def main(setting: Setting, repeats: int, folder: Path) -> dict[str, Any]:
 
 
 def summary(curves: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
-    """The comparison.
+    """Return the comparison.
 
     Args:
         curves: by arm the (repeats, epochs) best score so far after each epoch spent, NaN before there is one.
@@ -120,7 +120,7 @@ def summary(curves: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
 
 
 def ratio(ours: np.ndarray, random: np.ndarray, share: float) -> float | None:
-    """Epochs that random search needs for its score at a share of its budget, by those that ours needs for it.
+    """Return epochs that random search needs for its score at a share of its budget, by those that ours needs for it.
 
     Both by the mean over repeats. 0 where ours never gets there, None where random search has no score by then.
     """
@@ -148,7 +148,7 @@ def _best_by_epoch(trials: Iterable[Mapping[str, Any]], setting: Setting) -> np.
 
 
 def _swept(setting: Setting, name: str, repeat: int, folder: Path) -> Sequence[Mapping[str, Any]]:
-    """The trials of one sweep: as many as spend the budget."""
+    """Return the trials of one sweep: as many as spend the budget."""
     runs = folder / f"{setting.dataset}-{repeat}-{'ours' if name == OURS else 'random'}"
     trials = setting.trials
     while True:

@@ -12,7 +12,7 @@ _COLOURS = ("#1a5fb4", "#c4570a")
 
 
 def figure(curves: Mapping[str, np.ndarray], title: str) -> str:
-    """Each repeat thin, the mean over repeats thick.
+    """Return each repeat thin, the mean over repeats thick.
 
     Args:
         curves: by name the (repeats, epochs) best score so far, NaN before there is one.

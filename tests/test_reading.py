@@ -79,7 +79,7 @@ def test_holes_are_not_hashed(tmp_path: Path) -> None:
         ("[-Infinity]", "it holds -Infinity"),
         ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is not a finite number"),
         ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is not Unicode text"),
-        ('{"\\udfff": 1}', "holds a name that is not Unicode text"),
+        ('{"\\udfff": 1}', "contains a name that is not Unicode text"),
         ('{"pid": 99999999999999999999}', "pid is a number out of all bounds"),
         ("9" * 5000, "no JSON"),
         ("[" * 65 + "]" * 65, "nested deeper than 64 levels"),

@@ -44,7 +44,7 @@ Row = dict[str, str]
 
 
 def main() -> None:
-    """Writes both tables and says what is in them."""
+    """Write both tables and says what is in them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -156,12 +156,14 @@ def cluster_ids(hashes: dict[str, int]) -> dict[str, str]:
 
 
 def hash_of(path: Path) -> int:
-    """The difference hash of an image file."""
+    """Return the difference hash of an image file."""
     return difference_hash(decode_gray(read_bytes(path), path))
 
 
 def read_originals(table: Path) -> dict[str, Row]:
-    """Sample id -> its row in the table of original files, by sample id. The repository's top folder is excluded."""
+    """Return sample id -> its row in the table of original files, by sample id. The repository's top folder is
+    excluded.
+    """
     with table.open(encoding="utf-8", newline="") as file:
         found = {line["path"].split("/", 1)[1]: line for line in csv.DictReader(file)}
     return dict(sorted(found.items()))
@@ -178,14 +180,14 @@ def row(
     split: str = "",
     cluster_id: str = "",
 ) -> Row:
-    """One line of an index table."""
+    """Return one line of an index table."""
     hashes = (original["bytes"], original["sha256"], f"{dhash:0{BITS // 4}x}")
     values = (sample_id, str(label), patient_id, site, split, cluster_id, *hashes)
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Writes a table with Unix line ends on every system."""
+    """Write a table with Unix line ends on every system."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

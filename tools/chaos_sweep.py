@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _typed(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The command, typed once."""
+    """Return the command, typed once."""
     runs_dir.mkdir(exist_ok=True, parents=True)
     with (runs_dir / "terminal.log").open("ab") as log:
         return subprocess.Popen(
@@ -128,7 +128,7 @@ def _typed(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _references(folder: Path) -> dict[int, bytes]:
-    """The weights of each trial, by its number, where its line was typed alone."""
+    """Return the weights of each trial, by its number, where its line was typed alone."""
     found = {}
     for trial in _record(folder / "quiet")["trials"]:
         line = shlex.split(trial["line"])
@@ -182,7 +182,7 @@ def _hit(command: int, target: str, chance: random.Random) -> str:
 
 
 def _parts(command: int, chance: random.Random) -> dict[str, list[int]]:
-    """The numbers of the processes that a signal to a target goes to."""
+    """Return the numbers of the processes that a signal to a target goes to."""
     servers = _children(command)
     trials = [pid for server in servers for pid in _children(server)]
     one = [chance.choice(trials)] if trials else []

@@ -35,7 +35,7 @@ COLOURS = {TEXT: (90, 220, 90), MARK: (90, 160, 255), LESION: (255, 90, 60)}
 
 
 def main() -> None:
-    """Writes the sheet."""
+    """Write the sheet."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def sheet() -> Image.Image:
-    """The contact sheet, with a palette of greys and three colours."""
+    """Return the contact sheet, with a palette of greys and three colours."""
     columns = [column(site, spec) for site, spec in COLUMNS]
     wall = np.full((columns[0].shape[0], GAP), min(COLOURS) - 1, dtype=np.uint8)
     parts = [part for shown in columns for part in (shown, wall)]
@@ -59,7 +59,7 @@ def sheet() -> Image.Image:
 
 
 def column(site: str, spec: PhantomSpec) -> Picture:
-    """A patient with COVID, the same with the ground truth, and a patient without; one below the other."""
+    """Return a patient with COVID, the same with the ground truth, and a patient without; one below the other."""
     first = patient_label(spec, site, 0)
     sick, healthy = (0, 1) if first else (1, 0)
     image, mask, _ = render_slice(spec, site, sick, SLICE)
@@ -76,12 +76,12 @@ def column(site: str, spec: PhantomSpec) -> Picture:
 
 
 def zoomed(image: Picture) -> Picture:
-    """The image with larger pixels; its brightest levels make room for the colours."""
+    """Return the image with larger pixels; its brightest levels make room for the colours."""
     return np.minimum(image, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels around a mask."""
+    """Return the pixels around a mask."""
     grown: NDArray[np.bool_] = ndimage.binary_dilation(mask)
     return grown & ~mask
 

@@ -55,7 +55,7 @@ class Images:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def draw(spec: PhantomSpec, site: str, first: int = 0) -> Images:
-    """All images of 150 patients of a site, from the ``first`` on."""
+    """Return all images of 150 patients of a site, from the ``first`` on."""
     patients = range(first, first + PATIENTS)
     where = [(patient, index) for patient in patients for index in range(spec.slices_per_patient)]
     drawn = [render_slice(spec, site, *place) for place in where]
@@ -77,7 +77,7 @@ def draw(spec: PhantomSpec, site: str, first: int = 0) -> Images:
 
 
 def summaries() -> Figures:
-    """ROC AUC of each summary of the images, for several phantoms."""
+    """Return ROC AUC of each summary of the images, for several phantoms."""
     phantoms = {"site a, clean": (BOTH, "a"), "site b, clean": (BOTH, "b")}
     for strength in (0.2, 0.5, 0.8, 1.0):
         phantoms[f"site a, shortcut {strength}"] = (replace(BOTH, shortcut=strength), "a")
@@ -100,7 +100,7 @@ def _moments(images: Picture) -> Floats:
 
 
 def _histogram(images: Picture) -> Floats:
-    """Share of the pixels in each of 16 bins of grey levels."""
+    """Return share of the pixels in each of 16 bins of grey levels."""
     pixels = images.reshape(len(images), -1)
     return np.stack([np.bincount(row // 16, minlength=16) / len(row) for row in pixels])
 
@@ -127,7 +127,7 @@ def _auc(features: Floats, images: Images) -> float:
 
 
 def grey_gap(run: Path) -> Figures:
-    """Scores of a run's model on patients that it has not seen, of both sites."""
+    """Return scores of a run's model on patients that it has not seen, of both sites."""
     network, size = _load(run)
     training = _resized(draw(GREY, "a").images, size)
     grey = draw(GREY, "b")
@@ -148,7 +148,7 @@ def grey_gap(run: Path) -> Figures:
 
 
 def _load(run: Path) -> tuple[Network, int]:
-    """The run's model, and the side of the images that it sees."""
+    """Return the run's model, and the side of the images that it sees."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     network = Network(ModelConfig(**settings["model"]), n_classes=2)
     network.load_state_dict(load_file(run / "model.safetensors"))
@@ -162,10 +162,10 @@ def _resized(images: Picture, size: int) -> Picture:
 
 
 def _matching(images: Picture, reference: Picture) -> Picture:
-    """The map (256,) that gives the grey levels of ``images`` the distribution of those of ``reference``."""
+    """Return the map (256,) that gives the grey levels of ``images`` the distribution of those of ``reference``."""
 
     def share(pixels: Picture) -> Floats:
-        """Share of the pixels up to each level, half of the level's own among them."""
+        """Return share of the pixels up to each level, half of the level's own among them."""
         counts = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         return np.cumsum(counts) - counts / 2
 

@@ -64,7 +64,7 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     for heading, rows in sections():
         parts.append(f"## {heading}\n\n| input | what ddtl does |\n|---|---|\n")
@@ -94,7 +94,7 @@ def _of_machine(case: test_robust_machine.Case) -> Row:
 
 
 def cell(text: str) -> str:
-    """Text as a cell of a table."""
+    """Return text as a cell of a table."""
     return " ".join(text.replace("|", "\\|").split())
 
 

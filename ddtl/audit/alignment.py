@@ -45,7 +45,7 @@ IDENTITY = Fit()
 
 
 def align(first: np.ndarray, second: np.ndarray, start: Fit = IDENTITY, levels: Sequence[int] = LEVELS) -> Fit | None:
-    """The fit of the second image to the first.
+    """Return the fit of the second image to the first.
 
     Args:
         first, second: uint8 ``(S, S)``, of one size.
@@ -72,7 +72,9 @@ def align(first: np.ndarray, second: np.ndarray, start: Fit = IDENTITY, levels: 
 
 
 def fitted(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Both images where they overlap, the second resampled onto the pixels of the first: float64, of one shape."""
+    """Return both images where they overlap, the second resampled onto the pixels of the first: float64, of one
+    shape.
+    """
     height, width = first.shape
     rows, from_rows = _places(height, second.shape[0], fit.y_scale, fit.y_offset)
     columns, from_columns = _places(width, second.shape[1], fit.x_scale, fit.x_offset)
@@ -80,7 +82,7 @@ def fitted(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray,
 
 
 def detail(image: np.ndarray) -> np.ndarray:
-    """Structures of one to two pixels: the difference of two Gaussian blurs."""
+    """Return structures of one to two pixels: the difference of two Gaussian blurs."""
     from scipy.ndimage import gaussian_filter
 
     narrow, wide = (gaussian_filter(image.astype(np.float32), sigma) for sigma in _BLURS)
@@ -88,14 +90,14 @@ def detail(image: np.ndarray) -> np.ndarray:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of the pixels of two arrays of one shape; 0 where one is even."""
+    """Return Pearson's correlation of the pixels of two arrays of one shape; 0 where one is even."""
     a, b = one - one.mean(), other - other.mean()
     norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
     return float((a * b).sum()) / norm if norm > 0 else 0.0
 
 
 def _step(one: np.ndarray, other: np.ndarray, gradients: list[np.ndarray], p: np.ndarray) -> np.ndarray | None:
-    """The least-squares change of the fit; None where the images have nothing in common."""
+    """Return the least-squares change of the fit; None where the images have nothing in common."""
     side = len(one)
     columns, from_columns = _places(side, side, p[0], p[1])
     rows, from_rows = _places(side, side, p[2], p[3])
@@ -109,12 +111,12 @@ def _step(one: np.ndarray, other: np.ndarray, gradients: list[np.ndarray], p: np
 
 
 def _span(scale: float, offset: float) -> tuple[float, float]:
-    """From where to where on an axis of the first image the second reaches."""
+    """Return from where to where on an axis of the first image the second reaches."""
     return max(-1.0, (-1 - offset) / scale), min(1.0, (1 - offset) / scale)
 
 
 def _places(length: int, other: int, scale: float, offset: float) -> tuple[slice, np.ndarray]:
-    """The pixels of an axis that the other image covers, and where in its pixels they lie."""
+    """Return the pixels of an axis that the other image covers, and where in its pixels they lie."""
     centres = (2 * np.arange(length) + 1) / length - 1
     places = ((scale * centres + offset + 1) * other - 1) / 2
     inside = np.flatnonzero((places >= -0.5) & (places <= other - 0.5))
@@ -125,7 +127,7 @@ def _places(length: int, other: int, scale: float, offset: float) -> tuple[slice
 
 
 def _resampled(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation at a grid of places, first along columns, then along rows."""
+    """Return bilinear interpolation at a grid of places, first along columns, then along rows."""
     for axis, places in ((1, columns), (0, rows)):
         low = np.minimum(places.astype(int), image.shape[axis] - 2)
         part = np.expand_dims(places - low, 1 - axis)

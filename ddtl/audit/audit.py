@@ -68,12 +68,12 @@ class Audit:
         return any(finding.severity == "fail" for finding in self.findings)
 
     def to_leave_out(self, dataset: str) -> list[tuple[str, str]]:
-        """The lines of a dataset's exclude list."""
+        """Return the lines of a dataset's exclude list."""
         manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
         return exclude_list.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
 
     def power_sentence(self, dataset: str) -> str | None:
-        """What "nothing found" means for shortcuts; None where every probe found one, or none was possible."""
+        """Return what "nothing found" means for shortcuts; None where every probe found one, or none was possible."""
         missed = any(probe.kind == "shortcut" and probe.verdict == "nothing found" for probe in self.probes[dataset])
         if not missed or dataset not in self.powers:
             return None
@@ -81,7 +81,7 @@ class Audit:
         return findings.power(self.powers[dataset], manifest.grouping)
 
     def record(self) -> dict[str, Any]:
-        """Everything as plain JSON but the pairs themselves, which are counted."""
+        """Return everything as plain JSON but the pairs themselves, which are counted."""
         kinds = ("same file", "same pixels", "near")
         return {
             "datasets": [self._dataset(s.manifest, d) for s, d in zip(self.subjects, self.digests, strict=True)],
@@ -124,7 +124,7 @@ class Audit:
 
 
 def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int = 0) -> Audit:
-    """All checks on one dataset or several.
+    """Return all checks on one dataset or several.
 
     Args:
         subjects: datasets with different names.
@@ -194,7 +194,7 @@ def _digest(manifest: Manifest, fingerprints: Fingerprints) -> str:
 
 
 def _checked(audit: Audit) -> Iterator[dict[str, Any]]:
-    """Every check: whether it was made, and why not."""
+    """Yield every check: whether it was made, and why not."""
     names = [subject.manifest.dataset for subject in audit.subjects]
 
     def check(what: str, datasets: Sequence[str], why_not: str = "") -> dict[str, Any]:

@@ -14,5 +14,7 @@ _LEAST = 0.05
 
 
 def has_text(gray: Image.Image) -> bool:
-    """Whether an image (mode ``L``, full size) seems to contain text or arrows outside the body; none in it is."""
+    """Return whether an image (mode ``L``, full size) seems to contain text or arrows outside the body; none in it
+    is.
+    """
     return strokes(gray) >= _LEAST

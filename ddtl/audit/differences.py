@@ -91,7 +91,7 @@ _QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Measurements], float]], ...] 
 
 
 def class_differences(manifest: Manifest, measurements: Sequence[Measurements | None]) -> list[Difference]:
-    """Every quantity by class, the largest difference first; empty where there is one class only.
+    """Return every quantity by class, the largest difference first; empty where there is one class only.
 
     Two classes are compared once, as the positive class against the other; of more, each is against all others.
 
@@ -128,7 +128,7 @@ def judged(found: Sequence[Difference]) -> list[Difference]:
 def cliffs_delta(
     values: np.ndarray, labels: np.ndarray, groups: np.ndarray
 ) -> tuple[float, tuple[float, float, float] | None]:
-    """Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
+    """Return Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
 
     Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
     So the interval and the variance are those of a ROC AUC of clustered images (``intervals.robust``), and the test is
@@ -166,7 +166,7 @@ def cliffs_delta(
 
 
 def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
-    """How often groups whose classes are permuted are at least as far apart; all of a group keep one class."""
+    """Return how often groups whose classes are permuted are at least as far apart; all of a group keep one class."""
     from scipy.stats import rankdata
 
     ranks, images = np.bincount(clusters.codes, rankdata(values)), np.bincount(clusters.codes)
@@ -179,7 +179,7 @@ def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
 
 @lru_cache(maxsize=2)
 def _permuted(classes: bytes) -> np.ndarray:
-    """(1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
+    """Return (1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
     given = np.frombuffer(classes, dtype=bool)
     orders = np.random.default_rng(0).random((_PERMUTATIONS, len(given))).argsort(axis=1)
     return np.concatenate([given[None], given[orders]]).astype(float)

@@ -21,7 +21,7 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test", None: "no s
 
 
 def to_leave_out(manifest: Manifest, pairs: Sequence[Pair], bad: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Sample id and reason of each image to exclude, by sample id; see ``RULE``.
+    """Return sample id and reason of each image to exclude, by sample id; see ``RULE``.
 
     Args:
         manifest: of one dataset.

@@ -43,12 +43,12 @@ class FileMetadata:
     file_bytes: int
 
     def numbers(self) -> tuple[float, ...]:
-        """Those of ``FEATURES`` that are numbers, in their order."""
+        """Return those of ``FEATURES`` that are numbers, in their order."""
         return self.width, self.height, self.file_bytes
 
 
 def read_metadata(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The facts about image files, from their headers; nothing is decoded.
+    """Return the facts about image files, from their headers; nothing is decoded.
 
     Returns:
         F names, and (N, F) float64: 0 or 1 for each file format and each colour mode that occurs, then the numbers.
@@ -72,7 +72,7 @@ def table(found: Sequence[FileMetadata]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def probabilities(manifest: Manifest) -> np.ndarray:
-    """What a random forest on ``FEATURES`` that trained on training and validation says about the test images.
+    """Return what a random forest on ``FEATURES`` that trained on training and validation says about the test images.
 
     Args:
         manifest: with splits; images in each of training and test.
@@ -96,7 +96,7 @@ def probabilities(manifest: Manifest) -> np.ndarray:
 def forest(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
 ) -> np.ndarray:
-    """What a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
+    """Return what a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
 
     Returns:
         (N, classes) probabilities, 0 for a class that is missing in ``labels``; the same on every call and for any

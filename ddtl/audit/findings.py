@@ -19,7 +19,7 @@ _TRAINED = {"test": "on the test split", "held-out half": "on images of patients
 
 
 def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
-    """Images that cannot be decoded."""
+    """Yield images that cannot be decoded."""
     if bad:
         n = count(len(bad), "image")
         yield Finding(
@@ -32,7 +32,7 @@ def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def classes(manifest: Manifest) -> Iterator[Finding]:
-    """A dataset in which there is nothing to be distinguished."""
+    """Yield a dataset in which there is nothing to be distinguished."""
     present = sorted({manifest.classes[sample.label] for sample in manifest.samples})
     if len(manifest) == 1:
         yield Finding(
@@ -50,7 +50,7 @@ def classes(manifest: Manifest) -> Iterator[Finding]:
 
 
 def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
-    """A split that training would refuse.
+    """Yield a split that training would refuse.
 
     Args:
         refused: its message; None where the split is sound.
@@ -66,7 +66,7 @@ def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
 
 
 def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Patients in several splits, and patients that nobody names.
+    """Yield patients in several splits, and patients that nobody names.
 
     Args:
         torn: the splits of each patient that is in more than one.
@@ -101,7 +101,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
 
 
 def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Iterator[Finding]:
-    """Duplicates within one dataset: across splits, across labels, and the others."""
+    """Yield duplicates within one dataset: across splits, across labels, and the others."""
     name = manifest.dataset
     own = {pair: None for pair in pairs if pair.first[0] == pair.second[0] == name}
     across = {pair: None for pair in leaks.across_splits if pair in own}
@@ -140,7 +140,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
 
 
 def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Finding]:
-    """Images that are in two datasets."""
+    """Yield images that are in two datasets."""
     order = {manifest.dataset: manifest for manifest in manifests}
     conflicting = set(leaks.across_labels)
     by_datasets: dict[tuple[str, str], list[Pair]] = {}
@@ -161,7 +161,7 @@ def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Fin
 
 
 def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
-    """Probes that score better than chance."""
+    """Yield probes that score better than chance."""
     for probe in probes:
         if probe.verdict not in ("shortcut", "may carry disease"):
             continue
@@ -211,7 +211,7 @@ def power(found: Power, grouping: Grouping) -> str:
 
 
 def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterator[Finding]:
-    """Quantities in which the classes differ."""
+    """Yield quantities in which the classes differ."""
     found = [difference for difference in differences if difference.size != "none"]
     if found:
         odd = any(d.size == "large" and d.kind == "shortcut" for d in found)
@@ -226,7 +226,7 @@ def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterat
 
 
 def _kinds(pairs: Collection[Pair]) -> str:
-    """``2 the same file, 81 nearly the same``."""
+    """Return ``2 the same file, 81 nearly the same``."""
     words = {"same file": "the same file", "same pixels": "the same pixels", "near": "nearly the same"}
     counts = {kind: sum(pair.kind == kind for pair in pairs) for kind in words}
     turned = sum(pair.transform != "none" for pair in pairs)

@@ -94,7 +94,7 @@ def decode(
     processes: int = 2,
     measure: Measure | None = None,
 ) -> Fingerprints:
-    """Reads and decodes each image once, as ``ddtl/data/images/decode.py`` does.
+    """Read and decodes each image once, as ``ddtl/data/images/decode.py`` does.
 
     Args:
         manifests: of datasets with different names.
@@ -162,7 +162,7 @@ def _read(sample: Sample, measure: Measure | None) -> _Read | BadImageError:
 
 
 def _box(trim: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """What is left of a thumbnail."""
+    """Return what is left of a thumbnail."""
     left, top, right, bottom = (side * _TRIM * SIDE for side in trim)
     return left, top, SIDE - right, SIDE - bottom
 

@@ -28,7 +28,7 @@ _LONGEST = 60  # bits of a piece or choice, as a number of 64 bits contains it
 
 
 def near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every pair of a hash of the index and one of the queries that differ in at most ``radius`` bits.
+    """Return every pair of a hash of the index and one of the queries that differ in at most ``radius`` bits.
 
     Args:
         index: uint64 ``(N, 4)``.
@@ -53,7 +53,8 @@ def near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarra
 
 
 def likely_near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Most pairs that differ in at most ``radius`` bits, the nearer the surer; arguments and result as of ``near``.
+    """Return most pairs that differ in at most ``radius`` bits, the nearer the surer; arguments and result as of
+    ``near``.
 
     Among 100,000 hashes of independent bits a pair at 10 bits is found all but always, one at 20 in 96 % of the cases,
     one at 28 in 70 %. The choices of bits are the same on every call.
@@ -76,14 +77,16 @@ def _once(found: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _pieces(index: np.ndarray) -> list[np.ndarray]:
-    """Which bits are in each piece; each gets its share of the bits that tell much and of those that hardly vary."""
+    """Return which bits are in each piece; each gets its share of the bits that tell much and of those that hardly
+    vary.
+    """
     count = BITS // min(_LONGEST, math.ceil(math.log2(len(index) + 1)) + _SPARE)
     order = _by_evenness(index)
     return [order[piece::count] for piece in range(count)]
 
 
 def _by_evenness(index: np.ndarray) -> np.ndarray:
-    """The bits, those first that are set in half of the hashes: they tell most."""
+    """Return the bits, those first that are set in half of the hashes: they tell most."""
     set_in = np.array([_bit(index, bit).mean() for bit in range(BITS)])
     return np.argsort(np.abs(set_in - 0.5), kind="stable")
 
@@ -91,7 +94,9 @@ def _by_evenness(index: np.ndarray) -> np.ndarray:
 def _near_by_piece(
     index: np.ndarray, queries: np.ndarray, bits: np.ndarray, flips: int, radius: int
 ) -> Iterator[np.ndarray]:
-    """The near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near`` returns."""
+    """Yield the near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near``
+    returns.
+    """
     keys, query = _keys(index, bits), _keys(queries, bits)
     # Both in the order of their keys: what is compared together is then contiguous in memory.
     order, query_order = np.argsort(keys, kind="stable"), np.argsort(query, kind="stable")
@@ -132,7 +137,7 @@ def _matches(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray,
 
 
 def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """The bits of one piece as a number, of each hash: int64 ``(N,)``."""
+    """Return the bits of one piece as a number, of each hash: int64 ``(N,)``."""
     keys = np.zeros(len(hashes), dtype=np.int64)
     for place, bit in enumerate(bits):
         keys |= _bit(hashes, bit).astype(np.int64) << place
@@ -140,5 +145,5 @@ def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
 
 
 def _bit(hashes: np.ndarray, bit: int) -> np.ndarray:
-    """One bit of each hash, 0 or 1; any numbering of the bits will do here."""
+    """Return one bit of each hash, 0 or 1; any numbering of the bits will do here."""
     return (hashes[:, bit // 64] >> np.uint64(bit % 64)) & np.uint64(1)

@@ -64,7 +64,7 @@ class Pair:
 def find(
     manifests: Sequence[Manifest], progress: Progress | None = None, fingerprints: Fingerprints | None = None
 ) -> list[Pair]:
-    """The pairs within and across datasets, splits and classes.
+    """Return the pairs within and across datasets, splits and classes.
 
     Of three or more images with equal pixels each is paired with the first alone, and that one with near images:
     ``ddtl.audit.duplicates.clusters`` joins them again.
@@ -92,7 +92,7 @@ def find(
 
 
 def _first_of_each(rows: Sequence[int], contents: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
-    """The first row of each content, and (first row, further row) for each further one."""
+    """Return the first row of each content, and (first row, further row) for each further one."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row in rows:
         groups[contents[row]].append(row)
@@ -100,7 +100,7 @@ def _first_of_each(rows: Sequence[int], contents: Sequence[str]) -> tuple[list[i
 
 
 def _near_pairs(fingerprints: Fingerprints, rows: np.ndarray, progress: Progress | None) -> Iterator[Pair]:
-    """The near pairs among some rows, which are in the order of their keys."""
+    """Yield the near pairs among some rows, which are in the order of their keys."""
     rows = np.array([row for row in rows if fingerprints.thumbnails[row].std() >= _EVEN], dtype=np.int64)
     candidates = _candidates(fingerprints.hashes[rows], fingerprints.trimmed[rows])
     load = lru_cache(_CACHED)(_load)
@@ -120,7 +120,7 @@ def _load(sample: Sample, side: int) -> np.ndarray:
 
 
 def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int], set[int]]:
-    """Pairs ``i < j`` that a hash brings together, and the transforms of ``j`` with which it does."""
+    """Return pairs ``i < j`` that a hash brings together, and the transforms of ``j`` with which it does."""
     whole = np.ascontiguousarray(hashes[:, 0])
     search = near if len(hashes) <= MANY else likely_near
     candidates: dict[tuple[int, int], set[int]] = defaultdict(set)
@@ -138,7 +138,7 @@ def _candidates(hashes: np.ndarray, trimmed: np.ndarray) -> dict[tuple[int, int]
 def _similarity(
     fingerprints: Fingerprints, i: int, j: int, transform: str, load: Callable[[Sample, int], np.ndarray]
 ) -> float:
-    """Correlation of the detail of two images, the second turned and brought to fit; 0 where they do not fit."""
+    """Return correlation of the detail of two images, the second turned and brought to fit; 0 where they do not fit."""
     first, second = fingerprints.thumbnails[i], turned(fingerprints.thumbnails[j], transform)
     fit = align(first, second)
     if fit is None or correlation(*fitted(first, second, fit)) < _OUTLINE:

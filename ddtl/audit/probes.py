@@ -100,7 +100,7 @@ class _Plan:
 def run_probes(
     manifest: Manifest, measurements: Sequence[Measurements | None], *, seed: int = 0, progress: Progress | None = None
 ) -> list[Probe]:
-    """A probe for each view of ``views.VIEWS``.
+    """Return a probe for each view of ``views.VIEWS``.
 
     Args:
         manifest: with splits or without.
@@ -156,7 +156,7 @@ def probe(
     *,
     seed: int = 0,
 ) -> Probe:
-    """How far a classifier gets on one view.
+    """Return how far a classifier gets on one view.
 
     Args:
         view: a key of ``views.VIEWS``.
@@ -199,12 +199,12 @@ def probe(
 
 
 def is_found(auc: float, low: float, highest_shuffle: float) -> bool:
-    """Whether a probe exceeds every shuffle and the lower limit of its interval is above ``BOUND``."""
+    """Return whether a probe exceeds every shuffle and the lower limit of its interval is above ``BOUND``."""
     return low > BOUND and auc > highest_shuffle
 
 
 def _plan(labels: np.ndarray, groups: np.ndarray, splits: np.ndarray | None, seed: int) -> _Plan:
-    """The split's own test, where there is one that tears no group; else half of the groups.
+    """Return the split's own test, where there is one that tears no group; else half of the groups.
 
     No folds: probabilities from several classifiers cannot be pooled into one ROC curve, as each fold's own are low
     where its share of positives is high (with a planted mark of AUC 0.6 five folds scored 0.58).
@@ -248,7 +248,7 @@ def _predict(view: str, features: np.ndarray, labels: np.ndarray, plan: _Plan, t
 
 
 def _logistic(train: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int) -> np.ndarray:
-    """(N, classes) probabilities from a ridge logistic regression on standardised numbers."""
+    """Return (N, classes) probabilities from a ridge logistic regression on standardised numbers."""
     from sklearn.linear_model import LogisticRegression
 
     mean, spread = train.mean(axis=0), train.std(axis=0)
@@ -265,7 +265,9 @@ def _logistic(train: np.ndarray, labels: np.ndarray, score: np.ndarray, classes:
 def _control(
     view: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, plan: _Plan, seed: int
 ) -> Shuffled:
-    """The probe refitted ``SHUFFLES`` times, classes swapped among the groups of what is trained on and scored."""
+    """Return the probe refitted ``SHUFFLES`` times, classes swapped among the groups of what is trained on and
+    scored.
+    """
     rng = np.random.default_rng([seed, list(VIEWS).index(view)])
     parts = np.zeros(len(labels), dtype=int)
     parts[plan.train], parts[plan.score] = 1, 2

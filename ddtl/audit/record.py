@@ -44,12 +44,12 @@ class Finding:
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The gravest first, else as they come."""
+    """Return the gravest first, else as they come."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
-    """What the newest audit of just these images and this split found, for the record of a run.
+    """Return what the newest audit of just these images and this split found, for the record of a run.
 
     Args:
         runs_dir: the folder of all runs, which contains that of the audits.

@@ -8,7 +8,7 @@ from ddtl.evaluation.intervals.resampling import cluster_codes
 
 
 def shuffled_labels(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(N,) labels in which the groups of each part have swapped their classes at random.
+    """Return (N,) labels in which the groups of each part have swapped their classes at random.
 
     The images of a group keep one label in common, as those of a patient have, and each part keeps its number of groups
     of each class. A group with images of several classes counts as its most common one.

@@ -113,7 +113,7 @@ VIEWS: dict[str, View] = {
 
 
 def measure(data: bytes, gray: Image.Image) -> Measurements:
-    """All that the probes and differences need of one image.
+    """Return all that the probes and differences need of one image.
 
     Args:
         data: the file's whole content, of an image that ``ddtl.data.images.decode.decode_gray`` could read.
@@ -137,7 +137,7 @@ def measure(data: bytes, gray: Image.Image) -> Measurements:
 
 
 def table(view: str, measurements: Sequence[Measurements]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of F numbers, and (N, F) of them, of what a view shows of N images."""
+    """Return names of F numbers, and (N, F) of them, of what a view shows of N images."""
     if view == "file metadata":
         return file_metadata.table([one.metadata for one in measurements])
     names = VIEWS[view].names
@@ -145,7 +145,7 @@ def table(view: str, measurements: Sequence[Measurements]) -> tuple[tuple[str, .
 
 
 def _coloured(data: bytes, header: Header) -> float:
-    """Share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
+    """Return share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
     if header.mode in {"1", "L", "LA"} or header.mode not in Image.MODES:
         return 0.0
     with as_pillow(data) as image:
@@ -170,7 +170,7 @@ def _edges(pixels: np.ndarray, seen: Mask) -> list[float]:
 
 
 def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
-    """Share of each quarter of the image that is thin, bright and outside the body (white top-hat)."""
+    """Return share of each quarter of the image that is thin, bright and outside the body (white top-hat)."""
     hat = fine - ndimage.grey_opening(fine, (_STROKE, _STROKE))
     outside = np.repeat(np.repeat(parts.outside & ~parts.paper, 2, axis=0), 2, axis=1)
     bright = (hat >= _BRIGHT) & outside
@@ -178,7 +178,7 @@ def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
 
 
 def strokes(gray: Image.Image) -> float:
-    """Share of an image, in percent, that is thin and bright outside the body, as letters and arrows are.
+    """Return share of an image, in percent, that is thin and bright outside the body, as letters and arrows are.
 
     Args:
         gray: mode ``L``, full size.

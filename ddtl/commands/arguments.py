@@ -183,12 +183,12 @@ class Command(Generic[S]):
         return Words(settings, tuple(rest), tuple(passed), frozenset(typed))
 
     def _is_mistyped(self, key: str) -> bool:
-        """Whether a key is more like one of these settings than like one of train.py's."""
+        """Return whether a key is more like one of these settings than like one of train.py's."""
         known = [*self.keys, *groups("train"), *Config.model_fields]
         return "." not in key and key not in known and closest(key, known) in self.keys
 
     def help(self) -> str:
-        """The page of ``--help``."""
+        """Return the page of ``--help``."""
         parts = [_folded(self.intro)]
         if self.examples:
             parts.append(_columns([(f"ddtl {line}", about) for line, about in self.examples]))
@@ -202,7 +202,7 @@ class Command(Generic[S]):
         return "\n\n".join(parts) + "\n"
 
     def completions(self) -> list[str]:
-        """The words that a shell may offer: keys with ``=``, and with each of their choices."""
+        """Return the words that a shell may offer: keys with ``=``, and with each of their choices."""
         found = [*_HELP[:1], *self.flags]
         for key, about in self.keys.items():
             choices = _choices(about.annotation)
@@ -211,7 +211,7 @@ class Command(Generic[S]):
 
 
 def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
-    """The check of a command that takes settings alone."""
+    """Return the check of a command that takes settings alone."""
     known = ", ".join(command.keys)
 
     def problems(settings: S, words: tuple[str, ...]) -> list[str]:
@@ -224,7 +224,9 @@ def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
 
 
 def _data(text: str, wanted: Any) -> Any:
-    """Text as the plain data that a field takes; as text where it is not such data, which the schema then refuses."""
+    """Return text as the plain data that a field takes; as text where it is not such data, which the schema then
+    refuses.
+    """
     parts = _parts(wanted)
     if bool in parts and text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -244,7 +246,7 @@ def _data(text: str, wanted: Any) -> Any:
 
 
 def _parts(wanted: Any) -> list[Any]:
-    """The plain types of an annotation."""
+    """Return the plain types of an annotation."""
     if get_origin(wanted) is Annotated:
         return _parts(get_args(wanted)[0])
     if get_origin(wanted) in (Union, types.UnionType):
@@ -253,7 +255,7 @@ def _parts(wanted: Any) -> list[Any]:
 
 
 def _choices(wanted: Any) -> list[str]:
-    """The values of a field that has only some."""
+    """Return the values of a field that has only some."""
     found = []
     for part in _parts(wanted):
         if get_origin(part) is Literal:
@@ -275,7 +277,7 @@ def _default(about: Any) -> str:
 
 
 def _meaning(about: Any) -> str:
-    """The description, with the choices where it does not name them itself."""
+    """Return the description, with the choices where it does not name them itself."""
     choices = [choice for choice in _choices(about.annotation) if choice not in ("", "true", "false")]
     if len(choices) < 2:
         return str(about.description)
@@ -287,7 +289,7 @@ def _folded(text: str) -> str:
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the second one folded; a long entry of the first has a line of its own."""
+    """Return two columns, the second one folded; a long entry of the first has a line of its own."""
     width = min(max(len(one) for one, _ in rows), 44)
     lines = []
     for one, other in rows:

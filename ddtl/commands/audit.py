@@ -87,7 +87,7 @@ class AuditRequest:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl audit``; returns the exit code.
+    """Run ``ddtl audit`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, the configuration or the data.
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> AuditRequest:
-    """The command line, all mistakes in one message.
+    """Return the command line, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
@@ -139,7 +139,9 @@ def parse(argv: Sequence[str]) -> AuditRequest:
 
 
 def _by_dataset(argv: Sequence[str]) -> tuple[list[list[str]], list[str], list[str]]:
-    """The datasets, each with the settings behind it, which are of that one alone; settings of all; and mistakes."""
+    """Return the datasets, each with the settings behind it, which are of that one alone; settings of all; and
+    mistakes.
+    """
     datasets: list[list[str]] = []
     common: list[str] = []
     problems: list[str] = []
@@ -167,7 +169,7 @@ _KEYS = ("--strict", "--help", "strict", "dataset")
 
 
 def _filed(config: Config) -> str:
-    """A dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
+    """Return a dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
     c = config.dataset
     parts = [c.name]
     if c.protocol != DATASET_PROTOCOLS[c.kind][0]:
@@ -180,7 +182,7 @@ def _filed(config: Config) -> str:
 
 
 def _subject(config: Config) -> Subject:
-    """A dataset as training would read and split it; where training would refuse its split, what can be had."""
+    """Return a dataset as training would read and split it; where training would refuse its split, what can be had."""
     from ddtl.audit.audit import Subject
     from ddtl.data import catalogue
     from ddtl.data.datasets import registry as manifests
@@ -220,7 +222,7 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
 
 
 def exclude_lists(folder: Path, found: Audit) -> dict[str, Path]:
-    """The exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
+    """Return the exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
     names = [subject.manifest.dataset for subject in found.subjects]
     return {name: folder / ("exclude.csv" if len(names) == 1 else f"exclude-{name}.csv") for name in names}
 

@@ -61,7 +61,7 @@ COMMAND = Command(
 
 
 def main(argv: list[str]) -> int:
-    """What follows ``ddtl compare`` on the command line; returns the exit code.
+    """Run ``ddtl compare`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or runs that cannot be compared.
@@ -106,7 +106,7 @@ def show(out: Console, tables: Sequence[Table], sentences: Sequence[str], notes:
 
 
 def _problems(settings: CompareSettings, words: tuple[str, ...]) -> list[str]:
-    """What is wrong with the runs, and with files in their folders."""
+    """Return what is wrong with the runs, and with files in their folders."""
     runs = [Path(word).expanduser().resolve() for word in words]
     found = [
         f"{key}={path}: a run's folder contains its record alone. Name a file in another folder."

@@ -59,7 +59,7 @@ complete -o filenames -F _ddtl ddtl
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl completion``; returns the exit code.
+    """Run ``ddtl completion`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: there is no such shell.

@@ -51,7 +51,7 @@ COMMAND = Command(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address reaches this machine alone: 127.0.0.0/8, ::1, localhost."""
+    """Return whether an address reaches this machine alone: 127.0.0.0/8, ::1, localhost."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
@@ -61,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl dashboard``; serves until it is stopped, and returns the exit code.
+    """Return what follows ``ddtl dashboard``; serves until it is stopped, and returns the exit code.
 
     Raises:
         UserError: a mistake in the command, no such folder, or the port is taken.
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def runs_folder(folder: Path) -> Path:
-    """The folder of runs.
+    """Return the folder of runs.
 
     Raises:
         UserError: it is not there.

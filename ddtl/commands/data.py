@@ -85,7 +85,7 @@ _MOST_NAMED = 10  # files of a kind that are named
 
 
 def main(argv: list[str]) -> int:
-    """What follows ``ddtl data`` on the command line; returns the exit code.
+    """Run ``ddtl data`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or images that are missing or wrong.
@@ -120,7 +120,7 @@ def main(argv: list[str]) -> int:
 
 
 def _read(action: str, argv: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
-    """Datasets, where they are, and the archive or folder to take them from."""
+    """Return datasets, where they are, and the archive or folder to take them from."""
 
     def problems(settings: DataSettings, names: tuple[str, ...]) -> list[str]:
         found = [_unknown(name, action) for name in names if name not in ORIGINS]

@@ -40,7 +40,7 @@ Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl evaluate``; returns the exit code.
+    """Run ``ddtl evaluate`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or a run that cannot be evaluated so.
@@ -90,7 +90,7 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
 
 
 def _on_dataset(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
-    """The run's network on another test set."""
+    """Return the run's network on another test set."""
     from ddtl.data import catalogue
     from ddtl.utils.memory import keep_freed_memory
 

@@ -52,7 +52,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl explain``; returns the exit code.
+    """Run ``ddtl explain`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, a run that is not finished, or one whose images are not here.

@@ -55,7 +55,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl export``; returns the exit code.
+    """Run ``ddtl export`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, a run that is not finished, or one whose images are not here.
@@ -91,7 +91,7 @@ _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and te
 
 
 def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
-    """What a program must know to use the weights; nothing about this machine."""
+    """Return what a program must know to use the weights; nothing about this machine."""
     model = config.model
     return {
         "note": "For research. Not for diagnosis.",
@@ -144,7 +144,7 @@ def _export(
 
 
 def _real_images(folder: RunFolder, saved: Config, words: Words[ExportSettings], classes: Sequence[str]) -> np.ndarray:
-    """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
+    """Return (N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
     from ddtl.data.download import claims

@@ -24,7 +24,7 @@ from ddtl.utils.suggest import did_you_mean
 
 
 def _svg_file(file: object) -> object:
-    """The file that ``svg=`` names; raises ValueError where it cannot be written, or has another suffix."""
+    """Return the file that ``svg=`` names; raises ValueError where it cannot be written, or has another suffix."""
     if not isinstance(file, str):
         return file
     path = Path(file).expanduser()
@@ -67,7 +67,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl finetune`` on the command line; returns the exit code.
+    """Run ``ddtl finetune`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command or in the settings.
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
-    """Epochs × stages, the epochs of a phase in one row."""
+    """Return epochs × stages, the epochs of a phase in one row."""
     *backbone, head = schedule.epochs[0]
     found = Table(title=escape(title), title_justify="left")
     for heading in ("phase", "epochs", *backbone, head):

@@ -67,7 +67,7 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
 
 
 def _message(error: Exception) -> str:
-    """What broke, and what to do."""
+    """Return what broke, and what to do."""
     if isinstance(error, TrainingFailure):
         again = f"\nThe same command continues where it stopped:\n  {_command()}"
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
@@ -87,7 +87,7 @@ def _message(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the system's loader found no room for a library."""
+    """Return whether the system's loader found no room for a library."""
     return any(words in str(error) for words in _NOT_MAPPED)
 
 
@@ -115,7 +115,7 @@ def _in_a_thread(what: threading.ExceptHookArgs) -> None:
 
 
 def _command() -> str:
-    """The command as it was typed, to be pasted; without the word that would delete what has been done."""
+    """Return the command as it was typed, to be pasted; without the word that would delete what has been done."""
     typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
     shown = redacted(typed)
     return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"

@@ -63,7 +63,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl lr-find``; returns the exit code.
+    """Run ``ddtl lr-find`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, the configuration or the data, before anything is trained.
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> tuple[Words[LrFindSettings], Config]:
-    """Own settings and those of train.py, all mistakes in one message.
+    """Return own settings and those of train.py, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
@@ -179,7 +179,7 @@ def _about(run: Run, settings: LrFindSettings) -> dict[str, Any]:
 
 
 def _in_one_process(config: Config) -> Config:
-    """The same batches in one process: what several would process at once is accumulated one after the other."""
+    """Return the same batches in one process: what several would process at once is accumulated one after the other."""
     t = config.trainer
     accumulate = t.accumulate * t.devices * t.num_nodes
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": accumulate}
@@ -187,7 +187,7 @@ def _in_one_process(config: Config) -> Config:
 
 
 def _line(words: Sequence[str], suggestion: Mapping[str, float]) -> str | None:
-    """The command that trains with the suggestion; None where there is none."""
+    """Return the command that trains with the suggestion; None where there is none."""
     if not suggestion:
         return None
     kept = [word for word in words if _key(word) not in _SOUGHT]

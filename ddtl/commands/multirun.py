@@ -34,7 +34,7 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
 
 
 def planned(overrides: Sequence[str]) -> list[Job]:
-    """The jobs, each of them checked.
+    """Return the jobs, each of them checked.
 
     Raises:
         UserError: with one line for every mistake in any job.

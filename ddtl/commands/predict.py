@@ -62,7 +62,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl predict``; returns the exit code.
+    """Run ``ddtl predict`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, a run that is not finished, or no image.
@@ -109,7 +109,7 @@ def _problems(settings: PredictSettings, words: tuple[str, ...]) -> list[str]:
 
 
 def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[PredictSettings]) -> Config:
-    """The run's configuration with this machine's paths, one process, and the precision that is requested."""
+    """Return the run's configuration with this machine's paths, one process, and the precision that is requested."""
     from ddtl.training import rescore
 
     settings = words.settings
@@ -119,7 +119,7 @@ def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[Pred
 
 
 def scored_batch(config: Config) -> int:
-    """How many images went through the network at once when the run was scored."""
+    """Return how many images went through the network at once when the run was scored."""
     t = config.trainer
     return Shares(config.dataset.batch_size, t.devices * t.num_nodes, 0, t.accumulate).evaluated
 
@@ -144,7 +144,7 @@ def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
 
 
 def _many(tally: Tally, total: int) -> bool:
-    """Whether so many far images come by chance less than once in a thousand times, were they independent."""
+    """Return whether so many far images come by chance less than once in a thousand times, were they independent."""
     from scipy.stats import binom
 
     assert tally.cut is not None

@@ -63,7 +63,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl report`` on the command line; returns the exit code.
+    """Run ``ddtl report`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or a folder without a finished run or a sweep.

@@ -81,7 +81,7 @@ class Target:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl runs``; returns the exit code.
+    """Run ``ddtl runs`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command.
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _is_setting(word: str) -> bool:
-    """Whether a word reads as a setting or a flag, and not as a part of a run's name."""
+    """Return whether a word reads as a setting or a flag, and not as a part of a run's name."""
     key, equals, _ = word.partition("=")
     return word.startswith("-") or bool(equals and _KEY.fullmatch(key))
 
@@ -113,7 +113,7 @@ _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "st
 
 
 def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
-    """A table at a terminal; otherwise a line each with tabs between, for other programs."""
+    """Return a table at a terminal; otherwise a line each with tabs between, for other programs."""
     found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
     if console.out.is_terminal:
@@ -184,7 +184,7 @@ def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: fl
 
 
 def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before: float) -> list[Target]:
-    """What is to go, each once.
+    """Return what is to go, each once.
 
     Args:
         root: the runs folder.
@@ -226,7 +226,7 @@ def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
 
 
 def named(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
-    """The row that a word means: a folder, or a part of just one path.
+    """Return the row that a word means: a folder, or a part of just one path.
 
     Raises:
         UserError: none, or several.
@@ -263,7 +263,9 @@ def _delete(root: Path, target: Target) -> str:
 
 
 def _files(folder: Path) -> list[tuple[Path, int]]:
-    """The files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be seen."""
+    """Return the files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be
+    seen.
+    """
     found = []
     for files in walk(folder, lambda folder, why: None, links=False):
         for entry in files:

@@ -67,7 +67,7 @@ def _run(plan: StudyPlan) -> int:
 
 
 def _preview(plan: StudyPlan, count: int) -> list[str]:
-    """The first runs as commands, each with its evaluations."""
+    """Return the first runs as commands, each with its evaluations."""
     import shlex
 
     from ddtl.utils.wording import train_command

@@ -42,7 +42,7 @@ stopped.
 
 
 def render() -> str:
-    """The page as text."""
+    """Return the page as text."""
     folder = conf_dir()
     comments = file_comments(folder / "sweep.yaml", "")
     for group in _GROUPS:
@@ -55,5 +55,5 @@ def render() -> str:
 
 
 def _order(key: str) -> tuple[int, bool]:
-    """The sweep's own keys before those of a group, the short ones first."""
+    """Return the sweep's own keys before those of a group, the short ones first."""
     return next((1 + i for i, group in enumerate(_GROUPS) if key.startswith(f"{group}.")), 0), "." in key

@@ -94,7 +94,7 @@ class Index:
     _without_evaluations: set[str] = field(default_factory=set)  # runs without a folder of evaluations
 
     def rows(self) -> list[FolderRow]:
-        """All rows as they are now, the latest first; none where the folder is not there yet."""
+        """Return all rows as they are now, the latest first; none where the folder is not there yet."""
         found: dict[str, tuple[tuple[Any, ...], FolderRow]] = {}
         self._unchanged = set()
         for path, names, read in self._folders():
@@ -111,7 +111,8 @@ class Index:
         return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
-        """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed.
+        """Yield every folder that may be a row, the files that it is made of, and what makes it; links are not
+        followed.
 
         Folders are given relative to ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner
         than paths.
@@ -146,7 +147,7 @@ Read = Callable[[str, Path], FolderRow | None]
 
 
 def _unnamed(row: FolderRow) -> FolderRow:
-    """The row of a folder whose name is not text."""
+    """Return the row of a folder whose name is not text."""
     note = "its folder's name is not UTF-8: rename it"
     return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
 
@@ -160,7 +161,7 @@ def _children(folder: str) -> list[str]:
 
 
 def _stamp(folder: str | Path, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """Another one where one of the files is another one."""
+    """Return another one where one of the files is another one."""
     found: list[tuple[int, int] | None] = []
     for name in names:
         try:
@@ -218,7 +219,7 @@ def _evaluation(path: str, folder: Path) -> FolderRow | None:
 
 
 def _recorded(kind: Kind, name: str) -> Read:
-    """Reads a sweep, a study or an audit."""
+    """Read a sweep, a study or an audit."""
 
     def read(path: str, folder: Path) -> FolderRow:
         about: dict[str, Any] = {"when": _when(folder, name), "report": os.path.isfile(folder / "report.html")}
@@ -297,7 +298,7 @@ def _progress(folder: Path, monitor: str) -> dict[str, Any]:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """A row for each epoch, of a long training for its last ones; none where they cannot be read."""
+    """Return a row for each epoch, of a long training for its last ones; none where they cannot be read."""
     try:
         return epochs.last(folder)
     except (OSError, Unreadable):
@@ -326,13 +327,13 @@ def _scored(folder: Path) -> dict[str, Any]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process works in a run's folder; one on another machine is taken at its word."""
+    """Return whether a process works in a run's folder; one on another machine is taken at its word."""
     owner = run_folder.owner_of(folder)
     return owner is not None and run_folder.alive(owner)
 
 
 def _why(error: OSError | Unreadable) -> str:
-    """A line for the row: which file, and what is wrong with it."""
+    """Return a line for the row: which file, and what is wrong with it."""
     if isinstance(error, Unreadable):
         return f"cannot be read: {error.path.name} {error.reason}"[:200]
     name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes) else ""

@@ -75,7 +75,7 @@ class CachedRows:
         self.runs_dir = runs_dir
 
     def now(self) -> tuple[list[FolderRow], bytes, str]:
-        """The rows, the same as JSON, and a tag that changes with them."""
+        """Return the rows, the same as JSON, and a tag that changes with them."""
         with self._lock:
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
@@ -86,7 +86,7 @@ class CachedRows:
             return self._rows, self._body, self._tag
 
     def folders(self, paths: Sequence[str]) -> list[Path]:
-        """The folders of rows.
+        """Return the folders of rows.
 
         Raises:
             UserError: there is no such row, or it leads out of the runs folder.
@@ -100,7 +100,7 @@ class CachedRows:
 
 
 def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
-    """The application.
+    """Return the application.
 
     Args:
         runs_dir: whose runs are shown.
@@ -194,7 +194,7 @@ class _FromHere:
 
 
 def _sandboxed() -> dict[str, str]:
-    """Headers of a page that may be anybody's: no script runs but those that this version writes."""
+    """Return headers of a page that may be anybody's: no script runs but those that this version writes."""
     from ddtl.reports.html.page import full_policy
 
     policy = f"sandbox {_SANDBOX}; {full_policy()}; frame-ancestors 'self'"
@@ -202,7 +202,7 @@ def _sandboxed() -> dict[str, str]:
 
 
 def _frame(path: str, page: Path) -> str:
-    """The page around a stored one, which says where that cannot be shown in full."""
+    """Return the page around a stored one, which says where that cannot be shown in full."""
     from ddtl.reports.html.page import is_of_this_version
 
     note = ""
@@ -221,12 +221,12 @@ def _frame(path: str, page: Path) -> str:
 
 
 def _paths(request: Request) -> list[str]:
-    """The runs that a request names, each once."""
+    """Return the runs that a request names, each once."""
     return list(dict.fromkeys(request.query_params.getlist("run")))[:MOST_COMPARED]
 
 
 def _curves(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Charts of the runs' epochs: title and specification."""
+    """Return charts of the runs' epochs: title and specification."""
     from ddtl.reports.comparison.page import lines
 
     folders = rows.folders(paths)
@@ -244,7 +244,7 @@ def _curves(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _names(picked: Sequence[FolderRow]) -> list[str]:
-    """Short names that tell all of them apart."""
+    """Return short names that tell all of them apart."""
     several = len({row.dataset for row in picked}) > 1
     for model in (False, True):
         names = [

@@ -79,7 +79,7 @@ class Calibration:
 
 
 def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "width") -> list[Bin]:
-    """The reliability diagram: mean probability against the share of positives.
+    """Return the reliability diagram: mean probability against the share of positives.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
@@ -110,7 +110,8 @@ def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -> float | None:
-    """Expected calibration error: how far, on average over the samples, a bin's probability is from what happened.
+    """Return expected calibration error: how far, on average over the samples, a bin's probability is from what
+    happened.
 
     Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is compared with the share of
     positives, over the whole range from 0 to 1. Libraries that compare the confidence in the predicted class with the
@@ -124,7 +125,8 @@ def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -
 
 
 def top_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the likeliest class is the true one, and how probable it was predicted to be (Guo et al. 2017, ICML).
+    """Return whether the likeliest class is the true one, and how probable it was predicted to be (Guo et al. 2017,
+    ICML).
 
     Args:
         labels: (N,) class of each sample, 0 to K - 1.
@@ -235,7 +237,7 @@ def cross_fit(
 
 
 def _log_loss(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """(N,) minus the logarithm of the probability of the true class."""
+    """Return (N,) minus the logarithm of the probability of the true class."""
     from scipy import special
 
     loss: np.ndarray = -special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
@@ -249,7 +251,7 @@ def _mean(values: np.ndarray, codes: np.ndarray, level: float) -> dict[str, floa
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature at which the likelihood of the labels is highest (Guo et al. 2017, ICML).
+    """Return the temperature at which the likelihood of the labels is highest (Guo et al. 2017, ICML).
 
     Args:
         labels: (N,) 0 to K - 1; at least two classes are there.
@@ -283,7 +285,9 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, K) probabilities: the softmax of the logits divided by the temperature. No sample changes its class."""
+    """Return (N, K) probabilities: the softmax of the logits divided by the temperature. No sample changes its
+    class.
+    """
     from scipy import special
 
     probabilities: np.ndarray = special.softmax(logits / temperature, axis=1)
@@ -318,7 +322,7 @@ def fit_platt(labels: np.ndarray, difference: np.ndarray) -> Platt:
 
 
 def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
-    """(N,) probabilities of the positive class from the positive logit less the negative one."""
+    """Return (N,) probabilities of the positive class from the positive logit less the negative one."""
     from scipy import special
 
     p: np.ndarray = special.expit(platt.slope * difference + platt.intercept)
@@ -326,7 +330,7 @@ def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
 
 
 def _moved(difference: np.ndarray, platt: Platt) -> np.ndarray:
-    """(N, 2) logits of the probabilities after Platt scaling."""
+    """Return (N, 2) logits of the probabilities after Platt scaling."""
     return np.column_stack([np.zeros(len(difference)), platt.slope * difference + platt.intercept])
 
 
@@ -391,7 +395,7 @@ def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | Non
 
 
 def _why_not(labels: np.ndarray, logits: np.ndarray) -> str | None:
-    """Why nothing can be fitted."""
+    """Return why nothing can be fitted."""
     if not np.isfinite(logits).all():
         wrong = int((~np.isfinite(logits).all(axis=1)).sum())
         return f"no calibration is fitted: {wrong} of {len(logits)} validation images have logits that are not numbers"
@@ -418,7 +422,7 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
 
 
 def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt: Platt | None) -> tuple[str, ...]:
-    """A sentence for each fitted correction that does not help on validation, or is not shown to."""
+    """Return a sentence for each fitted correction that does not help on validation, or is not shown to."""
     notes = []
     for key, name, fitted in (("temperature", "temperature scaling", temperature), ("platt", "Platt scaling", platt)):
         gain = None if tried is None or fitted is None else tried[key]

@@ -38,7 +38,8 @@ class NetBenefit:
 
 
 def decision_curve(labels: np.ndarray, p: np.ndarray, thresholds: Iterable[float]) -> list[NetBenefit]:
-    """Net benefit TP / N - FP / N * t / (1 - t) at each threshold t (Vickers & Elkin 2006, Med Decis Making 26:565).
+    """Return net benefit TP / N - FP / N * t / (1 - t) at each threshold t (Vickers & Elkin 2006, Med Decis Making
+    26:565).
 
     It holds where the disease is as common as among these samples.
 
@@ -54,7 +55,7 @@ def decision_curve(labels: np.ndarray, p: np.ndarray, thresholds: Iterable[float
 def predictive_values(
     sensitivity: float | None, specificity: float | None, prevalence: float
 ) -> tuple[float | None, float | None]:
-    """Positive and negative predictive value where this share of people has the disease, by Bayes' theorem.
+    """Return positive and negative predictive value where this share of people has the disease, by Bayes' theorem.
 
     Returns:
         Each from 0 to 1; None where nobody would be called that, or sensitivity or specificity is not known.
@@ -147,7 +148,7 @@ def decision_band(
 
 
 def _ratio_limits(a: float, of_a: Limits, b: float, of_b: Limits) -> Limits | None:
-    """The limits of a / b, both from 0 to 1; the upper one may be infinite. None where both are 0."""
+    """Return the limits of a / b, both from 0 to 1; the upper one may be infinite. None where both are 0."""
     if a == b == 0:
         return None
     if b == 0:

@@ -13,7 +13,7 @@ def binary_scores(
     threshold: float | np.ndarray,
     rank: np.ndarray | None = None,
 ) -> Scores:
-    """The scores named in ``schema.scores.SCORES``.
+    """Return the scores named in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
@@ -28,8 +28,8 @@ def binary_scores(
 
 
 def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
-    """The scores named in ``schema.scores.SCORES`` for more than two classes; a sample is predicted as the likeliest
-    of them.
+    """Return the scores named in ``schema.scores.SCORES`` for more than two classes; a sample is predicted as the
+    likeliest of them.
 
     A score that knows positives and negatives is the plain mean over the classes, each against all others (macro);
     balanced accuracy is the mean sensitivity. Accuracy and Matthews' coefficient are those of the whole table. The
@@ -66,7 +66,7 @@ def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sc
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, int]:
-    """Counts of true and false positives and negatives at the threshold."""
+    """Count of true and false positives and negatives at the threshold."""
     predicted = probabilities >= threshold
     positive = labels == 1
     return {
@@ -78,7 +78,7 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 
 def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
-    """(K, K) counts: a row for each true class, a column for each predicted class."""
+    """Return (K, K) counts: a row for each true class, a column for each predicted class."""
     n = probabilities.shape[1]
     counts = np.zeros((n, n), dtype=int)
     np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)

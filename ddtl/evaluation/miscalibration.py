@@ -299,11 +299,11 @@ def _why_no_slope(logit: np.ndarray, positive: np.ndarray) -> str | None:
 
 
 def _rests_on_one(logit: np.ndarray, positive: np.ndarray, codes: np.ndarray) -> bool:
-    """Whether one cluster alone keeps the classes from being divided without an error."""
+    """Return whether one cluster alone keeps the classes from being divided without an error."""
     n = int(codes.max()) + 1
 
     def extremes(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """(N clusters,) the largest value without each cluster."""
+        """Return (N clusters,) the largest value without each cluster."""
         each = np.full(n, -np.inf)
         np.maximum.at(each, of, values)
         order = np.argsort(each)

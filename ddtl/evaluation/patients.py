@@ -43,7 +43,7 @@ class WhyNot:
 
 
 def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: float) -> PatientTable | WhyNot:
-    """A score for each patient.
+    """Return a score for each patient.
 
     Args:
         predictions: of one split, of two classes.
@@ -91,7 +91,7 @@ def threshold_table(predictions: Predictions, aggregation: Aggregation) -> Patie
 
 
 def patient_threshold(aggregation: Aggregation, threshold: float) -> float:
-    """From which score on a patient is predicted positive, where an image is from ``threshold`` on."""
+    """Return from which score on a patient is predicted positive, where an image is from ``threshold`` on."""
     return 0.5 if aggregation == "vote" else threshold
 
 
@@ -107,7 +107,9 @@ def _why_not(predictions: Predictions) -> str | None:
 def aggregate(
     p: np.ndarray, of_image: np.ndarray, images: np.ndarray, aggregation: Aggregation, threshold: float
 ) -> np.ndarray:
-    """(P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts, none of them 0."""
+    """Return (P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts, none of
+    them 0.
+    """
     if aggregation == "max":
         highest = np.zeros(len(images))
         np.maximum.at(highest, of_image, p)
@@ -124,7 +126,7 @@ def aggregate(
 def _rank(
     predictions: Predictions, of_image: np.ndarray, aggregation: Aggregation, chosen: np.ndarray
 ) -> np.ndarray | None:
-    """The logit of the patients' scores, from the images' logits, where probabilities are rounded to 0 or 1."""
+    """Return the logit of the patients' scores, from the images' logits, where probabilities are rounded to 0 or 1."""
     rank = predictions.rank
     if rank is None or aggregation == "vote":
         return None

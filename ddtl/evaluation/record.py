@@ -130,7 +130,9 @@ def _check_classes(rule: str, n_classes: int) -> None:
 
 
 def _choosing(val: Predictions, config: EvaluationConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, Unit]:
-    """Labels, probabilities and clusters of what chooses the threshold: patients, where scores are given by patient."""
+    """Return labels, probabilities and clusters of what chooses the threshold: patients, where scores are given by
+    patient.
+    """
     images = val.label, val.probabilities[:, 1], val.group
     if config.threshold_unit == "image":
         return *images, "image"
@@ -169,7 +171,7 @@ def _check_guarantee(
 
 
 def setting(choices: ValidationChoices, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
-    """What holds for every split: threshold, calibration, and how intervals are made."""
+    """Return what holds for every split: threshold, calibration, and how intervals are made."""
     unit = _UNITS[grouping]
     return {
         "threshold": choices.threshold,
@@ -215,7 +217,7 @@ def of_split(predictions: Predictions, choices: ValidationChoices, config: Evalu
 
 
 def clustering(predictions: Predictions, threshold: float, design: Design) -> dict[str, Any] | None:
-    """How much alike the images of a patient are, for each score by image; None where every image is alone.
+    """Return how much alike the images of a patient are, for each score by image; None where every image is alone.
 
     Returns:
         By score: ``design_effect``, the variance between patients over that of as many independent images;
@@ -243,7 +245,7 @@ def clustering(predictions: Predictions, threshold: float, design: Design) -> di
 
 
 def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
-    """A sentence for each split whose ROC AUC is below 0.5 with its whole interval, by image or by patient."""
+    """Return a sentence for each split whose ROC AUC is below 0.5 with its whole interval, by image or by patient."""
     sentences = []
     for split in splits:
         for unit, scores in (("image", results[split]), ("patient", results[split]["patients"])):
@@ -259,7 +261,7 @@ def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list
 
 
 def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
-    """The scores of saying for every image how common the classes are in training.
+    """Return the scores of saying for every image how common the classes are in training.
 
     Args:
         train: training images of each class, in the order of the classes.
@@ -272,7 +274,7 @@ def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
 
 
 def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationConfig) -> dict[str, Any]:
-    """The scores, with intervals, of other probabilities for the same test images.
+    """Return the scores, with intervals, of other probabilities for the same test images.
 
     With two classes also ``difference``: the ROC AUC of the model minus this one, paired by patient.
 
@@ -334,7 +336,7 @@ def _by_patient(predictions: Predictions, choices: ValidationChoices, config: Ev
 def _patient_calibration(
     predictions: Predictions, table: PatientTable, choices: ValidationChoices, config: EvaluationConfig
 ) -> dict[str, Any] | None:
-    """The calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
+    """Return the calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
     rows = np.isin(predictions.patient_id, table.patient_id)
     difference = predictions.logits[rows, 1] - predictions.logits[rows, 0]
 

@@ -11,7 +11,7 @@ from ddtl.schema.scores import PER_CLASS
 
 
 def score(predictions: Predictions, threshold: float) -> dict[str, Any]:
-    """Scores by image, with the counts that they rest on.
+    """Return scores by image, with the counts that they rest on.
 
     Args:
         predictions: of one split.
@@ -58,7 +58,7 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
 
 
 def _undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
-    """Why each score that is None is not defined, in a few words."""
+    """Return why each score that is None is not defined, in a few words."""
     absent = [name for name, images in counts.items() if not images]
     reasons = {}
     for name in (name for name, value in means.items() if value is None):

@@ -19,35 +19,39 @@ _OLD_USE = "look"
 
 
 def number(record: Mapping[str, Any]) -> int | None:
-    """The number of the test-set use; None where no test set was scored."""
+    """Return the number of the test-set use; None where no test set was scored."""
     found = record.get(USE, record.get(_OLD_USE))
     return found if isinstance(found, int) else None
 
 
 def is_first(record: Mapping[str, Any]) -> bool:
-    """Whether nothing can have been chosen on this test set: these are the first scores on it, and the only ones."""
+    """Return whether nothing can have been chosen on this test set: these are the first scores on it, and the only
+    ones.
+    """
     uses = _uses(record)
     return number(record) in (None, 1) and uses.get("total", 1) == 1 and not (uses.get("changed") or uses.get("others"))
 
 
 def total(record: Mapping[str, Any]) -> int:
-    """How many uses of the test set were known when the scores were written, these included; 0 where there are none."""
+    """Return how many uses of the test set were known when the scores were written, these included; 0 where there
+    are none.
+    """
     found = number(record)
     return 0 if found is None else max(found, _uses(record).get("total", found))
 
 
 def of_run(record: Mapping[str, Any]) -> int:
-    """How many of them were of this run; records of earlier versions do not say, and know their own one."""
+    """Return how many of them were of this run; records of earlier versions do not say, and know their own one."""
     return 0 if number(record) is None else int(_uses(record).get("of_run", 1))
 
 
 def changed(record: Mapping[str, Any]) -> list[str]:
-    """A line for each setting in which this run was scored otherwise before."""
+    """Return a line for each setting in which this run was scored otherwise before."""
     return [str(line) for line in _uses(record).get("changed", ())]
 
 
 def has_changed(record: Mapping[str, Any], key: str) -> bool:
-    """Whether this run was scored on the test set before with another value of a setting."""
+    """Return whether this run was scored on the test set before with another value of a setting."""
     return any(line.startswith(f"{key}:") for line in changed(record))
 
 
@@ -67,7 +71,9 @@ def label(record: Mapping[str, Any]) -> str:
 
 
 def history(record: Mapping[str, Any]) -> str:
-    """How often the test set was used by then, and what this run changed since; empty for the first and only use."""
+    """Return how often the test set was used by then, and what this run changed since; empty for the first and only
+    use.
+    """
     if is_first(record):
         return ""
     n, lines = total(record), changed(record)

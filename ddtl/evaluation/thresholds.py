@@ -152,7 +152,7 @@ def expected(
     positive, negative = p[labels == 1], p[labels == 0]
 
     def rates(value: float) -> np.ndarray:
-        """Sensitivity and specificity on all samples."""
+        """Return sensitivity and specificity on all samples."""
         missed, right = np.searchsorted(positive, value), np.searchsorted(negative, value)
         return np.array([1 - missed / len(positive), right / len(negative)])
 
@@ -191,7 +191,9 @@ def expected(
 
 
 def _beta(hits: int, n: int, target: float, level: float) -> tuple[ExpectedRate, float]:
-    """What a rate is for other patients where the threshold is at the patient that is the last of ``hits`` of n."""
+    """Return what a rate is for other patients where the threshold is at the patient that is the last of ``hits`` of
+    n.
+    """
     from scipy.special import betainc, betaincinv
 
     a, b = hits, n - hits + 1
@@ -263,7 +265,7 @@ def _alternatives(name: str, n: int, level: float) -> str:
 
 
 def _aim(rule: Rule) -> tuple[str, str]:
-    """The rate that a rule aims at, and the class that it is about."""
+    """Return the rate that a rule aims at, and the class that it is about."""
     return ("sensitivity", "positive") if rule.startswith("sensitivity") else ("specificity", "negative")
 
 
@@ -288,7 +290,7 @@ def _youden(cuts: _Cuts) -> int:
 
 
 def _pick(cuts: _Cuts, rule: Rule, target: float | None, level: float) -> int | None:
-    """The cut that the rule chooses; None where a guaranteed rule finds none."""
+    """Return the cut that the rule chooses; None where a guaranteed rule finds none."""
     if rule == "youden":
         return _youden(cuts)
     assert target is not None, "checked with the configuration"
@@ -304,7 +306,7 @@ def _pick(cuts: _Cuts, rule: Rule, target: float | None, level: float) -> int | 
 
 @cache
 def _hits_needed(n: int, target: float, level: float) -> int:
-    """The fewest hits of n whose lower limit reaches the target; n + 1 where all of them do not."""
+    """Return the fewest hits of n whose lower limit reaches the target; n + 1 where all of them do not."""
     return bisect_left(range(n + 1), True, key=lambda hits: lower_limit(hits, n, level) >= target - _EQUAL)
 
 
@@ -335,7 +337,7 @@ def _note(reached: dict[str, float], rule: Rule, target: float | None, unit: str
 
 
 def _no_guarantee(cuts: _Cuts, rule: Rule, target: float, level: float, unit: str) -> str:
-    """Why no cut has the limit: too few patients, or probabilities of exactly 0 or 1."""
+    """Return why no cut has the limit: too few patients, or probabilities of exactly 0 or 1."""
     check_patients({"positive": cuts.positives, "negative": cuts.negatives}, rule, target, level, unit)
     name, which = _aim(rule)
     value = "0" if which == "positive" else "1"

@@ -72,13 +72,13 @@ class _Subject:
     manifest_row: Mapping[str, int]
 
     def images(self, rows: Sequence[int]) -> torch.Tensor:
-        """What the network sees of rows of the table, (N, 1, S, S)."""
+        """Return what the network sees of rows of the table, (N, 1, S, S)."""
         keys = [(self.manifest_row[str(self.table.sample_id[row])], 0, 0) for row in rows]
         found: torch.Tensor = self.datamodule.eval_loader("test").dataset.__getitems__(keys)["image"]  # type: ignore[attr-defined]
         return found
 
     def lesion(self, row: int) -> np.ndarray | None:
-        """The lesion mask of an image of the phantom, bool; None of another dataset's."""
+        """Return the lesion mask of an image of the phantom, bool; None of another dataset's."""
         if self.config.dataset.kind != "phantom":
             return None
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
@@ -86,12 +86,12 @@ class _Subject:
         return np.asarray(decode_gray(read_bytes(path), path)) > 0
 
     def has_text(self, row: int) -> bool:
-        """Whether the file of an image seems to contain text outside the body."""
+        """Return whether the file of an image seems to contain text outside the body."""
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
         return burned_in.has_text(decode_gray(read_bytes(sample.path), sample.path, sample.window))
 
     def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
-        """Signed maps (N, h, w) of rows of the table, each for the class that it is called."""
+        """Return signed maps (N, h, w) of rows of the table, each for the class that it is called."""
         module, device, parts = gradcam.module_of(network, self.layer), network.mean.device, []
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
@@ -180,7 +180,7 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
 
 
 def _true_positives(subject: _Subject) -> np.ndarray:
-    """The rows that the pointing game is played on: called ill rightly, with a lesion to point at."""
+    """Return the rows that the pointing game is played on: called ill rightly, with a lesion to point at."""
     rows = np.flatnonzero((subject.decided == 1) & (subject.table.label == 1))
     known = [row for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
     return np.array(known, dtype=np.int64)
@@ -211,7 +211,8 @@ def _head(
 def _held_against(
     subject: _Subject, rows: np.ndarray, signed: np.ndarray, options: ExplainOptions, level: float
 ) -> dict[str, Any]:
-    """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
+    """Return the pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018,
+    NeurIPS).
 
     Every weight is drawn again, as before training. A method whose maps then stay alike shows the image, not what the
     network was trained to see.
@@ -244,7 +245,7 @@ def _held_against(
 
 
 def _randomised(subject: _Subject, seed: int) -> Network:
-    """The network with weights as before training; no other random stream is touched."""
+    """Return the network with weights as before training; no other random stream is touched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = Network(subject.config.model, subject.network.n_classes)
@@ -252,7 +253,7 @@ def _randomised(subject: _Subject, seed: int) -> Network:
 
 
 def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
-    """Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
+    """Return Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
     from scipy.stats import rankdata
 
     values = []
@@ -265,7 +266,7 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
 def _write_group(
     subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
 ) -> dict[str, Any]:
-    """The images of a kind of decision; their part of the record."""
+    """Return the images of a kind of decision; their part of the record."""
     tiles, about = [], []
     for number, row in enumerate(kind.rows.tolist(), start=1):
         tile, words = _tile(subject, row, signed[where[row]], results["classes"])
@@ -299,7 +300,7 @@ def _legend(subject: _Subject) -> str:
 def _tile(
     subject: _Subject, row: int, signed: np.ndarray, classes: Sequence[str]
 ) -> tuple[sheets.Tile, dict[str, Any]]:
-    """An image for a sheet, and its part of the record."""
+    """Return an image for a sheet, and its part of the record."""
     table, decided = subject.table, int(subject.decided[row])
     heat = np.maximum(signed, 0)
     x, y = pointing.hottest(signed[None])[0].tolist()

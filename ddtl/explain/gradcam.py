@@ -40,7 +40,7 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
-    """A signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
+    """Return a signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
 
     Args:
         network: images to logits (N, K), in evaluation mode.
@@ -57,7 +57,7 @@ def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Ten
 
 
 def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
-    """The cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
+    """Return the cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
 
     These are the parts of the stages, by names such as ``block3.denseblock3``.
     """
@@ -72,7 +72,7 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
 
 
 def chosen_layer(cells: dict[str, tuple[int, int]], requested: str) -> str:
-    """The layer that is requested; for ``auto`` the last one, however few cells it has.
+    """Return the layer that is requested; for ``auto`` the last one, however few cells it has.
 
     Earlier layers have finer maps that point to other places: at 64 pixels DenseNet's hit lesions of the phantom less
     often than a random place does. A stage's name stands for its last part.
@@ -92,5 +92,5 @@ def chosen_layer(cells: dict[str, tuple[int, int]], requested: str) -> str:
 
 
 def module_of(network: Network, layer: str) -> nn.Module:
-    """The module of a name in :func:`layers`."""
+    """Return the module of a name in :func:`layers`."""
     return network.backbone.stages.get_submodule(layer)

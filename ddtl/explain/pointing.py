@@ -18,7 +18,7 @@ TOLERANCE = 15 / 500  # of the image's side
 
 
 def hottest(maps: np.ndarray) -> np.ndarray:
-    """The middle of each map's hottest cell, (N, 2): x and y from 0 to 1.
+    """Return the middle of each map's hottest cell, (N, 2): x and y from 0 to 1.
 
     Args:
         maps: (N, h, w) at the resolution of the layer. An enlarged map has its maximum on a plateau that reaches to the
@@ -30,7 +30,7 @@ def hottest(maps: np.ndarray) -> np.ndarray:
 
 
 def grown(lesion: np.ndarray, share: float) -> np.ndarray:
-    """A lesion mask (H, W) and all pixels within ``share`` of the side around it."""
+    """Return a lesion mask (H, W) and all pixels within ``share`` of the side around it."""
     from scipy.ndimage import distance_transform_edt
 
     if share == 0 or not lesion.any():
@@ -40,13 +40,13 @@ def grown(lesion: np.ndarray, share: float) -> np.ndarray:
 
 
 def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N,) which of the points (N, 2), x and y from 0 to below 1, are in a mask (H, W)."""
+    """Return (N,) which of the points (N, 2), x and y from 0 to below 1, are in a mask (H, W)."""
     found: np.ndarray = mask[(points[:, 1] * mask.shape[0]).astype(int), (points[:, 0] * mask.shape[1]).astype(int)]
     return found
 
 
 def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, level: float) -> dict[str, Any]:
-    """How often the hottest cell is in a lesion, strictly and with Zhang's tolerance.
+    """Return how often the hottest cell is in a lesion, strictly and with Zhang's tolerance.
 
     Args:
         maps: (N, h, w), N at least 1, before negative values are cut off: so each has a hottest cell, also where

@@ -29,13 +29,13 @@ class Group:
 
 
 def predicted_classes(predictions: Predictions, threshold: float) -> np.ndarray:
-    """(N,) the class predicted for each image: with two classes at the threshold, else the most probable one."""
+    """Return (N,) the class predicted for each image: with two classes at the threshold, else the most probable one."""
     p = predictions.probabilities
     return (p[:, 1] >= threshold).astype(np.int64) if p.shape[1] == 2 else p.argmax(axis=1)
 
 
 def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]:
-    """Every kind of decision, those without an image too.
+    """Return every kind of decision, those without an image too.
 
     With two classes these are true and false positives and negatives, else right and wrong ones of each class.
 
@@ -56,7 +56,7 @@ def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]
 
 
 def _kinds(classes: tuple[str, ...]) -> list[tuple[str, str, int, bool]]:
-    """Key, title, the class called and whether that is right."""
+    """Return key, title, the class called and whether that is right."""
     if len(classes) == 2:
         return [
             ("true_positives", "True positives", 1, True),

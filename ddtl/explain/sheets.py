@@ -50,7 +50,7 @@ class Tile:
 
 
 def pair(tile: Tile, side: int) -> Image.Image:
-    """The image, and to its right the image under its map: (2 side, side) RGB."""
+    """Return the image, and to its right the image under its map: (2 side, side) RGB."""
     gray = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
     both = Image.new("RGB", (2 * side, side))
     both.paste(gray, (0, 0))
@@ -66,7 +66,7 @@ def webp(image: Image.Image) -> bytes:
 
 
 def sheet(title: str, about: str, tiles: Sequence[Tile]) -> Image.Image:
-    """A contact sheet; its height is that of its contents."""
+    """Return a contact sheet; its height is that of its contents."""
     rows = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
     texts = {id(tile): _below(tile) for tile in tiles}
     heights = [SIDE + _GAP + 16 * max(len(texts[id(tile)]) for tile in row) + _GAP for row in rows]
@@ -94,7 +94,7 @@ def printable(text: str) -> str:
 
 
 def _below(tile: Tile) -> list[tuple[str, tuple[int, int, int]]]:
-    """The lines below a tile, each with its colour."""
+    """Return the lines below a tile, each with its colour."""
     name = [(line, _INK) for line in _wrapped(tile.name)]
     return name + [(part, _MUTED) for line in tile.lines for part in _wrapped(line, most=2)]
 
@@ -143,7 +143,7 @@ def _outline(image: Image.Image, lesion: np.ndarray) -> None:
 
 @cache
 def _colours() -> np.ndarray:
-    """(256, 3): inferno, whose brightness rises evenly."""
+    """Return (256, 3): inferno, whose brightness rises evenly."""
     from matplotlib import colormaps
 
     table: np.ndarray = 255 * colormaps["inferno"](np.arange(256))[:, :3]

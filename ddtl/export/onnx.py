@@ -76,7 +76,7 @@ def write(network: Network, size: int, path: Path, metadata: Mapping[str, Any]) 
 
 
 def largest_difference(network: Network, path: Path, images: np.ndarray, batch: int, progress: Progress) -> float:
-    """The largest difference between a logit or probability of the file, run by ONNX Runtime, and the network's.
+    """Return the largest difference between a logit or probability of the file, run by ONNX Runtime, and the network's.
 
     Args:
         network: in evaluation mode, on the CPU.

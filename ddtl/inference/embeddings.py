@@ -28,7 +28,7 @@ _VERSION = 1  # raise it with any change to the features or to the distance: wha
 
 
 def reference(folder: RunFolder, config: Config, digest: str, predictor: Predictor, batch_size: int) -> Reference:
-    """What new images are compared with: from the run's folder, else computed from its images and stored there.
+    """Return what new images are compared with: from the run's folder, else computed from its images and stored there.
 
     Args:
         config: of the run, with this machine's paths.
@@ -47,7 +47,7 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
 
 
 def _stored(path: Path, digest: str, features: int) -> Reference | None:
-    """What the file holds; None where there is none, it is damaged, or belongs to other weights."""
+    """Return what the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -83,7 +83,7 @@ def _key(digest: str) -> dict[str, Any]:
 def _computed(
     folder: RunFolder, config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int
 ) -> Reference:
-    """The features of the run's training and validation images, as they are, without augmentation."""
+    """Return the features of the run's training and validation images, as they are, without augmentation."""
     claims.require_drawable(folder.config, config)
     datamodule = build_datamodule(config)
     datamodule.classes = results["classes"]

@@ -71,7 +71,8 @@ class Found:
 
 
 def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
-    """Files as they are named, whatever they hold; of folders, at any depth, what is an image by name or content.
+    """Return files as they are named, whatever they hold; of folders, at any depth, what is an image by name or
+    content.
 
     Args:
         words: paths.
@@ -109,7 +110,7 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
 
 
 def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
-    """Each file, and whether it was named itself."""
+    """Yield each file, and whether it was named itself."""
     if not path.is_dir():
         yield path, True
         return
@@ -144,7 +145,7 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
 
 
 def _kind(path: Path) -> Literal["dicom", "image", ""]:
-    """What a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
+    """Return what a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
     start = read_start(path, START)
     if is_dicom(start):
         return "dicom"
@@ -190,7 +191,7 @@ def _warn_of_copies(found: Found) -> None:
 
 
 def _in_series(files: Sequence[InputFile]) -> list[InputFile]:
-    """The slices of a series one after the other, by position, where the first of them was found."""
+    """Return the slices of a series one after the other, by position, where the first of them was found."""
     series: dict[object, list[InputFile]] = defaultdict(list)
     for number, file in enumerate(files):
         part = file.slice
@@ -216,7 +217,7 @@ def _sorted(slices: list[InputFile]) -> list[InputFile]:
 
 
 def printable_path(path: Path) -> str:
-    """A path as text: file names need not be UTF-8, and what isn't is written as an escape."""
+    """Return a path as text: file names need not be UTF-8, and what isn't is written as an escape."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -224,7 +225,7 @@ Note = Callable[[str], None]
 
 
 def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.ndarray:
-    """The image as training prepares its images: uint8, ``(size, size)``.
+    """Return the image as training prepares its images: uint8, ``(size, size)``.
 
     Args:
         file: the file.
@@ -241,9 +242,7 @@ def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.
     data = read_bytes(file.path)
     deep = is_deep(data, file.path)
     if window is not None and not deep:
-        note(
-            "contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits"
-        )
+        note("contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits")
     gray = decode_gray(data, file.path, window if deep else None)
     levels, spread = grey_levels(gray)
     if has_few_levels(levels, spread):
@@ -277,7 +276,7 @@ class Decoded:
 def decoded(
     files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | None = None
 ) -> Iterator[Decoded]:
-    """Each image with its pixels, or with what is wrong with it; in order.
+    """Yield each image with its pixels, or with what is wrong with it; in order.
 
     Args:
         size: side of the result, in pixels.

@@ -35,7 +35,7 @@ class Reference:
         return cls(units, np.sort(distance(units, unit(val))))
 
     def distances(self, features: np.ndarray) -> np.ndarray:
-        """(B,) distances of images from their (B, D) features: 0 for a training image's twin, at most 2."""
+        """Return (B,) distances of images from their (B, D) features: 0 for a training image's twin, at most 2."""
         return distance(self.train, unit(features))
 
     def cut(self, false_alarms: float) -> Cut:
@@ -68,7 +68,7 @@ class Cut:
 
 
 def unit(features: np.ndarray) -> np.ndarray:
-    """Rows (N, D) float32 of length 1; one without any direction stays 0."""
+    """Return rows (N, D) float32 of length 1; one without any direction stays 0."""
     x = features.astype(np.float32)
     length: np.ndarray = np.linalg.norm(x, axis=1, keepdims=True)
     scaled: np.ndarray = x / np.where(length > 0, length, 1)
@@ -76,7 +76,9 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def distance(train: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """(B,) Euclidean distance of each row to its ``NEIGHBOUR``-th nearest training row (the farthest, of fewer)."""
+    """Return (B,) Euclidean distance of each row to its ``NEIGHBOUR``-th nearest training row (the farthest, of
+    fewer).
+    """
     k = min(NEIGHBOUR, len(train))
     # Of unit vectors; rounding can push twins a little below 0. A row of zeros is at a right angle to all.
     squared = 2 - 2 * np.partition(features @ train.T, len(train) - k, axis=1)[:, len(train) - k]

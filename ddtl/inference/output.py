@@ -78,7 +78,7 @@ class Tables:
 
 
 def existing(folder: Path) -> list[str]:
-    """Which of the tables are in a folder already."""
+    """Return which of the tables are in a folder already."""
     return [name for name in (CSV, JSON, PATIENTS) if (folder / name).exists()]
 
 

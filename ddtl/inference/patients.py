@@ -38,7 +38,7 @@ def patients_of(slices: Sequence[Slice]) -> tuple[list[str], list[str]]:
 
 
 def _spellings(slices: Sequence[Slice]) -> list[str]:
-    """Ids that may be one patient's: they differ in what programs and people spell differently alone."""
+    """Return ids that may be one patient's: they differ in what programs and people spell differently alone."""
     notes = []
     for ids in alike([part.patient for part in slices]):
         if not _differing([part for part in slices if part.patient in ids]):

@@ -84,7 +84,7 @@ class _Yardstick:
         return cls(reference, reference.cut(false_alarms))
 
     def measure(self, features: np.ndarray) -> list[dict[str, Any]]:
-        """The columns of the tables for each of (B, D) features."""
+        """Return the columns of the tables for each of (B, D) features."""
         return [
             _ood_columns(distance, distance > self.cut.distance)
             for distance in self.reference.distances(features).tolist()
@@ -157,7 +157,7 @@ def predict(
 def _batches(
     found: Found, config: Config, batch_size: int, tally: Tally, bar: console.Progress
 ) -> Iterator[tuple[list[InputFile], list[np.ndarray]]]:
-    """Full batches of what can be decoded, and a last one of the rest."""
+    """Yield full batches of what can be decoded, and a last one of the rest."""
     total = len(found.files)
     files: list[InputFile] = []
     images: list[np.ndarray] = []
@@ -198,7 +198,7 @@ def _about_file(file: InputFile) -> dict[str, Any]:
 def _head(
     folder: RunFolder, results: Mapping[str, Any], rule: Rule, digest: str, predictor: network.Predictor, batch: int
 ) -> dict[str, Any]:
-    """What a reader of the predictions must know."""
+    """Return what a reader of the predictions must know."""
     return {
         "note": NOTE,
         "run": folder.path.name,

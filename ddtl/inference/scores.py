@@ -30,7 +30,7 @@ class Rule:
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Rule:
-        """The rule that is in a run's ``results.json``: its validation images have decided it."""
+        """Return the rule that is in a run's ``results.json``: its validation images have decided it."""
         return cls(
             classes=tuple(results["classes"]),
             threshold=results["threshold"],
@@ -43,18 +43,18 @@ class Rule:
         return len(self.classes) == 2
 
     def decide(self, p: np.ndarray, threshold: float) -> str:
-        """The class that (classes,) probabilities are read as."""
+        """Return the class that (classes,) probabilities are read as."""
         label = int(p[-1] >= threshold) if self.binary else int(p.argmax())
         return self.classes[label]
 
 
 def columns(rule: Rule) -> list[str]:
-    """The names of the numbers of an image, as :func:`row` gives them."""
+    """Return the names of the numbers of an image, as :func:`row` gives them."""
     return [f"{kind}_{name}" for kind in ("logit", "probability", "calibrated") for name in rule.classes]
 
 
 def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
-    """The scores of one image.
+    """Return the scores of one image.
 
     Args:
         logits: (classes,) float64, finite.
@@ -92,7 +92,7 @@ class Patients:
             self._of.setdefault(entry["patient_id"], []).append(numbers)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each patient, in the order in which they came, scored as ``evaluation.patient`` says."""
+        """Return a row for each patient, in the order in which they came, scored as ``evaluation.patient`` says."""
         return [self._row(patient, images) for patient, images in self._of.items()]
 
     def _row(self, patient: str, images: list[tuple[float, float | None, bool | None, str | None]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Plan:
 
 
 def plan_of(run: Run) -> Plan:
-    """What is tested for a run's schedule, with both ratios of its rates at 1: these are searched for."""
+    """Return what is tested for a run's schedule, with both ratios of its rates at 1: these are searched for."""
     even = run.config.finetune.model_copy(update={"head_lr_ratio": 1.0, "backbone_lr_ratio": 1.0})
     schedule = compile_schedule(even, list(run.network.stages), run.config.trainer.max_epochs)
     return plan_for(schedule)

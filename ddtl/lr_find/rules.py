@@ -96,7 +96,7 @@ class Suggestion:
 
 
 def smooth(curve: Curve, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The losses as they would be on batches of equal difficulty: their noise is mostly that of the batches.
+    """Return the losses as they would be on batches of equal difficulty: their noise is mostly that of the batches.
 
     A mean under a Gaussian window, corrected where the window passes an end. Unlike a running mean over past steps it
     does not lag: on a ramp, a lag is a wrong rate. The loss that the untrained network has on the same batches serves
@@ -125,7 +125,8 @@ def smooth(curve: Curve, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def suggest(curve: Curve, steps: int) -> Suggestion:
-    """The rate that a curve suggests, a third of that at which the smoothed loss is lowest; or why it suggests none.
+    """Return the rate that a curve suggests, a third of that at which the smoothed loss is lowest; or why it suggests
+    none.
 
     At the lowest point what a step gains and what too large a step loses are in balance, so a little below it a run
     trains fast and is still stable (Smith 2017 reads the same upper bound by eye). The record also has the estimates of
@@ -226,7 +227,7 @@ def _notes(curve: Curve, onset: int, lowest: int, steps: int) -> list[str]:
 
 
 def settings_for(head: float | None, network: float | None, head_rate: float, *, head_alone: bool) -> dict[str, float]:
-    """The keys to set, to two digits; none where the rate that ``optimizer.lr`` stands for is not known.
+    """Return the keys to set, to two digits; none where the rate that ``optimizer.lr`` stands for is not known.
 
     The backbone trains at ``optimizer.lr`` itself and the head at a multiple of it. Where the head's rate is not known
     it trains at ``optimizer.lr`` too.

@@ -15,7 +15,7 @@ _VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.
 
 
 def embeddings(path: Path, rows: int) -> np.ndarray:
-    """(N, F) floats.
+    """Return (N, F) floats.
 
     Args:
         path: of the file.

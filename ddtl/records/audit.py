@@ -150,7 +150,7 @@ class Whole(TypedDict):
 
 
 def read(folder: Path, *, whole: bool = False) -> dict[str, Any]:
-    """The record in an audit's folder.
+    """Return the record in an audit's folder.
 
     Args:
         folder: of the audit.

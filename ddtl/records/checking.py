@@ -32,7 +32,7 @@ Name = Annotated[str, Field(min_length=1, max_length=_NAME)]
 
 
 def fault(words: str) -> PydanticCustomError:
-    """What a validator of a schema raises; ``words`` are what the value should be."""
+    """Return what a validator of a schema raises; ``words`` are what the value should be."""
     return PydanticCustomError("record", "{words}", {"words": words})
 
 
@@ -85,7 +85,7 @@ class Contradiction(ValueError):
 
 
 def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -> Any:
-    """The value, if it is of the schema.
+    """Return the value, if it is of the schema.
 
     Args:
         path: of the file, for the message.
@@ -116,7 +116,7 @@ class Record(dict[str, Any]):
 
     @classmethod
     def of(cls, value: Any, file: tuple[Path, str], at: tuple[Any, ...] = ()) -> Any:
-        """The value, with each dict in it made a part of that file's record."""
+        """Return the value, with each dict in it made a part of that file's record."""
         if isinstance(value, dict):
             made = cls(value)
             made._file, made._at = file, at
@@ -139,7 +139,7 @@ class Record(dict[str, Any]):
 
 
 def alike(record: Any, value: Any) -> Any:
-    """The value as a record of the same file, where ``record`` is one."""
+    """Return the value as a record of the same file, where ``record`` is one."""
     return Record.of(value, record._file, record._at) if isinstance(record, Record) else value
 
 
@@ -157,7 +157,7 @@ yaml.SafeDumper.add_representer(Record, yaml.SafeDumper.represent_dict)
 
 
 def fits(value: Any, schema: Any) -> bool:
-    """Whether a value is of a schema."""
+    """Return whether a value is of a schema."""
     try:
         adapter(schema).validate_python(value, strict=True)
     except ValidationError:
@@ -166,7 +166,7 @@ def fits(value: Any, schema: Any) -> bool:
 
 
 def refused(path: Path, error: ValidationError, json_schema: Any, fix: str = "", where: str = "") -> Unreadable:
-    """The refusal of a file that pydantic found a fault in.
+    """Return the refusal of a file that pydantic found a fault in.
 
     Args:
         path: of the file.
@@ -197,7 +197,7 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def describe_error(error: ErrorDetails, known_keys: Iterable[str]) -> str:
-    """A fault as ``test.roc_auc should be a number``; keys that are not part of the schema are not repeated."""
+    """Return a fault as ``test.roc_auc should be a number``; keys that are not part of the schema are not repeated."""
     known_keys = set(known_keys)
     at = ""
     *parents, last = error["loc"] or ("",)
@@ -212,7 +212,7 @@ def describe_error(error: ErrorDetails, known_keys: Iterable[str]) -> str:
 
 
 def _is_tag(part: str) -> bool:
-    """Whether a part of a place is pydantic's name of a type among several."""
+    """Return whether a part of a place is pydantic's name of a type among several."""
     return any(sign in part for sign in "[-(") or part in ("float", "int", "str", "bool", "none", "tuple", "list")
 
 
@@ -250,7 +250,7 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _keys(json_schema: Mapping[str, Any]) -> set[str]:
-    """The names of all keys of a schema."""
+    """Return the names of all keys of a schema."""
     found: set[str] = set()
     left: list[Any] = [json_schema]
     while left:
@@ -266,12 +266,12 @@ def _keys(json_schema: Mapping[str, Any]) -> set[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
+    """Return whether a value is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def inside(root: Path, *names: str) -> Path:
-    """A path that a record names, within a folder.
+    """Return a path that a record names, within a folder.
 
     Raises:
         Unreadable: a link leads out of the folder.

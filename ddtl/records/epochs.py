@@ -38,7 +38,7 @@ with_config(OPEN)(Epoch)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All rows, that of averaged weights included; none where there is no file.
+    """Return all rows, that of averaged weights included; none where there is no file.
 
     Raises:
         Unreadable: a line is damaged.
@@ -48,12 +48,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The rows that are of one epoch each; errors as of :func:`read`."""
+    """Return the rows that are of one epoch each; errors as of :func:`read`."""
     return [row for row in read(folder) if AVERAGED not in row]
 
 
 def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
-    """The rows of the last epochs, as far as the end of the file of that many bytes contains them; damaged ones
+    """Return the rows of the last epochs, as far as the end of the file of that many bytes contains them; damaged ones
     excluded.
 
     Raises:

@@ -77,7 +77,7 @@ class Explanation(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in a folder ``explain/``.
+    """Return the record in a folder ``explain/``.
 
     Raises:
         FileNotFoundError: there is none.

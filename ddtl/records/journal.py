@@ -108,7 +108,7 @@ class _Checker:
         self._distributions: dict[str, BaseDistribution | None] = {}
 
     def fault(self, line: bytes) -> str:
-        """What is wrong with a line; nothing where Optuna can replay it."""
+        """Return what is wrong with a line; nothing where Optuna can replay it."""
         try:
             log = json.loads(line)
         except (ValueError, RecursionError):

@@ -36,7 +36,7 @@ def write(predictions: Predictions, path: Path) -> None:
 
 
 def read(path: Path) -> Predictions:
-    """The table that :func:`write` wrote; logits come back to the bit.
+    """Return the table that :func:`write` wrote; logits come back to the bit.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -407,7 +407,7 @@ class Results(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in a folder.
+    """Return the record in a folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -422,7 +422,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a file, if it is one.
+    """Return the record of a file, if it is one.
 
     Raises:
         Unreadable: it is none, with its first fault.
@@ -524,7 +524,7 @@ def _of_split(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iter
 
 
 def _of_several(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iterator[Contradiction]:
-    """The parts that only a split with more than two classes has."""
+    """Yield the parts that only a split with more than two classes has."""
     table = scores["confusion"]
     names, counts = table.get("classes"), table.get("counts")
     if names != classes:

@@ -97,11 +97,11 @@ class RunFolder:
         return self.path / "wandb_id"
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl`` that are of one epoch each."""
+        """Return the rows of ``metrics.jsonl`` that are of one epoch each."""
         return epochs.of_epochs(self.path)
 
     def finished(self) -> dict[str, Any] | None:
-        """The results of a run that came to its end; None of one that did not.
+        """Return the results of a run that came to its end; None of one that did not.
 
         Raises:
             Unreadable: they are damaged.
@@ -167,7 +167,7 @@ def owned(path: Path) -> Iterator[None]:
 
 
 def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
-    """The folder with this run's identity in it."""
+    """Return the folder with this run's identity in it."""
     if overwrite:
         _empty(path)
     folder = RunFolder(path)
@@ -193,7 +193,7 @@ def _release(path: Path, lock: FileLock) -> None:
 
 
 def _remove(new_folders: Sequence[Path]) -> None:
-    """Undoes the folders that a failed start made, the innermost first."""
+    """Undo the folders that a failed start made, the innermost first."""
     for folder in new_folders[:1]:
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
@@ -221,7 +221,7 @@ def _locked(path: Path) -> FileLock:
 
 
 def owner_of(path: Path) -> dict[str, Any] | None:
-    """Which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
+    """Return which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
     owner = small.owner(path / OWNER)
     try:
         return None if owner is None else {**owner, "wrote": (path / OWNER).stat().st_mtime}
@@ -230,7 +230,7 @@ def owner_of(path: Path) -> dict[str, Any] | None:
 
 
 def alive(owner: Mapping[str, Any]) -> bool:
-    """Whether that process is still there; one that cannot be seen from here is taken for alive."""
+    """Return whether that process is still there; one that cannot be seen from here is taken for alive."""
     if "started" in owner:
         found = processes.alive(owner)
         return not processes.rebooted(owner) if found is None else found
@@ -243,7 +243,7 @@ def alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _identity(path: Path) -> dict[str, Any] | None:
-    """The identity of the run that the folder holds; None where it contains none."""
+    """Return the identity of the run that the folder holds; None where it contains none."""
     try:
         found = small.identity(path)
     except (OSError, Unreadable):
@@ -252,12 +252,12 @@ def _identity(path: Path) -> dict[str, Any] | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether the path contains something that is not a run's."""
+    """Return whether the path contains something that is not a run's."""
     return not path.is_dir() or (_identity(path) is None and any(map(_is_content, path.iterdir())))
 
 
 def _is_content(child: Path) -> bool:
-    """Whether a file is more than what a start leaves when it is killed at its first steps."""
+    """Return whether a file is more than what a start leaves when it is killed at its first steps."""
     return child.name not in (LOCK, OWNER) and not is_partial(child)
 
 

@@ -121,7 +121,7 @@ class SettingsRecord(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The settings as plain values; empty where there is no such file.
+    """Return the settings as plain values; empty where there is no such file.
 
     Raises:
         Unreadable: it is damaged.
@@ -135,7 +135,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def config(folder: Path) -> Config:
-    """The run's configuration.
+    """Return the run's configuration.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -92,7 +92,9 @@ def identity(folder: Path) -> dict[str, Any] | None:
 
 
 def owner(path: Path) -> dict[str, Any] | None:
-    """Which process a file says works in its folder; None where it does not state it in the form that ddtl writes."""
+    """Return which process a file says works in its folder; None where it does not state it in the form that ddtl
+    writes.
+    """
     try:
         found = read_object(path, _SMALL)
     except (OSError, Unreadable):
@@ -102,7 +104,7 @@ def owner(path: Path) -> dict[str, Any] | None:
 
 
 def why_ended_early(folder: Path) -> str:
-    """Why a run's training was ended before its last epoch; empty where it was not.
+    """Return why a run's training was ended before its last epoch; empty where it was not.
 
     Raises:
         Unreadable: the file is damaged.
@@ -112,7 +114,7 @@ def why_ended_early(folder: Path) -> str:
 
 
 def _found(path: Path, schema: Any) -> dict[str, Any] | None:
-    """The record in a file; None where there is no file."""
+    """Return the record in a file; None where there is no file."""
     try:
         found: dict[str, Any] = check(path, read_object(path, _SMALL), schema)
     except FileNotFoundError:
@@ -121,7 +123,7 @@ def _found(path: Path, schema: Any) -> dict[str, Any] | None:
 
 
 def histogram(path: Path) -> list[int]:
-    """How often each grey level is in the training images.
+    """Return how often each grey level is in the training images.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -135,7 +137,7 @@ def histogram(path: Path) -> list[int]:
 
 
 def split(path: Path) -> Iterator[Mapping[str, str]]:
-    """The rows of ``split.csv``.
+    """Yield the rows of ``split.csv``.
 
     Raises:
         Unreadable: it is not there, or is damaged.
@@ -150,7 +152,7 @@ def split(path: Path) -> Iterator[Mapping[str, str]]:
 
 
 def run_id(path: Path) -> str:
-    """The id of a run at W&B.
+    """Return the id of a run at W&B.
 
     Raises:
         FileNotFoundError: there is no such file.

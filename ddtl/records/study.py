@@ -129,7 +129,7 @@ class Controls(TypedDict):
 
 
 def read(folder: Path) -> Study:
-    """The record in a study's folder.
+    """Return the record in a study's folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -142,7 +142,7 @@ def read(folder: Path) -> Study:
 
 
 def controls(folder: Path) -> list[dict[str, Any]]:
-    """The controls in a study's folder, a pair each.
+    """Return the controls in a study's folder, a pair each.
 
     Raises:
         FileNotFoundError: there is no such file.

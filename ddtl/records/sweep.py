@@ -169,7 +169,7 @@ class Parameter(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record of a sweep.
+    """Return the record of a sweep.
 
     Raises:
         FileNotFoundError: there is none in the folder.

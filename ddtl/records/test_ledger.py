@@ -79,7 +79,7 @@ class TestUse:
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The keys of ``results.json``."""
+        """Return the keys of ``results.json``."""
         uses: dict[str, Any] = {"total": self.total, "of_run": self.of_run, "planned": self.planned}
         uses |= {"changed": list(self.changed)}
         uses |= {"others": dict(self.others)} if self.others else {}
@@ -87,7 +87,7 @@ class TestUse:
 
 
 def path_of(runs_dir: Path, dataset: str, protocol: str) -> Path:
-    """The ledger of a dataset's test set under a protocol."""
+    """Return the ledger of a dataset's test set under a protocol."""
     return runs_dir / dataset / f"test_looks_{protocol}.jsonl"
 
 
@@ -167,27 +167,29 @@ def check_writable(runs_dir: Path, dataset: str, protocol: str) -> None:
 
 
 def is_used(runs_dir: Path, plan: str) -> bool:
-    """Whether a run of a plan has been scored on any test set."""
+    """Return whether a run of a plan has been scored on any test set."""
     token = json.dumps(plan, ensure_ascii=False).encode()
     return any(token in line for path in runs_dir.glob("*/test_looks_*.jsonl") for _, line, _ in lines(path, _LARGEST))
 
 
 def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
-    """How many uses of a test set were by a run, named by its folder and the hash of what it is."""
+    """Return how many uses of a test set were by a run, named by its folder and the hash of what it is."""
     rows, _ = _read(path_of(runs_dir, dataset, protocol))
     of_run = [row for row in rows if _is_of_run(row, {"run": run, "identity": identity})]
     return len({_number_of(row) for row in of_run}) + sum(row.get("of_run_before", 0) for row in of_run)
 
 
 def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
-    """How often each test set of a dataset has been used, by what its ledger is filed under (see :func:`path_of`)."""
+    """Return how often each test set of a dataset has been used, by what its ledger is filed under (see
+    :func:`path_of`).
+    """
     paths = sorted((runs_dir / dataset).glob("test_looks_*.jsonl"))
     found = {path.stem.removeprefix("test_looks_"): _read(path)[1] for path in paths}
     return {name: n for name, n in found.items() if n}
 
 
 def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
-    """The settings that decide about scores, by dotted key.
+    """Return the settings that decide about scores, by dotted key.
 
     Args:
         evaluation: as ``results.json`` contains it, see :func:`ddtl.training.identity.scoring`.
@@ -202,12 +204,12 @@ def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bo
 
 
 def decided_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a record of scores."""
+    """Return the same of a record of scores."""
     return decided(record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record)
 
 
 def identity_of(folder: Path) -> str | None:
-    """A hash of what a run is; None where its folder does not say."""
+    """Return a hash of what a run is; None where its folder does not say."""
     try:
         found = small.identity(folder)
     except (OSError, Unreadable):
@@ -219,7 +221,7 @@ def _number(
     rows: list[dict[str, Any]], last: int, scoring: Mapping[str, Any], plan: str, earlier: Mapping[str, Any] | None,
     before: Mapping[str, Any] | None,
 ) -> int:  # fmt: skip
-    """The number of a scoring that the ledger does not hold."""
+    """Return the number of a scoring that the ledger does not hold."""
     of_plan = [_number_of(row) for row in rows if plan and row.get("planned") == plan]
     if of_plan:
         return min(of_plan)
@@ -232,7 +234,9 @@ def _number(
 
 
 def _others(path: Path, plan: str) -> dict[str, int]:
-    """How often the dataset's images were used as test sets under other protocols, without those of the same plan."""
+    """Return how often the dataset's images were used as test sets under other protocols, without those of the same
+    plan.
+    """
     own = _protocol(path)
     found: dict[str, int] = {}
     for other in sorted(path.parent.glob("test_looks_*.jsonl")):
@@ -247,7 +251,7 @@ def _others(path: Path, plan: str) -> dict[str, int]:
 
 
 def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
-    """How often the very same test images were scored under other names of the dataset.
+    """Return how often the very same test images were scored under other names of the dataset.
 
     A pool's scoring is in the ledgers of its sources, too: it is the same one.
     """
@@ -265,7 +269,7 @@ def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images
 
 
 def _scored(row: Mapping[str, Any]) -> tuple[object, ...]:
-    """What was scored, by a row: by whom, with which weights, and how."""
+    """Return what was scored, by a row: by whom, with which weights, and how."""
     what = (row.get(key) for key in ("run", "identity", "checkpoint"))
     return *what, json.dumps(row.get("decided"), sort_keys=True)
 
@@ -276,8 +280,8 @@ def _protocol(path: Path) -> str:
 
 
 def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's first row in a ledger records about the uses that the run's own records know and the ledger does
-    not.
+    """Return what a run's first row in a ledger records about the uses that the run's own records know and the ledger
+    does not.
     """
     if not known:
         return {}
@@ -289,13 +293,13 @@ def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[s
 
 
 def _otherwise(was: Mapping[str, Any], digest: str | None, now: Mapping[str, Any]) -> list[str]:
-    """A line for each setting in which a scoring differs from an earlier one, and for its images."""
+    """Return a line for each setting in which a scoring differs from an earlier one, and for its images."""
     found = differences(was, now.get("decided", {}))
     return found if digest == now.get("digest") else [*found, "other images or another split"]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
+    """Return the rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
     rows: list[dict[str, Any]] = []
     last = 0
     if not path.exists():
@@ -312,7 +316,9 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _lines(path: Path) -> tuple[int, str]:
-    """How many lines a ledger has, and a warning where some were removed: each row knows its place (``line``)."""
+    """Return how many lines a ledger has, and a warning where some were removed: each row knows its place
+    (``line``).
+    """
     count, edited = 0, ""
     for place, line, is_whole in lines(path, _LARGEST) if path.exists() else ():
         row = parsed_line(line)
@@ -330,14 +336,14 @@ def _number_of(row: Mapping[str, Any]) -> int:
 
 
 def _is_of_run(row: Mapping[str, Any], scoring: Mapping[str, Any]) -> bool:
-    """Whether a row is about the same run; earlier versions wrote down its folder's name alone."""
+    """Return whether a row is about the same run; earlier versions wrote down its folder's name alone."""
     if row.get("identity") is not None and scoring["identity"] is not None:
         return bool(row["identity"] == scoring["identity"])
     return bool(row["run"] == scoring["run"])
 
 
 def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    """Whether a row is of the same scoring.
+    """Return whether a row is of the same scoring.
 
     An earlier version's row does not say what was decided: the record that it was made for does, where there is one.
     """
@@ -349,7 +355,9 @@ def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping
 
 
 def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A line for each thing in which the run was scored otherwise on this test set, the latest other use counts."""
+    """Return a line for each thing in which the run was scored otherwise on this test set, the latest other use
+    counts.
+    """
     others = [row for row in own if row is not same]
     if not others:
         return tuple(same.get("changed_before", ()))

@@ -34,7 +34,8 @@ class Subject:
 
 
 def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
-    """The controls of each (source, target), kept in the study's folder; those of the same images are not recreated.
+    """Return the controls of each (source, target), kept in the study's folder; those of the same images are not
+    recreated.
 
     Earlier ones of other pairs stay: a dataset that is out of reach by now has not changed.
     """
@@ -53,7 +54,7 @@ def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
 
 
 def between(source: Subject, target: Subject) -> dict[str, Any]:
-    """Controls of one pair of datasets.
+    """Return controls of one pair of datasets.
 
     ``duplicates``: test images of the target that also are among what the source trains and validates on (difference
     hashes within ``NEAR`` bits), with the others of their patients or groups. ``majority``: always the source's
@@ -77,7 +78,7 @@ def between(source: Subject, target: Subject) -> dict[str, Any]:
 
 
 def _images(source: Subject, target: Subject) -> str:
-    """Another one where images, labels or splits are others."""
+    """Return another one where images, labels or splits are others."""
     parts = [
         f"{sample.sample_id} {sample.label} {sample.split} {bits}"
         for subject in (source, target)
@@ -87,7 +88,7 @@ def _images(source: Subject, target: Subject) -> str:
 
 
 def _blind(source: Manifest, target: Manifest, train: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
-    """The classifiers that see no pixel, scored on some of the target's images."""
+    """Return the classifiers that see no pixel, scored on some of the target's images."""
     from ddtl.audit import file_metadata
     from ddtl.data.images.decode import BadImageError
     from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals

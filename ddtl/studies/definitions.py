@@ -85,30 +85,30 @@ class StudyRequest:
         return range(self.seed, self.seed + self.study.seeds)
 
     def overrides(self, own: Sequence[str], phantom: bool = True) -> tuple[str, ...]:
-        """All words of a run; those about the phantom only where it has one."""
+        """Return all words of a run; those about the phantom only where it has one."""
         shared = [word for word in self.words if phantom or not _about_phantom(word)]
         return (*own, *shared, TESTED)
 
     def external_target(self, name: str, more: Sequence[str] = ()) -> Target:
-        """Another dataset's test set, with the shared words about its images and about scoring."""
+        """Return another dataset's test set, with the shared words about its images and about scoring."""
         own = dataset_words(name, self.own)
         shared = [word for word in self.words if _for_evaluation(word, has_phantom([name]))]
         return Target(name, (*own, *shared, _REFITTED, *more))
 
     def own_target(self, name: str, more: Sequence[str] = ()) -> Target:
-        """The run's own test set, as it was scored or in another way."""
+        """Return the run's own test set, as it was scored or in another way."""
         return Target(
             name, (*(word for word in self.words if key_of(word).startswith("paths.")), *more) if more else ()
         )
 
 
 def jobs(request: StudyRequest) -> list[StudyJob]:
-    """The runs of a study, those of the first seed first."""
+    """Return the runs of a study, those of the first seed first."""
     return list(_KINDS[request.study.kind](request))
 
 
 def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
-    """What takes a dataset by the name that a study gives it."""
+    """Return what takes a dataset by the name that a study gives it."""
     if name in own:
         kind = "folder" if own[name].table is None else "table"
         return (
@@ -121,19 +121,19 @@ def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
 
 
 def pool_words(names: Sequence[str], own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
-    """What takes several datasets as one."""
+    """Return what takes several datasets as one."""
     declared = {name: _given_files(own[name]) for name in names if name in own}
     more = (f"dataset.own={shown(declared, quoted=True)}",) if declared else ()
     return "dataset=pooled", f"dataset.sources=[{','.join(names)}]", *more
 
 
 def has_phantom(names: Sequence[str]) -> bool:
-    """Whether the phantom is among datasets."""
+    """Return whether the phantom is among datasets."""
     return any(name.partition(":")[0] == "phantom" for name in names)
 
 
 def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
-    """The protocols that ``study=paper_vs_honest`` compares on a dataset: by slice, and the dataset's own."""
+    """Return the protocols that ``study=paper_vs_honest`` compares on a dataset: by slice, and the dataset's own."""
     if study.protocols != "auto":
         return study.protocols
     files = (study.own or {}).get(name)
@@ -167,7 +167,7 @@ def _cross_dataset(request: StudyRequest) -> Iterator[StudyJob]:
 
 
 def _from_source(request: StudyRequest, source: tuple[str, ...], method: str, seed: int) -> StudyJob:
-    """A run on one dataset or several, tested on its own and on all others."""
+    """Return a run on one dataset or several, tested on its own and on all others."""
     pooled = len(source) > 1
     chosen = methods.of(method, pooled)
     taken = pool_words(source, request.own) if pooled else dataset_words(source[0], request.own)
@@ -181,7 +181,7 @@ def _from_source(request: StudyRequest, source: tuple[str, ...], method: str, se
 
 
 def _pools(study: StudyConfig) -> list[tuple[str, ...]]:
-    """The sets of datasets that are trained on together."""
+    """Return the sets of datasets that are trained on together."""
     names = study.datasets
     one_out = study.leave_one_out is True or (study.leave_one_out == "auto" and len(names) > 2)
     pools = [tuple(name for name in names if name != left) for left in names] if one_out else []
@@ -232,7 +232,7 @@ def _grid(request: StudyRequest) -> Iterator[StudyJob]:
 def _own_targets(
     request: StudyRequest, own: tuple[str, ...], seed: int, others: Sequence[str] = (), **labels: Any
 ) -> StudyJob:
-    """A run on the dataset that the shared words name."""
+    """Return a run on the dataset that the shared words name."""
     targets = [request.external_target(name) for name in others]
     return StudyJob(
         request.overrides((*own, f"seed={seed}")), {"seed": seed, **labels}, (Target(request.name), *targets)
@@ -259,7 +259,7 @@ def _about_phantom(word: str) -> bool:
 
 
 def _for_evaluation(word: str, phantom: bool) -> bool:
-    """Whether a word of the runs is passed to ``ddtl evaluate`` on another dataset."""
+    """Return whether a word of the runs is passed to ``ddtl evaluate`` on another dataset."""
     key = key_of(word)
     if key in _OF_TRAINING or key == "evaluation.test" or (_about_phantom(word) and not phantom):
         return False

@@ -114,7 +114,7 @@ def _earlier(plan: StudyPlan) -> Study | None:
 
 
 def _start_record(plan: StudyPlan, earlier: Study | None) -> Study:
-    """The record with what an earlier call did, as far as it still holds."""
+    """Return the record with what an earlier call did, as far as it still holds."""
     known = FinishedWork(earlier, study_folder.runs_dir(plan.folder))
     jobs: list[study_folder.JobRecord] = []
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
@@ -136,7 +136,8 @@ def _start_record(plan: StudyPlan, earlier: Study | None) -> Study:
 
 
 def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
-    """What counts as the study's one planned use of each test set: all that it was to score before its first score.
+    """Return what counts as the study's one planned use of each test set: all that it was to score before its first
+    score.
 
     What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.
     """
@@ -159,7 +160,7 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
 
 
 def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord) -> tuple[str, ...]:
-    """A run's words with the weights of the run that it resumes; without, as long as there are none."""
+    """Return a run's words with the weights of the run that it resumes; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
     weights = inside(study_folder.runs_dir(plan.folder), first["run"])
@@ -167,7 +168,7 @@ def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord)
 
 
 def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
-    """The jobs to run, those that resume another's weights after it; one without them has failed."""
+    """Yield the jobs to run, those that resume another's weights after it; one without them has failed."""
     jobs = study["jobs"]
     undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
     yield [row for row in undone if plan.jobs[row].after is None]
@@ -217,7 +218,7 @@ def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Sho
 
 
 def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Plan:
-    """The sweep of this call: a trial for each group of jobs."""
+    """Return the sweep of this call: a trial for each group of jobs."""
     jobs = [study["jobs"][group[0]]["overrides"] for group in groups]
     targets = []
     for group in groups:
@@ -250,8 +251,8 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
 
 
 def _embeds(plan: StudyPlan, row: int) -> bool:
-    """Whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of each
-    source.
+    """Return whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of
+    each source.
     """
     job, labels = plan.jobs[row], plan.labels[row]
     return len(job.targets) > 1 and labels["method"] == study_folder.PLAIN and labels["seed"] == plan.labels[0]["seed"]
@@ -294,5 +295,5 @@ def _failed(job: study_folder.JobRecord, reason: str) -> None:
 
 
 def _below_runs(folder: str, parts: int) -> str:
-    """A folder as the record names it: the machine that wrote it may have the runs at another place."""
+    """Return a folder as the record names it: the machine that wrote it may have the runs at another place."""
     return "/".join(Path(folder).parts[-parts:])

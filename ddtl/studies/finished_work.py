@@ -30,12 +30,14 @@ class FinishedWork:
         self._digests: dict[str, str] = {}
 
     def run(self, labels: Mapping[str, Any], words: Sequence[str], config: Config) -> str | None:
-        """The folder of a finished and tested run of these labels and words, where the images are as they were."""
+        """Return the folder of a finished and tested run of these labels and words, where the images are as they
+        were.
+        """
         job = self._jobs.get(key_of_labels(labels))
         return None if job is None or job["overrides"] != list(words) else self._held(job["run"], config)
 
     def evaluation(self, labels: Mapping[str, Any], config: Config, requested: Evaluation) -> str | None:
-        """The folder of a run's finished evaluation with the same words, where the images are as they were."""
+        """Return the folder of a run's finished evaluation with the same words, where the images are as they were."""
         for found in self._jobs[key_of_labels(labels)]["evaluations"]:
             if (found["target"], found["words"]) == (requested["target"], requested["words"]):
                 return self._held(found["folder"], rescore.read_request(config, requested["words"]).config)

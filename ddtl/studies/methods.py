@@ -39,5 +39,5 @@ _POOLED = {"match": Method(train=("dataset.harmonize=match",))}
 
 
 def of(name: str, pooled: bool) -> Method:
-    """A method for a run on one dataset, or on several pooled ones."""
+    """Return a method for a run on one dataset, or on several pooled ones."""
     return _POOLED.get(name, METHODS[name]) if pooled else METHODS[name]

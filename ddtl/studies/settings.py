@@ -68,12 +68,12 @@ class StudyPlan:
 
 
 def is_requested(words: Sequence[str]) -> bool:
-    """Whether the words after ``sweep.py`` name a study."""
+    """Return whether the words after ``sweep.py`` name a study."""
     return any(key_of(word) == "study" and word.partition("=")[2].strip() not in ("", "null") for word in words)
 
 
 def read(words: Sequence[str]) -> StudyPlan:
-    """The study of a command line.
+    """Return the study of a command line.
 
     Raises:
         ConfigError: with one line for every mistake found.
@@ -125,7 +125,8 @@ def read(words: Sequence[str]) -> StudyPlan:
 
 
 def reductions(plan: StudyPlan, earlier: Study) -> list[str]:
-    """A line for each setting by which a study requests less than it did under this name; none where it requests more.
+    """Return a line for each setting by which a study requests less than it did under this name; none where it
+    requests more.
 
     Args:
         plan: the study now.
@@ -181,7 +182,7 @@ def _nothing_varied(study: StudyConfig, varied: Sequence[str]) -> Iterator[str]:
 
 
 def _names(study: StudyConfig) -> Iterator[str]:
-    """What is wrong with the datasets' names, as for a pool of them."""
+    """Yield what is wrong with the datasets' names, as for a pool of them."""
     key = "targets" if study.kind == "schedules" else "datasets"
     names: tuple[str, ...] = getattr(study, key)
     if len(names) < 2 and study.kind == "cross_dataset":
@@ -194,7 +195,7 @@ def _names(study: StudyConfig) -> Iterator[str]:
 
 
 def _base_words(study: StudyConfig, shared: Sequence[str], varied: Sequence[str]) -> list[str]:
-    """The words of one run, from which what all share is read."""
+    """Return the words of one run, from which what all share is read."""
     once = [word for word in shared if word not in varied]
     if study.kind not in ("cross_dataset", "paper_vs_honest"):
         return [*once, TESTED]
@@ -205,7 +206,7 @@ def _base_words(study: StudyConfig, shared: Sequence[str], varied: Sequence[str]
 
 
 def _clashes(request: StudyRequest, jobs: Sequence[StudyJob], shared: Sequence[str]) -> Iterator[str]:
-    """A line for each shared word that says what the study varies."""
+    """Yield a line for each shared word that says what the study varies."""
     own = {word for job in jobs for word in job.overrides} - set(request.words)
     keys = {key_of(word) for word in own} - {"seed", "evaluation.test"}
     for word in shared:
@@ -214,8 +215,8 @@ def _clashes(request: StudyRequest, jobs: Sequence[StudyJob], shared: Sequence[s
 
 
 def _composed(jobs: Sequence[StudyJob]) -> tuple[list[Config], list[str]]:
-    """The configuration of each run, and the notes that are the same for all of them; the evaluations are composed,
-    too.
+    """Return the configuration of each run, and the notes that are the same for all of them; the evaluations are
+    composed, too.
 
     Raises:
         ConfigError: with one line for every mistake found.
@@ -273,7 +274,7 @@ def _folder_names(study: StudyConfig, base: Config) -> list[str]:
 
 
 def _identity(study: StudyConfig, request: StudyRequest) -> dict[str, Any]:
-    """What may not change under a name: the kind, the first seed, and the shared settings as they were typed."""
+    """Return what may not change under a name: the kind, the first seed, and the shared settings as they were typed."""
     shared = {
         key_of(word): word.partition("=")[2].strip()
         for word in request.words

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
-    """Each source with each other dataset that it is tested on, once; those that cannot be read by now are excluded."""
+    """Return each source with each other dataset that it is tested on, once; those that cannot be read by now are
+    excluded.
+    """
     known: dict[str, Subject | None] = {}
     found: dict[tuple[str, str], tuple[Subject, Subject]] = {}
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
@@ -36,7 +38,7 @@ def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
 
 
 def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
-    """The dataset of a run, or the one that the words of an evaluation name."""
+    """Return the dataset of a run, or the one that the words of an evaluation name."""
     try:
         config = rescore.read_request(config, words).config if words else config
         with console.progress(f"examining {name}") as bar:

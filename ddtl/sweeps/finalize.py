@@ -60,7 +60,7 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
 
 
 def final_plan(store: Store) -> Plan | None:
-    """The runs that the comparison needs, as a sweep of listed jobs; None where no trial was completed.
+    """Return the runs that the comparison needs, as a sweep of listed jobs; None where no trial was completed.
 
     The winner and the default settings, each with ``sweep.seeds`` seeds that the search has not used: the winning trial
     itself was chosen for a good validation score, and its luck would speak for the winner. Its folder is within the
@@ -100,7 +100,9 @@ def final_plan(store: Store) -> Plan | None:
 
 
 def chosen(store: Store) -> FrozenTrial | None:
-    """The first trial of the best setting, of equal ones the first; with two objectives too the score decides."""
+    """Return the first trial of the best setting, of equal ones the first; with two objectives too the score
+    decides.
+    """
     from ddtl.sweeps.store.snapshot import settings
 
     best = settings(store.study)
@@ -108,7 +110,7 @@ def chosen(store: Store) -> FrozenTrial | None:
 
 
 def conclude(store: Store, final: Store) -> dict[str, Any]:
-    """What the comparison found, as plain JSON for the sweep's record.
+    """Return what the comparison found, as plain JSON for the sweep's record.
 
     Args:
         store: of the search.
@@ -144,7 +146,7 @@ def print_result(final: dict[str, Any]) -> None:
 
 
 def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
-    """The paired comparison over seeds, on the test set."""
+    """Return the paired comparison over seeds, on the test set."""
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import claims, tables
 
@@ -164,7 +166,7 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
 
 
 def _on_one_part(store: Store) -> list[str]:
-    """That the search was over several folds or splits, of which the comparison is on one."""
+    """Return that the search was over several folds or splits, of which the comparison is on one."""
     words = [trial.user_attrs.get(OVERRIDES, ()) for trial in store.trials()]
     keys = [key for key in varied(words) if key != "seed"]
     if not keys:
@@ -174,7 +176,7 @@ def _on_one_part(store: Store) -> list[str]:
 
 
 def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
-    """The runs as two methods."""
+    """Return the runs as two methods."""
     from ddtl.reports.comparison import runs as compared
 
     folders = {name: [Path(run["run"]) for run in each if run["run"]] for name, each in runs.items()}
@@ -189,7 +191,9 @@ def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
 
 
 def _same_seeds(runs: dict[str, list[dict[str, Any]]]) -> bool:
-    """Whether the completed runs of every method have the same seeds, in the same order, as the plan gives them."""
+    """Return whether the completed runs of every method have the same seeds, in the same order, as the plan gives
+    them.
+    """
     seeds = [[run["seed"] for run in each if run["run"]] for each in runs.values()]
     return all(each == seeds[0] for each in seeds)
 
@@ -217,12 +221,12 @@ def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def _value(word: str) -> str:
-    """What follows a word's ``=``."""
+    """Return what follows a word's ``=``."""
     return word.partition("=")[2]
 
 
 def _seeds(store: Store) -> list[int]:
-    """The first ones that no trial of the search had."""
+    """Return the first ones that no trial of the search had."""
     words = [word for trial in store.trials() for word in trial.user_attrs.get(OVERRIDES, ())]
     used = {int(_value(word)) for word in words if key_of(word) == "seed" and _value(word).isdigit()}
     first = max({store.plan.base.seed, *used}) + 1
@@ -230,6 +234,6 @@ def _seeds(store: Store) -> list[int]:
 
 
 def _alike(own: Sequence[str], shared: Sequence[str]) -> bool:
-    """Whether the winner's settings are the default ones."""
+    """Return whether the winner's settings are the default ones."""
     winner, default = (load.check([*shared, *words, _UNLOCKED])[0] for words in (own, []))
     return counting(winner) == counting(default)

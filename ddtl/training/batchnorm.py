@@ -49,12 +49,12 @@ def adapted(
 
 
 def layers_of(module: Classifier) -> list[BatchNorm]:
-    """The BatchNorm layers, in the network's order."""
+    """Return the BatchNorm layers, in the network's order."""
     return [layer for layer in module.network.modules() if isinstance(layer, BatchNorm)]
 
 
 def statistics(layer: BatchNorm) -> tuple[Tensor, Tensor]:
-    """A copy of the mean and the variance that a layer keeps."""
+    """Return a copy of the mean and the variance that a layer keeps."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     return layer.running_mean.clone(), layer.running_var.clone()

@@ -122,13 +122,15 @@ class EpochEnd(Checkpoint):
             self._saved = time.monotonic()
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the last checkpoint is old, or this epoch may be the last one; the first process decides for all."""
+        """Return whether the last checkpoint is old, or this epoch may be the last one; the first process decides
+        for all.
+        """
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         due = ends or time.monotonic() - self._saved >= self.seconds_between
         return bool(trainer.strategy.broadcast(due))
 
     def _order(self) -> str:
-        """Which images this process trained on in the epoch, in their order, as a short hash."""
+        """Return which images this process trained on in the epoch, in their order, as a short hash."""
         return hashlib.sha256(torch.cat(self._rows).cpu().numpy().tobytes()).hexdigest()[:12]
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
@@ -198,7 +200,7 @@ class EarlyEnd(Checkpoint):
         self.ended: str | None = None
 
     def decide(self, trainer: pl.Trainer) -> str | None:
-        """Why the fit is to end with what is done; None lets it continue. Called in the first process alone."""
+        """Return why the fit is to end with what is done; None lets it continue. Called in the first process alone."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

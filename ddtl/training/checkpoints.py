@@ -25,7 +25,7 @@ _PARTS = {
 
 
 def read(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A checkpoint.
+    """Return a checkpoint.
 
     Args:
         path: of the file.
@@ -106,7 +106,7 @@ class _StartedFlag(pl.Callback):
 
 
 def unusable(path: Path, reason: str) -> UserError:
-    """The error for a checkpoint that cannot be used."""
+    """Return the error for a checkpoint that cannot be used."""
     folder = path.parent
     return UserError(
         f"{path}: {reason}. Delete the run's checkpoints, and the same command trains it from the start: rm -r "

@@ -72,7 +72,7 @@ def score_external(folder: RunFolder, config: Config, trained: dict[str, Any]) -
 
 
 def _digest(evaluation: Path) -> str | None:
-    """Which images a folder's scores are of; None where it contains none."""
+    """Return which images a folder's scores are of; None where it contains none."""
     try:
         found: str | None = results_of.read(evaluation).get("digest")
     except (OSError, Unreadable):
@@ -122,7 +122,7 @@ def embed_own(folder: RunFolder, config: Config) -> None:
 
 
 def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
-    """The run's network and the other dataset, its classes matched to the run's."""
+    """Return the run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
     own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
     is_stored = bool(own) and own == claims.own_files(stored)
@@ -136,7 +136,7 @@ def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Ru
 
 
 def _methods(config: Config, trained: dict[str, Any]) -> list[str]:
-    """What is done otherwise than in the run."""
+    """Return what is done otherwise than in the run."""
     methods = (config.dataset.harmonize, config.evaluation.batchnorm)
     return [method for method in methods if method not in (trained.get("harmonize", "none"), "stored")]
 
@@ -217,7 +217,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
 
 
 def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
-    """The test set's scores with threshold and temperature of the same dataset's validation images.
+    """Return the test set's scores with threshold and temperature of the same dataset's validation images.
 
     A fixed threshold has nothing to be fitted; Youden's rule takes its place.
     """
@@ -234,7 +234,7 @@ def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) ->
 
 
 def _reference(folder: RunFolder) -> np.ndarray:
-    """The grey levels of the images that the run trained on, as a histogram."""
+    """Return the grey levels of the images that the run trained on, as a histogram."""
     try:
         return np.array(small.histogram(folder.histogram), dtype=np.int64)
     except FileNotFoundError:
@@ -247,7 +247,7 @@ def _reference(folder: RunFolder) -> np.ndarray:
 def _seen(
     folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
 ) -> float:
-    """The share of the test images whose patient (or group) is among those that the run trained on.
+    """Return the share of the test images whose patient (or group) is among those that the run trained on.
 
     Args:
         folder: of the run.
@@ -268,7 +268,7 @@ def _seen(
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:
-    """The seed of the phantom's patients that a run trained on; None where there are none."""
+    """Return the seed of the phantom's patients that a run trained on; None where there are none."""
     phantom = settings.config(folder.path).dataset.phantom
     return None if phantom is None else phantom.seed
 

@@ -127,7 +127,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _harmless(logger: Logger) -> Logger:
-    """The logger, silent after its first failure, which is a warning and not the end of the run."""
+    """Return the logger, silent after its first failure, which is a warning and not the end of the run."""
     broken = False
 
     def guarded(method: Callable[..., None]) -> Callable[..., None]:
@@ -149,7 +149,7 @@ def _harmless(logger: Logger) -> Logger:
 
 
 def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Any:
-    """A W&B run, online or offline; None where W&B is off or broken."""
+    """Return a W&B run, online or offline; None where W&B is off or broken."""
     mode: str = config.logger.wandb.mode
     if mode == "auto":
         mode = _MODES.get(os.environ.get("WANDB_MODE", ""), "auto")
@@ -173,7 +173,7 @@ _MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "
 
 
 def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], is_requested: bool) -> Any:
-    """A run on the server; None, with a warning, where that cannot be had. Never requests a key."""
+    """Return a run on the server; None, with a warning, where that cannot be had. Never requests a key."""
     import wandb
 
     if not _logged_in():

@@ -45,7 +45,7 @@ class RescoreRequest:
 
 
 def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
-    """The configuration and the results of a finished run.
+    """Return the configuration and the results of a finished run.
 
     Raises:
         UserError: there is no such folder, no run in it, or none that is finished; or it cannot be read.
@@ -77,7 +77,7 @@ def _check_head(folder: RunFolder, config: Config) -> None:
 
 
 def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:
-    """A run's configuration for one device of this machine.
+    """Return a run's configuration for one device of this machine.
 
     Args:
         saved: of the run.
@@ -93,7 +93,7 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
 
 
 def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
-    """The run's configuration with what the command changes; how images are prepared stays the run's."""
+    """Return the run's configuration with what the command changes; how images are prepared stays the run's."""
     typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
@@ -123,7 +123,7 @@ def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
 
 
 def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
-    """How grey levels are harmonised; a network sees images that were prepared as those that it trained on."""
+    """Return how grey levels are harmonised; a network sees images that were prepared as those that it trained on."""
     before, now = saved.dataset.harmonize, read_request.harmonize
     # A dataset's own map to itself is the identity, so such a run trained on images as they are.
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
@@ -142,7 +142,7 @@ def _unless(named: set[str], saved: Config) -> list[str]:
 
 
 def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
-    """The stored predictions, scored with other settings; ``results.json`` is written again."""
+    """Return the stored predictions, scored with other settings; ``results.json`` is written again."""
     from ddtl.evaluation.record import choose_on_validation
     from ddtl.records import predictions as prediction_table
     from ddtl.training.run import RunResult
@@ -179,7 +179,7 @@ def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> Ru
 
 
 def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
-    """The configuration with the folder of all runs that a run is in: its ledger counts the uses of test sets.
+    """Return the configuration with the folder of all runs that a run is in: its ledger counts the uses of test sets.
 
     Args:
         config: to evaluate with.
@@ -192,5 +192,5 @@ def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
 
 
 def with_weights(config: Config, folder: Path) -> Config:
-    """The configuration with a run's network for its initial weights."""
+    """Return the configuration with a run's network for its initial weights."""
     return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(folder)})})

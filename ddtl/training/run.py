@@ -55,7 +55,7 @@ class Run:
         return compile_schedule(self.config.finetune, list(self.network.stages), self.config.trainer.max_epochs)
 
     def module(self) -> Classifier:
-        """The LightningModule around the network."""
+        """Return the LightningModule around the network."""
         optimizers_for = partial(
             configure,
             config=self.config.optimizer,
@@ -72,7 +72,7 @@ class Run:
         )
 
     def public_settings(self) -> dict[str, Any]:
-        """The settings that loggers may show: no local path, no file name."""
+        """Return the settings that loggers may show: no local path, no file name."""
         config = self.config
         hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": {*OWN_FILES, "source_settings"}}
         settings = config.model_dump(mode="json", exclude=hidden)
@@ -82,7 +82,7 @@ class Run:
         return dict(redacted_tree(settings))
 
     def class_weights(self) -> tuple[float, ...] | None:
-        """Inverse shares of the classes in train, 1 on average."""
+        """Return inverse shares of the classes in train, 1 on average."""
         if self.config.model.class_weights == "none":
             return None
         manifest = self.datamodule.manifest

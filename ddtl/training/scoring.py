@@ -126,7 +126,7 @@ def _remeasure(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) ->
 
 
 def transductive(run: Run, config: EvaluationConfig) -> str:
-    """What a reader must know of scores with adapted BatchNorm."""
+    """Return what a reader must know of scores with adapted BatchNorm."""
     n = len(run.datamodule.manifest.rows("test"))
     prior = config.batchnorm_prior
     mixed = f", mixed with those of the training as if of {prior} images" if prior else ""
@@ -139,7 +139,7 @@ def transductive(run: Run, config: EvaluationConfig) -> str:
 def scored(
     table: Predictions, val: Predictions, splits_: Sequence[str], config: EvaluationConfig, grouping: str
 ) -> dict[str, Any]:
-    """The part of ``results.json`` about predictions: the operating point, then each split.
+    """Return the part of ``results.json`` about predictions: the operating point, then each split.
 
     Args:
         table: the predictions that are scored.
@@ -160,7 +160,7 @@ def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
 
 
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
-    """What needs no network: the majority class, and a classifier on file metadata."""
+    """Return what needs no network: the majority class, and a classifier on file metadata."""
     try:
         metadata = record.baseline(file_metadata.probabilities(manifest), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
@@ -172,7 +172,7 @@ def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -
 
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
-    """Logits for every image of some splits, each once.
+    """Return logits for every image of some splits, each once.
 
     A split that is predicted by itself goes through the network in the batches in which it is validated.
 
@@ -189,7 +189,7 @@ def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, w
 
 
 def setting(run: Run) -> dict[str, Any]:
-    """What a reader of the scores must know."""
+    """Return what a reader of the scores must know."""
     manifest = run.datamodule.manifest
     return {
         "dataset": manifest.dataset,
@@ -333,14 +333,14 @@ def _test_sets(dataset: str, sources: Sequence[str]) -> list[str]:
 
 
 def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
-    """What the ledger of a test set is filed under: each fold is a test set of its own."""
+    """Return what the ledger of a test set is filed under: each fold is a test set of its own."""
     return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
 
 
 def _earlier_records(
     folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None
 ) -> list[dict[str, Any]]:
-    """The records of scores on a test set below a run's folder."""
+    """Return the records of scores on a test set below a run's folder."""
     records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:

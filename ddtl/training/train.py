@@ -85,7 +85,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
 
 
 def _folder(run: Run) -> AbstractContextManager[RunFolder]:
-    """The run's folder, owned by the first process; the others of a distributed run work under its lock."""
+    """Return the run's folder, owned by the first process; the others of a distributed run work under its lock."""
     if ranks.is_first():
         return run_folder.opened(run.path, run.identity, run.config.run.overwrite)
     return nullcontext(RunFolder(run.path))
@@ -134,7 +134,7 @@ def _announce(run: Run) -> None:
 
 
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
-    """The results of a finished run, if they contain what this command requests; else it is scored again, not
+    """Return the results of a finished run, if they contain what this command requests; else it is scored again, not
     trained.
     """
     results = folder.finished()

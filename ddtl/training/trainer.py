@@ -28,7 +28,7 @@ from ddtl.utils import console
 
 
 def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[EarlyEnd] = ()) -> pl.Trainer:
-    """A trainer that writes to ``folder``; ``more`` callbacks come after its own."""
+    """Return a trainer that writes to ``folder``; ``more`` callbacks come after its own."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
     callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
@@ -69,7 +69,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
 
 
 def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:
-    """A printer of one line an epoch."""
+    """Return a printer of one line an epoch."""
     width = len(str(max_epochs))
 
     def show(row: Mapping[str, Any]) -> None:

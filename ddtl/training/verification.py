@@ -29,7 +29,7 @@ ROUNDING = {"32-true": 2.0**-14, "bf16-mixed": 2.0**-4, "16-mixed": 2.0**-7}
 
 
 def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
-    """What was recorded of an epoch; None where there is no record of it."""
+    """Return what was recorded of an epoch; None where there is no record of it."""
     return next((row for row in folder.epochs() if row["epoch"] == epoch), None)
 
 
@@ -70,7 +70,7 @@ def check_epoch(
 
 
 def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) -> tuple[float, float]:
-    """The lowest and the highest score of logits that differ by rounding.
+    """Return the lowest and the highest score of logits that differ by rounding.
 
     All scores can but rise where the logit of each image's own class rises and the others fall.
     """
@@ -88,7 +88,7 @@ class Unchanged:
         self.before = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
 
     def check(self) -> None:
-        """Raises InconsistentRecord: they are others now."""
+        """Raise InconsistentRecord: they are others now."""
         now = self.module.network.state_dict()
         changed = [name for name, value in self.before.items() if not torch.equal(value, now[name].to(value.device))]
         if changed:

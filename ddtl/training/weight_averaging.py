@@ -113,7 +113,7 @@ class MeanOfLast(pl.Callback):
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights that a checkpoint's scores are of, by the network's names: a mean where there is one."""
+    """Return the weights that a checkpoint's scores are of, by the network's names: a mean where there is one."""
     for kept in (RunningMean.state_key, MeanOfLast.state_key):
         if kept in checkpoint["callbacks"]:
             mean: dict[str, Tensor] = checkpoint["callbacks"][kept]["mean"]

@@ -31,7 +31,9 @@ class Screen(Console):
 
 
 def safe(text: str) -> str:
-    """Text for a terminal: secrets masked, control characters other than our own line breaks and tabs escaped."""
+    """Return text for a terminal: secrets masked, control characters other than our own line breaks and tabs
+    escaped.
+    """
     text = redacted(text)
     if text.isprintable():
         return text
@@ -135,7 +137,7 @@ def progress(what: str) -> Iterator[Progress]:
 
 
 def agreed(question: str) -> bool:
-    """Whether the person at the terminal agrees to what is deleted.
+    """Return whether the person at the terminal agrees to what is deleted.
 
     Raises:
         UserError: nobody is there.
@@ -148,5 +150,5 @@ def agreed(question: str) -> bool:
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching."""
+    """Return whether a person is watching."""
     return err.is_terminal and not out.quiet

@@ -68,7 +68,7 @@ _FORGOTTEN = 86400.0  # seconds after which one that nobody writes to any more w
 
 
 def temporary_path(path: Path) -> Path:
-    """A name in the same folder for what will take a file's place: new, and not to be guessed."""
+    """Return a name in the same folder for what will take a file's place: new, and not to be guessed."""
     return path.with_name(f".{path.name[:120]}.{secrets.token_hex(8)}{PARTIAL}")
 
 
@@ -80,7 +80,7 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is one that was not whole when its writer was killed, or is being written."""
+    """Return whether a file is one that was not whole when its writer was killed, or is being written."""
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
@@ -117,7 +117,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def within(root: Path, *names: str) -> Path:
-    """A folder within a run's, which may not be there yet.
+    """Return a folder within a run's, which may not be there yet.
 
     Raises:
         UserError: a part of the way is a link or a file: what is written there would end up in another folder.
@@ -148,7 +148,7 @@ def remove(path: Path) -> None:
 
 
 def lock(path: Path) -> FileLock:
-    """A lock in a folder that can be written to.
+    """Return a lock in a folder that can be written to.
 
     Raises:
         OSError: no file can be made there: the lock itself would wait for one without end.
@@ -160,7 +160,7 @@ def lock(path: Path) -> FileLock:
 
 
 def append_to(path: Path, flags: int = 0) -> BinaryIO:
-    """A file to append to and read, made where there is none.
+    """Return a file to append to and read, made where there is none.
 
     Raises:
         OSError: it cannot be opened; a link is not followed.
@@ -205,7 +205,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d+)?([eE][+-]?\d+)?|inf)")
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """A cell of a CSV file for people: text that a spreadsheet would run as a formula gets a ``'`` before it.
+    """Return a cell of a CSV file for people: text that a spreadsheet would run as a formula gets a ``'`` before it.
 
     >>> spreadsheet_cell("=cmd|' /C calc'!A0"), spreadsheet_cell("-0.5"), spreadsheet_cell(-0.5)
     ("'=cmd|' /C calc'!A0", '-0.5', -0.5)
@@ -215,7 +215,7 @@ def spreadsheet_cell(value: Any) -> Any:
 
 
 def text_of_cell(text: str) -> str:
-    """The text that :func:`spreadsheet_cell` made a cell of."""
+    """Return the text that :func:`spreadsheet_cell` made a cell of."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
@@ -236,7 +236,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def last_line(file: BinaryIO) -> bytes:
-    """What is after the last line break; nothing in a whole file."""
+    """Return what is after the last line break; nothing in a whole file."""
     at = file.seek(0, os.SEEK_END)
     tail = b""
     while at and b"\n" not in tail:
@@ -266,7 +266,7 @@ def require_run_folder(folder: Path) -> None:
 
 
 def cannot_write(folder: Path) -> str:
-    """Why nothing can be written into a folder that is there or is still to be made; empty where it can."""
+    """Return why nothing can be written into a folder that is there or is still to be made; empty where it can."""
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -278,7 +278,7 @@ def cannot_write(folder: Path) -> str:
 
 
 def output_folder(text: str) -> Path:
-    """What a command's ``output=`` names.
+    """Return what a command's ``output=`` names.
 
     Raises:
         ValueError: it is a file, or a run's folder, or cannot be written to.

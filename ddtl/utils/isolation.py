@@ -54,7 +54,7 @@ def skip_matplotlibrc() -> None:
 
 
 def is_checkout() -> bool:
-    """Whether the current folder is the checkout that this package was imported from."""
+    """Return whether the current folder is the checkout that this package was imported from."""
     return _has_folder() and os.path.realpath(os.curdir) == os.path.realpath(_PACKAGE)
 
 

@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
 
 
 def shared_memory_full(detail: str) -> TrainingFailure:
-    """The failure of loader processes that cannot hand over their batches."""
+    """Return the failure of loader processes that cannot hand over their batches."""
     return TrainingFailure(
         f"{SHARED} is too small for the loader processes ({detail}). Set dataset.num_workers=0, or make it larger: "
         "docker run --shm-size=2g …"

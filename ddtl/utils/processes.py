@@ -21,12 +21,12 @@ def me() -> dict[str, Any]:
 
 
 def process(pid: int) -> dict[str, Any]:
-    """A process of this machine, as plain JSON."""
+    """Return a process of this machine, as plain JSON."""
     return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _started(pid)}
 
 
 def alive(owner: Mapping[str, Any]) -> bool | None:
-    """Whether that process still runs; None where it cannot be seen from here.
+    """Return whether that process still runs; None where it cannot be seen from here.
 
     A number that the system has given to another process since does not count: the two differ in their start.
     """
@@ -37,7 +37,7 @@ def alive(owner: Mapping[str, Any]) -> bool | None:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process of this machine has that number now."""
+    """Return whether a process of this machine has that number now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -48,7 +48,7 @@ def exists(pid: int) -> bool:
 
 
 def rebooted(owner: Mapping[str, Any]) -> bool:
-    """Whether this machine has been started again since that process wrote itself down."""
+    """Return whether this machine has been started again since that process wrote itself down."""
     boot, now = (str(place).partition(" ")[0] for place in (owner["place"], _place()))
     return bool(owner["host"] == socket.gethostname() and boot and now and boot != now)
 
@@ -65,7 +65,7 @@ def began(pid: int) -> float | None:
 
 @cache
 def _place() -> str:
-    """What process numbers of this machine can be compared with: one boot, and one container of it."""
+    """Return what process numbers of this machine can be compared with: one boot, and one container of it."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
@@ -74,7 +74,7 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat file after the command's name, which may contain spaces and brackets."""
+    """Return the fields of proc(5)'s stat file after the command's name, which may contain spaces and brackets."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -88,5 +88,5 @@ def _started(pid: int) -> str | None:
 
 
 def _ended(pid: int) -> bool:
-    """Whether only its entry is left, until its parent reads its exit code."""
+    """Return whether only its entry is left, until its parent reads its exit code."""
     return _stat(pid)[:1] in (["Z"], ["X"])

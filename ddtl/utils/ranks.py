@@ -50,7 +50,7 @@ class Processes:
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0, also before anything distributed has started.
+    """Return whether this process is rank 0, also before anything distributed has started.
 
     Raises:
         UserError: a variable about ranks is not a number.
@@ -129,7 +129,7 @@ def require_one_process(command: str) -> None:
 
 
 def gathered(mine: list[Any]) -> list[Any]:
-    """The lists of all ranks, one after the other; every rank must call this."""
+    """Return the lists of all ranks, one after the other; every rank must call this."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -194,7 +194,7 @@ def _of_srun(step: _Step, devices: int, environ: Mapping[str, str]) -> Processes
 
 
 def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Processes:
-    """One process for each machine, which starts the others of that machine."""
+    """Return one process for each machine, which starts the others of that machine."""
     node = _number("NODE_RANK", environ)
     if num_nodes == 1 and node:
         raise UserError(
@@ -219,7 +219,7 @@ def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -
 def _consistent(
     found: Processes, devices: int, environ: Mapping[str, str], names: Sequence[str] = _BY_HAND
 ) -> Processes:
-    """The processes with the address of the first one.
+    """Return the processes with the address of the first one.
 
     Args:
         found: the processes, without an address.
@@ -313,7 +313,7 @@ class _Step:
 
 
 def _step(environ: Mapping[str, str]) -> _Step | None:
-    """The step of srun that this process is a task of; None in a batch script, and in a shell of salloc.
+    """Return the step of srun that this process is a task of; None in a batch script, and in a shell of salloc.
 
     Raises:
         UserError: there is a step, and a number that belongs to it is none.
@@ -350,6 +350,6 @@ def _step(environ: Mapping[str, str]) -> _Step | None:
 
 
 def first_host(nodes: str) -> str:
-    """The first machine of SLURM's list: ``gpu01`` of ``gpu[01-04,07],big1``."""
+    """Return the first machine of SLURM's list: ``gpu01`` of ``gpu[01-04,07],big1``."""
     first = re.match(r"[^,\[\s]*(\[[^\]]*\][^,\[\s]*)*", nodes.strip())
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""

@@ -86,7 +86,7 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path, limit: int = RECORD) -> bytes:
-    """All of a regular file; errors as of :func:`opened`."""
+    """Return all of a regular file; errors as of :func:`opened`."""
     with opened(path, limit) as file:
         # Python makes room for as much as is requested, so not for the limit at once.
         step = min(os.fstat(file.fileno()).st_size, limit) + 1
@@ -99,7 +99,7 @@ def read_bytes(path: Path, limit: int = RECORD) -> bytes:
 
 
 def sha256(path: Path, limit: int) -> str:
-    """The sha256 of a regular file, which is not held in memory; errors as of :func:`opened`.
+    """Return the sha256 of a regular file, which is not held in memory; errors as of :func:`opened`.
 
     Raises:
         Unreadable: most of it is holes, which take no room on the disk and a long time here.
@@ -132,7 +132,7 @@ def _holes(file: BufferedReader) -> int:
 
 
 def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str:
-    """A text file; errors as of :func:`opened`.
+    """Return a text file; errors as of :func:`opened`.
 
     Raises:
         Unreadable: it is not in that encoding.
@@ -144,7 +144,7 @@ def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str
 
 
 def read_json(path: Path, limit: int = RECORD) -> Any:
-    """The value in a file of JSON; errors as of :func:`opened`.
+    """Return the value in a file of JSON; errors as of :func:`opened`.
 
     Raises:
         Unreadable: it is damaged, too deep or too large, or contains what no record does: numbers that are not finite,
@@ -157,7 +157,7 @@ def read_json(path: Path, limit: int = RECORD) -> Any:
 
 
 def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
-    """The JSON object in a file; errors as of :func:`read_json`.
+    """Return the JSON object in a file; errors as of :func:`read_json`.
 
     Raises:
         Unreadable: it contains something else.
@@ -169,7 +169,8 @@ def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
 
 
 def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is excluded.
+    """Return the JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is
+    excluded.
 
     Raises:
         Unreadable: a line before the last one is damaged; or as of :func:`opened`.
@@ -188,7 +189,8 @@ def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
 
 
 def lines(path: Path, limit: int = TABLE) -> Iterator[tuple[int, bytes, bool]]:
-    """The lines of a file: number from 1, content, and whether its line break is there. An empty last one is none.
+    """Yield the lines of a file: number from 1, content, and whether its line break is there. An empty last one is
+    none.
 
     Raises:
         Unreadable: one is too long; or as of :func:`opened`.
@@ -203,7 +205,7 @@ def lines(path: Path, limit: int = TABLE) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def parsed_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a line; None where there is no whole one."""
+    """Return the JSON object on a line; None where there is no whole one."""
     try:
         row = parsed(line)
     except _Fault:
@@ -212,7 +214,7 @@ def parsed_line(line: bytes) -> dict[str, Any] | None:
 
 
 def parsed(data: bytes | str) -> Any:
-    """The value that JSON stands for.
+    """Return the value that JSON stands for.
 
     Raises:
         ValueError: as :func:`read_json` says, without the file's name.
@@ -244,7 +246,7 @@ def _not_finite(word: str) -> NoReturn:
 
 
 def _unfit(value: Any) -> str:
-    """Why a value is none of a record's, or nothing. Level by level, for a deep one ends Python's stack."""
+    """Return why a value is none of a record's, or nothing. Level by level, for a deep one ends Python's stack."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -274,12 +276,12 @@ def _unfit_scalar(value: Any) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written in UTF-8: half of a surrogate pair cannot."""
+    """Return whether it can be written in UTF-8: half of a surrogate pair cannot."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _place(value: Any) -> str:
-    """The keys that lead to the first unfit scalar, as ``test.roc_auc ``; empty where it is none."""
+    """Return the keys that lead to the first unfit scalar, as ``test.roc_auc ``; empty where it is none."""
     below: list[tuple[str, Any, int]] = [("", value, 1)]
     while below:
         at, one, depth = below.pop()
@@ -295,7 +297,7 @@ def _place(value: Any) -> str:
 
 
 def read_yaml(path: Path, limit: int = SETTINGS) -> Any:
-    """What a record in YAML holds: plain values, of which none is an alias; errors as of :func:`opened`.
+    """Return what a record in YAML holds: plain values, of which none is an alias; errors as of :func:`opened`.
 
     Raises:
         Unreadable: it is damaged, too deep, or contains aliases or tags.
@@ -322,7 +324,9 @@ _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def expanded(text: str) -> int:
-    """How many values a YAML text stands for once its aliases are copies. Damaged YAML counts up to the damage."""
+    """Return how many values a YAML text stands for once its aliases are copies. Damaged YAML counts up to the
+    damage.
+    """
     counts: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []
     total = 0
@@ -349,7 +353,7 @@ def expanded(text: str) -> int:
 
 
 def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header, as text, one by one; errors as of :func:`opened`.
+    """Yield the rows of a CSV file with a header, as text, one by one; errors as of :func:`opened`.
 
     Raises:
         Unreadable: it is not text, or has a row with more or fewer cells than the header, or a cell that is too long.
@@ -385,7 +389,7 @@ def walk(
     wanted: Callable[[str], bool] = lambda name: True,
     seen: set[str] | None = None,
 ) -> Iterator[list[os.DirEntry[str]]]:
-    """The files of a folder and of those below it: a list for each folder, by name; each folder once.
+    """Yield the files of a folder and of those below it: a list for each folder, by name; each folder once.
 
     Args:
         top: a folder.
@@ -425,14 +429,16 @@ def _is_folder(entry: os.DirEntry[str], links: bool) -> bool:
 
 
 def printable(text: object) -> str:
-    r"""Text whose signs cannot move a terminal's cursor, colour it or turn writing round: ``\x1b`` for escape."""
+    r"""Return text whose signs cannot move a terminal's cursor, colour it or turn writing round: ``\x1b`` for
+    escape.
+    """
     return "".join(
         sign if sign.isprintable() or sign == " " else sign.encode("unicode_escape").decode() for sign in str(text)
     )
 
 
 def size(count: float) -> str:
-    """``12 B``, ``3.4 MiB``."""
+    """Return ``12 B``, ``3.4 MiB``."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -76,7 +76,7 @@ def _add(secret: str) -> None:
 
 
 def _secrets_of(url: str) -> set[str]:
-    """The secrets of a URL, as they are given and as libraries may repeat them: decoded, encoded, or a part."""
+    """Return the secrets of a URL, as they are given and as libraries may repeat them: decoded, encoded, or a part."""
     start = _START.match(url)
     rest = url[start.end() :] if start else url
     found = {match[3] for match in _PARAMETER.finditer(rest) if is_secret(match[2])}
@@ -91,7 +91,7 @@ def _secrets_of(url: str) -> set[str]:
 
 
 def redacted(text: str) -> str:
-    """The text with a mask in the place of each secret; the same text where it contains none.
+    """Return the text with a mask in the place of each secret; the same text where it contains none.
 
     >>> redacted("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
     'sweep.storge=postgresql://me:***@host/db?sslpassword=***'
@@ -108,7 +108,7 @@ def redacted(text: str) -> str:
 
 
 def redacted_url(url: str) -> str:
-    """A setting that is a URL, without its secrets, however they are written."""
+    """Return a setting that is a URL, without its secrets, however they are written."""
     start = _START.match(url)
     begin = start.end() if start else 0
     return url[:begin] + _without_secrets(url[begin:], (start[1] if start else "") or "", is_url=True)
@@ -128,7 +128,7 @@ def _in_urls(text: str, starts: re.Pattern[str]) -> str:
 
 
 def redacted_tree(value: Any) -> Any:
-    """The value with a mask in the place of each secret in a URL, wherever that is in lists and dicts.
+    """Return the value with a mask in the place of each secret in a URL, wherever that is in lists and dicts.
 
     For records: what else looks like a password may be a patient, a class or a regular expression there.
     """
@@ -145,7 +145,8 @@ def redacted_tree(value: Any) -> Any:
 
 
 def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without those whose URL contains a secret; their values are in this process's environment instead.
+    """Return the words without those whose URL contains a secret; their values are in this process's environment
+    instead.
 
     There trials find them, whose words are written down.
     """
@@ -160,12 +161,12 @@ def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a parameter of that name contains a secret."""
+    """Return whether a parameter of that name contains a secret."""
     return _SECRET.search(name.replace("_", "-")) is not None
 
 
 def _without_secrets(text: str, scheme: str, *, is_url: bool) -> str:
-    """What follows ``//``, without its password, and without the user where that may be a token.
+    """Return what follows ``//``, without its password, and without the user where that may be a token.
 
     Args:
         text: the rest of the URL, and what follows it.

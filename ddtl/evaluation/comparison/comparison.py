@@ -95,7 +95,7 @@ class Result:
 def compare(
     methods: Sequence[Method], *, score: str = "roc_auc", level: float = 0.95, paired_seeds: bool = False
 ) -> Result:
-    """Every pair of methods, the p-values adjusted for their number after Holm.
+    """Return every pair of methods, the p-values adjusted for their number after Holm.
 
     Args:
         methods: two or more.
@@ -126,7 +126,7 @@ def _scored(method: Measured) -> Scored:
 
 
 def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:
-    """All but what depends on the other pairs."""
+    """Return all but what depends on the other pairs."""
     chances = {name: _chance(a, b, name, paired_seeds) for name in SCORES}
     values = {name: _minus(a.scores[name].value, b.scores[name].value) for name in SCORES}
     delong_p, mcnemar_p, no_tests = _tests(a, b)
@@ -152,7 +152,7 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
 
 
 def _chance(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Chance | None:
-    """What chance does to a score's difference; None where it is not defined, or too few clusters tell."""
+    """Return what chance does to a score's difference; None where it is not defined, or too few clusters tell."""
     u, v = a.runs.influences(name), b.runs.influences(name)
     if u is None or v is None or a.fewest < MIN_CLUSTERS:
         return None
@@ -204,7 +204,7 @@ def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
 
 
 def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[str, ...]]:
-    """DeLong's p-value, McNemar's, and a reason for each that there is not."""
+    """Return DeLong's p-value, McNemar's, and a reason for each that there is not."""
     if not len(a.method.runs) == len(b.method.runs) == 1:
         return None, None, ("DeLong's and McNemar's tests are for two single runs, not for means over seeds",)
     first, second = a.method.runs[0], b.method.runs[0]

@@ -64,7 +64,9 @@ class Contributions:
         return float(self.residuals @ self.residuals)
 
     def moment(self, power: int) -> float:
-        """The sum of the residuals to a power, if clusters of all sizes were distributed alike, image by image."""
+        """Return the sum of the residuals to a power, if clusters of all sizes were distributed alike, image by
+        image.
+        """
         return float(np.mean((self.residuals / self.sizes) ** power) * np.sum(self.sizes**power))
 
 
@@ -93,7 +95,7 @@ class Flips:
         return self.error > _ROUNDING
 
     def limit(self, side: int, tail: float) -> float:
-        """The difference that chance reaches with a two-sided probability of ``tail``, above 0 or below it.
+        """Return the difference that chance reaches with a two-sided probability of ``tail``, above 0 or below it.
 
         Args:
             side: 1 for differences above 0, -1 for those below.
@@ -159,7 +161,7 @@ class Flips:
 
 @lru_cache(maxsize=2)
 def _weights(clusters: int) -> np.ndarray:
-    """(B, C) Webb's weights: the same for the same number of clusters."""
+    """Return (B, C) Webb's weights: the same for the same number of clusters."""
     values = np.sqrt([0.5, 1.0, 1.5]).astype(np.float32)
     drawn = np.random.default_rng(clusters).integers(6, size=(DRAWS, clusters), dtype=np.uint8)
     return np.concatenate([values, -values])[drawn]

@@ -86,7 +86,7 @@ class Measured:
 
 
 def measure(method: Method, settings: MeasurementSettings = MeasurementSettings()) -> Measured:
-    """Means over the runs.
+    """Return means over the runs.
 
     One run has the intervals that its own record has by default. The interval of several has the variance that comes
     from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs'
@@ -134,7 +134,7 @@ class Drop:
 
 
 def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[str, Drop]:
-    """Every score in-domain minus the external one, with an interval for other patients and other seeds.
+    """Return every score in-domain minus the external one, with an interval for other patients and other seeds.
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
     Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
@@ -157,7 +157,7 @@ def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[st
 
 
 def pooled(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
-    """The out-of-fold predictions of one cross-validation as those of one test set.
+    """Return the out-of-fold predictions of one cross-validation as those of one test set.
 
     Every image is called by the threshold of its own fold. Probabilities of different networks are ranked together: the
     ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
@@ -182,7 +182,7 @@ def limits(name: str, *, binary: bool) -> tuple[float, float]:
 
 
 def widest_of(name: str, *, binary: bool) -> float:
-    """The largest difference of two values of a score."""
+    """Return the largest difference of two values of a score."""
     low, high = limits(name, binary=binary)
     return high - low
 
@@ -200,7 +200,7 @@ def _of_patients(
     found: Sequence[Interval | None],
     influences: Influences | None,
 ) -> Interval | None:
-    """The interval of a mean over these very runs, for other patients."""
+    """Return the interval of a mean over these very runs, for other patients."""
     if len(found) == 1:
         return found[0]
     if value is None or any(one is None for one in found):
@@ -212,7 +212,7 @@ def _of_patients(
 
 
 def _narrowed(influences: Influences) -> float:
-    """The standard error between patients of the mean over runs, as a share of that of a single run."""
+    """Return the standard error between patients of the mean over runs, as a share of that of a single run."""
     of_mean = patients(influences).variance
     of_one = float(np.mean([patients(influences.run(i)).variance for i in range(len(influences.points))]))
     return math.sqrt(min(1.0, of_mean / of_one)) if of_one > 0 else 1.0
@@ -221,7 +221,7 @@ def _narrowed(influences: Influences) -> float:
 def _with_seeds(
     value: float, found: Interval, influences: Influences, bounds: tuple[float, float], level: float
 ) -> Interval:
-    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
+    """Return the patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
     from scipy.special import expit, logit
 
     low, high = bounds
@@ -272,7 +272,7 @@ def _of_same(name: str, in_domain: Measured, external: Measured, same_runs: bool
 
 
 def _within(measured: Measured, name: str, low: float, high: float, method: str) -> Interval:
-    """Differences of a score, no larger than they can be."""
+    """Return differences of a score, no larger than they can be."""
     widest = widest_of(name, binary=measured.method.runs[0].binary)
     return Interval(max(-widest, low), min(widest, high), method)
 
@@ -282,6 +282,6 @@ def _sd(points: Sequence[float | None]) -> float | None:
 
 
 def _number_of(predictions: Predictions) -> int:
-    """The same for the same images of the same patients alone."""
+    """Return the same for the same images of the same patients alone."""
     columns = (predictions.sample_id.tolist(), predictions.patient_id.tolist(), predictions.group.tolist())
     return zlib.crc32("\n".join(sorted(map("\t".join, zip(*columns, strict=True)))).encode())

@@ -58,14 +58,14 @@ class RunPredictions:
         return np.asarray(predicted == self.predictions.label)
 
     def scores(self) -> Scores:
-        """The scores in ``schema.scores.SCORES``."""
+        """Return the scores in ``schema.scores.SCORES``."""
         labels = self.predictions.label
         if self.binary:
             return binary_scores(labels, self.p, self.threshold, self.rank)
         return multiclass_scores(labels, self.predictions.probabilities)[0]
 
     def weighted(self, weights: np.ndarray) -> Replicates:
-        """(B,) of each score, for (B, N) weights of the images."""
+        """Return (B,) of each score, for (B, N) weights of the images."""
         labels = self.predictions.label
         if self.binary:
             return weighted_scores(labels, self.p, weights, self.threshold, self.rank)
@@ -81,7 +81,7 @@ class Method:
 
 
 def unit_of(predictions: Predictions) -> tuple[Unit, np.ndarray]:
-    """What images come in, and the (N,) names of those: patients where every image has one, else groups."""
+    """Return what images come in, and the (N,) names of those: patients where every image has one, else groups."""
     if np.all(predictions.patient_id != ""):
         return "patient", predictions.patient_id
     alone = len(np.unique(predictions.group)) == len(predictions)
@@ -89,7 +89,7 @@ def unit_of(predictions: Predictions) -> tuple[Unit, np.ndarray]:
 
 
 def join(runs: Sequence[RunPredictions]) -> list[RunPredictions]:
-    """The runs with their images in the order of the first one's.
+    """Return the runs with their images in the order of the first one's.
 
     Raises:
         UserError: they are not the same images, classes, labels or patients; it says what differs.
@@ -141,5 +141,5 @@ def _check_same(first: RunPredictions, run: RunPredictions, what: str, ours: np.
 
 
 def _format(value: object) -> str:
-    """A cell of a table on a line: without control characters, and not longer than a name is."""
+    """Return a cell of a table on a line: without control characters, and not longer than a name is."""
     return printable(value)[:100] or "none"

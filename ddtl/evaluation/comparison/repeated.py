@@ -123,12 +123,12 @@ class Chance:
         return self.flips.varies or bool(self.of_seeds)
 
     def limit(self, side: int, tail: float) -> float:
-        """The difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
+        """Return the difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
         half = self.flips.limit(side, tail) if self.flips.varies else 0.0
         return widened(half, self.flips.freedom, self.of_seeds, 1 - tail)
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
-        """The true differences that chance takes to ``value``."""
+        """Return the true differences that chance takes to ``value``."""
         return value - self.limit(1, 1 - level), value + self.limit(-1, 1 - level)
 
     def p_value(self, value: float) -> float:
@@ -148,7 +148,7 @@ class Chance:
         return float(np.exp(brentq(beyond, np.log(low), np.log(high)))) if beyond(np.log(low)) > 0 else low
 
     def smallest(self, level: float, power: float = 0.8) -> float:
-        """The true difference that a test at 1 - ``level`` finds with probability ``power``.
+        """Return the true difference that a test at 1 - ``level`` finds with probability ``power``.
 
         By the noncentral t distribution, for what chance reaches is estimated (Cohen 1988, Statistical Power Analysis
         for the Behavioral Sciences, chapter 2).
@@ -196,7 +196,7 @@ def seeds(points: np.ndarray, shared: float) -> list[Seeds]:
 
 
 def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
-    """The variance of a mean over runs: that between patients and that between seeds.
+    """Return the variance of a mean over runs: that between patients and that between seeds.
 
     Degrees of freedom after Satterthwaite. His are too many where a part that rests on few runs is small by chance, so
     that a part of two or three seeds counts more often in them. 95 % intervals then cover 92 to 98 % (in simulation,
@@ -218,7 +218,7 @@ def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
 
 
 def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
-    """One side of an interval for other patients, with seeds as well.
+    """Return one side of an interval for other patients, with seeds as well.
 
     Args:
         half: of the side, for these very seeds.
@@ -234,7 +234,7 @@ def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float
 
 
 def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
-    """How far apart two means over runs on the same images are by chance.
+    """Return how far apart two means over runs on the same images are by chance.
 
     Args:
         same_runs: run by run the seed is the same for both, and the difference is taken run by run. Otherwise the seeds
@@ -249,7 +249,7 @@ def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
 
 
 def patients(influences: Influences) -> Part:
-    """The variance between clusters of the mean over the runs, by the jackknife."""
+    """Return the variance between clusters of the mean over the runs, by the jackknife."""
     parts = []
     for table in _centred(influences.mean.moves):
         if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING:
@@ -262,7 +262,7 @@ def _centred(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _factor(table: np.ndarray) -> float:
-    """The jackknife's, for (R, C) moves."""
+    """Return the jackknife's, for (R, C) moves."""
     return (table.shape[1] - 1) / table.shape[1]
 
 
@@ -300,7 +300,7 @@ class Runs:
 
 
 def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: Design = "case_control") -> Runs:
-    """Every run with each cluster excluded in turn: of a ``case_control`` test set class by class.
+    """Return every run with each cluster excluded in turn: of a ``case_control`` test set class by class.
 
     Args:
         method: its runs' images in one order.
@@ -322,7 +322,7 @@ def _with_images(run: RunPredictions, weights: np.ndarray) -> Replicates:
 
 
 def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
-    """(B, max(1, R - 1)) which runs are in each resample; ``key`` seeds the draw.
+    """Return (B, max(1, R - 1)) which runs are in each resample; ``key`` seeds the draw.
 
     Of R runs R - 1: with R the variance of their mean would be too small by (R - 1) / R (Rao and Wu 1988, J Am Stat
     Assoc 83:231).

@@ -47,16 +47,16 @@ class Clustered:
         self._fewest = fewest_clusters(codes, labels)
 
     def is_defined_without_each(self, name: str) -> bool:
-        """Whether there is a value, and at least three clusters of each class."""
+        """Return whether there is a value, and at least three clusters of each class."""
         return bool(np.isfinite(self.estimates[name])) and self._fewest >= MIN_CLUSTERS
 
     def varies(self, name: str) -> bool:
-        """Whether any cluster moves the score; also where one cannot be excluded, so that nobody knows."""
+        """Return whether any cluster moves the score; also where one cannot be excluded, so that nobody knows."""
         influences = self._influences(name)
         return influences is None or any(np.abs(part).max() > _ROUNDING for part in influences)
 
     def percentile(self, name: str) -> Limits | None:
-        """The quantiles of the replicates; None where they are all alike, or too many are not defined."""
+        """Return the quantiles of the replicates; None where they are all alike, or too many are not defined."""
         return self._quantiles(name, self._tails)
 
     def bca(self, name: str) -> Limits | None:
@@ -80,7 +80,8 @@ class Clustered:
         return self._quantiles(name, ndtr(bias + shifted / (1 - acceleration * shifted)))
 
     def logit(self, name: str, bounds: Limits) -> Limits | None:
-        """Estimate and jackknife standard error on the logit scale, by Student's t, for a score between ``bounds``.
+        """Return estimate and jackknife standard error on the logit scale, by Student's t, for a score between
+        ``bounds``.
 
         Between -1 and 1 that is Fisher's z. None where nothing varies.
         """
@@ -121,14 +122,18 @@ class Clustered:
         return float(low), float(high)
 
     def _influences(self, name: str) -> list[np.ndarray] | None:
-        """What each cluster moves the score by, times the clusters of its class; None where one cannot be excluded."""
+        """Return what each cluster moves the score by, times the clusters of its class; None where one cannot be
+        excluded.
+        """
         tables = [table[name] for table in self._jackknife]
         if np.isnan(np.concatenate(tables)).any():
             return None
         return [(len(values) - 1) * (values.mean() - values) for values in tables]
 
     def _spread(self, name: str) -> tuple[float, float] | None:
-        """Jackknife standard error and the quantile of t, with Satterthwaite's degrees of freedom over the classes."""
+        """Return jackknife standard error and the quantile of t, with Satterthwaite's degrees of freedom over the
+        classes.
+        """
         from scipy.special import stdtrit
 
         influences = self._influences(name) if self.is_defined_without_each(name) else None

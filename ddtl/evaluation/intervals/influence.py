@@ -36,7 +36,7 @@ class Spread:
 def influences(
     labels: np.ndarray, p: np.ndarray, threshold: float | np.ndarray, rank: np.ndarray | None = None
 ) -> Influences:
-    """(N,) influence values of each score in ``schema.scores.SCORES``; without those that are not defined.
+    """Return (N,) influence values of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         labels: (N,) 0 or 1.
@@ -73,7 +73,7 @@ def influences(
 
 
 def spread(values: np.ndarray, clusters: Clusters) -> Spread:
-    """The variance of a score from its (N,) influence values."""
+    """Return the variance of a score from its (N,) influence values."""
     sums = np.bincount(clusters.codes, values / np.maximum(1 - clusters.leverage, 1e-9))
     variance = 0.0
     for stratum in clusters.strata:
@@ -84,7 +84,7 @@ def spread(values: np.ndarray, clusters: Clusters) -> Spread:
 
 
 def _freedom(values: np.ndarray, clusters: Clusters) -> float:
-    """Satterthwaite's, over the classes; with clusters of both classes those of the class with fewer."""
+    """Return Satterthwaite's, over the classes; with clusters of both classes those of the class with fewer."""
     sizes = [each for each in clusters.of_class if each.clusters]
     if clusters.mixed or len(sizes) == 1:
         return min(each.freedom for each in sizes)
@@ -98,7 +98,9 @@ def _freedom(values: np.ndarray, clusters: Clusters) -> float:
 
 
 def average_precision(y: np.ndarray, order: np.ndarray) -> tuple[float, np.ndarray]:
-    """The average precision of (N,) images of class 0 or 1, ranked by (N,) ``order``, and its (N,) influence values."""
+    """Return the average precision of (N,) images of class 0 or 1, ranked by (N,) ``order``, and its (N,) influence
+    values.
+    """
     ranked = np.argsort(-order, kind="stable")
     truth = y[ranked]
     last = np.append(np.flatnonzero(np.diff(order[ranked])), len(y) - 1)  # the last image of each group of ties

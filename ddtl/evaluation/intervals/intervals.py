@@ -41,7 +41,7 @@ def intervals(
     seed: int = 0,
     rank: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for each score in ``schema.scores.SCORES``.
+    """Return an interval for each score in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1.
@@ -106,7 +106,7 @@ def multiclass_intervals(
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """An interval for each score of ``metrics.multiclass_scores``, with the methods of :func:`intervals`.
+    """Return an interval for each score of ``metrics.multiclass_scores``, with the methods of :func:`intervals`.
 
     Args:
         labels: (N,) 0 to K - 1.
@@ -157,7 +157,8 @@ def paired_intervals(
     rank_a: np.ndarray | None = None,
     rank_b: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for the difference a - b of each score in ``schema.scores.SCORES``, two models on the same images.
+    """Return an interval for the difference a - b of each score in ``schema.scores.SCORES``, two models on the same
+    images.
 
     Args:
         method: ``default``, by the cluster-robust variance of the difference of the influence values, with Student's t;
@@ -237,7 +238,7 @@ def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] 
 
 
 def _shares(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
-    """The scores that are proportions; a score of no image is excluded."""
+    """Return the scores that are proportions; a score of no image is excluded."""
     of = {
         "accuracy": (predicted == labels, np.ones_like(predicted)),
         "sensitivity": (predicted, labels),
@@ -261,7 +262,7 @@ def _agreed(
     shares: dict[str, Proportion],
     level: float,
 ) -> Interval | None:
-    """What remains possible where all clusters agree.
+    """Return what remains possible where all clusters agree.
 
     ROC AUC: :func:`delong.unseen` of pairs of patients. Average precision of 1: the least that the bound of the ROC AUC
     allows. Balanced accuracy, F1 and Matthews' coefficient: the range over the Wilson intervals of sensitivity and

@@ -19,13 +19,13 @@ Replicates = dict[str, np.ndarray]
 
 
 def cluster_codes(clusters: np.ndarray) -> np.ndarray:
-    """(N,) 0 to C - 1 for (N,) names of any kind."""
+    """Return (N,) 0 to C - 1 for (N,) names of any kind."""
     codes: np.ndarray = np.unique(np.asarray(clusters), return_inverse=True)[1].ravel()
     return codes
 
 
 def cluster_weights(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """How often each image is drawn when whole clusters are drawn with replacement, as many as there are.
+    """Return how often each image is drawn when whole clusters are drawn with replacement, as many as there are.
 
     Args:
         clusters: (N,) a code for each image; images of one patient share one.
@@ -93,7 +93,7 @@ def weighted_scores(
     threshold: float | np.ndarray,
     rank: np.ndarray | None = None,
 ) -> Replicates:
-    """The scores of ``metrics.binary_scores`` for every row of weights.
+    """Return the scores of ``metrics.binary_scores`` for every row of weights.
 
     Args:
         labels: (N,) 0 or 1.
@@ -109,7 +109,7 @@ def weighted_scores(
 
 
 def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Replicates:
-    """The scores of ``metrics.multiclass_scores`` for every row of weights.
+    """Return the scores of ``metrics.multiclass_scores`` for every row of weights.
 
     Args:
         labels: (N,) 0 to K - 1.
@@ -184,7 +184,9 @@ def _of_one_class(
 
 
 def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at theirs."""
+    """Return (B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at
+    theirs.
+    """
     order = np.argsort(-p, kind="stable")
     positives = weights[:, order]
     negatives = positives * (1 - labels[order])
@@ -202,7 +204,7 @@ def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np
 
 
 def table_mcc(table: np.ndarray) -> np.ndarray:
-    """Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
+    """Return Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
     truth, predicted = table.sum(axis=2), table.sum(axis=1)
     total = table.sum(axis=(1, 2))
     covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * predicted).sum(axis=1)

@@ -23,7 +23,7 @@ _UNSEEN_ERROR = 0.5  # squared error, or share that is ranked wrong, of the pati
 def robust_intervals(
     p: np.ndarray, clusters: Clusters, threshold: float | np.ndarray, level: float, rank: np.ndarray | None = None
 ) -> dict[str, Interval]:
-    """An interval of each score in ``schema.scores.SCORES``; without those that are not defined.
+    """Return an interval of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         p: (N,) probability of the positive class.
@@ -51,7 +51,7 @@ def robust_intervals(
 
 
 def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: float) -> Limits:
-    """The values of the ROC AUC that these images do not contradict.
+    """Return the values of the ROC AUC that these images do not contradict.
 
     A score interval (Newcombe, 2006, Stat Med 25:559): the variance is not that at the estimate but at each value that
     is requested, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
@@ -95,14 +95,14 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
 
 
 def hanley(auc: float, positives: float, negatives: float) -> float:
-    """The variance of a ROC AUC of so many independent images (Hanley and McNeil, 1982, Radiology 143:29)."""
+    """Return the variance of a ROC AUC of so many independent images (Hanley and McNeil, 1982, Radiology 143:29)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     both = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
     return both / (positives * negatives)
 
 
 def ranked_wrong(parts: Components, clusters: Clusters) -> float:
-    """How many clusters are ranked wrong against the other class, in the class where they are fewer.
+    """Return how many clusters are ranked wrong against the other class, in the class where they are fewer.
 
     Each counts by its part of the errors e: (sum e)² / sum e², so that a large error is not hidden by many small ones.
     """
@@ -113,7 +113,7 @@ def ranked_wrong(parts: Components, clusters: Clusters) -> float:
 
 
 def mean_limits(values: np.ndarray, of_mean: Spread, clusters: Clusters, level: float) -> Limits:
-    """The limits of a mean of (N,) errors between 0 and 1.
+    """Return the limits of a mean of (N,) errors between 0 and 1.
 
     Student's t on the logit scale. Errors are skewed: most are small, and the few large ones may not have come yet. So
     the upper limit is at least that of the same images with one more cluster of average size, whose error is half of
@@ -156,7 +156,9 @@ def _average_precision(
 
 
 def _with_more(order: np.ndarray, clusters: Clusters) -> float:
-    """The average precision with two more negative clusters of average size, above nine tenths of the positives."""
+    """Return the average precision with two more negative clusters of average size, above nine tenths of the
+    positives.
+    """
     positives = np.sort(order[clusters.labels == 1])[::-1]
     negatives = np.sort(order[clusters.labels != 1])
     above = np.arange(1, len(positives) + 1) + len(negatives) - np.searchsorted(negatives, positives, "left")
@@ -167,7 +169,7 @@ def _with_more(order: np.ndarray, clusters: Clusters) -> float:
 
 
 def least_precision(auc: float, prevalence: float) -> float:
-    """The least average precision that a ROC curve with this area can have.
+    """Return the least average precision that a ROC curve with this area can have.
 
     At recall r and false positive rate f the precision is r / (r + f / odds), convex in f. So the least mean over r of
     rates with mean 1 - auc has the same slope everywhere: f = sqrt(c r) - odds r for a constant c, within 0 and 1.

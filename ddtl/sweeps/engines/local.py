@@ -37,7 +37,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 
 def slots(plan: Plan) -> list[Slot]:
-    """The slots of this machine.
+    """Return the slots of this machine.
 
     Raises:
         UserError: it has too few GPUs, or too few cores.
@@ -58,7 +58,9 @@ def slots(plan: Plan) -> list[Slot]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to, one each. Queries the driver, as importing torch would take seconds."""
+    """Return what CUDA_VISIBLE_DEVICES may be set to, one each. Queries the driver, as importing torch would take
+    seconds.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = ctypes.c_int(0)
     with suppress(OSError, AttributeError):

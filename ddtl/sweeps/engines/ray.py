@@ -64,7 +64,7 @@ def _connect(engine: EngineConfig) -> None:
 
 
 def _shares(engine: EngineConfig, cluster: dict[str, float]) -> tuple[int, dict[str, Any]]:
-    """How many workers there are, and what each of them takes of the cluster."""
+    """Return how many workers there are, and what each of them takes of the cluster."""
     each = engine.gpus_per_trial
     gpus = int(cluster.get("GPU", 0))
     count = max(1, gpus // each) if engine.workers == "auto" else engine.workers

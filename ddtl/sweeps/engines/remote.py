@@ -24,10 +24,10 @@ class Placed(Protocol):
     """A worker on another machine, which runs :func:`ddtl.sweeps.workers.worker.run_remote`."""
 
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Return whether it is gone."""
 
     def result(self) -> str | None:
-        """What ``alone`` returned; raises where the worker did not come to its end."""
+        """Return what ``alone`` returned; raises where the worker did not come to its end."""
 
     def end(self) -> None:
         """End it now."""
@@ -81,7 +81,7 @@ def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
 
 
 def fitting(count: int, each: int) -> int:
-    """The number of trials at a time, if this machine has a core for each of their processes.
+    """Return the number of trials at a time, if this machine has a core for each of their processes.
 
     Args:
         count: trials at a time.

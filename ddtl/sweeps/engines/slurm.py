@@ -38,7 +38,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 
 def _executor(store: Store, count: int) -> submitit.AutoExecutor:
-    """What submits the tasks, with what each of them is given."""
+    """Return what submits the tasks, with what each of them is given."""
     engine = store.plan.settings.engine
     gpus = max(engine.gpus or 0, engine.gpus_per_trial if engine.gpus else 0)
     executor = submitit.AutoExecutor(folder=str(store.folder.absolute() / "slurm"))

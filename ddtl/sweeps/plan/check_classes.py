@@ -18,7 +18,7 @@ _PACKAGES = {"CmaEsSampler": "cmaes"}
 
 
 def problems(config: SweepConfig) -> list[str]:
-    """A line for each class that there is not, and for each argument that it does not take."""
+    """Return a line for each class that there is not, and for each argument that it does not take."""
     import optuna
 
     from ddtl.sweeps.sampling import pruner

@@ -25,7 +25,7 @@ NAME = plan_record.NAME
 
 
 def without_password(plan: Plan) -> Plan:
-    """The plan as it may be shown, written and sent to other processes."""
+    """Return the plan as it may be shown, written and sent to other processes."""
     shown = storages.without_password(plan.settings.sweep.storage)
     section = plan.settings.sweep.model_copy(update={"storage": shown})
     settings = plan.settings.model_copy(update={"sweep": section})
@@ -55,7 +55,7 @@ def write(plan: Plan) -> None:
 
 
 def read(folder: Path) -> Plan:
-    """The plan that is in a sweep's folder.
+    """Return the plan that is in a sweep's folder.
 
     Raises:
         UserError: none does.
@@ -83,7 +83,7 @@ def read(folder: Path) -> Plan:
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:
-    """What is in the folder's file; None where there is none.
+    """Return what is in the folder's file; None where there is none.
 
     Raises:
         Unreadable: it is damaged.

@@ -64,12 +64,14 @@ class Plan:
     planned: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """What makes the search the one that it is: plain JSON by dotted key, without what may change between calls."""
+        """Return what makes the search the one that it is: plain JSON by dotted key, without what may change between
+        calls.
+        """
         return _identity(self.settings, self.space, self.base)
 
 
 def read(words: Sequence[str], tried: bool = True) -> Plan:
-    """The plan of a command line.
+    """Return the plan of a command line.
 
     Args:
         words: overrides. Those of ``conf/sweep.yaml`` are the sweep's; all others are for ``train.py`` and shared by
@@ -118,7 +120,7 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
 
 
 def composed_yaml(words: Sequence[str]) -> str:
-    """The sweep's settings, and under ``train`` what its trials share; what ``--cfg job`` prints."""
+    """Return the sweep's settings, and under ``train`` what its trials share; what ``--cfg job`` prints."""
     import yaml
 
     plan = read(words)
@@ -135,7 +137,7 @@ def _gathering(problems: list[str]) -> Iterator[None]:
 
 
 def _sorted(words: Sequence[str], problems: list[str]) -> tuple[list[str], list[str]]:
-    """The words for ``train.py``: those that all trials share, and those with several values."""
+    """Return the words for ``train.py``: those that all trials share, and those with several values."""
     shared: list[str] = []
     varied: list[str] = []
     for word in words:
@@ -155,7 +157,7 @@ def _trained(words: Sequence[str]) -> tuple[Config, list[str]]:
 def _searched(
     search: SearchConfig, shared: Sequence[str], fixed: Sequence[str], tried: bool
 ) -> tuple[SearchConfig, list[str]]:
-    """The search without parameters that have no effect with these words, and a line about each of those.
+    """Return the search without parameters that have no effect with these words, and a line about each of those.
 
     Raises:
         ConfigError: with one line for every mistake in its space.
@@ -169,7 +171,7 @@ def _searched(
 
 
 def _devices(settings: SweepConfig, shared: Sequence[str], problems: list[str]) -> list[str]:
-    """The word with which a trial uses all its GPUs; the trial's own, since it changes what is trained."""
+    """Return the word with which a trial uses all its GPUs; the trial's own, since it changes what is trained."""
     count = settings.engine.gpus_per_trial
     typed = [word for word in shared if key_of(word) == "trainer.devices"]
     if count == 1 or typed == [f"trainer.devices={count}"]:
@@ -182,7 +184,7 @@ def _devices(settings: SweepConfig, shared: Sequence[str], problems: list[str]) 
 
 
 def _clashes(space: Sampled, shared: Sequence[str]) -> Iterator[str]:
-    """A line for each shared word that says what the search varies."""
+    """Yield a line for each shared word that says what the search varies."""
     known = groups()
     for key in dict.fromkeys(place.parameter.key for place in space.places()):
         for word in shared:

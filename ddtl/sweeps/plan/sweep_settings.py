@@ -21,17 +21,17 @@ _OPEN = ("search.name", "search.space", "sampler.args", "pruner.args")
 
 
 def is_own(word: str) -> bool:
-    """Whether a word of the command line is the sweep's and not for ``train.py``."""
+    """Return whether a word of the command line is the sweep's and not for ``train.py``."""
     return key_of(word).partition(".")[0] in _TOPS
 
 
 def keys() -> list[str]:
-    """Every key of the sweep's own."""
+    """Return every key of the sweep's own."""
     return [*_TOPS, *compose.keys(compose.composed(CONFIG_NAME, {}))]
 
 
 def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, list[str]]:
-    """The settings that the sweep's own words ask for, and a line for every mistake in them.
+    """Return the settings that the sweep's own words ask for, and a line for every mistake in them.
 
     Args:
         words: those that :func:`is_own` tells.
@@ -116,7 +116,7 @@ def _search(search: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
-    """The space with ``value`` wherever ``key`` is, without it where that is None; and whether it was there."""
+    """Return the space with ``value`` wherever ``key`` is, without it where that is None; and whether it was there."""
     done: dict[str, Any] = {}
     found = False
     for name, spec in space.items():
@@ -136,7 +136,7 @@ def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str,
 
 
 def _narrowed(before: Any, now: Any) -> Any:
-    """A list of some of the options that were there before: they keep their parameters."""
+    """Return a list of some of the options that were there before: they keep their parameters."""
     if _has_branches(before) and isinstance(now, Mapping) and isinstance(now.get("choice"), list):
         branches = before["choice"]
         return {**now, "choice": {option: branches.get(option) or {} for option in now["choice"]}}

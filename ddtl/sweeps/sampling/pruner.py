@@ -16,7 +16,7 @@ _COUNTS_TRIALS = ("MedianPruner", "PercentilePruner")
 
 
 def make_pruner(name: str, args: Mapping[str, Any]) -> BasePruner:
-    """A pruner by its name: ours, or a class of :mod:`optuna.pruners`."""
+    """Return a pruner by its name: ours, or a class of :mod:`optuna.pruners`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruner: BasePruner = AfterUnfreeze(**args) if name == "AfterUnfreeze" else getattr(optuna.pruners, name)(**args)
@@ -62,7 +62,7 @@ class AfterUnfreeze(BasePruner):
         self.grace = grace
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial should end after its last reported epoch."""
+        """Return whether the trial should end after its last reported epoch."""
         phases, epoch = _phases(trial), trial.last_step
         if phases is None or epoch is None:
             return self.inner.prune(study, trial)
@@ -80,11 +80,11 @@ class _Phase:
     end: int
 
     def share(self, epoch: int) -> float:
-        """How much of it is done at the end of an epoch."""
+        """Return how much of it is done at the end of an epoch."""
         return (epoch - self.first + 1) / (self.end - self.first)
 
     def epoch(self, share: float) -> int:
-        """The last epoch at whose end no more than this share is done, its first one at the least."""
+        """Return the last epoch at whose end no more than this share is done, its first one at the least."""
         return self.first + max(0, int(share * (self.end - self.first) + 1e-9) - 1)
 
 
@@ -126,7 +126,7 @@ class _View:
         return [(epoch, curve[then]) for epoch, then in at.items() if then >= theirs.first and then in curve]
 
     def _counterpart(self, phases: tuple[_Phase, ...] | None) -> _Phase | None:
-        """The phase of another trial that corresponds to this one's."""
+        """Return the phase of another trial that corresponds to this one's."""
         if phases is None:
             return None
         if self._here == len(self._phases) - 1:

@@ -77,7 +77,9 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
 
 
 def _drawn(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Parameters and words of trials: one at each bound and option, all else at random, and some all at random."""
+    """Yield parameters and words of trials: one at each bound and option, all else at random, and some all at
+    random.
+    """
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -104,7 +106,7 @@ def _ends(place: Place) -> list[Any]:
 
 
 def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[str, str]:
-    """Keys that change nothing in any trial.
+    """Return keys that change nothing in any trial.
 
     Raises:
         ConfigError: with a line for each parameter that changes nothing in some trials that have it.

@@ -22,17 +22,19 @@ class Space(Protocol):
     """What trials are made from."""
 
     def suggest(self, trial: BaseTrial) -> list[str]:
-        """The trial's own overrides, in a fixed order: of the parameters under a condition only those that hold."""
+        """Return the trial's own overrides, in a fixed order: of the parameters under a condition only those that
+        hold.
+        """
 
     def described(self) -> dict[str, Any]:
-        """The space as plain JSON, by Optuna's name of each parameter."""
+        """Return the space as plain JSON, by Optuna's name of each parameter."""
 
     def sampler(self) -> BaseSampler | None:
-        """The sampler that this space needs; None: any will do."""
+        """Return the sampler that this space needs; None: any will do."""
 
 
 def sampled(tree: Mapping[str, Any]) -> Sampled:
-    """The space of a YAML tree; see ``docs/sweeps.md``.
+    """Return the space of a YAML tree; see ``docs/sweeps.md``.
 
     Raises:
         ConfigError: with one line for every mistake in it.
@@ -44,7 +46,7 @@ def sampled(tree: Mapping[str, Any]) -> Sampled:
 
 
 def listed(jobs: Sequence[Sequence[str]]) -> Listed:
-    """The space of which job ``i`` is trial number ``i``: a grid, or the runs of a comparison.
+    """Return the space of which job ``i`` is trial number ``i``: a grid, or the runs of a comparison.
 
     Args:
         jobs: overrides of each.
@@ -60,11 +62,11 @@ class Place:
     above: tuple[tuple[Choice, Option], ...]
 
     def conditions(self) -> dict[str, Any]:
-        """The values of other parameters, by Optuna's name, with which a trial gets here."""
+        """Return the values of other parameters, by Optuna's name, with which a trial gets here."""
         return {choice.name: option.stored for choice, option in self.above}
 
     def reached(self, params: Mapping[str, Any]) -> bool:
-        """Whether a trial with these parameters gets here."""
+        """Return whether a trial with these parameters gets here."""
         return all(name in params and _same(params[name], value) for name, value in self.conditions().items())
 
     def format_condition(self) -> str:
@@ -93,7 +95,7 @@ class Sampled:
         return None
 
     def places(self) -> Iterator[Place]:
-        """Each parameter, once for each place where it is."""
+        """Return each parameter, once for each place where it is."""
         return _places(self.parameters, ())
 
 
@@ -120,7 +122,7 @@ class Listed:
         return ListedSampler(tuple(_by_key(job) for job in self.jobs))
 
     def values(self) -> dict[str, tuple[str, ...]]:
-        """The values of each key in which jobs differ, as they are typed, in their order."""
+        """Return the values of each key in which jobs differ, as they are typed, in their order."""
         each = [_by_key(job) for job in self.jobs]
         keys = dict.fromkeys(key for job in each for key in job)
         return {
@@ -131,7 +133,7 @@ class Listed:
 
 
 def _by_key(job: Sequence[str]) -> dict[str, str]:
-    """Values as they are typed; of a key given twice the last one counts."""
+    """Return values as they are typed; of a key given twice the last one counts."""
     pairs = (word.partition("=") for word in job)
     return {key.lstrip("+").strip(): value.strip() for key, _, value in pairs}
 

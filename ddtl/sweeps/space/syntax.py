@@ -67,7 +67,9 @@ class _Faulty(ValueError):
 
 
 def read(tree: Mapping[str, Any]) -> tuple[tuple[Parameter, ...], list[str]]:
-    """The parameters of a tree, each named by its key, and a line for every mistake; faulty parameters stay out."""
+    """Return the parameters of a tree, each named by its key, and a line for every mistake; faulty parameters stay
+    out.
+    """
     problems: list[str] = []
     parameters = _read(tree, problems)
     if not tree:
@@ -163,7 +165,9 @@ def _is_number(value: Any, whole: bool) -> bool:
 
 
 def _twice(parameters: tuple[Parameter, ...], above: frozenset[str] = frozenset()) -> set[str]:
-    """The keys that one trial could get from two places: next to or below each other, not below different options."""
+    """Return the keys that one trial could get from two places: next to or below each other, not below different
+    options.
+    """
     seen, doubled = set(above), set[str]()
     for parameter in parameters:
         mine = _keys((parameter,))
@@ -176,6 +180,6 @@ def _twice(parameters: tuple[Parameter, ...], above: frozenset[str] = frozenset(
 
 
 def _keys(parameters: tuple[Parameter, ...]) -> set[str]:
-    """All keys that the parameters and those below them may set."""
+    """Return all keys that the parameters and those below them may set."""
     below = (_keys(option.parameters) for p in parameters if isinstance(p, Choice) for option in p.options)
     return {parameter.key for parameter in parameters}.union(*below)

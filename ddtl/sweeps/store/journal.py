@@ -28,7 +28,7 @@ _BEGIN = "begin"  # of a line, in bytes
 
 
 def storage(path: Path) -> JournalStorage:
-    """The storage in a journal file, which is made where there is none."""
+    """Return the storage in a journal file, which is made where there is none."""
     return JournalStorage(_Backend(path))
 
 

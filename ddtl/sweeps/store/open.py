@@ -29,7 +29,7 @@ _IDENTITY = "identity"
 
 
 def opened(plan: Plan, workers: int | None = None) -> Store:
-    """The sweep's store, new or as it was left: for the command, before it starts anything.
+    """Return the sweep's store, new or as it was left: for the command, before it starts anything.
 
     Args:
         plan: the sweep as requested.
@@ -65,7 +65,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
 
 
 def reopened(folder: Path) -> Store:
-    """The store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
+    """Return the store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
 
     Raises:
         UserError: the folder contains no sweep, or its storage cannot be opened.

@@ -31,14 +31,16 @@ class Outcome:
 
 
 def completed(values: Sequence[float]) -> Outcome:
-    """The trial ran to its end with these values of the objectives; NaN, which no sampler can use, is a failure."""
+    """Return the trial ran to its end with these values of the objectives; NaN, which no sampler can use, is a
+    failure.
+    """
     if any(math.isnan(value) for value in values):
         return Outcome("nan", words="the score is not a number")
     return Outcome("completed", tuple(float(value) for value in values))
 
 
 def pruned() -> Outcome:
-    """The pruner ended it."""
+    """Return the pruner ended it."""
     return Outcome("pruned")
 
 
@@ -53,7 +55,7 @@ def stopped(words: str = "") -> Outcome:
 
 
 def verdict(outcome: Outcome, attempts: Sequence[Mapping[str, Any]], retries: int) -> tuple[Verdict, str]:
-    """What becomes of the trial, and the words for it.
+    """Return what becomes of the trial, and the words for it.
 
     Args:
         outcome: how the attempt ended.

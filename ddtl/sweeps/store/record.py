@@ -41,7 +41,7 @@ def write(store: Store) -> dict[str, Any]:
 
 
 def record(store: Store) -> dict[str, Any]:
-    """Everything that is known about the sweep, as plain JSON; what is not a finite number is null.
+    """Return everything that is known about the sweep, as plain JSON; what is not a finite number is null.
 
     Times are ISO 8601 in UTC. A trial's ``values`` are there when it is complete; its ``curve`` contains pairs of an
     epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason; ``run`` is the

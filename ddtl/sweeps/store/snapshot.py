@@ -66,7 +66,7 @@ class Snapshot:
 
 
 def snapshot(study: optuna.Study, total: int) -> Snapshot:
-    """The state of a study that will have ``total`` trials, or has more already."""
+    """Return the state of a study that will have ``total`` trials, or has more already."""
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     complete = by_state[TrialState.COMPLETE]
@@ -89,7 +89,7 @@ def snapshot(study: optuna.Study, total: int) -> Snapshot:
 
 
 def settings(study: optuna.Study) -> list[Setting]:
-    """What the sweep compares, the best first: each setting over its replicates; see :mod:`sweep_replicates`."""
+    """Return what the sweep compares, the best first: each setting over its replicates; see :mod:`sweep_replicates`."""
     sign = 1 if study.directions[0] == StudyDirection.MAXIMIZE else -1
     trials = [
         (
@@ -103,7 +103,7 @@ def settings(study: optuna.Study) -> list[Setting]:
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """How long a trial was worked at, all its ended attempts together."""
+    """Return how long a trial was worked at, all its ended attempts together."""
     return sum(_seconds(attempt["started"], attempt["ended"]) for attempt in trial.user_attrs.get(ATTEMPTS, []))
 
 
@@ -114,7 +114,7 @@ def ended_at(trial: FrozenTrial) -> str:
 
 
 def since(moment: str) -> float:
-    """Seconds that have passed since a moment that was written down."""
+    """Return seconds that have passed since a moment that was written down."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 

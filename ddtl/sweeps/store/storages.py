@@ -35,13 +35,13 @@ class Place(Protocol):
         """Optuna's."""
 
     def exclusively(self) -> AbstractContextManager[None]:
-        """A context in which no other process of the sweep, on any host, is in the same one."""
+        """Return a context in which no other process of the sweep, on any host, is in the same one."""
 
     def heartbeat(self, trial: int) -> None:
         """A heartbeat of the trial with Optuna's number ``trial``."""
 
     def stale(self, study: optuna.Study) -> set[int]:
-        """Optuna's numbers of the trials whose last heartbeat is too long ago."""
+        """Return Optuna's numbers of the trials whose last heartbeat is too long ago."""
 
     def forget(self, trial: int) -> None:
         """The trial gives no more heartbeats."""
@@ -141,7 +141,7 @@ class DatabasePlace:
 
 
 def address(setting: str | None) -> str | None:
-    """The storage's URL with its password, which may be in the environment alone; None for the journal.
+    """Return the storage's URL with its password, which may be in the environment alone; None for the journal.
 
     Args:
         setting: ``sweep.storage``. Where it is the URL in DDTL_SWEEP_STORAGE but for the password, that one counts.
@@ -151,19 +151,19 @@ def address(setting: str | None) -> str | None:
 
 
 def without_password(setting: str | None) -> str | None:
-    """The URL as it may be written down."""
+    """Return the URL as it may be written down."""
     return None if setting is None else format_url(_url(setting))
 
 
 def format_url(url: URL) -> str:
-    """The URL without its password, wherever that is."""
+    """Return the URL without its password, wherever that is."""
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     bare = url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return bare.render_as_string(hide_password=False)
 
 
 def several_are_fine(setting: str | None) -> bool:
-    """Whether several workers may share the storage."""
+    """Return whether several workers may share the storage."""
     return setting is None or _url(setting).get_backend_name() != "sqlite"
 
 

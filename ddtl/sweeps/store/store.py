@@ -47,7 +47,7 @@ class Store:
         return self.study._storage
 
     def next(self, worker: str = "") -> Task | None:
-        """A trial to work at: one whose worker is gone first, else a new one; None where there is none to begin.
+        """Return a trial to work at: one whose worker is gone first, else a new one; None where there is none to begin.
 
         None with ``snapshot().left > 0`` means that others work at the rest; one of them may yet come back.
 
@@ -80,7 +80,7 @@ class Store:
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, score: float) -> bool:
-        """An epoch's score; whether the pruner wants the trial to end. Called in the trial's process, rank 0.
+        """Return an epoch's score; whether the pruner wants the trial to end. Called in the trial's process, rank 0.
 
         With two objectives nothing is pruned, but the curve is kept. An epoch may be reported again.
         """
@@ -104,7 +104,7 @@ class Store:
         self._place.forget(task.trial_id)
 
     def exclusively(self) -> AbstractContextManager[None]:
-        """A context in which no other process of the sweep is in the same one, on any host."""
+        """Return a context in which no other process of the sweep is in the same one, on any host."""
         return self._place.exclusively()
 
     def settle(self) -> None:
@@ -123,11 +123,11 @@ class Store:
                 self._place.forget(trial._trial_id)
 
     def snapshot(self) -> Snapshot:
-        """The current state of the sweep."""
+        """Return the current state of the sweep."""
         return snapshot(self.study, self.plan.settings.n_trials)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials there are, by number."""
+        """Return all trials there are, by number."""
         return self.study.get_trials(deepcopy=False)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class Store:
         self._place.close()
 
     def _start_trial(self, worker: str) -> Task:
-        """A trial of this process's own: the first that waits, or a new one."""
+        """Return a trial of this process's own: the first that waits, or a new one."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # ours does without optimize()
             trial = self.study.ask()

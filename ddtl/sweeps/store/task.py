@@ -44,7 +44,7 @@ class Task:
 
 
 def is_alive(trial: FrozenTrial) -> bool | None:
-    """Whether somebody works at a running trial; None where that cannot be seen from here."""
+    """Return whether somebody works at a running trial; None where that cannot be seen from here."""
     if OWNER not in trial.user_attrs:
         return False  # killed just after it was made: nobody else is between the two, under the lock
     worker = processes.alive(trial.user_attrs[OWNER])

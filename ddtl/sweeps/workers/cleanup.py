@@ -40,7 +40,9 @@ def tidy(store: Store) -> None:
 
 
 def losers(store: Store) -> list[Path]:
-    """The run folders of the trials that were pruned, or are complete and not among the best; of no other trial's."""
+    """Return the run folders of the trials that were pruned, or are complete and not among the best; of no other
+    trial's.
+    """
     from optuna.trial import TrialState
 
     trials = store.trials()

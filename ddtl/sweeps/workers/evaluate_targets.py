@@ -53,7 +53,7 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
 
 
 def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
-    """One evaluation, or why there is none."""
+    """Return one evaluation, or why there is none."""
     trained = folder.finished()
     assert trained is not None, "it was trained just now"
     console.line(f"evaluating on {name}: {' '.join(words)}")

@@ -49,7 +49,7 @@ class Slot:
     gpus: tuple[str, ...] | None = None
 
     def environment(self) -> dict[str, str]:
-        """The environment of its trials."""
+        """Return the environment of its trials."""
         # SLURM's variables are about the worker: Lightning would take the trial for a task of theirs.
         found = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         if self.gpus is not None:
@@ -111,11 +111,11 @@ class TrialProcess:
         return [self._process.sentinel] if not isinstance(self._process, subprocess.Popen) else []
 
     def age(self) -> float:
-        """Seconds since its start."""
+        """Return seconds since its start."""
         return time.monotonic() - self._started
 
     def ended(self) -> bool:
-        """Whether the process is gone; kills it where its end was requested and has had time to."""
+        """Return whether the process is gone; kills it where its end was requested and has had time to."""
         if self._code() is None:
             self._note_oom_kills()
             if time.monotonic() > self._kill_at:
@@ -146,7 +146,7 @@ class TrialProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     def outcome(self) -> Outcome:
-        """How the attempt ended."""
+        """Return how the attempt ended."""
         code = self._code()
         assert code is not None, "only an ended process has an outcome"
         with suppress(ProcessLookupError):
@@ -166,7 +166,7 @@ class TrialProcess:
         return self._process.exitcode
 
     def _reported_outcome(self) -> Outcome | None:
-        """What the process itself reported at its end."""
+        """Return what the process itself reported at its end."""
         try:
             return _outcome(self._reader.recv()) if self._reader.poll() else None
         except (EOFError, OSError):
@@ -175,7 +175,7 @@ class TrialProcess:
             self._reader.close()
 
     def _from_others(self) -> Outcome | None:
-        """What another process of a distributed trial reported: its end takes the first one with it."""
+        """Return what another process of a distributed trial reported: its end takes the first one with it."""
         try:
             return _outcome(read_object(self.job.failure))
         except (OSError, Unreadable, KeyError, TypeError):
@@ -193,7 +193,7 @@ def _forked(job: TrialJob, slot: Slot, writer: connection.Connection, context: C
 
 
 def _start(process: Any) -> Any:
-    """The process, started.
+    """Return the process, started.
 
     Raises:
         TrainingFailure: there is no server to fork it from.
@@ -235,7 +235,7 @@ def _without_main() -> Iterator[None]:
 
 
 def oom_kills() -> int:
-    """How many processes Linux has killed since its start because memory ran out; 0 where it does not say."""
+    """Return how many processes Linux has killed since its start because memory ran out; 0 where it does not say."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
@@ -244,7 +244,9 @@ def oom_kills() -> int:
 
 
 def _by_code(code: int, log: Path, memory_ran_out: bool) -> Outcome:
-    """The outcome of a process that reported none; ``memory_ran_out``: whether the system has killed one meanwhile."""
+    """Return the outcome of a process that reported none; ``memory_ran_out``: whether the system has killed one
+    meanwhile.
+    """
     if -code == signal.SIGKILL and memory_ran_out:
         return settle.failed(
             "out_of_memory",

@@ -63,7 +63,7 @@ class Watch:
             console.line(line(snapshot, self._monitor, left, self._of))
 
     def _time_left(self, snapshot: Snapshot) -> float | None:
-        """Seconds, at the pace of the trials that ended while this watched; None before one has."""
+        """Return seconds, at the pace of the trials that ended while this watched; None before one has."""
         assert self._first_update is not None
         since, before = self._first_update
         ended = _ended(snapshot) - before
@@ -71,7 +71,7 @@ class Watch:
 
 
 def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial") -> str:
-    """The state of the sweep, on a line."""
+    """Return the state of the sweep, on a line."""
     parts = [f"{_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
     if snapshot.left and left is not None:
         parts.append(f"about {duration(left)} left")
@@ -81,7 +81,7 @@ def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial"
 def live_table(
     snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None, of: str = "trial"
 ) -> Group:
-    """The state of the sweep, with what is running."""
+    """Return the state of the sweep, with what is running."""
     now = now or datetime.now(UTC)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("running", "epochs", monitor, "for"):

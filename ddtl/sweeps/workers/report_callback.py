@@ -74,7 +74,7 @@ class AskSweep(EarlyEnd):
 
 
 def objectives(folder: RunFolder, names: tuple[str, ...]) -> list[float]:
-    """The values of a finished run.
+    """Return the values of a finished run.
 
     Args:
         folder: of the run.

@@ -35,7 +35,7 @@ class Stop:
             self.path.touch()
 
     def is_requested(self) -> bool:
-        """Whether the end is requested."""
+        """Return whether the end is requested."""
         return self._is_requested or self.path.exists()
 
     @contextmanager

@@ -78,7 +78,8 @@ def forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connec
 
 
 def main(argv: list[str]) -> int:
-    """The process of a trial on several devices; Lightning's launcher starts the command again for each other one.
+    """Return the process of a trial on several devices; Lightning's launcher starts the command again for each other
+    one.
 
     Args:
         argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.
@@ -189,7 +190,9 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
 
 
 def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
-    """The values of a finished run, which may have been finished before the sweep; a study's is evaluated first."""
+    """Return the values of a finished run, which may have been finished before the sweep; a study's is evaluated
+    first.
+    """
     from ddtl.sweeps.workers.report_callback import objectives
 
     store.note(ask.number, {"run": str(folder.path.absolute())})
@@ -203,7 +206,8 @@ def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -
 
 
 def _grouped(config: Config, group: str) -> Config:
-    """The configuration with the trials' W&B runs in one group, where its user has not named one, and without weights.
+    """Return the configuration with the trials' W&B runs in one group, where its user has not named one, and without
+    weights.
 
     Hundreds of trials would send gigabytes; the one that is chosen can be trained again, and sent, by its line.
     """
@@ -213,7 +217,7 @@ def _grouped(config: Config, group: str) -> Config:
 
 
 def _phases(config: Config) -> list[int]:
-    """The epochs, from 0, in which a phase of the schedule begins."""
+    """Return the epochs, from 0, in which a phase of the schedule begins."""
     from ddtl.config.checks import STAGES
     from ddtl.finetuning.schedule import compile_schedule
 

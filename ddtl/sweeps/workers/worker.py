@@ -134,7 +134,7 @@ class _Loop:
 
 
 def run_remote(folder: str, stop: str, name: str, directory: str, environment: Mapping[str, str]) -> str | None:
-    """A worker with one slot in a process of its own: what engines place on other machines.
+    """Return a worker with one slot in a process of its own: what engines place on other machines.
 
     Args:
         folder: of the sweep.
