@@ -61,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Return what follows ``ddtl dashboard``; serves until it is stopped, and returns the exit code.
+    """Run ``ddtl dashboard`` with the words that follow it until it is stopped; return the exit code.
 
     Raises:
         UserError: a mistake in the command, no such folder, or the port is taken.
