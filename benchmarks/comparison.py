@@ -28,7 +28,7 @@ from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import Chance, difference, draw_seeds, leave_out
 from ddtl.evaluation.comparison.significance import mcnemar
 from ddtl.evaluation.intervals.intervals import paired_intervals
-from ddtl.evaluation.intervals.resampling import resampled
+from ddtl.evaluation.intervals.resampling import resample
 from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import SCORES
 
@@ -213,7 +213,7 @@ def old_claims(a: Method, b: Method) -> dict[str, bool]:
     labels, clusters = first.predictions.label, first.predictions.patient_id
     tables = []
     for number, method in enumerate((a, b)):
-        each = [resampled(run.weighted, clusters, labels, OLD_REPLICATES, 0) for run in method.runs]
+        each = [resample(run.weighted, clusters, labels, OLD_REPLICATES, 0) for run in method.runs]
         drawn = draw_seeds(len(each), OLD_REPLICATES, (0, number))
         tables.append({name: np.take_along_axis(np.stack([one[name] for one in each]).T, drawn, axis=1).mean(axis=1)
                        for name in SCORES})  # fmt: skip

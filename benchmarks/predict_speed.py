@@ -119,12 +119,12 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
 
     from ddtl.inference import network
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
     from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()  # as the command does
     of = RunFolder(Path(folder))
-    config, results = stored_run(of)
+    config, results = load_run(of)
     predictor = network.Predictor(network.load(of, config, len(results["classes"]))[0], config)
     size = config.dataset.image_size
     whole = torch.rand(batch, 1, size, size, device=predictor.device)

@@ -26,7 +26,7 @@ from scipy.stats import norm
 
 from benchmarks.measuring import finish
 from ddtl.audit import findings, power
-from ddtl.audit.differences import Difference, cliffs_delta, judged
+from ddtl.audit.differences import Difference, cliffs_delta, judge
 from ddtl.evaluation import calibration, miscalibration, record, thresholds
 from ddtl.evaluation.comparison.comparison import compare
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
@@ -131,7 +131,7 @@ def _metadata(model: float, metadata: float, each: int, *shown: str) -> Callable
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(each, 2)
         own, theirs = (scores(random, labels, codes, auc) for auc in (model, metadata))
-        paired = delong.paired(labels, own, theirs, codes)
+        paired = delong.compare_paired(labels, own, theirs, codes)
         (auc, limits), (baseline, baseline_limits) = (
             auc_interval(labels, own, codes),
             auc_interval(labels, theirs, codes),
@@ -293,7 +293,7 @@ def _differences(random: np.random.Generator) -> bool:
         found.append(
             Difference(f"q{i}", "shortcut", "", "1", "0", 0.0, 0.0, 0.0, 0.0, delta, low, high, p, None, "none")
         )
-    return bool([*findings.class_differences("simulated", judged(found))])
+    return bool([*findings.class_differences("simulated", judge(found))])
 
 
 SHORTCUT = "The dataset has a shortcut"

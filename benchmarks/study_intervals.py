@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.measuring import finish
-from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
+from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pool_folds
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.predictions import Predictions
@@ -94,7 +94,7 @@ def folds(draws: int) -> float:
             RunPredictions("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
             for k, run in enumerate(whole)
         ]
-        found = measure(Method("pooled", (pooled(parts, "pooled"),)))
+        found = measure(Method("pooled", (pool_folds(parts, "pooled"),)))
         covered += covers(found.scores["roc_auc"].interval, truth("roc_auc", 2.0, 0.0))
     return covered / draws
 

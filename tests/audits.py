@@ -14,7 +14,7 @@ from ddtl.audit.differences import Difference
 from ddtl.audit.duplicates import leaks
 from ddtl.audit.pairs import Pair
 from ddtl.audit.probes import Probe, Shuffled
-from ddtl.audit.record import ordered
+from ddtl.audit.record import sort_findings
 from ddtl.data.manifest import Manifest, Sample
 
 CLASSES = ("normal", "covid")
@@ -108,7 +108,7 @@ def audit(folder: Path, *, clean: bool = False, **changes: Any) -> Audit:
         leaks=broken,
         probes={name: probes},
         differences={name: differences},
-        findings=tuple(ordered(judged)),
+        findings=tuple(sort_findings(judged)),
     )
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from ddtl.audit import file_metadata, probes
 from ddtl.audit.probes import Probe, probe, run_probes
-from ddtl.audit.shuffle import shuffled_labels
+from ddtl.audit.shuffle import shuffle_labels
 from ddtl.audit.views import VIEWS, Measurements, measure, table
 from ddtl.data.datasets import covid19ct
 from ddtl.data.images.decode import decode_gray
@@ -90,7 +90,7 @@ def test_shuffled_labels_go_by_group_and_part(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 12, 60)
     labels, parts = rng.integers(0, 3, 12)[groups], rng.integers(0, 2, 12)[groups]
-    mixed = shuffled_labels(labels, groups, parts, rng)
+    mixed = shuffle_labels(labels, groups, parts, rng)
     names = np.unique(groups)
     assert all(len(np.unique(mixed[groups == g])) == 1 for g in names)
     for part in (0, 1):
@@ -101,7 +101,7 @@ def test_shuffled_labels_go_by_group_and_part(seed: int) -> None:
 
 def test_shuffled_labels_forget_the_true_ones() -> None:
     labels, rng = np.repeat([0, 1], 500), np.random.default_rng(0)
-    same = [np.mean(shuffled_labels(labels, np.arange(1000), np.zeros(1000), rng) == labels) for _ in range(50)]
+    same = [np.mean(shuffle_labels(labels, np.arange(1000), np.zeros(1000), rng) == labels) for _ in range(50)]
     assert np.mean(same) == pytest.approx(0.5, abs=0.01)
 
 

@@ -42,7 +42,7 @@ def test_a_pair_has_delongs_test_and_an_interval_near_the_usual_one() -> None:
     a, b = hospital.run(2.5, "a"), hospital.run(1.5, "b", threshold=0.4)
     found = pair(a, b)
     labels, clusters = a.predictions.label, a.predictions.patient_id
-    theirs = delong.paired(labels, a.p, b.p, clusters)
+    theirs = delong.compare_paired(labels, a.p, b.p, clusters)
     assert found.delong_p == theirs.p_value
     assert found.p == found.holm_p == pytest.approx(theirs.p_value, abs=0.03)
     assert found.judged.value == pytest.approx(theirs.difference)

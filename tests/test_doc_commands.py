@@ -62,7 +62,7 @@ def trains(words: Sequence[str]) -> None:
     if command.help or command.show_config:
         assert train.main(words) == 0
     elif command.multirun:
-        assert len(multirun.planned(command.overrides)) > 1
+        assert len(multirun.plan_jobs(command.overrides)) > 1
     else:
         load.check(command.overrides)
 
@@ -106,7 +106,7 @@ def evaluated(words: list[str]) -> None:
     from ddtl.records.run_folder import RunFolder
     from ddtl.training import rescore
 
-    saved, _ = rescore.stored_run(RunFolder(Path(words[0])))
+    saved, _ = rescore.load_run(RunFolder(Path(words[0])))
     rescore.read_request(saved, words[1:])
 
 

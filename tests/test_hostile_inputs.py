@@ -123,7 +123,7 @@ def test_predict_names_what_is_no_file_and_reads_the_rest(tmp_path: Path) -> Non
     Image.fromarray(noise(1, size=64)).save(tmp_path / "good.png")
     ct_slices.write(tmp_path / "good.dcm", np.linspace(-1000, 400, 64 * 64).round().reshape(64, 64))
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    outcomes = list(inputs.decoded(found.files, 32, ahead=2, workers=2))
+    outcomes = list(inputs.decode_all(found.files, 32, ahead=2, workers=2))
     good = [one.file.path.name for one in outcomes if isinstance(one.image, np.ndarray)]
     bad = {error.path.name for error in found.bad}
     bad |= {one.file.path.name for one in outcomes if not isinstance(one.image, np.ndarray)}
@@ -333,7 +333,7 @@ def test_whatever_one_header_says_the_others_are_read_and_in_order(tmp_path: Pat
         written(tmp_path / f"{name}.dcm", ImagePositionPatient=[0, 0, position], InstanceNumber=position)
     start = time.process_time()
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    outcomes = list(inputs.decoded(found.files, 32, ahead=4, workers=2))
+    outcomes = list(inputs.decode_all(found.files, 32, ahead=4, workers=2))
     assert time.process_time() - start < 20
     good = [one.file.path.stem for one in outcomes if isinstance(one.image, np.ndarray)]
     assert [name for name in good if name in "abc"] == ["c", "a", "b"]
@@ -381,7 +381,7 @@ def test_whatever_a_decoder_raises_costs_one_file(tmp_path: Path, monkeypatch: p
         Image.fromarray(noise(3, size=32)).save(tmp_path / name)
     monkeypatch.setattr(inputs, "is_deep", fail)
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    images = [one.image for one in inputs.decoded(found.files, 32, ahead=2, workers=2)]
+    images = [one.image for one in inputs.decode_all(found.files, 32, ahead=2, workers=2)]
     assert [image.reason for image in images if isinstance(image, BadImageError)] == [
         "needs more memory to decode than there is",
         "is damaged, or of a kind that is not known (AssertionError)",

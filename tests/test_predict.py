@@ -26,7 +26,7 @@ from ddtl.data.loading.datamodules import build_datamodule
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
-from ddtl.inference.inputs import InputFile, decoded
+from ddtl.inference.inputs import InputFile, decode_all
 from ddtl.inference.ood import NEIGHBOUR, Reference, distance, unit
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, row
@@ -385,7 +385,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "decode", slowly)
         names = []
-        for one in decoded([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers):
+        for one in decode_all([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers):
             with lock:
                 handed_out[0] += 1
             names.append(int(one.file.path.name))

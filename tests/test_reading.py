@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ddtl.utils import reading
 from ddtl.utils.reading import (
     Unreadable,
-    expanded,
-    parsed,
-    parsed_line,
+    count_values,
+    parse_json,
+    parse_line,
     printable,
     read_bytes,
     read_json,
@@ -95,7 +95,7 @@ def test_json_that_no_record_holds(tmp_path: Path, text: str, why: str) -> None:
         read_json(path)
     assert str(raised.value).startswith(f"{path}: is damaged, ")
     assert len(str(raised.value)) < 300
-    assert parsed_line(text.encode()) is None
+    assert parse_line(text.encode()) is None
 
 
 JSON = st.recursive(
@@ -107,13 +107,13 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_what_is_written_is_read(value: Any) -> None:
-    assert parsed(json.dumps(value, allow_nan=False)) == value
+    assert parse_json(json.dumps(value, allow_nan=False)) == value
 
 
 @given(st.binary(max_size=60))
 def test_bytes_are_a_value_or_refused(data: bytes) -> None:
     with suppress(ValueError):
-        json.dumps(parsed(data), allow_nan=False).encode()
+        json.dumps(parse_json(data), allow_nan=False).encode()
 
 
 def test_no_message_quotes_the_file(tmp_path: Path) -> None:
@@ -156,9 +156,9 @@ def test_expanded_aliases_are_counted() -> None:
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
     )
-    assert expanded(laughs) > 9**9
-    assert expanded("a: &x [1, 2]\nb: *x\nc: d") == 11  # the map, three keys, [1, 2] twice with its list, d
-    assert expanded("a: [") < 10
+    assert count_values(laughs) > 9**9
+    assert count_values("a: &x [1, 2]\nb: *x\nc: d") == 11  # the map, three keys, [1, 2] twice with its list, d
+    assert count_values("a: [") < 10
 
 
 def test_text_is_utf_8(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def refused(record: dict[str, Any], change: Callable[[dict[str, Any]], object]) 
     changed = json.loads(json.dumps(record))
     change(changed)
     with pytest.raises(Unreadable) as error:
-        run.checked(Path("RUN/results.json"), changed)
+        run.check_record(Path("RUN/results.json"), changed)
     return str(error.value)
 
 
@@ -78,15 +78,15 @@ def test_the_key_that_is_wrong_is_named_and_never_its_content(
 def test_further_keys_and_what_earlier_versions_did_not_write_are_no_fault(whole: dict[str, Any]) -> None:
     older = {key: value for key, value in whole.items() if key not in ("calibration", "interval", "baselines", "look")}
     for record in (whole, {**whole, "of_a_later_version": [1]}, older):
-        assert run.checked(Path("results.json"), record) == record
+        assert run.check_record(Path("results.json"), record) == record
 
 
 def test_three_classes_have_a_matrix() -> None:
     record = json.loads(json.dumps(records.record(records.table(("a", "b", "c")))))
-    assert run.checked(Path("results.json"), record) == record
+    assert run.check_record(Path("results.json"), record) == record
     record["test"]["confusion"]["counts"].pop()
     with pytest.raises(Unreadable, match=r"test\.confusion\.counts should be a row of counts for each class"):
-        run.checked(Path("results.json"), record)
+        run.check_record(Path("results.json"), record)
 
 
 @pytest.mark.parametrize(

@@ -274,15 +274,23 @@ def test_a_regular_expression_is_taken_as_bash_hands_it_over(pattern: str, tmp_p
 
 def test_processes_of_each_launcher() -> None:
     alone, two = ranks.Processes(), ranks.Processes(world_size=2)
-    assert ranks.assigned(1, 1, {}) == ranks.assigned(1, 1, {"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}) == alone
-    assert ranks.assigned(2, 1, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == ranks.assigned(2, 1, step("1")) == two
+    assert (
+        ranks.assign_process(1, 1, {})
+        == ranks.assign_process(1, 1, {"SLURM_NTASKS": "4", "SLURM_PROCID": "3"})
+        == alone
+    )
+    assert (
+        ranks.assign_process(2, 1, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"})
+        == ranks.assign_process(2, 1, step("1"))
+        == two
+    )
     fourth = step("4", SLURM_PROCID="3", SLURM_LOCALID="1", SLURM_NODEID="1")
-    found = ranks.assigned(2, 2, fourth)
+    found = ranks.assign_process(2, 2, fourth)
     assert (found.rank, found.local_rank, found.node_rank, found.world_size) == (3, 1, 1, 4)
     assert (found.external, found.address, found.port) == (True, "localhost", 15000 + 4711)
     by_launcher = {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", **MEETING}
     second = ranks.Processes(1, 1, 0, 2, True, "127.0.0.1", 29517)
-    assert ranks.assigned(2, 1, by_launcher) == ranks.assigned(2, 1, {**TORCHRUN, **MEETING}) == second
+    assert ranks.assign_process(2, 1, by_launcher) == ranks.assign_process(2, 1, {**TORCHRUN, **MEETING}) == second
 
 
 def test_the_first_machine_of_a_list() -> None:
@@ -402,7 +410,7 @@ def test_a_rank_of_slurm_alone_silences_no_logger(monkeypatch: pytest.MonkeyPatc
     from pytorch_lightning.utilities import rank_zero_only
 
     monkeypatch.setattr(rank_zero_only, "rank", 3)  # as Lightning reads it from SLURM_PROCID
-    lightning.settle_rank(ranks.assigned(1, 1, {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}))
+    lightning.settle_rank(ranks.assign_process(1, 1, {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}))
     assert rank_zero_only.rank == 0
 
 
@@ -661,7 +669,7 @@ def test_commands_that_write_nothing_where_they_are(
     from ddtl.training import rescore
 
     finished = run(tmp_path / "runs", *QUICK).folder
-    saved, _ = rescore.stored_run(RunFolder(finished))
+    saved, _ = rescore.load_run(RunFolder(finished))
     access = os.access
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))

@@ -341,7 +341,7 @@ def test_a_finished_study_computes_nothing_again(tmp_path):
 
 def scored(tmp_path: Path, run: str, plan: str) -> int:
     """The number of the test-set use when a run of a study is scored."""
-    with test_ledger.planned(plan):
+    with test_ledger.count_as_one(plan):
         return test_ledger.record_use(tmp_path, "phantom", "grouped", test_ledger.Scoring(run, "epoch 1", "d")).number
 
 

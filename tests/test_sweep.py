@@ -123,7 +123,7 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
 
     ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 1, ended.stderr
-    store = open.reopened(tmp_path / "runs" / "sweeps" / "small")
+    store = open.reopen(tmp_path / "runs" / "sweeps" / "small")
     assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert attempts(store, 1)[-1][0] == "nan"
     assert "optimizer.lr" in attempts(store, 1)[-1][1]

@@ -15,7 +15,7 @@ import pytest
 from ddtl.sweeps.store import outcome
 from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers import processes
-from ddtl.sweeps.workers.trial import TrialJob, explained
+from ddtl.sweeps.workers.trial import TrialJob, explain_failure
 from ddtl.utils.errors import NotFinite, TrainingFailure, UserError
 from tests.sweep_trials import attempts, instead, states, worked
 
@@ -166,9 +166,9 @@ def test_failures_with_a_success_between_them_stop_nothing(monkeypatch, tmp_path
 def test_the_reason_is_found_behind_the_words_for_the_user():
     error = UserError("cannot write there. Make room.")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert explained(error) == ("disk_full", "cannot write there. Make room.")
-    assert explained(OSError(errno.EACCES, "Permission denied"))[0] == "error"
-    assert explained(ValueError()) == ("error", "ValueError")
+    assert explain_failure(error) == ("disk_full", "cannot write there. Make room.")
+    assert explain_failure(OSError(errno.EACCES, "Permission denied"))[0] == "error"
+    assert explain_failure(ValueError()) == ("error", "ValueError")
 
 
 def test_what_a_trial_prints_is_in_its_log(monkeypatch, tmp_path: Path, capfd):

@@ -69,7 +69,7 @@ def test_as_many_trials_run_at_a_time_as_there_are_slots(monkeypatch, tmp_path):
         return outcome.completed([job.number / 10])
 
     instead(monkeypatch, body)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=5"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=5"))
     slots = [Slot("left", ("0", "3")), Slot("right", ("GPU-7",))]
     assert worker.work(store, slots, Stop(tmp_path / "stop"), unseen) is None
     rows = read_lines(store.folder / "marks.jsonl")
@@ -90,7 +90,7 @@ def test_slurm_is_hidden_from_trials_and_an_unset_slot_leaves_the_gpus_alone(mon
 
 def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path):
     instead(monkeypatch, until_asked)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=3"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=3"))
     thread = after(0.5, signal.SIGINT)
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
@@ -101,7 +101,7 @@ def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path
     assert not list(store.folder.glob(".stop*"))
 
     instead(monkeypatch, lambda job: outcome.completed([0.5]))
-    engines.run(open.opened(plan(tmp_path / "runs", "n_trials=3")), unseen)
+    engines.run(open.open_sweep(plan(tmp_path / "runs", "n_trials=3")), unseen)
     assert states(store) == ["COMPLETE"] * 3
     assert [reason for reason, _ in attempts(store)] == ["stopped", "completed"]
 
@@ -113,7 +113,7 @@ def test_the_second_ctrl_c_ends_trials_now(monkeypatch, tmp_path):
         raise AssertionError
 
     instead(monkeypatch, deaf)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
     thread = after(0.7, signal.SIGINT, signal.SIGTERM)
     began = time.monotonic()
     with pytest.raises(Stopped) as stopped:
@@ -169,7 +169,7 @@ worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: 
     for name in ("pid", "child"):
         pid = int((folder / name).read_text())
         wait_for(lambda pid=pid: not runs(pid))
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     assert states(store) == ["WAITING"]
     assert attempts(store)[0][0] == "killed"
 
@@ -221,7 +221,7 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
     scores = {0: 0.5, 1: 0.9, 2: 0.7, 3: 0.6, 4: 0.1}
 
     def body(job: TrialJob) -> Outcome:
-        store = open.reopened(job.sweep)
+        store = open.reopen(job.sweep)
         path = before if job.number == 4 else folder(tmp_path, str(job.number))
         store.note(job.number, {"run": str(path)})
         if job.number == 5:
@@ -250,7 +250,7 @@ def test_checkpoints_of_a_run_that_a_better_trial_shares_are_kept(monkeypatch, t
     shared = folder(tmp_path, "shared")
 
     def body(job: TrialJob) -> Outcome:
-        open.reopened(job.sweep).note(job.number, {"run": str(shared)})
+        open.reopen(job.sweep).note(job.number, {"run": str(shared)})
         return outcome.completed([0.9]) if job.number else outcome.pruned()
 
     instead(monkeypatch, body)

@@ -183,7 +183,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     c = config(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
     assembled = assemble(c)
     with (
-        run_folder.opened(assembled.path, assembled.identity, overwrite=False),
+        run_folder.open_run(assembled.path, assembled.identity, overwrite=False),
         pytest.raises(UserError, match="in use by another process"),
     ):
         run(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")

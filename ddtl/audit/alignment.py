@@ -66,19 +66,19 @@ def align(first: np.ndarray, second: np.ndarray, start: Fit = IDENTITY, levels: 
             p = p + step
             if np.abs(step).max() < _STILL:
                 break
-        if correlation(*fitted(one, other, Fit(*p.tolist()))) < _HOPELESS:
+        if correlation(*overlap(one, other, Fit(*p.tolist()))) < _HOPELESS:
             return None
     return Fit(*p.tolist())
 
 
-def fitted(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+def overlap(first: np.ndarray, second: np.ndarray, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """Return both images where they overlap, the second resampled onto the pixels of the first: float64, of one
     shape.
     """
     height, width = first.shape
     rows, from_rows = _places(height, second.shape[0], fit.y_scale, fit.y_offset)
     columns, from_columns = _places(width, second.shape[1], fit.x_scale, fit.x_offset)
-    return first[rows, columns].astype(float), _resampled(second.astype(float), from_rows, from_columns)
+    return first[rows, columns].astype(float), _resample(second.astype(float), from_rows, from_columns)
 
 
 def detail(image: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def _step(one: np.ndarray, other: np.ndarray, gradients: list[np.ndarray], p: np
     side = len(one)
     columns, from_columns = _places(side, side, p[0], p[1])
     rows, from_rows = _places(side, side, p[2], p[3])
-    there, dy, dx = (_resampled(image, from_rows, from_columns) for image in (other, *gradients))
+    there, dy, dx = (_resample(image, from_rows, from_columns) for image in (other, *gradients))
     centres = (2 * np.arange(side) + 1) / side - 1
     x, y = centres[columns], centres[rows, None]
     terms = np.stack([there, np.ones_like(there), dx * x, dx, dy * y, dy]).reshape(6, -1)
@@ -126,7 +126,7 @@ def _places(length: int, other: int, scale: float, offset: float) -> tuple[slice
     return covered, np.clip(places[covered], 0, other - 1)
 
 
-def _resampled(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _resample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return bilinear interpolation at a grid of places, first along columns, then along rows."""
     for axis, places in ((1, columns), (0, rows)):
         low = np.minimum(places.astype(int), image.shape[axis] - 2)

@@ -14,8 +14,8 @@ from ddtl.audit.duplicates import Leaks, leaks
 from ddtl.audit.fingerprints import Fingerprints, Progress, decode
 from ddtl.audit.pairs import Pair, find
 from ddtl.audit.power import Power, power
-from ddtl.audit.probes import Probe, run_probes, scored
-from ddtl.audit.record import Finding, ordered
+from ddtl.audit.probes import Probe, run_probes, scored_images
+from ddtl.audit.record import Finding, sort_findings
 from ddtl.audit.views import measure
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
@@ -95,7 +95,7 @@ class Audit:
             },
             "probes": [{"dataset": name, **asdict(probe)} for name, found in self.probes.items() for probe in found],
             "differences": [{"dataset": name, **asdict(d)} for name, found in self.differences.items() for d in found],
-            "checked": [*_checked(self)],
+            "checked": [*_list_checks(self)],
             "rule": exclude_list.RULE,
         }
 
@@ -144,7 +144,7 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
         own = [measurements.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
         with stage(f"searching for shortcuts in {manifest.dataset}") as bar:
             probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
-            images = scored(manifest, own, seed=seed)
+            images = scored_images(manifest, own, seed=seed)
             if images is not None:
                 powers[manifest.dataset] = power(*images, seed=seed)
         differences[manifest.dataset] = class_differences(manifest, own)
@@ -162,7 +162,7 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
         leaks=found,
         probes=probes,
         differences=differences,
-        findings=tuple(ordered(judged)),
+        findings=tuple(sort_findings(judged)),
         powers=powers,
     )
 
@@ -193,7 +193,7 @@ def _digest(manifest: Manifest, fingerprints: Fingerprints) -> str:
     return manifest.digest(hashes[manifest.dataset, sample.sample_id] for sample in manifest.samples)
 
 
-def _checked(audit: Audit) -> Iterator[dict[str, Any]]:
+def _list_checks(audit: Audit) -> Iterator[dict[str, Any]]:
     """Yield every check: whether it was made, and why not."""
     names = [subject.manifest.dataset for subject in audit.subjects]
 

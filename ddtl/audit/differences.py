@@ -113,10 +113,10 @@ def class_differences(manifest: Manifest, measurements: Sequence[Measurements | 
             others = manifest.classes[present[0]] if two else "all others"
             what = (quantity, kind, unit, manifest.classes[label], others)
             found.append(_difference(what, values, (labels == label) * 1, groups))
-    return sorted(judged(found), key=lambda one: (one.size == "none", -abs(one.delta)))
+    return sorted(judge(found), key=lambda one: (one.size == "none", -abs(one.delta)))
 
 
-def judged(found: Sequence[Difference]) -> list[Difference]:
+def judge(found: Sequence[Difference]) -> list[Difference]:
     """Return the differences of a dataset with their p-values after Holm and, where that is low enough, their size."""
     adjusted = holm([one.p_value for one in found])
     return [
@@ -170,7 +170,7 @@ def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
     from scipy.stats import rankdata
 
     ranks, images = np.bincount(clusters.codes, rankdata(values)), np.bincount(clusters.codes)
-    drawn = _permuted((np.bincount(clusters.codes, clusters.labels) > 0).tobytes())
+    drawn = _permute((np.bincount(clusters.codes, clusters.labels) > 0).tobytes())
     positive = drawn @ images
     auc = (drawn @ ranks - positive * (positive + 1) / 2) / (positive * (len(values) - positive))
     apart = np.abs(auc - 0.5)
@@ -178,7 +178,7 @@ def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
 
 
 @lru_cache(maxsize=2)
-def _permuted(classes: bytes) -> np.ndarray:
+def _permute(classes: bytes) -> np.ndarray:
     """Return (1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
     given = np.frombuffer(classes, dtype=bool)
     orders = np.random.default_rng(0).random((_PERMUTATIONS, len(given))).argsort(axis=1)

@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.audit.alignment import align, correlation, detail, fitted
+from ddtl.audit.alignment import align, correlation, detail, overlap
 from ddtl.audit.fingerprints import Fingerprints, Key, Progress, decode
 from ddtl.audit.neighbours import likely_near, near
 from ddtl.data.images.decode import load_image
@@ -141,10 +141,10 @@ def _similarity(
     """Return correlation of the detail of two images, the second turned and brought to fit; 0 where they do not fit."""
     first, second = fingerprints.thumbnails[i], turned(fingerprints.thumbnails[j], transform)
     fit = align(first, second)
-    if fit is None or correlation(*fitted(first, second, fit)) < _OUTLINE:
+    if fit is None or correlation(*overlap(first, second, fit)) < _OUTLINE:
         return 0.0
     smaller = min(side for row in (i, j) for side in (fingerprints.files[row].width, fingerprints.files[row].height))
     side = min(max(smaller, _SIDES[0]), _SIDES[1])
     first, second = load(fingerprints.samples[i], side), turned(load(fingerprints.samples[j], side), transform)
     finer = align(first, second, fit, (side // 2,)) or fit
-    return correlation(*map(detail, fitted(first, second, finer)))
+    return correlation(*map(detail, overlap(first, second, finer)))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ddtl.audit import file_metadata
-from ddtl.audit.shuffle import shuffled_labels
+from ddtl.audit.shuffle import shuffle_labels
 from ddtl.audit.views import VIEWS, Kind, Measurements, table
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.intervals import delong
@@ -118,7 +118,7 @@ def run_probes(
     return probes
 
 
-def scored(
+def scored_images(
     manifest: Manifest, measurements: Sequence[Measurements | None], *, seed: int = 0
 ) -> tuple[Protocol, np.ndarray, np.ndarray] | None:
     """Return the protocol of every probe, and the (N,) classes and groups of the images that each is scored on.
@@ -171,10 +171,10 @@ def probe(
     plan = _plan(labels, groups, splits, seed)
     rows = plan.score
     about = VIEWS[view]
-    scored = (plan.protocol, len(rows), len(np.unique(groups[rows])))
+    scored_images = (plan.protocol, len(rows), len(np.unique(groups[rows])))
     why_not = _why_not(labels, groups, rows, len(present))
     if why_not is not None:
-        return Probe(view, about.kind, about.about, tuple(names), *scored, why_not=why_not)
+        return Probe(view, about.kind, about.about, tuple(names), *scored_images, why_not=why_not)
     p = _predict(view, features, labels, plan, file_metadata.TREES if view == "file metadata" else _TREES)
     auc, found = _auc(labels[rows], p), _intervals(labels[rows], p, groups[rows])
     control = _control(view, features, labels, groups, plan, seed)
@@ -184,11 +184,11 @@ def probe(
         about.kind,
         about.about,
         tuple(names),
-        *scored,
+        *scored_images,
         roc_auc=auc,
         low=area.low if area else None,
         high=area.high if area else None,
-        accuracy=float(np.mean(_predicted(p) == labels[rows])),
+        accuracy=float(np.mean(_predict_classes(p) == labels[rows])),
         accuracy_low=share.low if share else None,
         accuracy_high=share.high if share else None,
         majority=float(np.bincount(labels[rows]).max() / len(rows)),
@@ -273,7 +273,7 @@ def _control(
     parts[plan.train], parts[plan.score] = 1, 2
     aucs = []
     for _ in range(SHUFFLES):
-        mixed = shuffled_labels(labels, groups, parts, rng)
+        mixed = shuffle_labels(labels, groups, parts, rng)
         aucs.append(_auc(mixed[plan.score], _predict(view, features, mixed, plan, _TREES_SHUFFLED)))
     return Shuffled(tuple(aucs), float(np.mean(aucs)), min(aucs), max(aucs))
 
@@ -284,7 +284,7 @@ def _auc(labels: np.ndarray, p: np.ndarray) -> float:
     return float(np.mean([delong.components((labels == k).astype(int), p[:, k]).auc for k in of]))
 
 
-def _predicted(p: np.ndarray) -> np.ndarray:
+def _predict_classes(p: np.ndarray) -> np.ndarray:
     predicted: np.ndarray = (p[:, 1] >= 0.5).astype(int) if p.shape[1] == 2 else p.argmax(axis=1)
     return predicted
 

@@ -43,7 +43,7 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """Return the gravest first, else as they come."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 

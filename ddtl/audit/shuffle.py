@@ -7,7 +7,7 @@ import numpy as np
 from ddtl.evaluation.intervals.resampling import cluster_codes
 
 
-def shuffled_labels(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shuffle_labels(labels: np.ndarray, groups: np.ndarray, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return (N,) labels in which the groups of each part have swapped their classes at random.
 
     The images of a group keep one label in common, as those of a patient have, and each part keeps its number of groups

@@ -121,7 +121,7 @@ def measure(data: bytes, gray: Image.Image) -> Measurements:
     """
     header = read_header(data)
     metadata = FileMetadata(header.format, header.mode, header.width, header.height, len(data))
-    coloured = _coloured(data, header)
+    coloured = _share_coloured(data, header)
     fine, detail = (gray.resize((side, side), Image.Resampling.BILINEAR) for side in (_FINE, _DETAIL))
     parts = regions(fine)
     pixels = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
@@ -144,7 +144,7 @@ def table(view: str, measurements: Sequence[Measurements]) -> tuple[tuple[str, .
     return names, np.array([one.numbers[view] for one in measurements]).reshape(len(measurements), len(names))
 
 
-def _coloured(data: bytes, header: Header) -> float:
+def _share_coloured(data: bytes, header: Header) -> float:
     """Return share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
     if header.mode in {"1", "L", "LA"} or header.mode not in Image.MODES:
         return 0.0

@@ -83,7 +83,7 @@ class AuditRequest:
     def folder(self) -> Path:
         """Where the audit is filed."""
         runs_dir = Path(self.configs[0].paths.runs_dir).expanduser()
-        return runs_dir / AUDITS / "-".join(map(_filed, self.configs))
+        return runs_dir / AUDITS / "-".join(map(_folder_part, self.configs))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -168,7 +168,7 @@ def _by_dataset(argv: Sequence[str]) -> tuple[list[list[str]], list[str], list[s
 _KEYS = ("--strict", "--help", "strict", "dataset")
 
 
-def _filed(config: Config) -> str:
+def _folder_part(config: Config) -> str:
     """Return a dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
     c = config.dataset
     parts = [c.name]

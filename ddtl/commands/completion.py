@@ -98,7 +98,7 @@ def _bash(candidates: Mapping[str, Sequence[str]]) -> str:
 
 
 def _zsh(candidates: Mapping[str, Sequence[str]]) -> str:
-    cases = "\n".join(f"      {name}) known=({' '.join(map(_quoted, each))}) ;;" for name, each in candidates.items())
+    cases = "\n".join(f"      {name}) known=({' '.join(map(_quote, each))}) ;;" for name, each in candidates.items())
     return (
         "#compdef ddtl\n"
         "local -a known\n"
@@ -117,5 +117,5 @@ def _fish(candidates: Mapping[str, Sequence[str]]) -> str:
     return "# ddtl's completion for fish\n" + "\n".join(lines) + "\n"
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     return f"'{word}'"

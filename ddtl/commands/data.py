@@ -185,7 +185,7 @@ def _cache(argv: Sequence[str]) -> int:
         return 0
     _list_caches(root, picked)
     total = file_size(sum(one.size for one in picked))
-    if not settings.yes and not console.agreed(f"Delete these {len(picked)}, {total}? [y/N] "):
+    if not settings.yes and not console.confirm(f"Delete these {len(picked)}, {total}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{one.folder}: {why}" for one in picked if (why := cached.delete(one))]
@@ -218,7 +218,7 @@ def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | No
     wanted = fetching.missing(origin, data_dir)
     total = len(read_index(origin.name))
     if len(wanted) < total:
-        wanted = [finding.row for finding in _examined(origin, data_dir) if finding.state not in FINE]
+        wanted = [finding.row for finding in _examine(origin, data_dir) if finding.state not in FINE]
     if wanted:
         with console.progress(f"fetching {origin.name}") as progress:
             fetching.fetch(origin, data_dir, wanted, mirror=mirror, source=source, progress=progress)
@@ -226,7 +226,7 @@ def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | No
 
 
 def _verify(origin: Origin, data_dir: Path) -> None:
-    findings = _examined(origin, data_dir)
+    findings = _examine(origin, data_dir)
     counts = Counter(finding.state for finding in findings)
     if counts[State.MISSING] == len(findings):
         raise UserError(
@@ -260,6 +260,6 @@ def _lines(state: State, wrong: Sequence[Finding]) -> list[str]:
     return [f"  {finding}" for finding in found[:_MOST_NAMED]] + more
 
 
-def _examined(origin: Origin, data_dir: Path) -> list[Finding]:
+def _examine(origin: Origin, data_dir: Path) -> list[Finding]:
     with console.progress(f"checking {origin.name}") as progress:
         return verify(data_dir / origin.name, read_index(origin.name), progress)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
-from ddtl.training.rescore import RescoreRequest, read_request, rescore_run, stored_run, with_own_runs, with_weights
+from ddtl.training.rescore import RescoreRequest, load_run, read_request, rescore_run, with_own_runs, with_weights
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     found = read_request(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
     _check_test(words, found, results)

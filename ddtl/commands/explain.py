@@ -62,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
     words = COMMAND.read(argv[1:])
     settings = words.settings
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import on_this_machine, stored_run
+    from ddtl.training.rescore import load_run, on_this_machine
 
     folder = RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     if "test" in results and results.get("evaluation", {}).get("batchnorm", "stored") != "stored":
         raise UserError(
             f"{folder.path} was scored with BatchNorm adapted to its test images (evaluation.batchnorm=adapt), and "

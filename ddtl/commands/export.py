@@ -64,11 +64,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run import stored
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
 
     words = COMMAND.read(argv[1:])
     settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     found = stored.read(folder.path)
     to = settings.output or folder.path / "export"
     try:

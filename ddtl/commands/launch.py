@@ -13,7 +13,7 @@ from typing import Any
 
 from ddtl.utils import console, notices, ranks, signals, streams
 from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
-from ddtl.utils.redaction import MASK, add_secrets_of_command, redacted
+from ddtl.utils.redaction import MASK, add_secrets_of_command, redact
 from ddtl.utils.signals import stop_signals
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
@@ -117,7 +117,7 @@ def _in_a_thread(what: threading.ExceptHookArgs) -> None:
 def _command() -> str:
     """Return the command as it was typed, to be pasted; without the word that would delete what has been done."""
     typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
-    shown = redacted(typed)
+    shown = redact(typed)
     return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"
 
 

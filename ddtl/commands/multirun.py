@@ -27,13 +27,13 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     Raises:
         UserError: with one line for every mistake in any job.
     """
-    jobs = planned(overrides)
+    jobs = plan_jobs(overrides)
     program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(argv)]]
     codes = [run_one(program, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
     return next((code for code in codes if code), 0)
 
 
-def planned(overrides: Sequence[str]) -> list[Job]:
+def plan_jobs(overrides: Sequence[str]) -> list[Job]:
     """Return the jobs, each of them checked.
 
     Raises:

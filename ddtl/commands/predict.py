@@ -73,11 +73,11 @@ def main(argv: Sequence[str]) -> int:
     from ddtl.inference.inputs import find
     from ddtl.records import run as results_of
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
 
     words = COMMAND.read(argv[1:], problems=_problems)
     settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     results_of.require(folder.results, results, "evaluation.patient")
     there = writing.existing(settings.output)
     if there and not settings.overwrite:

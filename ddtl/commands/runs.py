@@ -140,7 +140,7 @@ def _values(row: FolderRow) -> list[str]:
 def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     if len(words) != 1:
         raise UserError("ddtl runs show takes one run: its folder, or as much of its name as is enough.")
-    row = named(root, rows, words[0])
+    row = find_row(root, rows, words[0])
     folder = root / row.path
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     values: dict[str, Any] = {"folder": folder}
@@ -173,7 +173,7 @@ def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: fl
             escape(f"{_size(target.size):>9}  {target.path.relative_to(root)}  ({target.why})"), soft_wrap=True
         )
     whole = f"{len(found)} {'folder' if len(found) == 1 else 'folders'}, {_size(sum(t.size for t in found))}"
-    if not yes and not console.agreed(f"Delete these {whole}? [y/N] "):
+    if not yes and not console.confirm(f"Delete these {whole}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{target.path}: {why}" for target in found if (why := _delete(root, target))]
@@ -209,7 +209,7 @@ def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before:
                 elif word == row.state:
                     _add(found, path, path, word)
             continue
-        row = named(root, rows, word)
+        row = find_row(root, rows, word)
         if row.kind != "run":
             raise UserError(
                 f"{row.path}: is of kind {row.kind}; ddtl runs clean deletes runs. Delete its folder by hand."
@@ -225,7 +225,7 @@ def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
     found.setdefault(path, Target(run, path, why, sum(size for _, size in _files(path))))
 
 
-def named(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
+def find_row(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
     """Return the row that a word means: a folder, or a part of just one path.
 
     Raises:
@@ -251,7 +251,7 @@ def _delete(root: Path, target: Target) -> str:
     if target.path.is_symlink() or not target.path.resolve().is_relative_to(root.resolve()):
         return "is a link, or outside of the runs folder"
     try:
-        with run_folder.owned(target.run):
+        with run_folder.own_for_deletion(target.run):
             shutil.rmtree(target.path)
     except run_folder.InUse:
         return "a process works at it"

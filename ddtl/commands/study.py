@@ -14,7 +14,7 @@ from ddtl.studies.settings import StudyPlan
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import RECORD, read_text
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def main(command: CommandLine) -> int:
         import yaml
 
         tree = {**plan.settings.model_dump(mode="json"), "train": plan.configs[0].model_dump(mode="json")}
-        sys.stdout.write(yaml.safe_dump(redacted_tree(tree), sort_keys=False))
+        sys.stdout.write(yaml.safe_dump(redact_tree(tree), sort_keys=False))
         return 0
     for note in plan.notes:
         log.warning(note)

@@ -15,7 +15,7 @@ from ddtl.config.overrides import key_of
 from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.redaction import moved_to_environment
+from ddtl.utils.redaction import move_to_environment
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(sweep_help.render())
         return 0
     ranks.require_one_process("sweep.py")
-    command = replace(command, overrides=moved_to_environment(command.overrides))
+    command = replace(command, overrides=move_to_environment(command.overrides))
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings
@@ -78,7 +78,7 @@ def _search(plan: Plan) -> int:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     catalogue.require_images(plan.base)
-    store = open.opened(plan)
+    store = open.open_sweep(plan)
     try:
         _announce(store)
         try:

@@ -126,7 +126,7 @@ class Index:
             for name in _children(f"{root}/{group}"):
                 path = f"{group}/{name}"
                 if known is not None:
-                    yield path, (known[1], "report.html"), _recorded(*known)
+                    yield path, (known[1], "report.html"), _record_reader(*known)
                     continue
                 yield path, _WATCHED, _run
                 if path not in self._without_evaluations or path not in self._unchanged:
@@ -195,7 +195,7 @@ def _run(path: str, folder: Path) -> FolderRow | None:
         about |= _settings(folder)
         about |= _progress(folder, str(about.get("monitor", "")))
         if os.path.lexists(folder / "results.json"):
-            return FolderRow(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
+            return FolderRow(path, "run", "finished", folder.name, **{**about, **_read_score(folder)})
         pruned = small.why_ended_early(folder) == "pruned"
     except (OSError, Unreadable) as error:
         return FolderRow(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
@@ -213,12 +213,12 @@ def _evaluation(path: str, folder: Path) -> FolderRow | None:
     about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": os.path.isfile(folder / "report.html")}
     try:
         about |= {key: value for key, value in _settings(folder.parents[1]).items() if key in ("model", "finetune")}
-        return FolderRow(path, "evaluation", "finished", folder.name, **{**about, **_scored(folder)})
+        return FolderRow(path, "evaluation", "finished", folder.name, **{**about, **_read_score(folder)})
     except (OSError, Unreadable) as error:
         return FolderRow(path, "evaluation", "broken", folder.name, **{**about, "note": _why(error)})
 
 
-def _recorded(kind: Kind, name: str) -> Read:
+def _record_reader(kind: Kind, name: str) -> Read:
     """Read a sweep, a study or an audit."""
 
     def read(path: str, folder: Path) -> FolderRow:
@@ -305,7 +305,7 @@ def curve(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def _scored(folder: Path) -> dict[str, Any]:
+def _read_score(folder: Path) -> dict[str, Any]:
     record = run.read(folder)
     split = "test" if "test" in record else "val"
     scores = record[split]

@@ -121,13 +121,13 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         headers = {**_HEADERS, "Cache-Control": "max-age=3600"} if name == "plotly.js" else _HEADERS
         return Response(_file(name), media_type=_STATIC[name], headers=headers)
 
-    async def listed(request: Request) -> Response:
+    async def list_rows(request: Request) -> Response:
         _, body, tag = await run_in_threadpool(rows.now)
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
-    async def drawn(request: Request) -> Response:
+    async def draw_curves(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(_curves, rows, _paths(request)), headers=_HEADERS)
 
     def page_of(path: str) -> Path:
@@ -143,31 +143,31 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         html = await run_in_threadpool(_frame, path, page)
         return HTMLResponse(html, headers={**_HEADERS, "Content-Security-Policy": _FRAMING})
 
-    async def framed(request: Request) -> Response:
+    async def show_framed(request: Request) -> Response:
         path = request.path_params["path"]
         page = await run_in_threadpool(page_of, path)
         if request.headers.get("sec-fetch-dest", "iframe") != "iframe":
             return _nothing(f"Open it in its frame: /report/{path}")
-        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandboxed())
+        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandbox_headers())
 
     async def compare(request: Request) -> Response:
         try:
-            html = await run_in_threadpool(_compared, rows, _paths(request), request.query_params.get("split", "test"))
+            html = await run_in_threadpool(_compare, rows, _paths(request), request.query_params.get("split", "test"))
         except UserError as error:
-            html = await run_in_threadpool(_refused, str(error))
-            return HTMLResponse(html, status_code=422, headers=_sandboxed())
-        return HTMLResponse(html, headers=_sandboxed())
+            html = await run_in_threadpool(_refuse, str(error))
+            return HTMLResponse(html, status_code=422, headers=_sandbox_headers())
+        return HTMLResponse(html, headers=_sandbox_headers())
 
     return Starlette(
         routes=[
             Route("/", home_page),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/static/{name}", static),
-            Route("/api/rows", listed),
-            Route("/api/curves", drawn),
+            Route("/api/rows", list_rows),
+            Route("/api/curves", draw_curves),
             Route("/compare", compare),
             Route("/report/{path:path}", report),
-            Route("/page/{path:path}", framed),
+            Route("/page/{path:path}", show_framed),
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
@@ -193,7 +193,7 @@ class _FromHere:
         await self._inner(scope, receive, send)
 
 
-def _sandboxed() -> dict[str, str]:
+def _sandbox_headers() -> dict[str, str]:
     """Return headers of a page that may be anybody's: no script runs but those that this version writes."""
     from ddtl.reports.html.page import full_policy
 
@@ -258,7 +258,7 @@ def _names(picked: Sequence[FolderRow]) -> list[str]:
     return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
 
 
-def _compared(rows: CachedRows, paths: Sequence[str], split: str) -> str:
+def _compare(rows: CachedRows, paths: Sequence[str], split: str) -> str:
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import runs as compared
     from ddtl.reports.comparison.page import render_comparison
@@ -271,7 +271,7 @@ def _compared(rows: CachedRows, paths: Sequence[str], split: str) -> str:
     return render_comparison(runs, compare(runs.methods))
 
 
-def _refused(why: str) -> str:
+def _refuse(why: str) -> str:
     from ddtl.reports.html.page import Page, Section, Text, render
 
     return render(Page("ddtl comparison", "These cannot be compared", sections=[Section("Why", [Text(why)])]))

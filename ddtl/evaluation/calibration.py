@@ -94,7 +94,7 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     """
     if not len(p) or not np.isfinite(p).all():
         return []
-    edges, where = _binned(p, bins, by)
+    edges, where = _bin(p, bins, by)
     n, p_of, positives_of = (np.bincount(where, weights, bins) for weights in (None, p, labels))
     return [
         Bin(float(edges[i]), float(edges[i + 1]), float(p_of[i] / n[i]), float(positives_of[i] / n[i]), int(n[i]))
@@ -102,7 +102,7 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     ]
 
 
-def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
+def _bin(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
     """(bins + 1,) edges, and (N,) the bin of each sample."""
     shares = np.linspace(0, 1, bins + 1)
     edges = shares if by == "width" else np.percentile(p, 100 * shares)
@@ -229,7 +229,7 @@ def cross_fit(
         after["temperature"][out] = _log_loss(labels[out], logits[out] / t)
         if binary:
             difference = logits[:, 1] - logits[:, 0]
-            corrected = _moved(difference[out], fit_platt(labels[~out], difference[~out]))
+            corrected = _apply_line(difference[out], fit_platt(labels[~out], difference[~out]))
             after["platt"][out] = _log_loss(labels[out], corrected)
     gains = {name: _mean(before - loss, codes, level) for name, loss in after.items()}
     loss = float(before.mean())
@@ -329,7 +329,7 @@ def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
     return p
 
 
-def _moved(difference: np.ndarray, platt: Platt) -> np.ndarray:
+def _apply_line(difference: np.ndarray, platt: Platt) -> np.ndarray:
     """Return (N, 2) logits of the probabilities after Platt scaling."""
     return np.column_stack([np.zeros(len(difference)), platt.slope * difference + platt.intercept])
 
@@ -361,13 +361,13 @@ def summary(
         return None
     corrected: dict[str, Any] = {"temperature": None, "platt": None}
     if temperature is not None:
-        corrected["temperature"] = _measured(labels, logits / temperature, clusters, level)
+        corrected["temperature"] = _measure(labels, logits / temperature, clusters, level)
     if platt is not None:
-        corrected["platt"] = _measured(labels, _moved(logits[:, 1] - logits[:, 0], platt), clusters, level)
-    return {**_measured(labels, logits, clusters, level), **corrected}
+        corrected["platt"] = _measure(labels, _apply_line(logits[:, 1] - logits[:, 0], platt), clusters, level)
+    return {**_measure(labels, logits, clusters, level), **corrected}
 
 
-def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
+def _measure(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
     probabilities = apply_temperature(logits, 1.0)
     if probabilities.shape[1] == 2:
         event, p = labels, probabilities[:, 1]
@@ -380,7 +380,7 @@ def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | Non
     errors = {"ece": ece(event, p), "ece_mass": ece(event, p, by="mass"), "brier": brier}
     if clusters is None:
         return errors
-    width, mass = _binned(p, BINS, "width")[1], _binned(p, BINS, "mass")[1]
+    width, mass = _bin(p, BINS, "width")[1], _bin(p, BINS, "mass")[1]
     floors = miscalibration.noise_floors(p, {"ece": width, "ece_mass": mass}, clusters)
     if logit is None:
         line = miscalibration.Line(None, None, why_not="intercept and slope are for two classes")

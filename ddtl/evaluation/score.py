@@ -41,7 +41,7 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
     means, each = multiclass_scores(labels, probabilities)
     return {
         **means,
-        "undefined": _undefined(means, each, counts),
+        "undefined": _reasons_undefined(means, each, counts),
         "averaging": "macro one-vs-rest",
         "decision": "argmax",
         "confusion": {
@@ -57,7 +57,7 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
+def _reasons_undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
     """Return why each score that is None is not defined, in a few words."""
     absent = [name for name, images in counts.items() if not images]
     reasons = {}

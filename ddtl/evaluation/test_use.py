@@ -2,9 +2,9 @@
 
 ``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
-``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
-was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under other ones,
-and by dataset and protocol those of the very same test images under another name, where there were any.
+``planned``, the study or comparison whose runs count as one use; ``list_changes``, a line for each setting in which
+this run was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under
+other ones, and by dataset and protocol those of the very same test images under another name, where there were any.
 ``test_uses_before``, of a record without scores on the test set, is how often this run had been scored on it.
 """
 
@@ -45,14 +45,14 @@ def of_run(record: Mapping[str, Any]) -> int:
     return 0 if number(record) is None else int(_uses(record).get("of_run", 1))
 
 
-def changed(record: Mapping[str, Any]) -> list[str]:
+def list_changes(record: Mapping[str, Any]) -> list[str]:
     """Return a line for each setting in which this run was scored otherwise before."""
     return [str(line) for line in _uses(record).get("changed", ())]
 
 
 def has_changed(record: Mapping[str, Any], key: str) -> bool:
     """Return whether this run was scored on the test set before with another value of a setting."""
-    return any(line.startswith(f"{key}:") for line in changed(record))
+    return any(line.startswith(f"{key}:") for line in list_changes(record))
 
 
 def before(record: Mapping[str, Any]) -> str:
@@ -76,7 +76,7 @@ def history(record: Mapping[str, Any]) -> str:
     """
     if is_first(record):
         return ""
-    n, lines = total(record), changed(record)
+    n, lines = total(record), list_changes(record)
     times = "once" if n == 1 else f"{n} times"
     by_run = f" This run was scored on it before with other settings: {'; '.join(lines)}." if lines else ""
     others = ", ".join(f"{protocol}: {n}" for protocol, n in _uses(record).get("others", {}).items())

@@ -229,7 +229,7 @@ def _held_against(
     with console.progress("the same with randomised weights") as bar:
         for number in range(options.randomised):
             seed = _SEED + number
-            maps = subject.maps(_randomised(subject, seed), rows, options.batch_size, None)
+            maps = subject.maps(_randomise(subject, seed), rows, options.batch_size, None)
             played = pointing.game(maps, lesions, patients, level) if playable else None
             networks.append({"seed": seed, "rank_correlation": rank_correlation(signed, maps), "pointing_game": played})
             bar(number + 1, options.randomised)
@@ -244,7 +244,7 @@ def _held_against(
     return found
 
 
-def _randomised(subject: _Subject, seed: int) -> Network:
+def _randomise(subject: _Subject, seed: int) -> Network:
     """Return the network with weights as before training; no other random stream is touched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

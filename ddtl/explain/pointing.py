@@ -29,7 +29,7 @@ def hottest(maps: np.ndarray) -> np.ndarray:
     return np.stack([(x + 0.5) / w, (y + 0.5) / h], axis=1)
 
 
-def grown(lesion: np.ndarray, share: float) -> np.ndarray:
+def grow(lesion: np.ndarray, share: float) -> np.ndarray:
     """Return a lesion mask (H, W) and all pixels within ``share`` of the side around it."""
     from scipy.ndimage import distance_transform_edt
 
@@ -69,7 +69,7 @@ def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, 
         "level": level,
     }
     for name, tolerance in (("strict", 0.0), ("tolerant", TOLERANCE)):
-        masks = [grown(lesion, tolerance) for lesion in lesions]
+        masks = [grow(lesion, tolerance) for lesion in lesions]
         within = np.stack([inside(points, mask) for mask in masks])  # (lesion, point)
         hits = within.diagonal()
         share = proportion(hits, np.ones(len(hits)), patients)

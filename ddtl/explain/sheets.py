@@ -54,7 +54,7 @@ def pair(tile: Tile, side: int) -> Image.Image:
     gray = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
     both = Image.new("RGB", (2 * side, side))
     both.paste(gray, (0, 0))
-    both.paste(_heated(np.asarray(gray, dtype=float), tile, side), (side, 0))
+    both.paste(_overlay_heat(np.asarray(gray, dtype=float), tile, side), (side, 0))
     return both
 
 
@@ -71,7 +71,7 @@ def sheet(title: str, about: str, tiles: Sequence[Tile]) -> Image.Image:
     texts = {id(tile): _below(tile) for tile in tiles}
     heights = [SIDE + _GAP + 16 * max(len(texts[id(tile)]) for tile in row) + _GAP for row in rows]
     width = _COLUMNS * (2 * SIDE + _GAP) + _GAP
-    head = [line for text in (title, about) for line in _wrapped(text, width - 2 * _GAP, most=4)]
+    head = [line for text in (title, about) for line in _wrap(text, width - 2 * _GAP, most=4)]
     top = 2 * _GAP + 20 * len(head)
     page = Image.new("RGB", (width, top + sum(heights)), "white")
     draw = ImageDraw.Draw(page)
@@ -95,15 +95,15 @@ def printable(text: str) -> str:
 
 def _below(tile: Tile) -> list[tuple[str, tuple[int, int, int]]]:
     """Return the lines below a tile, each with its colour."""
-    name = [(line, _INK) for line in _wrapped(tile.name)]
-    return name + [(part, _MUTED) for line in tile.lines for part in _wrapped(line, most=2)]
+    name = [(line, _INK) for line in _wrap(tile.name)]
+    return name + [(part, _MUTED) for line in tile.lines for part in _wrap(line, most=2)]
 
 
 def _plain(c: str) -> bool:
     return unicodedata.category(c)[0] not in "CM" and unicodedata.bidirectional(c) not in ("R", "AL", "AN")
 
 
-def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
+def _wrap(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
     """In lines no wider than ``width``; of what takes more than ``most`` the middle is excluded."""
     font, text = _font(12), printable(text)
     per_line = max(1, int(width / max(font.getlength("m"), 1)))
@@ -118,7 +118,7 @@ def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
     return lines
 
 
-def _heated(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
+def _overlay_heat(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
     heat = tile.heat / tile.heat.max() if tile.heat.max() > 0 else tile.heat
     large = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     strength = np.clip(np.asarray(large), 0, 1)

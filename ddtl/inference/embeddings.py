@@ -19,7 +19,7 @@ from ddtl.schema.run import Config
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_bytes
-from ddtl.utils.reading import MIB, WEIGHTS, opened, parsed
+from ddtl.utils.reading import MIB, WEIGHTS, opened, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +38,15 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
         UserError: there is nothing stored, and the images that the run trained on are not here.
     """
     path = folder.path / NAME
-    stored = _stored(path, digest, predictor.network.backbone.features)
+    stored = _load_stored(path, digest, predictor.network.backbone.features)
     if stored is not None:
         return stored
-    found = _computed(folder, config, results.read(folder.path), predictor, batch_size)
+    found = _compute(folder, config, results.read(folder.path), predictor, batch_size)
     _store(path, found, digest)
     return found
 
 
-def _stored(path: Path, digest: str, features: int) -> Reference | None:
+def _load_stored(path: Path, digest: str, features: int) -> Reference | None:
     """Return what the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
@@ -55,7 +55,7 @@ def _stored(path: Path, digest: str, features: int) -> Reference | None:
             if int.from_bytes(start.read(8), "little") > MIB:  # of its header, which is a line
                 return None
         with safe_open(path, framework="np") as file:
-            if parsed((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
+            if parse_json((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
                 return None
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ("train", "val")}
             if len(shapes["train"]) != 2 or shapes["train"][1] != features or len(shapes["val"]) != 1:
@@ -80,7 +80,7 @@ def _key(digest: str) -> dict[str, Any]:
     return {"version": _VERSION, "weights": digest}
 
 
-def _computed(
+def _compute(
     folder: RunFolder, config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int
 ) -> Reference:
     """Return the features of the run's training and validation images, as they are, without augmentation."""

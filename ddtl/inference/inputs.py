@@ -196,10 +196,10 @@ def _in_series(files: Sequence[InputFile]) -> list[InputFile]:
     for number, file in enumerate(files):
         part = file.slice
         series[(file.patient, part.series) if part and part.series else number].append(file)
-    return [file for slices in series.values() for file in _sorted(slices)]
+    return [file for slices in series.values() for file in _sort_slices(slices)]
 
 
-def _sorted(slices: list[InputFile]) -> list[InputFile]:
+def _sort_slices(slices: list[InputFile]) -> list[InputFile]:
     """By position; by number where a position is not known; those without either behind the others, as found."""
 
     def place(key: str) -> Callable[[InputFile], float]:
@@ -273,7 +273,7 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-def decoded(
+def decode_all(
     files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | None = None
 ) -> Iterator[Decoded]:
     """Yield each image with its pixels, or with what is wrong with it; in order.

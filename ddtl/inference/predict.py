@@ -17,7 +17,7 @@ from ddtl.data.images.decode import BadImageError, Window
 from ddtl.inference import network
 from ddtl.inference import ood as far
 from ddtl.inference.embeddings import reference
-from ddtl.inference.inputs import Found, InputFile, decoded, printable_path
+from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path
 from ddtl.inference.ood import Cut, Reference
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
@@ -163,7 +163,7 @@ def _batches(
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
     size, window = config.dataset.image_size, _window(config)
-    for done, one in enumerate(decoded(found.files, size, 2 * batch_size, workers, window), start=1):
+    for done, one in enumerate(decode_all(found.files, size, 2 * batch_size, workers, window), start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:

@@ -100,7 +100,7 @@ def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -
     try:
         adapter(schema).validate_python(value, strict=True)
     except ValidationError as error:
-        raise refused(path, error, adapter(schema).json_schema, fix, where) from None
+        raise refusal(path, error, adapter(schema).json_schema, fix, where) from None
     return Record.of(value, (path, fix), (where,) if where else ())
 
 
@@ -165,7 +165,7 @@ def fits(value: Any, schema: Any) -> bool:
     return True
 
 
-def refused(path: Path, error: ValidationError, json_schema: Any, fix: str = "", where: str = "") -> Unreadable:
+def refusal(path: Path, error: ValidationError, json_schema: Any, fix: str = "", where: str = "") -> Unreadable:
     """Return the refusal of a file that pydantic found a fault in.
 
     Args:

@@ -10,7 +10,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from ddtl.records.checking import OPEN, Count, Number, Seconds, check, fits
-from ddtl.utils.reading import TABLE, opened, parsed_line, read_lines
+from ddtl.utils.reading import TABLE, opened, parse_line, read_lines
 
 NAME = "metrics.jsonl"
 # The key that marks a row, and results, as those of the mean of the last epochs' weights.
@@ -68,5 +68,5 @@ def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
         return []
     if size > limit:
         del lines[0]  # the end of a line that began before
-    rows = [row for line in lines if line and (row := parsed_line(line)) is not None]
+    rows = [row for line in lines if line and (row := parse_line(line)) is not None]
     return [row for row in rows if AVERAGED not in row and fits(row, Epoch)]

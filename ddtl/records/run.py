@@ -418,10 +418,10 @@ def read(folder: Path) -> dict[str, Any]:
         record = read_object(path)
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, _FIX) from None
-    return checked(path, record)
+    return check_record(path, record)
 
 
-def checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+def check_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return the record of a file, if it is one.
 
     Raises:

@@ -113,7 +113,7 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
     """Own a run's folder: new, or an earlier one of the same identity.
 
     A process killed in the middle leaves the lock free. Child processes of a distributed run must not call this: their
@@ -131,9 +131,9 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
     new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = _lock(path)
         try:
-            folder = _claimed(path, identity, overwrite)
+            folder = _claim(path, identity, overwrite)
         except BaseException:
             _release(path, lock)
             raise
@@ -149,7 +149,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
 
 
 @contextmanager
-def owned(path: Path) -> Iterator[None]:
+def own_for_deletion(path: Path) -> Iterator[None]:
     """Own a folder while it is deleted.
 
     Raises:
@@ -166,7 +166,7 @@ def owned(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
+def _claim(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
     """Return the folder with this run's identity in it."""
     if overwrite:
         _empty(path)
@@ -201,7 +201,7 @@ def _remove(new_folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _locked(path: Path) -> FileLock:
+def _lock(path: Path) -> FileLock:
     lock = FileLock(path / LOCK)
     waited_until = time.monotonic() + _WORKERS_NOTICE
     while True:
@@ -233,7 +233,7 @@ def alive(owner: Mapping[str, Any]) -> bool:
     """Return whether that process is still there; one that cannot be seen from here is taken for alive."""
     if "started" in owner:
         found = processes.alive(owner)
-        return not processes.rebooted(owner) if found is None else found
+        return not processes.has_rebooted(owner) if found is None else found
     # Earlier versions wrote down the number alone: a process that began later has taken it over.
     if owner["host"] != socket.gethostname():
         return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 from pydantic import Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refused
+from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refusal
 from ddtl.utils.reading import Unreadable, read_yaml
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def config(folder: Path) -> Config:
     try:
         found = Config.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise refused(path, error, Config.model_json_schema, fix) from None
+        raise refusal(path, error, Config.model_json_schema, fix) from None
     wrong = next(checks.of_record(found), None)
     if wrong is not None:
         raise Unreadable(path, f"{wrong} is none that this version of ddtl knows", fix)

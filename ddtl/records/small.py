@@ -79,7 +79,7 @@ def environment(folder: Path) -> dict[str, Any]:
     Raises:
         Unreadable: it is damaged.
     """
-    return _found(folder / "environment.json", Environment) or {}
+    return _read_record(folder / "environment.json", Environment) or {}
 
 
 def identity(folder: Path) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ def identity(folder: Path) -> dict[str, Any] | None:
     Raises:
         Unreadable: it is damaged.
     """
-    return _found(folder / "identity.json", Identity)
+    return _read_record(folder / "identity.json", Identity)
 
 
 def owner(path: Path) -> dict[str, Any] | None:
@@ -109,11 +109,11 @@ def why_ended_early(folder: Path) -> str:
     Raises:
         Unreadable: the file is damaged.
     """
-    found = _found(folder / "ended_early.json", EndedEarly)
+    found = _read_record(folder / "ended_early.json", EndedEarly)
     return "" if found is None else str(found["why"])
 
 
-def _found(path: Path, schema: Any) -> dict[str, Any] | None:
+def _read_record(path: Path, schema: Any) -> dict[str, Any] | None:
     """Return the record in a file; None where there is no file."""
     try:
         found: dict[str, Any] = check(path, read_object(path, _SMALL), schema)

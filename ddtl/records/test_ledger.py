@@ -21,7 +21,7 @@ from ddtl.records.identity import differences, short_hash
 from ddtl.records.ledger import is_use
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import append_line
-from ddtl.utils.reading import MIB, Unreadable, lines, parsed_line
+from ddtl.utils.reading import MIB, Unreadable, lines, parse_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _PLANNED: ContextVar[str] = ContextVar("planned", default="")
 
 
 @contextmanager
-def planned(plan: str) -> Iterator[None]:
+def count_as_one(plan: str) -> Iterator[None]:
     """Count all uses of a test set within as the one use of a plan that was on disk before its first.
 
     Args:
@@ -109,7 +109,7 @@ def record_use(
     """
     path = path_of(runs_dir, dataset, protocol)
     scoring_ = json.loads(json.dumps(vars(scoring) | {"decided": dict(scoring.decided)}))
-    before = None if earlier is None else decided_of(earlier)
+    before = None if earlier is None else deciding_settings_of(earlier)
     plan = _PLANNED.get()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def record_use(
                 scoring_["images"] = next(stated, None)
             same = next((row for row in rows if _is_same(row, scoring_, before)), None)
             total = max(map(test_use.total, known), default=0)
-            warnings = [] if total <= last else [_lost(path, last, total)]
-            count, removed = _lines(path)
+            warnings = [] if total <= last else [_loss_message(path, last, total)]
+            count, removed = _count_lines(path)
             warnings += [removed] if removed else []
             if same is None:
                 number = _number(rows, max(last, total), scoring_, plan, earlier, before)
@@ -145,7 +145,7 @@ def record_use(
         total=max(last, total, *map(_number_of, rows)),
         of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
-        changed=_changed(own, same, before),
+        changed=_changes(own, same, before),
         others={
             **_others(path, same.get("planned", "")),
             **_other_uses(path, rows, same.get("planned", ""), scoring_["images"]),
@@ -188,7 +188,7 @@ def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
-def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
+def deciding_settings(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
     """Return the settings that decide about scores, by dotted key.
 
     Args:
@@ -203,9 +203,11 @@ def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bo
     return found
 
 
-def decided_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def deciding_settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the same of a record of scores."""
-    return decided(record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record)
+    return deciding_settings(
+        record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record
+    )
 
 
 def identity_of(folder: Path) -> str | None:
@@ -255,12 +257,12 @@ def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images
 
     A pool's scoring is in the ledgers of its sources, too: it is the same one.
     """
-    here = {_scored(row) for row in rows}
+    here = {_scoring_of_row(row) for row in rows}
     found: dict[str, int] = {}
     for other in sorted(path.parents[1].glob("*/test_looks_*.jsonl")) if images is not None else ():
         if other.parent.name == path.parent.name:
             continue
-        theirs = [row for row in _read(other)[0] if row.get("images") == images and _scored(row) not in here]
+        theirs = [row for row in _read(other)[0] if row.get("images") == images and _scoring_of_row(row) not in here]
         n = len({_number_of(row) for row in theirs if not (plan and row.get("planned") == plan)})
         if n:
             name = f"{other.parent.name}, {_protocol(other)}"
@@ -268,7 +270,7 @@ def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images
     return found
 
 
-def _scored(row: Mapping[str, Any]) -> tuple[object, ...]:
+def _scoring_of_row(row: Mapping[str, Any]) -> tuple[object, ...]:
     """Return what was scored, by a row: by whom, with which weights, and how."""
     what = (row.get(key) for key in ("run", "identity", "checkpoint"))
     return *what, json.dumps(row.get("decided"), sort_keys=True)
@@ -288,7 +290,7 @@ def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[s
     latest = max(known, key=lambda record: test_use.number(record) or 0)
     numbers = {test_use.number(record) for record in known}
     before = max(len(numbers), *map(test_use.of_run, known)) - (number in numbers)
-    changed = _otherwise(decided_of(latest), latest.get("digest"), scoring) or test_use.changed(latest)
+    changed = _otherwise(deciding_settings_of(latest), latest.get("digest"), scoring) or test_use.list_changes(latest)
     return {"of_run_before": before, "changed_before": list(changed)}
 
 
@@ -305,7 +307,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     if not path.exists():
         return rows, last
     for place, line, is_whole in lines(path, _LARGEST):
-        row = parsed_line(line)
+        row = parse_line(line)
         if row is not None and is_use(row):
             rows.append(row)
             last = max(last, _number_of(row), row.get("total", 0))
@@ -315,13 +317,13 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, last
 
 
-def _lines(path: Path) -> tuple[int, str]:
+def _count_lines(path: Path) -> tuple[int, str]:
     """Return how many lines a ledger has, and a warning where some were removed: each row knows its place
     (``line``).
     """
     count, edited = 0, ""
     for place, line, is_whole in lines(path, _LARGEST) if path.exists() else ():
-        row = parsed_line(line)
+        row = parse_line(line)
         count += is_whole or row is not None
         if row is not None and is_use(row) and row.get("line", place) != place and not edited:
             edited = (
@@ -354,7 +356,7 @@ def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping
     return bool(row.get("decided", scoring["decided"] if before is None else before) == scoring["decided"])
 
 
-def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _changes(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Return a line for each thing in which the run was scored otherwise on this test set, the latest other use
     counts.
     """
@@ -369,7 +371,7 @@ def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping
     return tuple(found)
 
 
-def _lost(path: Path, last: int, known: int) -> str:
+def _loss_message(path: Path, last: int, known: int) -> str:
     return (
         f"The ledger {path.name} of {path.parent.name} contains {last} uses of this test set, the run's own records "
         f"{known}: the run was moved or copied, or the ledger was edited. It is counted from {known}."

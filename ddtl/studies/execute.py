@@ -27,7 +27,7 @@ from ddtl.studies.definitions import StudyJob
 from ddtl.studies.finished_work import FinishedWork
 from ddtl.studies.settings import StudyPlan, reductions
 from ddtl.sweeps.plan.settings import Plan
-from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.space.space import list_jobs
 from ddtl.sweeps.store.task import REASON, WORDS
 from ddtl.training.identity import counting, scoring
 from ddtl.utils import console
@@ -58,9 +58,9 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
     with _locked(plan):
         earlier = _earlier(plan)
         study = _start_record(plan, earlier)
-        study["planned"] = _planned(plan, study, earlier)
+        study["planned"] = _planned_uses(plan, study, earlier)
         study_folder.write(plan.folder, study)  # before anything is scored: the plan is not a plan otherwise
-        for rows in _left(plan, study):
+        for rows in _remaining_jobs(plan, study):
             if rows:
                 _run(plan, study, rows, run, show)
         study["ended"] = now()
@@ -135,7 +135,7 @@ def _start_record(plan: StudyPlan, earlier: Study | None) -> Study:
     }
 
 
-def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
+def _planned_uses(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
     """Return what counts as the study's one planned use of each test set: all that it was to score before its first
     score.
 
@@ -154,7 +154,9 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
                 )
             return before
     # With the settings that all runs share: the same study with others, after the first was deleted, is another plan.
-    settings = sorted({short_hash({**counting(c), **test_ledger.decided(scoring(c.evaluation))}) for c in plan.configs})
+    settings = sorted(
+        {short_hash({**counting(c), **test_ledger.deciding_settings(scoring(c.evaluation))}) for c in plan.configs}
+    )
     name = f"study {plan.name} {short_hash({'uses': sorted(uses), 'settings': settings})}"
     return {"plan": name, "when": now(), "uses": uses}
 
@@ -167,7 +169,7 @@ def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord)
     return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
 
 
-def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
+def _remaining_jobs(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
     """Yield the jobs to run, those that resume another's weights after it; one without them has failed."""
     jobs = study["jobs"]
     undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
@@ -179,7 +181,7 @@ def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
             continue
         first = jobs[after]
         if first["run"] is None:
-            _failed(
+            _record_failure(
                 jobs[row],
                 f"there are no weights to begin with: {study_folder.format_labels(first['labels'])} has failed",
             )
@@ -198,7 +200,7 @@ def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Sho
     for row in rows:
         by_words.setdefault(tuple(study["jobs"][row]["overrides"]), []).append(row)
     groups = list(by_words.values())
-    store = open.opened(_call(plan, study, groups))
+    store = open.open_sweep(_call(plan, study, groups))
     ended = -1
 
     def seen(snapshot: Snapshot) -> None:
@@ -246,7 +248,15 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
         for group in groups
     ]
     return Plan(
-        settings, (), listed(jobs), base, name, calls / name, plan.words, targets=tuple(targets), planned=tuple(planned)
+        settings,
+        (),
+        list_jobs(jobs),
+        base,
+        name,
+        calls / name,
+        plan.words,
+        targets=tuple(targets),
+        planned=tuple(planned),
     )
 
 
@@ -268,13 +278,15 @@ def _take(study: Study, store: Store, groups: Sequence[Sequence[int]]) -> None:
             job = study["jobs"][row]
             if trial.state == TrialState.COMPLETE:
                 run = _below_runs(attrs["run"], 2)
-                study["jobs"][row] = study_folder.job(job["labels"], _evaluated(job, run, attrs), job["overrides"], run)
+                study["jobs"][row] = study_folder.job(
+                    job["labels"], _record_evaluation(job, run, attrs), job["overrides"], run
+                )
             elif trial.state == TrialState.FAIL:
                 reason = attrs[REASON].replace("_", " ")
-                _failed(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
+                _record_failure(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
 
 
-def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> list[Evaluation]:
+def _record_evaluation(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> list[Evaluation]:
     found = {(e["target"], tuple(e["words"])): e for e in attrs.get(EVALUATIONS, [])}
     evaluations = []
     for evaluation in job["evaluations"]:
@@ -290,7 +302,7 @@ def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> li
     return evaluations
 
 
-def _failed(job: study_folder.JobRecord, reason: str) -> None:
+def _record_failure(job: study_folder.JobRecord, reason: str) -> None:
     job["run"], job["state"], job["reason"] = None, "failed", reason
 
 

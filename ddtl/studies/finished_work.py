@@ -34,16 +34,16 @@ class FinishedWork:
         were.
         """
         job = self._jobs.get(key_of_labels(labels))
-        return None if job is None or job["overrides"] != list(words) else self._held(job["run"], config)
+        return None if job is None or job["overrides"] != list(words) else self._find(job["run"], config)
 
     def evaluation(self, labels: Mapping[str, Any], config: Config, requested: Evaluation) -> str | None:
         """Return the folder of a run's finished evaluation with the same words, where the images are as they were."""
         for found in self._jobs[key_of_labels(labels)]["evaluations"]:
             if (found["target"], found["words"]) == (requested["target"], requested["words"]):
-                return self._held(found["folder"], rescore.read_request(config, requested["words"]).config)
+                return self._find(found["folder"], rescore.read_request(config, requested["words"]).config)
         return None
 
-    def _held(self, folder: str | None, config: Config) -> str | None:
+    def _find(self, folder: str | None, config: Config) -> str | None:
         if folder is None:
             return None
         try:

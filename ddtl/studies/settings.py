@@ -107,7 +107,7 @@ def read(words: Sequence[str]) -> StudyPlan:
     problems += _clashes(request, jobs, shared)
     if problems:
         raise ConfigError(problems)
-    configs, notes = _composed(jobs)
+    configs, notes = _compose(jobs)
     name = study.name or "-".join([study.kind, *_folder_names(study, base)])
     folder = Path(os.path.expanduser(base.paths.runs_dir)) / "studies" / name
     labels = tuple(_labels(job, config) for job, config in zip(jobs, configs, strict=True))
@@ -214,7 +214,7 @@ def _clashes(request: StudyRequest, jobs: Sequence[StudyJob], shared: Sequence[s
             yield f"{word}: study={request.study.kind} sets this for each of its runs. Leave it out."
 
 
-def _composed(jobs: Sequence[StudyJob]) -> tuple[list[Config], list[str]]:
+def _compose(jobs: Sequence[StudyJob]) -> tuple[list[Config], list[str]]:
     """Return the configuration of each run, and the notes that are the same for all of them; the evaluations are
     composed, too.
 

@@ -15,7 +15,7 @@ from ddtl.reports.sweep.replicates import KEYS, varied
 from ddtl.schema.scores import SCORES
 from ddtl.schema.sweep import ClassConfig
 from ddtl.sweeps.plan.settings import Plan
-from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.space.space import list_jobs
 from ddtl.sweeps.store.task import OVERRIDES
 from ddtl.training.identity import counting
 from ddtl.utils import console
@@ -49,7 +49,7 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
     if plan is None:
         return None
     os.environ.update(store.environment)  # a password is in no plan
-    final = open.opened(plan)
+    final = open.open_sweep(plan)
     try:
         run(final)
         found = conclude(store, final)
@@ -67,7 +67,7 @@ def final_plan(store: Store) -> Plan | None:
     sweep's and is named after the winner, so that a search that continues and finds a better one has another
     comparison.
     """
-    winner = chosen(store)
+    winner = best_trial(store)
     if winner is None:
         return None
     plan = store.plan
@@ -90,7 +90,7 @@ def final_plan(store: Store) -> Plan | None:
         plan,
         settings=final_settings,
         fixed=(*shared, _UNLOCKED),
-        space=listed(jobs),
+        space=list_jobs(jobs),
         base=load.check([*shared, *jobs[0]])[0],
         name=f"{plan.name}-{name}",
         folder=plan.folder / name,
@@ -99,7 +99,7 @@ def final_plan(store: Store) -> Plan | None:
     )
 
 
-def chosen(store: Store) -> FrozenTrial | None:
+def best_trial(store: Store) -> FrozenTrial | None:
     """Return the first trial of the best setting, of equal ones the first; with two objectives too the score
     decides.
     """
@@ -116,7 +116,7 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
         store: of the search.
         final: of the plan that :func:`final_plan` made, when no trial is left.
     """
-    winner = chosen(store)
+    winner = best_trial(store)
     assert winner is not None, "the final plan was made for one"
     runs = _runs(final)
     monitor = store.plan.base.trainer.monitor
@@ -134,7 +134,7 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
     missing = [name for name, each in runs.items() if not any(run["run"] for run in each)]
     if missing:
         return {**found, "claim": f"There is no comparison: no run of {' and '.join(missing)} was completed."}
-    found |= _compared(runs, final.folder.parent, monitor)
+    found |= _compare(runs, final.folder.parent, monitor)
     return found | {"caveats": [*_on_one_part(store), *found["caveats"]]}
 
 
@@ -145,7 +145,7 @@ def print_result(final: dict[str, Any]) -> None:
         console.out.print(f"! {note}", style="yellow", markup=False)
 
 
-def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
+def _compare(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
     """Return the paired comparison over seeds, on the test set."""
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import claims, tables
@@ -161,7 +161,7 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
         "comparison": tables.record(compared, result),
         "claimed": claims.claimed(result.pairs[0]),
         "claim": claims.claim(result.pairs[0]),
-        "caveats": [*_lost(runs), *claims.caveats(compared, result.pairs)],
+        "caveats": [*_failure_lines(runs), *claims.caveats(compared, result.pairs)],
     }
 
 
@@ -198,7 +198,7 @@ def _same_seeds(runs: dict[str, list[dict[str, Any]]]) -> bool:
     return all(each == seeds[0] for each in seeds)
 
 
-def _lost(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _failure_lines(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     counts = {name: sum(not run["run"] for run in each) for name, each in runs.items()}
     return [f"{count} of {len(runs[name])} runs of {name} failed." for name, count in counts.items() if count]
 

@@ -24,7 +24,7 @@ from ddtl.utils.errors import UserError
 
 
 @contextmanager
-def adapted(
+def adapt_statistics(
     trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, config: EvaluationConfig
 ) -> Iterator[None]:
     """With ``evaluation.batchnorm=adapt`` the network has the statistics of the test images; afterwards its own again.

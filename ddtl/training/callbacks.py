@@ -25,7 +25,7 @@ from ddtl.schema.scores import MONITORS
 from ddtl.training import hardware
 from ddtl.utils.errors import NotFinite, TrainingFailure
 from ddtl.utils.files import append_line, replace_file, temporary_path, write_text
-from ddtl.utils.ranks import gathered
+from ddtl.utils.ranks import gather
 
 
 class EpochEnd(Checkpoint):
@@ -169,7 +169,7 @@ def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> N
     digest = hashlib.sha256()
     for parameter in pl_module.parameters():
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    if len(set(gathered([digest.hexdigest()]))) > 1:
+    if len(set(gather([digest.hexdigest()]))) > 1:
         raise TrainingFailure(
             f"the processes have different weights after epoch {trainer.current_epoch + 1}. Their result would be "
             "that of none of them; run with trainer.devices=1 trainer.num_nodes=1, and report this."

@@ -34,7 +34,7 @@ from ddtl.training.scoring import (
     check_threshold,
     count_use,
     predict,
-    scored,
+    score_predictions,
     setting,
     transductive,
     warn_of_inversion,
@@ -61,14 +61,14 @@ def score_external(folder: RunFolder, config: Config, trained: dict[str, Any]) -
     Raises:
         UserError: the dataset is not there, or its classes are not the run's.
     """
-    run = _assembled(folder, config, trained)
+    run = _assemble(folder, config, trained)
     manifest = run.datamodule.manifest
     to = within(
         folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_methods(config, trained)])
     )
     if _digest(to) not in (None, run.datamodule.digest):
         to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
-    return RunResult(to, _scored(run, folder, trained, to))
+    return RunResult(to, _score(run, folder, trained, to))
 
 
 def _digest(evaluation: Path) -> str | None:
@@ -90,7 +90,7 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
         folder, config, trained: as there.
         target: what the study calls the dataset.
     """
-    run = _assembled(folder, config, trained)
+    run = _assemble(folder, config, trained)
     settings = {
         "digest": run.datamodule.digest,
         "evaluation": scoring_settings(config.evaluation),
@@ -101,7 +101,7 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
     words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_methods(config, trained)]
     to = within(folder.path, "evaluations", "-".join([*words, short_hash(settings)]))
     if not (to / "results.json").exists():
-        _scored(run, folder, trained, to, embed=True)
+        _score(run, folder, trained, to, embed=True)
     return to
 
 
@@ -121,7 +121,7 @@ def embed_own(folder: RunFolder, config: Config) -> None:
     _write_embeddings(run, splits, parts, folder.path)
 
 
-def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
+def _assemble(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
     """Return the run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
     own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
@@ -162,7 +162,7 @@ def _write_embeddings(run: Run, splits: Sequence[str], parts: Sequence[np.ndarra
     embeddings.write(parts, rows, to / embeddings.NAME)
 
 
-def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
+def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
     """Predict and score, into the folder ``to``; ``embed``: with the embeddings."""
     config = run.config
     harmonize = config.dataset.harmonize
@@ -183,7 +183,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
         **use.record(),
     }
     evaluation = config.evaluation
-    with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+    with batchnorm.adapt_statistics(trainer, module, run.datamodule, evaluation):
         splits = ["val", "test"] if evaluation.refit else ["test"]
         with embeddings.collect_features(run.network) as parts:
             both = predict(trainer, module, run.datamodule, splits)
@@ -192,7 +192,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     # images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
-    results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
+    results["leaked_share"] = _share_seen(folder, table, tested_on, trained, seed)
     results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
@@ -202,10 +202,10 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
             "Grey levels were brought to those of the images that the run trained on, by one map made of the "
             f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
         )
-    results |= scored(table, val, ["test"], evaluation, manifest.grouping)
+    results |= score_predictions(table, val, ["test"], evaluation, manifest.grouping)
     warn_of_inversion(results, ["test"])
     if evaluation.refit:
-        results["refitted"] = refitted(both, evaluation, manifest)
+        results["refitted"] = score_refitted(both, evaluation, manifest)
     results["baselines"] = baselines(table, manifest, evaluation)
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "environment.json", hardware.environment())
@@ -216,7 +216,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     return results
 
 
-def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+def score_refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
     """Return the test set's scores with threshold and temperature of the same dataset's validation images.
 
     A fixed threshold has nothing to be fitted; Youden's rule takes its place.
@@ -244,7 +244,7 @@ def _reference(folder: RunFolder) -> np.ndarray:
         ) from None
 
 
-def _seen(
+def _share_seen(
     folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
 ) -> float:
     """Return the share of the test images whose patient (or group) is among those that the run trained on.

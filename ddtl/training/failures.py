@@ -21,7 +21,7 @@ def reported_failures(folder: Path) -> Iterator[None]:
     except OSError as error:
         free = memory.free_shared_memory()
         if error.errno == errno.ENOSPC and error.filename is None and free is not None and free < 2**16:
-            raise memory.shared_memory_full(f"{free / 1e6:.2f} MB free") from error
+            raise memory.shared_memory_failure(f"{free / 1e6:.2f} MB free") from error
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise _too_many_files() from error
         if error.errno in (errno.EAGAIN, errno.ENOMEM) and error.filename is None:
@@ -38,7 +38,7 @@ def reported_failures(folder: Path) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         if "unable to allocate shared memory" in str(error) or "unable to open shared memory" in str(error):
-            raise memory.shared_memory_full(str(error).strip().rpartition(": ")[2]) from error
+            raise memory.shared_memory_failure(str(error).strip().rpartition(": ")[2]) from error
         if "Too many open files" in str(error) or "items of ancdata" in str(error):
             raise _too_many_files() from error
         if not str(error).startswith("DataLoader worker"):

@@ -15,7 +15,7 @@ import torch
 from ddtl.schema.run import TrainerConfig
 from ddtl.utils import ranks, threads
 from ddtl.utils.errors import UserError
-from ddtl.utils.redaction import redacted
+from ddtl.utils.redaction import redact
 
 PACKAGES = (
     "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
@@ -51,7 +51,7 @@ def resolve(config: TrainerConfig) -> Hardware:
         raise UserError("trainer.accelerator=gpu: torch sees no GPU on this machine. Take trainer=cpu.")
     have, what, instead = (gpus, "GPUs", "trainer=cpu or ") if accelerator == "gpu" else (threads.cores(), "cores", "")
     # A process that srun or torchrun started may be bound to its own cores, and sees no others.
-    bound = accelerator == "cpu" and ranks.assigned(config.devices, config.num_nodes).external
+    bound = accelerator == "cpu" and ranks.assign_process(config.devices, config.num_nodes).external
     if config.devices > have and not bound:
         raise UserError(
             f"trainer.devices={config.devices}: this machine has {have} {what[:-1] if have == 1 else what} to use. "
@@ -73,7 +73,7 @@ def resolve(config: TrainerConfig) -> Hardware:
 def environment() -> dict[str, Any]:
     """Return what a reader needs to repeat the run. Stays on this machine: it contains the command line."""
     return {
-        "command": [os.path.basename(sys.argv[0]), *map(redacted, sys.argv[1:])],
+        "command": [os.path.basename(sys.argv[0]), *map(redact, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),

@@ -41,7 +41,7 @@ def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Traine
         UserError: the environment says something else about the processes.
     """
     defaults = {name: each.default for name, each in inspect.signature(pl.Trainer).parameters.items()}
-    processes = ranks.assigned(devices, num_nodes)
+    processes = ranks.assign_process(devices, num_nodes)
     settle_rank(processes)
     fixed = {
         "devices": devices,
@@ -114,7 +114,7 @@ class _JoinedDDP(DDPStrategy):
 
 
 class _Environment(ClusterEnvironment):
-    """The processes as :func:`ddtl.utils.ranks.assigned` found them; no variable of a scheduler is read here."""
+    """The processes as :func:`ddtl.utils.ranks.assign_process` found them; no variable of a scheduler is read here."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes

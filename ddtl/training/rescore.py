@@ -44,7 +44,7 @@ class RescoreRequest:
     external: bool
 
 
-def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
+def load_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     """Return the configuration and the results of a finished run.
 
     Raises:
@@ -146,7 +146,7 @@ def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> Ru
     from ddtl.evaluation.record import choose_on_validation
     from ddtl.records import predictions as prediction_table
     from ddtl.training.run import RunResult
-    from ddtl.training.scoring import count_again, scored, warn_of_inversion
+    from ddtl.training.scoring import count_again, score_predictions, warn_of_inversion
     from ddtl.utils.files import write_json
 
     if config.evaluation.refit:
@@ -165,7 +165,7 @@ def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> Ru
     choose_on_validation(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
-    results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    results = before | score_predictions(table, table.of("val"), present, config.evaluation, before["grouping"])
     if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
         metadata = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
         results["baselines"] = {**before["baselines"], "file_facts": metadata}

@@ -21,7 +21,7 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import OWN_FILES, Config
 from ddtl.training.hardware import Hardware
 from ddtl.training.identity import identity, run_name
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Run:
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
         settings["model"]["weights_digest"] = self.weights.digest
         settings["dataset"]["digest"] = self.datamodule.digest
-        return dict(redacted_tree(settings))
+        return dict(redact_tree(settings))
 
     def class_weights(self) -> tuple[float, ...] | None:
         """Return inverse shares of the classes in train, 1 on average."""

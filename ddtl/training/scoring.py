@@ -38,7 +38,7 @@ from ddtl.training.run import Run
 from ddtl.training.weight_averaging import scored_weights
 from ddtl.utils.errors import EXIT_FAILURE, InconsistentRecord
 from ddtl.utils.files import append_line, write_bytes, write_json
-from ddtl.utils.ranks import gathered
+from ddtl.utils.ranks import gather
 from ddtl.utils.reading import Unreadable
 
 
@@ -58,7 +58,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
     val = predict(trainer, module, run.datamodule, ["val"])
-    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is examined
+    warned = _verify(run, folder, trainer, val, checkpoint)  # before the test set is examined
 
     results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
     results["warnings"] = [*results["warnings"], *warned]
@@ -70,7 +70,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     elif trainer.is_global_zero:
         results |= earlier_uses(run, folder)
     if evaluation.test and evaluation.batchnorm != "stored":
-        with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+        with batchnorm.adapt_statistics(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
     elif evaluation.test:
@@ -79,7 +79,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         return results
     manifest = run.datamodule.manifest
     table = table.where(np.argsort(table.sample_id, kind="stable"))  # the manifest's order
-    results |= scored(table, table.of("val"), wanted, evaluation, manifest.grouping)
+    results |= score_predictions(table, table.of("val"), wanted, evaluation, manifest.grouping)
     warn_of_inversion(results, wanted)
     if evaluation.test:
         results["baselines"] = baselines(table.of("test"), manifest, evaluation)
@@ -89,7 +89,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     return results
 
 
-def _verified(
+def _verify(
     run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
 ) -> list[str]:
     """Compare the validation predictions with the epoch's row; averaged weights, which have none, get one of their own.
@@ -136,7 +136,7 @@ def transductive(run: Run, config: EvaluationConfig) -> str:
     )
 
 
-def scored(
+def score_predictions(
     table: Predictions, val: Predictions, splits_: Sequence[str], config: EvaluationConfig, grouping: str
 ) -> dict[str, Any]:
     """Return the part of ``results.json`` about predictions: the operating point, then each split.
@@ -182,7 +182,7 @@ def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, w
     unchanged = verification.Unchanged(module)
     mine: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
     unchanged.check()
-    batches = gathered(mine)
+    batches = gather(mine)
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])
     return join(datamodule.manifest, rows.tolist(), logits.numpy())
@@ -232,7 +232,7 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> test_ledger.
         digest=run.datamodule.digest,
         images=run.datamodule.test_images(),
         identity=test_ledger.identity_of(folder.path),
-        decided=test_ledger.decided(
+        decided=test_ledger.deciding_settings(
             scoring_settings(config.evaluation),
             harmonize=config.dataset.harmonize,
             refit=config.evaluation.refit and to != folder.path,
@@ -264,7 +264,7 @@ def count_again(
         checkpoint=f"epoch {before['best_epoch']}",
         digest=before["digest"],
         identity=test_ledger.identity_of(folder.path),
-        decided=test_ledger.decided(scoring_settings(config), harmonize=before.get("harmonize", "none")),
+        decided=test_ledger.deciding_settings(scoring_settings(config), harmonize=before.get("harmonize", "none")),
     )
     sources, protocol = before.get("sources", ()), str(before["protocol"])
     return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)

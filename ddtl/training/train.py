@@ -35,7 +35,7 @@ from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import write_csv, write_json, write_text
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
 def _folder(run: Run) -> AbstractContextManager[RunFolder]:
     """Return the run's folder, owned by the first process; the others of a distributed run work under its lock."""
     if ranks.is_first():
-        return run_folder.opened(run.path, run.identity, run.config.run.overwrite)
+        return run_folder.open_run(run.path, run.identity, run.config.run.overwrite)
     return nullcontext(RunFolder(run.path))
 
 
@@ -100,7 +100,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
-    lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
+    lightning.settle_rank(ranks.assign_process(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
@@ -147,7 +147,7 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
     """The run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
         config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
-        write_text(folder.config, yaml.safe_dump(redacted_tree(config.model_dump(mode="json")), sort_keys=False))
+        write_text(folder.config, yaml.safe_dump(redact_tree(config.model_dump(mode="json")), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():
@@ -173,7 +173,7 @@ def _fit_and_score(
         console.line(f"resuming {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
         trainer = build_trainer(run, folder, shown_to, callbacks)
-        with _compiled(run), checkpoints.restoring(checkpoint, trainer):
+        with _compile(run), checkpoints.restoring(checkpoint, trainer):
             trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
@@ -188,7 +188,7 @@ def _fit_and_score(
 
 
 @contextmanager
-def _compiled(run: Run) -> Iterator[None]:
+def _compile(run: Run) -> Iterator[None]:
     """Train the network compiled in place, where that is requested: its parameters and their names stay as they are."""
     if not run.config.trainer.compile:
         yield

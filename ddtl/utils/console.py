@@ -17,7 +17,7 @@ from rich.text import Text
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import printable
-from ddtl.utils.redaction import redacted
+from ddtl.utils.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def safe(text: str) -> str:
     """Return text for a terminal: secrets masked, control characters other than our own line breaks and tabs
     escaped.
     """
-    text = redacted(text)
+    text = redact(text)
     if text.isprintable():
         return text
     return "".join(part if part in ("\n", "\t") else printable(part) for part in re.split(r"([\n\t])", text))
@@ -136,7 +136,7 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def agreed(question: str) -> bool:
+def confirm(question: str) -> bool:
     """Return whether the person at the terminal agrees to what is deleted.
 
     Raises:

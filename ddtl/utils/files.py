@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddtl.utils.errors import UserError
-from ddtl.utils.reading import parsed_line
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.reading import parse_line
+from ddtl.utils.redaction import redact_tree
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -187,7 +187,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, NaN refused, secrets masked."""
-    write_text(path, json.dumps(redacted_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(redact_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -224,7 +224,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with _named(path), append_to(path) as file:
         tail = last_line(file)
-        if parsed_line(tail) is not None:
+        if parse_line(tail) is not None:
             line = b"\n" + line  # whole, and only its line break is missing
         elif tail:
             file.truncate(

@@ -29,7 +29,7 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 2**28)
 
 
-def shared_memory_full(detail: str) -> TrainingFailure:
+def shared_memory_failure(detail: str) -> TrainingFailure:
     """Return the failure of loader processes that cannot hand over their batches."""
     return TrainingFailure(
         f"{SHARED} is too small for the loader processes ({detail}). Set dataset.num_workers=0, or make it larger: "
@@ -58,7 +58,7 @@ def require_shared_memory(workers: int, batch: int) -> None:
     free = free_shared_memory()
     needed = workers * batch + 2**16  # and their queues
     if workers and free is not None and free < needed:
-        raise shared_memory_full(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
+        raise shared_memory_failure(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
 
 
 def pass_over_imports() -> None:

@@ -22,7 +22,7 @@ def me() -> dict[str, Any]:
 
 def process(pid: int) -> dict[str, Any]:
     """Return a process of this machine, as plain JSON."""
-    return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _started(pid)}
+    return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _start_ticks(pid)}
 
 
 def alive(owner: Mapping[str, Any]) -> bool | None:
@@ -33,7 +33,7 @@ def alive(owner: Mapping[str, Any]) -> bool | None:
     if owner["host"] != socket.gethostname() or owner["place"] != _place():
         return None
     pid = int(owner["pid"])
-    return exists(pid) and _started(pid) == owner["started"] and not _ended(pid)
+    return exists(pid) and _start_ticks(pid) == owner["started"] and not _has_ended(pid)
 
 
 def exists(pid: int) -> bool:
@@ -47,7 +47,7 @@ def exists(pid: int) -> bool:
     return True
 
 
-def rebooted(owner: Mapping[str, Any]) -> bool:
+def has_rebooted(owner: Mapping[str, Any]) -> bool:
     """Return whether this machine has been started again since that process wrote itself down."""
     boot, now = (str(place).partition(" ")[0] for place in (owner["place"], _place()))
     return bool(owner["host"] == socket.gethostname() and boot and now and boot != now)
@@ -55,7 +55,7 @@ def rebooted(owner: Mapping[str, Any]) -> bool:
 
 def began(pid: int) -> float | None:
     """When a process started, in seconds since 1970 and to about a second; None where the system does not say."""
-    ticks = _started(pid)
+    ticks = _start_ticks(pid)
     try:
         up = float((_PROC / "uptime").read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -81,12 +81,12 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _started(pid: int) -> str | None:
+def _start_ticks(pid: int) -> str | None:
     """When the process started, in clock ticks after the boot; None where the system does not say."""
     fields = _stat(pid)
     return fields[19] if fields else None
 
 
-def _ended(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     """Return whether only its entry is left, until its parent reads its exit code."""
     return _stat(pid)[:1] in (["Z"], ["X"])

@@ -82,7 +82,7 @@ def check() -> None:
     os.environ.pop("JSM_NAMESPACE_RANK", None)
 
 
-def assigned(devices: int, num_nodes: int, environ: Mapping[str, str] | None = None) -> Processes:
+def assign_process(devices: int, num_nodes: int, environ: Mapping[str, str] | None = None) -> Processes:
     """Return which process of ``devices`` × ``num_nodes`` this one is.
 
     Args:
@@ -121,14 +121,14 @@ def require_one_process(command: str) -> None:
         UserError: torchrun, srun or the environment say that there are several.
     """
     try:
-        assigned(1, 1)
+        assign_process(1, 1)
     except UserError as error:
         what = str(error).partition(", but ")[0].partition(". ")[0]
         fix = f"srun --ntasks=1 {command} …" if what.startswith("SLURM_") else UNSET
         raise UserError(f"{command} works in one process. {what}. Start it by itself: {fix}") from None
 
 
-def gathered(mine: list[Any]) -> list[Any]:
+def gather(mine: list[Any]) -> list[Any]:
     """Return the lists of all ranks, one after the other; every rank must call this."""
     import torch.distributed as dist
 
@@ -149,14 +149,14 @@ def _number(name: str, environ: Mapping[str, str]) -> int | None:
 
 
 def _of_torchrun(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Processes:
-    world = _needed("WORLD_SIZE", environ, "torchrun sets it")
+    world = _require("WORLD_SIZE", environ, "torchrun sets it")
     if world != devices * num_nodes:
         here = _number("LOCAL_WORLD_SIZE", environ) or 1
         raise UserError(
             f"torchrun started {world} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
             f"{devices * num_nodes}. Set trainer.devices={here} trainer.num_nodes={world // here} trainer.strategy=ddp."
         )
-    rank, local = (_needed(name, environ, "torchrun sets it") for name in ("RANK", "LOCAL_RANK"))
+    rank, local = (_require(name, environ, "torchrun sets it") for name in ("RANK", "LOCAL_RANK"))
     node = _number("GROUP_RANK", environ)
     return _consistent(Processes(rank, local, rank // devices if node is None else node, world, True), devices, environ)
 
@@ -258,7 +258,7 @@ def _consistent(
     )
 
 
-def _needed(name: str, environ: Mapping[str, str], why: str) -> int:
+def _require(name: str, environ: Mapping[str, str], why: str) -> int:
     number = _number(name, environ)
     if number is None:
         raise UserError(f"{name} is not set in the environment, and {why}. Start the processes with torchrun.")

@@ -151,7 +151,7 @@ def read_json(path: Path, limit: int = RECORD) -> Any:
             text that is not Unicode.
     """
     try:
-        return parsed(read_bytes(path, limit))
+        return parse_json(read_bytes(path, limit))
     except _Fault as fault:
         raise Unreadable(path, f"is damaged, {fault}") from None
 
@@ -178,7 +178,7 @@ def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         for number, line, is_whole in lines(path, limit):
-            row = parsed_line(line)
+            row = parse_line(line)
             if row is not None:
                 rows.append(row)
             elif is_whole:
@@ -204,16 +204,16 @@ def lines(path: Path, limit: int = TABLE) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
 
 
-def parsed_line(line: bytes) -> dict[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the JSON object on a line; None where there is no whole one."""
     try:
-        row = parsed(line)
+        row = parse_json(line)
     except _Fault:
         return None
     return row if isinstance(row, dict) else None
 
 
-def parsed(data: bytes | str) -> Any:
+def parse_json(data: bytes | str) -> Any:
     """Return the value that JSON stands for.
 
     Raises:
@@ -323,7 +323,7 @@ def read_yaml(path: Path, limit: int = SETTINGS) -> Any:
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def expanded(text: str) -> int:
+def count_values(text: str) -> int:
     """Return how many values a YAML text stands for once its aliases are copies. Damaged YAML counts up to the
     damage.
     """

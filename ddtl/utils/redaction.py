@@ -90,7 +90,7 @@ def _secrets_of(url: str) -> set[str]:
     return whole | {part for one in whole for part in re.split(r"[\s:/?#@&;\"']", one) if len(part) >= 6}
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """Return the text with a mask in the place of each secret; the same text where it contains none.
 
     >>> redacted("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
@@ -107,7 +107,7 @@ def redacted(text: str) -> str:
     return _ASSIGNED.sub(rf"\1{MASK}", text) if "=" in text else text
 
 
-def redacted_url(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return a setting that is a URL, without its secrets, however they are written."""
     start = _START.match(url)
     begin = start.end() if start else 0
@@ -127,7 +127,7 @@ def _in_urls(text: str, starts: re.Pattern[str]) -> str:
     return "".join(parts)
 
 
-def redacted_tree(value: Any) -> Any:
+def redact_tree(value: Any) -> Any:
     """Return the value with a mask in the place of each secret in a URL, wherever that is in lists and dicts.
 
     For records: what else looks like a password may be a patient, a class or a regular expression there.
@@ -136,15 +136,15 @@ def redacted_tree(value: Any) -> Any:
         return _in_urls(value, _TREE_START)
     if isinstance(value, dict):
         return {
-            key: redacted_url(item) if key in _URL_KEYS and isinstance(item, str) else redacted_tree(item)
+            key: redact_url(item) if key in _URL_KEYS and isinstance(item, str) else redact_tree(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted_tree(item) for item in value]
+        return [redact_tree(item) for item in value]
     return value
 
 
-def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
+def move_to_environment(words: Iterable[str]) -> tuple[str, ...]:
     """Return the words without those whose URL contains a secret; their values are in this process's environment
     instead.
 
@@ -153,7 +153,7 @@ def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
     kept = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key.strip() in _VARIABLES and redacted(value) != value:
+        if key.strip() in _VARIABLES and redact(value) != value:
             os.environ[_VARIABLES[key.strip()]] = value.strip().strip("'\"")
         else:
             kept.append(word)

@@ -114,12 +114,12 @@ def compare(
     found = [_pair(a, b, score, paired_seeds) for a, b in itertools.combinations(measured, 2)]
     adjusted = significance.holm([each.p for each in found])
     return Result(
-        methods=[_scored(each) for each in measured],
+        methods=[_score(each) for each in measured],
         pairs=[replace(each, holm_p=p, pairs=len(found)) for each, p in zip(found, adjusted, strict=True)],
     )
 
 
-def _scored(method: Measured) -> Scored:
+def _score(method: Measured) -> Scored:
     scores = {name: found.value for name, found in method.scores.items()}
     intervals = {name: found.interval for name, found in method.scores.items()}
     return Scored(method.method.name, len(method.method.runs), scores, intervals)
@@ -213,7 +213,7 @@ def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[
     if not first.binary:
         return None, mcnemar, ("DeLong's test is for two classes",)
     try:
-        return delong.paired(first.predictions.label, first.p, second.p, clusters).p_value, mcnemar, ()
+        return delong.compare_paired(first.predictions.label, first.p, second.p, clusters).p_value, mcnemar, ()
     except ValueError as reason:
         return None, mcnemar, (f"no DeLong test, as {reason}",)
 

@@ -22,7 +22,7 @@ from ddtl.evaluation.comparison.repeated import (
     mean,
     patients,
     seeds,
-    widened,
+    widen,
 )
 from ddtl.evaluation.intervals.clusters import fewest_clusters
 from ddtl.evaluation.intervals.interval import Interval
@@ -156,7 +156,7 @@ def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[st
     return found
 
 
-def pooled(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
+def pool_folds(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
     """Return the out-of-fold predictions of one cross-validation as those of one test set.
 
     Every image is called by the threshold of its own fold. Probabilities of different networks are ranked together: the
@@ -205,13 +205,13 @@ def _of_patients(
         return found[0]
     if value is None or any(one is None for one in found):
         return None
-    narrowed = 1.0 if influences is None else _narrowed(influences)
+    narrowed = 1.0 if influences is None else _relative_error(influences)
     sides = [(p - i.low, i.high - p) for p, i in zip(points, found, strict=True) if p is not None and i is not None]
     below, above = (narrowed * float(side) for side in np.mean(sides, axis=0))
     return Interval(value - below, value + above, OVER_SEEDS)
 
 
-def _narrowed(influences: Influences) -> float:
+def _relative_error(influences: Influences) -> float:
     """Return the standard error between patients of the mean over runs, as a share of that of a single run."""
     of_mean = patients(influences).variance
     of_one = float(np.mean([patients(influences.run(i)).variance for i in range(len(influences.points))]))
@@ -233,7 +233,7 @@ def _with_seeds(
     freedom, middle = patients(influences).freedom, float(logit(share))
     below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
     above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
-    ends = [middle - widened(below, freedom, of_seeds, level), middle + widened(above, freedom, of_seeds, level)]
+    ends = [middle - widen(below, freedom, of_seeds, level), middle + widen(above, freedom, of_seeds, level)]
     limited = [low + (high - low) * float(expit(end)) for end in ends]
     return Interval(limited[0], limited[1], OVER_SEEDS)
 
@@ -255,7 +255,7 @@ def _of_independent(name: str, in_domain: Measured, external: Measured, same_run
         of_seeds = seeds(u.points - v.points, u.shared + v.shared)
     else:
         of_seeds = seeds(u.points, u.shared) + seeds(v.points, v.shared)
-    low, high = (widened(half, freedom, of_seeds, level) for half in (below, above))
+    low, high = (widen(half, freedom, of_seeds, level) for half in (below, above))
     return _within(in_domain, name, x - y - low, x - y + high, DROP)
 
 

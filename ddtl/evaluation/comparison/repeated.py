@@ -102,7 +102,7 @@ class Influences:
         """The variance of a run's score from the effects that are of its seed and of the patients together."""
         if len(self.points) < 2:
             return 0.0
-        return sum(_factor(table) * float(table.var(axis=0, ddof=1).sum()) for table in _centred(self.moves))
+        return sum(_factor(table) * float(table.var(axis=0, ddof=1).sum()) for table in _center(self.moves))
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Chance:
     def limit(self, side: int, tail: float) -> float:
         """Return the difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
         half = self.flips.limit(side, tail) if self.flips.varies else 0.0
-        return widened(half, self.flips.freedom, self.of_seeds, 1 - tail)
+        return widen(half, self.flips.freedom, self.of_seeds, 1 - tail)
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
         """Return the true differences that chance takes to ``value``."""
@@ -217,7 +217,7 @@ def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
     return Part(total, counted**2 / squares if squares else np.inf)
 
 
-def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
+def widen(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
     """Return one side of an interval for other patients, with seeds as well.
 
     Args:
@@ -251,13 +251,13 @@ def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
 def patients(influences: Influences) -> Part:
     """Return the variance between clusters of the mean over the runs, by the jackknife."""
     parts = []
-    for table in _centred(influences.mean.moves):
+    for table in _center(influences.mean.moves):
         if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING:
             parts.append(Part(variance, table.shape[1] - 1.0))
     return sum(parts, NOTHING)
 
 
-def _centred(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _center(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [table - table.mean(axis=1, keepdims=True) for table in moves]
 
 

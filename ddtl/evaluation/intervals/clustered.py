@@ -9,7 +9,7 @@ import numpy as np
 
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Design, fewest_clusters
 from ddtl.evaluation.intervals.interval import logit_limits
-from ddtl.evaluation.intervals.resampling import Replicates, cluster_codes, jackknife, resampled
+from ddtl.evaluation.intervals.resampling import Replicates, cluster_codes, jackknife, resample
 
 Limits = tuple[float, float]
 
@@ -100,7 +100,7 @@ class Clustered:
 
     @cached_property
     def _draws(self) -> Replicates:
-        return resampled(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
+        return resample(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
 
     @cached_property
     def _jackknife(self) -> list[Replicates]:

@@ -65,7 +65,7 @@ def auc_variance(labels: np.ndarray, p: np.ndarray, clusters: np.ndarray | None 
     return parts.auc, variance(labels, parts, clusters)[0]
 
 
-def paired(
+def compare_paired(
     labels: np.ndarray, p_a: np.ndarray, p_b: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
 ) -> Paired:
     """Return the difference of two AUCs on the same images, with test and interval.

@@ -61,7 +61,7 @@ def intervals(
         None where the score is not defined, or where there are fewer than three clusters of a class. Of the methods
         that are requested by name also where it is not defined without some cluster, or in more than 5 % of the
         bootstrap's replicates; where every cluster agrees they see no variation, and bounds of what so few patients
-        leave possible take their place (:func:`_agreed`).
+        leave possible take their place (:func:`_interval_of_agreement`).
 
     Raises:
         ValueError: a probability is not finite, or the lengths differ.
@@ -88,7 +88,7 @@ def intervals(
         elif name in _SHARES and (chosen == "wilson" or not clustered.varies(name)):
             found[name] = _wilson(shares[name], level)
         elif not clustered.varies(name):
-            found[name] = _agreed(name, labels, clusters, clustered.estimates, shares, level)
+            found[name] = _interval_of_agreement(name, labels, clusters, clustered.estimates, shares, level)
         elif name == "roc_auc" and chosen == "logit":
             found[name] = Interval(*delong.logit_interval(labels, order, clusters, level), "logit-delong")
         else:
@@ -254,7 +254,7 @@ def _wilson(share: Proportion, level: float) -> Interval | None:
     return Interval(*wilson(share, level), "wilson" if share.images == share.clusters else "wilson-clustered")
 
 
-def _agreed(
+def _interval_of_agreement(
     name: str,
     labels: np.ndarray,
     clusters: np.ndarray,

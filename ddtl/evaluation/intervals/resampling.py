@@ -50,7 +50,7 @@ def strata(clusters: np.ndarray, labels: np.ndarray | None) -> list[np.ndarray]:
     return by_class if sum(map(len, by_class)) == len(everyone[0]) else everyone
 
 
-def resampled(
+def resample(
     statistic: Callable[[np.ndarray], Replicates],
     clusters: np.ndarray,
     labels: np.ndarray | None,

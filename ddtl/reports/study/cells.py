@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddtl.evaluation import calibration
-from ddtl.evaluation.comparison.matrix import Drop, Measured, MeasurementSettings, drop, measure, pooled
+from ddtl.evaluation.comparison.matrix import Drop, Measured, MeasurementSettings, drop, measure, pool_folds
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import mean
 from ddtl.records import run as results
@@ -288,7 +288,7 @@ def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[in
     return {
         seed: replace(
             runs[0],
-            answers=pooled([run.answers for run in runs], f"seed {seed}"),
+            answers=pool_folds([run.answers for run in runs], f"seed {seed}"),
             refitted=None,
             temperature=None,
             again=None,

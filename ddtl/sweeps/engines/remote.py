@@ -52,7 +52,7 @@ def run(
         now = store.snapshot()
         if not now.left or stop.is_requested():
             return None
-        problem = _watched(store, show, place([f"worker {i}" for i in range(min(count, now.left))]))
+        problem = _wait_for_round(store, show, place([f"worker {i}" for i in range(min(count, now.left))]))
         if problem is not None:
             return problem
     if stop.is_requested() or not store.snapshot().left:
@@ -60,7 +60,7 @@ def run(
     return "the workers have ended, and trials are left. Their logs are in the sweep's folder."
 
 
-def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
+def _wait_for_round(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
     """Wait for a round of workers; the first problem that makes it pointless to continue."""
     try:
         while not all(worker.ended() for worker in workers):

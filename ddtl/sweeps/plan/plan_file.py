@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ddtl.records import plan as plan_record
-from ddtl.records.checking import refused
+from ddtl.records.checking import refusal
 from ddtl.records.identity import differences
 from ddtl.sweeps.store import storages
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
-from ddtl.utils.redaction import redacted, redacted_tree
+from ddtl.utils.redaction import redact, redact_tree
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
@@ -40,14 +40,14 @@ def write(plan: Plan) -> None:
     space = plan.space
     jobs = [list(job) for job in space.jobs] if isinstance(space, Listed) else None
     settings = plan.settings.model_dump(mode="json")
-    settings["engine"]["setup"] = list(map(redacted, settings["engine"]["setup"]))
+    settings["engine"]["setup"] = list(map(redact, settings["engine"]["setup"]))
     document = {
         "name": plan.name,
         "identity": plan.identity(),
         "settings": settings,
         "fixed": list(plan.fixed),
         "jobs": jobs,
-        "words": list(map(redacted, plan.words)),
+        "words": list(map(redact, plan.words)),
         "targets": plan.targets,
         "planned": list(plan.planned),
     }
@@ -63,7 +63,7 @@ def read(folder: Path) -> Plan:
     from ddtl.config import load
     from ddtl.schema.sweep import SweepConfig
     from ddtl.sweeps.plan.settings import Plan
-    from ddtl.sweeps.space.space import Space, listed, sampled
+    from ddtl.sweeps.space.space import Space, list_jobs, read_space
 
     document = document_in(folder)
     if document is None:
@@ -71,9 +71,9 @@ def read(folder: Path) -> Plan:
     try:
         settings = SweepConfig.model_validate_json(json.dumps(document["settings"]))
     except ValidationError as error:
-        raise refused(folder / NAME, error, SweepConfig.model_json_schema, "", "settings") from None
+        raise refusal(folder / NAME, error, SweepConfig.model_json_schema, "", "settings") from None
     jobs, search = document["jobs"], settings.search
-    space: Space = sampled(search.space) if jobs is None and search is not None else listed(jobs or [])
+    space: Space = read_space(search.space) if jobs is None and search is not None else list_jobs(jobs or [])
     base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
     words = tuple(document["words"])
     targets = tuple(tuple((name, tuple(evaluate)) for name, evaluate in each) for each in document.get("targets", []))
@@ -98,8 +98,8 @@ def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
         UserError: with a line for each thing that differs.
     """
     # A plan.json contains no secret.
-    earlier = None if earlier is None else redacted_tree(earlier)
-    changed = [] if earlier is None else differences(earlier, redacted_tree(json.loads(json.dumps(plan.identity()))))
+    earlier = None if earlier is None else redact_tree(earlier)
+    changed = [] if earlier is None else differences(earlier, redact_tree(json.loads(json.dumps(plan.identity()))))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(

@@ -20,9 +20,9 @@ from ddtl.schema.run import OWN_FILES, Config
 from ddtl.schema.sweep import ClassConfig, SearchConfig, SweepConfig
 from ddtl.sweeps.plan import sweep_settings
 from ddtl.sweeps.space import checks
-from ddtl.sweeps.space.space import Sampled, Space, listed, sampled
+from ddtl.sweeps.space.space import Sampled, Space, list_jobs, read_space
 from ddtl.training.identity import counting
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 LOCKED = "evaluation.test=false"
 # Settings of train.py that a sweep sets or does without, and why.
@@ -48,7 +48,7 @@ class Plan:
         notes: lines for the person, such as a parameter that is excluded because it has no effect here.
         targets: of a study's runs, by trial: what each is evaluated on after training, as pairs of a dataset's name and
             the words of ``ddtl evaluate``.
-        planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.records.test_ledger.planned`;
+        planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.records.test_ledger.count_as_one`;
             empty where each counts by itself.
     """
 
@@ -82,7 +82,7 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
         ConfigError: with one line for every mistake found.
     """
     problems: list[str] = []
-    shared, varied = _sorted(words, problems)
+    shared, varied = _sort_words(words, problems)
     base: Config | None = None
     space: Space | None = None
     requested, wrong = sweep_settings.read([word for word in words if sweep_settings.is_own(word)], grid=bool(varied))
@@ -96,7 +96,7 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
     with _gathering(problems):
         base, notes = _trained([*fixed, *(jobs[0] if jobs else [])])
     if varied:
-        space = listed(jobs)
+        space = list_jobs(jobs)
         for job in jobs[1:] if tried else []:
             with _gathering(problems):
                 _trained([*fixed, *job])
@@ -107,8 +107,8 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
         requested is not None and requested.search is not None and not any(line.startswith("search=") for line in wrong)
     ):
         with _gathering(problems):
-            search, more = _searched(requested.search, shared, fixed, tried and base is not None)
-            requested, space = requested.model_copy(update={"search": search}), sampled(search.space)
+            search, more = _check_search(requested.search, shared, fixed, tried and base is not None)
+            requested, space = requested.model_copy(update={"search": search}), read_space(search.space)
             notes += more
     elif not problems:
         problems.append(_nothing())
@@ -125,7 +125,7 @@ def composed_yaml(words: Sequence[str]) -> str:
 
     plan = read(words)
     tree = {**plan.settings.model_dump(mode="json"), "train": plan.base.model_dump(mode="json")}
-    return yaml.safe_dump(redacted_tree(tree), sort_keys=False)
+    return yaml.safe_dump(redact_tree(tree), sort_keys=False)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _gathering(problems: list[str]) -> Iterator[None]:
         problems += error.problems
 
 
-def _sorted(words: Sequence[str], problems: list[str]) -> tuple[list[str], list[str]]:
+def _sort_words(words: Sequence[str], problems: list[str]) -> tuple[list[str], list[str]]:
     """Return the words for ``train.py``: those that all trials share, and those with several values."""
     shared: list[str] = []
     varied: list[str] = []
@@ -154,7 +154,7 @@ def _trained(words: Sequence[str]) -> tuple[Config, list[str]]:
     return load.check(words, also=sweep_settings.keys())
 
 
-def _searched(
+def _check_search(
     search: SearchConfig, shared: Sequence[str], fixed: Sequence[str], tried: bool
 ) -> tuple[SearchConfig, list[str]]:
     """Return the search without parameters that have no effect with these words, and a line about each of those.
@@ -162,11 +162,11 @@ def _searched(
     Raises:
         ConfigError: with one line for every mistake in its space.
     """
-    space = sampled(search.space)
+    space = read_space(search.space)
     clashes = list(_clashes(space, shared))
     if clashes:
         raise ConfigError(clashes)
-    idle = checks.tried(space, fixed, sweep_settings.keys()) if tried else {}
+    idle = checks.try_trials(space, fixed, sweep_settings.keys()) if tried else {}
     return sweep_settings.without(search, idle), [f"{key} is not searched here: {why}." for key, why in idle.items()]
 
 

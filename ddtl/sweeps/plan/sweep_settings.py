@@ -51,7 +51,7 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
     found: list[SweepConfig] = []
 
     def contradictions(config: SweepConfig) -> list[str]:
-        merged, lines = _merged(config, given.settings, typed, grid)
+        merged, lines = _merge(config, given.settings, typed, grid)
         if merged is None:
             return lines
         found.append(merged)
@@ -68,7 +68,7 @@ def without(search: SearchConfig, keys: Iterable[str]) -> SearchConfig:
     """With parameters taken out of the space."""
     space = search.space
     for key in keys:
-        space, _ = _replaced(space, key, None)
+        space, _ = _replace(space, key, None)
     return search.model_copy(update={"space": space})
 
 
@@ -76,7 +76,7 @@ def _is_open(word: str) -> bool:
     return any(f"{key_of(word)}.".startswith(f"{key}.") for key in _OPEN)
 
 
-def _merged(
+def _merge(
     config: SweepConfig, settings: Iterable[Setting], typed: set[str], grid: bool
 ) -> tuple[SweepConfig | None, list[str]]:
     """With the settings whose keys are in no file, and with what follows of others; or a line for each mistake."""
@@ -111,11 +111,11 @@ def _search(search: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     if key in ("name", "space"):
         return {**search, key: value}
     parameter = key.removeprefix("space.")
-    space, found = _replaced(search["space"], parameter, value)
+    space, found = _replace(search["space"], parameter, value)
     return {**search, "space": space if found or value is None else {**space, parameter: value}}
 
 
-def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
+def _replace(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
     """Return the space with ``value`` wherever ``key`` is, without it where that is None; and whether it was there."""
     done: dict[str, Any] = {}
     found = False
@@ -123,19 +123,19 @@ def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str,
         if name == key:
             found = True
             if value is not None:
-                done[name] = _narrowed(spec, value)
+                done[name] = _narrow(spec, value)
             continue
         done[name] = spec
         if _has_branches(spec):
             options = {}
             for option, inner in spec["choice"].items():
-                options[option], inside = _replaced(inner or {}, key, value)
+                options[option], inside = _replace(inner or {}, key, value)
                 found |= inside
             done[name] = {**spec, "choice": options}
     return done, found
 
 
-def _narrowed(before: Any, now: Any) -> Any:
+def _narrow(before: Any, now: Any) -> Any:
     """Return a list of some of the options that were there before: they keep their parameters."""
     if _has_branches(before) and isinstance(now, Mapping) and isinstance(now.get("choice"), list):
         branches = before["choice"]

@@ -39,7 +39,7 @@ class _Trial:
     config: Config
 
 
-def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dict[str, str]:
+def try_trials(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dict[str, str]:
     """Compose trials of a space, for mistakes that no single parameter shows.
 
     Args:
@@ -62,7 +62,7 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
         raise ConfigError(problems)
     trials: list[_Trial] = []
     refused: dict[str, str] = {}
-    for params, words in _drawn(space, places):
+    for params, words in _draw_trials(space, places):
         try:
             config, _ = load.check([*fixed, *words], also=also)
         except ConfigError as error:
@@ -76,7 +76,7 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
     return _without_effect(places, trials)
 
 
-def _drawn(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+def _draw_trials(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
     """Yield parameters and words of trials: one at each bound and option, all else at random, and some all at
     random.
     """

@@ -33,7 +33,7 @@ class Space(Protocol):
         """Return the sampler that this space needs; None: any will do."""
 
 
-def sampled(tree: Mapping[str, Any]) -> Sampled:
+def read_space(tree: Mapping[str, Any]) -> Sampled:
     """Return the space of a YAML tree; see ``docs/sweeps.md``.
 
     Raises:
@@ -45,7 +45,7 @@ def sampled(tree: Mapping[str, Any]) -> Sampled:
     return Sampled(_named(parameters))
 
 
-def listed(jobs: Sequence[Sequence[str]]) -> Listed:
+def list_jobs(jobs: Sequence[Sequence[str]]) -> Listed:
     """Return the space of which job ``i`` is trial number ``i``: a grid, or the runs of a comparison.
 
     Args:
@@ -81,12 +81,12 @@ class Sampled:
     parameters: tuple[Parameter, ...]
 
     def suggest(self, trial: BaseTrial) -> list[str]:
-        return list(_drawn(trial, self.parameters))
+        return list(_draw(trial, self.parameters))
 
     def described(self) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}
         for place in self.places():
-            entry = found.setdefault(place.parameter.name, _described(place.parameter))
+            entry = found.setdefault(place.parameter.name, _describe(place.parameter))
             if place.above:
                 entry.setdefault("where", []).append(place.format_condition())
         return found
@@ -146,13 +146,13 @@ def _places(parameters: Sequence[Parameter], above: tuple[tuple[Choice, Option],
                 yield from _places(option.parameters, (*above, (parameter, option)))
 
 
-def _drawn(trial: BaseTrial, parameters: Sequence[Parameter]) -> Iterator[str]:
+def _draw(trial: BaseTrial, parameters: Sequence[Parameter]) -> Iterator[str]:
     for parameter in parameters:
         if isinstance(parameter, Choice):
             stored = trial.suggest_categorical(parameter.name, [option.stored for option in parameter.options])
             option = next(option for option in parameter.options if _same(option.stored, stored))
             yield f"{parameter.key}={shown(option.value, quoted=True)}"
-            yield from _drawn(trial, option.parameters)
+            yield from _draw(trial, option.parameters)
         else:
             yield f"{parameter.key}={shown(_number(trial, parameter))}"
 
@@ -169,7 +169,7 @@ def _number(trial: BaseTrial, p: Numbers) -> float:
     return min(max(float(f"{value:.{digits}g}"), p.low), p.high)
 
 
-def _described(parameter: Parameter) -> dict[str, Any]:
+def _describe(parameter: Parameter) -> dict[str, Any]:
     if isinstance(parameter, Choice):
         return {"key": parameter.key, "choice": [option.stored for option in parameter.options]}
     more = {"log": True} if parameter.log else {"step": parameter.step} if parameter.step is not None else {}
@@ -182,20 +182,20 @@ def _named(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     """
     ranges: dict[str, list[dict[str, Any]]] = {}
     for place in _places(parameters, ()):
-        described, found = _described(place.parameter), ranges.setdefault(place.parameter.key, [])
+        described, found = _describe(place.parameter), ranges.setdefault(place.parameter.key, [])
         if described not in found:
             found.append(described)
     ambiguous = {key for key, found in ranges.items() if len(found) > 1}
-    return _renamed(parameters, "", ambiguous)
+    return _rename(parameters, "", ambiguous)
 
 
-def _renamed(parameters: tuple[Parameter, ...], prefix: str, ambiguous: set[str]) -> tuple[Parameter, ...]:
+def _rename(parameters: tuple[Parameter, ...], prefix: str, ambiguous: set[str]) -> tuple[Parameter, ...]:
     done: list[Parameter] = []
     for parameter in parameters:
         name = f"{prefix}{parameter.key}" if parameter.key in ambiguous else parameter.key
         if isinstance(parameter, Choice):
             options = tuple(
-                replace(o, parameters=_renamed(o.parameters, f"{prefix}{shown(o.value)}/", ambiguous))
+                replace(o, parameters=_rename(o.parameters, f"{prefix}{shown(o.value)}/", ambiguous))
                 for o in parameter.options
             )
             done.append(replace(parameter, name=name, options=options))

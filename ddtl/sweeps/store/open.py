@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _IDENTITY = "identity"
 
 
-def opened(plan: Plan, workers: int | None = None) -> Store:
+def open_sweep(plan: Plan, workers: int | None = None) -> Store:
     """Return the sweep's store, new or as it was left: for the command, before it starts anything.
 
     Args:
@@ -53,7 +53,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
     plan_file.check_same(document and document["identity"], plan)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
-        return _opened(plan, url)
+        return _open(plan, url)
     except UserError:
         with suppress(OSError):  # it contains something, and is left as it is
             plan.folder.rmdir()
@@ -64,7 +64,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
         ) from error
 
 
-def reopened(folder: Path) -> Store:
+def reopen(folder: Path) -> Store:
     """Return the store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
 
     Raises:
@@ -77,7 +77,7 @@ def reopened(folder: Path) -> Store:
     return Store(plan, study, place, _environment(url))
 
 
-def _opened(plan: Plan, url: str | None) -> Store:
+def _open(plan: Plan, url: str | None) -> Store:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         journal.check(plan.folder / "journal.log")

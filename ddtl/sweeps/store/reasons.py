@@ -9,7 +9,7 @@ from ddtl.sweeps.store.outcome import Reason
 from ddtl.utils.errors import NotFinite, TrainingFailure, UserError
 
 
-def explained(error: BaseException) -> tuple[Reason, str]:
+def explain_failure(error: BaseException) -> tuple[Reason, str]:
     """Return the reason for which a trial broke, and words for its user; from the error or what led to it."""
     words = str(error).strip() or type(error).__name__
     if not isinstance(error, UserError | TrainingFailure):

@@ -98,7 +98,7 @@ class DatabasePlace:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._database = optuna.storages.RDBStorage(
-                    _driven(url).render_as_string(hide_password=False),
+                    _with_driver(url).render_as_string(hide_password=False),
                     engine_kwargs=options,
                     heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=STALE_SECONDS,
@@ -187,7 +187,7 @@ def place(setting: str | None, folder: Path, create: bool) -> Place:
     return JournalPlace(folder)
 
 
-def _driven(url: URL) -> URL:
+def _with_driver(url: URL) -> URL:
     """With the driver that comes with ``ddtl[postgres]``, where none is named."""
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 

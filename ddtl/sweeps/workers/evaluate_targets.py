@@ -12,7 +12,7 @@ from ddtl.data import catalogue
 from ddtl.records import study_folder
 from ddtl.records.study_folder import Evaluation
 from ddtl.reports.run.write import write_page
-from ddtl.sweeps.store.reasons import explained
+from ddtl.sweeps.store.reasons import explain_failure
 from ddtl.training import rescore
 from ddtl.training.evaluate_external import embed_own, score_target
 from ddtl.utils import console
@@ -47,12 +47,12 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
             if not words:
                 embed_own(folder, rescore.with_weights(config, folder.path))
                 continue
-            done.append(_evaluated(folder, config, name, words))
+            done.append(_evaluate(folder, config, name, words))
         store.note(number, {study_folder.EVALUATIONS: done})
     return True
 
 
-def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
+def _evaluate(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
     """Return one evaluation, or why there is none."""
     trained = folder.finished()
     assert trained is not None, "it was trained just now"
@@ -65,7 +65,7 @@ def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, .
         if not (to / "report.html").exists():
             write_page(to)
     except Exception as error:
-        reason, problem = explained(error)
+        reason, problem = explain_failure(error)
         if reason == "disk_full":
             raise
         if not isinstance(error, UserError | TrainingFailure):

@@ -96,7 +96,7 @@ class TrialProcess:
         folder_in(job.log.parents[1], job.log.parent.name)
         job.failure.unlink(missing_ok=True)
         with writer:
-            self._process = _launched(job, slot, writer) if devices > 1 else _forked(job, slot, writer, context)
+            self._process = _launch(job, slot, writer) if devices > 1 else _fork(job, slot, writer, context)
 
     @property
     def pid(self) -> int:
@@ -188,8 +188,8 @@ def _outcome(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(fields["end"], tuple(fields["values"]), fields["words"])
 
 
-def _forked(job: TrialJob, slot: Slot, writer: connection.Connection, context: Context) -> Any:
-    return _start(context.Process(target=trial.forked, args=(job, slot.environment(), writer)))
+def _fork(job: TrialJob, slot: Slot, writer: connection.Connection, context: Context) -> Any:
+    return _start(context.Process(target=trial.run_forked, args=(job, slot.environment(), writer)))
 
 
 def _start(process: Any) -> Any:
@@ -209,7 +209,7 @@ def _start(process: Any) -> Any:
     return process
 
 
-def _launched(job: TrialJob, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
+def _launch(job: TrialJob, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
     words = [str(writer.fileno()), *map(str, (job.sweep, job.number, job.log, job.stop)), *job.overrides]
     with append_to(job.log) as log:
         return subprocess.Popen(

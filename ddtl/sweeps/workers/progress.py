@@ -52,7 +52,7 @@ class Watch:
     def update(self, snapshot: Snapshot) -> None:
         """Show the current state of the sweep."""
         if self._first_update is None:
-            self._first_update = self._clock(), _ended(snapshot)
+            self._first_update = self._clock(), _count_ended(snapshot)
         left = self._time_left(snapshot)
         if self._live is not None:
             self._live.update(live_table(snapshot, self._monitor, left, of=self._of))
@@ -66,13 +66,13 @@ class Watch:
         """Return seconds, at the pace of the trials that ended while this watched; None before one has."""
         assert self._first_update is not None
         since, before = self._first_update
-        ended = _ended(snapshot) - before
+        ended = _count_ended(snapshot) - before
         return (self._clock() - since) / ended * snapshot.left if ended else None
 
 
 def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial") -> str:
     """Return the state of the sweep, on a line."""
-    parts = [f"{_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
+    parts = [f"{_count_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
     if snapshot.left and left is not None:
         parts.append(f"about {duration(left)} left")
     return "; ".join(filter(None, parts))
@@ -146,5 +146,5 @@ def _last_line(words: str) -> str:
     return lines[-1][:160] if lines else "without a word"
 
 
-def _ended(snapshot: Snapshot) -> int:
+def _count_ended(snapshot: Snapshot) -> int:
     return snapshot.total - snapshot.left

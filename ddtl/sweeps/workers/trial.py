@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ddtl.sweeps.store import outcome as settle
 from ddtl.sweeps.store.outcome import Outcome
-from ddtl.sweeps.store.reasons import explained
+from ddtl.sweeps.store.reasons import explain_failure
 from ddtl.utils import console, memory, notices, ranks, signals, streams, threads
 from ddtl.utils.errors import Stopped, TrainingFailure, UserError
 from ddtl.utils.files import append_to, write_json
@@ -57,7 +57,7 @@ class TrialJob:
         return self.log.with_suffix(".failure.json")
 
 
-def forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
+def run_forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
     """The process of a trial on one device. It never returns, so that nothing can block its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
@@ -119,7 +119,7 @@ def _outcome(job: TrialJob, parent: int | None = None) -> Outcome:
     except Stopped as stop:
         return settle.failed("killed", str(stop))
     except BaseException as error:
-        reason, words = explained(error)
+        reason, words = explain_failure(error)
         if reason == "error" and not isinstance(error, UserError | TrainingFailure):
             traceback.print_exc()
         console.error(words)
@@ -146,24 +146,24 @@ def _run(job: TrialJob) -> Outcome:
     from ddtl.sweeps.store import open
     from ddtl.sweeps.workers.report_callback import AskSweep
 
-    config = _grouped(load.load(job.overrides), job.sweep.name)
+    config = _group_runs(load.load(job.overrides), job.sweep.name)
     catalogue.require_images(config)
     threads.share_out(config.trainer.devices)
     memory.keep_freed_memory()
-    store = open.reopened(job.sweep) if ranks.is_first() else None
+    store = open.reopen(job.sweep) if ranks.is_first() else None
     ask = AskSweep(store, job.number, config.trainer.monitor, job.stop)
     if store is None:
-        return _trained(config, ask)
+        return _train(config, ask)
     store.note(job.number, {"phases": _phases(config), "epochs": config.trainer.max_epochs})
     plans = store.plan.planned
     try:
-        with test_ledger.planned(plans[job.number] if job.number < len(plans) else ""):
-            return _trained(config, ask)
+        with test_ledger.count_as_one(plans[job.number] if job.number < len(plans) else ""):
+            return _train(config, ask)
     finally:
         store.note(job.number, {f"{stage}_seconds": round(seconds, 3) for stage, seconds in ask.seconds.items()})
 
 
-def _trained(config: Config, ask: AskSweep) -> Outcome:
+def _train(config: Config, ask: AskSweep) -> Outcome:
     from ddtl.records.run_folder import InUse, RunFolder
     from ddtl.reports import terminal
     from ddtl.reports.run.publish import publish
@@ -186,10 +186,10 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
             if ranks.is_first():
                 terminal.run_result(config, result)
             folder = RunFolder(result.folder)
-            return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder, config)
+            return settle.completed(()) if ask.store is None else _result_of(ask.store, ask, folder, config)
 
 
-def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
+def _result_of(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
     """Return the values of a finished run, which may have been finished before the sweep; a study's is evaluated
     first.
     """
@@ -205,7 +205,7 @@ def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -
     return settle.completed(objectives(folder, store.plan.settings.sweep.objective))
 
 
-def _grouped(config: Config, group: str) -> Config:
+def _group_runs(config: Config, group: str) -> Config:
     """Return the configuration with the trials' W&B runs in one group, where its user has not named one, and without
     weights.
 

@@ -145,7 +145,7 @@ def run_remote(folder: str, stop: str, name: str, directory: str, environment: M
     """
     os.chdir(directory)
     os.environ.update(environment)
-    store = open.reopened(Path(folder))
+    store = open.reopen(Path(folder))
     try:
         return work(store, [Slot(f"{socket.gethostname()} {name}")], Stop(Path(stop)), _unseen)
     finally:
