@@ -14,7 +14,7 @@ import json
 
 import numpy as np
 
-from ddtl.lr_find.rules import RULES, Curve, Watch, ramp, suggest, valley
+from ddtl.lr_find.rules import RULES, Curve, LossWatch, ramp, suggest, valley
 
 STEPS, SAMPLES, FEATURES, LENGTH = 100, 400, 50, 300
 GRID = np.geomspace(1e-6, 1, 25)
@@ -31,7 +31,7 @@ class Task:
         self.sign = np.where(positive, 1.0, -1.0)
         self.batch, self.seed = batch, seed
 
-    def train(self, rates: np.ndarray, watch: Watch | None = None) -> tuple[np.ndarray, float]:
+    def train(self, rates: np.ndarray, watch: LossWatch | None = None) -> tuple[np.ndarray, float]:
         """Loss of each batch, up to where ``watch`` says stop, and that of all data at the end."""
         rng = np.random.default_rng([self.seed, watch is None])
         w, m, v, losses = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES), []
@@ -56,7 +56,7 @@ class Task:
     def readings(self) -> dict[str, float]:
         """Of a range test; none where it suggests nothing."""
         rates = ramp(1e-7, 1, STEPS)
-        losses, _ = self.train(rates, Watch(STEPS))
+        losses, _ = self.train(rates, LossWatch(STEPS))
         found = suggest(Curve(rates[: len(losses)], losses), STEPS).rules
         return found and {**found, FASTAI: float(rates[_fastai_valley(losses)])}
 

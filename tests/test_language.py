@@ -20,7 +20,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCOPE = ("ddtl", "docs", "conf", "benchmarks", "tools", "README.md", "CHANGELOG.md", "train.py", "sweep.py")
+SCOPE = (
+    "ddtl",
+    "docs",
+    "conf",
+    "benchmarks",
+    "tools",
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "Makefile",
+    "pyproject.toml",
+    "train.py",
+    "sweep.py",
+)
 # Not done yet. docs/robustness.md quotes the messages of these folders: tools/robustness.py writes it again.
 PENDING = (
     "ddtl/reports",
@@ -362,7 +375,7 @@ def check_file(path: str, source: str) -> Iterator[Finding]:
         yield from check_python(path, source)
     elif suffix in kinds:
         yield from check_text(path, 1, source, kinds[suffix])
-    elif suffix == ".yaml":
+    elif suffix in (".yaml", ".toml") or stem == "Makefile":
         yield from check_text(path, 1, source, "configuration")
 
 
@@ -383,7 +396,7 @@ def is_below(path: str, places: tuple[str, ...]) -> bool:
 def all_findings() -> tuple[Finding, ...]:
     found: list[Finding] = []
     for path in files():
-        if path.suffix in (".py", ".md", ".jinja", ".html", ".js", ".css", ".yaml"):
+        if path.suffix in (".py", ".md", ".jinja", ".html", ".js", ".css", ".yaml", ".toml", ""):
             found += check_file(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
     return tuple(found)
 

@@ -37,7 +37,7 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
 
 def watched(snapshots: list[tuple[float, Snapshot]]) -> None:
     seconds: dict[str, Any] = {"now": 0.0}
-    with progress.Watch("val/roc_auc", clock=lambda: seconds["now"]) as found:
+    with progress.ProgressDisplay("val/roc_auc", clock=lambda: seconds["now"]) as found:
         for seconds["now"], snapshot in snapshots:
             found.update(snapshot)
 
@@ -106,7 +106,7 @@ def test_quiet_processes_say_nothing(monkeypatch):
 
 def test_the_live_picture_ends_when_the_sweep_breaks(monkeypatch):
     file = lines_of(monkeypatch, terminal=True)
-    with suppress(KeyboardInterrupt), progress.Watch("val/loss") as found:
+    with suppress(KeyboardInterrupt), progress.ProgressDisplay("val/loss") as found:
         found.update(UNDER_WAY)
         raise KeyboardInterrupt
     assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back

@@ -32,7 +32,7 @@ _AT_A_TIME = 16  # images handed to a process
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileContents:
     """What one image file is.
 
     Attributes:
@@ -70,7 +70,7 @@ class Fingerprints:
 
     keys: tuple[Key, ...]
     samples: tuple[Sample, ...]
-    files: tuple[File, ...]
+    files: tuple[FileContents, ...]
     hashes: np.ndarray
     trimmed: np.ndarray
     thumbnails: np.ndarray
@@ -81,7 +81,7 @@ class Fingerprints:
 class _Read(NamedTuple):
     """One decoded image."""
 
-    file: File
+    file: FileContents
     hashes: np.ndarray
     trimmed: np.ndarray
     thumbnail: np.ndarray
@@ -167,10 +167,10 @@ def _box(trim: tuple[int, ...]) -> tuple[float, float, float, float]:
     return left, top, SIDE - right, SIDE - bottom
 
 
-def _file(data: bytes, gray: Image.Image) -> File:
+def _file(data: bytes, gray: Image.Image) -> FileContents:
     header = read_header(data)
     pixels = hashlib.sha256(f"{gray.width} x {gray.height}\n".encode() + gray.tobytes())
-    return File(
+    return FileContents(
         hashlib.sha256(data).hexdigest(),
         pixels.hexdigest(),
         header.format,

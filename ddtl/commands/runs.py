@@ -64,7 +64,7 @@ COMMAND = Command(
 
 
 @dataclass(frozen=True)
-class Target:
+class DeletionTarget:
     """Something to delete: a run's folder, or its checkpoints.
 
     Attributes:
@@ -183,7 +183,7 @@ def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: fl
     return EXIT_FAILURE if failed else 0
 
 
-def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before: float) -> list[Target]:
+def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before: float) -> list[DeletionTarget]:
     """Return what is to go, each once.
 
     Args:
@@ -195,7 +195,7 @@ def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before:
     Raises:
         UserError: there is no such run, or it is in use or no run.
     """
-    found: dict[Path, Target] = {}
+    found: dict[Path, DeletionTarget] = {}
     for word in words:
         if word in _CLASSES:
             for row in rows:
@@ -221,8 +221,8 @@ def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before:
     return [target for target in found.values() if target.path == target.run or target.run not in whole]
 
 
-def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
-    found.setdefault(path, Target(run, path, why, sum(size for _, size in _files(path))))
+def _add(found: dict[Path, DeletionTarget], run: Path, path: Path, why: str) -> None:
+    found.setdefault(path, DeletionTarget(run, path, why, sum(size for _, size in _files(path))))
 
 
 def find_row(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
@@ -246,7 +246,7 @@ def find_row(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
     raise UserError(f"{word}: {len(found)} runs are called so, as {some}. Give more of the name.")
 
 
-def _delete(root: Path, target: Target) -> str:
+def _delete(root: Path, target: DeletionTarget) -> str:
     """Delete it; why not, or nothing."""
     if target.path.is_symlink() or not target.path.resolve().is_relative_to(root.resolve()):
         return "is a link, or outside of the runs folder"

@@ -48,7 +48,7 @@ def _run(plan: StudyPlan) -> int:
     from ddtl.data import catalogue
     from ddtl.studies import execute
     from ddtl.sweeps import engines
-    from ddtl.sweeps.workers.progress import Watch
+    from ddtl.sweeps.workers.progress import ProgressDisplay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for config in {config.dataset.model_dump_json(): config for config in plan.configs}.values():
@@ -56,7 +56,7 @@ def _run(plan: StudyPlan) -> int:
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")
-    with Watch(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
+    with ProgressDisplay(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
         # The best of runs on several datasets gives no information.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)

@@ -108,9 +108,9 @@ def _announce(store: Store) -> None:
 def _run(store: Store) -> None:
     """Run the trials that are left, and show how it goes."""
     from ddtl.sweeps import engines
-    from ddtl.sweeps.workers.progress import Watch
+    from ddtl.sweeps.workers.progress import ProgressDisplay
 
-    with Watch(by_image(store.plan.base.trainer.monitor)) as watch:
+    with ProgressDisplay(by_image(store.plan.base.trainer.monitor)) as watch:
         engines.run(store, watch.update)
 
 

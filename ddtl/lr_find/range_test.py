@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ddtl.finetuning.optimizer import build_optimizer
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
-from ddtl.lr_find.rules import Curve, Ended, Watch
+from ddtl.lr_find.rules import Curve, Ended, LossWatch
 from ddtl.models.network import HEAD
 from ddtl.training import lightning
 from ddtl.utils.console import Progress
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RangeTestPlan:
     """The range tests that a schedule gives reason for.
 
     Attributes:
@@ -42,14 +42,14 @@ class Plan:
     head_rate: float
 
 
-def plan_of(run: Run) -> Plan:
+def plan_of(run: Run) -> RangeTestPlan:
     """Return what is tested for a run's schedule, with both ratios of its rates at 1: these are searched for."""
     even = run.config.finetune.model_copy(update={"head_lr_ratio": 1.0, "backbone_lr_ratio": 1.0})
     schedule = compile_schedule(even, list(run.network.stages), run.config.trainer.max_epochs)
     return plan_for(schedule)
 
 
-def plan_for(schedule: Schedule) -> Plan:
+def plan_for(schedule: Schedule) -> RangeTestPlan:
     """As :func:`plan_of`, for a schedule whose ratios are 1."""
 
     def training(row: Mapping[str, StageState]) -> list[str]:
@@ -58,7 +58,7 @@ def plan_for(schedule: Schedule) -> Plan:
     fullest = max(reversed(schedule.epochs), key=lambda row: len(training(row)))
     alone = next((row for row in schedule.epochs if training(row) == [HEAD]), fullest)
     frozen = dict.fromkeys(fullest, StageState(0.0, fixed_statistics=True))
-    return Plan(
+    return RangeTestPlan(
         head=frozen | {HEAD: StageState(1.0, fixed_statistics=False)} if HEAD in training(alone) else None,
         network=fullest if training(fullest) != [HEAD] else None,
         head_rate=alone[HEAD].rate,
@@ -146,7 +146,7 @@ class _Ramp(pl.Callback):
         self.untrained = untrained
         self.progress = progress
         self.losses: list[tuple[float, float]] = []
-        self.watch = Watch(steps)
+        self.watch = LossWatch(steps)
         self.end_reason: Ended = ""
         self._now, self._before = 0.0, 0.0
 

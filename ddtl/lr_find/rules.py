@@ -32,7 +32,7 @@ def ramp(lr_min: float, lr_max: float, steps: int) -> np.ndarray:
     return np.geomspace(lr_min, lr_max, steps)
 
 
-class Watch:
+class LossWatch:
     """Tells, loss by loss, when a ramp has diverged: the smoothed loss is over 4 times its best, and twice its first.
 
     Smoothed by the exponential mean over the steps so far, corrected for its start at 0 (Kingma & Ba 2015, ICLR). The

@@ -122,7 +122,7 @@ class ControlsOfPair(TypedDict):
 
 
 @with_config(OPEN)
-class Controls(TypedDict):
+class ControlsRecord(TypedDict):
     """The whole of ``controls.json``."""
 
     pairs: list[ControlsOfPair]
@@ -149,7 +149,7 @@ def controls(folder: Path) -> list[dict[str, Any]]:
         Unreadable: it is damaged.
     """
     path = folder / CONTROLS
-    found: list[dict[str, Any]] = check(path, _object(path), Controls, _FIX)["pairs"]
+    found: list[dict[str, Any]] = check(path, _object(path), ControlsRecord, _FIX)["pairs"]
     return found
 
 

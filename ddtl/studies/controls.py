@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ControlSubject:
     """A dataset as a study uses it.
 
     Attributes:
@@ -33,7 +33,7 @@ class Subject:
     hashes: Sequence[int]
 
 
-def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
+def write(folder: Path, pairs: Sequence[tuple[ControlSubject, ControlSubject]]) -> Controls:
     """Return the controls of each (source, target), kept in the study's folder; those of the same images are not
     recreated.
 
@@ -53,7 +53,7 @@ def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
     return Controls({(row["source"], row["target"]): row for row in rows})
 
 
-def between(source: Subject, target: Subject) -> dict[str, Any]:
+def between(source: ControlSubject, target: ControlSubject) -> dict[str, Any]:
     """Return controls of one pair of datasets.
 
     ``duplicates``: test images of the target that also are among what the source trains and validates on (difference
@@ -77,7 +77,7 @@ def between(source: Subject, target: Subject) -> dict[str, Any]:
     return found | (_blind(ours, theirs, train, kept) if kept else {})
 
 
-def _images(source: Subject, target: Subject) -> str:
+def _images(source: ControlSubject, target: ControlSubject) -> str:
     """Return another one where images, labels or splits are others."""
     parts = [
         f"{sample.sample_id} {sample.label} {sample.split} {bits}"

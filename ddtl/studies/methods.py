@@ -8,7 +8,7 @@ from ddtl.records.study_folder import PLAIN
 
 
 @dataclass(frozen=True)
-class Method:
+class AdaptationMethod:
     """A way to train or to evaluate.
 
     Attributes:
@@ -25,19 +25,19 @@ class Method:
 _ADAPT = ("evaluation.batchnorm=adapt",)
 
 METHODS = {
-    PLAIN: Method(),
-    "strong": Method(train=("augment=strong",)),
-    "equalize": Method(train=("dataset.harmonize=equalize",)),
-    "clahe": Method(train=("dataset.harmonize=clahe",)),
-    "match": Method(external=("dataset.harmonize=match",)),
-    "match_image": Method(train=("dataset.harmonize=match_image",)),
-    "average": Method(train=("trainer.average_last=5",)),
-    "adapt": Method(external=_ADAPT, in_domain=_ADAPT),
+    PLAIN: AdaptationMethod(),
+    "strong": AdaptationMethod(train=("augment=strong",)),
+    "equalize": AdaptationMethod(train=("dataset.harmonize=equalize",)),
+    "clahe": AdaptationMethod(train=("dataset.harmonize=clahe",)),
+    "match": AdaptationMethod(external=("dataset.harmonize=match",)),
+    "match_image": AdaptationMethod(train=("dataset.harmonize=match_image",)),
+    "average": AdaptationMethod(train=("trainer.average_last=5",)),
+    "adapt": AdaptationMethod(external=_ADAPT, in_domain=_ADAPT),
 }
 # A pool's sources have a map each, so it must have been trained with them.
-_POOLED = {"match": Method(train=("dataset.harmonize=match",))}
+_POOLED = {"match": AdaptationMethod(train=("dataset.harmonize=match",))}
 
 
-def of(name: str, pooled: bool) -> Method:
+def of(name: str, pooled: bool) -> AdaptationMethod:
     """Return a method for a run on one dataset, or on several pooled ones."""
     return _POOLED.get(name, METHODS[name]) if pooled else METHODS[name]

@@ -92,7 +92,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
     """A run that was scored just now.
 
     Attributes:

@@ -29,7 +29,7 @@ from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.failures import reported_failures
 from ddtl.training.identity import scoring
-from ddtl.training.run import Run, RunResult, Scored
+from ddtl.training.run import Run, RunResult, ScoredRun
 from ddtl.training.scoring import check_ledgers, check_threshold, score_run
 from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
@@ -40,7 +40,7 @@ from ddtl.utils.redaction import redact_tree
 log = logging.getLogger(__name__)
 
 
-Publish = Callable[[Scored], None]
+Publish = Callable[[ScoredRun], None]
 
 
 class EndedEarly(Exception):
@@ -80,7 +80,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
         else:
             console.line("this run is finished: nothing to train (run.overwrite=true starts it again)")
             if publish is not None and not folder.report.exists():
-                publish(Scored(run, folder, results))
+                publish(ScoredRun(run, folder, results))
     return RunResult(run.path, results)
 
 
@@ -179,7 +179,7 @@ def _fit_and_score(
         if why is None:
             results = score_run(run, folder, trainer, module)
             if publish is not None:
-                publish(Scored(run, folder, results, shown_to, trainer.global_step))
+                publish(ScoredRun(run, folder, results, shown_to, trainer.global_step))
     if why is not None:  # here, so that the loggers end as finished
         if ranks.is_first():
             write_json(folder.ended_early, {"why": why})

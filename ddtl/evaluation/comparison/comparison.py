@@ -75,7 +75,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMethod:
     """A method's scores, means over its runs, with intervals."""
 
     name: str
@@ -88,7 +88,7 @@ class Scored:
 class Result:
     """All methods and all pairs of them."""
 
-    methods: list[Scored]
+    methods: list[ScoredMethod]
     pairs: list[Comparison]
 
 
@@ -119,10 +119,10 @@ def compare(
     )
 
 
-def _score(method: Measured) -> Scored:
+def _score(method: Measured) -> ScoredMethod:
     scores = {name: found.value for name, found in method.scores.items()}
     intervals = {name: found.interval for name, found in method.scores.items()}
-    return Scored(method.method.name, len(method.method.runs), scores, intervals)
+    return ScoredMethod(method.method.name, len(method.method.runs), scores, intervals)
 
 
 def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:

@@ -80,15 +80,15 @@ class _Jobs:
     stop: Stop
     executor: submitit.AutoExecutor
 
-    def place(self, names: Sequence[str]) -> list[_Job]:
+    def place(self, names: Sequence[str]) -> list[_SlurmJob]:
         same = (str(self.store.folder.absolute()), str(self.stop.path.absolute()))
         with self.executor.batch():
             jobs = [self.executor.submit(_Work(), *same, name, os.getcwd(), {}) for name in names]
-        return [_Job(job) for job in jobs]
+        return [_SlurmJob(job) for job in jobs]
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SlurmJob:
     job: submitit.Job[str | None]
 
     def ended(self) -> bool:

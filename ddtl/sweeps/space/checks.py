@@ -11,7 +11,7 @@ from typing import Any
 from ddtl.config import checks, load
 from ddtl.config.load import ConfigError
 from ddtl.schema.run import Config
-from ddtl.sweeps.space.space import Place, Sampled
+from ddtl.sweeps.space.space import ParameterPlace, Sampled
 from ddtl.sweeps.space.syntax import Choice
 
 _AT_RANDOM = 20
@@ -76,7 +76,7 @@ def try_trials(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -
     return _without_effect(places, trials)
 
 
-def _draw_trials(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+def _draw_trials(space: Sampled, places: Sequence[ParameterPlace]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
     """Yield parameters and words of trials: one at each bound and option, all else at random, and some all at
     random.
     """
@@ -98,14 +98,14 @@ def _draw_trials(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict
             yield trial.params, words
 
 
-def _ends(place: Place) -> list[Any]:
+def _ends(place: ParameterPlace) -> list[Any]:
     parameter = place.parameter
     if isinstance(parameter, Choice):
         return [option.stored for option in parameter.options]
     return [parameter.low, parameter.high]
 
 
-def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[str, str]:
+def _without_effect(places: Sequence[ParameterPlace], trials: Sequence[_Trial]) -> dict[str, str]:
     """Return keys that change nothing in any trial.
 
     Raises:
@@ -114,7 +114,7 @@ def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[s
     left_out: dict[str, str] = {}
     problems: list[str] = []
     for key, idle, why in checks.WITHOUT_EFFECT:
-        found: dict[bool, list[Place]] = defaultdict(list)
+        found: dict[bool, list[ParameterPlace]] = defaultdict(list)
         for place in places:
             if place.parameter.key == key:
                 for trial in trials:

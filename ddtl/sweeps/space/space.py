@@ -55,7 +55,7 @@ def list_jobs(jobs: Sequence[Sequence[str]]) -> Listed:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterPlace:
     """A parameter where it is in a tree: below the options of ``above``, the outermost first."""
 
     parameter: Parameter
@@ -94,7 +94,7 @@ class Sampled:
     def sampler(self) -> BaseSampler | None:
         return None
 
-    def places(self) -> Iterator[Place]:
+    def places(self) -> Iterator[ParameterPlace]:
         """Return each parameter, once for each place where it is."""
         return _places(self.parameters, ())
 
@@ -138,9 +138,9 @@ def _by_key(job: Sequence[str]) -> dict[str, str]:
     return {key.lstrip("+").strip(): value.strip() for key, _, value in pairs}
 
 
-def _places(parameters: Sequence[Parameter], above: tuple[tuple[Choice, Option], ...]) -> Iterator[Place]:
+def _places(parameters: Sequence[Parameter], above: tuple[tuple[Choice, Option], ...]) -> Iterator[ParameterPlace]:
     for parameter in parameters:
-        yield Place(parameter, above)
+        yield ParameterPlace(parameter, above)
         if isinstance(parameter, Choice):
             for option in parameter.options:
                 yield from _places(option.parameters, (*above, (parameter, option)))

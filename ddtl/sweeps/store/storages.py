@@ -27,7 +27,7 @@ STALE_SECONDS = 180  # too short a time takes living trials for dead ones when a
 _LOCK_SECONDS = 600  # no one chooses a trial for so long; a database ends the lock of a host that vanished
 
 
-class Place(Protocol):
+class StoragePlace(Protocol):
     """A storage, and what several processes that share it need."""
 
     @property
@@ -167,7 +167,7 @@ def several_are_fine(setting: str | None) -> bool:
     return setting is None or _url(setting).get_backend_name() != "sqlite"
 
 
-def place(setting: str | None, folder: Path, create: bool) -> Place:
+def place(setting: str | None, folder: Path, create: bool) -> StoragePlace:
     """Open a storage.
 
     Args:

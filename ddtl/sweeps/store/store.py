@@ -33,7 +33,9 @@ class Store:
         environment: variables that another process needs to open the same store.
     """
 
-    def __init__(self, plan: Plan, study: optuna.Study, place: storages.Place, environment: dict[str, str]) -> None:
+    def __init__(
+        self, plan: Plan, study: optuna.Study, place: storages.StoragePlace, environment: dict[str, str]
+    ) -> None:
         self.plan, self.study, self.environment = plan, study, environment
         self.folder = plan.folder
         self._place = place

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 12  # running trials with a row each
 
 
-class Watch:
+class ProgressDisplay:
     """Shows each snapshot of a sweep.
 
     Use it as a context manager. At a terminal the last state stays; otherwise there is a line whenever a trial ends,
@@ -39,7 +39,7 @@ class Watch:
         self._reported: tuple[int, ...] | None = None
         self._live: Live | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProgressDisplay:
         if console.is_terminal():
             self._live = Live(console=console.err, refresh_per_second=2, redirect_stdout=False, redirect_stderr=False)
             self._live.start()
