@@ -81,7 +81,7 @@ RULES = (
     # "is called" of a function or a name is ordinary; a class or a threshold after it is not.
     Rule(
         r"\bcalled (?:COVID|NonCOVID|positive|negative|at|right|rightly|wrong|wrongly|correctly)\b|\bmiscalled\b"
-        r"|\b(?:image|slice|patient|everything|that)s? (?:(?:is|are|was|were|that is) )+called\b(?! by)",
+        r"|\b(?:image|slice|patient|everything|that)s? (?:(?:is|are|was|were|that is) )+called\b",
         "predicted (COVID), at threshold",
         "images called COVID",
         "the function is called once",
