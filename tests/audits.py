@@ -53,7 +53,7 @@ def pair(one: Sample, other: Sample, kind: Any = "near", dataset: str = "chest",
     return Pair(first, second, kind, **values)
 
 
-def probe(view: str = "file facts", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any) -> Probe:
+def probe(view: str = "file metadata", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any) -> Probe:
     """A probe on the test split."""
     values: dict[str, Any] = {
         "view": view, "kind": "shortcut", "about": f"{view} and no pixel", "features": ("width", "height"),
@@ -88,9 +88,9 @@ def audit(folder: Path, *, clean: bool = False, **changes: Any) -> Audit:
     ]  # fmt: skip
     bad = {} if clean else {(subject.dataset, s[5].sample_id): "is cut off or damaged: truncated"}
     broken = leaks(pairs, [subject])
-    probes = [probe("file facts"), probe("coarse statistics", 0.87, "may carry disease"), probe("marks", None)]
+    probes = [probe("file metadata"), probe("coarse statistics", 0.87, "may carry disease"), probe("marks", None)]
     if clean:
-        probes = [probe("file facts", 0.51, "nothing found", low=0.42, high=0.61)]
+        probes = [probe("file metadata", 0.51, "nothing found", low=0.42, high=0.61)]
     differences = [] if clean else [difference(), difference("brightness", "none", unit="grey levels", delta=0.02)]
     name = subject.dataset
     judged = [

@@ -329,7 +329,7 @@ def test_covid19ct(real_data: Path, tmp_path: Path) -> None:
         ("CT_COVID/kjr-21-e24-p5-31.png", "CT_NonCOVID/71%1.jpg"),
     }
     record = json.loads((folder / "audit.json").read_text())
-    facts = next(probe for probe in record["probes"] if probe["view"] == "file facts")
+    facts = next(probe for probe in record["probes"] if probe["view"] == "file metadata")
     assert abs(facts["roc_auc"] - 0.942) < 0.03
     assert facts["verdict"] == "shortcut"
 

@@ -180,7 +180,7 @@ def test_too_few_patients_are_called_so(tmp_path: Path) -> None:
 
 def test_nothing_is_said_where_every_probe_found_a_shortcut(tmp_path: Path) -> None:
     found = with_power(tmp_path)
-    shortcut = replace(found, probes={"chest": [audits.probe("file facts")]})
+    shortcut = replace(found, probes={"chest": [audits.probe("file metadata")]})
     assert shortcut.power_sentence("chest") is None
     assert replace(found, powers={}).power_sentence("chest") is None
 

@@ -144,14 +144,14 @@ def test_what_may_be_disease_is_never_called_a_shortcut() -> None:
 
 def test_three_classes() -> None:
     labels = np.arange(90) % 3
-    found = probe("file facts", ("third",), (labels == 2)[:, None] * 1.0, labels, np.arange(90))
+    found = probe("file metadata", ("third",), (labels == 2)[:, None] * 1.0, labels, np.arange(90))
     assert found.roc_auc == pytest.approx((0.75 + 0.75 + 1) / 3, abs=0.06)
     assert found.majority == pytest.approx(1 / 3)
     assert found.low is not None
     assert found.roc_auc is not None
     assert 0.6 < found.low < found.roc_auc
     assert found.verdict == "shortcut"
-    perfect = probe("file facts", ("class",), labels[:, None] * 1.0, labels, np.arange(90))
+    perfect = probe("file metadata", ("class",), labels[:, None] * 1.0, labels, np.arange(90))
     assert (perfect.roc_auc, perfect.high, perfect.accuracy, perfect.verdict) == (1, 1, 1, "shortcut")
     assert perfect.low is not None
     assert 0.7 < perfect.low < 1  # 15 pairs of patients that agree leave 22 % of exceptions possible
@@ -179,7 +179,7 @@ def test_why_a_probe_is_not_possible() -> None:
 
 
 def test_files_that_are_all_alike_are_nothing() -> None:
-    found = probe("file facts", ("width",), np.ones((60, 1)), np.arange(60) % 2, np.arange(60))
+    found = probe("file metadata", ("width",), np.ones((60, 1)), np.arange(60) % 2, np.arange(60))
     assert (found.roc_auc, found.verdict) == (0.5, "nothing found")
 
 
@@ -257,7 +257,7 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
         manifest = dataset.build_manifest(spec, tmp_path)
         looks = [one for one in looks_of(manifest) if one is not None]
         labels, groups, _ = arrays(manifest)
-        for view in set(SHORTCUTS) - {"file facts"}:  # which are all alike
+        for view in set(SHORTCUTS) - {"file metadata"}:  # which are all alike
             found = probe(view, *table(view, looks), labels, groups, seed=seed)
             wrong += [(seed, view, found.roc_auc)] if found.verdict != "nothing found" else []
     assert len(wrong) <= 2, wrong
@@ -269,7 +269,7 @@ def test_file_facts_of_covid19ct(real_data: Path) -> None:
     manifest = official(covid19ct.build_manifest(real_data))
     names, numbers = file_metadata.read_metadata([sample.path for sample in manifest.samples])
     labels, groups, splits = arrays(manifest)
-    found = probe("file facts", names, numbers, labels, groups, splits)
+    found = probe("file metadata", names, numbers, labels, groups, splits)
     assert (found.protocol, found.images, found.verdict) == ("test", 203, "shortcut")
     assert found.roc_auc == pytest.approx(0.942, abs=0.03)
     assert found.accuracy == pytest.approx(0.875, abs=0.05)

@@ -50,7 +50,7 @@ def assert_broken_off(code: int, text: str, *words: str) -> None:
     assert "Traceback" not in text
     assert text.count("error: ") == 1, text
     message = text.partition("error: ")[2]
-    assert [word for word in (*words, "The same command goes on", "as=typed") if word not in message] == [], text
+    assert [word for word in (*words, "The same command resumes it", "as=typed") if word not in message] == [], text
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------

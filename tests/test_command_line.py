@@ -238,8 +238,8 @@ AGAIN = "/env/bin/python3 train.py 'run.name=two words' seed=1"
     ("error", "code", "says"),
     [
         (UserError("seed=[x]: no"), 2, "error: seed=[x]: no\n"),
-        (TrainingFailure("broken"), 1, f"error: broken\nThe same command goes on where it stopped:\n  {AGAIN}\n"),
-        (Stopped(15), 143, f"stopped by signal 15; the same command goes on where it stopped:\n  {AGAIN}\n"),
+        (TrainingFailure("broken"), 1, f"error: broken\nThe same command resumes it:\n  {AGAIN}\n"),
+        (Stopped(15), 143, f"stopped by signal 15; the same command resumes it:\n  {AGAIN}\n"),
     ],
 )
 def test_what_ends_a_command(
@@ -314,7 +314,7 @@ def test_a_terminal_that_closes(guard: Any, capfd: pytest.CaptureFixture[str], h
 
     ignored = handler == signal.SIG_IGN
     assert guard(main, []) == (0 if ignored else 129)
-    said = f"stopped by signal 1; the same command goes on where it stopped:\n  {AGAIN}\n"
+    said = f"stopped by signal 1; the same command resumes it:\n  {AGAIN}\n"
     assert capfd.readouterr().err == ("" if ignored else said)
 
 

@@ -187,7 +187,7 @@ def test_a_run_that_was_copied_elsewhere_keeps_its_count(tmp_path: Path, caplog:
     record = {"test_use": 4, "digest": "d", "evaluation": {"threshold": 0.5}}
     same = use(tmp_path, earlier=record, known=[record])
     assert (same.number, same.total) == (4, 4)
-    assert "holds 0 uses of this test set, the run's own records 4" in caplog.text
+    assert "contains 0 uses of this test set, the run's own records 4" in caplog.text
     assert same.warnings
     other = use(tmp_path, earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.warnings) == (5, ())

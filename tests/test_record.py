@@ -51,8 +51,8 @@ def with_cell(column: str, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it holds no row"),
-        (STORED.read_text(encoding="utf-8").splitlines()[0], "it holds no row"),
+        ("", "it contains no row"),
+        (STORED.read_text(encoding="utf-8").splitlines()[0], "it contains no row"),
         (STORED.read_text(encoding="utf-8").replace("sample_id", "name", 1), "sample_id"),
         (with_cell("label", "else"), "is damaged"),
     ],
@@ -74,5 +74,5 @@ def test_a_logit_that_is_no_number_and_an_image_that_stands_twice(tmp_path: Path
         prediction_table.read(path)
     lines = STORED.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines, lines[1]]), encoding="utf-8")
-    with pytest.raises(UserError, match="stands in it more than once"):
+    with pytest.raises(UserError, match="is in it more than once"):
         prediction_table.read(path)

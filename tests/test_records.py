@@ -324,7 +324,7 @@ def test_config_yaml_says_which_key_is_wrong_and_nothing_else(tmp_path: Path) ->
     assert settings.config(folder).seed == 0
     for change, says in (
         ({"seed": SECRET}, "seed should be a whole number"),
-        ({SECRET: 1}, "holds a key that this version of ddtl does not know"),
+        ({SECRET: 1}, "contains a key that this version of ddtl does not know"),
         ({"model": {**whole["model"], "name": SECRET}}, "model.name is none that this version of ddtl knows"),
         ({"dataset": {**whole["dataset"], "name": "../x"}}, "dataset.name is none"),
         ({"dataset": None}, "dataset should be an object"),

@@ -351,7 +351,7 @@ def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: sign
     process.send_signal(signum)
     code, text = process.wait(timeout=30), process.stderr.read()
     assert code == 128 + signum, text
-    assert "the same command goes on where it stopped" in text
+    assert "the same command resumes it" in text
 
 
 @pytest.mark.slow

@@ -505,7 +505,7 @@ def test_a_damaged_record_is_told(tmp_path):
     (folder / study_folder.NAME).write_text('{"study": ')
     with pytest.raises(UserError, match=r"study\.json: is damaged"):
         call(tmp_path, Engine())
-    with pytest.raises(UserError, match=r"holds no study\.json"):
+    with pytest.raises(UserError, match=r"contains no study\.json"):
         study_folder.read(tmp_path)
 
 

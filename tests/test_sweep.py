@@ -119,7 +119,7 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
     first.send_signal(signal.SIGINT)
     text = first.communicate(timeout=300)[0]
     assert first.returncode == 130, text
-    assert "the same command goes on where it stopped" in text
+    assert "the same command resumes it" in text
 
     ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 1, ended.stderr

@@ -69,7 +69,7 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
 def _message(error: Exception) -> str:
     """Return what broke, and what to do."""
     if isinstance(error, TrainingFailure):
-        again = f"\nThe same command continues where it stopped:\n  {_command()}"
+        again = f"\nThe same command resumes it:\n  {_command()}"
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
