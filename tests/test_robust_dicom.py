@@ -605,7 +605,7 @@ def rows(folder: Path) -> list[tuple[str, str]]:
         try:
             read(path)
         except BadImageError as error:
-            table.append((name, f"left out: {error.reason.replace(str(folder) + '/', '')}"))
+            table.append((name, f"excluded: {error.reason.replace(str(folder) + '/', '')}"))
     return table
 
 
