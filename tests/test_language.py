@@ -12,7 +12,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -285,9 +285,9 @@ def parts(name: str) -> list[str]:
     return [part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-def names(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+def names(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str, bool]]:
     """The names that a module defines with their lines, and whether they are of a function, a class or an attribute."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name, True
         elif isinstance(node, ast.arg):
@@ -339,16 +339,16 @@ def comments(source: str) -> Iterator[tuple[int, str]]:
         yield first, "\n".join(block)
 
 
-def strings(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+def strings(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str, str]]:
     """The line, the kind and the text of each string; what is filled in reads as ``{}``."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
     }
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             values = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
             yield node.lineno, "string", "".join(map(str, values))
@@ -357,10 +357,10 @@ def strings(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
 
 
 def check_python(path: str, source: str) -> Iterator[Finding]:
-    tree = ast.parse(source)
-    for line, name, is_definition in names(tree):
+    nodes = list(ast.walk(ast.parse(source)))
+    for line, name, is_definition in names(nodes):
         yield from check_name(path, line, name, is_definition=is_definition)
-    for line, kind, text in strings(tree):
+    for line, kind, text in strings(nodes):
         yield from check_text(path, line, text, kind)
     for line, text in comments(source):
         yield from check_text(path, line, text, "comment")
