@@ -72,7 +72,7 @@ DAMAGED_TABLES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "rows lost": (lambda lines: lines[:-3], "by results.json there are"),
     "nan": (cell("nan"), "are not finite numbers"),
     "inf": (cell("inf"), "are not finite numbers"),
-    "word": (cell("high"), "row 5 has a logit that is no number"),
+    "word": (cell("high"), "row 5 has a logit that is not a number"),
     "twice": (lambda lines: [*lines[:-1], lines[1]], "one image is in it more than once"),
     "no text": (lambda lines: ["\0\1" * 50], "predictions.csv: is damaged"),
     "label": (lambda lines: [line.replace(",COVID,", ",else,") for line in lines], "has a label that there is not"),

@@ -178,7 +178,7 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert reasons["empty.png"] == "is empty (0 bytes)"
     assert "web page" in reasons["page.jpg"]
     assert "modality MR" in reasons["mr"]
-    assert reasons["pipe.png"] == "is no regular file"
+    assert reasons["pipe.png"] == "is not a regular file"
     assert set(reasons) == {"empty.png", "cut.png", "page.jpg", "mr", "pipe.png"}
     assert "5 files were excluded" in capsys.readouterr().out
 

@@ -39,7 +39,7 @@ def test_a_pipe_a_device_and_a_folder_are_refused_at_once(tmp_path: Path) -> Non
     zero.symlink_to("/dev/zero")
     folder.mkdir()
     for path in (pipe, zero):
-        with pytest.raises(Unreadable, match="is no regular file"):
+        with pytest.raises(Unreadable, match="is not a regular file"):
             read_bytes(path)
     with pytest.raises(Unreadable, match="is a folder"):
         read_bytes(folder)
@@ -75,8 +75,8 @@ def test_holes_are_not_hashed(tmp_path: Path) -> None:
     [
         ("", "no JSON"),
         ("[1,", "no JSON"),
-        ('{"test": {"roc_auc": NaN}}', "it holds NaN"),
-        ("[-Infinity]", "it holds -Infinity"),
+        ('{"test": {"roc_auc": NaN}}', "it contains NaN"),
+        ("[-Infinity]", "it contains -Infinity"),
         ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is not a finite number"),
         ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is not Unicode text"),
         ('{"\\udfff": 1}', "contains a name that is not Unicode text"),

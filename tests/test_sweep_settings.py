@@ -225,7 +225,7 @@ def test_what_has_no_effect_here_is_left_out_and_told() -> None:
         (("seed=0,1", "n_trials=3"), ["a grid runs all its combinations"]),
         (("seed=0,x",), ["seed=x: must be a whole number"]),
         (("seed=0,1", "seed=3"), ["seed=3: the grid varies this setting"]),
-        (("seed=0,1", "seed=2,3"), ["seed: stands 2 times", "seed=a,b,c"]),
+        (("seed=0,1", "seed=2,3"), ["seed: is given 2 times", "seed=a,b,c"]),
         (("seed=0,1", "optimzer.lr=1"), ["Did you mean optimizer.lr?"]),
         (("trainer.monitor=val/loss,val/f1",), ["trainer.monitor: trials are compared by one score"]),
         # spaces
