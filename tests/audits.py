@@ -53,7 +53,9 @@ def pair(one: Sample, other: Sample, kind: Any = "near", dataset: str = "chest",
     return Pair(first, second, kind, **values)
 
 
-def probe(view: str = "file metadata", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any) -> Probe:
+def probe(
+    view: str = "file metadata", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any
+) -> Probe:
     """A probe on the test split."""
     values: dict[str, Any] = {
         "view": view, "kind": "shortcut", "about": f"{view} and no pixel", "features": ("width", "height"),

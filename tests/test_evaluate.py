@@ -191,9 +191,7 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     share = np.mean([group in learned for group in table.group.tolist()])
     other = json.loads(there.read_text())
     assert other["leaked_share"] == share > 0.3
-    assert (
-        f"{share:.0%} of the test images are of patients or groups that the run trained on" in other["warnings"][-1]
-    )
+    assert f"{share:.0%} of the test images are of patients or groups that the run trained on" in other["warnings"][-1]
 
 
 def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
