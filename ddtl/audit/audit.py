@@ -181,7 +181,7 @@ def _of(dataset: str, bad: Mapping[tuple[str, str], str]) -> dict[str, str]:
 
 
 def _digest(manifest: Manifest, fingerprints: Fingerprints) -> str:
-    """As a run on these images has it; of files that cannot be decoded the content counts, too."""
+    """Return the digest that a run on these images has; of files that cannot be decoded the content counts, too."""
     hashes = {key: file.sha256 for key, file in zip(fingerprints.keys, fingerprints.files, strict=True)}
     for sample in manifest.samples:
         key = (manifest.dataset, sample.sample_id)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def words() -> dict[str, list[str]]:
-    """By command, what may be typed behind it: actions, settings, and groups of train.py with their options."""
+    """Return by command what may be typed after it: actions, settings, and groups of train.py with their options."""
     from ddtl.commands.cli import COMMANDS
 
     found = {}

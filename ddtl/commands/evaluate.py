@@ -80,7 +80,7 @@ def _check_test(words: Sequence[str], found: RescoreRequest, before: dict[str, A
 
 
 def _tell_own_runs(words: Sequence[str], config: Config) -> None:
-    """A line where another runs folder was named than the one that contains the run."""
+    """Print a line where another runs folder was named than the one that contains the run."""
     from ddtl.utils import console
 
     for setting in override_grammar.read(words, groups("train")).settings:

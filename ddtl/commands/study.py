@@ -80,7 +80,7 @@ def _preview(plan: StudyPlan, count: int) -> list[str]:
 
 
 def _conclude(plan: StudyPlan) -> None:
-    """The controls, the study's page and its tables; on a full disk only a warning: the disk is full because of
+    """Write the controls, the study's page and its tables; on a full disk only a warning: the disk is full because of
     something else, and the results are on it.
     """
     from ddtl.reports.study import report

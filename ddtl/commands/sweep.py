@@ -95,7 +95,7 @@ def _search(plan: Plan) -> int:
 
 
 def _announce(store: Store) -> None:
-    """The state of the sweep, and how to watch it."""
+    """Print the state of the sweep, and how to watch it."""
     now = store.snapshot()
     begun = now.total - now.left
     console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")
@@ -115,7 +115,7 @@ def _run(store: Store) -> None:
 
 
 def _show(store: Store) -> None:
-    """The settings, best first, the failed trials, and the line that scores the best setting on the test set."""
+    """Print the settings, best first, the failed trials, and the line that scores the best setting on the test set."""
     from optuna.trial import TrialState
     from rich.markup import escape
     from rich.table import Table
@@ -157,7 +157,7 @@ def _show(store: Store) -> None:
 
 
 def _write(store: Store) -> None:
-    """The sweep's record and its page; on a full disk only a warning, for the trials have reported it already."""
+    """Write the sweep's record and its page; on a full disk only a warning, for the trials have reported it already."""
     from ddtl.commands import report
     from ddtl.sweeps.store import record
 

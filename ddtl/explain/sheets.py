@@ -104,7 +104,7 @@ def _plain(c: str) -> bool:
 
 
 def _wrap(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
-    """In lines no wider than ``width``; of what takes more than ``most`` the middle is excluded."""
+    """Return the text in lines no wider than ``width``; of what takes more than ``most`` the middle is excluded."""
     font, text = _font(12), printable(text)
     per_line = max(1, int(width / max(font.getlength("m"), 1)))
     room = per_line * most

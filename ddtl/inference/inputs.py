@@ -155,7 +155,7 @@ def _kind(path: Path) -> Literal["dicom", "image", ""]:
 
 
 def _reason(path: Path, error: Exception) -> BadImageError:
-    """Whatever went wrong with one file: the others are none the worse for it."""
+    """Return what went wrong with one file as an error that affects no other file."""
     if isinstance(error, BadImageError):
         return error
     if isinstance(error, MemoryError):
@@ -200,7 +200,9 @@ def _in_series(files: Sequence[InputFile]) -> list[InputFile]:
 
 
 def _sort_slices(slices: list[InputFile]) -> list[InputFile]:
-    """By position; by number where a position is not known; those without either behind the others, as found."""
+    """Return the slices by position; by number where a position is not known; those without either behind the
+    others, as found.
+    """
 
     def place(key: str) -> Callable[[InputFile], float]:
         def at(file: InputFile) -> float:

@@ -65,7 +65,9 @@ def _groups(slices: Sequence[Slice], key: str) -> dict[str, list[Slice]]:
 
 
 def _differing(slices: Sequence[Slice]) -> str:
-    """In what the people differ whose slices these are: ``2 birth dates and 2 sexes``; empty where they don't."""
+    """Return in what the people differ whose slices these are: ``2 birth dates and 2 sexes``; empty where they
+    don't.
+    """
     values: dict[str, set[str]] = defaultdict(set)
     for part in slices:
         for what, value in part.person:

@@ -50,7 +50,7 @@ def plan_of(run: Run) -> RangeTestPlan:
 
 
 def plan_for(schedule: Schedule) -> RangeTestPlan:
-    """As :func:`plan_of`, for a schedule whose ratios are 1."""
+    """Return the same as :func:`plan_of`, for a schedule whose ratios are 1."""
 
     def training(row: Mapping[str, StageState]) -> list[str]:
         return [name for name, state in row.items() if not state.frozen]
@@ -110,7 +110,7 @@ def _optimizers(
 
 
 def _trainer(run: Run, ramp: _Ramp, steps: int) -> pl.Trainer:
-    """As the run's own, but for a number of steps, without validation, and writing nothing."""
+    """Return a trainer as the run's own, but for a number of steps, without validation, and writing nothing."""
     t = run.config.trainer
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in training
     return lightning.build(

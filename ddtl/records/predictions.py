@@ -12,7 +12,7 @@ from ddtl.utils.reading import Unreadable, read_table
 
 
 def write(predictions: Predictions, path: Path) -> None:
-    """As CSV: the fixed columns, then a logit and a probability for each class."""
+    """Write predictions as CSV: the fixed columns, then a logit and a probability for each class."""
     columns = [*_FIXED, *(f"{kind}_{name}" for kind in ("logit", "probability") for name in predictions.classes)]
     label_names = [predictions.classes[label] for label in predictions.label]
     probabilities = predictions.probabilities

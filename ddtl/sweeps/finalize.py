@@ -139,7 +139,7 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
 
 
 def print_result(final: dict[str, Any]) -> None:
-    """The answer at the terminal: a line, and the caveats."""
+    """Print the result at the terminal: a line, and the caveats."""
     console.out.print(final["claim"], markup=False)
     for note in final["caveats"]:
         console.out.print(f"! {note}", style="yellow", markup=False)
@@ -204,7 +204,7 @@ def _failure_lines(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
-    """By method its runs: seed, folder and validation score, both None where it failed."""
+    """Return the runs by method: seed, folder and validation score, both None where it failed."""
     jobs: Sequence[Sequence[str]] = final.plan.space.jobs  # type: ignore[attr-defined]
     found: dict[str, list[dict[str, Any]]] = {}
     for trial in final.trials():

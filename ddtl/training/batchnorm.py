@@ -27,7 +27,8 @@ from ddtl.utils.errors import UserError
 def adapt_statistics(
     trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, config: EvaluationConfig
 ) -> Iterator[None]:
-    """With ``evaluation.batchnorm=adapt`` the network has the statistics of the test images; afterwards its own again.
+    """Give the network the statistics of the test images where ``evaluation.batchnorm=adapt``; afterwards its own
+    again.
 
     Raises:
         UserError: the network has no BatchNorm, or there is one test image.

@@ -163,7 +163,7 @@ class EpochEnd(Checkpoint):
 
 
 def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """The processes of a distributed run must have the same weights to the bit, or its result is nobody's."""
+    """Check that the processes of a distributed run have the same weights to the bit."""
     if trainer.world_size == 1:
         return
     digest = hashlib.sha256()

@@ -18,7 +18,9 @@ NAME = "embeddings.npz"
 
 @contextmanager
 def collect_features(network: Network) -> Iterator[list[np.ndarray]]:
-    """Within, each batch that the network sees adds its embeddings: the feature maps' means, (N, features) float16."""
+    """Collect the embeddings of each batch that the network sees within: the feature maps' means, (N, features)
+    float16.
+    """
     parts: list[np.ndarray] = []
 
     def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:

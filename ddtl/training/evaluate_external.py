@@ -81,7 +81,7 @@ def _digest(evaluation: Path) -> str | None:
 
 
 def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
-    """As :func:`score_external`, for a study: in a folder that no other evaluation can have; the folder.
+    """Score as :func:`score_external` does, for a study, and return a folder that no other evaluation can have.
 
     Its name contains a hash of the images, their split and the settings of the evaluation. One that is there and
     finished is left as it is.

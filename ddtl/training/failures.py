@@ -15,7 +15,7 @@ from ddtl.utils.errors import TrainingFailure
 
 @contextmanager
 def reported_failures(folder: Path) -> Iterator[None]:
-    """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
+    """Report what breaks a run from outside in words: a full disk, a full GPU, a loader process that was killed."""
     try:
         yield
     except OSError as error:

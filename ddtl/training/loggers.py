@@ -36,7 +36,7 @@ FINISH_TIMEOUT = 60.0  # seconds a run waits at its end for its curves to be upl
 
 @contextmanager
 def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iterator[list[Logger]]:
-    """The loggers that the configuration requests, ended as finished or failed.
+    """Yield the loggers that the configuration requests, ended as finished or failed.
 
     Args:
         config: of the run.

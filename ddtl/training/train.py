@@ -117,7 +117,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
 
 
 def _announce(run: Run) -> None:
-    """What is about to happen, before it takes time."""
+    """Print what is about to happen, before it takes time."""
     _dataset_table(run.datamodule.manifest)
     manifest = run.datamodule.manifest
     for warning in [*protocols.describe(manifest), *manifest.doubts()]:
@@ -144,7 +144,7 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 
 
 def _write_setting(run: Run, folder: RunFolder) -> None:
-    """The run's settings, machine and split, as they were at its first start."""
+    """Write the run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
         config = run.config.model_copy(update={"dataset": sources.recorded(run.config.dataset)})
         write_text(folder.config, yaml.safe_dump(redact_tree(config.model_dump(mode="json")), sort_keys=False))
@@ -209,7 +209,7 @@ def _compile(run: Run) -> Iterator[None]:
 
 
 def _warn_if_moved(folder: RunFolder) -> None:
-    """A resumed run repeats an uninterrupted one to the bit only with the same torch and as many threads."""
+    """Warn where a resumed run cannot repeat an uninterrupted one to the bit: another torch or number of threads."""
     before, now = small.environment(folder.path), hardware.environment()
     changes = {
         "torch": (before.get("packages", {}).get("torch"), now["packages"].get("torch")),

@@ -102,19 +102,19 @@ def be_quiet() -> None:
 
 
 def error(message: str) -> None:
-    """A mistake or a failure, for the person."""
+    """Print a mistake or a failure on standard error."""
     err.print("error: " + escape(message), style="red")
 
 
 def line(message: str) -> None:
-    """A line of news."""
+    """Print a line on standard error."""
     if not out.quiet:
         err.print(escape(message))
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
-    """A bar at a terminal; otherwise a line at the start and one at the end."""
+    """Show a bar at a terminal; otherwise a line at the start and one at the end."""
     from rich.progress import Progress as Bar
 
     if out.quiet:

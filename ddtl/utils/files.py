@@ -94,7 +94,7 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Fresh]:
-    """A new file that is kept at the end of the block, and dropped where that raises."""
+    """Yield a new file that is kept at the end of the block, and dropped where that raises."""
     fresh = Fresh(path)
     try:
         with _named(path):
@@ -107,7 +107,7 @@ def replacing(path: Path) -> Iterator[Fresh]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Makes an ``OSError`` say which file it is about: one from a full disk does not by itself."""
+    """Make an ``OSError`` name the file that it is about: one from a full disk does not by itself."""
     try:
         yield
     except OSError as error:
@@ -133,7 +133,7 @@ def within(root: Path, *names: str) -> Path:
 
 
 def folder_in(root: Path, *names: str) -> Path:
-    """As :func:`within`, and made where there is none."""
+    """Return the folder of :func:`within`, created where there is none."""
     folder = within(root, *names)
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -54,7 +54,9 @@ def has_rebooted(owner: Mapping[str, Any]) -> bool:
 
 
 def began(pid: int) -> float | None:
-    """When a process started, in seconds since 1970 and to about a second; None where the system does not say."""
+    """Return when a process started, in seconds since 1970 and to about a second; None where the system does not
+    say.
+    """
     ticks = _start_ticks(pid)
     try:
         up = float((_PROC / "uptime").read_text().split()[0])
@@ -82,7 +84,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _start_ticks(pid: int) -> str | None:
-    """When the process started, in clock ticks after the boot; None where the system does not say."""
+    """Return when the process started, in clock ticks after the boot; None where the system does not say."""
     fields = _stat(pid)
     return fields[19] if fields else None
 

@@ -59,7 +59,7 @@ class Unreadable(UserError):
 
 @contextmanager
 def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
-    """A regular file, open for reading.
+    """Yield a regular file, open for reading.
 
     Args:
         path: of the file, or of a link to it.

@@ -57,7 +57,9 @@ def add_secrets_of(url: str | None) -> None:
 
 
 def add_secrets_of_command(words: Iterable[str]) -> None:
-    """As :func:`add_secrets_of`, for the words of a command, and for the environment that it is started in."""
+    """Add the secrets as :func:`add_secrets_of` does, for the words of a command, and for the environment that it is
+    started in.
+    """
     for word in words:
         key, equals, value = word.partition("=")
         text = value if equals and "//" not in key else word

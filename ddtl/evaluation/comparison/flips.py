@@ -106,7 +106,9 @@ class Flips:
         return found if tail >= known else found * self._t(tail) / self._t(known)
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true difference of 0: below ``tail`` where ``value`` is beyond its :meth:`limit`."""
+        """Return the two-sided p-value of a true difference of 0: below ``tail`` where ``value`` is beyond its
+        :meth:`limit`.
+        """
         from scipy.special import stdtr
 
         side = 1 if value > 0 else -1

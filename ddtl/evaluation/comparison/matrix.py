@@ -159,8 +159,8 @@ def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[st
 def pool_folds(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
     """Return the out-of-fold predictions of one cross-validation as those of one test set.
 
-    Every image is predicted at the threshold of its own fold. Probabilities of different networks are ranked together: the
-    ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
+    Every image is predicted at the threshold of its own fold. Probabilities of different networks are ranked together:
+    the ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
 
     Args:
         folds: whose test images are those of no other fold.

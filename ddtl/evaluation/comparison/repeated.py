@@ -58,7 +58,7 @@ class Part:
         return float(stdtrit(self.freedom, probability))
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true value of 0."""
+        """Return the two-sided p-value of a true value of 0."""
         from scipy.special import stdtr
 
         return float(2 * stdtr(self.freedom, -abs(value) / self.error))
@@ -132,7 +132,7 @@ class Chance:
         return value - self.limit(1, 1 - level), value + self.limit(-1, 1 - level)
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true difference of 0: below 1 - level where the interval excludes 0."""
+        """Return the two-sided p-value of a true difference of 0: below 1 - level where the interval excludes 0."""
         if not self.of_seeds:
             return self.flips.p_value(value)
         from scipy.optimize import brentq
@@ -290,7 +290,9 @@ class Runs:
         return tuple(self.images - table[_IMAGES] for table in self.left_out[0])
 
     def influences(self, name: str) -> Influences | None:
-        """None where a score is not defined for all runs, with all clusters and without any of them."""
+        """Return the influences; None where a score is not defined for all runs, with all clusters and without any
+        of them.
+        """
         points = [point[name] for point in self.points]
         tables = [np.stack([one[stratum][name] for one in self.left_out]) for stratum in range(len(self.sizes))]
         if mean(points) is None or any(np.isnan(table).any() for table in tables):
@@ -331,6 +333,6 @@ def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """None where one is missing: a mean over fewer runs than it says would be a lie."""
+    """Return the mean over the runs; None where one is missing, since a mean over fewer runs would mislead."""
     found = [value for value in values if value is not None]
     return float(np.mean(found)) if found and len(found) == len(values) else None

@@ -60,7 +60,7 @@ class Clustered:
         return self._quantiles(name, self._tails)
 
     def bca(self, name: str) -> Limits | None:
-        """As :meth:`percentile`, corrected for bias and skewness (BCa; Efron, 1987, JASA 82:171).
+        """Return the interval of :meth:`percentile`, corrected for bias and skewness (BCa; Efron, 1987, JASA 82:171).
 
         With clusters drawn class by class the acceleration is that of several samples (Davison and Hinkley, 1997,
         Bootstrap Methods and their Application, chapter 5).

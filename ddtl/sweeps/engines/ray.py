@@ -47,7 +47,7 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 
 def _connect(engine: EngineConfig) -> None:
-    """To a running cluster, or to one of this machine alone, whose dashboard nobody needs."""
+    """Connect to a running cluster, or to one of this machine alone, without its dashboard."""
     variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     own: dict[str, Any] = {} if engine.address else {"include_dashboard": False, "object_store_memory": 80_000_000}
     try:

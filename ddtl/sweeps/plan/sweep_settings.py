@@ -65,7 +65,7 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
 
 
 def without(search: SearchConfig, keys: Iterable[str]) -> SearchConfig:
-    """With parameters taken out of the space."""
+    """Return the search with parameters taken out of its space."""
     space = search.space
     for key in keys:
         space, _ = _replace(space, key, None)
@@ -79,7 +79,9 @@ def _is_open(word: str) -> bool:
 def _merge(
     config: SweepConfig, settings: Iterable[Setting], typed: set[str], grid: bool
 ) -> tuple[SweepConfig | None, list[str]]:
-    """With the settings whose keys are in no file, and with what follows of others; or a line for each mistake."""
+    """Return the settings with those whose keys are in no file, and with what follows of others; or a line for each
+    mistake.
+    """
     tree = config.model_dump()
     default = load.typed((), CONFIG_NAME, SweepConfig, lambda found: [])[0]
     if config.sampler.name != default.sampler.name:

@@ -177,8 +177,8 @@ def _describe(parameter: Parameter) -> dict[str, Any]:
 
 
 def _named(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
-    """With Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has other ranges in other
-    places.
+    """Return the parameters with Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has
+    other ranges in other places.
     """
     ranges: dict[str, list[dict[str, Any]]] = {}
     for place in _places(parameters, ()):

@@ -143,6 +143,6 @@ def _torn(path: Path) -> Path:
 
 
 def _set_aside(path: Path, tail: bytes) -> None:
-    """Under the lock: keep the torn part in a file of its own, then cut it off."""
+    """Keep the torn part in a file of its own, then cut it off; the caller has the lock."""
     append_line(_torn(path), {"after_byte": path.stat().st_size - len(tail), "torn": tail.decode(errors="replace")})
     os.truncate(path, path.stat().st_size - len(tail))

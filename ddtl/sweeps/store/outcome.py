@@ -31,8 +31,8 @@ class Outcome:
 
 
 def completed(values: Sequence[float]) -> Outcome:
-    """Return the trial ran to its end with these values of the objectives; NaN, which no sampler can use, is a
-    failure.
+    """Return the outcome of a trial that ran to its end with these values of the objectives; NaN, which no sampler can
+    use, is a failure.
     """
     if any(math.isnan(value) for value in values):
         return Outcome("nan", words="the score is not a number")
@@ -40,17 +40,17 @@ def completed(values: Sequence[float]) -> Outcome:
 
 
 def pruned() -> Outcome:
-    """Return the pruner ended it."""
+    """Return the outcome of a trial that the pruner ended."""
     return Outcome("pruned")
 
 
 def failed(reason: Reason, words: str = "") -> Outcome:
-    """It broke."""
+    """Return the outcome of an attempt that broke."""
     return Outcome(reason, words=words)
 
 
 def stopped(words: str = "") -> Outcome:
-    """Its user stopped the sweep; the trial is resumed by the same command."""
+    """Return the outcome of a trial whose user stopped the sweep; the same command resumes it."""
     return Outcome("stopped", words=words)
 
 

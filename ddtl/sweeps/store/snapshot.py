@@ -108,7 +108,7 @@ def seconds(trial: FrozenTrial) -> float:
 
 
 def ended_at(trial: FrozenTrial) -> str:
-    """When a trial's last attempt ended; empty where none has."""
+    """Return when a trial's last attempt ended; empty where none has."""
     attempts = trial.user_attrs.get(ATTEMPTS)
     return str(attempts[-1]["ended"]) if attempts else ""
 

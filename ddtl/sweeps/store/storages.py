@@ -38,13 +38,13 @@ class StoragePlace(Protocol):
         """Return a context in which no other process of the sweep, on any host, is in the same one."""
 
     def heartbeat(self, trial: int) -> None:
-        """A heartbeat of the trial with Optuna's number ``trial``."""
+        """Send a heartbeat of the trial with Optuna's number ``trial``."""
 
     def stale(self, study: optuna.Study) -> set[int]:
         """Return Optuna's numbers of the trials whose last heartbeat is too long ago."""
 
     def forget(self, trial: int) -> None:
-        """The trial gives no more heartbeats."""
+        """Send no more heartbeats of the trial."""
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -81,7 +81,7 @@ class JournalPlace:
         (self._beats / str(trial)).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
 
 class DatabasePlace:
@@ -133,7 +133,7 @@ class DatabasePlace:
         return set(self._database._get_stale_trial_ids(study._study_id))
 
     def forget(self, trial: int) -> None:
-        """Optuna examines running trials alone."""
+        """Do nothing: Optuna checks running trials alone."""
 
     def close(self) -> None:
         self._database.remove_session()
@@ -188,7 +188,7 @@ def place(setting: str | None, folder: Path, create: bool) -> StoragePlace:
 
 
 def _with_driver(url: URL) -> URL:
-    """With the driver that comes with ``ddtl[postgres]``, where none is named."""
+    """Return the URL with the driver of ``ddtl[postgres]``, where none is named."""
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 

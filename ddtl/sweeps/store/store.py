@@ -93,7 +93,7 @@ class Store:
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial_id)))
 
     def end(self, task: Task, outcome: Outcome) -> None:
-        """How this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the
+        """Record how this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the
         meantime.
         """
         self._working.discard(task.trial_id)

@@ -40,8 +40,8 @@ class Stop:
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Within, the first stop signal requests the end, and the second one raises ``Stopped``; a third one ends at
-        once.
+        """Handle signals within: the first stop signal requests the end, and the second one raises ``Stopped``; a
+        third one ends at once.
         """
         before = {signum: signal.getsignal(signum) for signum in stop_signals()}
         for signum in before:
@@ -67,7 +67,7 @@ class Stop:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Stop]:
-    """The stop of this command; its file is gone afterwards, so that the next command begins afresh."""
+    """Yield the stop of this command; its file is gone afterwards, so that the next command begins afresh."""
     stop = Stop(folder / f".stop-{socket.gethostname()}-{os.getpid()}")
     stop.path.unlink(missing_ok=True)
     try:

@@ -58,7 +58,7 @@ class TrialJob:
 
 
 def run_forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
-    """The process of a trial on one device. It never returns, so that nothing can block its end."""
+    """Run the process of a trial on one device. It never returns, so that nothing can block its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
     os.environ.clear()
@@ -139,7 +139,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 
 
 def _run(job: TrialJob) -> Outcome:
-    """Train, and say how it ended."""
+    """Train, and return how it ended."""
     from ddtl.config import load
     from ddtl.data import catalogue
     from ddtl.records import test_ledger

@@ -115,7 +115,7 @@ class _Loop:
 
     @contextmanager
     def ended_with(self) -> Iterator[None]:
-        """However this process leaves its work, its trials end and are kept to be resumed."""
+        """End the trials however this process leaves its work, and keep them to be resumed."""
         try:
             yield
         except OSError as error:
