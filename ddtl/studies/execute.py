@@ -86,7 +86,7 @@ def check_same(plan: StudyPlan, earlier: Study) -> None:
 
 @contextmanager
 def _locked(plan: StudyPlan) -> Iterator[None]:
-    """Hold the study's lock: no other command works at it meanwhile."""
+    """Keep the study's lock: no other command works at it meanwhile."""
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(plan.folder / ".lock")
