@@ -32,7 +32,7 @@ def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def classes(manifest: Manifest) -> Iterator[Finding]:
-    """Yield a dataset in which there is nothing to be distinguished."""
+    """Yield a finding for a dataset whose images cannot be distinguished by class."""
     present = sorted({manifest.classes[sample.label] for sample in manifest.samples})
     if len(manifest) == 1:
         yield Finding(

@@ -112,7 +112,7 @@ class Record(dict[str, Any]):
 
     __slots__ = ("_at", "_file")
     _file: tuple[Path, str]  # and what to do
-    _at: tuple[Any, ...]  # the way to this part: its last key, behind the way to what contains it
+    _at: tuple[Any, ...]  # the path to this part: its last key, after the path to what contains it
 
     @classmethod
     def of(cls, value: Any, file: tuple[Path, str], at: tuple[Any, ...] = ()) -> Any:

@@ -243,7 +243,7 @@ def alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _identity(path: Path) -> dict[str, Any] | None:
-    """Return the identity of the run that the folder holds; None where it contains none."""
+    """Return the identity of the folder's run; None where there is none."""
     try:
         found = small.identity(path)
     except (OSError, Unreadable):

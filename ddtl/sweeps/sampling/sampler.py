@@ -22,7 +22,7 @@ _ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 
 
 class Seeded(BaseSampler):
-    """Proposes each trial by a sampler recreated for it, seeded by (seed, number).
+    """Proposes each trial by a sampler of its own, seeded by (seed, number).
 
     So a proposal depends on the seed, the number and the history alone: not on which process makes it, nor on how often
     the sweep was stopped. What Optuna's samplers must know beyond that, they keep in the storage themselves.
