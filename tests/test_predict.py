@@ -228,7 +228,7 @@ def test_the_slices_of_a_hospital_are_all_predicted(
     assert (code, len(rows), found["skipped"], found["warnings"]) == (0, 72, [], [])
     patients = {row_["patient_id"]: row_["pictures"] for row_ in found["patients"]}
     assert patients == dict.fromkeys(["cap001", "cap002", "P001", "P002", "normal001", "normal002"], 12)
-    assert "72 pictures, 6 patients" in capsys.readouterr().out
+    assert "72 images, 6 patients" in capsys.readouterr().out
 
 
 def test_doubts_are_reported_once_and_recorded(
@@ -434,7 +434,7 @@ def test_a_mistake_is_named(trained: Path, words: list[str], message: str, tmp_p
 
 def test_a_folder_without_a_picture_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(UserError, match="no picture in 1 files"):
+    with pytest.raises(UserError, match="no image in 1 files"):
         cli.main(["predict", str(trained), str(tmp_path), f"output={tmp_path / 'out'}"])
 
 
