@@ -2,7 +2,7 @@
 # make test         set up everything and run the tests (test-all: the slow ones too)
 # make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
 # make lint         ruff, mypy, and the layers of the package
-# make lock         resolve the dependencies anew into requirements.lock, and uv itself into requirements-uv.lock
+# make lock         resolve the dependencies again into requirements.lock, and uv itself into requirements-uv.lock
 # make env          only set up .venv
 
 VENV := .venv
@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
-# Bytecode is kept: without it every process compiles torch and Lightning anew, which takes ten seconds.
+# Bytecode is kept: without it every process compiles torch and Lightning again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-all fuzz lint env lock

@@ -1,4 +1,4 @@
-"""Train, score and record one model: ``python train.py --help`` says what can be asked for."""
+"""Train, score and record one model: ``python train.py --help`` says what can be requested."""
 
 import sys
 

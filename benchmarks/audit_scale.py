@@ -3,7 +3,7 @@
 python -m benchmarks.audit_scale                  # the search among hashes alone
 python -m benchmarks.audit_scale --whole          # image files written, decoded, hashed, searched and compared
 
-The images are bodies drawn from smooth random fields, so that bits of a hash depend on each other as those of pictures
+The images are bodies drawn from smooth random fields, so that bits of a hash depend on each other as those of images
 do. One in a hundred is a changed copy of another.
 """
 
@@ -50,21 +50,21 @@ def build(level: str, n: int):  # type: ignore[no-untyped-def]
 
 def hashes(n: int) -> dict[str, float]:
     """Near pairs among the hashes of ``n`` images in eight orientations."""
-    made = np.stack([orientation_hashes(image) for image in pictures(n)])
+    made = np.stack([orientation_hashes(image) for image in images(n)])
     before = peak_mb()
     started = time.perf_counter()
-    rows, asked, _ = likely_near(np.ascontiguousarray(made[:, 0]), made.reshape(-1, 4), RADIUS)
+    rows, query, _ = likely_near(np.ascontiguousarray(made[:, 0]), made.reshape(-1, 4), RADIUS)
     seconds = time.perf_counter() - started
-    pairs = set(zip(rows.tolist(), (asked // 8).tolist(), strict=True))
+    pairs = set(zip(rows.tolist(), (query // 8).tolist(), strict=True))
     found = sum((copy - COPIES // 2, copy) in pairs for copy in copies(n))
     return {"search_s": seconds, "before_mb": before, "peak_mb": peak_mb(), "found": found / len(copies(n))}
 
 
 def whole(n: int) -> dict[str, float]:
-    """Everything from image files to pairs, on two processes."""
+    """Return everything from image files to pairs, on two processes."""
     with tempfile.TemporaryDirectory() as folder:
         samples = []
-        for i, image in enumerate(pictures(n)):
+        for i, image in enumerate(images(n)):
             path = Path(folder) / f"{i:06}.png"
             image.save(path, compress_level=1)
             samples.append(Sample(path.name, path, i % 2))
@@ -73,7 +73,7 @@ def whole(n: int) -> dict[str, float]:
         started = time.perf_counter()
         decoded = decode([manifest])
         between = time.perf_counter()
-        pairs = {(pair.first[1], pair.second[1]) for pair in find([manifest], pictures=decoded)}
+        pairs = {(pair.first[1], pair.second[1]) for pair in find([manifest], fingerprints=decoded)}
         seconds = time.perf_counter() - between
     wanted = [(f"{copy - COPIES // 2:06}.png", f"{copy:06}.png") for copy in copies(n)]
     return {
@@ -87,11 +87,11 @@ def whole(n: int) -> dict[str, float]:
 
 
 def copies(n: int) -> range:
-    """Which images are copies, each of that ``COPIES // 2`` before it."""
+    """Return which images are copies, each of that ``COPIES // 2`` before it."""
     return range(COPIES - 1, n, COPIES)
 
 
-def pictures(n: int) -> Iterator[Image.Image]:
+def images(n: int) -> Iterator[Image.Image]:
     """Bodies of smooth random fields with fine structures; copies are flipped or darker, and have other noise."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     for i in range(n):
@@ -108,13 +108,13 @@ def pictures(n: int) -> Iterator[Image.Image]:
 
 
 def smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
-    """A random field of ``cells`` x ``cells`` bumps, of about unit variance."""
+    """Return a random field of ``cells`` x ``cells`` bumps, of about unit variance."""
     bumps = Image.fromarray(rng.normal(0, 1.5, (cells, cells)).astype(np.float32))
     return np.asarray(bumps.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held, in MB."""
+    """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

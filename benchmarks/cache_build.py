@@ -1,6 +1,6 @@
 """Time to decode images into the cache, and to open the cache that is there.
 
-python -m benchmarks.cache_build                     # 3,227 phantom pictures, written as PNG
+python -m benchmarks.cache_build                     # 3,227 phantom images, written as PNG
 DDTL_DATA=… python -m benchmarks.cache_build --real  # covid19ct and sarscov2ct
 """
 

@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def drawn(setting: Setting, draws: int, slope: float = 1.0) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Labels, logits and patients of each test set that has both classes."""
+    """Yield labels, logits and patients of each test set that has both classes."""
     random = np.random.default_rng([setting.patients, setting.images, round(100 * slope)])
     n, apart = setting.patients, norm.ppf(setting.auc) * 2**0.5
     for _ in range(draws):
@@ -92,14 +92,14 @@ def drawn(setting: Setting, draws: int, slope: float = 1.0) -> Iterator[tuple[np
 
 
 def true_rates(setting: Setting, threshold: float) -> tuple[float, float]:
-    """Sensitivity and specificity of a calibrated network."""
+    """Return sensitivity and specificity of a calibrated network."""
     apart = norm.ppf(setting.auc) * 2**0.5
     cut = (logit(threshold) - logit(setting.prevalence)) / apart
     return float(norm.sf(cut - apart / 2)), float(norm.cdf(cut + apart / 2))
 
 
 def calibrated(setting: Setting, draws: int) -> dict[str, float]:
-    """A calibrated network: false claims, coverage, and its calibration error beside the noise floor."""
+    """Return a calibrated network: false claims, coverage, and its calibration error against the noise floor."""
     found = []
     for labels, x, patient in drawn(setting, draws):
         measured = calibration.summary(labels, np.column_stack([0 * x, x]), None, None, patient)
@@ -116,7 +116,7 @@ def calibrated(setting: Setting, draws: int) -> dict[str, float]:
 
 
 def seen(setting: Setting, draws: int) -> dict[str, float]:
-    """How often a true slope of 0.7 is seen, and its interval covers it."""
+    """Return how often a true slope of 0.7 is seen, and its interval covers it."""
     found = []
     for labels, x, patient in drawn(setting, draws, 0.7):
         line = miscalibration.recalibration_line(labels, x, patient)
@@ -132,8 +132,8 @@ def predicted(setting: Setting, draws: int) -> dict[str, float]:
     truth = decision.predictive_values(*true, 0.05)
     found = []
     for labels, x, patient in drawn(setting, draws):
-        called = (expit(x) >= 0.3).astype(int)
-        shares = proportion(called, labels, patient), proportion(1 - called, 1 - labels, patient)
+        positive = (expit(x) >= 0.3).astype(int)
+        shares = proportion(positive, labels, patient), proportion(1 - positive, 1 - labels, patient)
         rates = decision.Rates(*(wilson(share, 0.95) for share in shares))
         values = decision.predictive_value_limits(shares[0].value, shares[1].value, 0.05, rates)
         (at,) = decision.decision_curve(labels, expit(x), [0.3])
@@ -147,7 +147,9 @@ def predicted(setting: Setting, draws: int) -> dict[str, float]:
 
 
 def promised(setting: Setting, rule: thresholds.Rule, target: float | None, draws: int) -> dict[str, float]:
-    """What is expected of a threshold for other patients, and what they get; patients choose by one image each."""
+    """Return what is expected of a threshold for other patients, and what they get; patients choose by one image
+    each.
+    """
     found = []
     for labels, x, patient in drawn(setting._replace(images=1), draws):
         p = expit(x)
@@ -168,7 +170,7 @@ def _below(p: float | None) -> float:
 
 
 def _holds(limits: Any, value: float) -> float:
-    """Whether an interval covers; NaN where there is none."""
+    """Return whether an interval covers; NaN where there is none."""
     if limits is None or limits["low"] is None:
         return float("nan")
     return float(limits["low"] <= value <= limits["high"])

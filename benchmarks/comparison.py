@@ -24,11 +24,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.measuring import finish
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import Chance, difference, draw_seeds, leave_out
 from ddtl.evaluation.comparison.significance import mcnemar
 from ddtl.evaluation.intervals.intervals import paired_intervals
-from ddtl.evaluation.intervals.resampling import resampled
+from ddtl.evaluation.intervals.resampling import resample
 from ddtl.evaluation.predictions import Predictions
 from ddtl.schema.scores import SCORES
 
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def mcnemar_levels(draws: int) -> tuple[float, float]:
-    """The share of pairs of equal models with p < 0.05, by McNemar's test of images and by that of patients."""
+    """Return the share of pairs of equal models with p < 0.05, by McNemar's test of images and by that of patients."""
     random = np.random.default_rng(0)
     rejected = np.zeros(2)
     for _ in range(draws):
@@ -119,7 +119,9 @@ def mcnemar_levels(draws: int) -> tuple[float, float]:
 
 
 def claims(row: Row, draws: int) -> dict[str, float]:
-    """The share of test sets on which each score's difference is claimed, and where there is one by ``old_claims``."""
+    """Return the share of test sets on which each score's difference is claimed, and where there is one by
+    ``old_claims``.
+    """
     count: Counter[str] = Counter()
     for draw in range(draws):
         a, b = methods(row, np.random.default_rng([row.patients, row.seeds, draw]))
@@ -145,7 +147,9 @@ def chances(a: Method, b: Method, paired: bool) -> dict[str, tuple[float, Chance
 
 
 def promised(row: Row, draws: int) -> float:
-    """The power for the difference that an average of test sets says could have been shown with a power of 80 %."""
+    """Return the power for the difference that an average of test sets says could have been shown with a power of 80
+    %.
+    """
     values, sizes, limits = [], [], []
     for draw in range(2 * draws):
         a, b = methods(row, np.random.default_rng([row.patients, 7, draw]))
@@ -182,34 +186,34 @@ def methods(row: Row, random: np.random.Generator) -> tuple[Method, Method]:
     return found[0], found[1]
 
 
-def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> Answers:
-    """A network that ranks whole patients, or single images, the wrong way round."""
+def failing(patient: np.ndarray, whole: bool, effect: float, random: np.random.Generator) -> RunPredictions:
+    """Return a network that ranks whole patients, or single images, the wrong way round."""
     places = random.uniform(size=patient.max() + 1)[patient] if whole else random.uniform(size=len(patient))
     sign = np.where(places < FAILURES, -1, 1)
     x = (3.0 + effect) * sign * (patient % 2 - 0.5) + 0.7 * random.normal(size=len(patient))
     return answered(patient, x)
 
 
-def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np.random.Generator) -> Answers:
+def answers(patient: np.ndarray, separation: float, hard: np.ndarray, random: np.random.Generator) -> RunPredictions:
     return answered(patient, separation * (patient % 2 - 0.5) + hard + 0.6 * random.normal(size=len(patient)))
 
 
-def answered(patient: np.ndarray, x: np.ndarray) -> Answers:
-    """Patients with odd numbers are positive."""
+def answered(patient: np.ndarray, x: np.ndarray) -> RunPredictions:
+    """Return patients with odd numbers are positive."""
     names, images = patient.astype(str), np.arange(len(patient)).astype(str)
     split, logits = np.full(len(patient), "test"), np.stack([-x / 2, x / 2], axis=1)
-    return Answers(
+    return RunPredictions(
         "run", "drawn", Predictions(("0", "1"), split, images, names, names, split, patient % 2, logits), 0.5
     )
 
 
 def old_claims(a: Method, b: Method) -> dict[str, bool]:
-    """The rule before: interval excludes 0 and p below 0.05."""
+    """Return the rule before: interval excludes 0 and p below 0.05."""
     first, second = a.runs[0], b.runs[0]
     labels, clusters = first.predictions.label, first.predictions.patient_id
     tables = []
     for number, method in enumerate((a, b)):
-        each = [resampled(run.weighted, clusters, labels, OLD_REPLICATES, 0) for run in method.runs]
+        each = [resample(run.weighted, clusters, labels, OLD_REPLICATES, 0) for run in method.runs]
         drawn = draw_seeds(len(each), OLD_REPLICATES, (0, number))
         tables.append({name: np.take_along_axis(np.stack([one[name] for one in each]).T, drawn, axis=1).mean(axis=1)
                        for name in SCORES})  # fmt: skip

@@ -1,4 +1,4 @@
-"""How often the default intervals hold the truth, on a public grid of test sets, and where they hold it least.
+"""How often the default intervals cover the truth, on a public grid of test sets, and where they contain it least.
 
     python -m benchmarks.coverage --quick            # a few draws, to see that it works
     python -m benchmarks.coverage                    # the grid, 1,000 draws a cell
@@ -110,7 +110,7 @@ def main(words: list[str] | None = None) -> None:
         cells = search(given.work, given.corners, given.draws or 400, given.worst, given.fresh, given.jobs)
         print(worst_table(cells))
     else:
-        cells = kept(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
+        cells = measure_corners(given.work / "grid.jsonl", grid(), given.draws or 1000, 0, given.jobs)
         print(grid_table(cells))
     judged = [cell for cell in cells if cell.given]
     least = min(judged, key=lambda cell: cell.coverage)
@@ -125,7 +125,9 @@ def main(words: list[str] | None = None) -> None:
 
 
 def grid() -> list[Corner]:
-    """The published cells: what a page looks up, by patients, images, ROC AUC and prevalence; then the hard kinds."""
+    """Return the published cells: what a page looks up, by patients, images, ROC AUC and prevalence; then the hard
+    kinds.
+    """
     usual = [
         Corner(prevalence, patients, images, 0.5, auc, "normal", "case_control")
         for patients, prevalence in product((20, 40, 95, 400), (0.5, 0.2))
@@ -152,7 +154,7 @@ def grid() -> list[Corner]:
 
 
 def random_corner(random: np.random.Generator) -> Corner:
-    """One of the search: at least three patients of each class are to be expected."""
+    """Return one of the search: at least three patients of each class are expected."""
     while True:
         corner = Corner(
             prevalence=round(float(random.uniform(0.05, 0.95)), 3),
@@ -173,22 +175,22 @@ def random_corner(random: np.random.Generator) -> Corner:
 def search(work: Path, corners: int, draws: int, worst_ones: int, fresh: int, jobs: int) -> list[Cell]:
     """Many corners with few draws; those with the lowest coverage again with many fresh ones, and judged on those."""
     random = np.random.default_rng(0)
-    first = kept(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
+    first = measure_corners(work / "search.jsonl", [random_corner(random) for _ in range(corners)], draws, 0, jobs)
     lowest: dict[Corner, float] = {}
     for cell in first:
         corner = Corner(**cell.corner)
         if cell.given:
             lowest[corner] = min(lowest.get(corner, 1.0), cell.coverage)
     again = sorted(lowest, key=lambda corner: lowest[corner])[:worst_ones]
-    cells = kept(work / "worst.jsonl", again, fresh, 1, jobs)
+    cells = measure_corners(work / "worst.jsonl", again, fresh, 1, jobs)
     shown = [Corner(**cell.corner) for cell in worst(cells)]
     for method in METHODS:
-        kept(work / f"worst-{method}.jsonl", shown, _DRAWS_OF_ALTERNATIVES, 1, jobs, method)
+        measure_corners(work / f"worst-{method}.jsonl", shown, _DRAWS_OF_ALTERNATIVES, 1, jobs, method)
     return with_alternatives(work, cells)
 
 
 def with_alternatives(work: Path, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, each with the narrowest interval that can be chosen instead and is valid there."""
+    """Return the cells, each with the narrowest interval that can be chosen instead and is valid there."""
     best: dict[str, Cell] = {}
     for method in METHODS:
         for cell in (cell for line in _lines(work / f"worst-{method}.jsonl") for cell in _cells(line)):
@@ -203,7 +205,7 @@ def with_alternatives(work: Path, cells: Sequence[Cell]) -> list[Cell]:
 
 
 def publish(work: Path) -> list[Cell]:
-    """The grid into the package, grid and search into the docs."""
+    """Return the grid into the package, grid and search into the docs."""
     cells = [cell for line in _lines(work / "grid.jsonl") for cell in _cells(line)]
     if cells:
         write(cells, TABLE)
@@ -217,10 +219,10 @@ def publish(work: Path) -> list[Cell]:
     return cells
 
 
-def kept(
+def measure_corners(
     path: Path, corners: Sequence[Corner], draws: int, stream: int, jobs: int, method: str = "default"
 ) -> list[Cell]:
-    """What the intervals hold in each corner, from ``path`` where it was drawn before."""
+    """Return how often the intervals cover the truth in each corner, from ``path`` where it was drawn before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = {json.dumps(line["corner"]): line for line in _lines(path) if line["draws"] == draws}
     found: list[Cell] = []
@@ -241,13 +243,15 @@ def kept(
 
 
 def hours(work: Path) -> float:
-    """How long it took to draw what is in the folder."""
+    """Return how long it took to draw what is in the folder."""
     return sum(line["seconds"] for path in work.glob("*.jsonl") for line in _lines(path)) / 3600
 
 
 @cache
 def fingerprint() -> str:
-    """What the default intervals of some test sets are, in short: draws with other intervals are not to be mixed."""
+    """Return what the default intervals of some test sets are, in short: draws with other intervals are not to be
+    mixed.
+    """
     some = [
         replace(grid()[0], images=images, design=design)
         for images, design in product(get_args(Images), get_args(Design))
@@ -262,7 +266,7 @@ def fingerprint() -> str:
 
 
 def seconds_of_1000_images() -> float:
-    """How long all the scores' intervals of 1,000 images of 250 patients take."""
+    """Return how long all the scores' intervals of 1,000 images of 250 patients take."""
     corner = Corner(0.5, 250, "four", 0.5, 0.9, "normal", "case_control")
     labels, patients, p = simulate(corner, np.random.default_rng(0))
     taken = []
@@ -279,7 +283,7 @@ def _pool(jobs: int) -> Any:
 
 
 def measured(corner: Corner, draws: int, stream: int, jobs: int, method: str = "default") -> list[Cell]:
-    """The coverage of every score, by image and by patient. A defined score without an interval is a miss."""
+    """Return the coverage of every score, by image and by patient. A defined score without an interval is a miss."""
     truths = true_values(corner)
     blocks = [(corner, start, min(start + _BLOCK, draws), stream, method) for start in range(0, draws, _BLOCK)]
     parts = _pool(jobs).map(block, blocks, chunksize=1) if jobs > 1 else [block(work) for work in blocks]
@@ -300,7 +304,7 @@ def measured(corner: Corner, draws: int, stream: int, jobs: int, method: str = "
 
 
 def block(work: tuple[Corner, int, int, int, str]) -> dict[Key, list[Limits]]:
-    """The limits by unit and score of some draws; a draw's seed is its number."""
+    """Return the limits by unit and score of some draws; a draw's seed is its number."""
     corner, start, stop, stream, method = work
     found: dict[Key, list[Limits]] = {(unit, name): [] for unit in ("image", "patient") for name in SCORES}
     for number in range(start, stop):
@@ -313,7 +317,7 @@ def block(work: tuple[Corner, int, int, int, str]) -> dict[Key, list[Limits]]:
 def one_draw(
     corner: Corner, number: int, stream: int, method: str = "default"
 ) -> Iterator[tuple[Key, Interval | None, bool]]:
-    """Every interval of one simulated test set, and whether its counts allow any and the score is defined."""
+    """Yield every interval of one simulated test set, and whether its counts allow any and the score is defined."""
     labels, patients, p = simulate(corner, np.random.default_rng([stream, number]))
     counts = np.bincount(patients)
     of_patient, mean = np.bincount(patients, labels) // counts, np.bincount(patients, p) / counts
@@ -330,7 +334,9 @@ def one_draw(
 
 
 def simulate(corner: Corner, random: np.random.Generator, each: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, patients (0, 0, 1, ...) and probabilities, (N,); with ``each`` that many patients of each class."""
+    """Return labels, patients (0, 0, 1, ...) and probabilities, (N,); with ``each`` that many patients of each
+    class.
+    """
     from scipy.special import ndtri
 
     if each:
@@ -349,7 +355,7 @@ def simulate(corner: Corner, random: np.random.Generator, each: int = 0) -> tupl
 
 
 def true_values(corner: Corner) -> dict[Key, float]:
-    """What the scores would be on endless patients, by simulation."""
+    """Return what the scores would be on endless patients, by simulation."""
     labels, patients, p = simulate(corner, np.random.default_rng([2]), _PATIENTS_OF_TRUTH)
     share = corner.prevalence
     if corner.design == "case_control":

@@ -22,7 +22,7 @@ class Cell:
         truth: its value on endless patients.
         draws: test sets with at least three patients of each class in which the score is defined.
         given: how many of them have an interval.
-        coverage: the share of the draws whose interval holds the truth.
+        coverage: the share of the draws whose interval contains the truth.
         width: the mean of the given intervals.
         other, other_width: the narrowest method that can be chosen instead and covers ``VALID``, and its mean width;
             empty where none is, or none was tried.
@@ -65,7 +65,7 @@ def write(cells: Iterable[Cell], path: Path) -> None:
 
 
 def read(path: Path) -> list[Cell]:
-    """What :func:`write` wrote; none where there is no such file."""
+    """Return what :func:`write` wrote; none where there is no such file."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
@@ -81,7 +81,7 @@ def read(path: Path) -> list[Cell]:
 
 
 def grid_table(cells: Sequence[Cell]) -> str:
-    """A row for each corner: the lowest and the highest coverage over all scores, by image and by patient."""
+    """Return a row for each corner: the lowest and the highest coverage over all scores, by image and by patient."""
     lines = []
     for corner in _corners(cells):
         of_corner = [cell for cell in cells if cell.corner == corner and cell.given]
@@ -104,7 +104,7 @@ def grid_table(cells: Sequence[Cell]) -> str:
 
 
 def worst(cells: Sequence[Cell], count: int = 20) -> list[Cell]:
-    """The cells with the lowest coverage, one of each corner."""
+    """Return the cells with the lowest coverage, one of each corner."""
     found: dict[str, Cell] = {}
     for cell in sorted((cell for cell in cells if cell.given), key=lambda cell: cell.coverage):
         found.setdefault(str(cell.corner), cell)
@@ -112,7 +112,7 @@ def worst(cells: Sequence[Cell], count: int = 20) -> list[Cell]:
 
 
 def worst_table(cells: Sequence[Cell]) -> str:
-    """The 20 corners that are covered least, each by its worst score."""
+    """Return the 20 corners that are covered least, each by its worst score."""
     lines = [
         [
             f"`{cell.score}` by {cell.unit}", _named(cell.corner), f"{cell.truth:.3f}",
@@ -133,7 +133,7 @@ def put_table(path: Path, name: str, table: str) -> None:
 
 
 def figure(cells: Sequence[Cell]) -> str:
-    """An SVG of the 20 corners that are covered least: a dot with two standard errors each."""
+    """Return an SVG of the 20 corners that are covered least: a dot with two standard errors each."""
     shown = worst(cells)
     left, top, row, width = 420, 60, 22, 940
     low, high = 0.88, 1.0
@@ -179,7 +179,7 @@ def _corners(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _named(corner: dict[str, Any]) -> str:
-    """A corner in a line."""
+    """Return a corner in a line."""
     positive = round(corner["patients"] * corner["prevalence"])
     design = "cohort" if corner["design"] == "cohort" else "fixed"
     shift = f", shift {corner['shift']:g}" if corner["shift"] else ""

@@ -39,8 +39,8 @@ def main() -> None:
     finish(benchmark="dashboard", runs=found)
 
 
-def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
-    """The figures of a folder with so many runs."""
+def measure(home: Path, runs: int, repetitions: int) -> dict[str, float]:
+    """Return the figures of a folder with so many runs."""
     root = home / f"runs-{runs}"
     made = trained(home)
     for number in range(runs):
@@ -56,15 +56,15 @@ def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
         address = process.stderr.readline().split(": ", 1)[1].split()[0]
         _until_it_answers(address)
         start = time.perf_counter() - begun
-        first, tag = _asked(f"{address}/api/rows")
+        first, tag = _time_request(f"{address}/api/rows")
         table, unchanged = [], []
-        for round_ in range(rounds):
-            time.sleep(0.6)  # rows are not looked for again within half a second
+        for round_ in range(repetitions):
+            time.sleep(0.6)  # rows are not searched for again within half a second
             with (root / "dataset0" / f"{made.name}-00000" / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"epoch": 100 + round_}) + "\n")
-            seconds, tag = _asked(f"{address}/api/rows", tag)
+            seconds, tag = _time_request(f"{address}/api/rows", tag)
             table.append(seconds)
-            unchanged.append(_asked(f"{address}/api/rows", tag)[0])
+            unchanged.append(_time_request(f"{address}/api/rows", tag)[0])
     finally:
         process.terminate()
         process.wait()
@@ -73,7 +73,7 @@ def measure(home: Path, runs: int, rounds: int) -> dict[str, float]:
 
 
 def trained(home: Path) -> Path:
-    """A real run's folder."""
+    """Return a real run's folder."""
     words = [
         "model=resnet18", "dataset=phantom", "dataset.image_size=32", "dataset.phantom.n_patients=40", "logger=none",
         f"paths.runs_dir={home / 'made'}", f"paths.cache_dir={home / 'cache'}",
@@ -95,8 +95,8 @@ def _until_it_answers(address: str) -> None:
             time.sleep(0.01)
 
 
-def _asked(address: str, tag: str = "") -> tuple[float, str]:
-    """Seconds of an answer, and its tag."""
+def _time_request(address: str, tag: str = "") -> tuple[float, str]:
+    """Return seconds of an answer, and its tag."""
     begun = time.perf_counter()
     try:
         with urllib.request.urlopen(urllib.request.Request(address, headers={"If-None-Match": tag})) as answer:

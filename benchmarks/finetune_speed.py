@@ -10,7 +10,7 @@
 - cached_prefix_ratio: the same with their output stored, in an epoch behind the one that stores it.
 
 Everything is train.py's own path with validation, metrics and checkpoints, from random weights and without
-augmentation. Also told: the largest difference between the weights and validation scores of the two probes.
+augmentation. Also reported: the largest difference between the weights and validation scores of the two probes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Fit:
     scores: dict[str, float]
 
     def lasting(self, epochs: int) -> float:
-        """Seconds that it would take with more epochs of the length of those behind the first."""
+        """Return seconds that it would take with more epochs of the length of those behind the first."""
         later = self.epochs[1:]
         return self.seconds + (epochs - len(self.epochs)) * sum(later) / len(later)
 
@@ -83,7 +83,7 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=30, help="of the linear probe")
     parser.add_argument("--few", type=int, default=3, help="epochs of it that are measured where it is slow; 2 or more")
-    parser.add_argument("--images", type=int, help="training images an epoch; all unless told")
+    parser.add_argument("--images", type=int, help="training images an epoch; all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("settings", nargs="*", help="what train.py takes")
     arguments = parser.parse_intermixed_args()

@@ -1,4 +1,4 @@
-"""How far the readings of a learning-rate range test lie from the rate that a search finds best.
+"""How far the estimates of a learning-rate range test are from the rate that a search finds best.
 
     python -m benchmarks.lr_find_rules
 
@@ -14,7 +14,7 @@ import json
 
 import numpy as np
 
-from ddtl.lr_find.rules import RULES, Curve, Watch, ramp, suggest, valley
+from ddtl.lr_find.rules import RULES, Curve, LossWatch, ramp, suggest, valley
 
 STEPS, SAMPLES, FEATURES, LENGTH = 100, 400, 50, 300
 GRID = np.geomspace(1e-6, 1, 25)
@@ -31,7 +31,7 @@ class Task:
         self.sign = np.where(positive, 1.0, -1.0)
         self.batch, self.seed = batch, seed
 
-    def train(self, rates: np.ndarray, watch: Watch | None = None) -> tuple[np.ndarray, float]:
+    def train(self, rates: np.ndarray, watch: LossWatch | None = None) -> tuple[np.ndarray, float]:
         """Loss of each batch, up to where ``watch`` says stop, and that of all data at the end."""
         rng = np.random.default_rng([self.seed, watch is None])
         w, m, v, losses = np.zeros(FEATURES), np.zeros(FEATURES), np.zeros(FEATURES), []
@@ -48,7 +48,7 @@ class Task:
         return np.array(losses), float(np.mean(np.logaddexp(0, -self.sign * (self.x @ w))))
 
     def best(self) -> float:
-        """The rate of the grid that trains best."""
+        """Return the rate of the grid that trains best."""
         step = np.arange(LENGTH)
         shape = np.minimum(1, (step + 1) / 16) * (0.5 + 0.5 * np.cos(np.pi * step / LENGTH))
         return float(min(GRID, key=lambda rate: self.train(rate * shape)[1]))
@@ -56,7 +56,7 @@ class Task:
     def readings(self) -> dict[str, float]:
         """Of a range test; none where it suggests nothing."""
         rates = ramp(1e-7, 1, STEPS)
-        losses, _ = self.train(rates, Watch(STEPS))
+        losses, _ = self.train(rates, LossWatch(STEPS))
         found = suggest(Curve(rates[: len(losses)], losses), STEPS).rules
         return found and {**found, FASTAI: float(rates[_fastai_valley(losses)])}
 
@@ -70,15 +70,15 @@ def _fastai_valley(losses: np.ndarray) -> int:
 
 
 def main(cases: int) -> dict[str, dict[str, object]]:
-    """The comparison for batches of 16 and 64, and features of like and of unlike scale."""
+    """Return the comparison for batches of 16 and 64, and features of like and of unlike scale."""
     result: dict[str, dict[str, object]] = {}
     for batch in (16, 64):
         for widths in (1.0, 0.05):
             found = [(task.readings(), task.best()) for task in (Task(seed, batch, widths) for seed in range(cases))]
-            told = [(readings, best) for readings, best in found if readings]
-            off = {rule: [np.log10(readings[rule] / best) for readings, best in told] for rule in (*RULES, FASTAI)}
+            reported = [(readings, best) for readings, best in found if readings]
+            off = {rule: [np.log10(readings[rule] / best) for readings, best in reported] for rule in (*RULES, FASTAI)}
             summary = {rule: [round(float(f(values)), 2) for f in (np.median, np.std)] for rule, values in off.items()}
-            result[f"batch {batch}, widths {widths:g}"] = {**summary, "suggest nothing": cases - len(told)}
+            result[f"batch {batch}, widths {widths:g}"] = {**summary, "suggest nothing": cases - len(reported)}
     return result
 
 

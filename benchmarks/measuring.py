@@ -13,19 +13,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """One figure of each contender in turn, ``rounds`` times, so that a machine's moods meet all of them alike."""
+def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+    """Return one figure of each contender in turn, ``repetitions`` times, so that a machine's moods meet all of them
+    alike.
+    """
     figures: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds):
+    for number in range(repetitions):
         for name, measure in contenders.items():
             figures[name].append(measure())
         shown = "   ".join(f"{name} {values[-1]:.2f}" for name, values in figures.items())
-        print(f"round {number + 1} of {rounds}: {shown}", flush=True)
+        print(f"round {number + 1} of {repetitions}: {shown}", flush=True)
     return figures
 
 
 def in_own_process(build: Callable[..., Callable[[], float]], *arguments: Any) -> Callable[[], float]:
-    """What ``build(*arguments)`` measures, in a process of its own that lives as long as this one.
+    """Return what ``build(*arguments)`` measures, in a process of its own that lives as long as this one.
 
     Settings of the process, as of memory or determinism, then touch no other contender. While one measures the others
     wait.

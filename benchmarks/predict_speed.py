@@ -4,7 +4,8 @@
     python -m benchmarks.predict_speed --real --rounds 1       # the images of sarscov2ct in DDTL_DATA
     python -m benchmarks.predict_speed --memory --model squeezenet1_1
 
-- predict: looking for the files, loading the network, decoding, forward pass, distances to the training images, tables.
+- predict: searching for the files, loading the network, decoding, forward pass, distances to the training images,
+tables.
 - bare: the same network, in the same precision and with the same settings of the process, on tensors in memory.
 
 The network is a run of one training step; what it answers is of no matter. `--memory` measures the most memory that a
@@ -29,7 +30,7 @@ from ddtl.config.load import load
 def main() -> None:
     arguments = _arguments()
     with tempfile.TemporaryDirectory() as home:
-        pictures = _pictures(arguments, Path(home))
+        images = _write_images(arguments, Path(home))
         settings = _settings(arguments, home)
         run = in_own_process(train_a_step, settings)
         run()
@@ -37,18 +38,18 @@ def main() -> None:
         if arguments.memory:
             contenders = {
                 str(len(part)): in_own_process(memory, str(folder), part, arguments.batch)
-                for part in (pictures[::10], pictures)
+                for part in (images[::10], images)
             }
             figures = interleaved(contenders, 1)
             result: dict[str, Any] = {"peak_mb": {f"{name}_images": values[0] for name, values in figures.items()}}
         else:
             contenders = {
-                "predict": in_own_process(ours, str(folder), pictures, arguments.batch),
-                "bare": in_own_process(bare, str(folder), len(pictures), arguments.batch),
+                "predict": in_own_process(ours, str(folder), images, arguments.batch),
+                "bare": in_own_process(bare, str(folder), len(images), arguments.batch),
             }
             figures = interleaved(contenders, arguments.rounds)
             result = {"ratio": ratio(figures, "predict", "bare"), "images_per_second": summary(figures)}
-    finish(benchmark="predict_speed", **result, **{**vars(arguments), "n": len(pictures)})
+    finish(benchmark="predict_speed", **result, **{**vars(arguments), "n": len(images)})
 
 
 def _arguments() -> argparse.Namespace:
@@ -63,15 +64,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pictures(arguments: argparse.Namespace, home: Path) -> list[str]:
+def _write_images(arguments: argparse.Namespace, home: Path) -> list[str]:
     if arguments.real:
         found = sorted((Path(os.environ["DDTL_DATA"]) / "sarscov2ct").glob("*/*.png"))
     else:
         from ddtl.data.phantom import dataset
 
         spec = dataset.PhantomSpec(n_patients=-(-arguments.n // 4), size=256)
-        dataset.generate(spec, home / "pictures")
-        found = sorted((home / "pictures" / "images").glob("*/*.png"))
+        dataset.generate(spec, home / "data")
+        found = sorted((home / "data" / "images").glob("*/*.png"))
     return [str(path) for path in found[: arguments.n]]
 
 
@@ -85,7 +86,7 @@ def _settings(arguments: argparse.Namespace, home: str) -> list[str]:
 
 
 def train_a_step(settings: list[str]) -> Callable[[], float]:
-    """A run to predict with."""
+    """Return a run to predict with."""
     from ddtl.training.train import train
 
     def work() -> float:
@@ -95,17 +96,19 @@ def train_a_step(settings: list[str]) -> Callable[[], float]:
     return work
 
 
-def ours(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
-    """A round of `ddtl predict`; the features of the training images are there from the first, uncounted prediction."""
+def ours(folder: str, images: list[str], batch: int) -> Callable[[], float]:
+    """Return a round of `ddtl predict`; the features of the training images are there from the first, uncounted
+    prediction.
+    """
     from ddtl.commands import predict
 
     settings = [f"output={folder}/../tables", "overwrite=true", f"batch_size={batch}"]
-    predict.main([folder, *pictures[:batch], *settings])
+    predict.main([folder, *images[:batch], *settings])
 
     def measure() -> float:
         started = time.perf_counter()
-        assert predict.main([folder, *pictures, *settings]) == 0
-        return len(pictures) / (time.perf_counter() - started)
+        assert predict.main([folder, *images, *settings]) == 0
+        return len(images) / (time.perf_counter() - started)
 
     return measure
 
@@ -116,12 +119,12 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
 
     from ddtl.inference import network
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
     from ddtl.utils.memory import keep_freed_memory
 
     keep_freed_memory()  # as the command does
     of = RunFolder(Path(folder))
-    config, results = stored_run(of)
+    config, results = load_run(of)
     predictor = network.Predictor(network.load(of, config, len(results["classes"]))[0], config)
     size = config.dataset.image_size
     whole = torch.rand(batch, 1, size, size, device=predictor.device)
@@ -139,9 +142,9 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     return measure
 
 
-def memory(folder: str, pictures: list[str], batch: int) -> Callable[[], float]:
-    """The most memory, in MB, that this process took until the pictures were predicted."""
-    measure = ours(folder, pictures, batch)
+def memory(folder: str, images: list[str], batch: int) -> Callable[[], float]:
+    """Return the most memory, in MB, that this process took until the images were predicted."""
+    measure = ours(folder, images, batch)
 
     def peak() -> float:
         measure()

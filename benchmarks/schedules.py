@@ -1,11 +1,12 @@
 """What each fine-tuning schedule is worth: ROC AUC in the domain that it trains on and in another one.
 
     python -m benchmarks.schedules covid19ct        # ImageNet weights; official test set, and all of sarscov2ct's
-    python -m benchmarks.schedules phantom          # a network that knows site a learns site b, from few patients
-    python -m benchmarks.schedules covid19ct --runs runs/schedules model.weights=squeezenet1_1.pth paths.data_dir=…
+    python -m benchmarks.schedules phantom          # a network that knows site a is trained on site b, from few
+    patients python -m benchmarks.schedules covid19ct --runs runs/schedules model.weights=squeezenet1_1.pth
+    paths.data_dir=…
 
-Every schedule with every seed is an ordinary run under ``--runs``; the same command goes on where it was stopped and
-trains nothing twice. The tables hold means over seeds; their 95 % intervals come of resampled patients and seeds.
+Every schedule with every seed is an ordinary run under ``--runs``; the same command resumes it where it was stopped and
+trains nothing twice. The tables contain means over seeds; their 95 % intervals come of resampled patients and seeds.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 from benchmarks.measuring import finish
 
 SCHEDULES = ("full", "linear_probe", "lp_ft", "gradual", "layer_decay", "surgical")
-LEARN_SITE_A = ("dataset=phantom", "dataset.test_fraction=0.4", "logger=none")
+TRAIN_SITE_A = ("dataset=phantom", "dataset.test_fraction=0.4", "logger=none")
 SITE_A = "dataset=phantom dataset.phantom.sites=[a] dataset.test_fraction=0.4"
-# A network learns from 37 patients and is tested on 90.
+# A network trains on 37 patients and is tested on 90.
 SITE_B = ("dataset=phantom", "dataset.phantom.sites=[b]", "dataset.test_fraction=0.6")
 
 
@@ -39,11 +40,11 @@ def main() -> None:
     words = ["logger=none", *arguments.settings]
     if arguments.study == "covid19ct":
         words = ["dataset=covid19ct", "model=squeezenet1_1", *words]
-        elsewhere = "dataset=sarscov2ct"
+        external = "dataset=sarscov2ct"
     else:
-        first = trained([*LEARN_SITE_A, *arguments.settings, f"paths.runs_dir={arguments.runs}/site_a"])
+        first = trained([*TRAIN_SITE_A, *arguments.settings, f"paths.runs_dir={arguments.runs}/site_a"])
         words = [*SITE_B, f"model.weights={first}", *words]
-        elsewhere = SITE_A
+        external = SITE_A
     words += [f"paths.runs_dir={arguments.runs}", f"evaluation.test={str(arguments.split == 'test').lower()}"]
     folders = [
         trained([*words, f"finetune={schedule}", f"seed={seed}"])
@@ -53,7 +54,7 @@ def main() -> None:
     tables = {"in": table(folders, arguments.split)}
     if arguments.split == "test":
         paths = [word for word in arguments.settings if word.startswith("paths.")]
-        tables["other"] = table([evaluated(folder, [*elsewhere.split(), *paths]) for folder in folders], "test")
+        tables["other"] = table([evaluated(folder, [*external.split(), *paths]) for folder in folders], "test")
     finish(
         benchmark="schedules",
         study=arguments.study,
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def trained(words: Sequence[str]) -> Path:
-    """The folder of a run, trained where it is not finished yet."""
+    """Return the folder of a run, trained where it is not finished yet."""
     from ddtl.config.load import load
     from ddtl.training.train import train
     from ddtl.utils import console
@@ -79,7 +80,7 @@ def trained(words: Sequence[str]) -> Path:
 
 
 def evaluated(run: Path, words: Sequence[str]) -> Path:
-    """The folder with the run's scores on another dataset."""
+    """Return the folder with the run's scores on another dataset."""
     from ddtl.commands.evaluate import main as evaluate
     from ddtl.config.load import load
 
@@ -91,7 +92,7 @@ def evaluated(run: Path, words: Sequence[str]) -> Path:
 
 
 def table(folders: Sequence[Path], split: str) -> dict[str, object]:
-    """Prints the comparison of the runs, and hands over means and intervals."""
+    """Print the comparison of the runs, and hands over means and intervals."""
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import runs as compared
     from ddtl.reports.comparison import tables as comparison_tables

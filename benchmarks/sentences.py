@@ -4,7 +4,7 @@
     python -m benchmarks.sentences --quick    # to see that it works: seconds
 
 Each row draws test sets with a known truth under which its sentence is false, makes the sentence with the function that
-the page uses, and counts how often it is said. ``tests/reports/test_sentences.py`` holds every row to its bound.
+the page uses, and counts how often it is shown. ``tests/reports/test_sentences.py`` checks every row against its bound.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from scipy.stats import norm
 
 from benchmarks.measuring import finish
 from ddtl.audit import findings, power
-from ddtl.audit.differences import Difference, cliffs_delta, judged
+from ddtl.audit.differences import Difference, cliffs_delta, judge
 from ddtl.evaluation import calibration, miscalibration, record, thresholds
 from ddtl.evaluation.comparison.comparison import compare
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clusters import Clusters
 from ddtl.evaluation.intervals.influence import spread
@@ -49,8 +49,8 @@ class Row:
         sentence: as the page has it, shortened.
         where: on which page.
         truth: of the test sets that are drawn.
-        nominal: how often it may be said nevertheless.
-        says: draws a test set and returns whether the sentence is said.
+        nominal: how often it may be shown nevertheless.
+        says: draws a test set and returns whether the sentence is shown.
         weight: test sets of this row to those of others; slow rows have fewer.
     """
 
@@ -63,13 +63,13 @@ class Row:
 
 
 def share_false(row: Row, draws: int, seed: int = 0) -> tuple[float, int]:
-    """How often the sentence is said, and in how many test sets."""
+    """Return how often the sentence is shown, and in how many test sets."""
     random, n = np.random.default_rng(seed), max(1, round(draws * row.weight))
     return sum(row.says(random) for _ in range(n)) / n, n
 
 
 def allowed(row: Row, n: int) -> float:
-    """The nominal share and 2.6 standard errors of ``n`` test sets."""
+    """Return the nominal share and 2.6 standard errors of ``n`` test sets."""
     return float(row.nominal + 2.6 * np.sqrt(max(row.nominal, 0.005) * (1 - row.nominal) / n))
 
 
@@ -77,19 +77,21 @@ def allowed(row: Row, n: int) -> float:
 
 
 def patients(each: int, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and codes of so many patients of each class."""
+    """Return labels and codes of so many patients of each class."""
     return np.repeat(np.arange(2 * each) % 2, images), np.repeat(np.arange(2 * each), images)
 
 
 def scores(random: np.random.Generator, labels: np.ndarray, codes: np.ndarray, auc: float) -> np.ndarray:
-    """(N,) normal scores with this ROC AUC by image, alike within a patient by a correlation of one half."""
+    """Return (N,) normal scores with this ROC AUC by image, alike within a patient by a correlation of one half."""
     shared = random.normal(size=codes.max() + 1)[codes]
     own = random.normal(size=len(codes))
     return np.asarray(np.sqrt(2) * norm.ppf(auc) * labels + np.sqrt(0.5) * (shared + own))
 
 
 def auc_interval(labels: np.ndarray, score: np.ndarray, codes: np.ndarray) -> tuple[float, dict[str, float]]:
-    """The ROC AUC and its default interval, without the other scores' (``intervals.intervals`` makes all ten)."""
+    """Return the ROC AUC and its default interval, without the other scores' (``intervals.intervals`` makes all
+    ten).
+    """
     parts, of = delong.components(labels, score), Clusters(labels, codes)
     moved = np.empty(len(labels))
     moved[labels == 1] = (parts.of_positives - parts.auc) / (labels == 1).sum()
@@ -99,7 +101,9 @@ def auc_interval(labels: np.ndarray, score: np.ndarray, codes: np.ndarray) -> tu
 
 
 def calibrated(random: np.random.Generator, each: int, images: int, slope: float) -> tuple[np.ndarray, ...]:
-    """Labels, logits with this recalibration slope, and patients; without patient effects for the probabilities."""
+    """Return labels, logits with this recalibration slope, and patients; without patient effects for the
+    probabilities.
+    """
     labels, codes = patients(each, images)
     apart = np.sqrt(2) * norm.ppf(0.9)
     shared, own = random.normal(size=codes.max() + 1)[codes], random.normal(size=len(codes))
@@ -121,28 +125,31 @@ def _worse_than_chance(random: np.random.Generator) -> bool:
     return bool(record.worse_than_chance(results, ["test"]))
 
 
-def _metadata(model: float, metadata: float, each: int, *said: str) -> Callable[[np.random.Generator], bool]:
-    """Whether the sentence about file metadata contains one of these parts."""
+def _metadata(model: float, metadata: float, each: int, *shown: str) -> Callable[[np.random.Generator], bool]:
+    """Return whether the sentence about file metadata contains one of these parts."""
 
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(each, 2)
         own, theirs = (scores(random, labels, codes, auc) for auc in (model, metadata))
-        paired = delong.paired(labels, own, theirs, codes)
-        (auc, limits), (facts, facts_limits) = auc_interval(labels, own, codes), auc_interval(labels, theirs, codes)
+        paired = delong.compare_paired(labels, own, theirs, codes)
+        (auc, limits), (baseline, baseline_limits) = (
+            auc_interval(labels, own, codes),
+            auc_interval(labels, theirs, codes),
+        )
         stored: Any = SimpleNamespace(
             scores={"roc_auc": auc, "intervals": {"roc_auc": limits}},
             record={
                 "baselines": {
                     "file_facts": {
-                        "roc_auc": facts,
-                        "intervals": {"roc_auc": facts_limits},
+                        "roc_auc": baseline,
+                        "intervals": {"roc_auc": baseline_limits},
                         "difference": {"interval": {"low": paired.low, "high": paired.high}},
                     }
                 }
             },
         )
         text = sentences.shortcut_text(stored)
-        return any(part in text for part in said)
+        return any(part in text for part in shown)
 
     return says
 
@@ -150,12 +157,12 @@ def _metadata(model: float, metadata: float, each: int, *said: str) -> Callable[
 # ---- calibration
 
 
-def _calibration_says(slope: float, each: int, images: int, said: str) -> Callable[[np.random.Generator], bool]:
+def _calibration_says(slope: float, each: int, images: int, shown: str) -> Callable[[np.random.Generator], bool]:
     def says(random: np.random.Generator) -> bool:
         labels, logits, codes = calibrated(random, each, images, slope)
         line = miscalibration.recalibration_line(labels, logits, codes, LEVEL).record()
         size = {"ece": 0.0, "floor": {"ece": {"mean": 0.0, "high": 0.0}}}  # of no effect on the claim
-        return said in sentences.calibrated_sentence("image", {"line": line, **size})
+        return shown in sentences.calibrated_sentence("image", {"line": line, **size})
 
     return says
 
@@ -170,7 +177,9 @@ def _above_the_floor(random: np.random.Generator) -> bool:
 
 
 def _recalibration(slope: float, *, says_help: bool) -> Callable[[np.random.Generator], bool]:
-    """Whether a note says that temperature scaling did not help; or, for ``says_help``, none takes its help back."""
+    """Return whether a note says that temperature scaling did not help; or, for ``says_help``, none takes its help
+    back.
+    """
 
     def says(random: np.random.Generator) -> bool:
         labels, logits, codes = calibrated(random, 30, 1, slope)
@@ -198,7 +207,7 @@ def _guaranteed(random: np.random.Generator) -> bool:
 
 
 def _expected(random: np.random.Generator) -> bool:
-    """Whether the true sensitivity is outside of what is expected for other patients."""
+    """Return whether the true sensitivity is outside of what is expected for other patients."""
     labels, logits, codes = calibrated(random, 30, 1, 1.0)
     p = expit(logits)
     value = thresholds.choose(labels, p, "sensitivity", 0.9, level=LEVEL).value
@@ -209,7 +218,7 @@ def _expected(random: np.random.Generator) -> bool:
 
 
 def promises(draws: int, seed: int = 0) -> tuple[float, float]:
-    """The mean of the stated probabilities that a sensitivity of 0.9 is kept, and how often it is."""
+    """Return the mean of the stated probabilities that a sensitivity of 0.9 is kept, and how often it is."""
     random, found = np.random.default_rng(seed), []
     for _ in range(draws):
         labels, logits, codes = calibrated(random, 30, 1, 1.0)
@@ -226,16 +235,16 @@ def promises(draws: int, seed: int = 0) -> tuple[float, float]:
 # ---- comparisons
 
 
-def _answers(labels: np.ndarray, codes: np.ndarray, score: np.ndarray, name: str) -> Answers:
+def _answers(labels: np.ndarray, codes: np.ndarray, score: np.ndarray, name: str) -> RunPredictions:
     rows, site = np.arange(len(labels)).astype(str), np.full(len(labels), "")
     table = Predictions(
         ("0", "1"), np.full(len(labels), "test"), rows, codes.astype(str), codes.astype(str), site, labels,
         np.column_stack([np.zeros(len(labels)), score]),
     )  # fmt: skip
-    return Answers(name, "simulated", table, 0.0)
+    return RunPredictions(name, "simulated", table, 0.0)
 
 
-def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Generator], bool]:
+def _comparison(seeds: int, better: float, shown: str) -> Callable[[np.random.Generator], bool]:
     """Two networks that share a part of each patient's difficulty; the first errs by patient, the second by image."""
 
     def says(random: np.random.Generator) -> bool:
@@ -251,7 +260,7 @@ def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Gen
                 score = apart * (labels - 0.5) + np.sqrt(0.5) * (common + own)
                 runs.append(_answers(labels, codes, score, f"{name}{seed}"))
             methods.append(Method(name, tuple(runs)))
-        return said in claims.claim(compare(methods).pairs[0])
+        return shown in claims.claim(compare(methods).pairs[0])
 
     return says
 
@@ -260,7 +269,7 @@ def _comparison(seeds: int, better: float, said: str) -> Callable[[np.random.Gen
 
 
 def _audit_shortcut(auc: float, *, is_found: bool) -> Callable[[np.random.Generator], bool]:
-    """Whether the probes find, or miss, a shortcut in a simulated test set."""
+    """Return whether the probes find, or miss, a shortcut in a simulated test set."""
 
     def says(random: np.random.Generator) -> bool:
         labels, codes = patients(19, 2)
@@ -284,7 +293,7 @@ def _differences(random: np.random.Generator) -> bool:
         found.append(
             Difference(f"q{i}", "shortcut", "", "1", "0", 0.0, 0.0, 0.0, 0.0, delta, low, high, p, None, "none")
         )
-    return bool([*findings.class_differences("simulated", judged(found))])
+    return bool([*findings.class_differences("simulated", judge(found))])
 
 
 SHORTCUT = "The dataset has a shortcut"
@@ -332,14 +341,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 test sets a row")
     arguments = parser.parse_args()
     draws, started = 20 if arguments.quick else arguments.draws, time.time()
-    print("| sentence | page | truth, under which it is false | said in % | nominal % | test sets |")
+    print("| sentence | page | truth, under which it is false | shown in % | nominal % | test sets |")
     print("|---|---|---|---|---|---|")
     found = []
     for row in ROWS:
         # The table has equally many of all rows; the test has fewer of slow ones.
         share, n = share_false(Row(row.sentence, row.where, row.truth, row.nominal, row.says), draws)
         print(f"| {row.sentence} | {row.where} | {row.truth} | {100 * share:.1f} | {100 * row.nominal:g} | {n:,} |")
-        found.append({"sentence": row.sentence, "truth": row.truth, "said": share, "test_sets": n})
+        found.append({"sentence": row.sentence, "truth": row.truth, "shown": share, "test_sets": n})
     stated, kept = promises(draws)
     print(
         f'\n"The probability that their sensitivity is 0.9 or more is about …" says {100 * stated:.1f} % on average; '

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def seconds(words: list[str], code: int = 0) -> Callable[[], float]:
-    """A whole process of Python, timed."""
+    """Return a whole process of Python, timed."""
 
     def measure() -> float:
         started = time.perf_counter()

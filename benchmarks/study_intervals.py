@@ -3,7 +3,7 @@
     python -m benchmarks.study_intervals                 # the tables in docs/studies.md: 100 draws a row
     python -m benchmarks.study_intervals --quick         # 10 draws of a few rows, to see that it works
 
-Two hospitals of patients with one image or more, two on average. A network is good at home (a true ROC AUC of 0.93 or
+Two hospitals of patients with one image or more, two on average. A network is good in-domain (a true ROC AUC of 0.93 or
 0.99) and poor on the other one (0.69, 95 patients). Its seeds differ: the true separation of the classes has a standard
 deviation of 0.25 or 0.5 between them, and a good seed is good in both hospitals. An interval that is missing is a miss.
 """
@@ -21,13 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from benchmarks.measuring import finish
-from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pool_folds
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.predictions import Predictions
 
-HOME = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
-AWAY = (1.0, 95)  # separation and patients
+IN_DOMAIN = {0.93: 2.95, 0.99: 4.65}  # the separation of the classes by ROC AUC, at a standard deviation of sqrt(2)
+EXTERNAL = (1.0, 95)  # separation and patients
 PATIENTS = (20, 100, 500)
 SPREADS = (0.25, 0.5)
 SEEDS = (1, 2, 3, 5)  # one with the larger spread alone: what it cannot know
@@ -45,7 +45,7 @@ def main() -> None:
     covered = {}
     print("| home patients | home ROC AUC | SD of separation | seeds | " + " | ".join(titles()) + " |", flush=True)
     for count in patients:
-        for auc, separation in HOME.items():
+        for auc, separation in IN_DOMAIN.items():
             for spread in SPREADS:
                 for seeds in SEEDS if spread == SPREADS[-1] else SEEDS[1:]:
                     found = over_seeds(seeds, spread, (separation, count), draws)
@@ -63,38 +63,38 @@ def titles() -> list[str]:
 
 
 def truth(score: str, separation: float, spread: float) -> float:
-    """The mean true score of networks whose separations are normal: E Phi(X / width)."""
+    """Return the mean true score of networks whose separations are normal: E Phi(X / width)."""
     width = 2.0 if score == "roc_auc" else 2 * 2**0.5
     return NormalDist().cdf(separation / width / (1 + (spread / width) ** 2) ** 0.5)
 
 
 def over_seeds(seeds: int, spread: float, home_place: tuple[float, int], draws: int) -> dict[str, float]:
-    """The share of draws in which the interval covers the mean of all seeds and patients."""
+    """Return the share of draws in which the interval covers the mean of all seeds and patients."""
     covered: Counter[str] = Counter()
     for draw in range(draws):
         random = np.random.default_rng([seeds, home_place[1], draw])
         luck = (spread * random.normal(size=seeds)).tolist()
-        home, away = cell(home_place, luck, random, "home"), cell(AWAY, luck, random, "external")
-        drops = drop(home, away, same_runs=True)
+        home, external = cell(home_place, luck, random, "home"), cell(EXTERNAL, luck, random, "external")
+        drops = drop(home, external, same_runs=True)
         for score in SCORES:
-            here, there = truth(score, home_place[0], spread), truth(score, AWAY[0], spread)
+            here, there = truth(score, home_place[0], spread), truth(score, EXTERNAL[0], spread)
             covered[f"{score} home"] += covers(home.scores[score].interval, here)
-            covered[f"{score} external"] += covers(away.scores[score].interval, there)
+            covered[f"{score} external"] += covers(external.scores[score].interval, there)
             covered[f"{score} drop"] += covers(drops[score].interval, here - there)
     return {title: covered[title] / draws for title in titles()}
 
 
 def folds(draws: int) -> float:
-    """The same for the pooled predictions of a cross-validation, each fold with a network of its own."""
+    """Return the same for the pooled predictions of a cross-validation, each fold with a network of its own."""
     covered = 0
     for draw in range(draws):
         random = np.random.default_rng([9, draw])
-        whole = answers(AWAY[1], [2.0] * FOLDS, random, "x")
+        whole = answers(EXTERNAL[1], [2.0] * FOLDS, random, "x")
         parts = [
-            Answers("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
+            RunPredictions("fold", "drawn", run.predictions.where(patients_of(run) % FOLDS == k), 0.5)
             for k, run in enumerate(whole)
         ]
-        found = measure(Method("pooled", (pooled(parts, "pooled"),)))
+        found = measure(Method("pooled", (pool_folds(parts, "pooled"),)))
         covered += covers(found.scores["roc_auc"].interval, truth("roc_auc", 2.0, 0.0))
     return covered / draws
 
@@ -104,7 +104,7 @@ def cell(place: tuple[float, int], luck: list[float], random: np.random.Generato
     return measure(Method(name, tuple(answers(patients, [separation + x for x in luck], random, name))))
 
 
-def answers(patients: int, separations: list[float], random: np.random.Generator, name: str) -> list[Answers]:
+def answers(patients: int, separations: list[float], random: np.random.Generator, name: str) -> list[RunPredictions]:
     """Networks on one test set; patients with odd numbers are positive, some are hard for every network."""
     patient = np.repeat(np.arange(patients), 1 + random.poisson(1, patients))
     labels, shared = patient % 2, random.normal(size=patients)
@@ -116,11 +116,11 @@ def answers(patients: int, separations: list[float], random: np.random.Generator
         x = separation * (labels - 0.5) + (shared + own)[patient] + 0.6 * random.normal(size=len(patient))
         logits = np.stack([-x / 2, x / 2], axis=1)
         table = Predictions(("0", "1"), split, images, names, names, split, labels, logits)
-        found.append(Answers("run", "drawn", table, 0.5))
+        found.append(RunPredictions("run", "drawn", table, 0.5))
     return found
 
 
-def patients_of(run: Answers) -> np.ndarray:
+def patients_of(run: RunPredictions) -> np.ndarray:
     return run.predictions.patient_id.astype(int)
 
 

@@ -1,12 +1,13 @@
-"""What a sweep costs beside training: time of a trial outside fit and predict, start of its process, idle workers.
+"""What a sweep costs in addition to training: time of a trial outside fit and predict, start of its process, idle
+workers.
 
     python -m benchmarks.sweep_overhead
 
 Sweeps of small trainings on the phantom with ``engine=local``, with one worker and with several. Nothing but their
-records is read: a trial's time runs from the moment in which its worker takes it until the store is told of its end.
-A child process is timed from its start until it speaks: the first one, for which the training stack is imported, and
-those after it, beside ``import ddtl.sweeps.workers.preload`` in a fresh interpreter. The last line is one JSON object;
-times in seconds: medians with the smallest and the largest.
+records is read: a trial's time runs from the moment in which its worker takes it until its end is reported to the
+store. A child process is timed from its start until it speaks: the first one, for which the training stack is
+imported, and those after it, next to ``import ddtl.sweeps.workers.preload`` in a fresh interpreter. The last line is
+one JSON object; times in seconds: medians with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ SMALL = ("model=squeezenet1_1", "trainer=cpu", "trainer.max_epochs=3", "logger=n
 CHILDREN = 4
 
 
-def main(trials: int, workers: int, rounds: int, words: Sequence[str]) -> dict[str, Any]:
-    """All figures.
+def main(trials: int, workers: int, repetitions: int, words: Sequence[str]) -> dict[str, Any]:
+    """Return all figures.
 
     Args:
         trials: of each worker.
         workers: of the second sweep.
-        rounds: of the process starts.
+        repetitions: of the process starts.
         words: further settings of the sweeps.
     """
     found: dict[str, Any] = {}
@@ -43,7 +44,7 @@ def main(trials: int, workers: int, rounds: int, words: Sequence[str]) -> dict[s
         for count in dict.fromkeys((1, workers)):
             record = _swept(Path(scratch) / str(count), trials * count, count, words)
             found["1 worker" if count == 1 else f"{count} workers"] = _figures(record)
-    starts = [_starts() for _ in range(rounds)]
+    starts = [_starts() for _ in range(repetitions)]
     by_name = {name: [each[name] for each in starts] for name in starts[0]}
     return {"sweeps": found, "processes": measuring.summary(by_name)}
 
@@ -91,16 +92,18 @@ def children() -> None:
 
 
 def _swept(runs: Path, trials: int, workers: int, words: Sequence[str]) -> Mapping[str, Any]:
-    """The record of a sweep without pruning."""
-    told = {word.partition("=")[0] for word in words}
-    asked = [
+    """Return the record of a sweep without pruning."""
+    reported = {word.partition("=")[0] for word in words}
+    arguments = [
         *("search=lr", f"n_trials={trials}", f"engine.workers={workers}", "sampler.name=RandomSampler"),
         *("pruner.name=NopPruner", "sweep.name=overhead", f"paths.runs_dir={runs}"),
-        *(word for word in SMALL if word.partition("=")[0] not in told),
+        *(word for word in SMALL if word.partition("=")[0] not in reported),
         *words,
     ]
     print(f"{trials} trials, {workers} at a time", flush=True)
-    ended = subprocess.run([sys.executable, "-m", "ddtl", "sweep", *asked], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ddtl", "sweep", *arguments], capture_output=True, text=True, check=False
+    )
     if ended.returncode:
         sys.exit(f"the sweep ended with {ended.returncode}\n{ended.stderr[-3000:]}")
     found: dict[str, Any] = json.loads((runs / "sweeps" / "overhead" / "sweep.json").read_text(encoding="utf-8"))

@@ -5,13 +5,13 @@
 
 Each repeat runs a real sweep of each kind over the same space, each with its own folder of runs, so that neither finds
 what the other has trained. Cost is counted in epochs, which no neighbour on the machine can change. Random search gets
-``--trials`` full trainings; the other sweep goes on until it has spent as many epochs. The score is that of completed
+``--trials`` full trainings; the other sweep continues until it has spent as many epochs. The score is that of completed
 trials alone, on validation. The two sweeps of a repeat share their seeds, and with them the first ten trials, which TPE
 too draws at random.
 
 The answer is the ratio of epochs: how many random search needs for the mean best score that it has at the end, by how
 many the other one needs for the same score, with an interval from 2,000 bootstrap draws of the repeats. A draw in which
-the other one never gets there counts as 0. ``--folder`` keeps everything, and the same command goes on where it was
+the other one never gets there counts as 0. ``--folder`` keeps everything, and the same command resumes it where it was
 stopped. It writes ``sweep_worth-DATASET.svg`` there; the last line is one JSON object.
 """
 
@@ -49,7 +49,7 @@ class Setting:
     """What is run.
 
     Attributes:
-        dataset: and ``words``, what train.py is told beside.
+        dataset: and ``words``, further words for train.py.
         search: the space.
         trials, epochs: of random search; their product is the budget of both.
         workers: trials at a time.
@@ -90,7 +90,7 @@ def main(setting: Setting, repeats: int, folder: Path) -> dict[str, Any]:
 
 
 def summary(curves: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
-    """The comparison.
+    """Return the comparison.
 
     Args:
         curves: by arm the (repeats, epochs) best score so far after each epoch spent, NaN before there is one.
@@ -120,7 +120,7 @@ def summary(curves: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Any]:
 
 
 def ratio(ours: np.ndarray, random: np.ndarray, share: float) -> float | None:
-    """Epochs that random search needs for its score at a share of its budget, by those that ours needs for it.
+    """Return epochs that random search needs for its score at a share of its budget, by those that ours needs for it.
 
     Both by the mean over repeats. 0 where ours never gets there, None where random search has no score by then.
     """
@@ -148,7 +148,7 @@ def _best_by_epoch(trials: Iterable[Mapping[str, Any]], setting: Setting) -> np.
 
 
 def _swept(setting: Setting, name: str, repeat: int, folder: Path) -> Sequence[Mapping[str, Any]]:
-    """The trials of one sweep: as many as spend the budget."""
+    """Return the trials of one sweep: as many as spend the budget."""
     runs = folder / f"{setting.dataset}-{repeat}-{'ours' if name == OURS else 'random'}"
     trials = setting.trials
     while True:
@@ -192,22 +192,22 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where runs are kept; by default they are thrown away")
+    parser.add_argument("--folder", type=Path, help="where runs are kept; by default they are deleted")
     given = parser.parse_args()
     chosen = next((word.partition("=")[2] for word in given.words if word.startswith("dataset=")), "phantom")
-    # Small pictures on a small network: a whole epoch in about a second, so that hundreds of trainings can be afforded.
+    # Small images on a small network: a whole epoch in about a second, so that hundreds of trainings can be afforded.
     small = ("model=squeezenet1_1", "dataset.image_size=64", "dataset.val_fraction=0.3", "trainer=cpu")
     usual = small if chosen == "phantom" else tuple(word for word in small if "val_fraction" not in word)
     others = tuple(word for word in given.words if not word.startswith("dataset="))
-    asked = Setting(chosen, (*usual, *others), given.search, given.trials, given.epochs, given.workers)
+    arguments = Setting(chosen, (*usual, *others), given.search, given.trials, given.epochs, given.workers)
     with tempfile.TemporaryDirectory() as scratch:
         kept = given.folder or Path(scratch)
         kept.mkdir(parents=True, exist_ok=True)
-        result = main(asked, given.repeats, kept.absolute())
+        result = main(arguments, given.repeats, kept.absolute())
     measuring.finish(
         benchmark="sweep_worth",
         dataset=chosen,
-        settings=list(asked.words),
+        settings=list(arguments.words),
         trials=given.trials,
         epochs=given.epochs,
         repeats=given.repeats,

@@ -12,7 +12,7 @@ _COLOURS = ("#1a5fb4", "#c4570a")
 
 
 def figure(curves: Mapping[str, np.ndarray], title: str) -> str:
-    """Each repeat thin, the mean over repeats thick.
+    """Return each repeat thin, the mean over repeats thick.
 
     Args:
         curves: by name the (repeats, epochs) best score so far, NaN before there is one.
@@ -20,7 +20,7 @@ def figure(curves: Mapping[str, np.ndarray], title: str) -> str:
     """
     known = np.concatenate([rows[np.isfinite(rows)] for rows in curves.values()])
     high = float(known.max())
-    low = min(float(np.quantile(known, 0.02)), high - 0.01)  # the first trials may lie far below all that matters
+    low = min(float(np.quantile(known, 0.02)), high - 0.01)  # the first trials may be much lower than all that matters
     high += 0.04 * (high - low)
     budget = max(rows.shape[1] for rows in curves.values())
 

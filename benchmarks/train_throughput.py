@@ -5,7 +5,7 @@
 
 - ddtl: the trainer, the data module (decoded cache, standard augmentation) and the callbacks that train.py uses.
 - lightning: what one writes first: fp32, PIL decoding of the same PNG files, torchvision transforms, two workers.
-- bare: a loop over one batch of tensors that lie on the device, channels_last and in ddtl's precision: the upper bound.
+- bare: a loop over one batch of tensors that are on the device, channels_last and in ddtl's precision: the upper bound.
 
 All train the same network with AdamW from random weights on the same phantom. A figure is the mean over the steps of
 a round behind the first ones; each contender has a process of its own, and their rounds take turns.
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _settings(arguments: argparse.Namespace, folder: str) -> list[str]:
-    """The same run for all: what train.py would be told."""
+    """Return the words for train.py, the same for all."""
     gpu = arguments.accelerator == "gpu"
     return [
         f"model={arguments.model}", "model.weights=none", "logger=none", f"paths.runs_dir={folder}",
@@ -109,7 +109,7 @@ def _timer(clock: Clock) -> Any:
 
 
 def ours(settings: list[str], folder: str) -> Callable[[], float]:
-    """A round of training as ``train.py`` does it, up to the scores."""
+    """Return a round of training as ``train.py`` does it, up to the scores."""
     import torch
 
     from ddtl.records.run_folder import RunFolder
@@ -138,7 +138,7 @@ def ours(settings: list[str], folder: str) -> Callable[[], float]:
 
 
 def stock_lightning(settings: list[str], arguments: argparse.Namespace) -> Callable[[], float]:
-    """The loop of Lightning's own tutorials on the same files."""
+    """Return the loop of Lightning's own tutorials on the same files."""
     import pytorch_lightning as pl
     import torch
     import torchvision

@@ -8,7 +8,7 @@ def script() -> None:
     from ddtl.utils.isolation import isolate
 
     isolate()
-    from ddtl.commands.cli import main  # only now: a module of the current folder is not to come in its way
+    from ddtl.commands.cli import main  # only now: a module of the current folder must not shadow one of these
     from ddtl.commands.launch import guarded
 
     sys.exit(guarded(main, sys.argv[1:]))

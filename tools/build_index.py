@@ -4,7 +4,7 @@ The tables ship in the package, so this runs only when an index itself is to cha
 
     python tools/build_index.py --data DIR [--out ddtl/data/index]
 
-``DIR`` holds
+``DIR`` contains
 
     covid19ct/      as published, with COVID-CT-MetaInfo.csv, NonCOVID-CT-MetaInfo.csv and Data-split/
     sarscov2ct/     COVID/ and non-COVID/; copies made smaller will do
@@ -12,7 +12,7 @@ The tables ship in the package, so this runs only when an index itself is to cha
                     that publishes it, as ``covid19ct.py`` and ``sarscov2ct.py`` in ``ddtl/data/datasets`` name it
 
 Every image has its 256-bit difference hash (``ddtl/data/images/perceptual_hash.py``) in the table, by which
-``ddtl data verify`` knows a picture again that was saved anew. Copies made smaller change a few of its bits.
+``ddtl data verify`` knows an image again that was saved again. Copies made smaller change a few of its bits.
 
 Near-duplicates (sarscov2ct, which names no patients). Two images whose hashes differ in at most 20 bits are a pair;
 images joined by pairs, directly or through others, are a cluster.
@@ -44,7 +44,7 @@ Row = dict[str, str]
 
 
 def main() -> None:
-    """Writes both tables and says what stands in them."""
+    """Write both tables and says what is in them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -78,7 +78,7 @@ def covid19ct(folder: Path, originals: Path) -> list[Row]:
     unlike = sorted({*index} ^ {*patients} | {*index} ^ {*splits})
     if unlike:
         raise SystemExit(
-            f"{unlike[0]!r} and {len(unlike) - 1} other files do not stand in all of index, metadata and lists."
+            f"{unlike[0]!r} and {len(unlike) - 1} other files do not be in all of index, metadata and lists."
         )
     return [
         row(
@@ -107,9 +107,9 @@ def noncovid_patients(folder: Path) -> dict[str, str]:
 
 
 def covid19ct_site(sample_id: str, patient: str) -> str:
-    """Where a picture was taken from: ``medpix`` or ``crawled``; for COVID the kind of publication it is a figure of.
+    """Where an image was taken from: ``medpix`` or ``crawled``; for COVID the kind of publication it is a figure of.
 
-    medRxiv and bioRxiv number their preprints by date (``2020.02.10.20021584``), and the pictures are named after them.
+    medRxiv and bioRxiv number their preprints by date (``2020.02.10.20021584``), and the images are named after them.
     """
     if sample_id.startswith("CT_NonCOVID/"):
         return patient.partition("_")[0]
@@ -156,12 +156,14 @@ def cluster_ids(hashes: dict[str, int]) -> dict[str, str]:
 
 
 def hash_of(path: Path) -> int:
-    """The difference hash of an image file."""
+    """Return the difference hash of an image file."""
     return difference_hash(decode_gray(read_bytes(path), path))
 
 
 def read_originals(table: Path) -> dict[str, Row]:
-    """Sample id -> its row in the table of original files, by sample id. The repository's top folder is left out."""
+    """Return sample id -> its row in the table of original files, by sample id. The repository's top folder is
+    excluded.
+    """
     with table.open(encoding="utf-8", newline="") as file:
         found = {line["path"].split("/", 1)[1]: line for line in csv.DictReader(file)}
     return dict(sorted(found.items()))
@@ -178,14 +180,14 @@ def row(
     split: str = "",
     cluster_id: str = "",
 ) -> Row:
-    """One line of an index table."""
+    """Return one line of an index table."""
     hashes = (original["bytes"], original["sha256"], f"{dhash:0{BITS // 4}x}")
     values = (sample_id, str(label), patient_id, site, split, cluster_id, *hashes)
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Writes a table with Unix line ends on every system."""
+    """Write a table with Unix line ends on every system."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

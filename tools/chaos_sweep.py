@@ -4,8 +4,8 @@
 
 Each round is a small sweep on the phantom with two workers. At a random moment the sweep, one of its trials, the server
 that trials are forked from, or all of them at once get SIGKILL, SIGTERM or SIGINT, once or twice; the same command is
-then typed until it comes to its end. After that no trial may be running, there must be as many as were asked for, no
-run's folder may have been begun anew, and the weights of every trial must be, to the bit, those of the same trial left
+then typed until it comes to its end. After that no trial may be running, there must be as many as were requested, no
+run's folder may have been begun again, and the weights of every trial must be, to the bit, those of the same trial left
 alone: of its printed line, typed with another paths.runs_dir. The last line is one JSON object; exit code 1 where
 something did not hold, and the folder is then kept.
 """
@@ -59,7 +59,7 @@ SETTINGS = (
 
 @dataclass
 class Evidence:
-    """What a run's folder looked like when it was first seen: the file that names it, and the first epoch's record."""
+    """The state of a run's folder when it was first seen: the file that names it, and the first epoch's record."""
 
     identity: tuple[int, int]
     first: str | None
@@ -82,26 +82,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=4, help="of each sweep, at most 10")
     parser.add_argument("--epochs", type=int, default=4)
-    asked = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    settings = [*SETTINGS, f"n_trials={asked.trials}", f"trainer.max_epochs={asked.epochs}"]
+    settings = [*SETTINGS, f"n_trials={arguments.trials}", f"trainer.max_epochs={arguments.epochs}"]
     began = time.monotonic()
     quiet = time.monotonic()
     _typed(folder / "quiet", settings).wait()
     length = time.monotonic() - quiet
     alone = _references(folder)
-    chance = random.Random(asked.seed)
-    rounds = []
-    for number in range(asked.rounds):
-        rounds.append(_round(folder / f"{number}", settings, asked.trials, length, chance, alone))
-        print(f"round {number}: {'; '.join(rounds[-1].hits)}: {rounds[-1].problems or 'all held'}", flush=True)
-    problems = [f"round {i}: {problem}" for i, one in enumerate(rounds) for problem in one.problems]
+    chance = random.Random(arguments.seed)
+    repetitions = []
+    for number in range(arguments.rounds):
+        repetitions.append(_round(folder / f"{number}", settings, arguments.trials, length, chance, alone))
+        print(
+            f"round {number}: {'; '.join(repetitions[-1].hits)}: {repetitions[-1].problems or 'all held'}", flush=True
+        )
+    problems = [f"round {i}: {problem}" for i, one in enumerate(repetitions) for problem in one.problems]
     found = {
-        "rounds": asked.rounds,
-        "trials": asked.rounds * asked.trials,
-        "commands": sum(one.commands for one in rounds),
-        "hits": dict(Counter(hit for one in rounds for hit in one.hits)),
-        "continued": sum(one.continued for one in rounds),
+        "rounds": arguments.rounds,
+        "trials": arguments.rounds * arguments.trials,
+        "commands": sum(one.commands for one in repetitions),
+        "hits": dict(Counter(hit for one in repetitions for hit in one.hits)),
+        "continued": sum(one.continued for one in repetitions),
         "problems": problems,
         "folder": str(folder) if problems else None,
         "seconds": round(time.monotonic() - began, 1),
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _typed(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The command, typed once."""
+    """Return the command, typed once."""
     runs_dir.mkdir(exist_ok=True, parents=True)
     with (runs_dir / "terminal.log").open("ab") as log:
         return subprocess.Popen(
@@ -126,7 +128,7 @@ def _typed(runs_dir: Path, settings: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _references(folder: Path) -> dict[int, bytes]:
-    """The weights of each trial, by its number, where its line was typed alone."""
+    """Return the weights of each trial, by its number, where its line was typed alone."""
     found = {}
     for trial in _record(folder / "quiet")["trials"]:
         line = shlex.split(trial["line"])
@@ -155,17 +157,17 @@ def _round(
             target = chance.choice(TARGETS)
             at = time.monotonic() + chance.uniform(0.1, 1) * length
             while command.poll() is None and (time.monotonic() < at or not _parts(command.pid, chance)[target]):
-                _look(runs_dir, seen, done.problems)
+                _record_folders(runs_dir, seen, done.problems)
                 time.sleep(0.1)
             done.hits.append(_hit(command.pid, target, chance))
         while command.poll() is None:
-            _look(runs_dir, seen, done.problems)
+            _record_folders(runs_dir, seen, done.problems)
             time.sleep(0.1)
         code = command.returncode
     if code != 0:
         done.problems.append(f"the command ended with {code} at last; see {runs_dir / 'terminal.log'}")
         return done
-    _look(runs_dir, seen, done.problems)
+    _record_folders(runs_dir, seen, done.problems)
     _judge(runs_dir, trials, done, alone)
     return done
 
@@ -180,7 +182,7 @@ def _hit(command: int, target: str, chance: random.Random) -> str:
 
 
 def _parts(command: int, chance: random.Random) -> dict[str, list[int]]:
-    """The numbers of the processes that a signal to a target goes to."""
+    """Return the numbers of the processes that a signal to a target goes to."""
     servers = _children(command)
     trials = [pid for server in servers for pid in _children(server)]
     one = [chance.choice(trials)] if trials else []
@@ -199,15 +201,15 @@ def _parents() -> Iterator[tuple[int, int]]:
                 yield int(entry.name), int((entry / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _look(runs_dir: Path, seen: dict[Path, Evidence], problems: list[str]) -> None:
+def _record_folders(runs_dir: Path, seen: dict[Path, Evidence], problems: list[str]) -> None:
     """Compare the folders of runs with what they were when they were first seen."""
     for identity in runs_dir.glob("phantom/*/identity.json"):
         with suppress(FileNotFoundError):
-            facts = identity.stat()
-            now = Evidence((facts.st_ino, facts.st_mtime_ns), _first_line(identity.with_name("metrics.jsonl")))
+            values = identity.stat()
+            now = Evidence((values.st_ino, values.st_mtime_ns), _first_line(identity.with_name("metrics.jsonl")))
             before = seen.setdefault(identity, now)
             if now.identity != before.identity or (before.first is not None and now.first != before.first):
-                problems.append(f"{identity.parent.name} was begun anew")
+                problems.append(f"{identity.parent.name} was begun again")
                 seen[identity] = now
             before.first = before.first or now.first
 
@@ -221,7 +223,7 @@ def _first_line(path: Path) -> str | None:
 
 
 def _judge(runs_dir: Path, trials: int, done: Round, alone: dict[int, bytes]) -> None:
-    """What must hold once the command has come to its end."""
+    """What must contain once the command has come to its end."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 

@@ -1,6 +1,6 @@
 """Changes records of every kind at random and runs the commands that read them: ``make fuzz``.
 
-    python -m tools.fuzz                    # 5,000 mutations of fixed seeds; the table that docs/security.md holds
+    python -m tools.fuzz                    # 5,000 mutations of fixed seeds; the table that docs/security.md contains
     python -m tools.fuzz --count 500 --first 5000 --only sweep.json
 
 Exit code 1 where a command ended in a traceback, took over 2 s of computing, or over 1 GiB; each such mutation is
@@ -69,8 +69,8 @@ def table(outcomes: dict[str, Counter[str]], readers: dict[str, set[str]], slowe
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for kind, found in outcomes.items():
-        told = found["refused"] + found["failed"]
-        numbers = f"{found.total():,} | {found['done']:,} | {told:,} | {found['wrong']:,} | {slowest[kind]:.2f}"
+        refused = found["refused"] + found["failed"]
+        numbers = f"{found.total():,} | {found['done']:,} | {refused:,} | {found['wrong']:,} | {slowest[kind]:.2f}"
         lines.append(f"| {kind} | {', '.join(sorted(readers[kind]))} | {numbers} |")
     return "\n".join(lines) + "\n"
 

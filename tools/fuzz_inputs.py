@@ -2,8 +2,8 @@
 
     python tools/fuzz_inputs.py [COUNT] [FIRST]
 
-Prints how many files of each kind were read or left out and the longest time, and each fault: a file that takes more
-than two seconds or a gigabyte, ends the process, or is left out for a reason that is not about the file.
+Prints how many files of each kind were read or excluded and the longest time, and each fault: a file that takes more
+than two seconds or a gigabyte, ends the process, or is excluded for a reason that is not about the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(count: int = 5_000, first: int = 0) -> int:
                 wrong += 1
                 print(f"seed {one.seed} ({one.kind}): {fault}")
     for kind in hostile_files.KINDS:
-        print(f"{kind:<24} {read[kind]:>6} read {left_out[kind]:>6} left out")
+        print(f"{kind:<24} {read[kind]:>6} read {left_out[kind]:>6} excluded")
     print(f"{count} files, {wrong} faults, at most {longest:.1f} s a file")
     return int(wrong > 0)
 

@@ -1,4 +1,4 @@
-"""Measures what ``docs/lightning_finetuning_drift.md`` says: two processes under Lightning's BackboneFinetuning.
+"""Measures the figures of ``docs/lightning_finetuning_drift.md``: two processes under Lightning's BackboneFinetuning.
 
     python tools/lightning_drift.py
 

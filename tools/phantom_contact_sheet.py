@@ -3,7 +3,7 @@
     python tools/phantom_contact_sheet.py [--out docs/images/phantom.png]
 
 Columns: site a, site b with its own scanner, site b with grey levels changed and nothing else, site a with a planted
-shortcut of strength 1. Rows: a patient with COVID; the same picture with its ground truth, lesions red, mark blue and
+shortcut of strength 1. Rows: a patient with COVID; the same image with its ground truth, lesions red, mark blue and
 text green; a patient without COVID.
 """
 
@@ -35,7 +35,7 @@ COLOURS = {TEXT: (90, 220, 90), MARK: (90, 160, 255), LESION: (255, 90, 60)}
 
 
 def main() -> None:
-    """Writes the sheet."""
+    """Write the sheet."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def sheet() -> Image.Image:
-    """The contact sheet, with a palette of greys and three colours."""
+    """Return the contact sheet, with a palette of greys and three colours."""
     columns = [column(site, spec) for site, spec in COLUMNS]
     wall = np.full((columns[0].shape[0], GAP), min(COLOURS) - 1, dtype=np.uint8)
     parts = [part for shown in columns for part in (shown, wall)]
@@ -59,39 +59,39 @@ def sheet() -> Image.Image:
 
 
 def column(site: str, spec: PhantomSpec) -> Picture:
-    """A patient with COVID, the same with the ground truth, and a patient without; one below the other."""
+    """Return a patient with COVID, the same with the ground truth, and a patient without; one below the other."""
     first = patient_label(spec, site, 0)
     sick, healthy = (0, 1) if first else (1, 0)
-    picture, mask, _ = render_slice(spec, site, sick, SLICE)
-    told = zoomed(picture)
-    told[outline(mask.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))] = LESION
+    image, mask, _ = render_slice(spec, site, sick, SLICE)
+    annotated = zoomed(image)
+    annotated[outline(mask.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))] = LESION
     if has_mark(spec, site, sick):
-        frame(told, mark_box(SIZE), MARK)
+        frame(annotated, mark_box(SIZE), MARK)
     if spec.scanner(site).circle:
         for box in text_boxes(SIZE):
-            frame(told, box, TEXT)
+            frame(annotated, box, TEXT)
     other, _, _ = render_slice(spec, site, healthy, SLICE)
     gap = np.full((GAP, SIZE * ZOOM), min(COLOURS) - 1, dtype=np.uint8)
-    return np.vstack([zoomed(picture), gap, told, gap, zoomed(other)])
+    return np.vstack([zoomed(image), gap, annotated, gap, zoomed(other)])
 
 
-def zoomed(picture: Picture) -> Picture:
-    """The picture with larger pixels; its brightest levels make room for the colours."""
-    return np.minimum(picture, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+def zoomed(image: Picture) -> Picture:
+    """Return the image with larger pixels; its brightest levels make room for the colours."""
+    return np.minimum(image, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels around a mask."""
+    """Return the pixels around a mask."""
     grown: NDArray[np.bool_] = ndimage.binary_dilation(mask)
     return grown & ~mask
 
 
-def frame(picture: Picture, box: Box, colour: int) -> None:
-    """A frame around a box, drawn into the picture."""
-    inside = np.zeros(picture.shape, dtype=np.bool_)
+def frame(image: Picture, box: Box, colour: int) -> None:
+    """A frame around a box, drawn into the image."""
+    inside = np.zeros(image.shape, dtype=np.bool_)
     x0, y0, x1, y1 = (ZOOM * edge for edge in box)
     inside[y0:y1, x0:x1] = True
-    picture[outline(inside)] = colour
+    image[outline(inside)] = colour
 
 
 if __name__ == "__main__":

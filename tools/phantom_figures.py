@@ -1,14 +1,14 @@
-"""Measures what ``docs/phantom.md`` says of the phantom; the last line is one JSON object.
+"""Measures the figures of ``docs/phantom.md``; the last line is one JSON object.
 
     python tools/phantom_figures.py
     python tools/phantom_figures.py --run runs/phantom/NAME
 
-Without a run: how well summaries of a picture tell the class, on the clean phantom and with a planted shortcut. A
+Without a run: how well summaries of an image tell the class, on the clean phantom and with a planted shortcut. A
 logistic regression on each, cross-validated in five parts by patient; 150 patients of 4 slices, seed 0.
 
 With the folder of a run on the default phantom: the model's scores on site b where grey levels are changed and nothing
-else, as they come and after histogram matching; beside them those on other patients of site a, and on site b with its
-own scanner. Matching maps the grey levels of all pictures of site b by one table to the distribution of those of site
+else, as they come and after histogram matching; with them those on other patients of site a, and on site b with its
+own scanner. Matching maps the grey levels of all images of site b by one table to the distribution of those of site
 a, and knows no labels.
 """
 
@@ -42,12 +42,12 @@ Figures = dict[str, dict[str, float]]
 BOTH = PhantomSpec(sites=("a", "b"))
 GREY = replace(BOTH, gap="grey")
 PATIENTS = 150
-BLOCK = 8  # pixels a side of the blocks whose brightness is looked at
+BLOCK = 8  # pixels a side of the blocks whose brightness is examined
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures of a site, (n, size, size), with a label and a patient's number each."""
+class Images:
+    """Images of a site, (n, size, size), with a label and a patient's number each."""
 
     images: Picture
     labels: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Pictures:
 
 
 def main() -> None:
-    """Prints the figures."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -64,12 +64,12 @@ def main() -> None:
     print(json.dumps(summaries() if args.run is None else grey_gap(args.run)))
 
 
-def draw(spec: PhantomSpec, site: str, first: int = 0) -> Pictures:
-    """All pictures of 150 patients of a site, from the ``first`` on."""
+def draw(spec: PhantomSpec, site: str, first: int = 0) -> Images:
+    """Return all images of 150 patients of a site, from the ``first`` on."""
     patients = range(first, first + PATIENTS)
     where = [(patient, index) for patient in patients for index in range(spec.slices_per_patient)]
     drawn = [render_slice(spec, site, *place) for place in where]
-    return Pictures(
+    return Images(
         np.stack([image for image, _, _ in drawn]),
         np.array([label for _, _, label in drawn]),
         np.array([patient for patient, _ in where]),
@@ -77,21 +77,21 @@ def draw(spec: PhantomSpec, site: str, first: int = 0) -> Pictures:
 
 
 def summaries() -> Figures:
-    """ROC AUC of each summary of the pictures, for several phantoms."""
+    """Return ROC AUC of each summary of the images, for several phantoms."""
     phantoms = {"site a, clean": (BOTH, "a"), "site b, clean": (BOTH, "b")}
     for strength in (0.2, 0.5, 0.8, 1.0):
         phantoms[f"site a, shortcut {strength}"] = (replace(BOTH, shortcut=strength), "a")
     figures = {}
     for name, (spec, site) in phantoms.items():
-        pictures = draw(spec, site)
-        looks = {
-            "mean and variance": _moments(pictures.images),
-            "grey histogram": _histogram(pictures.images),
-            "border's grey histogram, a block deep": _histogram(pictures.images[:, _border(spec.size, BLOCK)]),
-            "border's grey histogram, two deep": _histogram(pictures.images[:, _border(spec.size, 2 * BLOCK)]),
-            "corners' blocks": _corner_blocks(pictures.images),
+        images = draw(spec, site)
+        views = {
+            "mean and variance": _moments(images.images),
+            "grey histogram": _histogram(images.images),
+            "border's grey histogram, a block deep": _histogram(images.images[:, _border(spec.size, BLOCK)]),
+            "border's grey histogram, two deep": _histogram(images.images[:, _border(spec.size, 2 * BLOCK)]),
+            "corners' blocks": _corner_blocks(images.images),
         }
-        figures[name] = {look: _auc(features, pictures) for look, features in looks.items()}
+        figures[name] = {view: _auc(features, images) for view, features in views.items()}
     return figures
 
 
@@ -100,7 +100,7 @@ def _moments(images: Picture) -> Floats:
 
 
 def _histogram(images: Picture) -> Floats:
-    """Share of the pixels in each of 16 bins of grey levels."""
+    """Return share of the pixels in each of 16 bins of grey levels."""
     pixels = images.reshape(len(images), -1)
     return np.stack([np.bincount(row // 16, minlength=16) / len(row) for row in pixels])
 
@@ -119,17 +119,15 @@ def _corner_blocks(images: Picture) -> Floats:
     return np.asarray(blocks[:, outer][:, :, outer].reshape(n, -1), dtype=np.float64)
 
 
-def _auc(features: Floats, pictures: Pictures) -> float:
+def _auc(features: Floats, images: Images) -> float:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    scores = cross_val_predict(
-        model, features, pictures.labels, groups=pictures.patients, cv=folds, method="predict_proba"
-    )
-    return round(float(roc_auc_score(pictures.labels, scores[:, 1])), 3)
+    scores = cross_val_predict(model, features, images.labels, groups=images.patients, cv=folds, method="predict_proba")
+    return round(float(roc_auc_score(images.labels, scores[:, 1])), 3)
 
 
 def grey_gap(run: Path) -> Figures:
-    """Scores of a run's model on patients that it has not seen, of both sites."""
+    """Return scores of a run's model on patients that it has not seen, of both sites."""
     network, size = _load(run)
     training = _resized(draw(GREY, "a").images, size)
     grey = draw(GREY, "b")
@@ -150,7 +148,7 @@ def grey_gap(run: Path) -> Figures:
 
 
 def _load(run: Path) -> tuple[Network, int]:
-    """The run's model, and the side of the pictures that it sees."""
+    """Return the run's model, and the side of the images that it sees."""
     settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     network = Network(ModelConfig(**settings["model"]), n_classes=2)
     network.load_state_dict(load_file(run / "model.safetensors"))
@@ -164,10 +162,10 @@ def _resized(images: Picture, size: int) -> Picture:
 
 
 def _matching(images: Picture, reference: Picture) -> Picture:
-    """The map (256,) that gives the grey levels of ``images`` the distribution of those of ``reference``."""
+    """Return the map (256,) that gives the grey levels of ``images`` the distribution of those of ``reference``."""
 
     def share(pixels: Picture) -> Floats:
-        """Share of the pixels up to each level, half of the level's own among them."""
+        """Return share of the pixels up to each level, half of the level's own among them."""
         counts = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         return np.cumsum(counts) - counts / 2
 
@@ -175,7 +173,7 @@ def _matching(images: Picture, reference: Picture) -> Picture:
 
 
 def _scores(network: Network, images: Picture) -> Floats:
-    """Probability of COVID for each picture."""
+    """Probability of COVID for each image."""
     with torch.inference_mode():
         batches = torch.from_numpy(images)[:, None].split(100)
         logits = torch.cat([network(batch / 255.0) for batch in batches])

@@ -23,16 +23,16 @@ and run by a test (`tests/project/test_robust_data.py`, `test_robust_dicom.py`, 
 Refused means: exit code 2, one message that names the fix, before anything slow, and nothing is left behind. Warned
 means: once in the log, in `results.json` (`warnings`, and the files or patients in `warning_names`) and on the page,
 which names none of them. A file of many that `ddtl predict` cannot use is
-left out by name, and the exit code is 1.
+excluded by name, and the exit code is 1.
 """
 
-# What whole tests hold that are no single input.
+# What whole tests check that are not single inputs.
 MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "Images in any form",
         (
             (
-                "one picture as TIFF: 8 or 16 bits, gray, RGB, with transparency, either byte order, WhiteIsZero, "
+                "one image as TIFF: 8 or 16 bits, gray, RGB, with transparency, either byte order, WhiteIsZero, "
                 "strips or tiles, planes, six compressions, predictor, BigTIFF",
                 "the same grey levels (property test)",
             ),
@@ -57,14 +57,14 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
             ),
             ("own classes that the names do not match", "refused, with the two `dataset.class_map` to choose from"),
             ("16-bit files for a run that was trained through a window", "predicted through the same window"),
-            ("16-bit files for a run that was not", "left out: their meaning is not known"),
+            ("16-bit files for a run that was not", "excluded: their meaning is not known"),
         ),
     ),
 )
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     for heading, rows in sections():
         parts.append(f"## {heading}\n\n| input | what ddtl does |\n|---|---|\n")
@@ -94,7 +94,7 @@ def _of_machine(case: test_robust_machine.Case) -> Row:
 
 
 def cell(text: str) -> str:
-    """Text as a cell of a table."""
+    """Return text as a cell of a table."""
     return " ".join(text.replace("|", "\\|").split())
 
 

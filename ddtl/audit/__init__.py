@@ -1,1 +1,1 @@
-"""What a dataset gives away besides the disease; reads manifests and image files, trains no network."""
+"""What a classifier can read from a dataset besides the disease; reads manifests and image files, trains no network."""

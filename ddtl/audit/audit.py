@@ -11,12 +11,12 @@ from typing import Any
 from ddtl.audit import exclude_list, findings
 from ddtl.audit.differences import Difference, class_differences
 from ddtl.audit.duplicates import Leaks, leaks
-from ddtl.audit.fingerprints import Pictures, Progress, decode
+from ddtl.audit.fingerprints import Fingerprints, Progress, decode
 from ddtl.audit.pairs import Pair, find
 from ddtl.audit.power import Power, power
-from ddtl.audit.probes import Probe, run_probes, scored
-from ddtl.audit.record import Finding, ordered
-from ddtl.audit.views import look
+from ddtl.audit.probes import Probe, run_probes, scored_images
+from ddtl.audit.record import Finding, sort_findings
+from ddtl.audit.views import measure
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 
@@ -68,12 +68,12 @@ class Audit:
         return any(finding.severity == "fail" for finding in self.findings)
 
     def to_leave_out(self, dataset: str) -> list[tuple[str, str]]:
-        """The lines of a dataset's exclude list."""
+        """Return the lines of a dataset's exclude list."""
         manifest = next(s.manifest for s in self.subjects if s.manifest.dataset == dataset)
         return exclude_list.to_leave_out(manifest, self.pairs, _of(dataset, self.bad))
 
     def power_sentence(self, dataset: str) -> str | None:
-        """What "nothing found" says about shortcuts; None where every probe found one, or none was possible."""
+        """Return what "nothing found" means for shortcuts; None where every probe found one, or none was possible."""
         missed = any(probe.kind == "shortcut" and probe.verdict == "nothing found" for probe in self.probes[dataset])
         if not missed or dataset not in self.powers:
             return None
@@ -81,7 +81,7 @@ class Audit:
         return findings.power(self.powers[dataset], manifest.grouping)
 
     def record(self) -> dict[str, Any]:
-        """Everything as plain JSON but the pairs themselves, which are counted."""
+        """Return everything as plain JSON but the pairs themselves, which are counted."""
         kinds = ("same file", "same pixels", "near")
         return {
             "datasets": [self._dataset(s.manifest, d) for s, d in zip(self.subjects, self.digests, strict=True)],
@@ -95,7 +95,7 @@ class Audit:
             },
             "probes": [{"dataset": name, **asdict(probe)} for name, found in self.probes.items() for probe in found],
             "differences": [{"dataset": name, **asdict(d)} for name, found in self.differences.items() for d in found],
-            "checked": [*_checked(self)],
+            "checked": [*_list_checks(self)],
             "rule": exclude_list.RULE,
         }
 
@@ -124,7 +124,7 @@ class Audit:
 
 
 def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int = 0) -> Audit:
-    """All checks on one dataset or several.
+    """Return all checks on one dataset or several.
 
     Args:
         subjects: datasets with different names.
@@ -134,44 +134,44 @@ def run(subjects: Sequence[Subject], stage: Stages | None = None, *, seed: int =
     stage = stage or (lambda what: nullcontext(lambda done, total: None))
     manifests = [subject.manifest for subject in subjects]
     with stage("reading images") as bar:
-        pictures = decode(manifests, bar, measure=look)
-    with stage("looking for duplicates") as bar:
-        pairs = find(manifests, bar, pictures)
+        fingerprints = decode(manifests, bar, measure=measure)
+    with stage("searching for duplicates") as bar:
+        pairs = find(manifests, bar, fingerprints)
     found = leaks(pairs, manifests)
-    looks = dict(zip(pictures.keys, pictures.measured, strict=True))
+    measurements = dict(zip(fingerprints.keys, fingerprints.measured, strict=True))
     probes, differences, powers = {}, {}, {}
     for manifest in manifests:
-        own = [looks.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
-        with stage(f"looking for shortcuts in {manifest.dataset}") as bar:
+        own = [measurements.get((manifest.dataset, sample.sample_id)) for sample in manifest.samples]
+        with stage(f"searching for shortcuts in {manifest.dataset}") as bar:
             probes[manifest.dataset] = run_probes(manifest, own, seed=seed, progress=bar)
-            images = scored(manifest, own, seed=seed)
+            images = scored_images(manifest, own, seed=seed)
             if images is not None:
                 powers[manifest.dataset] = power(*images, seed=seed)
         differences[manifest.dataset] = class_differences(manifest, own)
     judged = [
-        *(finding for s in subjects for finding in _of_one(s, pictures, pairs, found)),
+        *(finding for s in subjects for finding in _of_one(s, fingerprints, pairs, found)),
         *findings.across_datasets(manifests, found),
         *(finding for name, each in probes.items() for finding in findings.shortcuts(name, each)),
         *(finding for name, each in differences.items() for finding in findings.class_differences(name, each)),
     ]
     return Audit(
         subjects=tuple(subjects),
-        digests=tuple(_digest(manifest, pictures) for manifest in manifests),
-        bad=dict(pictures.bad),
+        digests=tuple(_digest(manifest, fingerprints) for manifest in manifests),
+        bad=dict(fingerprints.bad),
         pairs=tuple(pairs),
         leaks=found,
         probes=probes,
         differences=differences,
-        findings=tuple(ordered(judged)),
+        findings=tuple(sort_findings(judged)),
         powers=powers,
     )
 
 
-def _of_one(subject: Subject, pictures: Pictures, pairs: Sequence[Pair], found: Leaks) -> Iterator[Finding]:
+def _of_one(subject: Subject, fingerprints: Fingerprints, pairs: Sequence[Pair], found: Leaks) -> Iterator[Finding]:
     manifest = subject.manifest
     yield from findings.duplicates(manifest, pairs, found)
     yield from findings.patients(manifest, found.patients.get(manifest.dataset, {}))
-    yield from findings.unreadable(manifest, _of(manifest.dataset, pictures.bad))
+    yield from findings.unreadable(manifest, _of(manifest.dataset, fingerprints.bad))
     yield from findings.split(manifest, subject.refused)
     yield from findings.classes(manifest)
 
@@ -180,9 +180,9 @@ def _of(dataset: str, bad: Mapping[tuple[str, str], str]) -> dict[str, str]:
     return {sample_id: why for (name, sample_id), why in bad.items() if name == dataset}
 
 
-def _digest(manifest: Manifest, pictures: Pictures) -> str:
-    """As a run on these images has it; of files that cannot be decoded the content counts, too."""
-    hashes = {key: file.sha256 for key, file in zip(pictures.keys, pictures.files, strict=True)}
+def _digest(manifest: Manifest, fingerprints: Fingerprints) -> str:
+    """Return the digest that a run on these images has; of files that cannot be decoded the content counts, too."""
+    hashes = {key: file.sha256 for key, file in zip(fingerprints.keys, fingerprints.files, strict=True)}
     for sample in manifest.samples:
         key = (manifest.dataset, sample.sample_id)
         if key not in hashes:
@@ -193,8 +193,8 @@ def _digest(manifest: Manifest, pictures: Pictures) -> str:
     return manifest.digest(hashes[manifest.dataset, sample.sample_id] for sample in manifest.samples)
 
 
-def _checked(audit: Audit) -> Iterator[dict[str, Any]]:
-    """Every check: whether it was made, and why not."""
+def _list_checks(audit: Audit) -> Iterator[dict[str, Any]]:
+    """Yield every check: whether it was made, and why not."""
     names = [subject.manifest.dataset for subject in audit.subjects]
 
     def check(what: str, datasets: Sequence[str], why_not: str = "") -> dict[str, Any]:

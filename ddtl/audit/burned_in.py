@@ -1,4 +1,6 @@
-"""Whether a picture seems to hold text: a scanner or a journal may have written a name, a date or an arrow into it."""
+"""Whether an image seems to contain text: a scanner or a journal may have written a name, a date or an arrow into
+it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,13 @@ from PIL import Image
 
 from ddtl.audit.views import strokes
 
-# Percent of the picture that is thin, bright and outside the body: a line of ten letters adds about 0.1. Of the slices
+# Percent of the image that is thin, bright and outside the body: a line of ten letters adds about 0.1. Of the slices
 # of SARS-CoV-2 CT-scan, cropped to the body, under 5 % have as much; of COVID19-CT, cut out of papers, over half.
 _LEAST = 0.05
 
 
 def has_text(gray: Image.Image) -> bool:
-    """Whether a picture (mode ``L``, full size) seems to hold text or arrows beside the body; none in it is."""
+    """Return whether an image (mode ``L``, full size) seems to contain text or arrows outside the body; none in it
+    is.
+    """
     return strokes(gray) >= _LEAST

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ddtl.audit.views import VIEWS, Kind, Look
+from ddtl.audit.views import VIEWS, Kind, Measurements
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.comparison.significance import holm
 from ddtl.evaluation.intervals import delong
@@ -63,26 +63,26 @@ class Difference:
     size: str
 
 
-def _number(view: str, name: str, scale: float = 1) -> Callable[[Look], float]:
+def _number(view: str, name: str, scale: float = 1) -> Callable[[Measurements], float]:
     place = VIEWS[view].names.index(name)
-    return lambda look: scale * float(look.numbers[view][place])
+    return lambda m: scale * float(m.numbers[view][place])
 
 
-# Lesions change the grey levels of the whole picture, and so what a compressed file of it weighs.
-_QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
-    ("width", "shortcut", "pixels", lambda look: look.facts.width),
-    ("height", "shortcut", "pixels", lambda look: look.facts.height),
-    ("width / height", "shortcut", "", lambda look: look.facts.width / look.facts.height),
-    ("picture outside the body", "shortcut", "%", _number("outside the body", "share of the picture", 100)),
-    ("white paper around the picture", "shortcut", "%", _number("marks", "paper white", 100)),
+# Lesions change the grey levels of the whole image, and so what a compressed file of it weighs.
+_QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Measurements], float]], ...] = (
+    ("width", "shortcut", "pixels", lambda m: m.metadata.width),
+    ("height", "shortcut", "pixels", lambda m: m.metadata.height),
+    ("width / height", "shortcut", "", lambda m: m.metadata.width / m.metadata.height),
+    ("area outside the body", "shortcut", "%", _number("outside the body", "share of the image", 100)),
+    ("white paper around the image", "shortcut", "%", _number("marks", "paper white", 100)),
     ("coloured pixels", "shortcut", "%", _number("marks", "coloured", 100)),
-    ("text and arrows outside the body", "shortcut", "%", lambda look: 25 * float(look.numbers["marks"][2:].sum())),
-    ("file size", "may carry disease", "bytes", lambda look: look.facts.file_bytes),
+    ("text and arrows outside the body", "shortcut", "%", lambda m: 25 * float(m.numbers["marks"][2:].sum())),
+    ("file size", "may carry disease", "bytes", lambda m: m.metadata.file_bytes),
     (
         "file bytes a pixel",
         "may carry disease",
         "",
-        lambda look: look.facts.file_bytes / (look.facts.width * look.facts.height),
+        lambda m: m.metadata.file_bytes / (m.metadata.width * m.metadata.height),
     ),
     ("brightness", "may carry disease", "grey levels", _number("coarse statistics", "mean")),
     ("contrast", "may carry disease", "grey levels", _number("coarse statistics", "standard deviation")),
@@ -90,16 +90,16 @@ _QUANTITIES: tuple[tuple[str, Kind, str, Callable[[Look], float]], ...] = (
 )
 
 
-def class_differences(manifest: Manifest, looks: Sequence[Look | None]) -> list[Difference]:
-    """Every quantity by class, the largest difference first; empty where there is one class only.
+def class_differences(manifest: Manifest, measurements: Sequence[Measurements | None]) -> list[Difference]:
+    """Return every quantity by class, the largest difference first; empty where there is one class only.
 
     Two classes are compared once, as the positive class against the other; of more, each is against all others.
 
     Args:
         manifest: the dataset.
-        looks: of each image in manifest order, from ``views.look``; None for one that cannot be read.
+        measurements: of each image in manifest order, from ``views.measure``; None for one that cannot be read.
     """
-    pairs = [(s, one) for s, one in zip(manifest.samples, looks, strict=True) if one is not None]
+    pairs = [(s, one) for s, one in zip(manifest.samples, measurements, strict=True) if one is not None]
     labels = np.array([sample.label for sample, _ in pairs], dtype=int)
     groups = cluster_codes(np.array([sample.group for sample, _ in pairs])) if pairs else np.array([], dtype=int)
     present = np.unique(labels)
@@ -113,10 +113,10 @@ def class_differences(manifest: Manifest, looks: Sequence[Look | None]) -> list[
             others = manifest.classes[present[0]] if two else "all others"
             what = (quantity, kind, unit, manifest.classes[label], others)
             found.append(_difference(what, values, (labels == label) * 1, groups))
-    return sorted(judged(found), key=lambda one: (one.size == "none", -abs(one.delta)))
+    return sorted(judge(found), key=lambda one: (one.size == "none", -abs(one.delta)))
 
 
-def judged(found: Sequence[Difference]) -> list[Difference]:
+def judge(found: Sequence[Difference]) -> list[Difference]:
     """Return the differences of a dataset with their p-values after Holm and, where that is low enough, their size."""
     adjusted = holm([one.p_value for one in found])
     return [
@@ -128,7 +128,7 @@ def judged(found: Sequence[Difference]) -> list[Difference]:
 def cliffs_delta(
     values: np.ndarray, labels: np.ndarray, groups: np.ndarray
 ) -> tuple[float, tuple[float, float, float] | None]:
-    """Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
+    """Return Cliff's delta (1993, Psychological Bulletin 114:494), and its 95 % interval and p-value by group.
 
     Delta is 2 AUC - 1 of the values, AUC being the chance that an image of class 1 has the larger one, ties by half.
     So the interval and the variance are those of a ROC AUC of clustered images (``intervals.robust``), and the test is
@@ -166,11 +166,11 @@ def cliffs_delta(
 
 
 def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
-    """How often groups whose classes are permuted are at least as far apart; all of a group keep one class."""
+    """Return how often groups whose classes are permuted are at least as far apart; all of a group keep one class."""
     from scipy.stats import rankdata
 
     ranks, images = np.bincount(clusters.codes, rankdata(values)), np.bincount(clusters.codes)
-    drawn = _permuted((np.bincount(clusters.codes, clusters.labels) > 0).tobytes())
+    drawn = _permute((np.bincount(clusters.codes, clusters.labels) > 0).tobytes())
     positive = drawn @ images
     auc = (drawn @ ranks - positive * (positive + 1) / 2) / (positive * (len(values) - positive))
     apart = np.abs(auc - 0.5)
@@ -178,8 +178,8 @@ def _permutation_p(values: np.ndarray, clusters: Clusters) -> float:
 
 
 @lru_cache(maxsize=2)
-def _permuted(classes: bytes) -> np.ndarray:
-    """(1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
+def _permute(classes: bytes) -> np.ndarray:
+    """Return (1 + permutations, groups) 0 or 1: the classes of the groups, which every quantity of a dataset shares."""
     given = np.frombuffer(classes, dtype=bool)
     orders = np.random.default_rng(0).random((_PERMUTATIONS, len(given))).argsort(axis=1)
     return np.concatenate([given[None], given[orders]]).astype(float)

@@ -13,7 +13,7 @@ from ddtl.data.manifest import SPLITS, Manifest, Sample
 
 @dataclass(frozen=True)
 class Leaks:
-    """What duplicates break; a pair may stand in several lists, each in the order in which the pairs came.
+    """What duplicates break; a pair may be in several lists, each in the order in which the pairs came.
 
     Attributes:
         across_splits: pairs within a dataset whose images are in different splits.
@@ -35,7 +35,7 @@ class Leaks:
 
 
 def clusters(pairs: Sequence[Pair]) -> list[frozenset[Key]]:
-    """Images joined by pairs, directly or through others; the largest first, then by their first image."""
+    """Return images joined by pairs, directly or through others; the largest first, then by their first image."""
     member_of: dict[Key, set[Key]] = {}
     for pair in pairs:
         one = member_of.setdefault(pair.first, {pair.first})
@@ -49,7 +49,7 @@ def clusters(pairs: Sequence[Pair]) -> list[frozenset[Key]]:
 
 
 def leaks(pairs: Sequence[Pair], manifests: Sequence[Manifest]) -> Leaks:
-    """Pairs across splits, labels and datasets, and patients across splits.
+    """Return pairs across splits, labels and datasets, and patients across splits.
 
     Args:
         pairs: of images of ``manifests``.
@@ -68,7 +68,7 @@ def leaks(pairs: Sequence[Pair], manifests: Sequence[Manifest]) -> Leaks:
 
 
 def _splits(pair: Pair, samples: dict[Key, Sample]) -> set[str]:
-    """The splits in which a pair stands; images that are in none do not count."""
+    """Return the splits of a pair; images that are in none do not count."""
     return {split for key in (pair.first, pair.second) if (split := samples[key].split) is not None}
 
 

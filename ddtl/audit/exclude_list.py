@@ -1,4 +1,4 @@
-"""Which images to leave out so that no picture stands in a dataset twice; ``dataset.exclude`` takes the list."""
+"""Which images to exclude so that no image content is in a dataset twice; ``dataset.exclude`` takes the list."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ddtl.data.manifest import Manifest, Sample
 
 COLUMNS = ("sample_id", "reason")
 RULE = (
-    "Of each picture that stands in the dataset several times one copy stays: that in the test before that in "
+    "Of images with the same content one copy stays: that in the test before that in "
     "validation before that in training, and within a split the first by name. Where copies carry different labels "
-    "none stays, for nobody knows which is right. Images that cannot be read are left out, too. Copies in another "
+    "none stays, for nobody knows which is right. Images that cannot be read are excluded, too. Copies in another "
     "dataset change nothing."
 )
 
@@ -21,7 +21,7 @@ _SPLITS = {"train": "training", "val": "validation", "test": "test", None: "no s
 
 
 def to_leave_out(manifest: Manifest, pairs: Sequence[Pair], bad: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Sample id and reason of each image to leave out, by sample id; see ``RULE``.
+    """Return sample id and reason of each image to exclude, by sample id; see ``RULE``.
 
     Args:
         manifest: of one dataset.
@@ -40,7 +40,7 @@ def _reasons(copies: Sequence[Sample], classes: Sequence[str]) -> dict[str, str]
     labels = sorted({copy.label for copy in copies})
     first, *others = sorted(copies, key=lambda copy: (_STAYS_FIRST.index(copy.split), copy.sample_id))
     if len(labels) > 1:
-        why = "label conflict: the same picture stands in " + " and ".join(classes[label] for label in labels)
+        why = "label conflict: the same image content is in " + " and ".join(classes[label] for label in labels)
         return {copy.sample_id: why for copy in copies}
     return {
         copy.sample_id: f"copy of {first.sample_id}, which stays"

@@ -14,43 +14,43 @@ from ddtl.data.manifest import Grouping, Manifest
 from ddtl.schema.units import SCORED
 from ddtl.utils.wording import count, listed, percent
 
-_EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that lies beside this page."
-_LEARNED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
+_EXCLUDE = "Leave the copies out: dataset.exclude=FILE takes the list of them that is next to this page."
+_TRAINED = {"test": "on the test split", "held-out half": "on images of patients or groups that it had not seen"}
 
 
 def unreadable(manifest: Manifest, bad: Mapping[str, str]) -> Iterator[Finding]:
-    """Images that cannot be decoded."""
+    """Yield images that cannot be decoded."""
     if bad:
         n = count(len(bad), "image")
         yield Finding(
             "unreadable images", "warn", (manifest.dataset,), f"{n} cannot be read",
             f"{n} of {len(manifest):,} cannot be read and played no part in any other check. Training refuses the "
             "dataset as it is.",
-            "Replace the files, or leave them out: dataset.exclude=FILE takes the list that lies beside this page.",
+            "Replace the files, or leave them out: dataset.exclude=FILE takes the list that is next to this page.",
             {"images": dict(sorted(bad.items()))},
         )  # fmt: skip
 
 
 def classes(manifest: Manifest) -> Iterator[Finding]:
-    """A dataset in which there is nothing to be told apart."""
+    """Yield a finding for a dataset whose images cannot be distinguished by class."""
     present = sorted({manifest.classes[sample.label] for sample in manifest.samples})
     if len(manifest) == 1:
         yield Finding(
             "classes", "warn", (manifest.dataset,), "one image",
-            "The dataset holds one image: there is nothing to compare it with, and nothing to learn.",
+            "The dataset contains one image: there is nothing to compare it with, and nothing to train on.",
             "Add images of every class.",
         )  # fmt: skip
     elif len(present) == 1:
         yield Finding(
             "classes", "warn", (manifest.dataset,), "one class",
             f"All {len(manifest):,} images are of the class {present[0]}: nothing tells classes apart, so shortcuts, "
-            "differences and label conflicts cannot be looked for.",
+            "differences and label conflicts cannot be searched for.",
             "Add images of another class.",
         )  # fmt: skip
 
 
 def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
-    """A split that training would refuse.
+    """Yield a split that training would refuse.
 
     Args:
         refused: its message; None where the split is sound.
@@ -59,17 +59,17 @@ def split(manifest: Manifest, refused: str | None) -> Iterator[Finding]:
         unknown = " It was audited without a split: leaks from training to test are unknown."
         yield Finding(
             "split", "warn", (manifest.dataset,), "training refuses this split",
-            f"The dataset cannot be split as asked.{'' if manifest.protocol else unknown}",
+            f"The dataset cannot be split as requested.{'' if manifest.protocol else unknown}",
             "The details say what is wrong; another dataset.protocol may do.",
             {"message": refused},
         )  # fmt: skip
 
 
 def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """Patients in several splits, and patients that nobody names.
+    """Yield patients in several splits, and patients that nobody names.
 
     Args:
-        torn: the splits of each patient that stands in more than one.
+        torn: the splits of each patient that is in more than one.
     """
     named = {sample.patient_id for sample in manifest.samples} - {None}
     if torn:
@@ -79,7 +79,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
         yield Finding(
             "patients across splits", "fail", (manifest.dataset,), f"{count(len(torn), 'patient')} in several splits",
             f"{len(torn):,} of {len(named):,} patients have images in more than one of training, validation and test "
-            f"(protocol {manifest.protocol}): a model is tested on patients that it has learned from.",
+            f"(protocol {manifest.protocol}): a model is tested on patients that it was trained on.",
             fix,
             {"patients": {patient: list(where) for patient, where in sorted(torn.items())}},
         )  # fmt: skip
@@ -87,7 +87,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
     if unnamed == len(manifest):
         yield Finding(
             "patients", "warn", (manifest.dataset,), "no patients are named",
-            "Nobody can say whether slices of one patient stand in training and in test. Duplicates are found without "
+            "Nobody can say whether slices of one patient are in training and in test. Duplicates are found without "
             "names, further slices of a patient are not.",
             "Name the patients where they are known (dataset.patient_regex, dataset.patients, or the column patient_id "
             "of a table); else call every score optimistic.",
@@ -101,7 +101,7 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
 
 
 def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Iterator[Finding]:
-    """Duplicates within one dataset: across splits, across labels, and the others."""
+    """Yield duplicates within one dataset: across splits, across labels, and the others."""
     name = manifest.dataset
     own = {pair: None for pair in pairs if pair.first[0] == pair.second[0] == name}
     across = {pair: None for pair in leaks.across_splits if pair in own}
@@ -111,18 +111,18 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
         reached = (
             f"{seen:,} of {tests:,} test images ({percent(seen / tests)}) have a copy in training or validation"
             if seen
-            else "None of them reaches the test set, but some stand in training and in validation"
+            else "None of them reaches the test set, but some are in training and in validation"
         )
         yield Finding(
             "duplicates across splits", "fail", (name,), f"{count(len(across), 'pair')} of duplicates across splits",
-            f"The same picture stands in different splits in {count(len(across), 'pair')} of images "
+            f"The same image content is in different splits in {count(len(across), 'pair')} of images "
             f"({_kinds(across)}). {reached}.",
             _EXCLUDE,
         )  # fmt: skip
     if conflicts:
         yield Finding(
             "label conflicts", "fail", (name,), f"{count(len(conflicts), 'pair')} of duplicates with different labels",
-            f"The same picture stands in different classes in {count(len(conflicts), 'pair')} of images "
+            f"The same image content is in different classes in {count(len(conflicts), 'pair')} of images "
             f"({_kinds(conflicts)}): one label of each is wrong.",
             "Find out which label is right; until then leave both out, as the list for dataset.exclude=FILE does.",
         )  # fmt: skip
@@ -132,7 +132,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
         where = "within a split" if manifest.protocol else "in the dataset"
         yield Finding(
             "duplicates", "warn", (name,), f"{count(len(others), 'pair')} of duplicates {where}",
-            f"The same picture stands {where} twice in {count(len(others), 'pair')} of images "
+            f"The same image content is {where} twice in {count(len(others), 'pair')} of images "
             f"({_kinds(others)}). Of {len(manifest):,} images {extra:,} are further copies: they count twice in "
             "training and in scores, and make intervals too narrow.",
             _EXCLUDE,
@@ -140,7 +140,7 @@ def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Itera
 
 
 def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Finding]:
-    """The same pictures in two datasets."""
+    """Yield images that are in two datasets."""
     order = {manifest.dataset: manifest for manifest in manifests}
     conflicting = set(leaks.across_labels)
     by_datasets: dict[tuple[str, str], list[Pair]] = {}
@@ -153,15 +153,15 @@ def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Fin
         yield Finding(
             "duplicates across datasets", "warn", (one, other),
             f"{count(len(found), 'pair')} of duplicates across datasets",
-            f"The same picture stands in {one} and in {other} in {count(len(found), 'pair')} of images "
+            f"The same image content is in {one} and in {other} in {count(len(found), 'pair')} of images "
             f"({_kinds(found)}){with_labels}: a model trained on one has seen test images of the other.",
-            "Call neither an external test of the other before these images are left out of one of them; pairs.csv "
+            "Call neither an external test of the other before these images are excluded from one of them; pairs.csv "
             "names them.",
         )  # fmt: skip
 
 
 def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
-    """Probes that score better than chance."""
+    """Yield probes that score better than chance."""
     for probe in probes:
         if probe.verdict not in ("shortcut", "may carry disease"):
             continue
@@ -172,26 +172,26 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
         )
         scored = (
             f"A classifier scores ROC AUC {probe.roc_auc:.3f} ({probe.low:.3f}–{probe.high:.3f}) "
-            f"{_LEARNED[probe.protocol]} from this alone: {probe.about}.{control}"
+            f"{_TRAINED[probe.protocol]} from this alone: {probe.about}.{control}"
         )
         if probe.verdict == "shortcut":
             yield Finding(
                 f"shortcut: {probe.view}", "warn", (dataset,), f"shortcut: {probe.view} tells the classes apart",
                 f"{scored} A model can score as well without seeing the disease.",
-                "Report this score beside the model's. Prepare the images of all classes alike, and test on images "
-                "from elsewhere: ddtl evaluate RUN dataset=….",
+                "Report this score with the model's. Prepare the images of all classes alike, and test on images "
+                "from other hospitals: ddtl evaluate RUN dataset=….",
             )  # fmt: skip
         else:
             yield Finding(
                 f"view: {probe.view}", "note", (dataset,), f"{probe.view}: scores, and may be the disease itself",
-                f"{scored} Disease changes these numbers, too, so this is no shortcut by itself; it says how "
+                f"{scored} Disease changes these numbers, too, so this is not a shortcut by itself; it says how "
                 "far one gets without a network.",
                 "A model should score clearly better than this.",
             )  # fmt: skip
 
 
 def power(found: Power, grouping: Grouping) -> str:
-    """Return what it says about shortcuts that the probes found none, in one sentence.
+    """Return what it means that the probes found no shortcut, in one sentence.
 
     Args:
         found: what the probes could find.
@@ -211,7 +211,7 @@ def power(found: Power, grouping: Grouping) -> str:
 
 
 def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterator[Finding]:
-    """Quantities in which the classes differ."""
+    """Yield quantities in which the classes differ."""
     found = [difference for difference in differences if difference.size != "none"]
     if found:
         odd = any(d.size == "large" and d.kind == "shortcut" for d in found)
@@ -226,7 +226,7 @@ def class_differences(dataset: str, differences: Sequence[Difference]) -> Iterat
 
 
 def _kinds(pairs: Collection[Pair]) -> str:
-    """``2 the same file, 81 nearly the same``."""
+    """Return ``2 the same file, 81 nearly the same``."""
     words = {"same file": "the same file", "same pixels": "the same pixels", "near": "nearly the same"}
     counts = {kind: sum(pair.kind == kind for pair in pairs) for kind in words}
     turned = sum(pair.transform != "none" for pair in pairs)

@@ -1,4 +1,4 @@
-"""Every image decoded once: its hashes, a thumbnail, and what its file says."""
+"""Every image decoded once: its hashes, a thumbnail, and its file metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.progress import Progress
 
 Key = tuple[str, str]  # dataset, sample id
-Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray picture
+Measure = Callable[[bytes, Image.Image], Any]  # of a file's content and its decoded gray image
 
 SIDE = 64  # of a thumbnail, in pixels
 # Borders cut off: left, top, right, bottom. A copy that was cropped a little meets one of these.
@@ -32,12 +32,12 @@ _AT_A_TIME = 16  # images handed to a process
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class FileContents:
     """What one image file is.
 
     Attributes:
         sha256: of its content.
-        pixels: sha256 of its decoded gray picture, at full size and upright.
+        pixels: sha256 of its decoded gray image, at full size, not rotated.
         format, mode: as Pillow names them; the mode is the stored one, before conversion to gray.
         width, height: as decoded, in pixels.
         size: bytes of the file.
@@ -53,16 +53,16 @@ class File:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Fingerprints:
     """The images of one or more manifests that could be decoded, N of them, in the order of the manifests.
 
     Attributes:
         keys: dataset and sample id of each.
         samples: the rows of the manifests.
         files: what each file is.
-        hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the picture in its eight orientations, in the order of
+        hashes: uint64 ``(N, 8, 4)``: the 256-bit hashes of the image in its eight orientations, in the order of
             ``ddtl.data.images.perceptual_hash.TRANSFORMS``.
-        trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the upright picture with borders cut off.
+        trimmed: uint64 ``(N, len(TRIMS), 4)``: the hashes of the unrotated image with borders cut off.
         thumbnails: uint8 ``(N, SIDE, SIDE)``: gray, squashed to a square.
         measured: what ``measure`` gave for each; None for each where there is no ``measure``.
         bad: the images that could not be decoded, and why.
@@ -70,7 +70,7 @@ class Pictures:
 
     keys: tuple[Key, ...]
     samples: tuple[Sample, ...]
-    files: tuple[File, ...]
+    files: tuple[FileContents, ...]
     hashes: np.ndarray
     trimmed: np.ndarray
     thumbnails: np.ndarray
@@ -81,7 +81,7 @@ class Pictures:
 class _Read(NamedTuple):
     """One decoded image."""
 
-    file: File
+    file: FileContents
     hashes: np.ndarray
     trimmed: np.ndarray
     thumbnail: np.ndarray
@@ -93,14 +93,14 @@ def decode(
     progress: Progress | None = None,
     processes: int = 2,
     measure: Measure | None = None,
-) -> Pictures:
-    """Reads and decodes each image once, as ``ddtl/data/images/decode.py`` does.
+) -> Fingerprints:
+    """Read and decodes each image once, as ``ddtl/data/images/decode.py`` does.
 
     Args:
         manifests: of datasets with different names.
         progress: called with (images done, images in all).
         processes: that decode; 1 works in this one, and so does any number where there are few images.
-        measure: called with each file's content and its gray picture (mode ``L``, full size), in the process that
+        measure: called with each file's content and its gray image (mode ``L``, full size), in the process that
             decoded it; a function of a module, whose result can be pickled.
     """
     names = [manifest.dataset for manifest in manifests]
@@ -116,7 +116,7 @@ def decode(
             reads.append(result)
         if progress is not None:
             progress(row + 1, len(keys))
-    return Pictures(
+    return Fingerprints(
         keys=tuple(keys[row] for row in rows),
         samples=tuple(samples[row] for row in rows),
         files=tuple(read.file for read in reads),
@@ -162,15 +162,15 @@ def _read(sample: Sample, measure: Measure | None) -> _Read | BadImageError:
 
 
 def _box(trim: tuple[int, ...]) -> tuple[float, float, float, float]:
-    """What is left of a thumbnail."""
+    """Return what is left of a thumbnail."""
     left, top, right, bottom = (side * _TRIM * SIDE for side in trim)
     return left, top, SIDE - right, SIDE - bottom
 
 
-def _file(data: bytes, gray: Image.Image) -> File:
+def _file(data: bytes, gray: Image.Image) -> FileContents:
     header = read_header(data)
     pixels = hashlib.sha256(f"{gray.width} x {gray.height}\n".encode() + gray.tobytes())
-    return File(
+    return FileContents(
         hashlib.sha256(data).hexdigest(),
         pixels.hexdigest(),
         header.format,

@@ -1,9 +1,9 @@
 """Near pairs among many 256-bit hashes, without comparing each with each.
 
-``near`` finds all, by multi-index hashing (Norouzi, Punjani and Fleet 2012, CVPR): the bits are dealt out to ``m``
+``near`` finds all, by multi-index hashing (Norouzi, Punjani and Fleet 2012, CVPR): the bits are assigned to ``m``
 pieces. Where two hashes differ in at most ``r`` bits, one of the pieces differs in at most ``r // m`` of its own, so
 looking up each piece, and its variants with that many bits flipped, in a sorted list finds every near pair. As the bits
-of pictures depend on each other, what is looked up grows almost with the square of the number of hashes.
+of images depend on each other, what is looked up grows almost with the square of the number of hashes.
 
 ``likely_near`` finds most, by sampling bits (Indyk and Motwani 1998, STOC): two hashes are compared where they agree in
 one of ``TABLES`` random choices of bits. The more hashes, the more bits are in a choice, and what is looked up grows
@@ -20,15 +20,15 @@ import numpy as np
 
 from ddtl.data.images.perceptual_hash import BITS
 
-_BLOCK = 1 << 20  # pairs looked at together; bounds the memory
+_BLOCK = 1 << 20  # pairs examined together; bounds the memory
 TABLES = 32  # choices of bits that are looked up by `likely_near`
-_SPARE = 5  # bits of a piece beyond log2(N): bits of a picture's hash are not independent
+_SPARE = 5  # bits of a piece beyond log2(N): bits of an image's hash are not independent
 _SAMPLED = 10  # bits of a choice beyond log2(N)
-_LONGEST = 60  # bits of a piece or choice, as a number of 64 bits holds it
+_LONGEST = 60  # bits of a piece or choice, as a number of 64 bits contains it
 
 
 def near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every pair of a hash of the index and one of the queries that differ in at most ``radius`` bits.
+    """Return every pair of a hash of the index and one of the queries that differ in at most ``radius`` bits.
 
     Args:
         index: uint64 ``(N, 4)``.
@@ -53,7 +53,8 @@ def near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarra
 
 
 def likely_near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Most pairs that differ in at most ``radius`` bits, the nearer the surer; arguments and result as of ``near``.
+    """Return most pairs that differ in at most ``radius`` bits, the nearer the surer; arguments and result as of
+    ``near``.
 
     Among 100,000 hashes of independent bits a pair at 10 bits is found all but always, one at 20 in 96 % of the cases,
     one at 28 in 70 %. The choices of bits are the same on every call.
@@ -70,20 +71,22 @@ def likely_near(index: np.ndarray, queries: np.ndarray, radius: int) -> tuple[np
 
 def _once(found: list[np.ndarray], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted, and each pair once: it may be met by several pieces."""
-    rows, asked, apart = np.concatenate([np.empty((3, 0), dtype=np.int64), *found], axis=1)
-    _, once = np.unique(asked * n + rows, return_index=True)
-    return rows[once], asked[once], apart[once]
+    rows, query, apart = np.concatenate([np.empty((3, 0), dtype=np.int64), *found], axis=1)
+    _, once = np.unique(query * n + rows, return_index=True)
+    return rows[once], query[once], apart[once]
 
 
 def _pieces(index: np.ndarray) -> list[np.ndarray]:
-    """Which bits are in each piece; each gets its share of the bits that tell much and of those that hardly vary."""
+    """Return which bits are in each piece; each gets its share of the bits that tell much and of those that hardly
+    vary.
+    """
     count = BITS // min(_LONGEST, math.ceil(math.log2(len(index) + 1)) + _SPARE)
     order = _by_evenness(index)
     return [order[piece::count] for piece in range(count)]
 
 
 def _by_evenness(index: np.ndarray) -> np.ndarray:
-    """The bits, those first that are set in half of the hashes: they tell most."""
+    """Return the bits, those first that are set in half of the hashes: they tell most."""
     set_in = np.array([_bit(index, bit).mean() for bit in range(BITS)])
     return np.argsort(np.abs(set_in - 0.5), kind="stable")
 
@@ -91,17 +94,19 @@ def _by_evenness(index: np.ndarray) -> np.ndarray:
 def _near_by_piece(
     index: np.ndarray, queries: np.ndarray, bits: np.ndarray, flips: int, radius: int
 ) -> Iterator[np.ndarray]:
-    """The near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near`` returns."""
-    keys, asked = _keys(index, bits), _keys(queries, bits)
-    # Both in the order of their keys: what is compared together then lies together in memory.
-    order, order_asked = np.argsort(keys, kind="stable"), np.argsort(asked, kind="stable")
-    keys, asked = keys[order], asked[order_asked]
-    index_words, query_words = _words(index[order]), _words(queries[order_asked])
+    """Yield the near pairs whose piece differs in ``flips`` bits at most: int64 ``(3, P)`` arrays, as ``near``
+    returns.
+    """
+    keys, query = _keys(index, bits), _keys(queries, bits)
+    # Both in the order of their keys: what is compared together is then contiguous in memory.
+    order, query_order = np.argsort(keys, kind="stable"), np.argsort(query, kind="stable")
+    keys, query = keys[order], query[query_order]
+    index_words, query_words = _words(index[order]), _words(queries[query_order])
     distinct, starts = np.unique(keys, return_index=True)
     ends = np.append(starts[1:], len(keys))
     for n in range(flips + 1):
         for flipped in combinations(range(len(bits)), n):
-            wanted = asked ^ sum(1 << bit for bit in flipped)
+            wanted = query ^ sum(1 << bit for bit in flipped)
             place = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
             known = distinct[place] == wanted
             for pair in _matches(starts[place], np.where(known, ends[place], starts[place])):
@@ -109,7 +114,7 @@ def _near_by_piece(
                 for word, other in zip(index_words, query_words, strict=True):
                     met[2] += np.bitwise_count(word[met[0]] ^ other[met[1]])
                     met = met[:, met[2] <= radius]
-                yield np.stack([order[met[0]], order_asked[met[1]], met[2]])
+                yield np.stack([order[met[0]], query_order[met[1]], met[2]])
 
 
 def _words(hashes: np.ndarray) -> list[np.ndarray]:
@@ -132,7 +137,7 @@ def _matches(starts: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray,
 
 
 def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """The bits of one piece as a number, of each hash: int64 ``(N,)``."""
+    """Return the bits of one piece as a number, of each hash: int64 ``(N,)``."""
     keys = np.zeros(len(hashes), dtype=np.int64)
     for place, bit in enumerate(bits):
         keys |= _bit(hashes, bit).astype(np.int64) << place
@@ -140,5 +145,5 @@ def _keys(hashes: np.ndarray, bits: np.ndarray) -> np.ndarray:
 
 
 def _bit(hashes: np.ndarray, bit: int) -> np.ndarray:
-    """One bit of each hash, 0 or 1; any numbering of the bits will do here."""
+    """Return one bit of each hash, 0 or 1; any numbering of the bits will do here."""
     return (hashes[:, bit // 64] >> np.uint64(bit % 64)) & np.uint64(1)

@@ -45,8 +45,8 @@ def power(protocol: Protocol, labels: np.ndarray, groups: np.ndarray, *, seed: i
 
     The rule is that of the probes (``probes.is_found``) with its own interval and as many shuffles. A shortcut is a
     score that is normally distributed in each class and that all images of a patient share; with shuffled labels the
-    score says nothing. The ROC AUC is that of the fitted probe for other patients: what it lost because there were few
-    images to train on is not in the power.
+    score gives no information. The ROC AUC is that of the fitted probe for other patients: what it lost because there
+    were few images to train on is not in the power.
 
     Args:
         protocol: how the probes are scored.
@@ -83,7 +83,7 @@ class Simulated:
         self._shuffled = [self._highest_shuffle(images) for _ in range(draws)]
 
     def share(self, auc: float) -> float:
-        """The share of the test sets in which a shortcut of this ROC AUC is found."""
+        """Return the share of the test sets in which a shortcut of this ROC AUC is found."""
         from scipy.stats import norm
 
         shift = _PERFECT if auc == 1 else np.sqrt(2) * norm.ppf(auc)
@@ -107,7 +107,7 @@ class Simulated:
         return is_found(auc, float(np.mean(lows)), highest_shuffle)
 
     def _highest_shuffle(self, images: np.ndarray) -> float:
-        """The highest ROC AUC of the control, in which a group has the label that most of its images have.
+        """Return the highest ROC AUC of the control, in which a group has the label that most of its images have.
 
         Args:
             images: (K, groups) of each class.

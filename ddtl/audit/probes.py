@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.audit import file_facts
-from ddtl.audit.shuffle import shuffled_labels
-from ddtl.audit.views import VIEWS, Kind, Look, table
+from ddtl.audit import file_metadata
+from ddtl.audit.shuffle import shuffle_labels
+from ddtl.audit.views import VIEWS, Kind, Measurements, table
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS
@@ -24,20 +24,20 @@ Verdict = Literal["shortcut", "may carry disease", "nothing found", "not possibl
 Protocol = Literal["test", "held-out half"]
 
 BOUND = 0.55  # ROC AUC that the lower end of the interval must pass: less is too weak to carry a published result
-SHUFFLES = 19  # the probe must beat them all, which has a chance of 1 in 20 where there is nothing to learn
+SHUFFLES = 19  # the probe must exceed them all, which has a chance of 1 in 20 where there is nothing to be found
 
-_TREES = 300  # of the forests on pixels; those on file facts have more, see file_facts
-_TREES_SHUFFLED = 25  # a tenth of the time; with nothing to learn more trees change nothing
+_TREES = 300  # of the forests on pixels; those on file metadata have more, see file_facts
+_TREES_SHUFFLED = 25  # a tenth of the time; with nothing to be found more trees change nothing
 _RIDGE = 0.01  # inverse strength of the penalty on standardised pixels
 
 
 @dataclass(frozen=True)
 class Shuffled:
-    """The control: the same probe, learned again with the labels of the groups shuffled.
+    """The control: the same probe, refitted with the labels of the groups shuffled.
 
     Attributes:
         aucs: ROC AUC of each shuffle.
-        mean, low, high: their mean and their range, which should hold 0.5.
+        mean, low, high: their mean and their range, which should contain 0.5.
     """
 
     aucs: tuple[float, ...]
@@ -55,13 +55,13 @@ class Probe:
         kind: ``shortcut``: nothing in the view can be the disease. ``may carry disease``: lesions change it too.
         about: the view in plain words.
         features: names of the numbers it was given.
-        protocol: ``test``: learned from training and validation, scored on the test split. ``held-out half``:
-            learned from half of the groups, scored on the others; so where the split has no test or tears groups.
+        protocol: ``test``: trained on training and validation, scored on the test split. ``held-out half``:
+            trained on half of the groups, scored on the others; so where the split has no test or tears groups.
         images, groups: how many were scored.
         roc_auc: of the positive class; the mean of each class against all others where there are more than two.
         low, high: its 95 % interval, by group.
         accuracy, accuracy_low, accuracy_high: the same of the accuracy.
-        majority: accuracy of always calling the commonest class of the scored images.
+        majority: accuracy of always predicting the majority class of the scored images.
         shuffled: the control.
         p_value: the share of the shuffles, the probe itself counted in, that score at least as high.
         verdict: what to make of it; see :func:`is_found`.
@@ -90,26 +90,26 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which rows to learn from, and which to score."""
+    """Which rows to train on, and which to score."""
 
     protocol: Protocol
-    learn: np.ndarray
+    train: np.ndarray
     score: np.ndarray
 
 
 def run_probes(
-    manifest: Manifest, looks: Sequence[Look | None], *, seed: int = 0, progress: Progress | None = None
+    manifest: Manifest, measurements: Sequence[Measurements | None], *, seed: int = 0, progress: Progress | None = None
 ) -> list[Probe]:
-    """A probe for each view of ``views.VIEWS``.
+    """Return a probe for each view of ``views.VIEWS``.
 
     Args:
         manifest: with splits or without.
-        looks: of each image in manifest order, from ``views.look``; None for one that cannot be read.
+        measurements: of each image in manifest order, from ``views.measure``; None for one that cannot be read.
         seed: of the halves and the shuffles.
         progress: called with (probes done, probes in all).
     """
-    seen = [one for one in looks if one is not None]
-    labels, groups, splits = _readable(manifest, looks)
+    seen = [one for one in measurements if one is not None]
+    labels, groups, splits = _readable(manifest, measurements)
     probes = []
     for view in VIEWS:
         probes.append(probe(view, *table(view, seen), labels, groups, splits, seed=seed))
@@ -118,18 +118,18 @@ def run_probes(
     return probes
 
 
-def scored(
-    manifest: Manifest, looks: Sequence[Look | None], *, seed: int = 0
+def scored_images(
+    manifest: Manifest, measurements: Sequence[Measurements | None], *, seed: int = 0
 ) -> tuple[Protocol, np.ndarray, np.ndarray] | None:
     """Return the protocol of every probe, and the (N,) classes and groups of the images that each is scored on.
 
     Args:
-        manifest, looks, seed: as in :func:`run_probes`.
+        manifest, measurements, seed: as in :func:`run_probes`.
 
     Returns:
         None where no probe is possible.
     """
-    labels, groups, splits = _readable(manifest, looks)
+    labels, groups, splits = _readable(manifest, measurements)
     present, labels = np.unique(labels, return_inverse=True)
     plan = _plan(labels, groups, splits, seed)
     if _why_not(labels, groups, plan.score, len(present)) is not None:
@@ -137,9 +137,11 @@ def scored(
     return plan.protocol, labels[plan.score], groups[plan.score]
 
 
-def _readable(manifest: Manifest, looks: Sequence[Look | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _readable(
+    manifest: Manifest, measurements: Sequence[Measurements | None]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Class, group and split (empty without one) of each image that can be read."""
-    samples = [sample for sample, one in zip(manifest.samples, looks, strict=True) if one is not None]
+    samples = [sample for sample, one in zip(manifest.samples, measurements, strict=True) if one is not None]
     labels = np.array([sample.label for sample in samples], dtype=int)
     return labels, np.array([sample.group for sample in samples]), np.array([sample.split or "" for sample in samples])
 
@@ -154,7 +156,7 @@ def probe(
     *,
     seed: int = 0,
 ) -> Probe:
-    """How far a classifier gets on one view.
+    """Return how far a classifier gets on one view.
 
     Args:
         view: a key of ``views.VIEWS``.
@@ -169,11 +171,11 @@ def probe(
     plan = _plan(labels, groups, splits, seed)
     rows = plan.score
     about = VIEWS[view]
-    scored = (plan.protocol, len(rows), len(np.unique(groups[rows])))
+    scored_images = (plan.protocol, len(rows), len(np.unique(groups[rows])))
     why_not = _why_not(labels, groups, rows, len(present))
     if why_not is not None:
-        return Probe(view, about.kind, about.about, tuple(names), *scored, why_not=why_not)
-    p = _predict(view, features, labels, plan, file_facts.TREES if view == "file facts" else _TREES)
+        return Probe(view, about.kind, about.about, tuple(names), *scored_images, why_not=why_not)
+    p = _predict(view, features, labels, plan, file_metadata.TREES if view == "file metadata" else _TREES)
     auc, found = _auc(labels[rows], p), _intervals(labels[rows], p, groups[rows])
     control = _control(view, features, labels, groups, plan, seed)
     area, share = found["roc_auc"], found["accuracy"]
@@ -182,11 +184,11 @@ def probe(
         about.kind,
         about.about,
         tuple(names),
-        *scored,
+        *scored_images,
         roc_auc=auc,
         low=area.low if area else None,
         high=area.high if area else None,
-        accuracy=float(np.mean(_called(p) == labels[rows])),
+        accuracy=float(np.mean(_predict_classes(p) == labels[rows])),
         accuracy_low=share.low if share else None,
         accuracy_high=share.high if share else None,
         majority=float(np.bincount(labels[rows]).max() / len(rows)),
@@ -197,20 +199,20 @@ def probe(
 
 
 def is_found(auc: float, low: float, highest_shuffle: float) -> bool:
-    """Whether a probe beats every shuffle and the lower limit of its interval is above ``BOUND``."""
+    """Return whether a probe exceeds every shuffle and the lower limit of its interval is above ``BOUND``."""
     return low > BOUND and auc > highest_shuffle
 
 
 def _plan(labels: np.ndarray, groups: np.ndarray, splits: np.ndarray | None, seed: int) -> _Plan:
-    """The split's own test, where there is one that tears no group; else half of the groups.
+    """Return the split's own test, where there is one that tears no group; else half of the groups.
 
     No folds: probabilities from several classifiers cannot be pooled into one ROC curve, as each fold's own are low
     where its share of positives is high (with a planted mark of AUC 0.6 five folds scored 0.58).
     """
     if splits is not None:
-        learn, test = np.flatnonzero(np.isin(splits, ("train", "val"))), np.flatnonzero(splits == "test")
-        if len(learn) and len(test) and not np.isin(groups[test], groups[learn]).any():
-            return _Plan("test", learn, test)
+        train, test = np.flatnonzero(np.isin(splits, ("train", "val"))), np.flatnonzero(splits == "test")
+        if len(train) and len(test) and not np.isin(groups[test], groups[train]).any():
+            return _Plan("test", train, test)
     if _fewest_groups(labels, groups) < 2:
         return _Plan("held-out half", *np.zeros((2, 0), dtype=int))
     from sklearn.model_selection import StratifiedGroupKFold
@@ -237,25 +239,25 @@ def _why_not(labels: np.ndarray, groups: np.ndarray, rows: np.ndarray, classes: 
 
 def _predict(view: str, features: np.ndarray, labels: np.ndarray, plan: _Plan, trees: int) -> np.ndarray:
     """(len(plan.score), K) probabilities."""
-    learn, known, score = features[plan.learn], labels[plan.learn], features[plan.score]
+    train, known, score = features[plan.train], labels[plan.train], features[plan.score]
     classes = int(labels.max()) + 1
     if VIEWS[view].linear:
-        return _logistic(learn, known, score, classes)
+        return _logistic(train, known, score, classes)
     threads = min(2, cores()) if trees > _TREES_SHUFFLED else 1
-    return file_facts.forest(learn, known, score, classes, trees=trees, threads=threads)
+    return file_metadata.forest(train, known, score, classes, trees=trees, threads=threads)
 
 
-def _logistic(learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int) -> np.ndarray:
-    """(N, classes) probabilities from a ridge logistic regression on standardised numbers."""
+def _logistic(train: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int) -> np.ndarray:
+    """Return (N, classes) probabilities from a ridge logistic regression on standardised numbers."""
     from sklearn.linear_model import LogisticRegression
 
-    mean, spread = learn.mean(axis=0), learn.std(axis=0)
+    mean, spread = train.mean(axis=0), train.std(axis=0)
     spread[spread == 0] = 1
     p = np.zeros((len(score), classes))
     if len(np.unique(labels)) == 1:
         p[:, labels[0]] = 1
         return p
-    model = LogisticRegression(C=_RIDGE, max_iter=1000).fit((learn - mean) / spread, labels)
+    model = LogisticRegression(C=_RIDGE, max_iter=1000).fit((train - mean) / spread, labels)
     p[:, model.classes_] = model.predict_proba((score - mean) / spread)
     return p
 
@@ -263,13 +265,15 @@ def _logistic(learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes:
 def _control(
     view: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, plan: _Plan, seed: int
 ) -> Shuffled:
-    """The probe learned again ``SHUFFLES`` times, classes swapped among the groups of what is learned and scored."""
+    """Return the probe refitted ``SHUFFLES`` times, classes swapped among the groups of what is trained on and
+    scored.
+    """
     rng = np.random.default_rng([seed, list(VIEWS).index(view)])
     parts = np.zeros(len(labels), dtype=int)
-    parts[plan.learn], parts[plan.score] = 1, 2
+    parts[plan.train], parts[plan.score] = 1, 2
     aucs = []
     for _ in range(SHUFFLES):
-        mixed = shuffled_labels(labels, groups, parts, rng)
+        mixed = shuffle_labels(labels, groups, parts, rng)
         aucs.append(_auc(mixed[plan.score], _predict(view, features, mixed, plan, _TREES_SHUFFLED)))
     return Shuffled(tuple(aucs), float(np.mean(aucs)), min(aucs), max(aucs))
 
@@ -280,9 +284,9 @@ def _auc(labels: np.ndarray, p: np.ndarray) -> float:
     return float(np.mean([delong.components((labels == k).astype(int), p[:, k]).auc for k in of]))
 
 
-def _called(p: np.ndarray) -> np.ndarray:
-    called: np.ndarray = (p[:, 1] >= 0.5).astype(int) if p.shape[1] == 2 else p.argmax(axis=1)
-    return called
+def _predict_classes(p: np.ndarray) -> np.ndarray:
+    predicted: np.ndarray = (p[:, 1] >= 0.5).astype(int) if p.shape[1] == 2 else p.argmax(axis=1)
+    return predicted
 
 
 def _intervals(labels: np.ndarray, p: np.ndarray, groups: np.ndarray) -> dict[str, Interval | None]:

@@ -1,4 +1,4 @@
-"""What an audit says: findings, and where the record of one lies. A record is plain JSON."""
+"""The result of an audit: its findings, and where its record is. A record is plain JSON."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Finding:
     """One thing that is wrong, or that a reader of results must know.
 
     Attributes:
-        check: what was looked for, in a word or two.
+        check: what was searched for, in a word or two.
         severity: ``fail``: no result on these images and this split holds. ``warn``: results may not mean what they
             seem to. ``note``: to be known.
         datasets: in which it was found.
         title, sentence, fix: what it is, what was measured, what to do. They name no image and no patient, for reports
             of runs repeat them and may be sent to others.
-        details: what the page and the record tell beside that; images and patients among it.
+        details: what else the page and the record contain; images and patients among it.
     """
 
     check: str
@@ -43,22 +43,22 @@ class Finding:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The gravest first, else as they come."""
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the gravest first, else as they come."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def newest(runs_dir: Path, dataset: str, digest: str) -> dict[str, Any] | None:
-    """What the newest audit of just these images and this split found, for the record of a run.
+    """Return what the newest audit of just these images and this split found, for the record of a run.
 
     Args:
-        runs_dir: the folder of all runs, which holds that of the audits.
+        runs_dir: the folder of all runs, which contains that of the audits.
         dataset: name under which results are filed.
         digest: of the manifest: rows, split and image files.
 
     Returns:
         ``{"when", "ddtl", "checks", "power", "findings": [{"check", "severity", "title", "sentence"}, …]}``: how many
-        checks were made, what "nothing found" says about shortcuts (None where that is not known), and the findings
+        checks were made, what "nothing found" means for shortcuts (None where that is not known), and the findings
         about this dataset, none of which names an image; None where there is no such audit.
     """
     found = [
@@ -87,5 +87,5 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         return audit.read(path.parent)
     except (OSError, Unreadable):
-        logger.warning("%s is damaged and is passed over; `ddtl audit` writes it anew.", path)
+        logger.warning("%s is damaged and is passed over; `ddtl audit` rewrites it.", path)
         return None

@@ -1,6 +1,6 @@
 """What a probe is given of an image: numbers that leave the lungs out, or that may show them.
 
-``look`` measures one picture; ``table`` puts together what one view shows of all of them.
+``measure`` measures one image; ``table`` puts together what one view shows of all of them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ddtl.audit import file_facts
-from ddtl.audit.file_facts import Facts
+from ddtl.audit import file_metadata
+from ddtl.audit.file_metadata import FileMetadata
 from ddtl.data.images.decode import Header, as_pillow, read_header
 from ddtl.data.images.lungs import SIDE, Mask, Regions, regions
 
@@ -23,13 +23,13 @@ Kind = Literal["shortcut", "may carry disease"]
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at an image.
+    """A method to measure an image.
 
     Attributes:
         kind: ``shortcut``: nothing in the view can be disease of the lungs. ``may carry disease``: lesions change it,
-            as they do the body's grey levels where they lie along the pleura and are taken for its wall.
+            as they do the body's grey levels where they are along the pleura and are taken for its wall.
         about: in plain words, as what a classifier is given.
-        names: of its numbers; empty for the file facts, whose number depends on the dataset.
+        names: of its numbers; empty for the file metadata, whose number depends on the dataset.
         linear: a logistic regression reads it, as its numbers are pixels; else a random forest does.
     """
 
@@ -40,21 +40,21 @@ class View:
 
 
 @dataclass(frozen=True)
-class Look:
+class Measurements:
     """What one image looks like without its meaning.
 
     Attributes:
-        facts: what its file says.
-        numbers: (F,) float32 by view; those of ``VIEWS`` but the file facts.
+        metadata: of its file.
+        numbers: (F,) float32 by view; those of ``VIEWS`` but the file metadata.
     """
 
-    facts: Facts
+    metadata: FileMetadata
     numbers: dict[str, np.ndarray]
 
 
 _FRAME, _CORNER = 8, 16  # widths in pixels of SIDE; lungs reach no nearer to the corners
-_FINE = 2 * SIDE  # side in pixels where text is looked for
-_DETAIL = 224  # side in pixels of the coarse statistics, as networks see the picture
+_FINE = 2 * SIDE  # side in pixels where text is searched for
+_DETAIL = 224  # side in pixels of the coarse statistics, as networks see the image
 _THUMB = 16
 _BINS = 16
 _COLOURED = 40  # levels between the strongest and the weakest colour of a pixel; less is JPEG's noise on gray
@@ -77,7 +77,7 @@ _QUANTILES = (5, 25, 50, 75, 95)
 _LEVELS = ("mean", "standard deviation", *(f"{q} % quantile" for q in _QUANTILES), "share of black", "share of white")
 
 VIEWS: dict[str, View] = {
-    "file facts": View("shortcut", "file format, colour mode, width, height and bytes", ()),
+    "file metadata": View("shortcut", "file format, colour mode, width, height and bytes", ()),
     "border": View(
         "shortcut",
         "the brightness of the four sides and corners with the chest masked out",
@@ -85,8 +85,8 @@ VIEWS: dict[str, View] = {
     ),
     "outside the body": View(
         "shortcut",
-        "how much of the picture lies outside the body, and the grey levels there",
-        ("share of the picture", *_LEVELS),
+        "how much of the image lies outside the body, and the grey levels there",
+        ("share of the image", *_LEVELS),
     ),
     "marks": View(
         "shortcut",
@@ -100,52 +100,52 @@ VIEWS: dict[str, View] = {
     ),
     "coarse statistics": View(
         "may carry disease",
-        "the histogram, brightness, contrast, sharpness and entropy of the picture",
+        "the histogram, brightness, contrast, sharpness and entropy of the image",
         (*(f"bin {i}" for i in range(_BINS)), "mean", "standard deviation", "sharpness", "entropy"),
     ),
     "tiny pixels": View(
         "may carry disease",
-        f"the picture as the loader delivers it, shrunk to {_THUMB} x {_THUMB} pixels",
+        f"the image as the loader delivers it, shrunk to {_THUMB} x {_THUMB} pixels",
         tuple(f"row {r} column {c}" for r in range(_THUMB) for c in range(_THUMB)),
         linear=True,
     ),
 }
 
 
-def look(data: bytes, gray: Image.Image) -> Look:
-    """All that the probes and differences need of one image.
+def measure(data: bytes, gray: Image.Image) -> Measurements:
+    """Return all that the probes and differences need of one image.
 
     Args:
         data: the file's whole content, of an image that ``ddtl.data.images.decode.decode_gray`` could read.
         gray: what it made of it: mode ``L``, full size.
     """
     header = read_header(data)
-    facts = Facts(header.format, header.mode, header.width, header.height, len(data))
-    coloured = _coloured(data, header)
+    metadata = FileMetadata(header.format, header.mode, header.width, header.height, len(data))
+    coloured = _share_coloured(data, header)
     fine, detail = (gray.resize((side, side), Image.Resampling.BILINEAR) for side in (_FINE, _DETAIL))
     parts = regions(fine)
-    picture = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    pixels = np.asarray(fine.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     numbers = {
-        "border": _edges(picture, ~parts.chest),
-        "outside the body": [parts.outside.mean(), *_levels(picture[parts.outside])],
+        "border": _edges(pixels, ~parts.chest),
+        "outside the body": [parts.outside.mean(), *_levels(pixels[parts.outside])],
         "marks": [coloured, parts.paper.mean(), *_strokes(np.asarray(fine), parts)],
-        "body without the lungs": _levels(picture[~parts.chest & ~parts.outside]),
+        "body without the lungs": _levels(pixels[~parts.chest & ~parts.outside]),
         "coarse statistics": _coarse(np.asarray(detail)),
         "tiny pixels": np.asarray(detail.resize((_THUMB, _THUMB), Image.Resampling.BILINEAR)).ravel() / 255,
     }
-    return Look(facts, {view: np.asarray(values, dtype=np.float32) for view, values in numbers.items()})
+    return Measurements(metadata, {view: np.asarray(values, dtype=np.float32) for view, values in numbers.items()})
 
 
-def table(view: str, looks: Sequence[Look]) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of F numbers, and (N, F) of them, of what a view shows of N images."""
-    if view == "file facts":
-        return file_facts.table([one.facts for one in looks])
+def table(view: str, measurements: Sequence[Measurements]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return names of F numbers, and (N, F) of them, of what a view shows of N images."""
+    if view == "file metadata":
+        return file_metadata.table([one.metadata for one in measurements])
     names = VIEWS[view].names
-    return names, np.array([one.numbers[view] for one in looks]).reshape(len(looks), len(names))
+    return names, np.array([one.numbers[view] for one in measurements]).reshape(len(measurements), len(names))
 
 
-def _coloured(data: bytes, header: Header) -> float:
-    """Share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
+def _share_coloured(data: bytes, header: Header) -> float:
+    """Return share of the pixels that are not gray; 0 for gray modes, whose pixels are not decoded."""
     if header.mode in {"1", "L", "LA"} or header.mode not in Image.MODES:
         return 0.0
     with as_pillow(data) as image:
@@ -161,16 +161,16 @@ def _levels(values: np.ndarray) -> list[float]:
     return [values.mean(), values.std(), *quantiles, (values < 3).mean(), (values > 252).mean()]
 
 
-def _edges(picture: np.ndarray, seen: Mask) -> list[float]:
+def _edges(pixels: np.ndarray, seen: Mask) -> list[float]:
     numbers: list[float] = []
     for place in _EDGES.values():
-        values = picture[place][seen[place]]
+        values = pixels[place][seen[place]]
         numbers += [values.mean(), values.std(), values.max()] if len(values) else [0.0, 0.0, 0.0]
     return numbers
 
 
 def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
-    """Share of each quarter of the picture that is thin, bright and outside the body (white top-hat)."""
+    """Return share of each quarter of the image that is thin, bright and outside the body (white top-hat)."""
     hat = fine - ndimage.grey_opening(fine, (_STROKE, _STROKE))
     outside = np.repeat(np.repeat(parts.outside & ~parts.paper, 2, axis=0), 2, axis=1)
     bright = (hat >= _BRIGHT) & outside
@@ -178,7 +178,7 @@ def _strokes(fine: np.ndarray, parts: Regions) -> list[float]:
 
 
 def strokes(gray: Image.Image) -> float:
-    """Share of a picture, in percent, that is thin and bright outside the body, as letters and arrows are.
+    """Return share of an image, in percent, that is thin and bright outside the body, as letters and arrows are.
 
     Args:
         gray: mode ``L``, full size.
@@ -187,9 +187,9 @@ def strokes(gray: Image.Image) -> float:
     return 100 * float(np.mean(_strokes(np.asarray(fine), regions(fine))))
 
 
-def _coarse(picture: np.ndarray) -> list[float]:
-    shares = np.bincount(picture.ravel() // (256 // _BINS), minlength=_BINS) / picture.size
-    levels = np.bincount(picture.ravel(), minlength=256) / picture.size
+def _coarse(pixels: np.ndarray) -> list[float]:
+    shares = np.bincount(pixels.ravel() // (256 // _BINS), minlength=_BINS) / pixels.size
+    levels = np.bincount(pixels.ravel(), minlength=256) / pixels.size
     entropy = -(levels[levels > 0] * np.log2(levels[levels > 0])).sum()
-    sharpness = ndimage.laplace(picture.astype(np.int16)).std()
-    return [*shares, picture.mean(), picture.std(), sharpness, entropy]
+    sharpness = ndimage.laplace(pixels.astype(np.int16)).std()
+    return [*shares, pixels.mean(), pixels.std(), sharpness, entropy]

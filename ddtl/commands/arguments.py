@@ -1,7 +1,7 @@
 """How the words behind ``ddtl COMMAND`` are read: a command declares its settings once, as a pydantic model.
 
 From that come the values with their bounds and choices, every mistake in one message with a did-you-mean, the page of
-``--help`` and the words of the shell's completion. What is no setting, as a run's folder, the command takes itself.
+``--help`` and the words of the shell's completion. What is not a setting, as a run's folder, the command takes itself.
 
 Example::
 
@@ -63,12 +63,12 @@ Folder = Annotated[Path, BeforeValidator(_path)]
 
 
 class RunsFolder(Section):
-    """The setting of commands that look through the folder of runs."""
+    """The setting of commands that search the folder of runs."""
 
     runs_dir: Folder = Field(Path("runs"), alias="paths.runs_dir", description="the folder of runs")
 
 
-# Where a run's images and the cache are; on another machine than the run's they are elsewhere.
+# Where a run's images and the cache are; on another machine than the run's they are in other folders.
 PATHS: Mapping[str, str] = {
     "paths.data_dir": "where the run's images are, as for train.py",
     "paths.cache_dir": "where the cache of decoded images is, as for train.py",
@@ -81,7 +81,7 @@ class Words(Generic[S]):
 
     Attributes:
         settings: the values.
-        rest: words that are no setting, in their order.
+        rest: words that are not settings, in their order.
         passed: words for the configuration of train.py, such as ``paths.data_dir=…``.
         given: the keys of the settings that were typed.
     """
@@ -124,7 +124,7 @@ class Command(Generic[S]):
         return {about.alias or name: about for name, about in self.schema.model_fields.items()}
 
     def wants_help(self, argv: Sequence[str], *, without_words: bool = True) -> bool:
-        """Print the help where it is asked for, or nothing at all is typed; whether it was."""
+        """Print the help where it is requested, or nothing at all is typed; whether it was."""
         if not ({*_HELP} & set(argv) or (without_words and not argv)):
             return False
         sys.stdout.write(self.help())
@@ -141,7 +141,8 @@ class Command(Generic[S]):
 
         Args:
             argv: them.
-            is_word: whether a word with ``=``, or one that begins with ``-``, is no mistyped setting, as a file's name.
+            is_word: whether a word that contains ``=``, or one that begins with ``-``, is not a mistyped setting, as a
+                file's name.
             problems: further mistakes, once the settings are sound.
 
         Raises:
@@ -170,7 +171,7 @@ class Command(Generic[S]):
         tree = {key: _data(value, keys[key].annotation) for key, value in typed.items()}
         settings, lines = convert(tree, self.schema, typed)
         faults += lines.values()
-        # The other checks are still worth their answer: look at the rest without the mistyped values.
+        # The other checks are still worth their answer: examine the rest without the mistyped values.
         sound, _ = convert({key: value for key, value in tree.items() if key not in lines}, self.schema)
         if sound is not None:
             faults += problems(sound, tuple(rest))
@@ -182,12 +183,12 @@ class Command(Generic[S]):
         return Words(settings, tuple(rest), tuple(passed), frozenset(typed))
 
     def _is_mistyped(self, key: str) -> bool:
-        """Whether a key is more like one of these settings than like one of train.py's."""
+        """Return whether a key is more like one of these settings than like one of train.py's."""
         known = [*self.keys, *groups("train"), *Config.model_fields]
         return "." not in key and key not in known and closest(key, known) in self.keys
 
     def help(self) -> str:
-        """The page of ``--help``."""
+        """Return the page of ``--help``."""
         parts = [_folded(self.intro)]
         if self.examples:
             parts.append(_columns([(f"ddtl {line}", about) for line, about in self.examples]))
@@ -201,7 +202,7 @@ class Command(Generic[S]):
         return "\n\n".join(parts) + "\n"
 
     def completions(self) -> list[str]:
-        """The words that a shell may offer: keys with ``=``, and with each of their choices."""
+        """Return the words that a shell may offer: keys with ``=``, and with each of their choices."""
         found = [*_HELP[:1], *self.flags]
         for key, about in self.keys.items():
             choices = _choices(about.annotation)
@@ -210,7 +211,7 @@ class Command(Generic[S]):
 
 
 def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
-    """The check of a command that takes settings alone."""
+    """Return the check of a command that takes settings alone."""
     known = ", ".join(command.keys)
 
     def problems(settings: S, words: tuple[str, ...]) -> list[str]:
@@ -223,7 +224,9 @@ def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
 
 
 def _data(text: str, wanted: Any) -> Any:
-    """Text as the plain data that a field takes; as text where it is not such data, which the schema then refuses."""
+    """Return text as the plain data that a field takes; as text where it is not such data, which the schema then
+    refuses.
+    """
     parts = _parts(wanted)
     if bool in parts and text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -243,7 +246,7 @@ def _data(text: str, wanted: Any) -> Any:
 
 
 def _parts(wanted: Any) -> list[Any]:
-    """The plain types of an annotation."""
+    """Return the plain types of an annotation."""
     if get_origin(wanted) is Annotated:
         return _parts(get_args(wanted)[0])
     if get_origin(wanted) in (Union, types.UnionType):
@@ -252,7 +255,7 @@ def _parts(wanted: Any) -> list[Any]:
 
 
 def _choices(wanted: Any) -> list[str]:
-    """The values of a field that has only some."""
+    """Return the values of a field that has only some."""
     found = []
     for part in _parts(wanted):
         if get_origin(part) is Literal:
@@ -274,7 +277,7 @@ def _default(about: Any) -> str:
 
 
 def _meaning(about: Any) -> str:
-    """The description, with the choices where it does not name them itself."""
+    """Return the description, with the choices where it does not name them itself."""
     choices = [choice for choice in _choices(about.annotation) if choice not in ("", "true", "false")]
     if len(choices) < 2:
         return str(about.description)
@@ -286,7 +289,7 @@ def _folded(text: str) -> str:
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> str:
-    """Two columns, the second one folded; a long entry of the first has a line of its own."""
+    """Return two columns, the second one folded; a long entry of the first has a line of its own."""
     width = min(max(len(one) for one, _ in rows), 44)
     lines = []
     for one, other in rows:

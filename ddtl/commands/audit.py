@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Strictness(Section):
-    """What ``ddtl audit`` can be asked for, beside its datasets."""
+    """Settings of ``ddtl audit``, in addition to its datasets."""
 
     strict: bool = Field(
         False, description="true: exit code 1 where a split leaks, labels conflict or patients are in several splits"
@@ -45,7 +45,7 @@ COMMAND = Command(
     "audit",
     Strictness,
     intro="Look for what makes a score mean less than it seems: duplicates within and across splits, classes and "
-    "datasets, patients across splits, label conflicts, and shortcuts by which classes can be told apart without "
+    "datasets, patients across splits, label conflicts, and shortcuts by which classes can be distinguished without "
     "seeing "
     "the disease.",
     examples=(
@@ -73,8 +73,8 @@ _PAIR_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What was asked for: a configuration for each dataset."""
+class AuditRequest:
+    """What was requested: a configuration for each dataset."""
 
     configs: tuple[Config, ...]
     strict: bool
@@ -83,11 +83,11 @@ class Settings:
     def folder(self) -> Path:
         """Where the audit is filed."""
         runs_dir = Path(self.configs[0].paths.runs_dir).expanduser()
-        return runs_dir / AUDITS / "-".join(map(_filed, self.configs))
+        return runs_dir / AUDITS / "-".join(map(_folder_part, self.configs))
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl audit``; returns the exit code.
+    """Run ``ddtl audit`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, the configuration or the data.
@@ -112,15 +112,15 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if settings.strict and found.failed else 0
 
 
-def parse(argv: Sequence[str]) -> Settings:
-    """The command line, all mistakes in one message.
+def parse(argv: Sequence[str]) -> AuditRequest:
+    """Return the command line, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
     """
-    settings: list[Settings] = []
+    settings: list[AuditRequest] = []
 
-    def problems(asked: Strictness, words: tuple[str, ...]) -> list[str]:
+    def problems(strictness: Strictness, words: tuple[str, ...]) -> list[str]:
         datasets, common, found = _by_dataset(words)
         configs = []
         for named, *own in datasets or [["dataset=phantom"]]:
@@ -131,7 +131,7 @@ def parse(argv: Sequence[str]) -> Settings:
         names = [config.dataset.name for config in configs]
         for name in dict.fromkeys(name for name in names if names.count(name) > 1):
             found.append(f"dataset.name={name}: two datasets of this name. Give each a dataset.name of its own.")
-        settings.append(Settings(tuple(configs), asked.strict))
+        settings.append(AuditRequest(tuple(configs), strictness.strict))
         return found
 
     COMMAND.read(argv, is_word=lambda word: True, problems=problems)
@@ -139,7 +139,9 @@ def parse(argv: Sequence[str]) -> Settings:
 
 
 def _by_dataset(argv: Sequence[str]) -> tuple[list[list[str]], list[str], list[str]]:
-    """The datasets, each with the settings behind it, which are of that one alone; settings of all; and mistakes."""
+    """Return the datasets, each with the settings behind it, which are of that one alone; settings of all; and
+    mistakes.
+    """
     datasets: list[list[str]] = []
     common: list[str] = []
     problems: list[str] = []
@@ -166,8 +168,8 @@ def _by_dataset(argv: Sequence[str]) -> tuple[list[list[str]], list[str], list[s
 _KEYS = ("--strict", "--help", "strict", "dataset")
 
 
-def _filed(config: Config) -> str:
-    """A dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
+def _folder_part(config: Config) -> str:
+    """Return a dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
     c = config.dataset
     parts = [c.name]
     if c.protocol != sources.usual(c.kind).protocol:
@@ -180,7 +182,7 @@ def _filed(config: Config) -> str:
 
 
 def _subject(config: Config) -> Subject:
-    """A dataset as training would read and split it; where training would refuse its split, what can be had."""
+    """Return a dataset as training would read and split it; where training would refuse its split, what can be had."""
     from ddtl.audit.audit import Subject
     from ddtl.data.datasets import registry
 
@@ -208,8 +210,8 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
         for dataset, path in lists.items():
             write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
         write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
-        pictures = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
-        write_text(folder / "report.html", page(record, pictures))
+        images = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
+        write_text(folder / "report.html", page(record, images))
         write_json(folder / RECORD, record)
     except OSError as error:
         raise UserError(
@@ -219,7 +221,7 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
 
 
 def exclude_lists(folder: Path, found: Audit) -> dict[str, Path]:
-    """The exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
+    """Return the exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
     names = [subject.manifest.dataset for subject in found.subjects]
     return {name: folder / ("exclude.csv" if len(names) == 1 else f"exclude-{name}.csv") for name in names}
 
@@ -243,7 +245,7 @@ def _pair_rows(found: Audit) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _show(found: Audit, settings: Settings) -> None:
+def _show(found: Audit, settings: AuditRequest) -> None:
     style = dict(zip(SEVERITIES, ("bold red", "yellow", ""), strict=True))
     for finding in found.findings:
         where = ", ".join(finding.datasets)
@@ -262,5 +264,5 @@ def _show(found: Audit, settings: Settings) -> None:
     for dataset, path in exclude_lists(settings.folder, found).items():
         n = len(found.to_leave_out(dataset))
         if n:
-            console.out.print(escape(f"{dataset}: {n} images to leave out: dataset.exclude={path}"))
+            console.out.print(escape(f"{dataset}: {n} images to exclude: dataset.exclude={path}"))
     console.line(f"report: {settings.folder / 'report.html'}")

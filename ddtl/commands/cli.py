@@ -1,4 +1,4 @@
-"""The installed command ``ddtl``: what it can do, each loaded when it is asked for."""
+"""The installed command ``ddtl``: what it can do, each loaded when it is requested."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COMMANDS = {
     "train": ("ddtl.commands.train", "train, score and record one model: what train.py does in a checkout"),
     "sweep": ("ddtl.commands.sweep", "train many variants and compare them on validation: what sweep.py does"),
     "finetune": ("ddtl.commands.finetune", "show which stages of the network a schedule trains in which epoch"),
-    "lr-find": ("ddtl.commands.lr_find", "look for a learning rate by a range test"),
-    "evaluate": ("ddtl.commands.evaluate", "score a trained run in another way, or on another dataset"),
+    "lr-find": ("ddtl.commands.lr_find", "find a learning rate by a range test"),
+    "evaluate": ("ddtl.commands.evaluate", "score a trained run with other settings, or on another dataset"),
     "compare": ("ddtl.commands.compare", "compare runs by paired tests, patient by patient"),
-    "audit": ("ddtl.commands.audit", "look for leaks, label conflicts and shortcuts in datasets"),
-    "predict": ("ddtl.commands.predict", "predict new pictures with a trained run: PNG, JPEG, TIFF, DICOM"),
+    "audit": ("ddtl.commands.audit", "find leaks, label conflicts and shortcuts in datasets"),
+    "predict": ("ddtl.commands.predict", "predict new images with a trained run: PNG, JPEG, TIFF, DICOM"),
     "explain": (
         "ddtl.commands.explain",
-        "heat maps of right and wrong answers (Grad-CAM), and how far to believe them",
+        "heat maps of right and wrong decisions (Grad-CAM), and how reliable they are",
     ),
     "export": ("ddtl.commands.export", "a run's network as ONNX, or as safetensors, each with a model card"),
     "report": ("ddtl.commands.report", "write the page of a run or of a sweep, and a run's methods paragraph"),
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"{name}: no such command.{did_you_mean(name, COMMANDS)} There are {', '.join(COMMANDS)}.")
     if name != "train" and not {"--help", "-h"} & set(rest):
-        ranks.alone(f"ddtl {name}")
+        ranks.require_one_process(f"ddtl {name}")
     return int(import_module(COMMANDS[name][0]).main(rest))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ddtl.reports.html.page import Table
 
 
-class Settings(Section):
-    """What ``ddtl compare`` can be asked for."""
+class CompareSettings(Section):
+    """Settings of ``ddtl compare``."""
 
     score: Literal[SCORES] = Field("roc_auc", description="the score that is judged")  # type: ignore[valid-type]
     level: float = Field(
@@ -43,7 +43,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "compare",
-    Settings,
+    CompareSettings,
     intro="Compare finished runs on the same test images, paired by patient, and say what may be claimed.",
     examples=(
         ("compare runs/covid19ct/densenet121-… runs/covid19ct/squeezenet1_1-…", ""),
@@ -61,7 +61,7 @@ COMMAND = Command(
 
 
 def main(argv: list[str]) -> int:
-    """What follows ``ddtl compare`` on the command line; returns the exit code.
+    """Run ``ddtl compare`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or runs that cannot be compared.
@@ -105,11 +105,11 @@ def show(out: Console, tables: Sequence[Table], sentences: Sequence[str], notes:
         out.print(f"! {escape(note)}", style="yellow")
 
 
-def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
-    """What is wrong with the runs, and with files in their folders."""
+def _problems(settings: CompareSettings, words: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with the runs, and with files in their folders."""
     runs = [Path(word).expanduser().resolve() for word in words]
     found = [
-        f"{key}={path}: a run's folder holds its record alone. Name a file elsewhere."
+        f"{key}={path}: a run's folder contains its record alone. Name a file in another folder."
         for key, path in (("json", settings.json_), ("markdown", settings.markdown), ("html", settings.html))
         if path is not None and path.absolute().parent.resolve() in runs
     ]

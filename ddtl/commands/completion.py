@@ -25,7 +25,7 @@ COMMAND = Command(
     ),
     exit_codes="0 printed, 2 no such shell",
 )
-# What follows a command at once, and is no setting.
+# What follows a command at once, and is not a setting.
 _ACTIONS: Mapping[str, Sequence[str]] = {
     "data": ("list", "fetch", "verify", "cache"),
     "runs": ("list", "show", "clean"),
@@ -48,7 +48,7 @@ _ddtl() {{
   fi
   local each found=()
   for each in $words; do [[ $each == "$typed"* ]] && found+=("$each"); done
-  # What stands before a = is a word of its own to bash, and not to be repeated.
+  # What is before a = is a word of its own to bash, and not to be repeated.
   local before=; [[ $typed == *=* && $COMP_WORDBREAKS == *=* ]] && before=${{typed%"${{typed##*=}}"}}
   for each in "${{found[@]}}"; do COMPREPLY+=("${{each#"$before"}}"); done
   if [ ${{#COMPREPLY[@]}} -eq 0 ]; then COMPREPLY=($(compgen -f -- "$word")); fi
@@ -59,7 +59,7 @@ complete -o filenames -F _ddtl ddtl
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl completion``; returns the exit code.
+    """Run ``ddtl completion`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: there is no such shell.
@@ -75,34 +75,34 @@ def main(argv: Sequence[str]) -> int:
 
 
 def words() -> dict[str, list[str]]:
-    """By command, what may be typed behind it: actions, settings, and groups of train.py with their options."""
+    """Return by command what may be typed after it: actions, settings, and groups of train.py with their options."""
     from ddtl.commands.cli import COMMANDS
 
     found = {}
     for name, (module, _) in COMMANDS.items():
         declared = getattr(import_module(module), "COMMAND", None)
-        known = [*_ACTIONS.get(name, ()), *(declared.completions() if declared is not None else ["--help"])]
+        candidates = [*_ACTIONS.get(name, ()), *(declared.completions() if declared is not None else ["--help"])]
         if declared is None or declared.configures:
             config = "sweep" if name == "sweep" else "train"
-            known += [f"{group}={option}" for group in groups(config) for option in options(group)]
+            candidates += [f"{group}={option}" for group in groups(config) for option in options(group)]
         if name in ("sweep", "evaluate", "audit"):
             chosen = groups("train") if name == "sweep" else ("dataset",)
-            known += [f"{group}={option}" for group in chosen for option in options(group)]
-        found[name] = list(dict.fromkeys(known))
+            candidates += [f"{group}={option}" for group in chosen for option in options(group)]
+        found[name] = list(dict.fromkeys(candidates))
     return found
 
 
-def _bash(known: Mapping[str, Sequence[str]]) -> str:
-    cases = "\n".join(f'      {name}) words="{" ".join(each)}" ;;' for name, each in known.items())
-    return _BASH.format(commands=" ".join(known), cases=cases)
+def _bash(candidates: Mapping[str, Sequence[str]]) -> str:
+    cases = "\n".join(f'      {name}) words="{" ".join(each)}" ;;' for name, each in candidates.items())
+    return _BASH.format(commands=" ".join(candidates), cases=cases)
 
 
-def _zsh(known: Mapping[str, Sequence[str]]) -> str:
-    cases = "\n".join(f"      {name}) known=({' '.join(map(_quoted, each))}) ;;" for name, each in known.items())
+def _zsh(candidates: Mapping[str, Sequence[str]]) -> str:
+    cases = "\n".join(f"      {name}) known=({' '.join(map(_quote, each))}) ;;" for name, each in candidates.items())
     return (
         "#compdef ddtl\n"
         "local -a known\n"
-        f"if (( CURRENT == 2 )); then known=({' '.join(known)} --help --version); else\n"
+        f"if (( CURRENT == 2 )); then known=({' '.join(candidates)} --help --version); else\n"
         f"  case $words[2] in\n{cases}\n  esac\nfi\n"
         "compadd -S '' -- ${(M)known:#*=}\n"
         "compadd -- ${known:#*=}\n"
@@ -110,12 +110,12 @@ def _zsh(known: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _fish(known: Mapping[str, Sequence[str]]) -> str:
-    lines = [f"complete -c ddtl -n __fish_use_subcommand -f -a '{' '.join(known)}'"]
-    for name, each in known.items():
+def _fish(candidates: Mapping[str, Sequence[str]]) -> str:
+    lines = [f"complete -c ddtl -n __fish_use_subcommand -f -a '{' '.join(candidates)}'"]
+    for name, each in candidates.items():
         lines.append(f"complete -c ddtl -n '__fish_seen_subcommand_from {name}' -a '{' '.join(each)}'")
     return "# ddtl's completion for fish\n" + "\n".join(lines) + "\n"
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     return f"'{word}'"

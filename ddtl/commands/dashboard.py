@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class Settings(RunsFolder):
-    """What ``ddtl dashboard`` can be asked for."""
+class DashboardSettings(RunsFolder):
+    """Settings of ``ddtl dashboard``."""
 
     port: int = Field(8780, ge=0, le=65535, description="where it listens; 0 takes any that is free")
     host: Annotated[str, Field(min_length=1)] = Field(
@@ -35,7 +35,7 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "dashboard",
-    Settings,
+    DashboardSettings,
     intro="Everything below the runs folder in a browser: runs, evaluations, sweeps, studies and audits.",
     examples=(
         ("dashboard", "of ./runs, at http://127.0.0.1:8780"),
@@ -51,7 +51,7 @@ COMMAND = Command(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address reaches this machine alone: 127.0.0.0/8, ::1, localhost."""
+    """Return whether an address reaches this machine alone: 127.0.0.0/8, ::1, localhost."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
@@ -61,7 +61,7 @@ def is_loopback(host: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl dashboard``; serves until it is stopped, and returns the exit code.
+    """Run ``ddtl dashboard`` with the words that follow it until it is stopped; return the exit code.
 
     Raises:
         UserError: a mistake in the command, no such folder, or the port is taken.
@@ -69,13 +69,13 @@ def main(argv: Sequence[str]) -> int:
     if COMMAND.wants_help(argv, without_words=False):
         return 0
     words = COMMAND.read(argv, problems=no_words(COMMAND))
-    asked = words.settings
-    serve(runs_folder(asked.runs_dir), asked.host, asked.port, asked.open)
+    settings = words.settings
+    serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
     return 0
 
 
 def runs_folder(folder: Path) -> Path:
-    """The folder of runs.
+    """Return the folder of runs.
 
     Raises:
         UserError: it is not there.
@@ -89,7 +89,7 @@ def runs_folder(folder: Path) -> Path:
 
 
 def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
-    """Listen until a signal says otherwise.
+    """Listen until a stop signal.
 
     Raises:
         UserError: it cannot listen there.

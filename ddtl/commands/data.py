@@ -25,8 +25,8 @@ from ddtl.utils.reading import size as file_size
 from ddtl.utils.suggest import did_you_mean
 
 
-class Settings(Section):
-    """What ``ddtl data list``, ``fetch`` and ``verify`` can be asked for, with places as train.py takes them."""
+class DataSettings(Section):
+    """Settings of ``ddtl data list``, ``fetch`` and ``verify``, with places as train.py takes them."""
 
     from_: str | None = Field(
         None, alias="from", description="fetch: an archive (zip, tar, tar.gz) or a folder to take the images out of"
@@ -34,7 +34,7 @@ class Settings(Section):
 
 
 class CacheSettings(Section):
-    """What ``ddtl data cache`` can be asked for."""
+    """Settings of ``ddtl data cache``."""
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what was made since")
     yes: bool = Field(False, description="true deletes without asking, for scripts")
@@ -46,7 +46,7 @@ _PLACES = {
 }
 COMMAND = Command(
     "data",
-    Settings,
+    DataSettings,
     intro=f"The public datasets: {', '.join(ORIGINS)}.",
     examples=(
         ("data list", "which there are, and what of them is on this machine"),
@@ -81,11 +81,11 @@ _DRAWN = {
     "table": "reads your own files",
     "pooled": "joins other datasets",
 }
-_SHOWN = 10  # files of a kind that are named
+_MOST_NAMED = 10  # files of a kind that are named
 
 
 def main(argv: list[str]) -> int:
-    """What follows ``ddtl data`` on the command line; returns the exit code.
+    """Run ``ddtl data`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or images that are missing or wrong.
@@ -120,9 +120,9 @@ def main(argv: list[str]) -> int:
 
 
 def _read(action: str, argv: Sequence[str]) -> tuple[list[Origin], PathsConfig, Path | None]:
-    """Datasets, where they are, and the archive or folder to take them from."""
+    """Return datasets, where they are, and the archive or folder to take them from."""
 
-    def problems(settings: Settings, names: tuple[str, ...]) -> list[str]:
+    def problems(settings: DataSettings, names: tuple[str, ...]) -> list[str]:
         found = [_unknown(name, action) for name in names if name not in ORIGINS]
         if settings.from_ is not None:
             word = f"from={settings.from_}"
@@ -167,7 +167,7 @@ def _cache_problems(settings: CacheSettings, words: tuple[str, ...]) -> list[str
     if words and words[0] != "delete":
         return [f"ddtl data cache {words[0]}: no such action. There is delete."]
     if len(words) == 1:
-        return ["ddtl data cache delete: say what: all, or the first letters of a key."]
+        return ["ddtl data cache delete: name what to delete: all, or the first letters of a key."]
     return []
 
 
@@ -185,7 +185,7 @@ def _cache(argv: Sequence[str]) -> int:
         return 0
     _list_caches(root, picked)
     total = file_size(sum(one.size for one in picked))
-    if not settings.yes and not console.agreed(f"Delete these {len(picked)}, {total}? [y/N] "):
+    if not settings.yes and not console.confirm(f"Delete these {len(picked)}, {total}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{one.folder}: {why}" for one in picked if (why := cached.delete(one))]
@@ -197,7 +197,7 @@ def _cache(argv: Sequence[str]) -> int:
 
 def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
     table = Table(title=escape(f"decoded images in {root}"), title_justify="left")
-    for heading in ("key", "holds", "dataset", "images", "pixels", "size", "made"):
+    for heading in ("key", "contains", "dataset", "images", "pixels", "size", "made"):
         table.add_column(heading, justify="right" if heading in ("images", "pixels", "size") else "left")
     for one in caches:
         table.add_row(
@@ -214,11 +214,11 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
 
 
 def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | None) -> None:
-    """Replace what is missing or wrong; what is as published or the same picture stays."""
+    """Replace what is missing or wrong; what is as published or has the same content stays."""
     wanted = fetching.missing(origin, data_dir)
     total = len(read_index(origin.name))
     if len(wanted) < total:
-        wanted = [finding.row for finding in _examined(origin, data_dir) if finding.state not in FINE]
+        wanted = [finding.row for finding in _examine(origin, data_dir) if finding.state not in FINE]
     if wanted:
         with console.progress(f"fetching {origin.name}") as progress:
             fetching.fetch(origin, data_dir, wanted, mirror=mirror, source=source, progress=progress)
@@ -226,7 +226,7 @@ def _fetch(origin: Origin, data_dir: Path, mirror: str | None, source: Path | No
 
 
 def _verify(origin: Origin, data_dir: Path) -> None:
-    findings = _examined(origin, data_dir)
+    findings = _examine(origin, data_dir)
     counts = Counter(finding.state for finding in findings)
     if counts[State.MISSING] == len(findings):
         raise UserError(
@@ -256,10 +256,10 @@ def _verify(origin: Origin, data_dir: Path) -> None:
 
 def _lines(state: State, wrong: Sequence[Finding]) -> list[str]:
     found = [finding for finding in wrong if finding.state is state]
-    more = [f"  … and {len(found) - _SHOWN} more: {state.value}"] if len(found) > _SHOWN else []
-    return [f"  {finding}" for finding in found[:_SHOWN]] + more
+    more = [f"  … and {len(found) - _MOST_NAMED} more: {state.value}"] if len(found) > _MOST_NAMED else []
+    return [f"  {finding}" for finding in found[:_MOST_NAMED]] + more
 
 
-def _examined(origin: Origin, data_dir: Path) -> list[Finding]:
+def _examine(origin: Origin, data_dir: Path) -> list[Finding]:
     with console.progress(f"checking {origin.name}") as progress:
         return verify(data_dir / origin.name, read_index(origin.name), progress)

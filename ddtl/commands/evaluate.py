@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
-from ddtl.training.rescore import Asked, again, asked, stored_run, with_own_runs, with_weights
+from ddtl.training.rescore import RescoreRequest, load_run, read_request, rescore_run, with_own_runs, with_weights
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,18 +29,18 @@ A trained run, scored in another way or on another dataset; nothing is trained.
 
 RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
 trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
-is refitted stands beside that. Without dataset=… the run's results.json and report.html are written anew. With it, or
-with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) holds predictions.csv,
+is refitted is reported with that. Without dataset=… the run's results.json and report.html are rewritten. With it, or
+with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) contains predictions.csv,
 results.json and report.html. Each different scoring of a test set is a further use of it and is written into that test
-set's ledger, in the runs folder that holds RUN. Where that folder holds the scores of other
-images, such as those of another site, a hash stands behind its name.
+set's ledger, in the runs folder that contains RUN. Where that folder contains the scores of other
+images, such as those of another site, a hash follows its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl evaluate``; returns the exit code.
+    """Run ``ddtl evaluate`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or a run that cannot be evaluated so.
@@ -54,25 +54,25 @@ def main(argv: Sequence[str]) -> int:
 
     named, *words = argv
     folder = RunFolder(Path(named).expanduser())
-    saved, results = stored_run(folder)
-    found = asked(saved, words)
+    saved, results = load_run(folder)
+    found = read_request(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
     _check_test(words, found, results)
     _tell_own_runs(words, found.config)
-    done = _elsewhere(folder, found.config, results) if found.elsewhere else again(folder, found.config, results)
+    done = _on_dataset(folder, found.config, results) if found.external else rescore_run(folder, found.config, results)
     write_page(done.folder)
     terminal.score_table(done.results)
     return 0
 
 
-def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> None:
-    """Refuse to leave out the test set where it is what is scored.
+def _check_test(words: Sequence[str], found: RescoreRequest, before: dict[str, Any]) -> None:
+    """Refuse to exclude the test set where it is what is scored.
 
     Raises:
         UserError: so it is.
     """
     typed = {setting.key for setting in override_grammar.read(words, groups("train")).settings}
-    if "evaluation.test" in typed and not found.config.evaluation.test and (found.elsewhere or "test" in before):
+    if "evaluation.test" in typed and not found.config.evaluation.test and (found.external or "test" in before):
         raise UserError(
             "evaluation.test=false: this command scores the test set and counts it as a use. Leave evaluation.test "
             "out; the command that made the run scores validation alone with evaluation.test=false"
@@ -80,7 +80,7 @@ def _check_test(words: Sequence[str], found: Asked, before: dict[str, Any]) -> N
 
 
 def _tell_own_runs(words: Sequence[str], config: Config) -> None:
-    """A line where another runs folder was named than the one that holds the run."""
+    """Print a line where another runs folder was named than the one that contains the run."""
     from ddtl.utils import console
 
     for setting in override_grammar.read(words, groups("train")).settings:
@@ -89,14 +89,14 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
             console.line(f"paths.runs_dir has no effect here: test-set uses are counted where the run lies, in {own}")
 
 
-def _elsewhere(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
-    """The run's network on another test set."""
+def _on_dataset(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
+    """Return the run's network on another test set."""
     from ddtl.data.datasets import registry
     from ddtl.utils.memory import keep_freed_memory
 
     config = with_weights(config, folder.path)
     registry.require_images(config)
     keep_freed_memory()
-    from ddtl.training.evaluate_elsewhere import score_elsewhere
+    from ddtl.training.evaluate_external import score_external
 
-    return score_elsewhere(folder, config, before)
+    return score_external(folder, config, before)

@@ -15,15 +15,15 @@ from ddtl.utils import console
 from ddtl.utils.errors import UserError
 
 
-class Settings(Section):
-    """What ``ddtl explain`` can be asked for."""
+class ExplainSettings(Section):
+    """Settings of ``ddtl explain``."""
 
     images: int = Field(12, ge=1, le=200, description="of each kind")
     layer: str = Field(
         "auto", description="whose feature map: auto (the last), a stage (block3) or a part of one (block3.denseblock3)"
     )
     randomised: int = Field(
-        5, ge=0, le=100, description="networks with random weights that the maps are held against; 0 for none"
+        5, ge=0, le=100, description="networks with random weights that the maps are compared with; 0 for none"
     )
     batch_size: int = Field(32, ge=1, le=4096, description="images at once")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="the device")
@@ -31,7 +31,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "explain",
-    Settings,
+    ExplainSettings,
     intro="Grad-CAM heat maps of a trained run: true and false positives and negatives of its test set, at its stored "
     "threshold.",
     examples=(
@@ -41,9 +41,9 @@ COMMAND = Command(
     notes=(
         "RUN/explain/ gets a contact sheet of each kind (PNG), explain.json and what the run's page shows of it; "
         "report.html is written again with the best and the worst cases. On the phantom the record says how often the "
-        "hottest place is in a lesion. The images are those that were scored already: this is no use of a test set. "
+        "hottest place is in a lesion. The images are those that were scored already: this is not a use of a test set. "
         "Earlier heat maps are replaced.",
-        "Needs the extra packages of `pip install 'ddtl[explain]'`. For research: a heat map is no proof of what a "
+        "Needs the extra packages of `pip install 'ddtl[explain]'`. For research: a heat map is not proof of what a "
         "network sees.",
     ),
     exit_codes="0 written, 2 a mistake, 129/130/143 stopped",
@@ -52,7 +52,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl explain``; returns the exit code.
+    """Run ``ddtl explain`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, a run that is not finished, or one whose images are not here.
@@ -62,10 +62,10 @@ def main(argv: Sequence[str]) -> int:
     words = COMMAND.read(argv[1:])
     settings = words.settings
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import on_this_machine, stored_run
+    from ddtl.training.rescore import load_run, on_this_machine
 
     folder = RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     if "test" in results and results.get("evaluation", {}).get("batchnorm", "stored") != "stored":
         raise UserError(
             f"{folder.path} was scored with BatchNorm adapted to its test images (evaluation.batchnorm=adapt), and "
@@ -81,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
     registry.require_images(config)
     keep_freed_memory()
     from ddtl.commands.report import write
-    from ddtl.explain.explain import FOLDER, Asked, explain
+    from ddtl.explain.explain import FOLDER, ExplainOptions, explain
 
-    asked = Asked(settings.images, settings.layer, settings.randomised, settings.batch_size)
-    record = explain(folder, config, results, asked)
+    options = ExplainOptions(settings.images, settings.layer, settings.randomised, settings.batch_size)
+    record = explain(folder, config, results, options)
     _show(record)
     console.out.print(escape(f"written to {folder.path / FOLDER}, and shown in {write(folder.path)}"))
     return 0
@@ -105,7 +105,7 @@ def _show(record: Mapping[str, Any]) -> None:
         from ddtl.reports.run.sentences import LOOK_AT_EACH
 
         some = ", ".join(with_text[:3]) + (", …" if len(with_text) > 3 else "")
-        what = f"{len(with_text)} of {len(shown)} pictures seem to hold text or arrows beside the body ({some})."
+        what = f"{len(with_text)} of {len(shown)} images seem to contain text or arrows outside the body ({some})."
         console.out.print(escape(f"! {what} {LOOK_AT_EACH}"), style="yellow")
     for group in record["groups"]:
         console.out.print(escape(f"{group['title']}: {len(group['images'])} of {group['total']} shown"))

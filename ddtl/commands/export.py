@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LARGEST = 1e-4  # difference between the network and its ONNX file that is let pass
 
 
-class Settings(Section):
-    """What ``ddtl export`` can be asked for."""
+class ExportSettings(Section):
+    """Settings of ``ddtl export``."""
 
     format: Literal["onnx", "safetensors"] = Field(
         "onnx", description="in fp32 and checked against the run's network on real images, or the weights as they are"
@@ -38,14 +38,14 @@ class Settings(Section):
 
 COMMAND = Command(
     "export",
-    Settings,
+    ExportSettings,
     intro="Export a trained run: the weights, and a model card to go with them.",
     examples=(
         ("export RUN", "RUN/export/model.onnx"),
         ("export RUN format=safetensors", "RUN/export/model.safetensors"),
     ),
     notes=(
-        "Beside it: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, "
+        "In the same folder: model.json (classes, image size, threshold, temperature) and card.md (intended use, data, "
         "protocol, scores with intervals, limits). The card's gaps are marked [to be filled in: …].",
         "format=onnx needs the extra packages of `pip install 'ddtl[export]'`.",
     ),
@@ -55,7 +55,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl export``; returns the exit code.
+    """Run ``ddtl export`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, a run that is not finished, or one whose images are not here.
@@ -64,11 +64,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run import stored
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
 
     words = COMMAND.read(argv[1:])
     settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     found = stored.read(folder.path)
     to = settings.output or folder.path / "export"
     try:
@@ -90,8 +90,8 @@ def main(argv: Sequence[str]) -> int:
 _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and temperature, for programs."
 
 
-def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
-    """What a program must know to use the weights; nothing about this machine."""
+def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
+    """Return what a program must know to use the weights; nothing about this machine."""
     model = config.model
     return {
         "note": "For research. Not for diagnosis.",
@@ -99,7 +99,7 @@ def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, 
         "classes": results["classes"],
         "positive": results["positive"],
         "image_size": config.dataset.image_size,
-        "input": "gray levels / 255 of the whole picture, resized to a square by antialiased bilinear filter",
+        "input": "gray levels / 255 of the whole image, resized to a square by antialiased bilinear filter",
         "threshold": results["threshold"] if results["positive"] is not None else None,
         "temperature": results["calibration"]["temperature"],
         "trained_on": {key: results[key] for key in ("dataset", "protocol")},
@@ -109,7 +109,7 @@ def facts(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, 
 
 
 def _export(
-    folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[Settings], to: Path
+    folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[ExportSettings], to: Path
 ) -> str | None:
     """Write the model and ``model.json``; the card's line about it. None where the model was not kept."""
     if words.settings.format == "onnx":
@@ -119,7 +119,7 @@ def _export(
     from ddtl.inference import network
 
     net, digest = network.load(folder, saved, len(results["classes"]))
-    about = facts(saved, results, digest)
+    about = metadata(saved, results, digest)
     if words.settings.format == "safetensors":
         write_bytes(to / "model.safetensors", read_bytes(folder.weights, WEIGHTS))
         line = (
@@ -128,23 +128,23 @@ def _export(
     else:
         images = _real_images(folder, saved, words, results["classes"])
         found = _checked_onnx(net, images, about, to / "model.onnx")
-        said = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
-        console.out.print(escape(said))
+        agreement = f"largest difference from the network on {len(images)} images of {results['dataset']}: {found:.2g}"
+        console.out.print(escape(agreement))
         if not found <= LARGEST:
             console.error(f"that is more than {LARGEST:g}: the ONNX file is not kept.")
             return None
         line = (
             f"`model.onnx`: opset {onnx.OPSET}, fp32; takes `images` (N, 1, {saved.dataset.image_size}, "
             f"{saved.dataset.image_size}), gray levels / 255, and gives `logits` and `probabilities` (N, "
-            f"{len(results['classes'])}); {said}."
+            f"{len(results['classes'])}); {agreement}."
         )
         about["largest_difference"] = found
     write_json(to / "model.json", about)
     return line
 
 
-def _real_images(folder: RunFolder, saved: Config, words: Words[Settings], classes: Sequence[str]) -> np.ndarray:
-    """(N, 1, size, size) float32: validation images of the run's dataset, then training images."""
+def _real_images(folder: RunFolder, saved: Config, words: Words[ExportSettings], classes: Sequence[str]) -> np.ndarray:
+    """Return (N, 1, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
     from ddtl.data.download import claims

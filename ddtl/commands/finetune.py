@@ -24,7 +24,7 @@ from ddtl.utils.suggest import did_you_mean
 
 
 def _svg_file(file: object) -> object:
-    """The file that ``svg=`` names; raises ValueError where it cannot be written, or is to be of another kind."""
+    """Return the file that ``svg=`` names; raises ValueError where it cannot be written, or has another suffix."""
     if not isinstance(file, str):
         return file
     path = Path(file).expanduser()
@@ -33,7 +33,7 @@ def _svg_file(file: object) -> object:
     if path.is_dir():
         raise ValueError(f"is a folder. Name a file in it: svg={path / 'schedule.svg'}")
     if path.suffix.lower() not in ("", ".svg"):
-        raise ValueError(f"the picture is an SVG. Name it so: svg={path.with_suffix('.svg')}")
+        raise ValueError(f"the image is an SVG. Name it so: svg={path.with_suffix('.svg')}")
     if problem := cannot_write(path.parent):
         raise ValueError(f"{problem}. Name a file in another folder.")
     return path
@@ -42,15 +42,15 @@ def _svg_file(file: object) -> object:
 SvgFile = Annotated[Path, BeforeValidator(_svg_file)]
 
 
-class Settings(Section):
-    """What ``ddtl finetune show`` can be asked for, beside the settings of train.py."""
+class FinetuneSettings(Section):
+    """Settings of ``ddtl finetune show``, in addition to those of train.py."""
 
-    svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same picture")
+    svg: SvgFile | None = Field(None, description="a file to draw it into, too; the run's report has the same image")
 
 
 COMMAND = Command(
     "finetune show",
-    Settings,
+    FinetuneSettings,
     intro="Show what a fine-tuning schedule makes of each stage in each epoch. Nothing is trained, and no image is "
     "read.",
     examples=(
@@ -67,7 +67,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl finetune`` on the command line; returns the exit code.
+    """Run ``ddtl finetune`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command or in the settings.
@@ -87,12 +87,12 @@ def main(argv: Sequence[str]) -> int:
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))
     if typed.settings.svg is not None:
         write_text(typed.settings.svg, schedule_svg.svg(schedule, has_batchnorm))
-        console.line(f"picture: {typed.settings.svg}")
+        console.line(f"image: {typed.settings.svg}")
     return 0
 
 
 def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
-    """Epochs × stages, the epochs of a phase in one row."""
+    """Return epochs × stages, the epochs of a phase in one row."""
     *backbone, head = schedule.epochs[0]
     found = Table(title=escape(title), title_justify="left")
     for heading in ("phase", "epochs", *backbone, head):

@@ -1,4 +1,4 @@
-"""What surrounds every command: signals, exit codes, and errors without traceback where a person can mend them."""
+"""What surrounds every command: signals, exit codes, and errors without traceback where a person can repair them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from ddtl.utils import console, notices, ranks, signals, streams
 from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
-from ddtl.utils.redaction import MASK, learn_from_command, redacted
+from ddtl.utils.redaction import MASK, add_secrets_of_command, redact
 from ddtl.utils.signals import stop_signals
 
 # How the system's loader says that a library does not fit into the memory that a process may have.
@@ -23,7 +23,7 @@ _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
     streams.steady()
-    learn_from_command(argv)
+    add_secrets_of_command(argv)
     console.set_up_logging()
     for signum in stop_signals():
         signal.signal(signum, _stop)
@@ -51,7 +51,7 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     except (TrainingFailure, OSError, MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and not _is_out_of_memory(error):
             raise
-        console.error(_said(error))
+        console.error(_message(error))
         is_mistake = isinstance(error, PermissionError) or (was_gone and isinstance(error, OSError))
         return EXIT_MISTAKE if is_mistake else EXIT_FAILURE
     except RuntimeError as error:
@@ -62,14 +62,14 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         )
         return EXIT_FAILURE
     except Stopped as stop:
-        console.line(f"{stop}; the same command goes on where it stopped:\n  {_again()}")
+        console.line(f"{stop}; the same command resumes it:\n  {_command()}")
         return stop.exit_code
 
 
-def _said(error: Exception) -> str:
-    """What broke, and what to do."""
+def _message(error: Exception) -> str:
+    """Return what broke, and what to do."""
     if isinstance(error, TrainingFailure):
-        again = f"\nThe same command goes on where it stopped:\n  {_again()}"
+        again = f"\nThe same command resumes it:\n  {_command()}"
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
@@ -87,7 +87,7 @@ def _said(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the system's loader found no room for a library."""
+    """Return whether the system's loader found no room for a library."""
     return any(words in str(error) for words in _NOT_MAPPED)
 
 
@@ -109,15 +109,15 @@ def _in_a_thread(what: threading.ExceptHookArgs) -> None:
     """Name what the machine denied to a thread in a line: whoever waits for the thread reports what comes of it."""
     if isinstance(what.exc_value, OSError | EOFError | MemoryError):
         name = "a thread" if what.thread is None else f"the thread {what.thread.name}"
-        console.line(f"warning: {name} has ended: {_said(what.exc_value)}")
+        console.line(f"warning: {name} has ended: {_message(what.exc_value)}")
     else:
         threading.__excepthook__(what)
 
 
-def _again() -> str:
-    """The command as it was typed, to be pasted; without the word that would delete what has been done."""
+def _command() -> str:
+    """Return the command as it was typed, to be pasted; without the word that would delete what has been done."""
     typed = shlex.join(word for word in sys.orig_argv if word.lstrip("+").lower() != "run.overwrite=true")
-    shown = redacted(typed)
+    shown = redact(typed)
     return typed if shown == typed else f"{shown}\n  ({MASK} is what was typed there)"
 
 

@@ -27,12 +27,12 @@ _MOST_STEPS = 10_000
 _SOUGHT = ("optimizer.lr", "finetune.backbone_lr_ratio", "finetune.head_lr_ratio")
 
 
-class Settings(Section):
-    """What ``ddtl lr-find`` can be asked for."""
+class LrFindSettings(Section):
+    """Settings of ``ddtl lr-find``."""
 
     lr_min: float = Field(1e-7, gt=0, allow_inf_nan=False, description="where the rate begins")
     lr_max: float = Field(
-        1.0, gt=0, allow_inf_nan=False, description="where it ends, if the loss has not run away before"
+        1.0, gt=0, allow_inf_nan=False, description="where it ends, if the loss has not diverged before"
     )
     steps: int = Field(100, ge=LEAST_STEPS, le=_MOST_STEPS, description="of the optimiser")
     output: OutputFolder | None = Field(
@@ -43,10 +43,10 @@ class Settings(Section):
 
 COMMAND = Command(
     "lr-find",
-    Settings,
+    LrFindSettings,
     intro="Look for a learning rate: train a copy of the network while the rate rises from far too small to far too "
     "large, and read the rate off the curve of the loss. Nothing of a run is touched, and only training images are "
-    "looked at.",
+    "examined.",
     examples=(
         ("lr-find dataset=covid19ct", ""),
         ("lr-find dataset=covid19ct model=squeezenet1_1 finetune=full optimizer=sgd lr_max=10", ""),
@@ -63,7 +63,7 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl lr-find``; returns the exit code.
+    """Run ``ddtl lr-find`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, the configuration or the data, before anything is trained.
@@ -83,27 +83,27 @@ def main(argv: Sequence[str]) -> int:
 
     registry.require_images(config)
     keep_freed_memory()
-    from ddtl.training.failures import broken_off
+    from ddtl.training.failures import reported_failures
     from ddtl.training.train import assemble
 
     run = assemble(_in_one_process(config))
     folder = settings.output or run.runs_dir / "lr_find" / f"{config.dataset.name}-{run.path.name}"
-    with broken_off(folder):
+    with reported_failures(folder):
         found = measure(run, words)
     _write(folder, found)
     _show(found, folder)
     return 0 if found["command"] else 1
 
 
-def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
-    """Own settings and those of train.py, all mistakes in one message.
+def parse(argv: Sequence[str]) -> tuple[Words[LrFindSettings], Config]:
+    """Return own settings and those of train.py, all mistakes in one message.
 
     Raises:
         UserError: there are mistakes.
     """
     configs: list[Config] = []
 
-    def check(settings: Settings, others: tuple[str, ...]) -> list[str]:
+    def check(settings: LrFindSettings, others: tuple[str, ...]) -> list[str]:
         found = []
         if settings.lr_min >= settings.lr_max:
             found.append(f"lr_min={settings.lr_min:g}: must be less than lr_max={settings.lr_max:g}.")
@@ -115,15 +115,15 @@ def parse(argv: Sequence[str]) -> tuple[Words[Settings], Config]:
 
     words = COMMAND.read(argv, problems=check)
     for key in sorted({_key(word) for word in words.rest} & {*_SOUGHT}):
-        console.line(f"{key} has no effect here: it is what is looked for.")
+        console.line(f"{key} has no effect here: it is what is searched for.")
     return words, configs[0]
 
 
-def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
+def measure(run: Run, words: Words[LrFindSettings]) -> dict[str, Any]:
     """Run the tests that the schedule gives reason for; the record of all that was measured and is suggested.
 
     Raises:
-        UserError: the first loss is no number.
+        UserError: the first loss is not a number.
     """
     from ddtl.lr_find.range_test import plan_of, range_test
 
@@ -140,17 +140,17 @@ def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
                 f"the loss is infinite or no number at the first step, at a rate of {settings.lr_min:g}: the images or "
                 "the initial weights are amiss. python train.py with debug=anomaly names the cause."
             )
-        said = suggest(curve, settings.steps)
+        estimate = suggest(curve, settings.steps)
         found[name] = {
-            "rate": said.rate,
-            "rules": said.rules,
-            "why_not": said.why_not,
-            "notes": list(said.notes),
+            "rate": estimate.rate,
+            "rules": estimate.rules,
+            "why_not": estimate.why_not,
+            "notes": list(estimate.notes),
             "ended": curve.ended,
             "lr": curve.rates.tolist(),
             "loss": curve.losses.tolist(),
             "loss_untrained": [] if curve.untrained is None else curve.untrained.tolist(),
-            "smoothed": said.smoothed.tolist(),
+            "smoothed": estimate.smoothed.tolist(),
         }
     rate_of = {name: test["rate"] for name, test in found.items()}
     suggestion = settings_for(
@@ -160,7 +160,7 @@ def measure(run: Run, words: Words[Settings]) -> dict[str, Any]:
             "tests": found}  # fmt: skip
 
 
-def _about(run: Run, settings: Settings) -> dict[str, Any]:
+def _about(run: Run, settings: LrFindSettings) -> dict[str, Any]:
     config = run.config
     return {
         "dataset": config.dataset.name,
@@ -179,7 +179,7 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
 
 
 def _in_one_process(config: Config) -> Config:
-    """The same batches in one process: what several would hold at once are accumulated one after the other."""
+    """Return the same batches in one process: what several would process at once is accumulated one after the other."""
     t = config.trainer
     accumulate = t.accumulate * t.devices * t.num_nodes
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": accumulate}
@@ -187,7 +187,7 @@ def _in_one_process(config: Config) -> Config:
 
 
 def _line(words: Sequence[str], suggestion: Mapping[str, float]) -> str | None:
-    """The command that trains with the suggestion; None where there is none."""
+    """Return the command that trains with the suggestion; None where there is none."""
     if not suggestion:
         return None
     kept = [word for word in words if _key(word) not in _SOUGHT]

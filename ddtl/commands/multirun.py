@@ -21,20 +21,20 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Run each job and return the first exit code that is not 0. All jobs are checked before the first one starts.
 
     Args:
-        overrides: what was asked for, with several values.
+        overrides: what was requested, with several values.
         argv: the words of this process's command line that the jobs' own take the place of.
 
     Raises:
         UserError: with one line for every mistake in any job.
     """
-    jobs = planned(overrides)
+    jobs = plan_jobs(overrides)
     program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(argv)]]
     codes = [run_one(program, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
     return next((code for code in codes if code), 0)
 
 
-def planned(overrides: Sequence[str]) -> list[Job]:
-    """The jobs, each of them checked.
+def plan_jobs(overrides: Sequence[str]) -> list[Job]:
+    """Return the jobs, each of them checked.
 
     Raises:
         UserError: with one line for every mistake in any job.
@@ -59,7 +59,7 @@ def _too_many_devices(job: Job, config: Config) -> Iterator[str]:
     trainer = config.trainer
     if trainer.devices * trainer.num_nodes > 1:
         yield (
-            f"-m runs one job after the other on one device each, but {' '.join(job)} asks for "
+            f"-m runs one job after the other on one device each, but {' '.join(job)} requests "
             f"trainer.devices={trainer.devices}, trainer.num_nodes={trainer.num_nodes}. "
             "Start such runs one by one."
         )

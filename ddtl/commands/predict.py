@@ -1,4 +1,4 @@
-"""``ddtl predict``: a trained run on new pictures."""
+"""``ddtl predict``: a trained run on new images."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ddtl.inference.predict import Tally
 
 
-class Settings(Section):
-    """What ``ddtl predict`` can be asked for."""
+class PredictSettings(Section):
+    """Settings of ``ddtl predict``."""
 
     output: OutputFolder = Field(
         Path("predictions"), description="the folder of predictions.csv, predictions.json and patients.csv"
@@ -28,9 +28,8 @@ class Settings(Section):
     overwrite: bool = Field(False, description="true replaces those of an earlier prediction")
     patients: Literal["", "folder"] = Field(
         "",
-        description="folder: the images of a folder are one patient's; else what DICOM files say (PatientID, or the "
-        "study "
-        "where that is a placeholder)",
+        description="folder: the images of a folder are one patient's; else the patient in the DICOM headers "
+        "(PatientID, or the study where that is a placeholder)",
     )
     false_alarms: float = Field(
         0.05,
@@ -45,8 +44,8 @@ class Settings(Section):
 
 COMMAND = Command(
     "predict",
-    Settings,
-    intro="Predict new images with a trained run. For research: this is no medical device, and not for diagnosis.",
+    PredictSettings,
+    intro="Predict new images with a trained run. For research: this is not a medical device, and not for diagnosis.",
     examples=(
         ("predict RUN scan.png", "RUN: a run's folder, as runs/covid19ct/densenet121-full-s0-0123456789"),
         ("predict RUN folder/ other/ study.dcm", "folders at any depth; PNG, JPEG, TIFF, BMP, DICOM slices and series"),
@@ -55,8 +54,7 @@ COMMAND = Command(
     notes=(
         "Images are prepared as in training; DICOM slices go through the lung window (-600, 1500 HU). Threshold, "
         "temperature and the patient rule are those of the run's results.json. The run's own images are needed once, "
-        "to "
-        "learn how far from its training images an image can be. What cannot be read is named and excluded.",
+        "to measure which distances from the training images are usual. What cannot be read is named and excluded.",
     ),
     exit_codes="0 all images predicted, 1 some excluded, 2 a mistake in the command, 129/130/143 stopped",
     passes=PATHS,
@@ -64,10 +62,10 @@ COMMAND = Command(
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl predict``; returns the exit code.
+    """Run ``ddtl predict`` with the words that follow it; return the exit code.
 
     Raises:
-        UserError: a mistake in the command, a run that is not finished, or no picture.
+        UserError: a mistake in the command, a run that is not finished, or no image.
     """
     if COMMAND.wants_help(argv):
         return 0
@@ -75,19 +73,19 @@ def main(argv: Sequence[str]) -> int:
     from ddtl.inference.inputs import find
     from ddtl.records import run as results_of
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.rescore import stored_run
+    from ddtl.training.rescore import load_run
 
     words = COMMAND.read(argv[1:], problems=_problems)
     settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
-    saved, results = stored_run(folder)
+    saved, results = load_run(folder)
     results_of.require(folder.results, results, "evaluation.patient")
     there = writing.existing(settings.output)
     if there and not settings.overwrite:
         raise UserError(
-            f"{settings.output} holds {', '.join(there)} already. Name another output=FOLDER, or replace them with "
+            f"{settings.output} contains {', '.join(there)} already. Name another output=FOLDER, or replace them with "
             "overwrite=true."
         )
-    with console.progress("looking at the files") as bar:
+    with console.progress("examining the files") as bar:
         found = find(words.rest, by_folder=settings.patients == "folder", progress=bar)
     from ddtl.utils.memory import keep_freed_memory
 
@@ -101,53 +99,53 @@ def main(argv: Sequence[str]) -> int:
     if found.others:
         by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
-        console.line(f"{found.others.total()} files in the folders are no pictures and were passed over ({kinds})")
+        console.line(f"{found.others.total()} files in the folders are not images and were passed over ({kinds})")
     _show(tally, results["classes"], settings.output)
     return EXIT_FAILURE if tally.bad else 0
 
 
-def _problems(settings: Settings, words: tuple[str, ...]) -> list[str]:
+def _problems(settings: PredictSettings, words: tuple[str, ...]) -> list[str]:
     return [] if words else ["ddtl predict needs images behind the run: files or folders."]
 
 
-def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[Settings]) -> Config:
-    """The run's configuration with this machine's paths, one process, and the precision that is asked for."""
+def on_this_machine(saved: Config, results: Mapping[str, Any], words: Words[PredictSettings]) -> Config:
+    """Return the run's configuration with this machine's paths, one process, and the precision that is requested."""
     from ddtl.training import rescore
 
     settings = words.settings
-    asked = results["precision"] if settings.precision == "run" else settings.precision
-    precision = 32 if asked in ("32", "32-true") else asked
+    wanted = results["precision"] if settings.precision == "run" else settings.precision
+    precision = 32 if wanted in ("32", "32-true") else wanted
     return rescore.on_this_machine(saved, words.passed, settings.accelerator, precision)
 
 
 def scored_batch(config: Config) -> int:
-    """How many images went through the network at once when the run was scored."""
+    """Return how many images went through the network at once when the run was scored."""
     t = config.trainer
     return Shares(config.dataset.batch_size, t.devices * t.num_nodes, 0, t.accumulate).evaluated
 
 
 def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
-    total = tally.called.total()
-    parts = ", ".join(f"{tally.called[name]} {name}" for name in classes)
+    total = tally.predicted.total()
+    parts = ", ".join(f"{tally.predicted[name]} {name}" for name in classes)
     patients = f", {tally.patients} patients" if tally.patients else ""
-    console.out.print(escape(f"{total} pictures{patients}: {parts}"))
+    console.out.print(escape(f"{total} images{patients}: {parts}"))
     if tally.cut is not None and total:
-        expected = f"of pictures like the validation images at most {tally.cut.expected:.1%} are expected"
-        console.out.print(f"{tally.far} of {total} are far from the training images ({expected})")
+        expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
+        console.out.print(f"{tally.ood} of {total} are out of distribution ({expected})")
         if _many(tally, total):
             console.out.print(
-                "! That is more than chance: the network has not learned from pictures like these, and its answers to "
+                "! That is more than chance: the network was not trained on images like these, and its answers to "
                 "them may mean nothing.",
                 style="yellow",
             )
     if tally.bad:
-        console.out.print(f"! {len(tally.bad)} files were left out; predictions.json names each", style="yellow")
+        console.out.print(f"! {len(tally.bad)} files were excluded; predictions.json names each", style="yellow")
     console.out.print(escape(f"written to {output}"))
 
 
 def _many(tally: Tally, total: int) -> bool:
-    """Whether so many far pictures come by chance less than once in a thousand times, were they independent."""
+    """Return whether so many far images come by chance less than once in a thousand times, were they independent."""
     from scipy.stats import binom
 
     assert tally.cut is not None
-    return bool(binom.sf(tally.far - 1, total, tally.cut.expected) < 0.001)
+    return bool(binom.sf(tally.ood - 1, total, tally.cut.expected) < 0.001)

@@ -1,4 +1,4 @@
-"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, written anew from their records."""
+"""``ddtl report``: the pages of finished runs, sweeps, studies and audits, rewritten from their records."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text
 
 
-class Settings(Section):
-    """What ``ddtl report`` can be asked for."""
+class ReportSettings(Section):
+    """Settings of ``ddtl report``."""
 
-    images: bool = Field(True, description="false leaves out the images that `ddtl explain` has made")
+    images: bool = Field(True, description="false excludes the images that `ddtl explain` has made")
     share: bool = Field(
         False,
-        description="true writes share.html beside it, to be sent to others: no image of a patient, no name of an "
+        description="true writes share.html next to it, to be sent to others: no image of a patient, no name of an "
         "image "
         "or a patient; of a run, a sweep, a study or an audit",
     )
@@ -42,7 +42,7 @@ class Settings(Section):
 
 COMMAND = Command(
     "report",
-    Settings,
+    ReportSettings,
     intro="Write the report of a finished run, of a sweep or of a study again, from what its folder holds; or one to "
     "be "
     "shared.",
@@ -58,12 +58,12 @@ COMMAND = Command(
         "checklist, to be completed), that of a study its tables as text, Markdown, LaTeX and CSV. Nothing is computed "
         "on images, and no test set is used.",
     ),
-    exit_codes="0 written, 2 a folder holds no finished run, no sweep, no study and no audit",
+    exit_codes="0 written, 2 a folder contains no finished run, no sweep, no study and no audit",
 )
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl report`` on the command line; returns the exit code.
+    """Run ``ddtl report`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command, or a folder without a finished run or a sweep.
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _problems(settings: Settings, folders: tuple[str, ...]) -> list[str]:
+def _problems(settings: ReportSettings, folders: tuple[str, ...]) -> list[str]:
     return [] if folders else ["ddtl report: name the folder of a run, a sweep or a study."]
 
 
@@ -116,13 +116,13 @@ def write(folder: Path, images: bool = True) -> Path:
 
     Args:
         folder: of a run, a sweep or a study.
-        images: whether the page of a run that `ddtl explain` has seen shows its pictures.
+        images: whether the page of a run that `ddtl explain` has seen shows its images.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder holds no finished run, no sweep and no study.
+        UserError: the folder contains no finished run, no sweep and no study.
     """
     page = folder / "report.html"
     if (folder / record.RECORD).exists():
@@ -136,18 +136,18 @@ def write(folder: Path, images: bool = True) -> Path:
             "without them."
         )
     if (folder / "plan.json").exists():
-        raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command goes on, and writes it.")
+        raise UserError(f"{folder}: the sweep has no {record.RECORD} yet. Its own command resumes it, and writes it.")
     return write_page(folder, images)
 
 
 def write_to_share(folder: Path) -> Path:
-    """Write ``share.html`` into a folder: its page without pictures, and without names of images and patients.
+    """Write ``share.html`` into a folder: its page without images, and without names of images and patients.
 
     Returns:
         The page's path.
 
     Raises:
-        UserError: the folder holds no finished run, no sweep, no study and no audit.
+        UserError: the folder contains no finished run, no sweep, no study and no audit.
     """
     if (folder / record.RECORD).exists():
         html = sweep_report.render_sweep(sweep_without_words(record.read(folder)))

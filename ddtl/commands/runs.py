@@ -20,7 +20,7 @@ from rich.table import Table
 
 from ddtl.commands.arguments import Command, RunsFolder
 from ddtl.commands.dashboard import runs_folder
-from ddtl.dashboard.index import Index, Row, curve
+from ddtl.dashboard.index import FolderRow, Index, curve
 from ddtl.records import run_folder
 from ddtl.schema.scores import by_image
 from ddtl.utils import console
@@ -35,8 +35,8 @@ _VERBS = ("list", "show", "clean")
 _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
-class Settings(RunsFolder):
-    """What ``ddtl runs`` can be asked for."""
+class RunsSettings(RunsFolder):
+    """Settings of ``ddtl runs``."""
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what has changed since")
     yes: bool = Field(False, description="true deletes without asking, for scripts")
@@ -44,7 +44,7 @@ class Settings(RunsFolder):
 
 COMMAND = Command(
     "runs",
-    Settings,
+    RunsSettings,
     intro="What is below the runs folder, and what of it may go.",
     examples=(
         ("runs list [WORD …]", "a line for each run, evaluation, sweep, study and audit that has all of the words"),
@@ -64,7 +64,7 @@ COMMAND = Command(
 
 
 @dataclass(frozen=True)
-class Target:
+class DeletionTarget:
     """Something to delete: a run's folder, or its checkpoints.
 
     Attributes:
@@ -81,7 +81,7 @@ class Target:
 
 
 def main(argv: Sequence[str]) -> int:
-    """What follows ``ddtl runs``; returns the exit code.
+    """Run ``ddtl runs`` with the words that follow it; return the exit code.
 
     Raises:
         UserError: a mistake in the command.
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _is_setting(word: str) -> bool:
-    """Whether a word reads as a setting or a flag, and not as a part of a run's name."""
+    """Return whether a word reads as a setting or a flag, and not as a part of a run's name."""
     key, equals, _ = word.partition("=")
     return word.startswith("-") or bool(equals and _KEY.fullmatch(key))
 
@@ -112,8 +112,8 @@ def _is_setting(word: str) -> bool:
 _HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
 
 
-def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
-    """A table at a terminal; elsewhere a line each with tabs between, for other programs."""
+def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
+    """Return a table at a terminal; otherwise a line each with tabs between, for other programs."""
     found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
     if console.out.is_terminal:
@@ -129,7 +129,7 @@ def _list(rows: Sequence[Row], words: Sequence[str]) -> int:
     return 0
 
 
-def _values(row: Row) -> list[str]:
+def _values(row: FolderRow) -> list[str]:
     epoch = "" if row.epoch is None else f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
     seed = "" if row.seed is None else str(row.seed)
     return [
@@ -137,33 +137,33 @@ def _values(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _show(root: Path, rows: Sequence[Row], words: Sequence[str]) -> int:
+def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     if len(words) != 1:
         raise UserError("ddtl runs show takes one run: its folder, or as much of its name as is enough.")
-    row = named(root, rows, words[0])
+    row = find_row(root, rows, words[0])
     folder = root / row.path
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    facts: dict[str, Any] = {"folder": folder}
-    facts |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
-    facts["score"] = _score(row) or None
-    facts["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
-    facts["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
-    facts["size"] = _size(sum(size for _, size in _files(folder)))
-    facts["report"] = folder / "report.html" if row.report else None
+    values: dict[str, Any] = {"folder": folder}
+    values |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
+    values["score"] = _score(row) or None
+    values["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
+    values["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
+    values["size"] = _size(sum(size for _, size in _files(folder)))
+    values["report"] = folder / "report.html" if row.report else None
     epochs = curve(folder)
     if epochs and row.monitor:
-        told = [f"{value:.4f}" for one in epochs if isinstance(value := one.get(row.monitor), int | float)]
-        facts[row.monitor] = " ".join(told[-12:])
-    for name, value in facts.items():
+        scores = [f"{value:.4f}" for one in epochs if isinstance(value := one.get(row.monitor), int | float)]
+        values[row.monitor] = " ".join(scores[-12:])
+    for name, value in values.items():
         if value not in (None, "") and name not in ("low", "high"):
             table.add_row(name, escape(str(value)))
     console.out.print(table)
     return 0
 
 
-def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, yes: bool) -> int:
+def _clean(root: Path, rows: Sequence[FolderRow], words: Sequence[str], days: float, yes: bool) -> int:
     if not words:
-        raise UserError(f"ddtl runs clean: say what: {', '.join(_CLASSES)}, or the folder of a run.")
+        raise UserError(f"ddtl runs clean: name what to delete: {', '.join(_CLASSES)}, or the folder of a run.")
     found = targets(root, rows, words, before=time.time() - 86400 * days)
     if not found:
         console.line("nothing to delete")
@@ -173,7 +173,7 @@ def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, y
             escape(f"{_size(target.size):>9}  {target.path.relative_to(root)}  ({target.why})"), soft_wrap=True
         )
     whole = f"{len(found)} {'folder' if len(found) == 1 else 'folders'}, {_size(sum(t.size for t in found))}"
-    if not yes and not console.agreed(f"Delete these {whole}? [y/N] "):
+    if not yes and not console.confirm(f"Delete these {whole}? [y/N] "):
         console.line("nothing was deleted")
         return EXIT_FAILURE
     failed = [f"{target.path}: {why}" for target in found if (why := _delete(root, target))]
@@ -183,8 +183,8 @@ def _clean(root: Path, rows: Sequence[Row], words: Sequence[str], days: float, y
     return EXIT_FAILURE if failed else 0
 
 
-def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float) -> list[Target]:
-    """What is to go, each once.
+def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before: float) -> list[DeletionTarget]:
+    """Return what is to go, each once.
 
     Args:
         root: the runs folder.
@@ -195,12 +195,12 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
     Raises:
         UserError: there is no such run, or it is in use or no run.
     """
-    found: dict[Path, Target] = {}
+    found: dict[Path, DeletionTarget] = {}
     for word in words:
         if word in _CLASSES:
             for row in rows:
                 path = root / row.path
-                if not path.is_dir():  # its name is no text, and the row does not have it
+                if not path.is_dir():  # its name is not text, and the row does not have it
                     continue
                 if row.kind != "run" or row.when > before or row.state == "running" or path.is_symlink():
                     continue
@@ -209,24 +209,24 @@ def targets(root: Path, rows: Sequence[Row], words: Iterable[str], before: float
                 elif word == row.state:
                     _add(found, path, path, word)
             continue
-        row = named(root, rows, word)
+        row = find_row(root, rows, word)
         if row.kind != "run":
             raise UserError(
                 f"{row.path}: is of kind {row.kind}; ddtl runs clean deletes runs. Delete its folder by hand."
             )
         if row.state == "running":
             raise UserError(f"{row.path}: a process works at it. Stop that first.")
-        _add(found, root / row.path, root / row.path, f"asked for, {row.state}")
+        _add(found, root / row.path, root / row.path, f"requested, {row.state}")
     whole = {target.run for target in found.values() if target.path == target.run}
     return [target for target in found.values() if target.path == target.run or target.run not in whole]
 
 
-def _add(found: dict[Path, Target], run: Path, path: Path, why: str) -> None:
-    found.setdefault(path, Target(run, path, why, sum(size for _, size in _files(path))))
+def _add(found: dict[Path, DeletionTarget], run: Path, path: Path, why: str) -> None:
+    found.setdefault(path, DeletionTarget(run, path, why, sum(size for _, size in _files(path))))
 
 
-def named(root: Path, rows: Sequence[Row], word: str) -> Row:
-    """The row that a word means: a folder, or a part of just one path.
+def find_row(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
+    """Return the row that a word means: a folder, or a part of just one path.
 
     Raises:
         UserError: none, or several.
@@ -246,12 +246,12 @@ def named(root: Path, rows: Sequence[Row], word: str) -> Row:
     raise UserError(f"{word}: {len(found)} runs are called so, as {some}. Give more of the name.")
 
 
-def _delete(root: Path, target: Target) -> str:
+def _delete(root: Path, target: DeletionTarget) -> str:
     """Delete it; why not, or nothing."""
     if target.path.is_symlink() or not target.path.resolve().is_relative_to(root.resolve()):
         return "is a link, or outside of the runs folder"
     try:
-        with run_folder.owned(target.run):
+        with run_folder.own_for_deletion(target.run):
             shutil.rmtree(target.path)
     except run_folder.InUse:
         return "a process works at it"
@@ -263,7 +263,9 @@ def _delete(root: Path, target: Target) -> str:
 
 
 def _files(folder: Path) -> list[tuple[Path, int]]:
-    """The files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be seen."""
+    """Return the files of a folder, with their sizes; what is nested beyond use is passed over, as is what cannot be
+    seen.
+    """
     found = []
     for files in walk(folder, lambda folder, why: None, links=False):
         for entry in files:
@@ -272,13 +274,13 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
     return found
 
 
-def _text(row: Row) -> str:
+def _text(row: FolderRow) -> str:
     return " ".join(
         [row.kind, row.path, row.dataset, row.model, row.finetune, row.protocol, row.state, row.note, row.trained_on]
     )
 
 
-def _score(row: Row) -> str:
+def _score(row: FolderRow) -> str:
     if row.score is None:
         return ""
     interval = "" if row.low is None or row.high is None else f" ({row.low:.3f}–{row.high:.3f})"

@@ -14,7 +14,7 @@ from ddtl.studies.settings import StudyPlan
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import RECORD, read_text
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,15 @@ def main(command: CommandLine) -> int:
 
     Raises:
         UserError: with one line for every mistake found; nothing has been started.
-        TrainingFailure: the study cannot go on as things are.
-        Stopped: by a signal; the same command goes on.
+        TrainingFailure: the study cannot continue as things are.
+        Stopped: by a signal; the same command resumes it.
     """
     plan = settings.read(command.overrides)
     if command.show_config:
         import yaml
 
         tree = {**plan.settings.model_dump(mode="json"), "train": plan.configs[0].model_dump(mode="json")}
-        sys.stdout.write(yaml.safe_dump(redacted_tree(tree), sort_keys=False))
+        sys.stdout.write(yaml.safe_dump(redact_tree(tree), sort_keys=False))
         return 0
     for note in plan.notes:
         log.warning(note)
@@ -48,7 +48,7 @@ def _run(plan: StudyPlan) -> int:
     from ddtl.data.datasets import registry
     from ddtl.studies import execute
     from ddtl.sweeps import engines
-    from ddtl.sweeps.workers.progress import Watch
+    from ddtl.sweeps.workers.progress import ProgressDisplay
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for config in {config.dataset.model_dump_json(): config for config in plan.configs}.values():
@@ -56,8 +56,8 @@ def _run(plan: StudyPlan) -> int:
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
     console.line(f"folder: {plan.folder}")
-    with Watch(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
-        # The best of runs on several datasets says nothing.
+    with ProgressDisplay(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
+        # The best of runs on several datasets gives no information.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)
     lost = study_folder.lost(study)
@@ -67,7 +67,7 @@ def _run(plan: StudyPlan) -> int:
 
 
 def _preview(plan: StudyPlan, count: int) -> list[str]:
-    """The first runs as lines to type, each with its evaluations."""
+    """Return the first runs as commands, each with its evaluations."""
     import shlex
 
     from ddtl.utils.wording import train_command
@@ -80,7 +80,9 @@ def _preview(plan: StudyPlan, count: int) -> list[str]:
 
 
 def _conclude(plan: StudyPlan) -> None:
-    """The controls, the study's page and its tables; on a full disk only a warning: what filled it is told anyway."""
+    """Write the controls, the study's page and its tables; on a full disk only a warning: the disk is full because of
+    something else, and the results are on it.
+    """
     from ddtl.reports.study import report
     from ddtl.studies import controls, subjects
 

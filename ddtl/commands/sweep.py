@@ -15,7 +15,7 @@ from ddtl.config.overrides import key_of
 from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.redaction import moved_to_environment
+from ddtl.utils.redaction import move_to_environment
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 20  # trials in the table at the end
+_MOST_ROWS = 20  # trials in the table at the end
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         UserError: with one line for every mistake found; nothing has been started.
-        TrainingFailure: the sweep cannot go on as things are.
-        Stopped: by a signal; the same command goes on.
+        TrainingFailure: the sweep cannot continue as things are.
+        Stopped: by a signal; the same command resumes it.
     """
     command = command_line.parse(argv)
     if command.help:
@@ -40,14 +40,14 @@ def main(argv: Sequence[str]) -> int:
 
         sys.stdout.write(sweep_help.render())
         return 0
-    ranks.alone("sweep.py")
-    command = replace(command, overrides=moved_to_environment(command.overrides))
+    ranks.require_one_process("sweep.py")
+    command = replace(command, overrides=move_to_environment(command.overrides))
     if command.multirun:
         raise UserError("-m: sweep.py takes several values for a key as it is. Leave -m out.")
     from ddtl.studies import settings as study_settings
     from ddtl.sweeps.plan import settings
 
-    if study_settings.is_asked(command.overrides):
+    if study_settings.is_requested(command.overrides):
         from ddtl.commands import study
 
         return study.main(command)
@@ -78,14 +78,14 @@ def _search(plan: Plan) -> int:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     registry.require_images(plan.base)
-    store = open.opened(plan)
+    store = open.open_sweep(plan)
     try:
         _announce(store)
         try:
             _run(store)
             _show(store)
             if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
-                finalize.told(found)
+                finalize.print_result(found)
         finally:
             _write(store)
         now = store.snapshot()
@@ -95,7 +95,7 @@ def _search(plan: Plan) -> int:
 
 
 def _announce(store: Store) -> None:
-    """Where the sweep stands, and how to watch it."""
+    """Print the state of the sweep, and how to watch it."""
     now = store.snapshot()
     begun = now.total - now.left
     console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")
@@ -108,14 +108,14 @@ def _announce(store: Store) -> None:
 def _run(store: Store) -> None:
     """Run the trials that are left, and show how it goes."""
     from ddtl.sweeps import engines
-    from ddtl.sweeps.workers.progress import Watch
+    from ddtl.sweeps.workers.progress import ProgressDisplay
 
-    with Watch(by_image(store.plan.base.trainer.monitor)) as watch:
+    with ProgressDisplay(by_image(store.plan.base.trainer.monitor)) as watch:
         engines.run(store, watch.update)
 
 
 def _show(store: Store) -> None:
-    """The settings, best first, the failed trials, and the line that scores the best setting on the test set."""
+    """Print the settings, best first, the failed trials, and the line that scores the best setting on the test set."""
     from optuna.trial import TrialState
     from rich.markup import escape
     from rich.table import Table
@@ -136,7 +136,7 @@ def _show(store: Store) -> None:
             table.add_column("SD", justify="right")
             table.add_column("lowest to highest", justify="right")
     table.add_column("settings", overflow="fold")
-    for one in found[:_SHOWN]:
+    for one in found[:_MOST_ROWS]:
         words = [word for word in one.words if word not in store.plan.fixed]
         score, *others = (f"{value:.4f}" for value in one.means)
         shown = [", ".join(map(str, one.trials)), score, *others]
@@ -145,7 +145,7 @@ def _show(store: Store) -> None:
             spread = "–" if one.deviation is None else f"{one.deviation:.4f}"
             shown[2:2] = [spread, f"{min(one.scores):.4f} to {max(one.scores):.4f}"]
         table.add_row(*shown, escape(" ".join(words)))
-    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_SHOWN]:
+    for trial in [trial for trial in trials if trial.state == TrialState.FAIL][:_MOST_ROWS]:
         reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
         console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
     if found:
@@ -157,7 +157,7 @@ def _show(store: Store) -> None:
 
 
 def _write(store: Store) -> None:
-    """The sweep's record and its page; on a full disk only a warning, for what filled it is told anyway."""
+    """Write the sweep's record and its page; on a full disk only a warning, for the trials have reported it already."""
     from ddtl.commands import report
     from ddtl.sweeps.store import record
 

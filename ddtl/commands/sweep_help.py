@@ -1,4 +1,4 @@
-"""``sweep.py --help``: what a sweep can be asked for, read from ``conf/sweep.yaml`` and its groups."""
+"""``sweep.py --help``: the settings of a sweep, read from ``conf/sweep.yaml`` and its groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GROUPS = ("engine", "study")  # whose keys are listed
 
 _HEAD = """\
 Search for the settings that train the best model, on validation; then score the best ones on the test set, once.
-The same command goes on with a search that was stopped.
+The same command resumes a search that was stopped.
 
   python sweep.py search=lr_unfreeze dataset=covid19ct n_trials=60      search a space of conf/search/
   python sweep.py search=lr_unfreeze dataset=covid19ct preview=10       show ten of its trials, and stop
@@ -41,7 +41,7 @@ Exit codes: 0 done, 1 failed in the middle (the same command resumes), 2 a mista
 
 
 def render() -> str:
-    """The page as text."""
+    """Return the page as text."""
     folder = conf_dir()
     comments = file_comments(folder / "sweep.yaml", "")
     for group in _GROUPS:
@@ -54,5 +54,5 @@ def render() -> str:
 
 
 def _order(key: str) -> tuple[int, bool]:
-    """The sweep's own keys before those of a group, the short ones first."""
+    """Return the sweep's own keys before those of a group, the short ones first."""
     return next((1 + i for i, group in enumerate(_GROUPS) if key.startswith(f"{group}.")), 0), "." in key

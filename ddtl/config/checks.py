@@ -235,7 +235,7 @@ def _hardware(c: Config) -> Iterator[str]:
         yield "trainer.num_nodes > 1 needs trainer.strategy=ddp."
     else:
         try:
-            ranks.assigned(c.trainer.devices, c.trainer.num_nodes)
+            ranks.assign_process(c.trainer.devices, c.trainer.num_nodes)
         except UserError as error:
             yield str(error)
     if c.trainer.precision == "16-mixed" and c.trainer.accelerator == "cpu":

@@ -14,7 +14,7 @@ from ddtl.config.overrides import Setting, numbers_as_typed, read
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
-from ddtl.utils.redaction import learn, redacted_tree
+from ddtl.utils.redaction import add_secrets_of, redact_tree
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def typed(
         unsure = [*mistyped, *(f"{group}." for group in words.unsure)]
         problems += [line for line in contradictions(config) if not any(key in line for key in unsure)]
         for url in _urls(config):
-            learn(url)
+            add_secrets_of(url)
     if problems:
         raise ConfigError(problems)
     assert config is not None
@@ -123,7 +123,7 @@ def composed_yaml(overrides: Sequence[str] = (), config_name: str = "train") -> 
     import yaml
 
     tree = load(overrides, config_name, writes=False).model_dump(mode="json")
-    return yaml.safe_dump(redacted_tree(tree), sort_keys=False)
+    return yaml.safe_dump(redact_tree(tree), sort_keys=False)
 
 
 def _origin(key: str) -> str:

@@ -47,7 +47,7 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
     text = data.decode("utf-8", "replace")
     # Both signs are needed to copy anything, and files without them need no look.
-    if "&" in text and "*" in text and reading.expanded(text) > _MOST_VALUES:
+    if "&" in text and "*" in text and reading.count_values(text) > _MOST_VALUES:
         raise UserError(f"{path}: its YAML aliases stand for more than {_MOST_VALUES:,} values. Write them out.")
     return text
 

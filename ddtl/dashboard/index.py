@@ -1,7 +1,7 @@
 """Everything below the runs folder as rows: runs, their evaluations, sweeps, studies and audits. No torch.
 
-A row is made of small files, and made again only where one of them has changed; so a second look at ten thousand runs
-reads next to nothing. A file that is damaged or half written costs its row alone, which says why.
+A row is made of small files, and made again only where one of them has changed; so a second request for ten thousand
+runs reads next to nothing. A file that is damaged or half written costs its row alone, which says why.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RECORDS: Mapping[str, tuple[Kind, str]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class FolderRow:
     """One run, evaluation, sweep, study or audit.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
         name: of the folder.
         dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
         score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
-            interval; of validation where ``split`` says so, and then without one.
+            interval; of validation where ``split`` reports it, and then without one.
         split: of the score: ``test`` or ``val``.
         by: ``patient`` or ``image``.
         epoch, epochs: how many epochs are done, and how many there will be.
@@ -89,17 +89,17 @@ class Index:
     """
 
     runs_dir: Path
-    _known: dict[str, tuple[tuple[Any, ...], Row]] = field(default_factory=dict)
+    _rows_by_path: dict[str, tuple[tuple[Any, ...], FolderRow]] = field(default_factory=dict)
     _unchanged: set[str] = field(default_factory=set)
-    _alone: set[str] = field(default_factory=set)  # runs without a folder of evaluations
+    _without_evaluations: set[str] = field(default_factory=set)  # runs without a folder of evaluations
 
-    def rows(self) -> list[Row]:
-        """All rows as they are now, the latest first; none where the folder is not there yet."""
-        found: dict[str, tuple[tuple[Any, ...], Row]] = {}
+    def rows(self) -> list[FolderRow]:
+        """Return all rows as they are now, the latest first; none where the folder is not there yet."""
+        found: dict[str, tuple[tuple[Any, ...], FolderRow]] = {}
         self._unchanged = set()
         for path, names, read in self._folders():
             folder = f"{self.runs_dir}/{path}"
-            before = self._known.get(path)
+            before = self._rows_by_path.get(path)
             finished = before is not None and before[1].state == "finished"
             stamp = _stamp(folder, _FINISHED if finished and names is _WATCHED else names)
             if before is not None and before[0][: len(stamp)] == stamp and before[1].state != "running":
@@ -107,13 +107,15 @@ class Index:
                 self._unchanged.add(path)
             elif (row := read(path, Path(folder))) is not None:
                 found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
-        self._known = found
+        self._rows_by_path = found
         return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
-        """Every folder that may be a row, the files that it is made of, and what makes it; links are not followed.
+        """Yield every folder that may be a row, the files that it is made of, and what makes it; links are not
+        followed.
 
-        Folders are told below ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner than paths.
+        Folders are given relative to ``runs_dir``, with slashes: text, of which a hundred thousand are made sooner
+        than paths.
         """
         root = str(self.runs_dir)
         for group in _children(root):
@@ -124,28 +126,28 @@ class Index:
             for name in _children(f"{root}/{group}"):
                 path = f"{group}/{name}"
                 if known is not None:
-                    yield path, (known[1], "report.html"), _recorded(*known)
+                    yield path, (known[1], "report.html"), _record_reader(*known)
                     continue
                 yield path, _WATCHED, _run
-                if path not in self._alone or path not in self._unchanged:
+                if path not in self._without_evaluations or path not in self._unchanged:
                     yield from self._evaluations(root, path)
 
     def _evaluations(self, root: str, path: str) -> Iterator[tuple[str, tuple[str, ...], Read]]:
         evaluations = f"{root}/{path}/evaluations"
         if not os.path.lexists(evaluations):
-            self._alone.add(path)
+            self._without_evaluations.add(path)
             return
-        self._alone.discard(path)
+        self._without_evaluations.discard(path)
         if not os.path.islink(evaluations):
             for name in _children(evaluations):
                 yield f"{path}/evaluations/{name}", ("results.json", "report.html"), _evaluation
 
 
-Read = Callable[[str, Path], Row | None]
+Read = Callable[[str, Path], FolderRow | None]
 
 
-def _unnamed(row: Row) -> Row:
-    """The row of a folder whose name is no text."""
+def _unnamed(row: FolderRow) -> FolderRow:
+    """Return the row of a folder whose name is not text."""
     note = "its folder's name is not UTF-8: rename it"
     return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
 
@@ -159,7 +161,7 @@ def _children(folder: str) -> list[str]:
 
 
 def _stamp(folder: str | Path, names: tuple[str, ...]) -> tuple[Any, ...]:
-    """Another one where one of the files is another one."""
+    """Return another one where one of the files is another one."""
     found: list[tuple[int, int] | None] = []
     for name in names:
         try:
@@ -182,7 +184,7 @@ def _modified(folder: Path) -> float:
         return 0.0
 
 
-def _run(path: str, folder: Path) -> Row | None:
+def _run(path: str, folder: Path) -> FolderRow | None:
     if not any(os.path.lexists(folder / name) for name in ("identity.json", "results.json")):
         if os.access(folder, os.X_OK):
             return None  # not the folder of a run
@@ -193,41 +195,41 @@ def _run(path: str, folder: Path) -> Row | None:
         about |= _settings(folder)
         about |= _progress(folder, str(about.get("monitor", "")))
         if os.path.lexists(folder / "results.json"):
-            return Row(path, "run", "finished", folder.name, **{**about, **_scored(folder)})
+            return FolderRow(path, "run", "finished", folder.name, **{**about, **_read_score(folder)})
         pruned = small.why_ended_early(folder) == "pruned"
     except (OSError, Unreadable) as error:
-        return Row(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
+        return FolderRow(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
     state: State = "running" if in_use(folder) else "pruned" if pruned else "stopped"
-    return Row(path, "run", state, folder.name, **about)
+    return FolderRow(path, "run", state, folder.name, **about)
 
 
-def _unreadable(path: str, folder: Path) -> Row:
-    return Row(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
+def _unreadable(path: str, folder: Path) -> FolderRow:
+    return FolderRow(path, "run", "broken", folder.name, when=_modified(folder), note="the folder cannot be read")
 
 
-def _evaluation(path: str, folder: Path) -> Row | None:
+def _evaluation(path: str, folder: Path) -> FolderRow | None:
     if not os.path.lexists(folder / "results.json"):
         return None
     about: dict[str, Any] = {"when": _when(folder, "results.json"), "report": os.path.isfile(folder / "report.html")}
     try:
         about |= {key: value for key, value in _settings(folder.parents[1]).items() if key in ("model", "finetune")}
-        return Row(path, "evaluation", "finished", folder.name, **{**about, **_scored(folder)})
+        return FolderRow(path, "evaluation", "finished", folder.name, **{**about, **_read_score(folder)})
     except (OSError, Unreadable) as error:
-        return Row(path, "evaluation", "broken", folder.name, **{**about, "note": _why(error)})
+        return FolderRow(path, "evaluation", "broken", folder.name, **{**about, "note": _why(error)})
 
 
-def _recorded(kind: Kind, name: str) -> Read:
-    """Reads a sweep, a study or an audit."""
+def _record_reader(kind: Kind, name: str) -> Read:
+    """Read a sweep, a study or an audit."""
 
-    def read(path: str, folder: Path) -> Row:
+    def read(path: str, folder: Path) -> FolderRow:
         about: dict[str, Any] = {"when": _when(folder, name), "report": os.path.isfile(folder / "report.html")}
         try:
-            told, ended = _ABOUT[kind](folder)
-            return Row(path, kind, "finished" if ended else "stopped", folder.name, **{**about, **told})
+            found, ended = _ABOUT[kind](folder)
+            return FolderRow(path, kind, "finished" if ended else "stopped", folder.name, **{**about, **found})
         except FileNotFoundError:
-            return Row(path, kind, "stopped", folder.name, **{**about, "note": "no record yet"})
+            return FolderRow(path, kind, "stopped", folder.name, **{**about, "note": "no record yet"})
         except (OSError, Unreadable) as error:
-            return Row(path, kind, "broken", folder.name, **{**about, "note": _why(error)})
+            return FolderRow(path, kind, "broken", folder.name, **{**about, "note": _why(error)})
 
     return read
 
@@ -243,8 +245,8 @@ def _sweep(folder: Path) -> tuple[dict[str, Any], bool]:
     if record.get("settings"):  # the best mean, and not the luckiest replicate
         best = record["settings"][0]["mean"][0]
     note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
-    told = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
-    return told, done == len(states)
+    found = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
+    return found, done == len(states)
 
 
 def _study(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -296,14 +298,14 @@ def _progress(folder: Path, monitor: str) -> dict[str, Any]:
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
-    """A row for each epoch, of a long training for its last ones; none where they cannot be read."""
+    """Return a row for each epoch, of a long training for its last ones; none where they cannot be read."""
     try:
         return epochs.last(folder)
     except (OSError, Unreadable):
         return []
 
 
-def _scored(folder: Path) -> dict[str, Any]:
+def _read_score(folder: Path) -> dict[str, Any]:
     record = run.read(folder)
     split = "test" if "test" in record else "val"
     scores = record[split]
@@ -325,13 +327,13 @@ def _scored(folder: Path) -> dict[str, Any]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process works in a run's folder; one on another machine is taken at its word."""
+    """Return whether a process works in a run's folder; one on another machine is taken at its word."""
     owner = run_folder.owner_of(folder)
     return owner is not None and run_folder.alive(owner)
 
 
 def _why(error: OSError | Unreadable) -> str:
-    """A line for the row: which file, and what is wrong with it."""
+    """Return a line for the row: which file, and what is wrong with it."""
     if isinstance(error, Unreadable):
         return f"cannot be read: {error.path.name} {error.reason}"[:200]
     name = Path(os.fsdecode(error.filename)).name if isinstance(error.filename, str | bytes) else ""

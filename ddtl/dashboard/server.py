@@ -1,8 +1,8 @@
 """The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
 
 Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html`` and
-its curve. Pages of other origins learn nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
-what the browser says of where a request comes from.
+its curve. Pages of other origins get nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
+the origin that the browser reports.
 
 A stored page may be a stranger's. It is shown in a frame that cannot leave this server, in a sandbox in which nothing
 but our own scripts runs: whatever somebody put into one can neither ask for the rest nor tell anybody anything.
@@ -33,11 +33,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ddtl.dashboard import index
-from ddtl.dashboard.index import Index, Row
+from ddtl.dashboard.index import FolderRow, Index
 from ddtl.utils.errors import UserError
 
 MOST_COMPARED = 40
-_FRESH = 0.5  # seconds for which the rows are not looked for again
+_FRESH = 0.5  # seconds for which the rows are not searched for again
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -66,27 +66,27 @@ _STATIC = {
 }
 
 
-class Rows:
-    """The index as the dashboard asks for it: looked up again after half a second, by one request at a time."""
+class CachedRows:
+    """The index as the dashboard requests it: looked up again after half a second, by one request at a time."""
 
     def __init__(self, runs_dir: Path) -> None:
         self._index, self._lock = Index(runs_dir), Lock()
         self._at, self._rows, self._body, self._tag = -_FRESH, [], b"", ""  # type: ignore[var-annotated]
         self.runs_dir = runs_dir
 
-    def now(self) -> tuple[list[Row], bytes, str]:
-        """The rows, the same as JSON, and a tag that changes with them."""
+    def now(self) -> tuple[list[FolderRow], bytes, str]:
+        """Return the rows, the same as JSON, and a tag that changes with them."""
         with self._lock:
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
-                told = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
-                self._body = json.dumps(told, ensure_ascii=False, allow_nan=False).encode()
+                answer = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
+                self._body = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
                 self._at = time.monotonic()
             return self._rows, self._body, self._tag
 
     def folders(self, paths: Sequence[str]) -> list[Path]:
-        """The folders of rows.
+        """Return the folders of rows.
 
         Raises:
             UserError: there is no such row, or it leads out of the runs folder.
@@ -100,17 +100,19 @@ class Rows:
 
 
 def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
-    """The application.
+    """Return the application.
 
     Args:
         runs_dir: whose runs are shown.
-        hosts: names under which it may be asked; ``*`` for any.
+        hosts: names under which it may be requested; ``*`` for any.
     """
-    rows = Rows(runs_dir)
+    rows = CachedRows(runs_dir)
     Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
-    async def home(request: Request) -> Response:
-        return HTMLResponse(await run_in_threadpool(_home), headers={**_HEADERS, "Content-Security-Policy": _POLICY})
+    async def home_page(request: Request) -> Response:
+        return HTMLResponse(
+            await run_in_threadpool(_home_page), headers={**_HEADERS, "Content-Security-Policy": _POLICY}
+        )
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -119,14 +121,14 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         headers = {**_HEADERS, "Cache-Control": "max-age=3600"} if name == "plotly.js" else _HEADERS
         return Response(_file(name), media_type=_STATIC[name], headers=headers)
 
-    async def listed(request: Request) -> Response:
+    async def list_rows(request: Request) -> Response:
         _, body, tag = await run_in_threadpool(rows.now)
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
-    async def drawn(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(_curves, rows, _asked(request)), headers=_HEADERS)
+    async def draw_curves(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(_curves, rows, _paths(request)), headers=_HEADERS)
 
     def page_of(path: str) -> Path:
         (folder,) = rows.folders([path])
@@ -141,31 +143,31 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         html = await run_in_threadpool(_frame, path, page)
         return HTMLResponse(html, headers={**_HEADERS, "Content-Security-Policy": _FRAMING})
 
-    async def framed(request: Request) -> Response:
+    async def show_framed(request: Request) -> Response:
         path = request.path_params["path"]
         page = await run_in_threadpool(page_of, path)
         if request.headers.get("sec-fetch-dest", "iframe") != "iframe":
             return _nothing(f"Open it in its frame: /report/{path}")
-        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandboxed())
+        return FileResponse(page, media_type="text/html; charset=utf-8", headers=_sandbox_headers())
 
     async def compare(request: Request) -> Response:
         try:
-            html = await run_in_threadpool(_compared, rows, _asked(request), request.query_params.get("split", "test"))
+            html = await run_in_threadpool(_compare, rows, _paths(request), request.query_params.get("split", "test"))
         except UserError as error:
-            html = await run_in_threadpool(_refused, str(error))
-            return HTMLResponse(html, status_code=422, headers=_sandboxed())
-        return HTMLResponse(html, headers=_sandboxed())
+            html = await run_in_threadpool(_refuse, str(error))
+            return HTMLResponse(html, status_code=422, headers=_sandbox_headers())
+        return HTMLResponse(html, headers=_sandbox_headers())
 
     return Starlette(
         routes=[
-            Route("/", home),
+            Route("/", home_page),
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/static/{name}", static),
-            Route("/api/rows", listed),
-            Route("/api/curves", drawn),
+            Route("/api/rows", list_rows),
+            Route("/api/curves", draw_curves),
             Route("/compare", compare),
             Route("/report/{path:path}", report),
-            Route("/page/{path:path}", framed),
+            Route("/page/{path:path}", show_framed),
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
@@ -176,7 +178,7 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
 
 
 class _FromHere:
-    """Refuses what a page of another origin asks for: all but the page that a link may lead to."""
+    """Refuses what a page of another origin requests: all but the page that a link may lead to."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self._inner = inner
@@ -185,14 +187,14 @@ class _FromHere:
         if scope["type"] == "http" and scope["path"] != "/":
             origin = Headers(scope=scope).get("sec-fetch-site", "none")
             if origin not in _OURS:
-                refused = PlainTextResponse("Pages of other sites learn nothing here.", 403, _HEADERS)
+                refused = PlainTextResponse("Pages of other sites get nothing here.", 403, _HEADERS)
                 await refused(scope, receive, send)
                 return
         await self._inner(scope, receive, send)
 
 
-def _sandboxed() -> dict[str, str]:
-    """Headers of a page that may be anybody's: no script runs but those that this version writes."""
+def _sandbox_headers() -> dict[str, str]:
+    """Return headers of a page that may be anybody's: no script runs but those that this version writes."""
     from ddtl.reports.html.page import full_policy
 
     policy = f"sandbox {_SANDBOX}; {full_policy()}; frame-ancestors 'self'"
@@ -200,14 +202,14 @@ def _sandboxed() -> dict[str, str]:
 
 
 def _frame(path: str, page: Path) -> str:
-    """The page around a stored one, which says where that cannot be shown in full."""
+    """Return the page around a stored one, which says where that cannot be shown in full."""
     from ddtl.reports.html.page import is_of_this_version
 
     note = ""
     if not is_of_this_version(page):
         note = (
-            "<p>This page was not written by this version of ddtl: charts and sorting are left out. "
-            f"<code>ddtl report {escape(path)}</code> writes it anew.</p>"
+            "<p>This page was not written by this version of ddtl: charts and sorting are excluded. "
+            f"<code>ddtl report {escape(path)}</code> rewrites it.</p>"
         )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -218,13 +220,13 @@ def _frame(path: str, page: Path) -> str:
     )
 
 
-def _asked(request: Request) -> list[str]:
-    """The runs that a request names, each once."""
+def _paths(request: Request) -> list[str]:
+    """Return the runs that a request names, each once."""
     return list(dict.fromkeys(request.query_params.getlist("run")))[:MOST_COMPARED]
 
 
-def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Charts of the runs' epochs: title and specification."""
+def _curves(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Return charts of the runs' epochs: title and specification."""
     from ddtl.reports.sections.history import several_runs
 
     folders = rows.folders(paths)
@@ -237,12 +239,12 @@ def _curves(rows: Rows, paths: Sequence[str]) -> list[dict[str, Any]]:
         return []
     monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
     keys = dict.fromkeys(["train/loss", "val/loss", monitor])
-    later = " (earlier epochs are left out)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
+    later = " (earlier epochs are excluded)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
     return [{"title": f"{key}{later}", "spec": several_runs(known, key)} for key in keys]
 
 
-def _names(picked: Sequence[Row]) -> list[str]:
-    """Short names that tell all of them apart."""
+def _names(picked: Sequence[FolderRow]) -> list[str]:
+    """Return short names that tell all of them apart."""
     several = len({row.dataset for row in picked}) > 1
     for model in (False, True):
         names = [
@@ -256,7 +258,7 @@ def _names(picked: Sequence[Row]) -> list[str]:
     return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
 
 
-def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
+def _compare(rows: CachedRows, paths: Sequence[str], split: str) -> str:
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import runs as compared
     from ddtl.reports.comparison.page import render_comparison
@@ -269,7 +271,7 @@ def _compared(rows: Rows, paths: Sequence[str], split: str) -> str:
     return render_comparison(runs, compare(runs.methods))
 
 
-def _refused(why: str) -> str:
+def _refuse(why: str) -> str:
     from ddtl.reports.html.page import Page, Section, Text, render
 
     return render(Page("ddtl comparison", "These cannot be compared", sections=[Section("Why", [Text(why)])]))
@@ -280,7 +282,7 @@ def _nothing(why: str) -> Response:
 
 
 @cache
-def _home() -> str:
+def _home_page() -> str:
     from ddtl.reports.html.page import map_style
 
     return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')

@@ -25,7 +25,7 @@ FOLDS = 5  # of the patients, in which a correction is tried on others than it w
 
 @dataclass(frozen=True)
 class Bin:
-    """The samples whose probability lies in ``(low, high]``, or on the lowest edge of all.
+    """The samples whose probability is in ``(low, high]``, or on the lowest edge of all.
 
     Attributes:
         mean_p: their mean probability.
@@ -79,21 +79,22 @@ class Calibration:
 
 
 def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "width") -> list[Bin]:
-    """The reliability diagram: mean probability against the share of positives.
+    """Return the reliability diagram: mean probability against the share of positives.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
         p: (N,) probability of the positive class.
         bins: into how many parts the probabilities are cut.
-        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part holds about as
-            many samples as any other (equal probabilities are never torn apart).
+        by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part contains about
+            as many samples as any other (equal probabilities are never torn apart).
 
     Returns:
-        The bins that hold a sample, from low to high; none where there is no sample or a probability is not a number.
+        The bins that contain a sample, from low to high; none where there is no sample or a probability is not a
+        number.
     """
     if not len(p) or not np.isfinite(p).all():
         return []
-    edges, where = _binned(p, bins, by)
+    edges, where = _bin(p, bins, by)
     n, p_of, positives_of = (np.bincount(where, weights, bins) for weights in (None, p, labels))
     return [
         Bin(float(edges[i]), float(edges[i + 1]), float(p_of[i] / n[i]), float(positives_of[i] / n[i]), int(n[i]))
@@ -101,7 +102,7 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     ]
 
 
-def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
+def _bin(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
     """(bins + 1,) edges, and (N,) the bin of each sample."""
     shares = np.linspace(0, 1, bins + 1)
     edges = shares if by == "width" else np.percentile(p, 100 * shares)
@@ -109,10 +110,11 @@ def _binned(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -> float | None:
-    """Expected calibration error: how far, on average over the samples, a bin's probability is from what happened.
+    """Return expected calibration error: how far, on average over the samples, a bin's probability is from what
+    happened.
 
-    Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is held against the share of
-    positives, over the whole range from 0 to 1. Libraries that hold the confidence in the called class against the
+    Naeini, Cooper & Hauskrecht 2015 (AAAI). The probability of the positive class is compared with the share of
+    positives, over the whole range from 0 to 1. Libraries that compare the confidence in the predicted class with the
     accuracy give another number; for that, and for more than two classes, pass what :func:`top_label` returns.
 
     Returns:
@@ -123,7 +125,8 @@ def ece(labels: np.ndarray, p: np.ndarray, bins: int = BINS, by: By = "width") -
 
 
 def top_label(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the likeliest class is the true one, and how probable it was said to be (Guo et al. 2017, ICML).
+    """Return whether the likeliest class is the true one, and how probable it was predicted to be (Guo et al. 2017,
+    ICML).
 
     Args:
         labels: (N,) class of each sample, 0 to K - 1.
@@ -192,7 +195,7 @@ def cross_fit(
     """Measure what each correction changes on patients that it was not fitted on.
 
     The patients are assigned to ``FOLDS`` parts, class by class, at random with a fixed seed; each part is corrected as
-    the others say. The gain is the mean log-loss as predicted less that after the correction: above 0 it helps.
+    the others say. The gain is the mean log-loss as predicted minus that after the correction: above 0 it helps.
 
     Args:
         labels: (N,) 0 to K - 1.
@@ -226,7 +229,7 @@ def cross_fit(
         after["temperature"][out] = _log_loss(labels[out], logits[out] / t)
         if binary:
             difference = logits[:, 1] - logits[:, 0]
-            corrected = _moved(difference[out], fit_platt(labels[~out], difference[~out]))
+            corrected = _apply_line(difference[out], fit_platt(labels[~out], difference[~out]))
             after["platt"][out] = _log_loss(labels[out], corrected)
     gains = {name: _mean(before - loss, codes, level) for name, loss in after.items()}
     loss = float(before.mean())
@@ -234,7 +237,7 @@ def cross_fit(
 
 
 def _log_loss(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """(N,) minus the logarithm of the probability of the true class."""
+    """Return (N,) minus the logarithm of the probability of the true class."""
     from scipy import special
 
     loss: np.ndarray = -special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
@@ -248,15 +251,15 @@ def _mean(values: np.ndarray, codes: np.ndarray, level: float) -> dict[str, floa
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
-    """The temperature at which the likelihood of the labels is highest (Guo et al. 2017, ICML).
+    """Return the temperature at which the likelihood of the labels is highest (Guo et al. 2017, ICML).
 
     Args:
         labels: (N,) 0 to K - 1; at least two classes are there.
         logits: (N, K), finite.
 
     Returns:
-        From ``LOWEST_TEMPERATURE`` to ``HIGHEST_TEMPERATURE``. Where every sample is called right, ever lower
-        temperatures are ever likelier and the lowest is returned; where the logits say nothing, the highest.
+        From ``LOWEST_TEMPERATURE`` to ``HIGHEST_TEMPERATURE``. Where every sample is predicted correctly, ever lower
+        temperatures are ever likelier and the lowest is returned; where the logits give no information, the highest.
     """
     from scipy import optimize, special
 
@@ -282,7 +285,9 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
 
 
 def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """(N, K) probabilities: the softmax of the logits divided by the temperature. No sample changes its class."""
+    """Return (N, K) probabilities: the softmax of the logits divided by the temperature. No sample changes its
+    class.
+    """
     from scipy import special
 
     probabilities: np.ndarray = special.softmax(logits / temperature, axis=1)
@@ -317,15 +322,15 @@ def fit_platt(labels: np.ndarray, difference: np.ndarray) -> Platt:
 
 
 def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
-    """(N,) probabilities of the positive class from the positive logit less the negative one."""
+    """Return (N,) probabilities of the positive class from the positive logit less the negative one."""
     from scipy import special
 
     p: np.ndarray = special.expit(platt.slope * difference + platt.intercept)
     return p
 
 
-def _moved(difference: np.ndarray, platt: Platt) -> np.ndarray:
-    """(N, 2) logits of the probabilities after Platt scaling."""
+def _apply_line(difference: np.ndarray, platt: Platt) -> np.ndarray:
+    """Return (N, 2) logits of the probabilities after Platt scaling."""
     return np.column_stack([np.zeros(len(difference)), platt.slope * difference + platt.intercept])
 
 
@@ -356,13 +361,13 @@ def summary(
         return None
     corrected: dict[str, Any] = {"temperature": None, "platt": None}
     if temperature is not None:
-        corrected["temperature"] = _measured(labels, logits / temperature, clusters, level)
+        corrected["temperature"] = _measure(labels, logits / temperature, clusters, level)
     if platt is not None:
-        corrected["platt"] = _measured(labels, _moved(logits[:, 1] - logits[:, 0], platt), clusters, level)
-    return {**_measured(labels, logits, clusters, level), **corrected}
+        corrected["platt"] = _measure(labels, _apply_line(logits[:, 1] - logits[:, 0], platt), clusters, level)
+    return {**_measure(labels, logits, clusters, level), **corrected}
 
 
-def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
+def _measure(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | None, level: float) -> dict[str, Any]:
     probabilities = apply_temperature(logits, 1.0)
     if probabilities.shape[1] == 2:
         event, p = labels, probabilities[:, 1]
@@ -375,7 +380,7 @@ def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | Non
     errors = {"ece": ece(event, p), "ece_mass": ece(event, p, by="mass"), "brier": brier}
     if clusters is None:
         return errors
-    width, mass = _binned(p, BINS, "width")[1], _binned(p, BINS, "mass")[1]
+    width, mass = _bin(p, BINS, "width")[1], _bin(p, BINS, "mass")[1]
     floors = miscalibration.noise_floors(p, {"ece": width, "ece_mass": mass}, clusters)
     if logit is None:
         line = miscalibration.Line(None, None, why_not="intercept and slope are for two classes")
@@ -390,10 +395,10 @@ def _measured(labels: np.ndarray, logits: np.ndarray, clusters: np.ndarray | Non
 
 
 def _why_not(labels: np.ndarray, logits: np.ndarray) -> str | None:
-    """Why nothing can be fitted."""
+    """Return why nothing can be fitted."""
     if not np.isfinite(logits).all():
         wrong = int((~np.isfinite(logits).all(axis=1)).sum())
-        return f"no calibration is fitted: {wrong} of {len(logits)} validation images have logits that are no numbers"
+        return f"no calibration is fitted: {wrong} of {len(logits)} validation images have logits that are not numbers"
     if len(np.unique(labels)) < 2:
         return f"no calibration is fitted: the {len(labels)} validation image(s) are not of two classes"
     return None
@@ -404,12 +409,12 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
     if temperature == LOWEST_TEMPERATURE:
         notes.append(
             f"no temperature is fitted: the lowest allowed, {temperature:g}, is the likeliest on validation, as where "
-            "every image is called right or the logits are tiny, which says nothing about new images"
+            "every image is predicted correctly or the logits are tiny, which gives no information about new images"
         )
     if temperature == HIGHEST_TEMPERATURE:
         notes.append(
-            f"the logits are far too sure of the validation images or say nothing about them: the temperature is "
-            f"{temperature:g}, the highest allowed"
+            "the logits are far too sure of the validation images or give no information about them: "
+            f"the temperature is {temperature:g}, the highest allowed"
         )
     if platt is not None and platt.slope <= 0:
         notes.append("on the validation images a higher logit is no more often positive: Platt scaling is of no use")
@@ -417,13 +422,14 @@ def _notes(temperature: float, platt: Platt | None) -> tuple[str, ...]:
 
 
 def _unhelpful(tried: Mapping[str, Any] | None, temperature: float | None, platt: Platt | None) -> tuple[str, ...]:
-    """A sentence for each fitted correction that does not help on validation, or is not shown to."""
+    """Return a sentence for each fitted correction that does not help on validation, or is not shown to."""
     notes = []
     for key, name, fitted in (("temperature", "temperature scaling", temperature), ("platt", "Platt scaling", platt)):
         gain = None if tried is None or fitted is None else tried[key]
         if tried is None or gain is None or (gain["low"] is not None and gain["low"] > 0):
             continue
-        # A gain below 0 alone says little: where the truth is a slope of 0.5, it is seen in 23 % of 60 patients.
+        # A gain below 0 alone gives little information: where the truth is a slope of 0.5, it is seen in 23 % of 60
+        # patients.
         harms = gain["high"] is not None and gain["high"] < 0
         says = "did not help on validation" if harms else "is not shown to help on validation"
         limits = "" if gain["low"] is None else f", interval {gain['low']:.4f} to {gain['high']:.4f}"

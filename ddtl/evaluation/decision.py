@@ -26,7 +26,7 @@ class NetBenefit:
     """True positives per sample, less the false positives at what they are worth; None at a threshold of 1.
 
     Attributes:
-        threshold: the probability from which a sample is called positive, and from which its reader would act.
+        threshold: the probability from which a sample is predicted positive, and from which its reader would act.
         model: of acting on the model.
         treat_all, treat_none: of acting on everyone, and on nobody.
     """
@@ -38,7 +38,8 @@ class NetBenefit:
 
 
 def decision_curve(labels: np.ndarray, p: np.ndarray, thresholds: Iterable[float]) -> list[NetBenefit]:
-    """Net benefit TP / N - FP / N * t / (1 - t) at each threshold t (Vickers & Elkin 2006, Med Decis Making 26:565).
+    """Return net benefit TP / N - FP / N * t / (1 - t) at each threshold t (Vickers & Elkin 2006, Med Decis Making
+    26:565).
 
     It holds where the disease is as common as among these samples.
 
@@ -54,7 +55,7 @@ def decision_curve(labels: np.ndarray, p: np.ndarray, thresholds: Iterable[float
 def predictive_values(
     sensitivity: float | None, specificity: float | None, prevalence: float
 ) -> tuple[float | None, float | None]:
-    """Positive and negative predictive value where this share of people has the disease, by Bayes' theorem.
+    """Return positive and negative predictive value where this share of people has the disease, by Bayes' theorem.
 
     Returns:
         Each from 0 to 1; None where nobody would be called that, or sensitivity or specificity is not known.
@@ -137,9 +138,9 @@ def decision_band(
     positive = known.labels == 1
     found = []
     for benefit in decision_curve(labels, p, thresholds):
-        called = (p >= benefit.threshold).astype(int)
-        sensitivity = rate(called[positive], known.codes[positive], level)
-        specificity = rate(1 - called[~positive], known.codes[~positive], level)
+        predicted = (p >= benefit.threshold).astype(int)
+        sensitivity = rate(predicted[positive], known.codes[positive], level)
+        specificity = rate(1 - predicted[~positive], known.codes[~positive], level)
         limits = Rates(sensitivity.limits(level), specificity.limits(level))
         found.append(net_benefit_limits(benefit, float(positive.mean()), limits, specificity.value) or (np.nan, np.nan))
     low, high = np.array(found).T
@@ -147,7 +148,7 @@ def decision_band(
 
 
 def _ratio_limits(a: float, of_a: Limits, b: float, of_b: Limits) -> Limits | None:
-    """The limits of a / b, both from 0 to 1; the upper one may be infinite. None where both are 0."""
+    """Return the limits of a / b, both from 0 to 1; the upper one may be infinite. None where both are 0."""
     if a == b == 0:
         return None
     if b == 0:
@@ -170,8 +171,8 @@ def _net_benefit(positive: np.ndarray, p: np.ndarray, threshold: float) -> NetBe
     if threshold == 1:
         return NetBenefit(threshold, None, None, None)
     odds = threshold / (1 - threshold)
-    called = p >= threshold
-    model = float(np.mean(called & positive) - np.mean(called & ~positive) * odds)
+    predicted = p >= threshold
+    model = float(np.mean(predicted & positive) - np.mean(predicted & ~positive) * odds)
     treat_all = float(positive.mean() - (1 - positive.mean()) * odds)
     return NetBenefit(threshold, model, treat_all, 0.0)
 

@@ -13,12 +13,12 @@ def binary_scores(
     threshold: float | np.ndarray,
     rank: np.ndarray | None = None,
 ) -> Scores:
-    """The scores named in ``schema.scores.SCORES``.
+    """Return the scores named in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1, 1 being the positive class.
         probabilities: (N,) probability of the positive class.
-        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
         rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``probabilities``.
 
     Returns:
@@ -28,7 +28,8 @@ def binary_scores(
 
 
 def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Scores, list[Scores]]:
-    """The scores named in ``schema.scores.SCORES`` for more than two classes; a sample is called the likeliest of them.
+    """Return the scores named in ``schema.scores.SCORES`` for more than two classes; a sample is predicted as the
+    likeliest of them.
 
     A score that knows positives and negatives is the plain mean over the classes, each against all others (macro);
     balanced accuracy is the mean sensitivity. Accuracy and Matthews' coefficient are those of the whole table. The
@@ -46,38 +47,38 @@ def multiclass_scores(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Sc
     """
     from sklearn import metrics
 
-    called = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     truth = np.eye(probabilities.shape[1])[labels]
     each = [
-        _of_one_class((labels == k).astype(int), probabilities[:, k], (called == k).astype(int))
+        _of_one_class((labels == k).astype(int), probabilities[:, k], (predicted == k).astype(int))
         for k in range(probabilities.shape[1])
     ]
-    several = len(np.unique(labels)) > 1 and len(np.unique(called)) > 1
+    several = len(np.unique(labels)) > 1 and len(np.unique(predicted)) > 1
     everyone = len(np.unique(labels)) == probabilities.shape[1]
     means = {name: _mean([scores[name] for scores in each]) if everyone else None for name in each[0]}
     whole = {
-        "accuracy": float(np.mean(called == labels)),
+        "accuracy": float(np.mean(predicted == labels)),
         "balanced_accuracy": means["sensitivity"],
-        "mcc": float(metrics.matthews_corrcoef(labels, called)) if several else None,
+        "mcc": float(metrics.matthews_corrcoef(labels, predicted)) if several else None,
         "brier": float(np.mean(((probabilities - truth) ** 2).sum(axis=1))),
     }
     return {**means, **whole}, each
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, int]:
-    """Counts of true and false positives and negatives at the threshold."""
-    called = probabilities >= threshold
+    """Count of true and false positives and negatives at the threshold."""
+    predicted = probabilities >= threshold
     positive = labels == 1
     return {
-        "tp": int((called & positive).sum()),
-        "fp": int((called & ~positive).sum()),
-        "fn": int((~called & positive).sum()),
-        "tn": int((~called & ~positive).sum()),
+        "tp": int((predicted & positive).sum()),
+        "fp": int((predicted & ~positive).sum()),
+        "fn": int((~predicted & positive).sum()),
+        "tn": int((~predicted & ~positive).sum()),
     }
 
 
 def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
-    """(K, K) counts: a row for each true class, a column for each class that is called."""
+    """Return (K, K) counts: a row for each true class, a column for each predicted class."""
     n = probabilities.shape[1]
     counts = np.zeros((n, n), dtype=int)
     np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
@@ -86,15 +87,15 @@ def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[
 
 
 def _of_one_class(
-    labels: np.ndarray, probabilities: np.ndarray, called: np.ndarray, rank: np.ndarray | None = None
+    labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, rank: np.ndarray | None = None
 ) -> Scores:
-    """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
+    """``labels`` and ``predicted`` (N,) are 1 for the positive class and 0 for the rest."""
     from sklearn import metrics
 
     order = probabilities if rank is None else rank
 
     assert len(labels) == len(probabilities) > 0
-    tn, fp, fn, tp = metrics.confusion_matrix(labels, called, labels=[0, 1]).ravel().tolist()
+    tn, fp, fn, tp = metrics.confusion_matrix(labels, predicted, labels=[0, 1]).ravel().tolist()
     both = 0 < labels.sum() < len(labels)
     sensitivity, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
     return {
@@ -106,7 +107,9 @@ def _of_one_class(
         "specificity": specificity,
         "precision": _ratio(tp, tp + fp),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "mcc": float(metrics.matthews_corrcoef(labels, called)) if both and 0 < called.sum() < len(called) else None,
+        "mcc": float(metrics.matthews_corrcoef(labels, predicted))
+        if both and 0 < predicted.sum() < len(predicted)
+        else None,
         "brier": float(np.mean((probabilities - labels) ** 2)),
     }
 

@@ -1,6 +1,6 @@
 """Whether probabilities are wrong by more than chance: intercept, slope, and the calibration error of a right network.
 
-What the intervals cover and how often a calibrated network is called wrong is measured: docs/calibration.md and
+What the intervals cover and how often a calibrated network is predicted wrongly is measured: docs/calibration.md and
 ``benchmarks/calibration.py``.
 """
 
@@ -32,11 +32,11 @@ class StandardError(NamedTuple):
 
         return float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
 
-    def p_value(self, away: float) -> float:
-        """Return how often chance alone leads so far away or farther, to either side."""
+    def p_value(self, distance: float) -> float:
+        """Return how often chance alone leads to this distance or a larger one, to either side."""
         from scipy.special import stdtr
 
-        return float(2 * stdtr(self.freedom, -abs(away) / self.error))
+        return float(2 * stdtr(self.freedom, -abs(distance) / self.error))
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def debiased_error(event: np.ndarray, p: np.ndarray, bins: np.ndarray, clusters:
 
     The square of a bin's error is estimated from the products of the errors of different patients, which chance alone
     leaves at 0 on average (for single images: Ferro and Fricker 2012, Q J R Meteorol Soc 138:1954; Kumar, Liang and Ma
-    2019, NeurIPS). Where the estimate is negative it is 0. A bin with the images of one patient says nothing.
+    2019, NeurIPS). Where the estimate is negative it is 0. A bin with the images of one patient gives no information.
 
     Args:
         event: (N,) 0 or 1.
@@ -299,11 +299,11 @@ def _why_no_slope(logit: np.ndarray, positive: np.ndarray) -> str | None:
 
 
 def _rests_on_one(logit: np.ndarray, positive: np.ndarray, codes: np.ndarray) -> bool:
-    """Whether one cluster alone keeps the classes from being divided without an error."""
+    """Return whether one cluster alone keeps the classes from being divided without an error."""
     n = int(codes.max()) + 1
 
     def extremes(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        """(N clusters,) the largest value without each cluster."""
+        """Return (N clusters,) the largest value without each cluster."""
         each = np.full(n, -np.inf)
         np.maximum.at(each, of, values)
         order = np.argsort(each)

@@ -21,8 +21,8 @@ class PatientTable:
         label: (P,) 0 or 1, 1 being the positive class.
         p: (P,) the patient's score, 0 to 1.
         images: (P,) how many images it comes from.
-        threshold: from which score on a patient is called positive.
-        mixed: how many patients are left out because they have images of both classes.
+        threshold: from which score on a patient is predicted positive.
+        mixed: how many patients are excluded because they have images of both classes.
         rank: (P,) what orders the patients where a score is rounded to 0 or 1; None where the scores do.
     """
 
@@ -43,14 +43,14 @@ class WhyNot:
 
 
 def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: float) -> PatientTable | WhyNot:
-    """A score for each patient.
+    """Return a score for each patient.
 
     Args:
         predictions: of one split, of two classes.
-        aggregation: ``mean`` or ``max``: of the probabilities of the patient's images; the patient is called positive
-            at the same threshold as an image. ``vote``: the share of the images that are called positive; the patient
-            is called positive where that is half of them or more.
-        threshold: from which probability on an image is called positive.
+        aggregation: ``mean`` or ``max``: of the probabilities of the patient's images; the patient is predicted
+            positive at the same threshold as an image. ``vote``: the share of the images that are predicted positive;
+            the patient is predicted positive where that is half of them or more.
+        threshold: from which probability on an image is predicted positive.
     """
     reason = _why_not(predictions)
     if reason is not None:
@@ -77,7 +77,7 @@ def threshold_table(predictions: Predictions, aggregation: Aggregation) -> Patie
     """Return :func:`by_patient` with the scores that a threshold on an image is compared with.
 
     With ``mean`` and ``max`` these are the patients' own. With ``vote`` a patient's is the highest threshold at which
-    half of the images or more are called positive.
+    half of the images or more are predicted positive.
     """
     table = by_patient(predictions, aggregation, 0.5)
     if isinstance(table, WhyNot) or aggregation != "vote":
@@ -91,7 +91,7 @@ def threshold_table(predictions: Predictions, aggregation: Aggregation) -> Patie
 
 
 def patient_threshold(aggregation: Aggregation, threshold: float) -> float:
-    """From which score on a patient is called positive, where an image is from ``threshold`` on."""
+    """Return from which score on a patient is predicted positive, where an image is from ``threshold`` on."""
     return 0.5 if aggregation == "vote" else threshold
 
 
@@ -107,7 +107,9 @@ def _why_not(predictions: Predictions) -> str | None:
 def aggregate(
     p: np.ndarray, of_image: np.ndarray, images: np.ndarray, aggregation: Aggregation, threshold: float
 ) -> np.ndarray:
-    """(P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts, none of them 0."""
+    """Return (P,) scores from (N,) probabilities, (N,) the patient's number of each image and (P,) counts, none of
+    them 0.
+    """
     if aggregation == "max":
         highest = np.zeros(len(images))
         np.maximum.at(highest, of_image, p)
@@ -124,7 +126,7 @@ def aggregate(
 def _rank(
     predictions: Predictions, of_image: np.ndarray, aggregation: Aggregation, chosen: np.ndarray
 ) -> np.ndarray | None:
-    """The logit of the patients' scores, from the images' logits, where probabilities are rounded to 0 or 1."""
+    """Return the logit of the patients' scores, from the images' logits, where probabilities are rounded to 0 or 1."""
     rank = predictions.rank
     if rank is None or aggregation == "vote":
         return None

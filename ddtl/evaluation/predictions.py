@@ -50,15 +50,15 @@ class Predictions:
         return np.asarray(self.logits[:, 1] - self.logits[:, 0], dtype=float)
 
     def of(self, split: str) -> Predictions:
-        """The rows of one split."""
+        """Return the rows of one split."""
         return self.where(self.split == split)
 
     def where(self, rows: np.ndarray) -> Predictions:
-        """The (N,) rows that are true, or whose numbers are given, in that order."""
+        """Return the (N,) rows that are true, or whose numbers are given, in that order."""
         columns = {name: getattr(self, name)[rows] for name in (*_FIXED, "logits")}
         return Predictions(self.classes, **columns)
 
     def and_then(self, other: Predictions) -> Predictions:
-        """These rows, then others of the same dataset."""
+        """Return these rows, then others of the same dataset."""
         columns = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in (*_FIXED, "logits")}
         return Predictions(self.classes, **columns)

@@ -1,4 +1,4 @@
-"""Predictions to what ``results.json`` says about them: scores by image and by patient, each with its interval."""
+"""From predictions to their part of ``results.json``: scores by image and by patient, each with its interval."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ASSUMES = {
     "patient": "Patients are independent of each other; the images of one patient may be alike.",
     "group": (
         "Not every image has a patient id: groups of near-duplicate images are taken for independent. Where a patient "
-        "stands in several groups the true interval is wider."
+        "is in several groups the true interval is wider."
     ),
     "image": (
         "Not every image has a patient id: images are taken for independent. Where patients have several images the "
@@ -55,11 +55,11 @@ _UNITS = {"patient": "patient", "near_duplicate": "group", "none": "image"}
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What the validation images decide, before a test image is looked at.
+class ValidationChoices:
+    """What the validation images decide, before a test image is examined.
 
     Attributes:
-        threshold: from which probability on an image is called positive.
+        threshold: from which probability on an image is predicted positive.
         reached: sensitivity and specificity on validation at a threshold that was chosen there.
         note: what a reader of the threshold must know.
         calibration: the corrections of the probabilities.
@@ -75,25 +75,25 @@ class Learnt:
     expected: Expected | None = None
 
 
-def learn(val: Predictions, config: EvaluationConfig) -> Learnt:
+def choose_on_validation(val: Predictions, config: EvaluationConfig) -> ValidationChoices:
     """Choose the threshold and fit the calibration.
 
     Args:
         val: predictions of the validation split.
 
     Raises:
-        UserError: the threshold is to be chosen on images of one class, or with more than two classes.
+        UserError: the threshold would be chosen on images of one class, or with more than two classes.
     """
     fitted = calibration.fit(val.label, val.logits, val.group, config.level)
     rule = config.threshold
     if not isinstance(rule, str):
-        return Learnt(rule, None, None, fitted)
+        return ValidationChoices(rule, None, None, fitted)
     _check_classes(rule, len(val.classes))
     labels, p, clusters, unit = _choosing(val, config)
     _check_guarantee(rule, config, labels, clusters, unit)
     chosen = thresholds.choose(labels, p, rule, config.target, level=config.level, unit=unit)
     found = thresholds.expected(labels, p, clusters, rule, config.target, config.level)
-    return Learnt(chosen.value, chosen.reached, chosen.note, fitted, unit, found)
+    return ValidationChoices(chosen.value, chosen.reached, chosen.note, fitted, unit, found)
 
 
 def check_threshold(
@@ -124,13 +124,15 @@ def check_threshold(
 def _check_classes(rule: str, n_classes: int) -> None:
     if n_classes != 2:
         raise UserError(
-            f"evaluation.threshold={rule}: with {n_classes} classes an image is called the likeliest, and no "
+            f"evaluation.threshold={rule}: with {n_classes} classes an image is predicted as the likeliest, and no "
             "threshold plays a part. Set evaluation.threshold=0.5."
         )
 
 
 def _choosing(val: Predictions, config: EvaluationConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray, Unit]:
-    """Labels, probabilities and clusters of what chooses the threshold: patients, where scores are given by patient."""
+    """Return labels, probabilities and clusters of what chooses the threshold: patients, where scores are given by
+    patient.
+    """
     images = val.label, val.probabilities[:, 1], val.group
     if config.threshold_unit == "image":
         return *images, "image"
@@ -168,18 +170,18 @@ def _check_guarantee(
     thresholds.check_patients(counts, rule, config.target, config.level, unit)
 
 
-def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
-    """What holds for every split: threshold, calibration, and how intervals are made."""
+def setting(choices: ValidationChoices, config: EvaluationConfig, grouping: str) -> dict[str, Any]:
+    """Return what holds for every split: threshold, calibration, and how intervals are made."""
     unit = _UNITS[grouping]
     return {
-        "threshold": learnt.threshold,
+        "threshold": choices.threshold,
         "threshold_rule": config.threshold if isinstance(config.threshold, str) else "fixed",
         "threshold_target": config.target if config.threshold in AIMED else None,
-        "threshold_unit": learnt.unit,
-        "threshold_on_val": None if learnt.reached is None else dict(learnt.reached),
-        "threshold_expected": None if learnt.expected is None else learnt.expected.record(),
-        "threshold_note": learnt.note,
-        "calibration": learnt.calibration.record(),
+        "threshold_unit": choices.unit,
+        "threshold_on_val": None if choices.reached is None else dict(choices.reached),
+        "threshold_expected": None if choices.expected is None else choices.expected.record(),
+        "threshold_note": choices.note,
+        "calibration": choices.calibration.record(),
         "interval": {
             "level": config.level,
             "method": config.interval,
@@ -191,23 +193,23 @@ def setting(learnt: Learnt, config: EvaluationConfig, grouping: str) -> dict[str
     }
 
 
-def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
+def of_split(predictions: Predictions, choices: ValidationChoices, config: EvaluationConfig) -> dict[str, Any]:
     """Return everything that is reported about one split."""
-    scores = score(predictions, learnt.threshold)
-    found = _intervals(predictions, learnt.threshold, config)
+    scores = score(predictions, choices.threshold)
+    found = _intervals(predictions, choices.threshold, config)
     worth: dict[str, Any] = {}
     clustered: dict[str, Any] = {}
     if len(predictions.classes) == 2:
-        clustered = {"clustering": clustering(predictions, learnt.threshold, config.design)}
+        clustered = {"clustering": clustering(predictions, choices.threshold, config.design)}
         p = predictions.probabilities[:, 1]
-        worth = _worth(scores, found, config.prevalences, predictions.label, p, learnt.threshold)
+        worth = _worth(scores, found, config.prevalences, predictions.label, p, choices.threshold)
     return {
         **scores,
-        "intervals": _written(found),
+        "intervals": _format(found),
         **clustered,
-        "patients": _by_patient(predictions, learnt, config),
+        "patients": _by_patient(predictions, choices, config),
         "calibration": calibration.summary(
-            predictions.label, predictions.logits, learnt.calibration.temperature, learnt.calibration.platt,
+            predictions.label, predictions.logits, choices.calibration.temperature, choices.calibration.platt,
             predictions.group, config.level,
         ),
         **worth,
@@ -215,7 +217,7 @@ def of_split(predictions: Predictions, learnt: Learnt, config: EvaluationConfig)
 
 
 def clustering(predictions: Predictions, threshold: float, design: Design) -> dict[str, Any] | None:
-    """How much alike the images of a patient are, for each score by image; None where every image stands alone.
+    """Return how much alike the images of a patient are, for each score by image; None where every image is alone.
 
     Returns:
         By score: ``design_effect``, the variance between patients over that of as many independent images;
@@ -243,7 +245,7 @@ def clustering(predictions: Predictions, threshold: float, design: Design) -> di
 
 
 def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list[str]:
-    """A sentence for each split whose ROC AUC is below 0.5 with its whole interval, by image or by patient."""
+    """Return a sentence for each split whose ROC AUC is below 0.5 with its whole interval, by image or by patient."""
     sentences = []
     for split in splits:
         for unit, scores in (("image", results[split]), ("patient", results[split]["patients"])):
@@ -259,7 +261,7 @@ def worse_than_chance(results: Mapping[str, Any], splits: Sequence[str]) -> list
 
 
 def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
-    """The scores of saying for every image how common the classes are in training.
+    """Return the scores of saying for every image how common the classes are in training.
 
     Args:
         train: training images of each class, in the order of the classes.
@@ -272,7 +274,7 @@ def majority(train: Mapping[str, int], test: Predictions) -> dict[str, Any]:
 
 
 def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationConfig) -> dict[str, Any]:
-    """The scores, with intervals, of other probabilities for the same test images.
+    """Return the scores, with intervals, of other probabilities for the same test images.
 
     With two classes also ``difference``: the ROC AUC of the model minus this one, paired by patient.
 
@@ -285,7 +287,7 @@ def baseline(probabilities: np.ndarray, test: Predictions, config: EvaluationCon
         logits = np.maximum(np.log(probabilities), -1e3)  # finite, and the probabilities come back
     table = Predictions(**{**vars(test), "logits": logits})
     scores = score(table, 0.5)
-    found = {**scores, "intervals": _written(_intervals(table, 0.5, config))}
+    found = {**scores, "intervals": _format(_intervals(table, 0.5, config))}
     if len(test.classes) != 2:
         return found
     pair = paired_intervals(
@@ -308,8 +310,8 @@ def _intervals(predictions: Predictions, threshold: float, config: EvaluationCon
     )  # fmt: skip
 
 
-def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConfig) -> dict[str, Any]:
-    table = by_patient(predictions, config.patient, learnt.threshold)
+def _by_patient(predictions: Predictions, choices: ValidationChoices, config: EvaluationConfig) -> dict[str, Any]:
+    table = by_patient(predictions, config.patient, choices.threshold)
     if isinstance(table, WhyNot):
         return {"why_not": table.reason}
     found = intervals(
@@ -318,23 +320,23 @@ def _by_patient(predictions: Predictions, learnt: Learnt, config: EvaluationConf
         rank=table.rank,
     )  # fmt: skip
     scores = binary_scores(table.label, table.p, table.threshold, table.rank)
-    p = None if config.patient == "vote" else table.p  # a share of votes is no probability
+    p = None if config.patient == "vote" else table.p  # a share of votes is not a probability
     return {
         **scores,
         "confusion": confusion(table.label, table.p, table.threshold),
         "patients": len(table.label),
         "aggregation": config.patient,
         "mixed": table.mixed,
-        "intervals": _written(found),
-        "calibration": None if p is None else _patient_calibration(predictions, table, learnt, config),
+        "intervals": _format(found),
+        "calibration": None if p is None else _patient_calibration(predictions, table, choices, config),
         **_worth(scores, found, config.prevalences, table.label, p, table.threshold),
     }
 
 
 def _patient_calibration(
-    predictions: Predictions, table: PatientTable, learnt: Learnt, config: EvaluationConfig
+    predictions: Predictions, table: PatientTable, choices: ValidationChoices, config: EvaluationConfig
 ) -> dict[str, Any] | None:
-    """The calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
+    """Return the calibration of the patients' probabilities, as predicted and from temperature-scaled images."""
     rows = np.isin(predictions.patient_id, table.patient_id)
     difference = predictions.logits[rows, 1] - predictions.logits[rows, 0]
 
@@ -343,7 +345,7 @@ def _patient_calibration(
         two = np.column_stack([np.zeros(len(logit)), logit])
         return calibration.summary(table.label, two, None, None, table.patient_id, config.level)
 
-    found, temperature = measured(1.0), learnt.calibration.temperature
+    found, temperature = measured(1.0), choices.calibration.temperature
     if found is not None and temperature is not None:
         found["temperature"] = {
             key: value for key, value in (measured(temperature) or {}).items() if key not in ("temperature", "platt")
@@ -388,5 +390,5 @@ def _limits(found: tuple[float, float] | None) -> dict[str, float] | None:
     return None if found is None else {"low": found[0], "high": found[1]}
 
 
-def _written(found: Mapping[str, Interval | None]) -> dict[str, Any]:
+def _format(found: Mapping[str, Interval | None]) -> dict[str, Any]:
     return {name: None if interval is None else asdict(interval) for name, interval in found.items()}

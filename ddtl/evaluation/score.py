@@ -1,4 +1,4 @@
-"""Predictions to the part of ``results.json`` that holds the scores of a split."""
+"""Predictions to the part of ``results.json`` that contains the scores of a split."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ddtl.schema.scores import PER_CLASS
 
 
 def score(predictions: Predictions, threshold: float) -> dict[str, Any]:
-    """Scores by image, with the counts that they rest on.
+    """Return scores by image, with the counts that they rest on.
 
     Args:
         predictions: of one split.
-        threshold: from which probability on an image is called positive. With more than two classes it plays no part:
-            an image is called the likeliest class.
+        threshold: from which probability on an image is predicted positive. With more than two classes it plays no
+            part: an image is predicted as the likeliest class.
     """
     counts = {name: int((predictions.label == label).sum()) for label, name in enumerate(predictions.classes)}
     return {
@@ -41,7 +41,7 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
     means, each = multiclass_scores(labels, probabilities)
     return {
         **means,
-        "undefined": _undefined(means, each, counts),
+        "undefined": _reasons_undefined(means, each, counts),
         "averaging": "macro one-vs-rest",
         "decision": "argmax",
         "confusion": {
@@ -57,8 +57,8 @@ def _more(predictions: Predictions, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
-    """Why each score that is None is not defined, in a few words."""
+def _reasons_undefined(means: Scores, each: Sequence[Scores], counts: Mapping[str, int]) -> dict[str, str]:
+    """Return why each score that is None is not defined, in a few words."""
     absent = [name for name, images in counts.items() if not images]
     reasons = {}
     for name in (name for name, value in means.items() if value is None):

@@ -1,10 +1,10 @@
-"""What ``results.json`` says about earlier uses of its test set. Each use makes the next score on it less honest.
+"""What ``results.json`` records about earlier uses of its test set. Each use makes the next score on it less honest.
 
 ``test_use`` is the number of the use, counted from 1 (records of earlier versions call it ``look``). ``test_uses`` is
 what belongs to it: ``total`` and ``of_run``, the uses known when the scores were written, by all runs and by this one;
-``planned``, the study or comparison whose runs count as one use; ``changed``, a line for each setting in which this run
-was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under other ones,
-and by dataset and protocol those of the very same test images under another name, where there were any.
+``planned``, the study or comparison whose runs count as one use; ``list_changes``, a line for each setting in which
+this run was scored otherwise before; ``others``, by protocol, the uses of the dataset's images as test sets under
+other ones, and by dataset and protocol those of the very same test images under another name, where there were any.
 ``test_uses_before``, of a record without scores on the test set, is how often this run had been scored on it.
 """
 
@@ -19,36 +19,40 @@ _OLD_USE = "look"
 
 
 def number(record: Mapping[str, Any]) -> int | None:
-    """The number of the test-set use; None where no test set was scored."""
+    """Return the number of the test-set use; None where no test set was scored."""
     found = record.get(USE, record.get(_OLD_USE))
     return found if isinstance(found, int) else None
 
 
 def is_first(record: Mapping[str, Any]) -> bool:
-    """Whether nothing can have been chosen on this test set: these are the first scores on it, and the only ones."""
+    """Return whether nothing can have been chosen on this test set: these are the first scores on it, and the only
+    ones.
+    """
     uses = _uses(record)
     return number(record) in (None, 1) and uses.get("total", 1) == 1 and not (uses.get("changed") or uses.get("others"))
 
 
 def total(record: Mapping[str, Any]) -> int:
-    """How many uses of the test set were known when the scores were written, these included; 0 where there are none."""
+    """Return how many uses of the test set were known when the scores were written, these included; 0 where there
+    are none.
+    """
     found = number(record)
     return 0 if found is None else max(found, _uses(record).get("total", found))
 
 
 def of_run(record: Mapping[str, Any]) -> int:
-    """How many of them were of this run; records of earlier versions do not say, and know their own one."""
+    """Return how many of them were of this run; records of earlier versions do not say, and know their own one."""
     return 0 if number(record) is None else int(_uses(record).get("of_run", 1))
 
 
-def changed(record: Mapping[str, Any]) -> list[str]:
-    """A line for each setting in which this run was scored otherwise before."""
+def list_changes(record: Mapping[str, Any]) -> list[str]:
+    """Return a line for each setting in which this run was scored otherwise before."""
     return [str(line) for line in _uses(record).get("changed", ())]
 
 
 def has_changed(record: Mapping[str, Any], key: str) -> bool:
-    """Whether this run was scored on the test set before with another value of a setting."""
-    return any(line.startswith(f"{key}:") for line in changed(record))
+    """Return whether this run was scored on the test set before with another value of a setting."""
+    return any(line.startswith(f"{key}:") for line in list_changes(record))
 
 
 def before(record: Mapping[str, Any]) -> str:
@@ -67,10 +71,12 @@ def label(record: Mapping[str, Any]) -> str:
 
 
 def history(record: Mapping[str, Any]) -> str:
-    """How often the test set was used by then, and what this run changed since; empty for the first and only use."""
+    """Return how often the test set was used by then, and what this run changed since; empty for the first and only
+    use.
+    """
     if is_first(record):
         return ""
-    n, lines = total(record), changed(record)
+    n, lines = total(record), list_changes(record)
     times = "once" if n == 1 else f"{n} times"
     by_run = f" This run was scored on it before with other settings: {'; '.join(lines)}." if lines else ""
     others = ", ".join(f"{protocol}: {n}" for protocol, n in _uses(record).get("others", {}).items())

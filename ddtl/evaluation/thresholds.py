@@ -1,4 +1,4 @@
-"""The probability from which a sample is called positive, chosen on validation; what it gives for other patients."""
+"""The probability from which a sample is predicted positive, chosen on validation; what it gives for other patients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Threshold:
     """An operating point.
 
     Attributes:
-        value: a sample is called positive where its probability is at least this; above 0 and below 1.
+        value: a sample is predicted positive where its probability is at least this; above 0 and below 1.
         reached: ``sensitivity`` and ``specificity`` on the validation images or patients.
         note: one sentence that a reader must know; None where all is well.
     """
@@ -66,7 +66,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class _Cuts:
-    """Every way to call some samples positive by their probability, from everyone to nobody.
+    """Every rule that predicts some samples positive by their probability, from everyone to nobody.
 
     Attributes:
         value: (C,) ascending; half-way between two neighbouring probabilities, so that rounding changes no call.
@@ -152,7 +152,7 @@ def expected(
     positive, negative = p[labels == 1], p[labels == 0]
 
     def rates(value: float) -> np.ndarray:
-        """Sensitivity and specificity on all samples."""
+        """Return sensitivity and specificity on all samples."""
         missed, right = np.searchsorted(positive, value), np.searchsorted(negative, value)
         return np.array([1 - missed / len(positive), right / len(negative)])
 
@@ -174,8 +174,8 @@ def expected(
     likely = rates(value) - np.array(optimism)  # (draws, 2)
     low, high = np.quantile(likely, [(1 - level) / 2, (1 + level) / 2], axis=0)
     # The draws of few patients vary too little: no less than the rates at a threshold that was given.
-    called = (p >= value).astype(int)
-    shares = proportion(called, labels, codes), proportion(1 - called, 1 - labels, codes)
+    predicted = (p >= value).astype(int)
+    shares = proportion(predicted, labels, codes), proportion(1 - predicted, 1 - labels, codes)
     given = np.array([wilson(share, level) for share in shares]).T - np.mean(optimism, axis=0)
     mean = np.clip(likely.mean(axis=0), 0, 1)
     low, high = np.clip(np.minimum(low, given[0]), 0, mean), np.clip(np.maximum(high, given[1]), mean, 1)
@@ -191,7 +191,9 @@ def expected(
 
 
 def _beta(hits: int, n: int, target: float, level: float) -> tuple[ExpectedRate, float]:
-    """What a rate is for other patients where the threshold lies at the patient that is the last of ``hits`` of n."""
+    """Return what a rate is for other patients where the threshold is at the patient that is the last of ``hits`` of
+    n.
+    """
     from scipy.special import betainc, betaincinv
 
     a, b = hits, n - hits + 1
@@ -214,7 +216,7 @@ def lower_limit(hits: int, n: int, level: float) -> float:
 
 
 def patients_needed(target: float, level: float) -> int:
-    """Return the fewest patients whose lower limit reaches the target, all of them being called right."""
+    """Return the fewest patients whose lower limit reaches the target, all of them being predicted correctly."""
     n = max(1, math.ceil(math.log(1 - level) / math.log(target)) - 1)
     while lower_limit(n, n, level) < target - _EQUAL:
         n += 1
@@ -252,18 +254,18 @@ def check_patients(counts: dict[str, int], rule: Rule, target: float, level: flo
         raise UserError(
             f"evaluation.threshold={rule}: a {name} of {target:g} with a lower {100 * level:g} % limit takes {needed} "
             f"{which} validation {unit}s or more, and there are {counts[which]}. "
-            f"{_ways_out(name, counts[which], level)}"
+            f"{_alternatives(name, counts[which], level)}"
         )
 
 
-def _ways_out(name: str, n: int, level: float) -> str:
+def _alternatives(name: str, n: int, level: float) -> str:
     best = math.floor(1000 * lower_limit(n, n, level)) / 1000
     lower = f"Set evaluation.target={best:g} or lower, or " if best >= 0.5 else "Set "
     return f"{lower}evaluation.threshold={name}, which promises nothing for other patients."
 
 
 def _aim(rule: Rule) -> tuple[str, str]:
-    """The rate that a rule aims at, and the class that it is about."""
+    """Return the rate that a rule aims at, and the class that it is about."""
     return ("sensitivity", "positive") if rule.startswith("sensitivity") else ("specificity", "negative")
 
 
@@ -274,7 +276,7 @@ def _cuts(labels: np.ndarray, p: np.ndarray) -> _Cuts:
     low, high = np.append(0.0, distinct), np.append(distinct, 1.0)
     middle = (low + high) / 2
     value = np.where(middle > low, middle, high)  # where no number lies between two
-    inside = (value > low) & (value < 1)  # not so beside a probability of exactly 0 or 1
+    inside = (value > low) & (value < 1)  # not next to a probability of exactly 0 or 1
     tp = positives.sum() - np.append(0, positives.cumsum())
     tn = np.append(0, negatives.cumsum())
     total = int(positives.sum()), int(negatives.sum())
@@ -288,7 +290,7 @@ def _youden(cuts: _Cuts) -> int:
 
 
 def _pick(cuts: _Cuts, rule: Rule, target: float | None, level: float) -> int | None:
-    """The cut that the rule chooses; None where a guaranteed rule finds none."""
+    """Return the cut that the rule chooses; None where a guaranteed rule finds none."""
     if rule == "youden":
         return _youden(cuts)
     assert target is not None, "checked with the configuration"
@@ -304,7 +306,7 @@ def _pick(cuts: _Cuts, rule: Rule, target: float | None, level: float) -> int | 
 
 @cache
 def _hits_needed(n: int, target: float, level: float) -> int:
-    """The fewest hits of n whose lower limit reaches the target; n + 1 where all of them do not."""
+    """Return the fewest hits of n whose lower limit reaches the target; n + 1 where all of them do not."""
     return bisect_left(range(n + 1), True, key=lambda hits: lower_limit(hits, n, level) >= target - _EQUAL)
 
 
@@ -335,7 +337,7 @@ def _note(reached: dict[str, float], rule: Rule, target: float | None, unit: str
 
 
 def _no_guarantee(cuts: _Cuts, rule: Rule, target: float, level: float, unit: str) -> str:
-    """Why no cut has the limit: too few patients, or probabilities of exactly 0 or 1."""
+    """Return why no cut has the limit: too few patients, or probabilities of exactly 0 or 1."""
     check_patients({"positive": cuts.positives, "negative": cuts.negatives}, rule, target, level, unit)
     name, which = _aim(rule)
     value = "0" if which == "positive" else "1"

@@ -1,1 +1,1 @@
-"""Where in an image a trained network saw what it answered by: Grad-CAM, and how far to believe it."""
+"""Where in an image a trained network saw what it answered by: Grad-CAM, and how reliable it is."""

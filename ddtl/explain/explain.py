@@ -1,4 +1,4 @@
-"""From a finished run to its heat maps: which images, the maps, how far to believe them, pictures and record."""
+"""From a finished run to its heat maps: which images, the maps, how reliable they are, sheets and record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.phantom.dataset import mask_path
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing, sheets
-from ddtl.explain.select import Group, called, groups
+from ddtl.explain.select import Group, groups, predicted_classes
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
@@ -31,24 +31,24 @@ from ddtl.schema.run import Config
 from ddtl.training import hardware
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import beside, cannot_write, remove, write_bytes, write_json
+from ddtl.utils.files import cannot_write, remove, temporary_path, write_bytes, write_json
 from ddtl.utils.reading import Unreadable
 
 FOLDER, RECORD = "explain", "explain.json"
 _METHOD = (
-    "Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam, of the log odds of the class that the image is called"
+    "Grad-CAM (Selvaraju et al. 2017), captum's LayerGradCam, of the log odds of the class predicted for the image"
 )
 _SEED = 1_000  # of the first network with randomised weights
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExplainOptions:
     """What may be set.
 
     Attributes:
         images: the most that are shown of each kind of decision.
         layer: whose map, see :func:`ddtl.explain.gradcam.chosen_layer`.
-        randomised: how many networks with random weights the maps are held against.
+        randomised: how many networks with random weights the maps are compared with.
         batch_size: images at a time.
     """
 
@@ -71,13 +71,13 @@ class _Subject:
     manifest_row: Mapping[str, int]
 
     def images(self, rows: Sequence[int]) -> torch.Tensor:
-        """What the network sees of rows of the table, (N, 1, S, S)."""
+        """Return what the network sees of rows of the table, (N, 1, S, S)."""
         keys = [(self.manifest_row[str(self.table.sample_id[row])], 0, 0) for row in rows]
         found: torch.Tensor = self.datamodule.eval_loader("test").dataset.__getitems__(keys)["image"]  # type: ignore[attr-defined]
         return found
 
     def lesion(self, row: int) -> np.ndarray | None:
-        """The lesion mask of an image of the phantom, bool; None of another dataset's."""
+        """Return the lesion mask of an image of the phantom, bool; None of another dataset's."""
         if self.config.dataset.kind != "phantom":
             return None
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
@@ -85,12 +85,12 @@ class _Subject:
         return np.asarray(decode_gray(read_bytes(path), path)) > 0
 
     def has_text(self, row: int) -> bool:
-        """Whether the file of an image seems to hold text beside the body."""
+        """Return whether the file of an image seems to contain text outside the body."""
         sample = self.datamodule.manifest.samples[self.manifest_row[str(self.table.sample_id[row])]]
         return burned_in.has_text(decode_gray(read_bytes(sample.path), sample.path, sample.window))
 
     def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
-        """Signed maps (N, h, w) of rows of the table, each for the class that it is called."""
+        """Return signed maps (N, h, w) of rows of the table, each for the class that it is called."""
         module, device, parts = gradcam.module_of(network, self.layer), network.mean.device, []
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
@@ -101,14 +101,14 @@ class _Subject:
         return np.concatenate(parts)
 
 
-def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], options: ExplainOptions) -> dict[str, Any]:
     """Make the maps and write them into the run's folder ``explain/``, in place of earlier ones; the record.
 
     Args:
         folder: of the finished run.
         config: the run's, with this machine's paths and accelerator.
         results: the run's ``results.json``.
-        asked: the settings.
+        options: of the command.
 
     Raises:
         UserError: the images are not those of the run, or there is no such layer.
@@ -118,22 +118,22 @@ def explain(folder: RunFolder, config: Config, results: Mapping[str, Any], asked
             f"{problem}, and the maps are written there. Explain a copy of the run: "
             f"{shlex.join(['cp', '-r', str(folder.path), '.'])}"
         )
-    subject = _subject(folder, config, results, asked.layer)
-    kinds = groups(subject.table, results["threshold"], asked.images)
+    subject = _subject(folder, config, results, options.layer)
+    kinds = groups(subject.table, results["threshold"], options.images)
     with_lesion = _true_positives(subject)
     wanted = np.unique(np.concatenate([*(kind.rows for kind in kinds), with_lesion])).astype(np.int64)
     with console.progress("heat maps") as bar:
-        signed = subject.maps(subject.network, wanted, asked.batch_size, bar)
+        signed = subject.maps(subject.network, wanted, options.batch_size, bar)
     where = {row: i for i, row in enumerate(wanted.tolist())}
     checked = with_lesion if len(with_lesion) else wanted
     cells = signed.shape[1:]
     level = results.get("interval", {}).get("level", 0.95)
-    record = _head(folder, results, subject, asked, cells)
-    record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], asked, level)
-    partial = beside(folder.path / FOLDER)
+    record = _head(folder, results, subject, options, cells)
+    record |= _held_against(subject, checked, signed[[where[row] for row in checked.tolist()]], options, level)
+    partial = temporary_path(folder.path / FOLDER)
     try:
         (partial / "pictures").mkdir(parents=True)
-        record["groups"] = [_written(subject, kind, signed, where, results, partial) for kind in kinds]
+        record["groups"] = [_write_group(subject, kind, signed, where, results, partial) for kind in kinds]
         write_json(partial / RECORD, record)
         remove(folder.path / FOLDER)
         partial.rename(folder.path / FOLDER)
@@ -161,7 +161,7 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
     try:
         table = prediction_table.read(folder.predictions)
     except FileNotFoundError as error:
-        raise UserError(f"{folder.predictions} is missing. The command that made the run makes it anew.") from error
+        raise UserError(f"{folder.predictions} is missing. The command that made the run recreates it.") from error
     split = "test" if "test" in results else "val"
     results_of.match(folder.predictions, table, results, [split])
     table = table.of(split)
@@ -173,20 +173,20 @@ def _subject(folder: RunFolder, config: Config, results: Mapping[str, Any], laye
         layer=gradcam.chosen_layer(gradcam.layers(network, config.dataset.image_size), layer),
         datamodule=datamodule,
         table=table,
-        decided=called(table, results["threshold"]),
+        decided=predicted_classes(table, results["threshold"]),
         manifest_row=of,
     )
 
 
 def _true_positives(subject: _Subject) -> np.ndarray:
-    """The rows that the pointing game is played on: called ill rightly, with a lesion to point at."""
+    """Return the rows that the pointing game is played on: called ill rightly, with a lesion to point at."""
     rows = np.flatnonzero((subject.decided == 1) & (subject.table.label == 1))
     known = [row for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
     return np.array(known, dtype=np.int64)
 
 
 def _head(
-    folder: RunFolder, results: Mapping[str, Any], subject: _Subject, asked: Asked, cells: Sequence[int]
+    folder: RunFolder, results: Mapping[str, Any], subject: _Subject, options: ExplainOptions, cells: Sequence[int]
 ) -> dict[str, Any]:
     return {
         "ddtl": version("ddtl"),
@@ -203,17 +203,18 @@ def _head(
         "layer": subject.layer,
         "cells": list(cells),
         "image_size": subject.config.dataset.image_size,
-        "most_images": asked.images,
+        "most_images": options.images,
     }
 
 
 def _held_against(
-    subject: _Subject, rows: np.ndarray, signed: np.ndarray, asked: Asked, level: float
+    subject: _Subject, rows: np.ndarray, signed: np.ndarray, options: ExplainOptions, level: float
 ) -> dict[str, Any]:
-    """The pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018, NeurIPS).
+    """Return the pointing game, where lesions are known, and the same with randomised weights (Adebayo et al. 2018,
+    NeurIPS).
 
-    Every weight is drawn anew, as before training. A method whose maps then stay alike shows the image, not what the
-    network has learned.
+    Every weight is drawn again, as before training. A method whose maps then stay alike shows the image, not what the
+    network was trained to see.
     """
     lesions = [lesion for row in rows.tolist() if (lesion := subject.lesion(row)) is not None and lesion.any()]
     playable = len(lesions) == len(rows) > 0
@@ -221,16 +222,16 @@ def _held_against(
     found: dict[str, Any] = {"pointing_game": None, "randomised": None}
     if playable:
         found["pointing_game"] = pointing.game(signed, lesions, patients, level)
-    if not asked.randomised or not len(rows):
+    if not options.randomised or not len(rows):
         return found
     networks: list[dict[str, Any]] = []
     with console.progress("the same with randomised weights") as bar:
-        for number in range(asked.randomised):
+        for number in range(options.randomised):
             seed = _SEED + number
-            maps = subject.maps(_randomised(subject, seed), rows, asked.batch_size, None)
+            maps = subject.maps(_randomise(subject, seed), rows, options.batch_size, None)
             played = pointing.game(maps, lesions, patients, level) if playable else None
             networks.append({"seed": seed, "rank_correlation": rank_correlation(signed, maps), "pointing_game": played})
-            bar(number + 1, asked.randomised)
+            bar(number + 1, options.randomised)
     correlations = [value for one in networks if (value := one["rank_correlation"]) is not None]
     found["randomised"] = {
         "images": len(rows),
@@ -242,8 +243,8 @@ def _held_against(
     return found
 
 
-def _randomised(subject: _Subject, seed: int) -> Network:
-    """The network with weights as before training; no other random stream is touched."""
+def _randomise(subject: _Subject, seed: int) -> Network:
+    """Return the network with weights as before training; no other random stream is touched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = Network(subject.config.model, subject.network.n_classes)
@@ -251,7 +252,7 @@ def _randomised(subject: _Subject, seed: int) -> Network:
 
 
 def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
-    """Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
+    """Return Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
     from scipy.stats import rankdata
 
     values = []
@@ -261,17 +262,17 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _written(
+def _write_group(
     subject: _Subject, kind: Group, signed: np.ndarray, where: Mapping[int, int], results: Mapping[str, Any], to: Path
 ) -> dict[str, Any]:
-    """The pictures of a kind of decision; what the record says about them."""
+    """Return the images of a kind of decision; their part of the record."""
     tiles, about = [], []
     for number, row in enumerate(kind.rows.tolist(), start=1):
-        tile, said = _tile(subject, row, signed[where[row]], results["classes"])
+        tile, words = _tile(subject, row, signed[where[row]], results["classes"])
         name = f"pictures/{kind.key}-{number:02}.webp"
         write_bytes(to / name, sheets.webp(sheets.pair(tile, sheets.PAGE_SIDE)))
         tiles.append(tile)
-        about.append({**said, "picture": name})
+        about.append({**words, "picture": name})
     sheet = None
     if tiles:
         sheet = f"{kind.key}.png"
@@ -298,7 +299,7 @@ def _legend(subject: _Subject) -> str:
 def _tile(
     subject: _Subject, row: int, signed: np.ndarray, classes: Sequence[str]
 ) -> tuple[sheets.Tile, dict[str, Any]]:
-    """An image for a sheet, and what the record says about it."""
+    """Return an image for a sheet, and its part of the record."""
     table, decided = subject.table, int(subject.decided[row])
     heat = np.maximum(signed, 0)
     x, y = pointing.hottest(signed[None])[0].tolist()
@@ -309,7 +310,7 @@ def _tile(
     hit = None
     if lesion is not None and lesion.any() and point is not None:
         hit = bool(pointing.inside(np.array([point]), lesion)[0])
-    said = {
+    words = {
         "sample_id": str(table.sample_id[row]),
         "patient_id": str(table.patient_id[row]) or None,
         "true": classes[table.label[row]],
@@ -322,4 +323,4 @@ def _tile(
     spoken = f"called {classes[decided]}, is {classes[table.label[row]]}"
     of, value = (classes[1], p[1]) if len(classes) == 2 else (classes[decided], p[decided])
     lines = [spoken, f"p({of}) = {value:.3f}" + ("" if point else ", nothing speaks for it")]
-    return sheets.Tile(image, heat, point, lesion, said["sample_id"], lines), said
+    return sheets.Tile(image, heat, point, lesion, words["sample_id"], lines), words

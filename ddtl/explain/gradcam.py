@@ -4,7 +4,7 @@ A map is the sum over channels of the mean gradient of the score times the activ
 against the class, is cut off where it is shown. The score is the log odds of the class, what the network's decision
 rests on: a logit alone means nothing, because softmax lets all logits move together. captum keeps the layer's output
 apart from what runs behind it, so that a ReLU in place there, as torchvision's DenseNet has it, does not change the
-map; ``tests/explain/test_gradcam.py`` holds it to that.
+map; ``tests/explain/test_gradcam.py`` checks that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def log_odds(logits: Tensor) -> Tensor:
 
 
 def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
-    """A signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
+    """Return a signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
 
     Args:
         network: images to logits (N, K), in evaluation mode.
@@ -50,14 +50,14 @@ def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Ten
     """
     from captum.attr import LayerGradCam
 
-    assert not network.training, "dropout and BatchNorm of batches are no part of what is explained"
+    assert not network.training, "dropout and BatchNorm of batches are not part of what is explained"
     found = LayerGradCam(lambda x: log_odds(network(x)), layer).attribute(images, classes)
     maps: np.ndarray = found.detach().float().cpu().numpy()[:, 0]
     return maps
 
 
 def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
-    """The cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
+    """Return the cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
 
     These are the parts of the stages, by names such as ``block3.denseblock3``.
     """
@@ -71,24 +71,26 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def chosen_layer(cells: dict[str, tuple[int, int]], asked: str) -> str:
-    """The layer that is asked for; for ``auto`` the last one, however few cells it has.
+def chosen_layer(cells: dict[str, tuple[int, int]], requested: str) -> str:
+    """Return the layer that is requested; for ``auto`` the last one, however few cells it has.
 
-    Earlier layers have finer maps that point elsewhere: at 64 pixels DenseNet's hit lesions of the phantom less often
-    than a random place does. A stage's name stands for its last part.
+    Earlier layers have finer maps that point to other places: at 64 pixels DenseNet's hit lesions of the phantom less
+    often than a random place does. A stage's name stands for its last part.
 
     Raises:
         UserError: there is no such layer.
     """
-    if asked == "auto":
+    if requested == "auto":
         return list(cells)[-1]
     last = {name.partition(".")[0]: name for name in cells}
-    if asked in cells or asked in last:
-        return last.get(asked, asked)
+    if requested in cells or requested in last:
+        return last.get(requested, requested)
     shown = ", ".join(f"{name} ({h} × {w})" for name, (h, w) in cells.items())
-    raise UserError(f"layer={asked}: the network has no such layer. There are, with the cells of their maps: {shown}.")
+    raise UserError(
+        f"layer={requested}: the network has no such layer. There are, with the cells of their maps: {shown}."
+    )
 
 
 def module_of(network: Network, layer: str) -> nn.Module:
-    """The module of a name in :func:`layers`."""
+    """Return the module of a name in :func:`layers`."""
     return network.backbone.stages.get_submodule(layer)

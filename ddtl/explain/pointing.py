@@ -1,8 +1,8 @@
-"""The pointing game: does the hottest cell of a heat map lie in a lesion? Pure functions of maps and masks.
+"""The pointing game: is the hottest cell of a heat map in a lesion? Pure functions of maps and masks.
 
 Zhang et al. (2018, International Journal of Computer Vision 126:1084, Top-down Neural Attention by Excitation Backprop)
-count a hit where the maximum lies in the object or within 15 pixels of it, on photographs of about 500 pixels a side.
-Here a hit is strict, in the lesion itself, and what their tolerance (3 % of the side) would count stands beside it.
+count a hit where the maximum is in the object or within 15 pixels of it, on photographs of about 500 pixels a side.
+Here a hit is strict, in the lesion itself, and what their tolerance (3 % of the side) would count is given with it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import numpy as np
 
 from ddtl.evaluation.intervals.proportions import proportion, wilson
 
-TOLERANCE = 15 / 500  # of the picture's side
+TOLERANCE = 15 / 500  # of the image's side
 
 
 def hottest(maps: np.ndarray) -> np.ndarray:
-    """The middle of each map's hottest cell, (N, 2): x and y from 0 to 1.
+    """Return the middle of each map's hottest cell, (N, 2): x and y from 0 to 1.
 
     Args:
         maps: (N, h, w) at the resolution of the layer. An enlarged map has its maximum on a plateau that reaches to the
-            picture's edge where a cell at the edge is the hottest.
+            image's edge where a cell at the edge is the hottest.
     """
     n, h, w = maps.shape
     y, x = np.divmod(maps.reshape(n, -1).argmax(axis=1), w)
     return np.stack([(x + 0.5) / w, (y + 0.5) / h], axis=1)
 
 
-def grown(lesion: np.ndarray, share: float) -> np.ndarray:
-    """A lesion mask (H, W) and all pixels within ``share`` of the side around it."""
+def grow(lesion: np.ndarray, share: float) -> np.ndarray:
+    """Return a lesion mask (H, W) and all pixels within ``share`` of the side around it."""
     from scipy.ndimage import distance_transform_edt
 
     if share == 0 or not lesion.any():
@@ -40,13 +40,13 @@ def grown(lesion: np.ndarray, share: float) -> np.ndarray:
 
 
 def inside(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(N,) which of the points (N, 2), x and y from 0 to below 1, lie in a mask (H, W)."""
+    """Return (N,) which of the points (N, 2), x and y from 0 to below 1, are in a mask (H, W)."""
     found: np.ndarray = mask[(points[:, 1] * mask.shape[0]).astype(int), (points[:, 0] * mask.shape[1]).astype(int)]
     return found
 
 
 def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, level: float) -> dict[str, Any]:
-    """How often the hottest cell lies in a lesion, strictly and with Zhang's tolerance.
+    """Return how often the hottest cell is in a lesion, strictly and with Zhang's tolerance.
 
     Args:
         maps: (N, h, w), N at least 1, before negative values are cut off: so each has a hottest cell, also where
@@ -58,8 +58,8 @@ def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, 
     Returns:
         ``images``, ``patients``, ``empty`` (maps in which nothing speaks for the class), and for ``strict`` and
         ``tolerant`` each the tolerance, ``hits``, their ``share`` with ``low`` and ``high``, and two levels of chance:
-        ``chance``, of a point anywhere in the picture, and ``other_patients``, of the same points in the lesions of
-        other patients, which is what a map reaches that has learned where lesions usually are and does not look.
+        ``chance``, of a point anywhere in the image, and ``other_patients``, of the same points in the lesions of
+        other patients, which is what a map reaches that knows only where lesions usually are.
     """
     points = hottest(maps)
     record: dict[str, Any] = {
@@ -69,7 +69,7 @@ def game(maps: np.ndarray, lesions: Sequence[np.ndarray], patients: np.ndarray, 
         "level": level,
     }
     for name, tolerance in (("strict", 0.0), ("tolerant", TOLERANCE)):
-        masks = [grown(lesion, tolerance) for lesion in lesions]
+        masks = [grow(lesion, tolerance) for lesion in lesions]
         within = np.stack([inside(points, mask) for mask in masks])  # (lesion, point)
         hits = within.diagonal()
         share = proportion(hits, np.ones(len(hits)), patients)

@@ -18,7 +18,7 @@ class Group:
         title: names it on pages.
         right: whether the decisions are.
         total: how many images it has.
-        rows: of the predictions, the most certain first; no more than are to be shown.
+        rows: of the predictions, the most certain first; no more than are shown.
     """
 
     key: str
@@ -28,23 +28,23 @@ class Group:
     rows: np.ndarray
 
 
-def called(predictions: Predictions, threshold: float) -> np.ndarray:
-    """(N,) the class that each image is called: with two classes at the threshold, else the most probable one."""
+def predicted_classes(predictions: Predictions, threshold: float) -> np.ndarray:
+    """Return (N,) the class predicted for each image: with two classes at the threshold, else the most probable one."""
     p = predictions.probabilities
     return (p[:, 1] >= threshold).astype(np.int64) if p.shape[1] == 2 else p.argmax(axis=1)
 
 
 def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]:
-    """Every kind of decision, those without an image too.
+    """Return every kind of decision, those without an image too.
 
     With two classes these are true and false positives and negatives, else right and wrong ones of each class.
 
     Args:
         predictions: of one split.
-        threshold: from which probability of the last of two classes on an image is called that.
+        threshold: from which probability of the last of two classes on an image is predicted as that class.
         most: images of a group.
     """
-    decided = called(predictions, threshold)
+    decided = predicted_classes(predictions, threshold)
     certainty = predictions.probabilities[np.arange(len(decided)), decided]
     right = decided == predictions.label
     found = []
@@ -56,7 +56,7 @@ def groups(predictions: Predictions, threshold: float, most: int) -> list[Group]
 
 
 def _kinds(classes: tuple[str, ...]) -> list[tuple[str, str, int, bool]]:
-    """Key, title, the class called and whether that is right."""
+    """Return key, title, the class called and whether that is right."""
     if len(classes) == 2:
         return [
             ("true_positives", "True positives", 1, True),

@@ -1,7 +1,7 @@
-"""Heat maps as pictures: an image beside itself with its map over it, and sheets of many.
+"""Heat maps as images: an image next to the same image under its map, and sheets of many.
 
 Letters are drawn in the font that comes with matplotlib, which captum needs. What that font lacks, and whatever runs
-from right to left or changes the direction, stands as an escape (``\\u80ba``): a name shows letter by letter and in
+from right to left or changes the direction, is written as an escape (``\\u80ba``): a name shows letter by letter and in
 order, whatever it holds.
 """
 
@@ -38,7 +38,7 @@ class Tile:
         point: x and y of the hottest cell's middle, 0 to 1; None where there is no heat.
         lesion: bool (H, W); None where none is known.
         name: of the file.
-        lines: what stands below it.
+        lines: what is below it.
     """
 
     image: np.ndarray
@@ -50,28 +50,28 @@ class Tile:
 
 
 def pair(tile: Tile, side: int) -> Image.Image:
-    """The image, and to its right the image under its map: (2 side, side) RGB."""
+    """Return the image, and to its right the image under its map: (2 side, side) RGB."""
     gray = Image.fromarray(tile.image).resize((side, side), Image.Resampling.BICUBIC)
     both = Image.new("RGB", (2 * side, side))
     both.paste(gray, (0, 0))
-    both.paste(_heated(np.asarray(gray, dtype=float), tile, side), (side, 0))
+    both.paste(_overlay_heat(np.asarray(gray, dtype=float), tile, side), (side, 0))
     return both
 
 
-def webp(picture: Image.Image) -> bytes:
+def webp(image: Image.Image) -> bytes:
     """Small, for a page."""
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80, method=6)
+    image.save(buffer, "WEBP", quality=80, method=6)
     return buffer.getvalue()
 
 
 def sheet(title: str, about: str, tiles: Sequence[Tile]) -> Image.Image:
-    """A contact sheet; its height is that of its contents."""
+    """Return a contact sheet; its height is that of its contents."""
     rows = [tiles[i : i + _COLUMNS] for i in range(0, len(tiles), _COLUMNS)]
     texts = {id(tile): _below(tile) for tile in tiles}
     heights = [SIDE + _GAP + 16 * max(len(texts[id(tile)]) for tile in row) + _GAP for row in rows]
     width = _COLUMNS * (2 * SIDE + _GAP) + _GAP
-    head = [line for text in (title, about) for line in _wrapped(text, width - 2 * _GAP, most=4)]
+    head = [line for text in (title, about) for line in _wrap(text, width - 2 * _GAP, most=4)]
     top = 2 * _GAP + 20 * len(head)
     page = Image.new("RGB", (width, top + sum(heights)), "white")
     draw = ImageDraw.Draw(page)
@@ -94,17 +94,17 @@ def printable(text: str) -> str:
 
 
 def _below(tile: Tile) -> list[tuple[str, tuple[int, int, int]]]:
-    """The lines below a tile, each with its colour."""
-    name = [(line, _INK) for line in _wrapped(tile.name)]
-    return name + [(part, _MUTED) for line in tile.lines for part in _wrapped(line, most=2)]
+    """Return the lines below a tile, each with its colour."""
+    name = [(line, _INK) for line in _wrap(tile.name)]
+    return name + [(part, _MUTED) for line in tile.lines for part in _wrap(line, most=2)]
 
 
 def _plain(c: str) -> bool:
     return unicodedata.category(c)[0] not in "CM" and unicodedata.bidirectional(c) not in ("R", "AL", "AN")
 
 
-def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
-    """In lines no wider than ``width``; of what takes more than ``most`` the middle is left out."""
+def _wrap(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
+    """Return the text in lines no wider than ``width``; of what takes more than ``most`` the middle is excluded."""
     font, text = _font(12), printable(text)
     per_line = max(1, int(width / max(font.getlength("m"), 1)))
     room = per_line * most
@@ -118,32 +118,32 @@ def _wrapped(text: str, width: int = 2 * SIDE, most: int = _LINES) -> list[str]:
     return lines
 
 
-def _heated(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
+def _overlay_heat(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
     heat = tile.heat / tile.heat.max() if tile.heat.max() > 0 else tile.heat
     large = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     strength = np.clip(np.asarray(large), 0, 1)
     colours = _colours()[(255 * strength).astype(int)]
     share = (_STRONGEST * strength)[..., None]
-    picture = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
+    image = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
     if tile.lesion is not None and tile.lesion.any():
-        _outline(picture, tile.lesion)
+        _outline(image, tile.lesion)
     if tile.point is not None:
         x, y, r = tile.point[0] * side, tile.point[1] * side, side / 40
-        ImageDraw.Draw(picture).ellipse((x - r, y - r, x + r, y + r), outline=_RING, width=2)
-    return picture
+        ImageDraw.Draw(image).ellipse((x - r, y - r, x + r, y + r), outline=_RING, width=2)
+    return image
 
 
-def _outline(picture: Image.Image, lesion: np.ndarray) -> None:
+def _outline(image: Image.Image, lesion: np.ndarray) -> None:
     from scipy.ndimage import binary_erosion
 
-    mask = np.asarray(Image.fromarray(lesion.astype(np.uint8) * 255).resize(picture.size, Image.Resampling.BILINEAR))
+    mask = np.asarray(Image.fromarray(lesion.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BILINEAR))
     edge = (mask > 127) & ~binary_erosion(mask > 127)
-    picture.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
+    image.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
 
 
 @cache
 def _colours() -> np.ndarray:
-    """(256, 3): inferno, whose brightness rises evenly."""
+    """Return (256, 3): inferno, whose brightness rises evenly."""
     from matplotlib import colormaps
 
     table: np.ndarray = 255 * colormaps["inferno"](np.arange(256))[:, :3]

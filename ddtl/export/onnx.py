@@ -48,7 +48,7 @@ def require() -> None:
         ) from error
 
 
-def write(network: Network, size: int, path: Path, facts: Mapping[str, Any]) -> None:
+def write(network: Network, size: int, path: Path, metadata: Mapping[str, Any]) -> None:
     """Write the network in fp32, for any number of images at a time.
 
     The file takes ``images`` (N, 1, size, size) float32, gray levels / 255, and gives ``logits`` and
@@ -56,7 +56,7 @@ def write(network: Network, size: int, path: Path, facts: Mapping[str, Any]) -> 
 
     Args:
         network: in evaluation mode, on the CPU.
-        facts: stored in the file's metadata under ``ddtl``, as JSON.
+        metadata: stored in the file's metadata under ``ddtl``, as JSON.
     """
     import onnx
 
@@ -70,13 +70,13 @@ def write(network: Network, size: int, path: Path, facts: Mapping[str, Any]) -> 
     assert program is not None
     model = program.model_proto
     entry = model.metadata_props.add()
-    entry.key, entry.value = "ddtl", json.dumps(facts, ensure_ascii=False)
+    entry.key, entry.value = "ddtl", json.dumps(metadata, ensure_ascii=False)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
 def largest_difference(network: Network, path: Path, images: np.ndarray, batch: int, progress: Progress) -> float:
-    """The largest difference between a logit or probability of the file, run by ONNX Runtime, and the network's.
+    """Return the largest difference between a logit or probability of the file, run by ONNX Runtime, and the network's.
 
     Args:
         network: in evaluation mode, on the CPU.
@@ -92,7 +92,7 @@ def largest_difference(network: Network, path: Path, images: np.ndarray, batch: 
         with torch.inference_mode():
             ours = [output.numpy() for output in answers(torch.from_numpy(part))]
         for mine, theirs in zip(ours, session.run(list(OUTPUTS), {INPUT: part}), strict=True):
-            # Not max(): what is no number must not pass for a small difference.
+            # Not max(): what is not a number must not pass for a small difference.
             largest = float(np.maximum(largest, np.abs(mine - theirs).max()))
         progress(min(start + batch, len(images)), len(images))
     return largest

@@ -1,1 +1,1 @@
-"""A trained network on new pictures."""
+"""A trained network on new images."""

@@ -19,35 +19,35 @@ from ddtl.schema.run import Config
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_bytes
-from ddtl.utils.reading import MIB, WEIGHTS, opened, parsed
+from ddtl.utils.reading import MIB, WEIGHTS, opened, parse_json
 
 log = logging.getLogger(__name__)
 
 NAME = "embeddings.safetensors"
-_VERSION = 1  # raise it with any change to the features or to the distance: what is stored is then computed anew
+_VERSION = 1  # raise it with any change to the features or to the distance: what is stored is then recomputed
 
 
 def reference(folder: RunFolder, config: Config, digest: str, predictor: Predictor, batch_size: int) -> Reference:
-    """What new pictures are held against: from the run's folder, else computed from its images and stored there.
+    """Return what new images are compared with: from the run's folder, else computed from its images and stored there.
 
     Args:
         config: of the run, with this machine's paths.
         digest: sha256 of the run's weights.
 
     Raises:
-        UserError: there is nothing stored, and the images that the run learned from are not here.
+        UserError: there is nothing stored, and the images that the run trained on are not here.
     """
     path = folder.path / NAME
-    stored = _stored(path, digest, predictor.network.backbone.features)
+    stored = _load_stored(path, digest, predictor.network.backbone.features)
     if stored is not None:
         return stored
-    found = _computed(folder, config, results.read(folder.path), predictor, batch_size)
+    found = _compute(folder, config, results.read(folder.path), predictor, batch_size)
     _store(path, found, digest)
     return found
 
 
-def _stored(path: Path, digest: str, features: int) -> Reference | None:
-    """What the file holds; None where there is none, it is damaged, or belongs to other weights."""
+def _load_stored(path: Path, digest: str, features: int) -> Reference | None:
+    """Return what the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -55,7 +55,7 @@ def _stored(path: Path, digest: str, features: int) -> Reference | None:
             if int.from_bytes(start.read(8), "little") > MIB:  # of its header, which is a line
                 return None
         with safe_open(path, framework="np") as file:
-            if parsed((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
+            if parse_json((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
                 return None
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ("train", "val")}
             if len(shapes["train"]) != 2 or shapes["train"][1] != features or len(shapes["val"]) != 1:
@@ -80,17 +80,17 @@ def _key(digest: str) -> dict[str, Any]:
     return {"version": _VERSION, "weights": digest}
 
 
-def _computed(
+def _compute(
     folder: RunFolder, config: Config, results: dict[str, Any], predictor: Predictor, batch_size: int
 ) -> Reference:
-    """The features of the run's training and validation images, as they are, without augmentation."""
+    """Return the features of the run's training and validation images, as they are, without augmentation."""
     claims.require_drawable(folder.config, config)
     datamodule = CTDataModule(config)
     datamodule.classes = results["classes"]
     with claims.named_by(folder.config, config.dataset), console.progress("preparing the run's images") as bar:
         datamodule.load(bar)
     if datamodule.digest != results["digest"]:
-        raise UserError(f"the images of {results['dataset']} here are no longer those that the run learned from")
+        raise UserError(f"the images of {results['dataset']} here are no longer those that the run trained on")
     rows = {split: datamodule.manifest.rows(split) for split in ("train", "val")}
     total = sum(map(len, rows.values()))
     features: dict[str, np.ndarray] = {}

@@ -1,4 +1,4 @@
-"""The pictures that were named: files and folders, DICOM series in order; decoded ahead, a few at a time."""
+"""The images that were named: files and folders, DICOM series in order; decoded ahead, a few at a time."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from ddtl.utils.reading import walk
 
 
 @dataclass(frozen=True)
-class Picture:
+class InputFile:
     """One file to be predicted.
 
     Attributes:
         path: as it was named, or found.
         patient: whom it shows; empty where that is not known.
-        slice: what the header says, of a DICOM file.
+        slice: the header, of a DICOM file.
     """
 
     path: Path
@@ -56,14 +56,14 @@ class Found:
     """What the words on a command line stand for.
 
     Attributes:
-        pictures: in order: as named, folders by name, the slices of a series from one end to the other.
+        images: in order: as named, folders by name, the slices of a series from one end to the other.
         bad: files that cannot be used, as far as that is known before they are decoded.
-        others: how many files in folders are no pictures, by suffix.
+        others: how many files in folders are not images, by suffix.
         directories: DICOMDIR files, which list the slices of a medium and are none.
         warnings: doubts about who the patients are and what counts twice, a line each.
     """
 
-    pictures: list[Picture] = field(default_factory=list)
+    files: list[InputFile] = field(default_factory=list)
     bad: list[BadImageError] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     directories: list[Path] = field(default_factory=list)
@@ -71,15 +71,16 @@ class Found:
 
 
 def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
-    """Files as they are named, whatever they hold; of folders, at any depth, what is a picture by name or content.
+    """Return files as they are named, whatever they hold; of folders, at any depth, what is an image by name or
+    content.
 
     Args:
         words: paths.
-        by_folder: whether all pictures of a folder are one patient's.
-        progress: called with (files looked at, files in all).
+        by_folder: whether all images of a folder are one patient's.
+        progress: called with (files examined, files in all).
 
     Raises:
-        UserError: there is no such file or folder, or no picture in all of them.
+        UserError: there is no such file or folder, or no image in all of them.
     """
     lacking = [word for word in words if not os.path.exists(Path(word).expanduser())]
     if lacking:
@@ -93,24 +94,23 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
             seen.add(real)
             _take(path, explicit, by_folder, found)
         progress(done, len(named))
-    if not found.pictures and not found.bad and found.directories:
+    if not found.files and not found.bad and found.directories:
         raise UserError(
-            f"{shown(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. Name the "
-            "folder that holds the slices instead."
+            f"{printable_path(found.directories[0])}: is a DICOMDIR, a list of slices, and none of these is there. "
+            "Name the folder that contains the slices instead."
         )
-    if not found.pictures and not found.bad:
+    if not found.files and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no picture in {found.others.total()} files. Pictures are PNG, JPEG, TIFF, BMP and "
-            "DICOM."
+            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP and DICOM."
         )
     _assign_patients(found)
     _warn_of_copies(found)
-    found.pictures = _in_series(found.pictures)
+    found.files = _in_series(found.files)
     return found
 
 
 def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
-    """Each file, and whether it was named itself."""
+    """Yield each file, and whether it was named itself."""
     if not path.is_dir():
         yield path, True
         return
@@ -123,9 +123,9 @@ def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
 
 
 def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
-    patient = shown(path.parent) if by_folder else ""
+    patient = printable_path(path.parent) if by_folder else ""
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
-        found.bad.append(BadImageError(path, "is no regular file"))
+        found.bad.append(BadImageError(path, "is not a regular file"))
         return
     kind = _kind(path)
     if kind == "dicom":
@@ -137,15 +137,15 @@ def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
             if header is None:
                 found.directories.append(path)
             else:
-                found.pictures.append(Picture(path, patient, header))
+                found.files.append(InputFile(path, patient, header))
     elif explicit or kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES:
-        found.pictures.append(Picture(path, patient))
+        found.files.append(InputFile(path, patient))
     else:
         found.others[path.suffix.lower()] += 1
 
 
 def _kind(path: Path) -> Literal["dicom", "image", ""]:
-    """What a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
+    """Return what a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
     start = read_start(path, START)
     if is_dicom(start):
         return "dicom"
@@ -155,7 +155,7 @@ def _kind(path: Path) -> Literal["dicom", "image", ""]:
 
 
 def _reason(path: Path, error: Exception) -> BadImageError:
-    """Whatever went wrong with one file: the others are none the worse for it."""
+    """Return what went wrong with one file as an error that affects no other file."""
     if isinstance(error, BadImageError):
         return error
     if isinstance(error, MemoryError):
@@ -164,71 +164,73 @@ def _reason(path: Path, error: Exception) -> BadImageError:
 
 
 def _assign_patients(found: Found) -> None:
-    """Set the patients of DICOM slices by their headers, where the folder does not say who it is."""
-    numbers = [i for i, picture in enumerate(found.pictures) if picture.slice and not picture.patient]
-    slices = [picture.slice for picture in found.pictures if picture.slice and not picture.patient]
+    """Set the patients of DICOM slices by their headers, where the folder does not identify the patient."""
+    numbers = [i for i, file in enumerate(found.files) if file.slice and not file.patient]
+    slices = [file.slice for file in found.files if file.slice and not file.patient]
     patients, found.warnings = patients_of(slices)
     for i, patient in zip(numbers, patients, strict=True):
-        found.pictures[i] = replace(found.pictures[i], patient=patient)
+        found.files[i] = replace(found.files[i], patient=patient)
 
 
 def _warn_of_copies(found: Found) -> None:
     """Report slices that are there twice: they count twice in their patient's score."""
     seen: dict[tuple[object, ...], Path] = {}
     copies: list[tuple[Path, Path]] = []
-    for picture in found.pictures:
-        part = picture.slice
+    for file in found.files:
+        part = file.slice
         if part and part.instance:
-            key = (picture.patient, part.series, part.instance, part.position, part.number)
-            if (first := seen.setdefault(key, picture.path)) != picture.path:
-                copies.append((picture.path, first))
+            key = (file.patient, part.series, part.instance, part.position, part.number)
+            if (first := seen.setdefault(key, file.path)) != file.path:
+                copies.append((file.path, first))
     if copies:
-        one, other = map(shown, copies[0])
+        one, other = map(printable_path, copies[0])
         found.warnings.append(
             f"{len(copies)} slices are there twice, as {one} is {other} (SOPInstanceUID), and count twice in their "
             "patient's score. Name only one of the copies."
         )
 
 
-def _in_series(pictures: Sequence[Picture]) -> list[Picture]:
-    """The slices of a series one after the other, by position, where the first of them was found."""
-    series: dict[object, list[Picture]] = defaultdict(list)
-    for number, picture in enumerate(pictures):
-        part = picture.slice
-        series[(picture.patient, part.series) if part and part.series else number].append(picture)
-    return [picture for slices in series.values() for picture in _sorted(slices)]
+def _in_series(files: Sequence[InputFile]) -> list[InputFile]:
+    """Return the slices of a series one after the other, by position, where the first of them was found."""
+    series: dict[object, list[InputFile]] = defaultdict(list)
+    for number, file in enumerate(files):
+        part = file.slice
+        series[(file.patient, part.series) if part and part.series else number].append(file)
+    return [file for slices in series.values() for file in _sort_slices(slices)]
 
 
-def _sorted(slices: list[Picture]) -> list[Picture]:
-    """By position; by number where a position is not known; those without either behind the others, as found."""
+def _sort_slices(slices: list[InputFile]) -> list[InputFile]:
+    """Return the slices by position; by number where a position is not known; those without either behind the
+    others, as found.
+    """
 
-    def place(key: str) -> Callable[[Picture], float]:
-        def at(picture: Picture) -> float:
-            where = getattr(picture.slice, key, None)
+    def place(key: str) -> Callable[[InputFile], float]:
+        def at(file: InputFile) -> float:
+            where = getattr(file.slice, key, None)
             return math.inf if where is None else float(where)
 
         return at
 
-    if all(picture.slice is not None and picture.slice.position is not None for picture in slices):
+    if all(file.slice is not None and file.slice.position is not None for file in slices):
         return sorted(slices, key=place("position"))
-    if all(picture.slice is not None and picture.slice.number is not None for picture in slices):
+    if all(file.slice is not None and file.slice.number is not None for file in slices):
         return sorted(slices, key=place("number"))
     return sorted(slices, key=place("position"))
 
 
-def shown(path: Path) -> str:
-    """A path as text: file names need not be UTF-8, and what isn't stands as an escape."""
+def printable_path(path: Path) -> str:
+    """Return a path as text: file names need not be UTF-8, and what isn't is written as an escape."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 Note = Callable[[str], None]
 
 
-def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np.ndarray:
-    """The picture as training prepares its images: uint8, ``(size, size)``.
+def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.ndarray:
+    """Return the image as training prepares its images: uint8, ``(size, size)``.
 
     Args:
-        picture: one file.
+        file: the file.
         size: side of the result, in pixels.
         window: through which the run's own images were decoded.
         note: called with each doubt about the pixels, a predicate.
@@ -236,23 +238,21 @@ def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np
     Raises:
         BadImageError: it cannot be used.
     """
-    if picture.slice is not None:
+    if file.slice is not None:
         shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
-        return squared(decode_slice(picture.path, note, *shown_through), size)
-    data = read_bytes(picture.path)
-    deep = is_deep(data, picture.path)
+        return squared(decode_slice(file.path, note, *shown_through), size)
+    data = read_bytes(file.path)
+    deep = is_deep(data, file.path)
     if window is not None and not deep:
-        note(
-            "holds 8-bit grey levels, which are taken as they are: the run's dataset.window is for values of more bits"
-        )
-    gray = decode_gray(data, picture.path, window if deep else None)
+        note("contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits")
+    gray = decode_gray(data, file.path, window if deep else None)
     levels, spread = grey_levels(gray)
     if has_few_levels(levels, spread):
         text = f"has {levels} of 256 grey levels over a range of {spread}"
-        if deep and (stored := stored_range(data, picture.path)) is not None:
+        if deep and (stored := stored_range(data, file.path)) is not None:
             bits, low, high = stored
             raise BadImageError(
-                picture.path,
+                file.path,
                 f"{text}: it stores {bits}-bit values from {low:.0f} to {high:.0f}, and the run "
                 f"{'has another' if window else 'was trained without'} dataset.window (docs/own_data.md)",
             )
@@ -262,21 +262,21 @@ def decode(picture: Picture, size: int, window: Window | None, note: Note) -> np
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture with its pixels, or with what is wrong with it.
+    """An image with its pixels, or with what is wrong with it.
 
     Attributes:
-        picture: one file.
+        file: the file.
         image: uint8, ``(size, size)``, or why it cannot be used.
         notes: doubts about it, as predicates.
     """
 
-    picture: Picture
+    file: InputFile
     image: np.ndarray | BadImageError
     notes: tuple[str, ...] = ()
 
 
-def decoded(
-    pictures: Sequence[Picture], size: int, ahead: int, workers: int, window: Window | None = None, *,
+def decode_all(
+    files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | None = None, *,
     in_turns: bool = False,
 ) -> Iterator[Decoded]:  # fmt: skip
     """Yield each image with its pixels, or with what is wrong with it; in order.
@@ -290,27 +290,27 @@ def decoded(
             busy itself: each of its parallel steps would wait for the core that decodes, and for Python's lock.
     """
 
-    def one(picture: Picture) -> Decoded:
-        notes = list(picture.slice.notes) if picture.slice else []
+    def one(file: InputFile) -> Decoded:
+        notes = list(file.slice.notes) if file.slice else []
         try:
-            image: np.ndarray | BadImageError = decode(picture, size, window, notes.append)
+            image: np.ndarray | BadImageError = decode(file, size, window, notes.append)
         except Exception as error:
-            image = _reason(picture.path, error)
-        return Decoded(picture, image, tuple(notes))
+            image = _reason(file.path, error)
+        return Decoded(file, image, tuple(notes))
 
-    waiting = iter(pictures)
+    waiting = iter(files)
     pool = ThreadPoolExecutor(workers)
     try:
-        running: deque[Future[Decoded]] = deque(pool.submit(one, picture) for picture in islice(waiting, ahead))
+        running: deque[Future[Decoded]] = deque(pool.submit(one, file) for file in islice(waiting, ahead))
         while running:
             if in_turns:
                 wait(running)
                 yield from (future.result() for future in running)
                 running.clear()
-                running.extend(pool.submit(one, picture) for picture in islice(waiting, ahead))
+                running.extend(pool.submit(one, file) for file in islice(waiting, ahead))
             else:
                 result = running.popleft().result()
-                running.extend(pool.submit(one, picture) for picture in islice(waiting, 1))
+                running.extend(pool.submit(one, file) for file in islice(waiting, 1))
                 yield result
     finally:
         pool.shutdown(cancel_futures=True)

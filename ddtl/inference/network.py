@@ -18,7 +18,7 @@ from ddtl.training import hardware
 
 
 def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, str]:
-    """The network with the weights that were scored, in evaluation mode, and the sha256 of their file.
+    """Return the network with the weights that were scored, in evaluation mode, and the sha256 of their file.
 
     Raises:
         UserError: the file is not there, or is damaged.
@@ -31,11 +31,11 @@ def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, st
 
 
 class Predictor:
-    """Prepared pictures to logits and pooled features.
+    """Prepared images to logits and pooled features.
 
     Args:
         network: in evaluation mode; it is moved to the machine's device.
-        config: of the run; its trainer says which accelerator and precision are asked for.
+        config: of the run; its trainer says which accelerator and precision are requested.
     """
 
     def __init__(self, network: Network, config: Config) -> None:
@@ -47,10 +47,10 @@ class Predictor:
         self._floats = Augmenter(NONE, config.dataset.image_size)
 
     def __call__(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
+        """Return logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
 
         Args:
-            images: N, uint8 (size, size), as the decoded cache holds them.
+            images: N, uint8 (size, size), as the decoded cache contains them.
         """
         x = torch.from_numpy(np.stack([self._floats(image, ()) for image in images])).to(self.device)
         depth = len(self.network.backbone.stages)
@@ -61,7 +61,7 @@ class Predictor:
         return logits.float().cpu().numpy().astype(np.float64), features.cpu().numpy()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The run's precision, as Lightning sets it around a predict step."""
+        """Return the run's precision, as Lightning sets it around a predict step."""
         if self.machine.precision == "32-true":
             return nullcontext()
         dtype = torch.bfloat16 if self.machine.precision == "bf16-mixed" else torch.float16

@@ -19,22 +19,22 @@ CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
 
 
 class Tables:
-    """What is written about the pictures; a context whose failure leaves nothing behind.
+    """What is written about the images; a context whose failure leaves nothing behind.
 
     Args:
         folder: made where it isn't there.
-        columns: of a picture's row.
-        head: what stands before the pictures in the JSON.
+        columns: of an image's row.
+        head: what is before the images in the JSON.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], head: Mapping[str, Any]) -> None:
         self.folder = folder
         self._columns = list(columns)
-        self._made = [path for path in (folder, *folder.parents) if not path.exists()]
+        self._new_folders = [path for path in (folder, *folder.parents) if not path.exists()]
         self._fresh: dict[str, Fresh] = {}
         self._files: dict[str, TextIO] = {}
         self._rows = 0
-        with _told(folder):
+        with _named_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name in (CSV, JSON):
                 self._fresh[name] = Fresh(folder / name)
@@ -44,15 +44,15 @@ class Tables:
         self._files[JSON].write(f'{_json(head)[:-1]}, "pictures": [')
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One picture."""
-        with _told(self.folder):
+        """One image."""
+        with _named_errors(self.folder):
             self._csv.writerow([_cell(row[name]) for name in self._columns])
             self._files[JSON].write(f"{',' if self._rows else ''}\n{_json(row)}")
         self._rows += 1
 
     def finish(self, patients: Sequence[Mapping[str, Any]], tail: Mapping[str, Any]) -> None:
-        """Write the patients and what stands behind them in the JSON; all files appear."""
-        with _told(self.folder):
+        """Write the patients and what follows them in the JSON; all files appear."""
+        with _named_errors(self.folder):
             end = {"patients": list(patients), **tail}
             self._files[JSON].write(f"\n], {_json(end)[1:]}\n")
             if patients:
@@ -73,17 +73,17 @@ class Tables:
             fresh.drop()
         if kind is not None:
             with suppress(OSError):
-                for path in self._made:
+                for path in self._new_folders:
                     path.rmdir()
 
 
 def existing(folder: Path) -> list[str]:
-    """Which of the tables are in a folder already."""
+    """Return which of the tables are in a folder already."""
     return [name for name in (CSV, JSON, PATIENTS) if (folder / name).exists()]
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _named_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -101,7 +101,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else repr(value) if isinstance(value, float) else spreadsheet_cell(value)
 
 
-# Signs that move a terminal's cursor, or turn writing round, where a table is looked at. The JSON keeps them.
+# Signs that move a terminal's cursor, or turn writing round, where a table is examined. The JSON keeps them.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 

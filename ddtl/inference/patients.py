@@ -38,7 +38,7 @@ def patients_of(slices: Sequence[Slice]) -> tuple[list[str], list[str]]:
 
 
 def _spellings(slices: Sequence[Slice]) -> list[str]:
-    """Ids that may be one patient's: they differ in what programs and people spell differently alone."""
+    """Return ids that may be one patient's: they differ in what programs and people spell differently alone."""
     notes = []
     for ids in alike([part.patient for part in slices]):
         if not _differing([part for part in slices if part.patient in ids]):
@@ -65,7 +65,9 @@ def _groups(slices: Sequence[Slice], key: str) -> dict[str, list[Slice]]:
 
 
 def _differing(slices: Sequence[Slice]) -> str:
-    """In what the people differ whose slices these are: ``2 birth dates and 2 sexes``; empty where they don't."""
+    """Return in what the people differ whose slices these are: ``2 birth dates and 2 sexes``; empty where they
+    don't.
+    """
     values: dict[str, set[str]] = defaultdict(set)
     for part in slices:
         for what, value in part.person:

@@ -1,4 +1,4 @@
-"""Pictures through the network, a batch at a time: what is held in memory does not grow with their number."""
+"""Images through the network, a batch at a time: what is held in memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddtl.data.images.decode import BadImageError, Window
 from ddtl.inference import network
 from ddtl.inference import ood as far
 from ddtl.inference.embeddings import reference
-from ddtl.inference.inputs import Found, Picture, decoded, shown
+from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path
 from ddtl.inference.ood import Cut, Reference
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
@@ -27,42 +27,42 @@ from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NOTE = "For research. This is no medical device: not for diagnosis."
+NOTE = "For research. This is not a medical device: not for diagnosis."
 _NAMED = 10  # bad files that are named at the terminal; the JSON names all
 
 
 @dataclass
 class Tally:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
-        called: pictures by the class that they were called.
-        far: how many are far from the training images.
-        cut: where that begins; None where it could not be told.
+        predicted: images by predicted class.
+        ood: how many are out of distribution.
+        cut: where that begins; None where it could not be measured.
         why_not: why it could not.
-        bad: what was left out.
+        bad: what was excluded.
         patients: how many were scored.
         doubts: files by what is doubtful about them.
     """
 
-    called: Counter[str] = field(default_factory=Counter)
-    far: int = 0
+    predicted: Counter[str] = field(default_factory=Counter)
+    ood: int = 0
     cut: Cut | None = None
     why_not: str = ""
     bad: list[BadImageError] = field(default_factory=list)
     patients: int = 0
     doubts: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, said: Mapping[str, Any]) -> None:
-        """Count what the tables say about a picture."""
-        self.called[said["decision"]] += 1
-        self.far += bool(said["far_from_training"])
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Count the row of an image."""
+        self.predicted[entry["decision"]] += 1
+        self.ood += bool(entry["far_from_training"])
 
     def skip(self, error: BadImageError) -> None:
-        """Leave a file out, and say so."""
+        """Leave a file out, and report it."""
         self.bad.append(error)
         if len(self.bad) <= _NAMED:
-            log.warning("left out: %s", error)
+            log.warning("excluded: %s", error)
 
     def warn(self) -> None:
         """Report each doubt once, with how many files it concerns."""
@@ -73,7 +73,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Yardstick:
-    """What pictures are held against, and from where on they are far."""
+    """What images are compared with, and from where on they are out of distribution."""
 
     reference: Reference
     cut: Cut
@@ -83,30 +83,31 @@ class _Yardstick:
         return cls(reference, reference.cut(false_alarms))
 
     def measure(self, features: np.ndarray) -> list[dict[str, Any]]:
-        """What the tables say about each of (B, D) features."""
+        """Return the columns of the tables for each of (B, D) features."""
         return [
-            _far(distance, distance > self.cut.distance) for distance in self.reference.distances(features).tolist()
+            _ood_columns(distance, distance > self.cut.distance)
+            for distance in self.reference.distances(features).tolist()
         ]
 
 
-def _far(distance: float | None = None, is_far: bool | None = None) -> dict[str, Any]:
-    return {"distance": distance, "far_from_training": is_far}
+def _ood_columns(distance: float | None = None, is_ood: bool | None = None) -> dict[str, Any]:
+    return {"distance": distance, "far_from_training": is_ood}
 
 
 def predict(
     folder: RunFolder, config: Config, results: Mapping[str, Any], found: Found, to: Path, *,
     batch_size: int, false_alarms: float,
 ) -> Tally:  # fmt: skip
-    """Predict the pictures and write the tables.
+    """Predict the images and write the tables.
 
     Args:
         folder: of the finished run.
-        config: the run's, with this machine's paths and the accelerator and precision that are asked for.
+        config: the run's, with this machine's paths and the accelerator and precision that are requested.
         results: the run's ``results.json``.
-        found: the pictures.
+        found: the images.
         to: folder for the tables.
-        batch_size: pictures that go through the network at once.
-        false_alarms: the share of pictures like the validation images that may be called far.
+        batch_size: images that go through the network at once.
+        false_alarms: the share of images like the validation images that may be reported as out of distribution.
 
     Raises:
         UserError: the run's weights are damaged, or nothing can be written.
@@ -122,7 +123,7 @@ def predict(
         tally.cut = yardstick.cut
     except UserError as reason:
         tally.why_not = " ".join(str(reason).split())
-        log.warning("whether pictures are far from the training images is not told: %s", tally.why_not)
+        log.warning("whether images are out of distribution is not known: %s", tally.why_not)
     for warning in found.warnings:
         log.warning("%s", warning)
     for error in found.bad:
@@ -132,20 +133,20 @@ def predict(
     names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
     with Tables(to, names, head) as tables, console.progress("predicting") as bar:
         in_turns = predictor.device.type == "cpu"
-        for pictures, images in _batches(found, config, batch_size, in_turns, tally, bar):
+        for files, images in _batches(found, config, batch_size, in_turns, tally, bar):
             logits, features = predictor(images)
-            measured = yardstick.measure(features) if yardstick else [_far()] * len(images)
-            for picture, its, far_ in zip(pictures, logits, measured, strict=True):
+            measured = yardstick.measure(features) if yardstick else [_ood_columns()] * len(images)
+            for file, its, ood_ in zip(files, logits, measured, strict=True):
                 if not np.isfinite(its).all():
-                    tally.skip(BadImageError(picture.path, "makes the network's output infinite or no number"))
+                    tally.skip(BadImageError(file.path, "makes the network's output infinite or no number"))
                     continue
-                said = _about_file(picture) | row(rule, its) | far_
-                tables.add(said)
-                patients.add(said)
-                tally.add(said)
+                entry = _about_file(file) | row(rule, its) | ood_
+                tables.add(entry)
+                patients.add(entry)
+                tally.add(entry)
         rows = patients.rows()
         tally.patients = len(rows)
-        skipped = [{"file": shown(error.path), "reason": error.reason} for error in tally.bad]
+        skipped = [{"file": printable_path(error.path), "reason": error.reason} for error in tally.bad]
         warnings = [{"warning": warning, "files": []} for warning in found.warnings]
         warnings += [{"warning": doubt, "files": files} for doubt, files in tally.doubts.items()]
         tables.finish(rows, {"skipped": skipped, "warnings": warnings})
@@ -155,26 +156,26 @@ def predict(
 
 def _batches(
     found: Found, config: Config, batch_size: int, in_turns: bool, tally: Tally, bar: console.Progress
-) -> Iterator[tuple[list[Picture], list[np.ndarray]]]:
-    """Full batches of what can be decoded, and a last one of the rest."""
-    total = len(found.pictures)
-    pictures: list[Picture] = []
+) -> Iterator[tuple[list[InputFile], list[np.ndarray]]]:
+    """Yield full batches of what can be decoded, and a last one of the rest."""
+    total = len(found.files)
+    files: list[InputFile] = []
     images: list[np.ndarray] = []
     workers = min(threads.cores(), 8)
     size, window = config.dataset.image_size, _window(config)
     ahead = batch_size if in_turns else 2 * batch_size
-    images_of = decoded(found.pictures, size, ahead, workers, window, in_turns=in_turns)
+    images_of = decode_all(found.files, size, ahead, workers, window, in_turns=in_turns)
     for done, one in enumerate(images_of, start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
         else:
-            pictures.append(one.picture)
+            files.append(one.file)
             images.append(one.image)
             for note in one.notes:
-                tally.doubts[note].append(shown(one.picture.path))
+                tally.doubts[note].append(printable_path(one.file.path))
         if len(images) == batch_size or (done == total and images):
-            yield pictures, images
-            pictures, images = [], []
+            yield files, images
+            files, images = [], []
         bar(done, total)
 
 
@@ -186,11 +187,11 @@ def _window(config: Config) -> Window | None:
     return windows.pop() if len(windows) == 1 else None
 
 
-def _about_file(picture: Picture) -> dict[str, Any]:
-    part = picture.slice
+def _about_file(file: InputFile) -> dict[str, Any]:
+    part = file.slice
     return {
-        "file": shown(picture.path),
-        "patient_id": picture.patient or None,
+        "file": printable_path(file.path),
+        "patient_id": file.patient or None,
         "series": part.series if part else None,
         "position_mm": part.position if part else None,
     }
@@ -199,7 +200,7 @@ def _about_file(picture: Picture) -> dict[str, Any]:
 def _head(
     folder: RunFolder, results: Mapping[str, Any], rule: Rule, digest: str, predictor: network.Predictor, batch: int
 ) -> dict[str, Any]:
-    """What a reader of the predictions must know."""
+    """Return what a reader of the predictions must know."""
     return {
         "note": NOTE,
         "run": folder.path.name,

@@ -1,4 +1,4 @@
-"""Logits to what is said about a picture and about a patient, by the run's own record. No torch, no files."""
+"""From logits to the scores of an image and of a patient, by the run's own record. No torch, no files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Rule:
 
     Attributes:
         classes: by label, the positive one last.
-        threshold: from which probability on a picture is called positive; without effect with more than two classes.
+        threshold: from which probability on an image is predicted positive; without effect with more than two classes.
         temperature: what the logits are divided by; None where none could be fitted.
-        aggregation: how a patient's pictures make one score.
+        aggregation: how a patient's images make one score.
     """
 
     classes: tuple[str, ...]
@@ -30,7 +30,7 @@ class Rule:
 
     @classmethod
     def of(cls, results: Mapping[str, Any]) -> Rule:
-        """The rule that stands in a run's ``results.json``: its validation images have decided it."""
+        """Return the rule that is in a run's ``results.json``: its validation images have decided it."""
         return cls(
             classes=tuple(results["classes"]),
             threshold=results["threshold"],
@@ -42,19 +42,19 @@ class Rule:
     def binary(self) -> bool:
         return len(self.classes) == 2
 
-    def called(self, p: np.ndarray, threshold: float) -> str:
-        """The class that (classes,) probabilities are read as."""
+    def decide(self, p: np.ndarray, threshold: float) -> str:
+        """Return the class that (classes,) probabilities are read as."""
         label = int(p[-1] >= threshold) if self.binary else int(p.argmax())
         return self.classes[label]
 
 
 def columns(rule: Rule) -> list[str]:
-    """The names of the numbers of a picture, as :func:`row` gives them."""
+    """Return the names of the numbers of an image, as :func:`row` gives them."""
     return [f"{kind}_{name}" for kind in ("logit", "probability", "calibrated") for name in rule.classes]
 
 
 def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
-    """What is said about one picture.
+    """Return the scores of one image.
 
     Args:
         logits: (classes,) float64, finite.
@@ -66,12 +66,12 @@ def row(rule: Rule, logits: np.ndarray) -> dict[str, Any]:
     calibrated = None if rule.temperature is None else apply_temperature(logits[np.newaxis], rule.temperature)[0]
     values: list[Any] = [*logits.tolist(), *p.tolist()]
     values += [None] * len(rule.classes) if calibrated is None else calibrated.tolist()
-    return dict(zip(columns(rule), values, strict=True)) | {"decision": rule.called(p, rule.threshold)}
+    return dict(zip(columns(rule), values, strict=True)) | {"decision": rule.decide(p, rule.threshold)}
 
 
 @dataclass
 class Patients:
-    """Collects the pictures of each patient: two numbers a picture, whatever its size.
+    """Collects the images of each patient: two numbers an image, whatever its size.
 
     With more than two classes nothing is collected: scores by patient are for two.
     """
@@ -79,32 +79,32 @@ class Patients:
     rule: Rule
     _of: dict[str, list[tuple[float, float | None, bool | None, str | None]]] = field(default_factory=dict)
 
-    def add(self, said: Mapping[str, Any]) -> None:
-        """Take in what the tables say about a picture: :func:`row`'s, and ``patient_id``, ``series`` and how far."""
-        if said["patient_id"] and self.rule.binary:
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Add the row of an image: :func:`row`'s, and ``patient_id``, ``series`` and ``far_from_training``."""
+        if entry["patient_id"] and self.rule.binary:
             name = self.rule.classes[-1]
             numbers = (
-                said[f"probability_{name}"],
-                said[f"calibrated_{name}"],
-                said["far_from_training"],
-                said["series"],
+                entry[f"probability_{name}"],
+                entry[f"calibrated_{name}"],
+                entry["far_from_training"],
+                entry["series"],
             )
-            self._of.setdefault(said["patient_id"], []).append(numbers)
+            self._of.setdefault(entry["patient_id"], []).append(numbers)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each patient, in the order in which they came, scored as ``evaluation.patient`` says."""
-        return [self._row(patient, pictures) for patient, pictures in self._of.items()]
+        """Return a row for each patient, in the order in which they came, scored as ``evaluation.patient`` says."""
+        return [self._row(patient, images) for patient, images in self._of.items()]
 
-    def _row(self, patient: str, pictures: list[tuple[float, float | None, bool | None, str | None]]) -> dict[str, Any]:
+    def _row(self, patient: str, images: list[tuple[float, float | None, bool | None, str | None]]) -> dict[str, Any]:
         rule, name = self.rule, self.rule.classes[-1]
-        p, calibrated, far, series = zip(*pictures, strict=True)
+        p, calibrated, is_ood, series = zip(*images, strict=True)
         score = self._score(p)
         positive = score >= patient_threshold(rule.aggregation, rule.threshold)
         return {
             "patient_id": patient,
-            "pictures": len(pictures),
+            "pictures": len(images),
             "series": len(set(series) - {None, ""}),
-            "far_from_training": None if None in far else sum(far),
+            "far_from_training": None if None in is_ood else sum(is_ood),
             f"score_{name}": score,
             # A vote counts decisions, which no temperature changes.
             f"calibrated_{name}": None if rule.temperature is None or rule.aggregation == "vote"

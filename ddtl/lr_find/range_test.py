@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ddtl.finetuning.optimizer import build_optimizer
 from ddtl.finetuning.schedule import Schedule, StageState, compile_schedule
-from ddtl.lr_find.rules import Curve, Ended, Watch
+from ddtl.lr_find.rules import Curve, Ended, LossWatch
 from ddtl.models.network import HEAD
 from ddtl.training import lightning
 from ddtl.utils.console import Progress
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RangeTestPlan:
     """The range tests that a schedule gives reason for.
 
     Attributes:
@@ -42,15 +42,15 @@ class Plan:
     head_rate: float
 
 
-def plan_of(run: Run) -> Plan:
-    """What is to be tested for a run's schedule, with both ratios of its rates at 1: they are what is looked for."""
+def plan_of(run: Run) -> RangeTestPlan:
+    """Return what is tested for a run's schedule, with both ratios of its rates at 1: these are searched for."""
     even = run.config.finetune.model_copy(update={"head_lr_ratio": 1.0, "backbone_lr_ratio": 1.0})
     schedule = compile_schedule(even, list(run.network.stages), run.config.trainer.max_epochs)
     return plan_for(schedule)
 
 
-def plan_for(schedule: Schedule) -> Plan:
-    """As :func:`plan_of`, for a schedule whose ratios are 1."""
+def plan_for(schedule: Schedule) -> RangeTestPlan:
+    """Return the same as :func:`plan_of`, for a schedule whose ratios are 1."""
 
     def training(row: Mapping[str, StageState]) -> list[str]:
         return [name for name, state in row.items() if not state.frozen]
@@ -58,7 +58,7 @@ def plan_for(schedule: Schedule) -> Plan:
     fullest = max(reversed(schedule.epochs), key=lambda row: len(training(row)))
     alone = next((row for row in schedule.epochs if training(row) == [HEAD]), fullest)
     frozen = dict.fromkeys(fullest, StageState(0.0, fixed_statistics=True))
-    return Plan(
+    return RangeTestPlan(
         head=frozen | {HEAD: StageState(1.0, fixed_statistics=False)} if HEAD in training(alone) else None,
         network=fullest if training(fullest) != [HEAD] else None,
         head_rate=alone[HEAD].rate,
@@ -66,16 +66,16 @@ def plan_for(schedule: Schedule) -> Plan:
 
 
 def range_test(run: Run, states: Mapping[str, StageState], rates: np.ndarray, progress: Progress) -> Curve:
-    """Train a copy of the run's network at ever higher rates, until they are used up or the loss runs away.
+    """Train a copy of the run's network at ever higher rates, until they are used up or the loss diverges.
 
     Images, their order and augmentation, dropout, loss, optimiser, clipping and precision are those of the run, by the
-    same seeds. Of the run itself nothing changes: no folder, no network, and no image is looked at but those of train.
+    same seeds. Of the run itself nothing changes: no folder, no network, and no image is examined but those of train.
 
     Args:
         run: assembled.
         states: of each stage; its rate multiplies that of the ramp.
         rates: (n,) of the optimiser's steps.
-        progress: told (done, total) after each step.
+        progress: called with (done, total) after each step.
     """
     network = copy.deepcopy(run.network)
     network.freeze(
@@ -94,7 +94,7 @@ def range_test(run: Run, states: Mapping[str, StageState], rates: np.ndarray, pr
     finally:
         run.datamodule.trainer = None  # as it was before
     measured = np.array(ramp.losses).reshape(-1, 2)
-    return Curve(rates[: len(measured)], measured[:, 0], ramp.watch_said, untrained=measured[:, 1])
+    return Curve(rates[: len(measured)], measured[:, 0], ramp.end_reason, untrained=measured[:, 1])
 
 
 def _optimizers(
@@ -110,7 +110,7 @@ def _optimizers(
 
 
 def _trainer(run: Run, ramp: _Ramp, steps: int) -> pl.Trainer:
-    """As the run's own, but for a number of steps, without validation, and writing nothing."""
+    """Return a trainer as the run's own, but for a number of steps, without validation, and writing nothing."""
     t = run.config.trainer
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in training
     return lightning.build(
@@ -134,11 +134,11 @@ def _trainer(run: Run, ramp: _Ramp, steps: int) -> pl.Trainer:
 
 
 class _Ramp(pl.Callback):
-    """Keeps the loss of each optimiser step, and ends training when it runs away.
+    """Keeps the loss of each optimiser step, and ends training when it diverges.
 
     Attributes:
         losses: of each step, over all its batches: of the network that trains, and of the untrained one; all finite.
-        watch_said: why training was ended; empty where it was not.
+        end_reason: why training was ended; empty where it was not.
     """
 
     def __init__(self, steps: int, untrained: Classifier, progress: Progress) -> None:
@@ -146,8 +146,8 @@ class _Ramp(pl.Callback):
         self.untrained = untrained
         self.progress = progress
         self.losses: list[tuple[float, float]] = []
-        self.watch = Watch(steps)
-        self.watch_said: Ended = ""
+        self.watch = LossWatch(steps)
+        self.end_reason: Ended = ""
         self._now, self._before = 0.0, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -166,10 +166,10 @@ class _Ramp(pl.Callback):
         self._now += float(outputs["loss"])  # Lightning has divided it by the number of batches in a step
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.watch_said = self.watch.ended(self._now)
-        if self.watch_said != "not finite":
+        self.end_reason = self.watch.ended(self._now)
+        if self.end_reason != "not finite":
             self.losses.append((self._now, self._before))
         self._now, self._before = 0.0, 0.0
-        if self.watch_said:
+        if self.end_reason:
             trainer.should_stop = True
         self.progress(len(self.losses), self.steps)

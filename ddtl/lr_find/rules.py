@@ -1,7 +1,7 @@
-"""A learning-rate range test: its ramp, when it has run away, and the rate that its curve suggests. Pure; no torch.
+"""A learning-rate range test: its ramp, when it has diverged, and the rate that its curve suggests. Pure; no torch.
 
 While training, the rate rises exponentially from far too small to far too large (Smith 2017, "Cyclical learning rates
-for training neural networks", WACV). The loss stays level, falls, and runs away; where it falls lie the useful rates.
+for training neural networks", WACV). The loss stays level, falls, and diverges; where it falls are the useful rates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MEMORY = 0.05  # of the running mean that is watched, as a share of the ramp
 _END = 0.05  # share of the ramp that counts as one of its ends
 _ONSET = 0.1  # share of the fall after which it counts as begun
 _CERTAIN = 5.0  # standard errors by which a fall must stand out from the noise
-_LEAST_FALL = 0.02  # share of the starting loss below which nothing has been learnt
+_LEAST_FALL = 0.02  # share of the starting loss by which the loss must fall at least
 
 Ended = Literal["", "diverged", "not finite"]
 
@@ -32,8 +32,8 @@ def ramp(lr_min: float, lr_max: float, steps: int) -> np.ndarray:
     return np.geomspace(lr_min, lr_max, steps)
 
 
-class Watch:
-    """Tells, loss by loss, when a ramp has run away: the smoothed loss is over 4 times its best, and twice its first.
+class LossWatch:
+    """Tells, loss by loss, when a ramp has diverged: the smoothed loss is over 4 times its best, and twice its first.
 
     Smoothed by the exponential mean over the steps so far, corrected for its start at 0 (Kingma & Ba 2015, ICLR). The
     second condition leaves alone a network that has hardly any loss to begin with.
@@ -78,7 +78,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What a curve says.
+    """What a curve suggests.
 
     Attributes:
         rate: by the last of the rules; None where the curve does not tell.
@@ -96,7 +96,7 @@ class Suggestion:
 
 
 def smooth(curve: Curve, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The losses as they would be on batches of equal difficulty: their noise is mostly that of the batches.
+    """Return the losses as they would be on batches of equal difficulty: their noise is mostly that of the batches.
 
     A mean under a Gaussian window, corrected where the window passes an end. Unlike a running mean over past steps it
     does not lag: on a ramp, a lag is a wrong rate. The loss that the untrained network has on the same batches serves
@@ -125,10 +125,11 @@ def smooth(curve: Curve, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def suggest(curve: Curve, steps: int) -> Suggestion:
-    """The rate that a curve suggests, a third of that at which the smoothed loss is lowest; or why it suggests none.
+    """Return the rate that a curve suggests, a third of that at which the smoothed loss is lowest; or why it suggests
+    none.
 
-    At the lowest point what is learnt and what too large a step undoes are in balance, so a little below it a run
-    trains fast and still stands (Smith 2017 reads the same upper bound by eye). Beside it stand the readings of
+    At the lowest point what a step gains and what too large a step loses are in balance, so a little below it a run
+    trains fast and is still stable (Smith 2017 reads the same upper bound by eye). The record also has the estimates of
     fastai, from where a tenth of the fall is done to its lowest point:
 
     - valley: the middle of the longest run of ever lower losses (``SuggestionMethod.Valley``);
@@ -144,7 +145,7 @@ def suggest(curve: Curve, steps: int) -> Suggestion:
     """
     rates, losses = curve.rates, curve.losses
     if len(losses) < LEAST_STEPS:
-        what = "became infinite or no number" if curve.ended == "not finite" else "ran away"
+        what = "became infinite or no number" if curve.ended == "not finite" else "diverged"
         why = f"the loss {what} after {len(losses)} steps, before anything could be measured: lower lr_min"
         return Suggestion(None, {}, losses.copy(), why)
     smoothed, unexplained = smooth(curve, steps)
@@ -162,7 +163,7 @@ def suggest(curve: Curve, steps: int) -> Suggestion:
 
 
 def valley(losses: np.ndarray) -> int:
-    """Middle of the longest run of ever lower losses, others between them left out (fastai, ``valley``).
+    """Middle of the longest run of ever lower losses, others between them excluded (fastai, ``valley``).
 
     As there, the run is taken to begin as many steps before its end as it has losses.
 
@@ -209,7 +210,7 @@ def _no_descent(curve: Curve, smoothed: np.ndarray, fall: float, least: float) -
     how = f"from {smoothed[0]:.4g} by {max(fall, 0):.2g} at the most, and {least:.2g} is the least that would tell"
     fix = {
         "": "Raise lr_max, or take more steps",
-        "diverged": "Lower lr_min or take more steps: it ran away without falling first",
+        "diverged": "Lower lr_min or take more steps: it diverged without falling first",
         "not finite": "Lower lr_min or take more steps: it became infinite or no number without falling first",
     }[curve.ended]
     return f"the loss has no descent to read a rate from: it fell {how}. {fix}"
@@ -226,7 +227,7 @@ def _notes(curve: Curve, onset: int, lowest: int, steps: int) -> list[str]:
 
 
 def settings_for(head: float | None, network: float | None, head_rate: float, *, head_alone: bool) -> dict[str, float]:
-    """The keys to set, to two digits; none where the rate that ``optimizer.lr`` stands for is not known.
+    """Return the keys to set, to two digits; none where the rate that ``optimizer.lr`` stands for is not known.
 
     The backbone trains at ``optimizer.lr`` itself and the head at a multiple of it. Where the head's rate is not known
     it trains at ``optimizer.lr`` too.

@@ -15,7 +15,7 @@ _VERSIONS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.
 
 
 def embeddings(path: Path, rows: int) -> np.ndarray:
-    """(N, F) floats.
+    """Return (N, F) floats.
 
     Args:
         path: of the file.
@@ -30,7 +30,7 @@ def embeddings(path: Path, rows: int) -> np.ndarray:
             # The header first: an array of any size can be claimed.
             shape, in_columns, dtype = _VERSIONS[np.lib.format.read_magic(member)](member)
             if len(shape) != 2 or shape[0] != rows or not 2 <= shape[1] <= _MOST_FEATURES or dtype.kind != "f":
-                raise Unreadable(path, f"should hold the features of {rows} images")
+                raise Unreadable(path, f"should contain the features of {rows} images")
             data = member.read(rows * shape[1] * dtype.itemsize + 1)
             found: np.ndarray = np.frombuffer(data, dtype).reshape(shape, order="F" if in_columns else "C")
     except Unreadable:
@@ -38,5 +38,5 @@ def embeddings(path: Path, rows: int) -> np.ndarray:
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError):
         raise Unreadable(path, "is damaged") from None
     if not np.isfinite(found).all():
-        raise Unreadable(path, "holds features that are no finite numbers")
+        raise Unreadable(path, "contains features that are not finite numbers")
     return found

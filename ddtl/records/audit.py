@@ -75,7 +75,7 @@ class Dataset(Audited):
 
 
 @with_config(OPEN)
-class Told(Check):
+class CheckResult(Check):
     check: Text
     why_not: Text
 
@@ -141,7 +141,7 @@ class Whole(TypedDict):
     command: Text
     seconds: Seconds
     datasets: list[Dataset]
-    checked: list[Told]
+    checked: list[CheckResult]
     findings: list[FindingInFull]
     pairs: Pairs
     probes: list[Probe]
@@ -150,7 +150,7 @@ class Whole(TypedDict):
 
 
 def read(folder: Path, *, whole: bool = False) -> dict[str, Any]:
-    """The record in an audit's folder.
+    """Return the record in an audit's folder.
 
     Args:
         folder: of the audit.
@@ -161,5 +161,5 @@ def read(folder: Path, *, whole: bool = False) -> dict[str, Any]:
         Unreadable: it is damaged.
     """
     path = folder / NAME
-    found: dict[str, Any] = check(path, read_object(path), Whole if whole else Audit, "`ddtl audit` writes it anew.")
+    found: dict[str, Any] = check(path, read_object(path), Whole if whole else Audit, "`ddtl audit` rewrites it.")
     return found

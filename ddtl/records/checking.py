@@ -32,7 +32,7 @@ Name = Annotated[str, Field(min_length=1, max_length=_NAME)]
 
 
 def fault(words: str) -> PydanticCustomError:
-    """What a validator of a schema raises; ``words`` are what the value should be."""
+    """Return what a validator of a schema raises; ``words`` are what the value should be."""
     return PydanticCustomError("record", "{words}", {"words": words})
 
 
@@ -85,7 +85,7 @@ class Contradiction(ValueError):
 
 
 def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -> Any:
-    """The value, if it is of the schema.
+    """Return the value, if it is of the schema.
 
     Args:
         path: of the file, for the message.
@@ -100,7 +100,7 @@ def check(path: Path, value: Any, schema: Any, fix: str = "", where: str = "") -
     try:
         adapter(schema).validate_python(value, strict=True)
     except ValidationError as error:
-        raise refused(path, error, adapter(schema).json_schema, fix, where) from None
+        raise refusal(path, error, adapter(schema).json_schema, fix, where) from None
     return Record.of(value, (path, fix), (where,) if where else ())
 
 
@@ -112,11 +112,11 @@ class Record(dict[str, Any]):
 
     __slots__ = ("_at", "_file")
     _file: tuple[Path, str]  # and what to do
-    _at: tuple[Any, ...]  # the way to this part: its last key, behind the way to what holds it
+    _at: tuple[Any, ...]  # the path to this part: its last key, after the path to what contains it
 
     @classmethod
     def of(cls, value: Any, file: tuple[Path, str], at: tuple[Any, ...] = ()) -> Any:
-        """The value, with each dict in it made a part of that file's record."""
+        """Return the value, with each dict in it made a part of that file's record."""
         if isinstance(value, dict):
             made = cls(value)
             made._file, made._at = file, at
@@ -129,17 +129,17 @@ class Record(dict[str, Any]):
         return value
 
     def __missing__(self, key: object) -> NoReturn:
-        (path, fix), way = getattr(self, "_file", (Path(), "")), [key]
+        (path, fix), keys = getattr(self, "_file", (Path(), "")), [key]
         at = getattr(self, "_at", ())
         while at:
             at, last = at if len(at) == 2 else ((), at[0])
-            way.append(last)
-        shown = [part if isinstance(part, int) or _KEY.fullmatch(str(part)) else "…" for part in reversed(way)]
+            keys.append(last)
+        shown = [part if isinstance(part, int) or _KEY.fullmatch(str(part)) else "…" for part in reversed(keys)]
         raise MissingKey(path, f"{'.'.join(map(str, shown))} is missing", fix)
 
 
 def alike(record: Any, value: Any) -> Any:
-    """The value as a record of the same file, where ``record`` is one."""
+    """Return the value as a record of the same file, where ``record`` is one."""
     return Record.of(value, record._file, record._at) if isinstance(record, Record) else value
 
 
@@ -157,7 +157,7 @@ yaml.SafeDumper.add_representer(Record, yaml.SafeDumper.represent_dict)
 
 
 def fits(value: Any, schema: Any) -> bool:
-    """Whether a value is of a schema."""
+    """Return whether a value is of a schema."""
     try:
         adapter(schema).validate_python(value, strict=True)
     except ValidationError:
@@ -165,8 +165,8 @@ def fits(value: Any, schema: Any) -> bool:
     return True
 
 
-def refused(path: Path, error: ValidationError, json_schema: Any, fix: str = "", where: str = "") -> Unreadable:
-    """The refusal of a file that pydantic found a fault in.
+def refusal(path: Path, error: ValidationError, json_schema: Any, fix: str = "", where: str = "") -> Unreadable:
+    """Return the refusal of a file that pydantic found a fault in.
 
     Args:
         path: of the file.
@@ -175,7 +175,7 @@ def refused(path: Path, error: ValidationError, json_schema: Any, fix: str = "",
         fix, where: as for :func:`check`.
     """
     first = error.errors(include_url=False, include_input=False)[0]
-    words = said(first, _keys(json_schema()))
+    words = describe_error(first, _keys(json_schema()))
     return Unreadable(path, f"{where}, {words}" if where else words, fix)
 
 
@@ -196,15 +196,15 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     return TypeAdapter(schema)
 
 
-def said(error: ErrorDetails, known: Iterable[str]) -> str:
-    """A fault as ``test.roc_auc should be a number``; keys that are no part of the schema are not repeated."""
-    known = set(known)
+def describe_error(error: ErrorDetails, known_keys: Iterable[str]) -> str:
+    """Return a fault as ``test.roc_auc should be a number``; keys that are not part of the schema are not repeated."""
+    known_keys = set(known_keys)
     at = ""
     *parents, last = error["loc"] or ("",)
     for part in (*parents, last):
         if isinstance(part, int):
             at += f"[{part}]"
-        elif part in known:
+        elif part in known_keys:
             at += f".{part}" if at else part
         elif part is last and error["type"] not in ("missing", "extra_forbidden") and not _is_tag(part):
             at += ".…" if at else "…"
@@ -212,13 +212,13 @@ def said(error: ErrorDetails, known: Iterable[str]) -> str:
 
 
 def _is_tag(part: str) -> bool:
-    """Whether a part of a place is pydantic's name of a type among several."""
+    """Return whether a part of a place is pydantic's name of a type among several."""
     return any(sign in part for sign in "[-(") or part in ("float", "int", "str", "bool", "none", "tuple", "list")
 
 
 _SAYS = {
     "missing": "is missing",
-    "extra_forbidden": "holds a key that this version of ddtl does not know",
+    "extra_forbidden": "contains a key that this version of ddtl does not know",
     "dict_type": "should be an object",
     "model_type": "should be an object",
     "model_attributes_type": "should be an object",
@@ -250,7 +250,7 @@ def _words(error: ErrorDetails) -> str:
 
 
 def _keys(json_schema: Mapping[str, Any]) -> set[str]:
-    """The names of all keys of a schema."""
+    """Return the names of all keys of a schema."""
     found: set[str] = set()
     left: list[Any] = [json_schema]
     while left:
@@ -266,17 +266,17 @@ def _keys(json_schema: Mapping[str, Any]) -> set[str]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, and no truth value."""
+    """Return whether a value is a finite number, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def inside(home: Path, *names: str) -> Path:
-    """A path that a record names, within a folder.
+def inside(root: Path, *names: str) -> Path:
+    """Return a path that a record names, within a folder.
 
     Raises:
         Unreadable: a link leads out of the folder.
     """
-    path = home.joinpath(*names)
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(home)):
-        raise Unreadable(path, f"leads out of {home}", "What a record names must lie in its own folder.")
+    path = root.joinpath(*names)
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise Unreadable(path, f"leads out of {root}", "What a record names must be in its own folder.")
     return path

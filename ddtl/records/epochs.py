@@ -10,7 +10,7 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from ddtl.records.checking import OPEN, Count, Number, Seconds, check, fits
-from ddtl.utils.reading import TABLE, opened, parsed_line, read_lines
+from ddtl.utils.reading import TABLE, opened, parse_line, read_lines
 
 NAME = "metrics.jsonl"
 # The key that marks a row, and results, as those of the mean of the last epochs' weights.
@@ -38,7 +38,7 @@ with_config(OPEN)(Epoch)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All rows, that of averaged weights included; none where there is no file.
+    """Return all rows, that of averaged weights included; none where there is no file.
 
     Raises:
         Unreadable: a line is damaged.
@@ -48,15 +48,16 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_epochs(folder: Path) -> list[dict[str, Any]]:
-    """The rows that are of one epoch each; errors as of :func:`read`."""
+    """Return the rows that are of one epoch each; errors as of :func:`read`."""
     return [row for row in read(folder) if AVERAGED not in row]
 
 
 def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
-    """The rows of the last epochs, as far as the end of the file of that many bytes holds them; damaged ones left out.
+    """Return the rows of the last epochs, as far as the end of the file of that many bytes contains them; damaged ones
+    excluded.
 
     Raises:
-        Unreadable: it is no regular file, or too large.
+        Unreadable: it is not a regular file, or too large.
     """
     try:
         with opened(folder / NAME, TABLE) as file:
@@ -67,5 +68,5 @@ def last(folder: Path, limit: int = TAIL) -> list[dict[str, Any]]:
         return []
     if size > limit:
         del lines[0]  # the end of a line that began before
-    rows = [row for line in lines if line and (row := parsed_line(line)) is not None]
+    rows = [row for line in lines if line and (row := parse_line(line)) is not None]
     return [row for row in rows if AVERAGED not in row and fits(row, Epoch)]

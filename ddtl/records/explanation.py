@@ -13,7 +13,7 @@ from ddtl.records.checking import OPEN, Below, Contradiction, Count, Number, Sha
 from ddtl.utils.reading import read_object
 
 NAME = "explain.json"
-_FIX = "`ddtl explain` makes it anew."
+_FIX = "`ddtl explain` recreates it."
 
 
 @with_config(OPEN)
@@ -34,7 +34,7 @@ class Group(TypedDict):
 
 @with_config(OPEN)
 class Played(TypedDict):
-    """The pointing game: how often the hottest cell lies in a lesion."""
+    """The pointing game: how often the hottest cell is in a lesion."""
 
     share: Share
     low: NotRequired[Number | None]
@@ -77,7 +77,7 @@ class Explanation(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in a folder ``explain/``.
+    """Return the record in a folder ``explain/``.
 
     Raises:
         FileNotFoundError: there is none.

@@ -17,13 +17,13 @@ _LONGEST = 300  # characters of a value in a message
 
 
 def short_hash(identity_: Mapping[str, Any]) -> str:
-    """Ten hexadecimal digits that name an identity."""
+    """Return ten hexadecimal digits that name an identity."""
     text = json.dumps(identity_, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line for each key in which two identities differ."""
+    """Return a line for each key in which two identities differ."""
     absent = "(absent)"
     return [
         f"{_short(key)}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}"
@@ -33,6 +33,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """A value on a line, a long one cut."""
+    """Return a value on a line, a long one cut."""
     text = printable(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

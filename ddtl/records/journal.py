@@ -1,7 +1,7 @@
 """``journal.log``: Optuna's log of a sweep, checked before Optuna replays it, which takes every line at its word.
 
 The operations and their keys are those of ``optuna.storages.journal`` (Optuna 4 and 5). Scores may be infinite or no
-number there: a loss that ran away is reported as what it was.
+number there: a loss that diverged is reported as what it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _STATES = range(5)  # of optuna.trial.TrialState
 _MOST_TRIALS = 1_000_000
-_FIX = "Put back a copy of the file; to search anew, set another sweep.name."
+_FIX = "Put back a copy of the file; to search again, set another sweep.name."
 
 
 @with_config(OPEN)
@@ -83,7 +83,7 @@ _OF_STUDY: Mapping[str, Any] = {"identity": dict[Text, Any], "sessions": list[Mo
 
 
 def check(path: Path) -> None:
-    """Refuse a journal that Optuna could not replay, or that holds what ddtl would not write.
+    """Refuse a journal that Optuna could not replay, or that contains what ddtl would not write.
 
     A last line without its end is passed over, for a writer may be at it.
 
@@ -108,7 +108,7 @@ class _Checker:
         self._distributions: dict[str, BaseDistribution | None] = {}
 
     def fault(self, line: bytes) -> str:
-        """What is wrong with a line; nothing where Optuna can replay it."""
+        """Return what is wrong with a line; nothing where Optuna can replay it."""
         try:
             log = json.loads(line)
         except (ValueError, RecursionError):
@@ -140,8 +140,8 @@ class _Checker:
         if self._trials > _MOST_TRIALS:
             return f"there are more than {_MOST_TRIALS:,} trials"
         given = sorted(log.keys() - {"op_code", "worker_id", "study_id", "datetime_start", "begin"})
-        if given:  # of trials that were run elsewhere, which ddtl adds to no study
-            return "holds a key that ddtl does not write there"
+        if given:  # of trials that were run by another program, which ddtl adds to no study
+            return "contains a key that ddtl does not write there"
         return self._study(log) or _time(log, "datetime_start")
 
     def param(self, log: Mapping[str, Any]) -> str:
@@ -172,7 +172,7 @@ class _Checker:
     def intermediate(self, log: Mapping[str, Any]) -> str:
         if not _is_count(log.get("step")) or log["step"] > 10**6:
             return "step should be the number of an epoch"
-        return self._trial(log) or ("" if _is_float(log.get("intermediate_value")) else "should hold a number")
+        return self._trial(log) or ("" if _is_float(log.get("intermediate_value")) else "should contain a number")
 
     def trial_attr(self, log: Mapping[str, Any]) -> str:
         return self._trial(log) or _attribute(log, "user_attr", _OF_TRIAL)

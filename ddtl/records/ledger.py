@@ -33,5 +33,5 @@ class Use(TypedDict):
 
 
 def is_use(row: dict[str, Any]) -> bool:
-    """Whether a row is of that form."""
+    """Return whether a row is of that form."""
     return ("use" in row or "look" in row) and fits(row, Use)

@@ -30,7 +30,7 @@ class PlanRecord(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The plan in a sweep's folder; None where there is none.
+    """Return the plan in a sweep's folder; None where there is none.
 
     Raises:
         Unreadable: it is damaged.
@@ -64,5 +64,5 @@ def _is_target(target: Any) -> bool:
 
 
 def refuse(folder: Path, reason: str) -> Unreadable:
-    """The refusal of a plan that is no plan of this version."""
+    """Return the refusal of a plan that is not a plan of this version."""
     return Unreadable(folder / NAME, reason, _FIX)

@@ -13,7 +13,7 @@ from ddtl.utils.reading import Unreadable, read_table
 
 
 def write(predictions: Predictions, path: Path) -> None:
-    """As CSV: the fixed columns, then a logit and a probability for each class."""
+    """Write predictions as CSV: the fixed columns, then a logit and a probability for each class."""
     columns = [*_FIXED, *(f"{kind}_{name}" for kind in ("logit", "probability") for name in predictions.classes)]
     label_names = [predictions.classes[label] for label in predictions.label]
     probabilities = predictions.probabilities
@@ -37,7 +37,7 @@ def write(predictions: Predictions, path: Path) -> None:
 
 
 def read(path: Path) -> Predictions:
-    """The table that :func:`write` wrote; logits come back to the bit.
+    """Return the table that :func:`write` wrote; logits come back to the bit.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -45,9 +45,9 @@ def read(path: Path) -> Predictions:
     """
     table = _read(path)
     if len(np.unique(table.sample_id)) < len(table):
-        raise Unreadable(path, "is damaged: one image stands in it more than once", AGAIN)
+        raise Unreadable(path, "is damaged: one image is in it more than once", AGAIN)
     if not (np.abs(table.logits) <= _LARGEST_LOGIT).all():  # NaN is not
-        raise Unreadable(path, "is damaged: logits are no finite numbers within 1e9", AGAIN)
+        raise Unreadable(path, "is damaged: logits are not finite numbers within 1e9", AGAIN)
     return table
 
 
@@ -64,7 +64,7 @@ def _read(path: Path) -> Predictions:
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, AGAIN) from None
     if not rows:
-        raise Unreadable(path, "is damaged: it holds no row", AGAIN)
+        raise Unreadable(path, "is damaged: it contains no row", AGAIN)
     lacking = [name for name in _FIXED if name not in rows[0]]
     classes = tuple(name.removeprefix("logit_") for name in rows[0] if name.startswith("logit_"))
     if lacking or len(classes) < 2:
@@ -81,9 +81,9 @@ def _read(path: Path) -> Predictions:
         try:
             numbers[i] = [float(row[name]) for name in logits]
         except ValueError:
-            raise Unreadable(path, f"is damaged: row {i + 1} has a logit that is no number", AGAIN) from None
+            raise Unreadable(path, f"is damaged: row {i + 1} has a logit that is not a number", AGAIN) from None
     longest = max(len(row[name]) for row in rows for name in _FIXED)
     if longest * len(rows) > _MOST_CHARACTERS:  # each takes as much room as the longest one
-        raise Unreadable(path, "is damaged: it holds a name that is too long", AGAIN)
+        raise Unreadable(path, "is damaged: it contains a name that is too long", AGAIN)
     texts = {name: np.array([row[name] for row in rows], dtype=str) for name in _FIXED if name != "label"}
     return Predictions(classes=classes, **texts, label=labels, logits=numbers)

@@ -298,7 +298,7 @@ class AucDifference(TypedDict):
 
 
 @with_config(OPEN)
-class FileFacts(Scores):
+class FileMetadata(Scores):
     features: NotRequired[list[Text]]
     difference: NotRequired[AucDifference | None]
     level: NotRequired[Share | None]
@@ -307,7 +307,7 @@ class FileFacts(Scores):
 @with_config(OPEN)
 class Baselines(TypedDict):
     majority: NotRequired[Scores | None]
-    file_facts: NotRequired[FileFacts | None]
+    file_facts: NotRequired[FileMetadata | None]
 
 
 @with_config(OPEN)
@@ -408,7 +408,7 @@ class Results(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record in a folder.
+    """Return the record in a folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -419,11 +419,11 @@ def read(folder: Path) -> dict[str, Any]:
         record = read_object(path)
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, _FIX) from None
-    return checked(path, record)
+    return check_record(path, record)
 
 
-def checked(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a file, if it is one.
+def check_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a file, if it is one.
 
     Raises:
         Unreadable: it is none, with its first fault.
@@ -467,7 +467,7 @@ def match(path: Path, table: Predictions, record: Mapping[str, Any], splits: Ite
     for split in splits:
         rows, scores = table.of(split), record[split]
         if len(rows) != scores["images"]:
-            reason = f"holds {len(rows)} images of {split}, and by {NAME} there are {scores['images']}"
+            reason = f"contains {len(rows)} images of {split}, and by {NAME} there are {scores['images']}"
             raise Unreadable(path, reason, predictions.AGAIN)
         patients = scores.get("patients")
         if len(table.classes) == 2 and patients and "why_not" not in patients:
@@ -484,7 +484,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
     if positive is not None and (len(classes) != 2 or positive != classes[-1]):
         yield Contradiction("positive", "should be the second of two classes")
     if "test" not in record and "val" not in record:
-        yield Contradiction("test", "is missing, and so is val: one of them holds the scores")
+        yield Contradiction("test", "is missing, and so is val: one of them contains the scores")
     if record.get("trained_on") and "test" not in record["splits"]:
         yield Contradiction("splits.test", "is missing")
     for split, counts in record["splits"].items():
@@ -497,7 +497,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
             yield from _of_split(split, record[split], classes)
     uses = record.get("test_uses") or {}
     if record.get("refitted") and "test" not in record:
-        yield Contradiction("refitted", "should stand beside scores of test")
+        yield Contradiction("refitted", "needs the scores of test")
     if uses and "test_use" not in record and "look" not in record:
         yield Contradiction("test_use", "is missing")
     if ("fold" in record) != ("n_folds" in record):
@@ -525,7 +525,7 @@ def _of_split(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iter
 
 
 def _of_several(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iterator[Contradiction]:
-    """The parts that only a split with more than two classes has."""
+    """Yield the parts that only a split with more than two classes has."""
     table = scores["confusion"]
     names, counts = table.get("classes"), table.get("counts")
     if names != classes:
@@ -536,7 +536,7 @@ def _of_several(split: str, scores: Mapping[str, Any], classes: list[str]) -> It
     if list(each) != classes:
         yield Contradiction(f"{split}.per_class", "should be about each of the classes")
     if any(not set(PER_CLASS) <= found.keys() for found in each.values()):
-        yield Contradiction(f"{split}.per_class", f"should hold {', '.join(PER_CLASS)} of each class")
+        yield Contradiction(f"{split}.per_class", f"should contain {', '.join(PER_CLASS)} of each class")
     if (found := scores.get("patients")) and "why_not" not in found:
         yield Contradiction(f"{split}.patients", "should say why there are no scores by patient")
 

@@ -1,4 +1,4 @@
-"""The folder that holds everything about one run: who may work in it, and how far it has come."""
+"""The folder that contains everything about one run: who may work in it, and how far it has come."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddtl.utils.reading import Unreadable
 
 LOCK = ".lock"
 OWNER = ".owner.json"
-# The key under which a checkpoint holds what its epoch was computed on.
+# The key under which a checkpoint contains what its epoch was computed on.
 MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
 _WORKERS_NOTICE = 30.0
@@ -97,11 +97,11 @@ class RunFolder:
         return self.path / "wandb_id"
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl`` that are of one epoch each."""
+        """Return the rows of ``metrics.jsonl`` that are of one epoch each."""
         return epochs.of_epochs(self.path)
 
     def finished(self) -> dict[str, Any] | None:
-        """The results of a run that came to its end; None of one that did not.
+        """Return the results of a run that came to its end; None of one that did not.
 
         Raises:
             Unreadable: they are damaged.
@@ -113,7 +113,7 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
+def open_run(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator[RunFolder]:
     """Own a run's folder: new, or an earlier one of the same identity.
 
     A process killed in the middle leaves the lock free. Child processes of a distributed run must not call this: their
@@ -121,24 +121,24 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
 
     Raises:
         InUse: another process works in it.
-        UserError: it holds another run or something else, or nothing can be written there; nothing is changed.
+        UserError: it contains another run or something else, or nothing can be written there; nothing is changed.
     """
     if path.exists() and _is_foreign(path):
         raise UserError(
             f"{path} is not the folder of a run, and is left as it is (run.overwrite=true, too, deletes only runs). "
-            "Take another run.name, or move it away."
+            "Take another run.name, or move it."
         )
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path)
+        lock = _lock(path)
         try:
-            folder = _claimed(path, identity, overwrite)
+            folder = _claim(path, identity, overwrite)
         except BaseException:
             _release(path, lock)
             raise
     except OSError as error:
-        _remove(made)
+        _remove(new_folders)
         raise UserError(
             f"{path}: cannot write there ({error.strerror or error}). Make room, or set another paths.runs_dir."
         ) from error
@@ -149,7 +149,7 @@ def opened(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterator
 
 
 @contextmanager
-def owned(path: Path) -> Iterator[None]:
+def own_for_deletion(path: Path) -> Iterator[None]:
     """Own a folder while it is deleted.
 
     Raises:
@@ -166,8 +166,8 @@ def owned(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
-    """The folder with this run's identity in it."""
+def _claim(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFolder:
+    """Return the folder with this run's identity in it."""
     if overwrite:
         _empty(path)
     folder = RunFolder(path)
@@ -177,8 +177,8 @@ def _claimed(path: Path, identity: Mapping[str, Any], overwrite: bool) -> RunFol
     elif changed := differences(earlier, identity):
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
-            f"{path} holds another run. What differs:\n{lines}\n"
-            "Take another run.name, or run.overwrite=true to delete it and start anew."
+            f"{path} contains another run. What differs:\n{lines}\n"
+            "Take another run.name, or run.overwrite=true to delete it and start again."
         )
     for parent in (path, folder_in(path, folder.last.parent.name)):
         for left in filter(is_partial, parent.iterdir()):  # by a killed process of this run; nobody else may work in it
@@ -192,16 +192,16 @@ def _release(path: Path, lock: FileLock) -> None:
     lock.release()
 
 
-def _remove(made: Sequence[Path]) -> None:
-    """Takes back the folders that a failed start made, the innermost first."""
-    for folder in made[:1]:
+def _remove(new_folders: Sequence[Path]) -> None:
+    """Undo the folders that a failed start made, the innermost first."""
+    for folder in new_folders[:1]:
         shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        for folder in made[1:]:
+        for folder in new_folders[1:]:
             folder.rmdir()
 
 
-def _locked(path: Path) -> FileLock:
+def _lock(path: Path) -> FileLock:
     lock = FileLock(path / LOCK)
     waited_until = time.monotonic() + _WORKERS_NOTICE
     while True:
@@ -221,7 +221,7 @@ def _locked(path: Path) -> FileLock:
 
 
 def owner_of(path: Path) -> dict[str, Any] | None:
-    """Which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
+    """Return which process says that it works in a folder, and when it ``wrote`` that; None where none does."""
     owner = small.owner(path / OWNER)
     try:
         return None if owner is None else {**owner, "wrote": (path / OWNER).stat().st_mtime}
@@ -230,10 +230,10 @@ def owner_of(path: Path) -> dict[str, Any] | None:
 
 
 def alive(owner: Mapping[str, Any]) -> bool:
-    """Whether that process is still there; one that cannot be seen from here is taken for alive."""
+    """Return whether that process is still there; one that cannot be seen from here is taken for alive."""
     if "started" in owner:
         found = processes.alive(owner)
-        return not processes.rebooted(owner) if found is None else found
+        return not processes.has_rebooted(owner) if found is None else found
     # Earlier versions wrote down the number alone: a process that began later has taken it over.
     if owner["host"] != socket.gethostname():
         return True
@@ -243,7 +243,7 @@ def alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _identity(path: Path) -> dict[str, Any] | None:
-    """The identity of the run that the folder holds; None where it holds none."""
+    """Return the identity of the folder's run; None where there is none."""
     try:
         found = small.identity(path)
     except (OSError, Unreadable):
@@ -252,12 +252,12 @@ def _identity(path: Path) -> dict[str, Any] | None:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether the path holds something that is not a run's."""
+    """Return whether the path contains something that is not a run's."""
     return not path.is_dir() or (_identity(path) is None and any(map(_is_content, path.iterdir())))
 
 
 def _is_content(child: Path) -> bool:
-    """Whether a file is more than what a start leaves when it is killed at its first steps."""
+    """Return whether a file is more than what a start leaves when it is killed at its first steps."""
     return child.name not in (LOCK, OWNER) and not is_partial(child)
 
 

@@ -1,4 +1,4 @@
-"""``config.yaml``: the settings of a run, as reports read them, and as commands that go on with the run do."""
+"""``config.yaml``: the settings of a run, as reports read them, and as commands that resume the run do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 from pydantic import Field, ValidationError, with_config
 from typing_extensions import TypedDict
 
-from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refused
+from ddtl.records.checking import OPEN, Count, FolderName, Name, Number, Scalar, Share, Text, check, refusal
 from ddtl.schema.run import moved
 from ddtl.utils.reading import Unreadable, read_yaml
 
@@ -112,7 +112,7 @@ class _Evaluation(TypedDict):
 
 
 @with_config(OPEN)
-class Settings(TypedDict):
+class SettingsRecord(TypedDict):
     """The parts that reports read; those of earlier versions have fewer."""
 
     dataset: NotRequired[_Dataset]
@@ -128,21 +128,21 @@ class Settings(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The settings as plain values; empty where there is no such file.
+    """Return the settings as plain values; empty where there is no such file.
 
     Raises:
         Unreadable: it is damaged.
     """
     path = folder / NAME
     try:
-        found: dict[str, Any] = check(path, moved(read_yaml(path)), Settings)
+        found: dict[str, Any] = check(path, moved(read_yaml(path)), SettingsRecord)
     except FileNotFoundError:
         return {}
     return found
 
 
 def config(folder: Path) -> Config:
-    """The run's configuration.
+    """Return the run's configuration.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -156,7 +156,7 @@ def config(folder: Path) -> Config:
     try:
         found = Config.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise refused(path, error, Config.model_json_schema, fix) from None
+        raise refusal(path, error, Config.model_json_schema, fix) from None
     wrong = next(checks.of_record(found), None)
     if wrong is not None:
         raise Unreadable(path, f"{wrong} is none that this version of ddtl knows", fix)

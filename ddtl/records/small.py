@@ -79,7 +79,7 @@ def environment(folder: Path) -> dict[str, Any]:
     Raises:
         Unreadable: it is damaged.
     """
-    return _found(folder / "environment.json", Environment) or {}
+    return _read_record(folder / "environment.json", Environment) or {}
 
 
 def identity(folder: Path) -> dict[str, Any] | None:
@@ -88,11 +88,13 @@ def identity(folder: Path) -> dict[str, Any] | None:
     Raises:
         Unreadable: it is damaged.
     """
-    return _found(folder / "identity.json", Identity)
+    return _read_record(folder / "identity.json", Identity)
 
 
 def owner(path: Path) -> dict[str, Any] | None:
-    """Which process a file says works in its folder; None where it does not say so in the form that ddtl writes."""
+    """Return which process a file says works in its folder; None where it does not state it in the form that ddtl
+    writes.
+    """
     try:
         found = read_object(path, _SMALL)
     except (OSError, Unreadable):
@@ -102,17 +104,17 @@ def owner(path: Path) -> dict[str, Any] | None:
 
 
 def why_ended_early(folder: Path) -> str:
-    """Why a run's training was ended before its last epoch; empty where it was not.
+    """Return why a run's training was ended before its last epoch; empty where it was not.
 
     Raises:
         Unreadable: the file is damaged.
     """
-    found = _found(folder / "ended_early.json", EndedEarly)
+    found = _read_record(folder / "ended_early.json", EndedEarly)
     return "" if found is None else str(found["why"])
 
 
-def _found(path: Path, schema: Any) -> dict[str, Any] | None:
-    """The record in a file; None where there is no file."""
+def _read_record(path: Path, schema: Any) -> dict[str, Any] | None:
+    """Return the record in a file; None where there is no file."""
     try:
         found: dict[str, Any] = check(path, read_object(path, _SMALL), schema)
     except FileNotFoundError:
@@ -121,13 +123,13 @@ def _found(path: Path, schema: Any) -> dict[str, Any] | None:
 
 
 def histogram(path: Path) -> list[int]:
-    """How often each grey level is in the training images.
+    """Return how often each grey level is in the training images.
 
     Raises:
         FileNotFoundError: there is no such file.
         Unreadable: it is damaged.
     """
-    fix = "The command that made the run trains it anew with run.overwrite=true."
+    fix = "The command that made the run retrains it with run.overwrite=true."
     counts: list[int] = check(path, read_object(path, _SMALL), Histogram, fix)["train"]
     if not sum(counts):
         raise Unreadable(path, "train should count grey levels", fix)
@@ -135,7 +137,7 @@ def histogram(path: Path) -> list[int]:
 
 
 def split(path: Path) -> Iterator[Mapping[str, str]]:
-    """The rows of ``split.csv``.
+    """Yield the rows of ``split.csv``.
 
     Raises:
         Unreadable: it is not there, or is damaged.
@@ -150,15 +152,15 @@ def split(path: Path) -> Iterator[Mapping[str, str]]:
 
 
 def run_id(path: Path) -> str:
-    """The id of a run at W&B.
+    """Return the id of a run at W&B.
 
     Raises:
         FileNotFoundError: there is no such file.
-        Unreadable: it holds something else.
+        Unreadable: it contains something else.
     """
     text = read_text(path, 4096).strip()
     if not _RUN_ID.fullmatch(text):
-        raise Unreadable(path, "is no id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
+        raise Unreadable(path, "is not an id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
     return text
 
 
@@ -181,5 +183,5 @@ def cache_index(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     found: dict[str, Any] = check(path, read_object(path), _Cached)
     if any(len(pair) != 2 for pair in found["levels"]):
-        raise Unreadable(path, "levels should hold pairs")
+        raise Unreadable(path, "levels should contain pairs")
     return found

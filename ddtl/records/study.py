@@ -15,7 +15,7 @@ from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "study.json"
 CONTROLS = "controls.json"
-_FIX = "Delete it; the study's command writes it anew."
+_FIX = "Delete it; the study's command rewrites it."
 
 State = Literal["done", "failed", "missing"]
 
@@ -29,9 +29,9 @@ def _patients(value: Any) -> Any:
 
 @with_config(OPEN)
 class Labels(TypedDict):
-    """Where a run stands on each axis of the tables.
+    """Where a run is on each axis of the tables.
 
-    ``source`` is what was learned from: a dataset as ``study.datasets`` names it (``covid19ct``, ``phantom:a``), or
+    ``source`` is what was trained on: a dataset as ``study.datasets`` names it (``covid19ct``, ``phantom:a``), or
     several joined by ``+`` for a pool. ``schedule`` is the option of ``finetune``. ``fold`` is None but for
     ``kfold``; ``patients`` is None where all training patients are used, else how many, or which share. ``method`` is
     ``plain``, a name of ``ddtl.studies.methods.METHODS``, or for a grid the words in which its jobs differ.
@@ -51,9 +51,9 @@ class Evaluation(TypedDict):
     """A run on one test set.
 
     ``target`` is the dataset, named as a source is; ``words`` are those of ``ddtl evaluate RUN``, none where the run
-    itself was scored. ``folder``, relative to ``paths.runs_dir``, holds ``results.json`` and ``predictions.csv``: the
-    run's own folder, or one below its ``evaluations/``. It is None where there is nothing, and ``reason`` says why;
-    an empty reason means that it was not come to yet.
+    itself was scored. ``folder``, relative to ``paths.runs_dir``, contains ``results.json`` and ``predictions.csv``:
+    the run's own folder, or one below its ``evaluations/``. It is None where there is nothing, and ``reason`` says
+    why; an empty reason means that it was not come to yet.
     """
 
     target: Name
@@ -63,7 +63,7 @@ class Evaluation(TypedDict):
 
 
 @with_config(OPEN)
-class Job(TypedDict):
+class JobRecord(TypedDict):
     """A run: ``state`` and ``reason`` are about its training; each evaluation has a reason of its own.
 
     ``run`` is its folder, relative to ``paths.runs_dir``; None unless ``state`` is ``done``. ``line`` repeats it. The
@@ -83,7 +83,7 @@ class Job(TypedDict):
 class Planned(TypedDict):
     """What a study was to score before its first score was known: all of it counts as one use of a test set.
 
-    ``plan`` names it in the ledgers of test-set uses; ``uses`` holds a hash for each run on each test set (see
+    ``plan`` names it in the ledgers of test-set uses; ``uses`` contains a hash for each run on each test set (see
     :func:`ddtl.records.study_folder.use`); ``when`` is ISO 8601 in UTC.
     """
 
@@ -105,7 +105,7 @@ class Study(TypedDict):
     name: Name
     settings: dict[str, Any]
     identity: dict[str, Any]
-    jobs: Annotated[list[Job], Field(max_length=1_000_000)]
+    jobs: Annotated[list[JobRecord], Field(max_length=1_000_000)]
     started: Moment
     ended: Moment | None
     planned: NotRequired[Planned]
@@ -122,14 +122,14 @@ class ControlsOfPair(TypedDict):
 
 
 @with_config(OPEN)
-class Controls(TypedDict):
+class ControlsRecord(TypedDict):
     """The whole of ``controls.json``."""
 
     pairs: list[ControlsOfPair]
 
 
 def read(folder: Path) -> Study:
-    """The record in a study's folder.
+    """Return the record in a study's folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -142,14 +142,14 @@ def read(folder: Path) -> Study:
 
 
 def controls(folder: Path) -> list[dict[str, Any]]:
-    """The controls in a study's folder, a pair each.
+    """Return the controls in a study's folder, a pair each.
 
     Raises:
         FileNotFoundError: there is no such file.
         Unreadable: it is damaged.
     """
     path = folder / CONTROLS
-    found: list[dict[str, Any]] = check(path, _object(path), Controls, _FIX)["pairs"]
+    found: list[dict[str, Any]] = check(path, _object(path), ControlsRecord, _FIX)["pairs"]
     return found
 
 

@@ -1,4 +1,4 @@
-"""A study's controls, as its folder holds them."""
+"""A study's controls, as its folder contains them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Controls:
     pairs: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     def twice(self, source: str, target: str) -> frozenset[str]:
-        """The target's test images that are left out, as they or others of their patient stand in the source."""
+        """Return the target's test images that are excluded, as they or others of their patient are in the source."""
         return frozenset(self.pairs.get((source, target), {}).get("duplicates", ()))
 
     def scores(self, source: str, target: str, name: str) -> Mapping[str, Any] | None:
-        """Those of ``majority`` or ``file_facts``; None where there are none."""
+        """Return those of ``majority`` or ``file_facts``; None where there are none."""
         found: Mapping[str, Any] | None = self.pairs.get((source, target), {}).get(name)
         return found
 
 
 def read(folder: Path) -> Controls:
-    """The controls in a study's folder; none where there is no such file.
+    """Return the controls in a study's folder; none where there is no such file.
 
     Raises:
         UserError: it is damaged.

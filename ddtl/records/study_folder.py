@@ -10,18 +10,18 @@ from typing import Any
 from ddtl.config.overrides import key_of
 from ddtl.records import study
 from ddtl.records.identity import short_hash
-from ddtl.records.study import Evaluation, Job, Labels, State, Study
+from ddtl.records.study import Evaluation, JobRecord, Labels, State, Study
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
 from ddtl.utils.wording import train_command
 
 NAME = study.NAME
 EVALUATIONS = "evaluations"  # attribute of a trial: what its run was evaluated on
-PLAIN = "plain"  # the method of a run to which nothing is done beside fine-tuning
+PLAIN = "plain"  # the method of a run to which nothing but fine-tuning is applied
 
 
 def labels(source: str, seed: int = 0, **others: Any) -> Labels:
-    """Labels with the usual value on each axis that is not named."""
+    """Return labels with the usual value on each axis that is not named."""
     usual: Labels = {
         "source": source, "method": PLAIN, "protocol": "grouped", "schedule": "full", "fold": None, "patients": None,
         "seed": seed,
@@ -30,7 +30,7 @@ def labels(source: str, seed: int = 0, **others: Any) -> Labels:
 
 
 def evaluation(target: str, folder: str | None = None, words: Sequence[str] = (), reason: str = "") -> Evaluation:
-    """A run on one test set; done where it has a folder."""
+    """Return a run on one test set; done where it has a folder."""
     return {"target": target, "words": list(words), "folder": folder, "reason": reason}
 
 
@@ -40,8 +40,8 @@ def job(
     overrides: Sequence[str] = (),
     run: str | None = None,
     reason: str = "",
-) -> Job:
-    """A run: done where it has a folder, failed where it has a reason, else missing."""
+) -> JobRecord:
+    """Return a run: done where it has a folder, failed where it has a reason, else missing."""
     state: State = "done" if run is not None else "failed" if reason else "missing"
     return {
         "labels": labels, "overrides": list(overrides), "line": train_command(tuple(overrides)), "run": run,
@@ -50,7 +50,7 @@ def job(
 
 
 def use(labels: Mapping[str, Any], target: str, words: Sequence[str]) -> str:
-    """A hash that names a run on a test set, wherever files lie."""
+    """Return a hash that names a run on a test set, wherever files lie."""
     counting = [word for word in words if not key_of(word).startswith("paths.")]
     return short_hash({"labels": dict(labels), "target": target, "words": counting})
 
@@ -66,7 +66,7 @@ def write(folder: Path, study: Study) -> None:
 
 
 def read(folder: Path) -> Study:
-    """The record in a study's folder.
+    """Return the record in a study's folder.
 
     Raises:
         UserError: there is none, or it is damaged.
@@ -74,24 +74,24 @@ def read(folder: Path) -> Study:
     try:
         return study.read(folder)
     except FileNotFoundError:
-        raise UserError(f"{folder}: is not the folder of a study: it holds no {NAME}.") from None
+        raise UserError(f"{folder}: is not the folder of a study: it contains no {NAME}.") from None
 
 
 def runs_dir(folder: Path) -> Path:
-    """What the record's folders are relative to, from the study's folder."""
+    """Return what the record's folders are relative to, from the study's folder."""
     return folder.parent.parent
 
 
 def key_of_labels(labels: Mapping[str, Any]) -> str:
-    """Labels as something to look up."""
+    """Return labels as something to look up."""
     return json.dumps(labels, sort_keys=True)
 
 
 def lost(study: Mapping[str, Any]) -> list[str]:
-    """A line for each run and each evaluation that failed, with its reason."""
+    """Return a line for each run and each evaluation that failed, with its reason."""
     found: list[str] = []
     for each in study["jobs"]:
-        name = shown(each["labels"])
+        name = format_labels(each["labels"])
         if each["state"] == "failed":
             found.append(f"{name}: {each['reason']}")
         else:
@@ -99,8 +99,8 @@ def lost(study: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def shown(labels: Mapping[str, Any]) -> str:
-    """A run's labels as a person reads them, without those that say nothing."""
+def format_labels(labels: Mapping[str, Any]) -> str:
+    """Return a run's labels as a person reads them, without those that give no information."""
     usual = {"method": PLAIN, "fold": None, "patients": None}
     named = {"fold": "fold {}", "patients": "{} patients", "seed": "seed {}"}
     return ", ".join(

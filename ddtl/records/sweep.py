@@ -29,7 +29,7 @@ from ddtl.schema.scores import SCORES
 from ddtl.utils.reading import Unreadable, read_object
 
 NAME = "sweep.json"
-_FIX = "The command that ran the sweep writes it anew from its storage."
+_FIX = "The command that ran the sweep rewrites it from its storage."
 
 
 def _point(pair: Any) -> Any:
@@ -169,7 +169,7 @@ class Parameter(TypedDict):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The record of a sweep.
+    """Return the record of a sweep.
 
     Raises:
         FileNotFoundError: there is none in the folder.
@@ -203,7 +203,7 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
     for i, trial in enumerate(trials):
         at = f"trials[{i}]"
         if trial["state"] == "complete" and len(trial["values"] or ()) != len(objectives):
-            yield Contradiction(f"{at}.values", "should hold a number for each objective")
+            yield Contradiction(f"{at}.values", "should contain a number for each objective")
         if trial["state"] == "running" and not (trial["attempts"] or trial.get("started")):
             yield Contradiction(f"{at}.started", "is missing")
         for name, value in trial["params"].items():
@@ -213,9 +213,9 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[Contradiction]:
     if comparison:
         score = comparison["score"]
         if any(score not in pair["differences"] for pair in comparison["pairs"]):
-            yield Contradiction("final.comparison.pairs", "should hold the difference in the score that is judged")
+            yield Contradiction("final.comparison.pairs", "should contain the difference in the score that is judged")
         if any(score not in one["scores"] or score not in one["intervals"] for one in comparison["methods"]):
-            yield Contradiction("final.comparison.methods", "should hold the score that is judged")
+            yield Contradiction("final.comparison.methods", "should contain the score that is judged")
 
 
 def _of_spaces(identity: Mapping[str, Any]) -> Iterator[Contradiction]:

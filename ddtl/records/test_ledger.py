@@ -21,7 +21,7 @@ from ddtl.records.identity import differences, short_hash
 from ddtl.records.ledger import is_use
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import append_line
-from ddtl.utils.reading import MIB, Unreadable, lines, parsed_line
+from ddtl.utils.reading import MIB, Unreadable, lines, parse_line
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _PLANNED: ContextVar[str] = ContextVar("planned", default="")
 
 
 @contextmanager
-def planned(plan: str) -> Iterator[None]:
+def count_as_one(plan: str) -> Iterator[None]:
     """Count all uses of a test set within as the one use of a plan that was on disk before its first.
 
     Args:
@@ -79,7 +79,7 @@ class TestUse:
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The keys of ``results.json``."""
+        """Return the keys of ``results.json``."""
         uses: dict[str, Any] = {"total": self.total, "of_run": self.of_run, "planned": self.planned}
         uses |= {"changed": list(self.changed)}
         uses |= {"others": dict(self.others)} if self.others else {}
@@ -87,7 +87,7 @@ class TestUse:
 
 
 def path_of(runs_dir: Path, dataset: str, protocol: str) -> Path:
-    """The ledger of a dataset's test set under a protocol."""
+    """Return the ledger of a dataset's test set under a protocol."""
     return runs_dir / dataset / f"test_looks_{protocol}.jsonl"
 
 
@@ -109,7 +109,7 @@ def record_use(
     """
     path = path_of(runs_dir, dataset, protocol)
     scoring_ = json.loads(json.dumps(vars(scoring) | {"decided": dict(scoring.decided)}))
-    before = None if earlier is None else decided_of(earlier)
+    before = None if earlier is None else deciding_settings_of(earlier)
     plan = _PLANNED.get()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def record_use(
                 scoring_["images"] = next(stated, None)
             same = next((row for row in rows if _is_same(row, scoring_, before)), None)
             total = max(map(test_use.total, known), default=0)
-            warnings = [] if total <= last else [_lost(path, last, total)]
-            count, removed = _lines(path)
+            warnings = [] if total <= last else [_loss_message(path, last, total)]
+            count, removed = _count_lines(path)
             warnings += [removed] if removed else []
             if same is None:
                 number = _number(rows, max(last, total), scoring_, plan, earlier, before)
@@ -145,10 +145,10 @@ def record_use(
         total=max(last, total, *map(_number_of, rows)),
         of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
-        changed=_changed(own, same, before),
+        changed=_changes(own, same, before),
         others={
             **_others(path, same.get("planned", "")),
-            **_elsewhere(path, rows, same.get("planned", ""), scoring_["images"]),
+            **_other_uses(path, rows, same.get("planned", ""), scoring_["images"]),
         },
         warnings=tuple(warnings),
     )
@@ -167,30 +167,32 @@ def check_writable(runs_dir: Path, dataset: str, protocol: str) -> None:
 
 
 def is_used(runs_dir: Path, plan: str) -> bool:
-    """Whether a run of a plan has been scored on any test set."""
+    """Return whether a run of a plan has been scored on any test set."""
     token = json.dumps(plan, ensure_ascii=False).encode()
     return any(token in line for path in runs_dir.glob("*/test_looks_*.jsonl") for _, line, _ in lines(path, _LARGEST))
 
 
 def uses_by_run(runs_dir: Path, dataset: str, protocol: str, run: str, identity: str | None) -> int:
-    """How many uses of a test set were by a run, named by its folder and the hash of what it is."""
+    """Return how many uses of a test set were by a run, named by its folder and the hash of what it is."""
     rows, _ = _read(path_of(runs_dir, dataset, protocol))
     of_run = [row for row in rows if _is_of_run(row, {"run": run, "identity": identity})]
     return len({_number_of(row) for row in of_run}) + sum(row.get("of_run_before", 0) for row in of_run)
 
 
 def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
-    """How often each test set of a dataset has been used, by what its ledger is filed under (see :func:`path_of`)."""
+    """Return how often each test set of a dataset has been used, by what its ledger is filed under (see
+    :func:`path_of`).
+    """
     paths = sorted((runs_dir / dataset).glob("test_looks_*.jsonl"))
     found = {path.stem.removeprefix("test_looks_"): _read(path)[1] for path in paths}
     return {name: n for name, n in found.items() if n}
 
 
-def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
-    """The settings that decide about scores, by dotted key.
+def deciding_settings(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
+    """Return the settings that decide about scores, by dotted key.
 
     Args:
-        evaluation: as ``results.json`` holds it, see :func:`ddtl.training.identity.scoring`.
+        evaluation: as ``results.json`` contains it, see :func:`ddtl.training.identity.scoring`.
         harmonize: ``dataset.harmonize``.
         refit: ``evaluation.refit``.
     """
@@ -201,13 +203,15 @@ def decided(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bo
     return found
 
 
-def decided_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of a record of scores."""
-    return decided(record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record)
+def deciding_settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the same of a record of scores."""
+    return deciding_settings(
+        record.get("evaluation", {}), harmonize=record.get("harmonize", "none"), refit="refitted" in record
+    )
 
 
 def identity_of(folder: Path) -> str | None:
-    """A hash of what a run is; None where its folder does not say."""
+    """Return a hash of what a run is; None where its folder does not say."""
     try:
         found = small.identity(folder)
     except (OSError, Unreadable):
@@ -219,7 +223,7 @@ def _number(
     rows: list[dict[str, Any]], last: int, scoring: Mapping[str, Any], plan: str, earlier: Mapping[str, Any] | None,
     before: Mapping[str, Any] | None,
 ) -> int:  # fmt: skip
-    """The number of a scoring that the ledger does not hold."""
+    """Return the number of a scoring that the ledger does not hold."""
     of_plan = [_number_of(row) for row in rows if plan and row.get("planned") == plan]
     if of_plan:
         return min(of_plan)
@@ -232,7 +236,9 @@ def _number(
 
 
 def _others(path: Path, plan: str) -> dict[str, int]:
-    """How often the dataset's images were used as test sets under other protocols, without those of the same plan."""
+    """Return how often the dataset's images were used as test sets under other protocols, without those of the same
+    plan.
+    """
     own = _protocol(path)
     found: dict[str, int] = {}
     for other in sorted(path.parent.glob("test_looks_*.jsonl")):
@@ -246,17 +252,17 @@ def _others(path: Path, plan: str) -> dict[str, int]:
     return found
 
 
-def _elsewhere(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
-    """How often the very same test images were scored under other names of the dataset.
+def _other_uses(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images: str | None) -> dict[str, int]:
+    """Return how often the very same test images were scored under other names of the dataset.
 
-    A pool's scoring stands in the ledgers of its sources, too: it is the same one.
+    A pool's scoring is in the ledgers of its sources, too: it is the same one.
     """
-    here = {_scored(row) for row in rows}
+    here = {_scoring_of_row(row) for row in rows}
     found: dict[str, int] = {}
     for other in sorted(path.parents[1].glob("*/test_looks_*.jsonl")) if images is not None else ():
         if other.parent.name == path.parent.name:
             continue
-        theirs = [row for row in _read(other)[0] if row.get("images") == images and _scored(row) not in here]
+        theirs = [row for row in _read(other)[0] if row.get("images") == images and _scoring_of_row(row) not in here]
         n = len({_number_of(row) for row in theirs if not (plan and row.get("planned") == plan)})
         if n:
             name = f"{other.parent.name}, {_protocol(other)}"
@@ -264,8 +270,8 @@ def _elsewhere(path: Path, rows: Sequence[Mapping[str, Any]], plan: str, images:
     return found
 
 
-def _scored(row: Mapping[str, Any]) -> tuple[object, ...]:
-    """What a row says was scored: by whom, with which weights, and how."""
+def _scoring_of_row(row: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what was scored, by a row: by whom, with which weights, and how."""
     what = (row.get(key) for key in ("run", "identity", "checkpoint"))
     return *what, json.dumps(row.get("decided"), sort_keys=True)
 
@@ -276,30 +282,32 @@ def _protocol(path: Path) -> str:
 
 
 def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's first row in a ledger says of the uses that the run's own records know and the ledger does not."""
+    """Return what a run's first row in a ledger records about the uses that the run's own records know and the ledger
+    does not.
+    """
     if not known:
         return {}
     latest = max(known, key=lambda record: test_use.number(record) or 0)
     numbers = {test_use.number(record) for record in known}
     before = max(len(numbers), *map(test_use.of_run, known)) - (number in numbers)
-    changed = _otherwise(decided_of(latest), latest.get("digest"), scoring) or test_use.changed(latest)
+    changed = _otherwise(deciding_settings_of(latest), latest.get("digest"), scoring) or test_use.list_changes(latest)
     return {"of_run_before": before, "changed_before": list(changed)}
 
 
 def _otherwise(was: Mapping[str, Any], digest: str | None, now: Mapping[str, Any]) -> list[str]:
-    """A line for each setting in which a scoring differs from an earlier one, and for its images."""
+    """Return a line for each setting in which a scoring differs from an earlier one, and for its images."""
     found = differences(was, now.get("decided", {}))
     return found if digest == now.get("digest") else [*found, "other images or another split"]
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
+    """Return the rows, and the number of the last use. A damaged line was a use; one that a crash cut off was none."""
     rows: list[dict[str, Any]] = []
     last = 0
     if not path.exists():
         return rows, last
     for place, line, is_whole in lines(path, _LARGEST):
-        row = parsed_line(line)
+        row = parse_line(line)
         if row is not None and is_use(row):
             rows.append(row)
             last = max(last, _number_of(row), row.get("total", 0))
@@ -309,11 +317,13 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     return rows, last
 
 
-def _lines(path: Path) -> tuple[int, str]:
-    """How many lines a ledger has, and a warning where some were removed: each row knows its place (``line``)."""
+def _count_lines(path: Path) -> tuple[int, str]:
+    """Return how many lines a ledger has, and a warning where some were removed: each row knows its place
+    (``line``).
+    """
     count, edited = 0, ""
     for place, line, is_whole in lines(path, _LARGEST) if path.exists() else ():
-        row = parsed_line(line)
+        row = parse_line(line)
         count += is_whole or row is not None
         if row is not None and is_use(row) and row.get("line", place) != place and not edited:
             edited = (
@@ -328,14 +338,14 @@ def _number_of(row: Mapping[str, Any]) -> int:
 
 
 def _is_of_run(row: Mapping[str, Any], scoring: Mapping[str, Any]) -> bool:
-    """Whether a row is about the same run; earlier versions wrote down its folder's name alone."""
+    """Return whether a row is about the same run; earlier versions wrote down its folder's name alone."""
     if row.get("identity") is not None and scoring["identity"] is not None:
         return bool(row["identity"] == scoring["identity"])
     return bool(row["run"] == scoring["run"])
 
 
 def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    """Whether a row is of the same scoring.
+    """Return whether a row is of the same scoring.
 
     An earlier version's row does not say what was decided: the record that it was made for does, where there is one.
     """
@@ -346,8 +356,10 @@ def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping
     return bool(row.get("decided", scoring["decided"] if before is None else before) == scoring["decided"])
 
 
-def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """A line for each thing in which the run was scored otherwise on this test set, the latest other use counts."""
+def _changes(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Return a line for each thing in which the run was scored otherwise on this test set, the latest other use
+    counts.
+    """
     others = [row for row in own if row is not same]
     if not others:
         return tuple(same.get("changed_before", ()))
@@ -359,9 +371,9 @@ def _changed(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping
     return tuple(found)
 
 
-def _lost(path: Path, last: int, known: int) -> str:
+def _loss_message(path: Path, last: int, known: int) -> str:
     return (
-        f"The ledger {path.name} of {path.parent.name} holds {last} uses of this test set, the run's own records "
+        f"The ledger {path.name} of {path.parent.name} contains {last} uses of this test set, the run's own records "
         f"{known}: the run was moved or copied, or the ledger was edited. It is counted from {known}."
     )
 

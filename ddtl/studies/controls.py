@@ -1,4 +1,4 @@
-"""What a study's scores are held against: images that two datasets share, and classifiers that see no pixel."""
+"""What a study's scores are compared with: images that two datasets share, and classifiers that see no pixel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class ControlSubject:
     """A dataset as a study uses it.
 
     Attributes:
@@ -33,8 +33,9 @@ class Subject:
     hashes: Sequence[int]
 
 
-def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
-    """The controls of each (source, target), kept in the study's folder; those of the same images are not made anew.
+def write(folder: Path, pairs: Sequence[tuple[ControlSubject, ControlSubject]]) -> Controls:
+    """Return the controls of each (source, target), kept in the study's folder; those of the same images are not
+    recreated.
 
     Earlier ones of other pairs stay: a dataset that is out of reach by now has not changed.
     """
@@ -52,19 +53,19 @@ def write(folder: Path, pairs: Sequence[tuple[Subject, Subject]]) -> Controls:
     return Controls({(row["source"], row["target"]): row for row in rows})
 
 
-def between(source: Subject, target: Subject) -> dict[str, Any]:
-    """Controls of one pair of datasets.
+def between(source: ControlSubject, target: ControlSubject) -> dict[str, Any]:
+    """Return controls of one pair of datasets.
 
-    ``duplicates``: test images of the target that also stand among what the source trains and validates on (difference
+    ``duplicates``: test images of the target that also are among what the source trains and validates on (difference
     hashes within ``NEAR`` bits), with the others of their patients or groups. ``majority``: always the source's
-    commonest class. ``file_facts``: a random forest that learned from the source's image files, see ``file_facts``.
+    majority class. ``file_facts``: a random forest trained on the source's image files, see ``file_facts``.
     Both controls are about the test images that stay. ``images`` is a digest of which images it is all about.
     """
     from ddtl.data.images.perceptual_hash import near_any
 
     ours, theirs = source.manifest, target.manifest
-    learn, test = [*ours.rows("train"), *ours.rows("val")], theirs.rows("test")
-    again = near_any([target.hashes[i] for i in test], [source.hashes[i] for i in learn])
+    train, test = [*ours.rows("train"), *ours.rows("val")], theirs.rows("test")
+    again = near_any([target.hashes[i] for i in test], [source.hashes[i] for i in train])
     groups = {theirs.samples[i].group for i, twice in zip(test, again, strict=True) if twice}
     kept = [i for i in test if theirs.samples[i].group not in groups]
     found: dict[str, Any] = {
@@ -73,11 +74,11 @@ def between(source: Subject, target: Subject) -> dict[str, Any]:
         "images": _images(source, target),
         "duplicates": [theirs.samples[i].sample_id for i in test if theirs.samples[i].group in groups],
     }
-    return found | (_blind(ours, theirs, learn, kept) if kept else {})
+    return found | (_blind(ours, theirs, train, kept) if kept else {})
 
 
-def _images(source: Subject, target: Subject) -> str:
-    """Another one where images, labels or splits are others."""
+def _images(source: ControlSubject, target: ControlSubject) -> str:
+    """Return another one where images, labels or splits are others."""
     parts = [
         f"{sample.sample_id} {sample.label} {sample.split} {bits}"
         for subject in (source, target)
@@ -86,28 +87,30 @@ def _images(source: Subject, target: Subject) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _blind(source: Manifest, target: Manifest, learn: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
-    """The classifiers that see no pixel, asked about some of the target's images."""
-    from ddtl.audit import file_facts
+def _blind(source: Manifest, target: Manifest, train: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
+    """Return the classifiers that see no pixel, scored on some of the target's images."""
+    from ddtl.audit import file_metadata
     from ddtl.data.images.decode import BadImageError
     from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
     from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 
-    labels = np.array([source.samples[i].label for i in learn])
-    asked = np.array([target.samples[i].label for i in test])
+    labels = np.array([source.samples[i].label for i in train])
+    true_labels = np.array([target.samples[i].label for i in test])
     groups = np.array([target.samples[i].group for i in test])
     classes = len(source.classes)
 
     def scores(p: np.ndarray) -> dict[str, Any]:
-        return binary_scores(asked, p[:, 1], 0.5) if classes == 2 else multiclass_scores(asked, p)[0]
+        return binary_scores(true_labels, p[:, 1], 0.5) if classes == 2 else multiclass_scores(true_labels, p)[0]
 
     found = {"majority": scores(np.tile(np.bincount(labels, minlength=classes) / len(labels), (len(test), 1)))}
     try:
-        paths = [source.samples[i].path for i in learn] + [target.samples[i].path for i in test]
-        _, numbers = file_facts.facts(paths)
+        paths = [source.samples[i].path for i in train] + [target.samples[i].path for i in test]
+        _, numbers = file_metadata.read_metadata(paths)
     except BadImageError as error:
         return found | {"file_facts": {"why_not": str(error)}}
-    p = file_facts.forest(numbers[: len(learn)], labels, numbers[len(learn) :], classes)
-    limits = intervals(asked, p[:, 1], groups, 0.5) if classes == 2 else multiclass_intervals(asked, p, groups)
+    p = file_metadata.forest(numbers[: len(train)], labels, numbers[len(train) :], classes)
+    limits = (
+        intervals(true_labels, p[:, 1], groups, 0.5) if classes == 2 else multiclass_intervals(true_labels, p, groups)
+    )
     written = {name: None if one is None else asdict(one) for name, one in limits.items()}
     return found | {"file_facts": {**scores(p), "intervals": written}}

@@ -16,7 +16,6 @@ from ddtl.records.study_folder import PLAIN
 from ddtl.schema.run import OwnDataset
 from ddtl.schema.study import StudyConfig
 from ddtl.studies import methods
-from ddtl.studies.methods import Method
 
 TESTED = "evaluation.test=true"
 SEVERAL = "+"  # between the names of pooled datasets
@@ -39,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Job:
+class StudyJob:
     """A run of the study.
 
     Attributes:
@@ -57,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyRequest:
     """What all runs of a study share.
 
     Attributes:
@@ -87,55 +86,55 @@ class Asked:
         return range(self.seed, self.seed + self.study.seeds)
 
     def overrides(self, own: Sequence[str], phantom: bool = True) -> tuple[str, ...]:
-        """All words of a run; those about the phantom only where it has one."""
+        """Return all words of a run; those about the phantom only where it has one."""
         shared = [word for word in self.words if phantom or not _about_phantom(word)]
         return (*own, *shared, TESTED)
 
-    def elsewhere(self, name: str, more: Sequence[str] = ()) -> Target:
-        """Another dataset's test set, with what the shared words say about its images and about scoring."""
+    def external_target(self, name: str, more: Sequence[str] = ()) -> Target:
+        """Return another dataset's test set, with the shared words about its images and about scoring."""
         own = dataset_words(name, self.own)
         shared = [word for word in self.words if _for_evaluation(word, has_phantom([name]))]
         return Target(name, (*own, *shared, _REFITTED, *more))
 
-    def at_home(self, name: str, more: Sequence[str] = ()) -> Target:
-        """The run's own test set, as it was scored or in another way."""
+    def own_target(self, name: str, more: Sequence[str] = ()) -> Target:
+        """Return the run's own test set, as it was scored or in another way."""
         return Target(
             name, (*(word for word in self.words if key_of(word).startswith("paths.")), *more) if more else ()
         )
 
 
-def jobs(asked: Asked) -> list[Job]:
-    """The runs of a study, those of the first seed first."""
-    return list(_KINDS[asked.study.kind](asked))
+def jobs(request: StudyRequest) -> list[StudyJob]:
+    """Return the runs of a study, those of the first seed first."""
+    return list(_KINDS[request.study.kind](request))
 
 
 def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
-    """What takes a dataset by the name that a study gives it."""
+    """Return what takes a dataset by the name that a study gives it."""
     if name in own:
         kind = "folder" if own[name].table is None else "table"
         return (
             f"dataset={kind}",
             f"dataset.name={shown(name, quoted=True)}",
-            *(f"dataset.{key}={shown_item(key, value)}" for key, value in _said(own[name]).items()),
+            *(f"dataset.{key}={shown_item(key, value)}" for key, value in _given_files(own[name]).items()),
         )
     option, _, site = name.partition(":")
     return (f"dataset={option}", f"dataset.phantom.sites=[{site}]") if site else (f"dataset={option}",)
 
 
 def pool_words(names: Sequence[str], own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
-    """What takes several datasets as one."""
-    declared = {name: _said(own[name]) for name in names if name in own}
+    """Return what takes several datasets as one."""
+    declared = {name: _given_files(own[name]) for name in names if name in own}
     more = (f"dataset.own={shown(declared, quoted=True)}",) if declared else ()
     return "dataset=pooled", f"dataset.sources=[{','.join(names)}]", *more
 
 
 def has_phantom(names: Sequence[str]) -> bool:
-    """Whether the phantom is among datasets."""
+    """Return whether the phantom is among datasets."""
     return any(name.partition(":")[0] == "phantom" for name in names)
 
 
 def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
-    """The protocols that ``study=paper_vs_honest`` compares on a dataset: by slice, and the dataset's own."""
+    """Return the protocols that ``study=paper_vs_honest`` compares on a dataset: by slice, and the dataset's own."""
     if study.protocols != "auto":
         return study.protocols
     files = (study.own or {}).get(name)
@@ -143,47 +142,47 @@ def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
     return "random", sources.usual(kind).protocol if kind in options("dataset") else "grouped"
 
 
-def _cross_dataset(asked: Asked) -> Iterator[Job]:
-    study = asked.study
+def _cross_dataset(request: StudyRequest) -> Iterator[StudyJob]:
+    study = request.study
     names = study.datasets
     pools = _pools(study)
     # The same test images for a dataset alone and in a pool: all are split by one protocol.
-    if not any(key_of(word) == "dataset.protocol" for word in asked.words):
-        asked = replace(asked, words=(*asked.words, "dataset.protocol=grouped"))
+    if not any(key_of(word) == "dataset.protocol" for word in request.words):
+        request = replace(request, words=(*request.words, "dataset.protocol=grouped"))
     count = 0
     first: dict[tuple[str, int], int] = {}
-    for seed in asked.seeds:
+    for seed in request.seeds:
         for method in study.methods:
             for source in [*((name,) for name in names), *pools]:
                 if method == PLAIN and len(source) == 1:
                     first[source[0], seed] = count
                 count += 1
-                yield _from_source(asked, source, method, seed)
-    for seed in asked.seeds:
+                yield _from_source(request, source, method, seed)
+    for seed in request.seeds:
         for k in study.patients:
             for source_, target in ((a, b) for a in names for b in names if a != b):
-                own = (*dataset_words(target, asked.own), f"dataset.train_patients={k}", f"seed={seed}")
+                own = (*dataset_words(target, request.own), f"dataset.train_patients={k}", f"seed={seed}")
                 labels = {"source": source_, "method": PLAIN, "patients": k, "seed": seed}
-                overrides = asked.overrides(own, has_phantom([target]))
-                yield Job(overrides, labels, (asked.at_home(target),), first.get((source_, seed)))
+                overrides = request.overrides(own, has_phantom([target]))
+                yield StudyJob(overrides, labels, (request.own_target(target),), first.get((source_, seed)))
 
 
-def _from_source(asked: Asked, source: tuple[str, ...], method: str, seed: int) -> Job:
-    """A run on one dataset or several, tested on its own and on all others."""
+def _from_source(request: StudyRequest, source: tuple[str, ...], method: str, seed: int) -> StudyJob:
+    """Return a run on one dataset or several, tested on its own and on all others."""
     pooled = len(source) > 1
-    way: Method = methods.of(method, pooled)
-    taken = pool_words(source, asked.own) if pooled else dataset_words(source[0], asked.own)
+    chosen = methods.of(method, pooled)
+    taken = pool_words(source, request.own) if pooled else dataset_words(source[0], request.own)
     name = SEVERAL.join(source)
-    targets = [asked.elsewhere(other, way.elsewhere) for other in asked.study.datasets if other != name]
-    return Job(
-        asked.overrides((*taken, *way.train, f"seed={seed}"), has_phantom(source)),
+    targets = [request.external_target(other, chosen.external) for other in request.study.datasets if other != name]
+    return StudyJob(
+        request.overrides((*taken, *chosen.train, f"seed={seed}"), has_phantom(source)),
         {"source": name, "method": method, "seed": seed},
-        (asked.at_home(name, way.at_home), *targets),
+        (request.own_target(name, chosen.in_domain), *targets),
     )
 
 
 def _pools(study: StudyConfig) -> list[tuple[str, ...]]:
-    """The sets of datasets that are trained on together."""
+    """Return the sets of datasets that are trained on together."""
     names = study.datasets
     one_out = study.leave_one_out is True or (study.leave_one_out == "auto" and len(names) > 2)
     pools = [tuple(name for name in names if name != left) for left in names] if one_out else []
@@ -192,52 +191,56 @@ def _pools(study: StudyConfig) -> list[tuple[str, ...]]:
     return [pool for pool in pools if len(pool) > 1]
 
 
-def _paper_vs_honest(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        for name in asked.study.datasets:
-            for protocol in protocols_of(name, asked.study):
-                own = (*dataset_words(name, asked.own), f"dataset.protocol={protocol}", f"seed={seed}")
+def _paper_vs_honest(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        for name in request.study.datasets:
+            for protocol in protocols_of(name, request.study):
+                own = (*dataset_words(name, request.own), f"dataset.protocol={protocol}", f"seed={seed}")
                 labels = {"source": name, "protocol": protocol, "seed": seed}
-                yield Job(asked.overrides(own, has_phantom([name])), labels, (Target(name),))
+                yield StudyJob(request.overrides(own, has_phantom([name])), labels, (Target(name),))
 
 
-def _seeds(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        yield _at_home(asked, (), seed)
+def _seeds(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        yield _own_targets(request, (), seed)
 
 
-def _schedules(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        for schedule in asked.study.schedules:
-            yield _at_home(asked, (f"finetune={schedule}",), seed, asked.study.targets, schedule=schedule)
+def _schedules(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        for schedule in request.study.schedules:
+            yield _own_targets(request, (f"finetune={schedule}",), seed, request.study.targets, schedule=schedule)
 
 
-def _kfold(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        for fold in range(asked.n_folds):
-            yield _at_home(asked, ("dataset.protocol=kfold", f"dataset.fold={fold}"), seed, fold=fold)
+def _kfold(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        for fold in range(request.n_folds):
+            yield _own_targets(request, ("dataset.protocol=kfold", f"dataset.fold={fold}"), seed, fold=fold)
 
 
-def _learning_curve(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        for k in asked.study.patients:
-            yield _at_home(asked, (f"dataset.train_patients={k}",), seed, patients=k)
-        yield _at_home(asked, (), seed)
+def _learning_curve(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        for k in request.study.patients:
+            yield _own_targets(request, (f"dataset.train_patients={k}",), seed, patients=k)
+        yield _own_targets(request, (), seed)
 
 
-def _grid(asked: Asked) -> Iterator[Job]:
-    for seed in asked.seeds:
-        for words in asked.combinations:
-            yield _at_home(asked, tuple(words), seed, method=" ".join(words))
+def _grid(request: StudyRequest) -> Iterator[StudyJob]:
+    for seed in request.seeds:
+        for words in request.combinations:
+            yield _own_targets(request, tuple(words), seed, method=" ".join(words))
 
 
-def _at_home(asked: Asked, own: tuple[str, ...], seed: int, others: Sequence[str] = (), **labels: Any) -> Job:
-    """A run on the dataset that the shared words name."""
-    targets = [asked.elsewhere(name) for name in others]
-    return Job(asked.overrides((*own, f"seed={seed}")), {"seed": seed, **labels}, (Target(asked.name), *targets))
+def _own_targets(
+    request: StudyRequest, own: tuple[str, ...], seed: int, others: Sequence[str] = (), **labels: Any
+) -> StudyJob:
+    """Return a run on the dataset that the shared words name."""
+    targets = [request.external_target(name) for name in others]
+    return StudyJob(
+        request.overrides((*own, f"seed={seed}")), {"seed": seed, **labels}, (Target(request.name), *targets)
+    )
 
 
-_KINDS: dict[str, Callable[[Asked], Iterator[Job]]] = {
+_KINDS: dict[str, Callable[[StudyRequest], Iterator[StudyJob]]] = {
     "cross_dataset": _cross_dataset,
     "paper_vs_honest": _paper_vs_honest,
     "seeds": _seeds,
@@ -248,7 +251,7 @@ _KINDS: dict[str, Callable[[Asked], Iterator[Job]]] = {
 }
 
 
-def _said(files: OwnDataset) -> dict[str, Any]:
+def _given_files(files: OwnDataset) -> dict[str, Any]:
     return files.model_dump(exclude_defaults=True)
 
 
@@ -257,7 +260,7 @@ def _about_phantom(word: str) -> bool:
 
 
 def _for_evaluation(word: str, phantom: bool) -> bool:
-    """Whether ``ddtl evaluate`` on another dataset is to be told a word of the runs."""
+    """Return whether a word of the runs is passed to ``ddtl evaluate`` on another dataset."""
     key = key_of(word)
     if key in _OF_TRAINING or key == "evaluation.test" or (_about_phantom(word) and not phantom):
         return False

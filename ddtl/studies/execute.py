@@ -1,8 +1,8 @@
 """Runs a study: what is not done yet, as a sweep of listed jobs, on any engine.
 
-What is done stands in the study's record and in the folders of runs and evaluations, never in the sweep's memory: each
+What is done is in the study's record and in the folders of runs and evaluations, never in the sweep's memory: each
 call makes a sweep of its own from what is left, below ``calls/`` in the study's folder. So a study that was killed
-anywhere goes on from the runs' own checkpoints, and one that grows computes only what is new.
+anywhere resumes from the runs' own checkpoints, and one that grows computes only what is new.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ddtl.records.identity import differences, short_hash
 from ddtl.records.study import Planned
 from ddtl.records.study_folder import EVALUATIONS, Evaluation, Study
 from ddtl.schema.sweep import ClassConfig
-from ddtl.studies.definitions import Job
-from ddtl.studies.known import Known
-from ddtl.studies.settings import StudyPlan, less
+from ddtl.studies.definitions import StudyJob
+from ddtl.studies.finished_work import FinishedWork
+from ddtl.studies.settings import StudyPlan, reductions
 from ddtl.sweeps.plan.settings import Plan
-from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.space.space import list_jobs
 from ddtl.sweeps.store.task import REASON, WORDS
 from ddtl.training.identity import counting, scoring
 from ddtl.utils import console
@@ -48,19 +48,19 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
     Args:
         plan: the study.
         run: runs the trials that are left in a store, as :func:`ddtl.sweeps.engines.run` does.
-        show: called about once a second with how the runs stand.
+        show: called about once a second with the state of the runs.
 
     Raises:
-        UserError: another study stands under this name, or another process works at it.
-        TrainingFailure: it makes no sense to go on.
-        Stopped: by a signal; the same command goes on.
+        UserError: another study has this name, or another process works at it.
+        TrainingFailure: continuing is pointless.
+        Stopped: by a signal; the same command resumes it.
     """
-    with _alone(plan):
+    with _locked(plan):
         earlier = _earlier(plan)
-        study = _begun(plan, earlier)
-        study["planned"] = _planned(plan, study, earlier)
-        study_folder.write(plan.folder, study)  # before anything is scored: the plan is no plan otherwise
-        for rows in _left(plan, study):
+        study = _start_record(plan, earlier)
+        study["planned"] = _planned_uses(plan, study, earlier)
+        study_folder.write(plan.folder, study)  # before anything is scored: the plan is not a plan otherwise
+        for rows in _remaining_jobs(plan, study):
             if rows:
                 _run(plan, study, rows, run, show)
         study["ended"] = now()
@@ -69,24 +69,24 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
 
 
 def check_same(plan: StudyPlan, earlier: Study) -> None:
-    """Refuse to go on with another study under a name; asking for more is no other study.
+    """Refuse to resume another study under a name; asking for more is not another study.
 
     Raises:
         UserError: with a line for each thing that differs.
     """
     now_ = json.loads(json.dumps(plan.identity))
-    changed = differences(earlier["identity"], now_) + less(plan, earlier)
+    changed = differences(earlier["identity"], now_) + reductions(plan, earlier)
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
             f"study {plan.name} in {plan.folder} is another study. What differs:\n{lines}\n"
-            "Set another study.name=… for this one, or take back what differs."
+            "Set another study.name=… for this one, or undo what differs."
         )
 
 
 @contextmanager
-def _alone(plan: StudyPlan) -> Iterator[None]:
-    """While no other command works at the study."""
+def _locked(plan: StudyPlan) -> Iterator[None]:
+    """Keep the study's lock: no other command works at it meanwhile."""
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(plan.folder / ".lock")
@@ -113,10 +113,10 @@ def _earlier(plan: StudyPlan) -> Study | None:
     return earlier
 
 
-def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
-    """The record with what an earlier call did, as far as it still holds."""
-    known = Known(earlier, study_folder.runs_dir(plan.folder))
-    jobs: list[study_folder.Job] = []
+def _start_record(plan: StudyPlan, earlier: Study | None) -> Study:
+    """Return the record with what an earlier call did, as far as it still holds."""
+    known = FinishedWork(earlier, study_folder.runs_dir(plan.folder))
+    jobs: list[study_folder.JobRecord] = []
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
         words = job.overrides if job.after is None else _with_weights(plan, job, jobs[job.after])
         found = known.run(labels, words, config)
@@ -135,8 +135,9 @@ def _begun(plan: StudyPlan, earlier: Study | None) -> Study:
     }
 
 
-def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
-    """What counts as the study's one planned use of each test set: all that it was to score before its first score.
+def _planned_uses(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
+    """Return what counts as the study's one planned use of each test set: all that it was to score before its first
+    score.
 
     What was added since, such as further seeds, may have been added for what the scores were, and counts by itself.
     """
@@ -153,21 +154,23 @@ def _planned(plan: StudyPlan, study: Study, earlier: Study | None) -> Planned:
                 )
             return before
     # With the settings that all runs share: the same study with others, after the first was deleted, is another plan.
-    settings = sorted({short_hash({**counting(c), **test_ledger.decided(scoring(c.evaluation))}) for c in plan.configs})
+    settings = sorted(
+        {short_hash({**counting(c), **test_ledger.deciding_settings(scoring(c.evaluation))}) for c in plan.configs}
+    )
     name = f"study {plan.name} {short_hash({'uses': sorted(uses), 'settings': settings})}"
     return {"plan": name, "when": now(), "uses": uses}
 
 
-def _with_weights(plan: StudyPlan, job: Job, first: study_folder.Job) -> tuple[str, ...]:
-    """A run's words with the weights of the run that it goes on with; without, as long as there are none."""
+def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord) -> tuple[str, ...]:
+    """Return a run's words with the weights of the run that it resumes; without, as long as there are none."""
     if first["run"] is None:
         return job.overrides
     weights = inside(study_folder.runs_dir(plan.folder), first["run"])
     return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
 
 
-def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
-    """The jobs that are to be run, those that go on with another's weights after it; one without them has failed."""
+def _remaining_jobs(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
+    """Yield the jobs to run, those that resume another's weights after it; one without them has failed."""
     jobs = study["jobs"]
     undone = [row for row, job in enumerate(jobs) if any(each["folder"] is None for each in job["evaluations"])]
     yield [row for row in undone if plan.jobs[row].after is None]
@@ -178,7 +181,10 @@ def _left(plan: StudyPlan, study: Study) -> Iterator[list[int]]:
             continue
         first = jobs[after]
         if first["run"] is None:
-            _failed(jobs[row], f"there are no weights to begin with: {study_folder.shown(first['labels'])} has failed")
+            _record_failure(
+                jobs[row],
+                f"there are no weights to begin with: {study_folder.format_labels(first['labels'])} has failed",
+            )
         else:
             words = _with_weights(plan, job, first)
             jobs[row] = study_folder.job(jobs[row]["labels"], jobs[row]["evaluations"], words)
@@ -194,7 +200,7 @@ def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Sho
     for row in rows:
         by_words.setdefault(tuple(study["jobs"][row]["overrides"]), []).append(row)
     groups = list(by_words.values())
-    store = open.opened(_call(plan, study, groups))
+    store = open.open_sweep(_call(plan, study, groups))
     ended = -1
 
     def seen(snapshot: Snapshot) -> None:
@@ -214,7 +220,7 @@ def _run(plan: StudyPlan, study: Study, rows: Sequence[int], run: Run, show: Sho
 
 
 def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Plan:
-    """The sweep of this call: a trial for each group of jobs."""
+    """Return the sweep of this call: a trial for each group of jobs."""
     jobs = [study["jobs"][group[0]]["overrides"] for group in groups]
     targets = []
     for group in groups:
@@ -242,12 +248,22 @@ def _call(plan: StudyPlan, study: Study, groups: Sequence[Sequence[int]]) -> Pla
         for group in groups
     ]
     return Plan(
-        settings, (), listed(jobs), base, name, calls / name, plan.words, targets=tuple(targets), planned=tuple(planned)
+        settings,
+        (),
+        list_jobs(jobs),
+        base,
+        name,
+        calls / name,
+        plan.words,
+        targets=tuple(targets),
+        planned=tuple(planned),
     )
 
 
 def _embeds(plan: StudyPlan, row: int) -> bool:
-    """Whether the embeddings of a run's own images are wanted, beside those of others: of one run of each source."""
+    """Return whether the embeddings of a run's own images are wanted, in addition to those of others: of one run of
+    each source.
+    """
     job, labels = plan.jobs[row], plan.labels[row]
     return len(job.targets) > 1 and labels["method"] == study_folder.PLAIN and labels["seed"] == plan.labels[0]["seed"]
 
@@ -262,13 +278,15 @@ def _take(study: Study, store: Store, groups: Sequence[Sequence[int]]) -> None:
             job = study["jobs"][row]
             if trial.state == TrialState.COMPLETE:
                 run = _below_runs(attrs["run"], 2)
-                study["jobs"][row] = study_folder.job(job["labels"], _evaluated(job, run, attrs), job["overrides"], run)
+                study["jobs"][row] = study_folder.job(
+                    job["labels"], _record_evaluation(job, run, attrs), job["overrides"], run
+                )
             elif trial.state == TrialState.FAIL:
                 reason = attrs[REASON].replace("_", " ")
-                _failed(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
+                _record_failure(job, f"{reason}: {attrs[WORDS]}" if attrs[WORDS] else reason)
 
 
-def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> list[Evaluation]:
+def _record_evaluation(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> list[Evaluation]:
     found = {(e["target"], tuple(e["words"])): e for e in attrs.get(EVALUATIONS, [])}
     evaluations = []
     for evaluation in job["evaluations"]:
@@ -284,10 +302,10 @@ def _evaluated(job: Mapping[str, Any], run: str, attrs: Mapping[str, Any]) -> li
     return evaluations
 
 
-def _failed(job: study_folder.Job, reason: str) -> None:
+def _record_failure(job: study_folder.JobRecord, reason: str) -> None:
     job["run"], job["state"], job["reason"] = None, "failed", reason
 
 
 def _below_runs(folder: str, parts: int) -> str:
-    """A folder as the record names it: the machine that wrote it may have the runs at another place."""
+    """Return a folder as the record names it: the machine that wrote it may have the runs at another place."""
     return "/".join(Path(folder).parts[-parts:])

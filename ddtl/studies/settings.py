@@ -16,7 +16,7 @@ from ddtl.schema.run import Config
 from ddtl.schema.study import StudyConfig
 from ddtl.schema.sweep import SweepConfig
 from ddtl.studies import definitions
-from ddtl.studies.definitions import SEVERAL, TESTED, Asked, Job
+from ddtl.studies.definitions import SEVERAL, TESTED, StudyJob, StudyRequest
 from ddtl.studies.methods import METHODS
 from ddtl.sweeps.plan import sweep_settings
 from ddtl.training import rescore
@@ -28,7 +28,7 @@ _ALSO = ("preview", "sweep.retries", "sweep.max_failures", "sweep.trial_minutes"
 _NOT_SHARED = {
     "evaluation.test": "a study is about test sets, and scores each.",
     "run.name": "every run has a folder of its own. study.name=… names the study.",
-    "run.overwrite": "a study goes on with its runs, and shares them with others.",
+    "run.overwrite": "a study resumes its runs, and shares them with others.",
 }
 # Settings that may change between two calls of one study: they change no result.
 _FREE = ("paths", "logger", "trainer.profiler", "dataset.num_workers", "trainer.checkpoint_seconds")
@@ -36,7 +36,7 @@ _FREE = ("paths", "logger", "trainer.profiler", "dataset.num_workers", "trainer.
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study as it was asked for.
+    """A study as requested.
 
     Attributes:
         settings: the sweep's own, ``settings.study`` among them.
@@ -51,7 +51,7 @@ class StudyPlan:
     """
 
     settings: SweepConfig
-    jobs: tuple[Job, ...]
+    jobs: tuple[StudyJob, ...]
     configs: tuple[Config, ...]
     labels: tuple[Labels, ...]
     identity: dict[str, Any]
@@ -67,13 +67,13 @@ class StudyPlan:
         return self.settings.study
 
 
-def is_asked(words: Sequence[str]) -> bool:
-    """Whether the words after ``sweep.py`` name a study."""
+def is_requested(words: Sequence[str]) -> bool:
+    """Return whether the words after ``sweep.py`` name a study."""
     return any(key_of(word) == "study" and word.partition("=")[2].strip() not in ("", "null") for word in words)
 
 
 def read(words: Sequence[str]) -> StudyPlan:
-    """The study of a command line.
+    """Return the study of a command line.
 
     Raises:
         ConfigError: with one line for every mistake found.
@@ -95,7 +95,7 @@ def read(words: Sequence[str]) -> StudyPlan:
         raise ConfigError(problems)
     base, _ = load.check(_base_words(study, shared, varied), also=sweep_settings.keys())
     combinations, problems = command_line.expand(varied)
-    asked = Asked(
+    request = StudyRequest(
         study,
         tuple(word for word in shared if key_of(word) != "seed" and word not in varied),
         base.seed,
@@ -103,34 +103,43 @@ def read(words: Sequence[str]) -> StudyPlan:
         base.dataset.n_folds,
         combinations,
     )
-    jobs = definitions.jobs(asked)
-    problems += _clashes(asked, jobs, shared)
+    jobs = definitions.jobs(request)
+    problems += _clashes(request, jobs, shared)
     if problems:
         raise ConfigError(problems)
-    configs, notes = _composed(jobs)
+    configs, notes = _compose(jobs)
     name = study.name or "-".join([study.kind, *_folder_names(study, base)])
     folder = Path(os.path.expanduser(base.paths.runs_dir)) / "studies" / name
     labels = tuple(_labels(job, config) for job, config in zip(jobs, configs, strict=True))
     return StudyPlan(
-        settings, tuple(jobs), tuple(configs), labels, _identity(study, asked), name, folder, tuple(words), tuple(notes)
+        settings,
+        tuple(jobs),
+        tuple(configs),
+        labels,
+        _identity(study, request),
+        name,
+        folder,
+        tuple(words),
+        tuple(notes),
     )
 
 
-def less(plan: StudyPlan, earlier: Study) -> list[str]:
-    """A line for each setting by which a study asks for less than it did under this name; none where it asks for more.
+def reductions(plan: StudyPlan, earlier: Study) -> list[str]:
+    """Return a line for each setting by which a study requests less than it did under this name; none where it
+    requests more.
 
     Args:
         plan: the study now.
         earlier: its record.
     """
     was, now = earlier["settings"], plan.study.model_dump(mode="json")
-    asked = {
+    request = {
         (key_of_labels(labels), target.name)
         for labels, job in zip(plan.labels, plan.jobs, strict=True)
         for target in job.targets
     }
     before = {(key_of_labels(job["labels"]), each["target"]) for job in earlier["jobs"] for each in job["evaluations"]}
-    lost = [key for key in now if now[key] != was.get(key)] if before - asked else []
+    lost = [key for key in now if now[key] != was.get(key)] if before - request else []
     changed = [name for name, files in (was["own"] or {}).items() if (now["own"] or {}).get(name, files) != files]
     return [f"study.{key}: was {shown(was.get(key))}, is {shown(now[key])}" for key in lost] + [
         f"study.own.{name}: was {shown(was['own'][name])}, is {shown(now['own'][name])}" for name in changed
@@ -156,7 +165,7 @@ def _contradictions(study: StudyConfig, settings: SweepConfig) -> Iterator[str]:
         if not isinstance(value, str) and len(set(value)) < len(value):
             yield f"study.{key}={shown(value)}: names one twice."
     if study.patients and study.kind == "cross_dataset" and PLAIN not in study.methods:
-        yield f"study.patients: goes on with the runs of the method {PLAIN}. Put it into study.methods."
+        yield f"study.patients: resumes the runs of the method {PLAIN}. Put it into study.methods."
     if study.kind in ("cross_dataset", "paper_vs_honest", "schedules"):
         yield from _names(study)
 
@@ -173,7 +182,7 @@ def _nothing_varied(study: StudyConfig, varied: Sequence[str]) -> Iterator[str]:
 
 
 def _names(study: StudyConfig) -> Iterator[str]:
-    """What is wrong with the datasets' names, as for a pool of them."""
+    """Yield what is wrong with the datasets' names, as for a pool of them."""
     key = "targets" if study.kind == "schedules" else "datasets"
     names: tuple[str, ...] = getattr(study, key)
     if len(names) < 2 and study.kind == "cross_dataset":
@@ -186,7 +195,7 @@ def _names(study: StudyConfig) -> Iterator[str]:
 
 
 def _base_words(study: StudyConfig, shared: Sequence[str], varied: Sequence[str]) -> list[str]:
-    """The words of one run, from which what all share is read."""
+    """Return the words of one run, from which what all share is read."""
     once = [word for word in shared if word not in varied]
     if study.kind not in ("cross_dataset", "paper_vs_honest"):
         return [*once, TESTED]
@@ -196,23 +205,24 @@ def _base_words(study: StudyConfig, shared: Sequence[str], varied: Sequence[str]
     return [*kept, *definitions.dataset_words(first, study.own or {}), TESTED]
 
 
-def _clashes(asked: Asked, jobs: Sequence[Job], shared: Sequence[str]) -> Iterator[str]:
-    """A line for each shared word that says what the study varies."""
-    own = {word for job in jobs for word in job.overrides} - set(asked.words)
+def _clashes(request: StudyRequest, jobs: Sequence[StudyJob], shared: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each shared word that says what the study varies."""
+    own = {word for job in jobs for word in job.overrides} - set(request.words)
     keys = {key_of(word) for word in own} - {"seed", "evaluation.test"}
     for word in shared:
         if key_of(word) in keys and not command_line.has_several(word):
-            yield f"{word}: study={asked.study.kind} sets this for each of its runs. Leave it out."
+            yield f"{word}: study={request.study.kind} sets this for each of its runs. Leave it out."
 
 
-def _composed(jobs: Sequence[Job]) -> tuple[list[Config], list[str]]:
-    """The configuration of each run, and what is to be said of all of them; the evaluations are composed, too.
+def _compose(jobs: Sequence[StudyJob]) -> tuple[list[Config], list[str]]:
+    """Return the configuration of each run, and the notes that are the same for all of them; the evaluations are
+    composed, too.
 
     Raises:
         ConfigError: with one line for every mistake found.
     """
     configs: list[Config] = []
-    notes: list[list[str]] = []
+    notes_of_jobs: list[list[str]] = []
     problems: list[str] = []
     known: dict[tuple[str, ...], tuple[Config, list[str]]] = {}
     for job in jobs:
@@ -223,10 +233,12 @@ def _composed(jobs: Sequence[Job]) -> tuple[list[Config], list[str]]:
                 known[words] = load.check(job.overrides)
                 for target in job.targets:
                     if target.words:
-                        problems += checks.problems(rescore.asked(known[words][0], target.words).config, trains=False)
-            config, said = known[words]
+                        problems += checks.problems(
+                            rescore.read_request(known[words][0], target.words).config, trains=False
+                        )
+            config, notes = known[words]
             configs.append(config.model_copy(update={"seed": job.labels["seed"]}))
-            notes.append(said)
+            notes_of_jobs.append(notes)
         except ConfigError as error:
             problems += error.problems
         except UserError as error:
@@ -236,10 +248,10 @@ def _composed(jobs: Sequence[Job]) -> tuple[list[Config], list[str]]:
         problems.append(f"trainer.devices={max(devices)}: a study's runs take one device each. Leave it out.")
     if problems:
         raise ConfigError(problems)
-    return configs, [line for line in notes[0] if all(line in said for said in notes)]
+    return configs, [line for line in notes_of_jobs[0] if all(line in notes for notes in notes_of_jobs)]
 
 
-def _labels(job: Job, config: Config) -> Labels:
+def _labels(job: StudyJob, config: Config) -> Labels:
     found: dict[str, Any] = {
         "source": _source(config),
         "method": PLAIN,
@@ -261,12 +273,12 @@ def _folder_names(study: StudyConfig, base: Config) -> list[str]:
     return [name.replace(":", "-") for name in names]
 
 
-def _identity(study: StudyConfig, asked: Asked) -> dict[str, Any]:
-    """What may not change under a name: the kind, the first seed, and the shared settings as they were typed."""
+def _identity(study: StudyConfig, request: StudyRequest) -> dict[str, Any]:
+    """Return what may not change under a name: the kind, the first seed, and the shared settings as they were typed."""
     shared = {
         key_of(word): word.partition("=")[2].strip()
-        for word in asked.words
+        for word in request.words
         if not any(f"{key_of(word)}.".startswith(f"{free}.") for free in _FREE)
     }
-    combinations = {"grid": [" ".join(words) for words in asked.combinations]} if study.kind == "grid" else {}
-    return {"study": study.kind, "seed": asked.seed, **combinations, **shared}
+    combinations = {"grid": [" ".join(words) for words in request.combinations]} if study.kind == "grid" else {}
+    return {"study": study.kind, "seed": request.seed, **combinations, **shared}

@@ -1,4 +1,4 @@
-"""The pairs of datasets that a study carries something across, for the controls beside it."""
+"""The pairs of datasets that a study carries something across, for its controls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ddtl.data.datasets import pooled, registry
 from ddtl.schema.run import Config
-from ddtl.studies.controls import Subject
+from ddtl.studies.controls import ControlSubject
 from ddtl.studies.settings import StudyPlan
 from ddtl.training import rescore
 from ddtl.utils import console
@@ -16,10 +16,12 @@ from ddtl.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
-    """Each source with each other dataset that it is tested on, once; those that cannot be read by now are left out."""
-    known: dict[str, Subject | None] = {}
-    found: dict[tuple[str, str], tuple[Subject, Subject]] = {}
+def pairs(plan: StudyPlan) -> list[tuple[ControlSubject, ControlSubject]]:
+    """Return each source with each other dataset that it is tested on, once; those that cannot be read by now are
+    excluded.
+    """
+    known: dict[str, ControlSubject | None] = {}
+    found: dict[tuple[str, str], tuple[ControlSubject, ControlSubject]] = {}
     for job, config, labels in zip(plan.jobs, plan.configs, plan.labels, strict=True):
         source = labels["source"]
         for target in job.targets:
@@ -34,14 +36,14 @@ def pairs(plan: StudyPlan) -> list[tuple[Subject, Subject]]:
     return list(found.values())
 
 
-def _subject(name: str, config: Config, words: Sequence[str]) -> Subject | None:
-    """The dataset of a run, or the one that the words of an evaluation name."""
+def _subject(name: str, config: Config, words: Sequence[str]) -> ControlSubject | None:
+    """Return the dataset of a run, or the one that the words of an evaluation name."""
     try:
-        config = rescore.asked(config, words).config if words else config
-        with console.progress(f"looking at {name}") as bar:
+        config = rescore.read_request(config, words).config if words else config
+        with console.progress(f"examining {name}") as bar:
             manifest = registry.prepared(config, bar)
         is_published = config.dataset.kind in registry.ORIGINS
-        return Subject(name, manifest, pooled.image_hashes(manifest, published=is_published))
+        return ControlSubject(name, manifest, pooled.image_hashes(manifest, published=is_published))
     except (OSError, UserError) as error:
-        log.warning("%s has no controls, and no look for pictures that stand in other datasets: %s", name, error)
+        log.warning("%s has no controls, and no search for images that are in other datasets: %s", name, error)
         return None

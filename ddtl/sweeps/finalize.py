@@ -1,4 +1,4 @@
-"""After the search: the winner against the default settings, both trained anew, on the test set, once."""
+"""After the search: the winner against the default settings, both retrained, on the test set, once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddtl.reports.sweep.replicates import KEYS, varied
 from ddtl.schema.scores import SCORES
 from ddtl.schema.sweep import ClassConfig
 from ddtl.sweeps.plan.settings import Plan
-from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.space.space import list_jobs
 from ddtl.sweeps.store.task import OVERRIDES
 from ddtl.training.identity import counting
 from ddtl.utils import console
@@ -40,7 +40,7 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
         run: runs the trials that are left in a store, as the engine does.
 
     Returns:
-        What :func:`conclude` found; None where no trial was completed. It stands in the study from then on, so that the
+        What :func:`conclude` found; None where no trial was completed. It is in the study from then on, so that the
         sweep's record has it.
     """
     from ddtl.sweeps.store import open
@@ -48,8 +48,8 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
     plan = final_plan(store)
     if plan is None:
         return None
-    os.environ.update(store.environment)  # a password stands in no plan
-    final = open.opened(plan)
+    os.environ.update(store.environment)  # a password is in no plan
+    final = open.open_sweep(plan)
     try:
         run(final)
         found = conclude(store, final)
@@ -60,13 +60,14 @@ def finalize(store: Store, run: Callable[[Store], None]) -> dict[str, Any] | Non
 
 
 def final_plan(store: Store) -> Plan | None:
-    """The runs that the comparison needs, as a sweep of listed jobs; None where no trial was completed.
+    """Return the runs that the comparison needs, as a sweep of listed jobs; None where no trial was completed.
 
     The winner and the default settings, each with ``sweep.seeds`` seeds that the search has not used: the winning trial
-    itself was chosen for a good validation score, and its luck would speak for the winner. Its folder lies within the
-    sweep's and is named after the winner, so that a search which goes on and finds a better one has another comparison.
+    itself was chosen for a good validation score, and its luck would speak for the winner. Its folder is within the
+    sweep's and is named after the winner, so that a search that continues and finds a better one has another
+    comparison.
     """
-    winner = chosen(store)
+    winner = best_trial(store)
     if winner is None:
         return None
     plan = store.plan
@@ -75,7 +76,7 @@ def final_plan(store: Store) -> Plan | None:
     settings = [own] if _alike(own, shared) else [own, []]
     jobs = [[*words, f"seed={seed}"] for seed in _seeds(store) for words in settings]
     section = plan.settings.sweep.model_copy(update={"objective": ("score",), "name": None})
-    asked = plan.settings.model_copy(
+    final_settings = plan.settings.model_copy(
         update={
             "search": None,
             "n_trials": len(jobs),
@@ -87,9 +88,9 @@ def final_plan(store: Store) -> Plan | None:
     name = f"final-{winner.number}-{plan.settings.sweep.seeds}-seeds"
     return replace(
         plan,
-        settings=asked,
+        settings=final_settings,
         fixed=(*shared, _UNLOCKED),
-        space=listed(jobs),
+        space=list_jobs(jobs),
         base=load.check([*shared, *jobs[0]])[0],
         name=f"{plan.name}-{name}",
         folder=plan.folder / name,
@@ -98,8 +99,10 @@ def final_plan(store: Store) -> Plan | None:
     )
 
 
-def chosen(store: Store) -> FrozenTrial | None:
-    """The first trial of the best setting, of equal ones the first; with two objectives too the score decides."""
+def best_trial(store: Store) -> FrozenTrial | None:
+    """Return the first trial of the best setting, of equal ones the first; with two objectives too the score
+    decides.
+    """
     from ddtl.sweeps.store.snapshot import settings
 
     best = settings(store.study)
@@ -107,13 +110,13 @@ def chosen(store: Store) -> FrozenTrial | None:
 
 
 def conclude(store: Store, final: Store) -> dict[str, Any]:
-    """What the comparison found, as plain JSON for the sweep's record.
+    """Return what the comparison found, as plain JSON for the sweep's record.
 
     Args:
         store: of the search.
         final: of the plan that :func:`final_plan` made, when no trial is left.
     """
-    winner = chosen(store)
+    winner = best_trial(store)
     assert winner is not None, "the final plan was made for one"
     runs = _runs(final)
     monitor = store.plan.base.trainer.monitor
@@ -131,24 +134,24 @@ def conclude(store: Store, final: Store) -> dict[str, Any]:
     missing = [name for name, each in runs.items() if not any(run["run"] for run in each)]
     if missing:
         return {**found, "claim": f"There is no comparison: no run of {' and '.join(missing)} was completed."}
-    found |= _compared(runs, final.folder.parent, monitor)
+    found |= _compare(runs, final.folder.parent, monitor)
     return found | {"caveats": [*_on_one_part(store), *found["caveats"]]}
 
 
-def told(final: dict[str, Any]) -> None:
-    """The answer at the terminal: a line, and what must be known beside it."""
+def print_result(final: dict[str, Any]) -> None:
+    """Print the result at the terminal: a line, and the caveats."""
     console.out.print(final["claim"], markup=False)
     for note in final["caveats"]:
         console.out.print(f"! {note}", style="yellow", markup=False)
 
 
-def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
-    """The paired comparison over seeds, on the test set."""
+def _compare(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -> dict[str, Any]:
+    """Return the paired comparison over seeds, on the test set."""
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import claims, tables
 
     name = monitor.partition("/")[2]
-    score = name if name in SCORES else "roc_auc"  # a loss is no score of the test
+    score = name if name in SCORES else "roc_auc"  # a loss is not a score of the test
     try:
         compared = _read(runs)
         result = compare(compared.methods, score=score, paired_seeds=_same_seeds(runs))
@@ -158,12 +161,12 @@ def _compared(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) 
         "comparison": tables.record(compared, result),
         "claimed": claims.claimed(result.pairs[0]),
         "claim": claims.claim(result.pairs[0]),
-        "caveats": [*_lost(runs), *claims.caveats(compared, result.pairs)],
+        "caveats": [*_failure_lines(runs), *claims.caveats(compared, result.pairs)],
     }
 
 
 def _on_one_part(store: Store) -> list[str]:
-    """That the search was over several folds or splits, of which the comparison is on one."""
+    """Return that the search was over several folds or splits, of which the comparison is on one."""
     words = [trial.user_attrs.get(OVERRIDES, ()) for trial in store.trials()]
     keys = [key for key in varied(words) if key != "seed"]
     if not keys:
@@ -173,7 +176,7 @@ def _on_one_part(store: Store) -> list[str]:
 
 
 def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
-    """The runs as two methods."""
+    """Return the runs as two methods."""
     from ddtl.reports.comparison import runs as compared
 
     folders = {name: [Path(run["run"]) for run in each if run["run"]] for name, each in runs.items()}
@@ -188,18 +191,20 @@ def _read(runs: dict[str, list[dict[str, Any]]]) -> Compared:
 
 
 def _same_seeds(runs: dict[str, list[dict[str, Any]]]) -> bool:
-    """Whether the completed runs of every method have the same seeds, in the same order, as the plan gives them."""
+    """Return whether the completed runs of every method have the same seeds, in the same order, as the plan gives
+    them.
+    """
     seeds = [[run["seed"] for run in each if run["run"]] for each in runs.values()]
     return all(each == seeds[0] for each in seeds)
 
 
-def _lost(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+def _failure_lines(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     counts = {name: sum(not run["run"] for run in each) for name, each in runs.items()}
     return [f"{count} of {len(runs[name])} runs of {name} failed." for name, count in counts.items() if count]
 
 
 def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
-    """By method its runs: seed, folder and validation score, both None where it failed."""
+    """Return the runs by method: seed, folder and validation score, both None where it failed."""
     jobs: Sequence[Sequence[str]] = final.plan.space.jobs  # type: ignore[attr-defined]
     found: dict[str, list[dict[str, Any]]] = {}
     for trial in final.trials():
@@ -216,12 +221,12 @@ def _runs(final: Store) -> dict[str, list[dict[str, Any]]]:
 
 
 def _value(word: str) -> str:
-    """What stands behind a word's ``=``."""
+    """Return what follows a word's ``=``."""
     return word.partition("=")[2]
 
 
 def _seeds(store: Store) -> list[int]:
-    """The first ones that no trial of the search had."""
+    """Return the first ones that no trial of the search had."""
     words = [word for trial in store.trials() for word in trial.user_attrs.get(OVERRIDES, ())]
     used = {int(_value(word)) for word in words if key_of(word) == "seed" and _value(word).isdigit()}
     first = max({store.plan.base.seed, *used}) + 1
@@ -229,6 +234,6 @@ def _seeds(store: Store) -> list[int]:
 
 
 def _alike(own: Sequence[str], shared: Sequence[str]) -> bool:
-    """Whether the winner's settings are the default ones."""
+    """Return whether the winner's settings are the default ones."""
     winner, default = (load.check([*shared, *words, _UNLOCKED])[0] for words in (own, []))
     return counting(winner) == counting(default)

@@ -1,4 +1,4 @@
-"""BatchNorm's statistics measured anew: on the test images (adaptation), or on the training images (mean of weights).
+"""BatchNorm's statistics measured again: on the test images (adaptation), or on the training images (mean of weights).
 
 Adaptation at test time: Nado et al. 2020 (Evaluating prediction-time batch normalization, arXiv 2006.10963) and
 Schneider et al. 2020 (Improving robustness against common corruptions by covariate shift adaptation, NeurIPS), who mix
@@ -24,10 +24,11 @@ from ddtl.utils.errors import UserError
 
 
 @contextmanager
-def adapted(
+def adapt_statistics(
     trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, config: EvaluationConfig
 ) -> Iterator[None]:
-    """With ``evaluation.batchnorm=adapt`` the network has the statistics of the test images; afterwards its own again.
+    """Give the network the statistics of the test images where ``evaluation.batchnorm=adapt``; afterwards its own
+    again.
 
     Raises:
         UserError: the network has no BatchNorm, or there is one test image.
@@ -49,12 +50,12 @@ def adapted(
 
 
 def layers_of(module: Classifier) -> list[BatchNorm]:
-    """The BatchNorm layers, in the network's order."""
+    """Return the BatchNorm layers, in the network's order."""
     return [layer for layer in module.network.modules() if isinstance(layer, BatchNorm)]
 
 
 def statistics(layer: BatchNorm) -> tuple[Tensor, Tensor]:
-    """A copy of the mean and the variance that a layer keeps."""
+    """Return a copy of the mean and the variance that a layer keeps."""
     assert layer.running_mean is not None
     assert layer.running_var is not None
     return layer.running_mean.clone(), layer.running_var.clone()

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch, and when a loss is no number."""
+"""What happens at the end of an epoch, and when a loss is not a number."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.scores import MONITORS
 from ddtl.training import hardware
 from ddtl.utils.errors import NotFinite, TrainingFailure
-from ddtl.utils.files import append_line, beside, replace_file, write_text
-from ddtl.utils.ranks import gathered
+from ddtl.utils.files import append_line, replace_file, temporary_path, write_text
+from ddtl.utils.ranks import gather
 
 
 class EpochEnd(Checkpoint):
@@ -63,7 +63,7 @@ class EpochEnd(Checkpoint):
     ) -> None:
         """Start the next epoch as an uninterrupted run would.
 
-        Lightning's own loop state, saved here, stands between two epochs: restored, it would skip the next epoch's
+        Lightning's own loop state, saved here, is between two epochs: restored, it would skip the next epoch's
         start hooks. So only the counts are taken from the checkpoint, into loops that are otherwise fresh.
         """
         checkpoint.pop("loops")
@@ -78,7 +78,7 @@ class EpochEnd(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note what the epoch was validated on: elsewhere its score may come out otherwise by rounding."""
+        """Note what the epoch was validated on: on another machine its score may differ by rounding."""
         checkpoint[MACHINE] = hardware.arithmetic()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -122,18 +122,20 @@ class EpochEnd(Checkpoint):
             self._saved = time.monotonic()
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """Whether the last checkpoint is old, or this epoch may be the last one; the first process decides for all."""
+        """Return whether the last checkpoint is old, or this epoch may be the last one; the first process decides
+        for all.
+        """
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         due = ends or time.monotonic() - self._saved >= self.seconds_between
         return bool(trainer.strategy.broadcast(due))
 
     def _order(self) -> str:
-        """Which images this process trained on in the epoch, in their order, as a short hash."""
+        """Return which images this process trained on in the epoch, in their order, as a short hash."""
         return hashlib.sha256(torch.cat(self._rows).cpu().numpy().tobytes()).hexdigest()[:12]
 
     def _save(self, trainer: pl.Trainer, improved: bool) -> None:
         last, best = self.folder.last, self.folder.best
-        fresh, fresh_best = beside(last), beside(best)
+        fresh, fresh_best = temporary_path(last), temporary_path(best)
         try:
             trainer.save_checkpoint(fresh, weights_only=False)  # model, optimiser and all
             if not trainer.is_global_zero:
@@ -149,7 +151,7 @@ class EpochEnd(Checkpoint):
 
     @staticmethod
     def _unwritable(path: Path, error: OSError) -> TrainingFailure:
-        return TrainingFailure(f"could not write {path}: {error.strerror or error}. Make room or mend the folder.")
+        return TrainingFailure(f"could not write {path}: {error.strerror or error}. Make room or repair the folder.")
 
     def _check_finite(self, scores: Mapping[str, float], epoch: int) -> None:
         for name in ("train/loss", "val/loss", self.monitor):
@@ -161,15 +163,15 @@ class EpochEnd(Checkpoint):
 
 
 def _assert_ranks_agree(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """The processes of a distributed run must hold the same weights to the bit, or its result is nobody's."""
+    """Check that the processes of a distributed run have the same weights to the bit."""
     if trainer.world_size == 1:
         return
     digest = hashlib.sha256()
     for parameter in pl_module.parameters():
         digest.update(parameter.detach().float().cpu().numpy().tobytes())
-    if len(set(gathered([digest.hexdigest()]))) > 1:
+    if len(set(gather([digest.hexdigest()]))) > 1:
         raise TrainingFailure(
-            f"the processes hold different weights after epoch {trainer.current_epoch + 1}. Their result would be "
+            f"the processes have different weights after epoch {trainer.current_epoch + 1}. Their result would be "
             "that of none of them; run with trainer.devices=1 trainer.num_nodes=1, and report this."
         )
 
@@ -184,7 +186,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 class EarlyEnd(Checkpoint):
     """May end a fit at its start, and after any epoch but the last one once the epoch is recorded.
 
-    The run is then not scored, and can be gone on with. All processes of a distributed run hear the first one's word.
+    The run is then not scored, and can be resumed. All processes of a distributed run follow the first one.
     Of Lightning's ``Checkpoint`` for the same reason as :class:`EpochEnd`, behind which it comes.
 
     Attributes:
@@ -198,7 +200,7 @@ class EarlyEnd(Checkpoint):
         self.ended: str | None = None
 
     def decide(self, trainer: pl.Trainer) -> str | None:
-        """Why the fit is to end with what is done; None lets it go on. Asked in the first process alone."""
+        """Return why the fit is to end with what is done; None lets it continue. Called in the first process alone."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -262,9 +264,9 @@ class Patience(EarlyStopping):
 
 
 class StopOnNonFinite(pl.Callback):
-    """Ends training at the first loss that is no number, naming the step and the images.
+    """Ends training at the first loss that is not a number, naming the step and the images.
 
-    The check looks at the batch before, whose loss the device has long computed, so it costs no waiting.
+    The check examines the batch before, whose loss the device has long computed, so it costs no waiting.
     """
 
     def __init__(self, manifest: Manifest) -> None:

@@ -25,7 +25,7 @@ _PARTS = {
 
 
 def read(path: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A checkpoint.
+    """Return a checkpoint.
 
     Args:
         path: of the file.
@@ -88,7 +88,7 @@ def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
         path: of the checkpoint that a fit resumes from; None where it starts.
         trainer: that fits.
     """
-    begun = _Begun()
+    begun = _StartedFlag()
     trainer.callbacks.append(begun)  # type: ignore[attr-defined]
     try:
         yield
@@ -98,7 +98,7 @@ def restoring(path: Path | None, trainer: pl.Trainer) -> Iterator[None]:
         raise unusable(path, f"is damaged, its parts do not fit together ({type(error).__name__})") from error
 
 
-class _Begun(pl.Callback):
+class _StartedFlag(pl.Callback):
     is_training = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -106,7 +106,7 @@ class _Begun(pl.Callback):
 
 
 def unusable(path: Path, reason: str) -> UserError:
-    """The error for a checkpoint that cannot be used."""
+    """Return the error for a checkpoint that cannot be used."""
     folder = path.parent
     return UserError(
         f"{path}: {reason}. Delete the run's checkpoints, and the same command trains it from the start: rm -r "

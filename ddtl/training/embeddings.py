@@ -17,8 +17,10 @@ NAME = "embeddings.npz"
 
 
 @contextmanager
-def kept(network: Network) -> Iterator[list[np.ndarray]]:
-    """Within, each batch that the network sees adds its embeddings: the feature maps' means, (N, features) float16."""
+def collect_features(network: Network) -> Iterator[list[np.ndarray]]:
+    """Collect the embeddings of each batch that the network sees within: the feature maps' means, (N, features)
+    float16.
+    """
     parts: list[np.ndarray] = []
 
     def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -35,7 +37,7 @@ def write(parts: Sequence[np.ndarray], rows: Sequence[int], path: Path) -> None:
     """Write them in the order of predictions, which is that of the manifest.
 
     Args:
-        parts: from :func:`kept`.
+        parts: from :func:`collect_features`.
         rows: manifest row of each embedding, as they were predicted.
         path: the file; its one array is called ``embeddings``.
     """

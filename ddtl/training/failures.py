@@ -14,14 +14,14 @@ from ddtl.utils.errors import TrainingFailure
 
 
 @contextmanager
-def broken_off(folder: Path) -> Iterator[None]:
-    """What breaks a run from outside, in words: a full disk, a full GPU, a loader process that was killed."""
+def reported_failures(folder: Path) -> Iterator[None]:
+    """Report what breaks a run from outside in words: a full disk, a full GPU, a loader process that was killed."""
     try:
         yield
     except OSError as error:
         free = memory.free_shared_memory()
         if error.errno == errno.ENOSPC and error.filename is None and free is not None and free < 2**16:
-            raise memory.shared_memory_full(f"{free / 1e6:.2f} MB free") from error
+            raise memory.shared_memory_failure(f"{free / 1e6:.2f} MB free") from error
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise _too_many_files() from error
         if error.errno in (errno.EAGAIN, errno.ENOMEM) and error.filename is None:
@@ -30,15 +30,15 @@ def broken_off(folder: Path) -> Iterator[None]:
                 "limit: ulimit -u unlimited"
             ) from error
         what = f"could not read or write {error.filename or folder}: {error.strerror or error}"
-        raise TrainingFailure(f"{what}. Make room or mend the folder.") from error
+        raise TrainingFailure(f"{what}. Make room or repair the folder.") from error
     except torch.OutOfMemoryError as error:
         raise TrainingFailure(
-            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not hold it, start a "
+            f"the GPU's memory is full ({str(error).partition('.')[0]}). If another program does not use it, start a "
             "run with trainer.accumulate=2 (the same batch in two halves), or a smaller dataset.batch_size."
         ) from error
     except RuntimeError as error:
         if "unable to allocate shared memory" in str(error) or "unable to open shared memory" in str(error):
-            raise memory.shared_memory_full(str(error).strip().rpartition(": ")[2]) from error
+            raise memory.shared_memory_failure(str(error).strip().rpartition(": ")[2]) from error
         if "Too many open files" in str(error) or "items of ancdata" in str(error):
             raise _too_many_files() from error
         if not str(error).startswith("DataLoader worker"):

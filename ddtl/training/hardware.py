@@ -15,7 +15,7 @@ import torch
 from ddtl.schema.run import TrainerConfig
 from ddtl.utils import ranks, threads
 from ddtl.utils.errors import UserError
-from ddtl.utils.redaction import redacted
+from ddtl.utils.redaction import redact
 
 PACKAGES = (
     "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
@@ -41,7 +41,7 @@ def resolve(config: TrainerConfig) -> Hardware:
     """Read the hardware.
 
     Raises:
-        UserError: what was asked for is not here.
+        UserError: what was requested is not here.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator: Literal["cpu", "gpu"] = (
@@ -51,7 +51,7 @@ def resolve(config: TrainerConfig) -> Hardware:
         raise UserError("trainer.accelerator=gpu: torch sees no GPU on this machine. Take trainer=cpu.")
     have, what, instead = (gpus, "GPUs", "trainer=cpu or ") if accelerator == "gpu" else (threads.cores(), "cores", "")
     # A process that srun or torchrun started may be bound to its own cores, and sees no others.
-    bound = accelerator == "cpu" and ranks.assigned(config.devices, config.num_nodes).external
+    bound = accelerator == "cpu" and ranks.assign_process(config.devices, config.num_nodes).external
     if config.devices > have and not bound:
         raise UserError(
             f"trainer.devices={config.devices}: this machine has {have} {what[:-1] if have == 1 else what} to use. "
@@ -71,9 +71,9 @@ def resolve(config: TrainerConfig) -> Hardware:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to repeat the run. Stays on this machine: it holds the command line."""
+    """Return what a reader needs to repeat the run. Stays on this machine: it contains the command line."""
     return {
-        "command": [os.path.basename(sys.argv[0]), *map(redacted, sys.argv[1:])],
+        "command": [os.path.basename(sys.argv[0]), *map(redact, sys.argv[1:])],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
@@ -85,7 +85,7 @@ def environment() -> dict[str, Any]:
 
 
 def arithmetic() -> str:
-    """A short hash of what decides how numbers are rounded here: torch, processor, GPUs and threads."""
+    """Return a short hash of what decides how numbers are rounded here: torch, processor, GPUs and threads."""
     parts = (
         torch.__version__,
         cpu_name(),
@@ -96,7 +96,7 @@ def arithmetic() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that results depend on."""
+    """Return installed versions of the packages that results depend on."""
     found: dict[str, str] = {}
     for package in PACKAGES:
         try:
@@ -107,7 +107,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
@@ -116,7 +116,9 @@ def cpu_name() -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether bf16 is faster than fp32: with Intel's AMX, or AMD's AVX-512; Intel's AVX-512 alone gains nothing."""
+    """Return whether bf16 is faster than fp32: with Intel's AMX, or AMD's AVX-512; Intel's AVX-512 alone gains
+    nothing.
+    """
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             text = file.read()

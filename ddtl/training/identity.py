@@ -34,7 +34,7 @@ _NEUTRAL: dict[str, Any] = {
 
 
 def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: Weights) -> dict[str, Any]:
-    """Everything that changes the result, by dotted key."""
+    """Return everything that changes the result, by dotted key."""
     settings = counting(config)
     # Their results, not their spelling: ``auto`` means another thing on another machine, and a file may move.
     settings["trainer.accelerator"] = hardware.accelerator
@@ -45,7 +45,7 @@ def identity(config: Config, hardware: Hardware, manifest_digest: str, weights: 
 
 
 def counting(config: Config) -> dict[str, Any]:
-    """The settings that can change a result, by dotted key."""
+    """Return the settings that can change a result, by dotted key."""
     settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
     # What a phase that takes the rest comes to.
     settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
@@ -54,14 +54,14 @@ def counting(config: Config) -> dict[str, Any]:
 
 
 def scoring(config: EvaluationConfig) -> dict[str, Any]:
-    """The settings that decide about a run's scores, as ``results.json`` holds them."""
-    # Whether the test set is scored shows by itself; and only elsewhere is anything refitted.
+    """Return the settings that decide about a run's scores, as ``results.json`` contains them."""
+    # Whether the test set is scored shows by itself; and only on other datasets is anything refitted.
     settings = config.model_dump(mode="json", exclude={"test", "refit"})
     return {key: value for key, value in settings.items() if NEUTRAL.get(f"evaluation.{key}", ...) != value}
 
 
 def run_name(config: Config, identity_: Mapping[str, Any]) -> str:
-    """The folder's name: by hand, or what a reader wants to know first and the hash of the rest."""
+    """Return the folder's name: by hand, or what a reader wants to know first and the hash of the rest."""
     if config.run.name is not None:
         return config.run.name
     return f"{config.model.name}-{config.finetune.name}-s{config.seed}-{short_hash(identity_)}"

@@ -26,7 +26,7 @@ from ddtl.utils.ranks import Processes
 
 # Seconds that the processes of a run wait for each other: one machine may have to prepare images that another one has.
 JOIN_LIMIT = 15 * 60.0
-_QUIET = 10.0  # seconds of waiting after which a line says so
+_QUIET = 10.0  # seconds of waiting after which a line reports it
 
 
 def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Trainer:
@@ -41,7 +41,7 @@ def build(*, devices: int = 1, num_nodes: int = 1, **settings: Any) -> pl.Traine
         UserError: the environment says something else about the processes.
     """
     defaults = {name: each.default for name, each in inspect.signature(pl.Trainer).parameters.items()}
-    processes = ranks.assigned(devices, num_nodes)
+    processes = ranks.assign_process(devices, num_nodes)
     settle_rank(processes)
     fixed = {
         "devices": devices,
@@ -114,7 +114,7 @@ class _JoinedDDP(DDPStrategy):
 
 
 class _Environment(ClusterEnvironment):
-    """The processes as :func:`ddtl.utils.ranks.assigned` found them; no variable of a scheduler is read here."""
+    """The processes as :func:`ddtl.utils.ranks.assign_process` found them; no variable of a scheduler is read here."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -152,7 +152,7 @@ class _Environment(ClusterEnvironment):
         return self._processes.rank
 
     def set_global_rank(self, rank: int) -> None:
-        """Lightning's guess, which takes ranks to follow the machines; srun may deal them out otherwise."""
+        """Lightning's guess, which takes ranks to follow the machines; srun may assign them differently."""
 
     def local_rank(self) -> int:
         return self._processes.local_rank

@@ -26,7 +26,7 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.utils import ranks
 from ddtl.utils.files import folder_in, write_csv, write_text
-from ddtl.utils.isolation import ELSEWHERE, is_checkout
+from ddtl.utils.isolation import NEUTRAL_FOLDER, is_checkout
 from ddtl.utils.reading import Unreadable, read_table
 
 log = logging.getLogger(__name__)
@@ -36,12 +36,12 @@ FINISH_TIMEOUT = 60.0  # seconds a run waits at its end for its curves to be upl
 
 @contextmanager
 def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iterator[list[Logger]]:
-    """The loggers that the configuration asks for, ended as finished or failed.
+    """Yield the loggers that the configuration requests, ended as finished or failed.
 
     Args:
         config: of the run.
         folder: of the run; loggers keep their files in it.
-        public: the settings to show; must hold nothing that identifies a sample or this machine.
+        public: the settings to show; must contain nothing that identifies a sample or this machine.
     """
     if not ranks.is_first():
         yield []
@@ -69,9 +69,9 @@ def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iter
 
 
 class CSVFile(Logger):
-    """The curves as a table, a row a step. A run that is gone on with goes on in its file.
+    """The curves as a table, a row a step. A run that is resumed continues in its file.
 
-    Lightning's own deletes the file of a run that is gone on with, and drops what is logged after its last flush.
+    Lightning's own deletes the file of a run that is resumed, and drops what is logged after its last flush.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class CSVFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """They stand in ``config.yaml``."""
+        """They are in ``config.yaml``."""
 
     @rank_zero_only
     def save(self) -> None:
@@ -127,7 +127,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _harmless(logger: Logger) -> Logger:
-    """The logger, silent after its first failure, which is a warning and not the end of the run."""
+    """Return the logger, silent after its first failure, which is a warning and not the end of the run."""
     broken = False
 
     def guarded(method: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +139,7 @@ def _harmless(logger: Logger) -> Logger:
                 method(*args, **kwargs)
             except Exception as error:
                 broken = True
-                log.warning("%s is broken, going on without it: %s", type(logger).__name__, _first_line(error))
+                log.warning("%s is broken, continuing without it: %s", type(logger).__name__, _first_line(error))
 
         return call
 
@@ -149,44 +149,44 @@ def _harmless(logger: Logger) -> Logger:
 
 
 def _wandb_run(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Any:
-    """A W&B run, online or offline; None where W&B is off or broken."""
+    """Return a W&B run, online or offline; None where W&B is off or broken."""
     mode: str = config.logger.wandb.mode
     if mode == "auto":
         mode = _MODES.get(os.environ.get("WANDB_MODE", ""), "auto")
     if mode == "disabled":
         return None
-    # Its reports of errors hold local paths, and a server that does not answer them holds up the end of the process.
+    # Its reports of errors contain local paths, and a server that does not answer them blocks the end of the process.
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     try:
-        run = None if mode == "offline" else _online(config, folder, public, asked_for=mode == "online")
+        run = None if mode == "offline" else _online(config, folder, public, is_requested=mode == "online")
         if run is None:
             run = _init(config, folder, public, "offline")
             log.info("W&B: offline; `wandb sync %s` shows it online", Path(run.dir).parent)
     except Exception as error:
-        log.warning("W&B does not work here, going on without it: %s", _first_line(error))
+        log.warning("W&B does not work here, continuing without it: %s", _first_line(error))
         return None
     return run
 
 
-# What the variable WANDB_MODE may say.
+# Values of the variable WANDB_MODE.
 _MODES = {"online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 
 
-def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], asked_for: bool) -> Any:
-    """A run on the server; None, with a warning, where that cannot be had. Never asks for a key."""
+def _online(config: Config, folder: RunFolder, public: Mapping[str, Any], is_requested: bool) -> Any:
+    """Return a run on the server; None, with a warning, where that cannot be had. Never requests a key."""
     import wandb
 
     if not _logged_in():
-        if asked_for:
-            log.warning("W&B: not logged in, going on offline. Type `wandb login`, or set WANDB_API_KEY.")
+        if is_requested:
+            log.warning("W&B: not logged in, continuing offline. Type `wandb login`, or set WANDB_API_KEY.")
         return None
     before = set(folder.path.glob("wandb/run-*"))
     try:
         run = _init(config, folder, public, "online")
     except Exception as error:
-        log.warning("W&B cannot be reached, going on offline: %s", _first_line(error))
+        log.warning("W&B cannot be reached, continuing offline: %s", _first_line(error))
         if wandb.run is None:  # a run of the caller's own would be ended, too
-            wandb.teardown()  # else it goes on trying, and holds up the end of the process
+            wandb.teardown()  # else it continues trying, and blocks the end of the process
         for attempt in set(folder.path.glob("wandb/run-*")) - before:
             shutil.rmtree(attempt, ignore_errors=True)
         return None
@@ -207,7 +207,7 @@ def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: Li
         group=settings.group or base,
         tags=list(settings.tags),
         name=folder.path.name,
-        # An offline run cannot be gone on with, and sent later under the online run's id it would overwrite its curves.
+        # An offline run cannot be resumed, and sent later under the online run's id it would overwrite its curves.
         # So every offline piece has an id of its own; the group keeps the pieces of a run together.
         id=base if mode == "online" else f"{base}-{secrets.token_hex(2)}",
         resume="allow" if mode == "online" else None,
@@ -228,7 +228,7 @@ def _set_up() -> Any:
     """
     import wandb
 
-    with chdir(ELSEWHERE):
+    with chdir(NEUTRAL_FOLDER):
         return wandb.setup()
 
 

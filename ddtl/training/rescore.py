@@ -29,7 +29,7 @@ _SECTIONS = ("dataset", "evaluation", "paths")
 _KEYS = ("trainer.accelerator", "trainer.precision")
 
 
-# What commands that go on with a run take from its results.json.
+# What commands that resume a run take from its results.json.
 _NEEDED = (
     "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
     "calibration.notes", "interval",
@@ -37,25 +37,25 @@ _NEEDED = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class RescoreRequest:
     """The configuration to evaluate with, and whether it names another dataset than the run's own test set."""
 
     config: Config
-    elsewhere: bool
+    external: bool
 
 
-def stored_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
-    """The configuration and the results of a finished run.
+def load_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
+    """Return the configuration and the results of a finished run.
 
     Raises:
         UserError: there is no such folder, no run in it, or none that is finished; or it cannot be read.
     """
     require_run_folder(folder.path)
     if not folder.config.exists():
-        raise UserError(f"{folder.path} is not the folder of a run: it holds no config.yaml.")
+        raise UserError(f"{folder.path} is not the folder of a run: it contains no config.yaml.")
     results = folder.finished()
     if results is None:
-        raise UserError(f"{folder.path}: the run is not finished. The command that started it goes on with it.")
+        raise UserError(f"{folder.path}: the run is not finished. The command that started it resumes it.")
     results_of.require(folder.results, results, *_NEEDED)
     config = settings.config(folder.path)
     _check_head(folder, config)
@@ -77,7 +77,7 @@ def _check_head(folder: RunFolder, config: Config) -> None:
 
 
 def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, precision: str | int) -> Config:
-    """A run's configuration for one device of this machine.
+    """Return a run's configuration for one device of this machine.
 
     Args:
         saved: of the run.
@@ -92,8 +92,8 @@ def on_this_machine(saved: Config, paths: Sequence[str], accelerator: str, preci
     return saved.model_copy(update={"trainer": trainer, "paths": load(list(paths), writes=False).paths})
 
 
-def asked(saved: Config, words: Sequence[str]) -> Asked:
-    """The run's configuration with what the command changes; how images are prepared stays the run's."""
+def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
+    """Return the run's configuration with what the command changes; how images are prepared stays the run's."""
     typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
@@ -103,50 +103,50 @@ def asked(saved: Config, words: Sequence[str]) -> Asked:
                 f"paths.…, {' and '.join(_KEYS)}."
             )
     fresh, _ = check([*words, *_unless(named, saved)], writes=False)
-    elsewhere = any(key.split(".")[0] == "dataset" for key in named)
+    external = any(key.split(".")[0] == "dataset" for key in named)
     adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
-    asked_of = {key: getattr(fresh.evaluation, key) for key in changed}
-    evaluation = saved.evaluation.model_copy(update={"refit": False, **asked_of})
+    changes_ = {key: getattr(fresh.evaluation, key) for key in changed}
+    evaluation = saved.evaluation.model_copy(update={"refit": False, **changes_})
     # Prepared as the run's images were; and no batch is filled with training images.
     kept = {"image_size": saved.dataset.image_size, "batch_size": 1}
-    asked_for = fresh.dataset if elsewhere else saved.dataset
-    harmonize = _harmonize(saved, asked_for) if "dataset.harmonize" in named else saved.dataset.harmonize
-    elsewhere = elsewhere or adapts  # to adapt, the images are needed
-    dataset = asked_for.model_copy(update=kept | {"harmonize": harmonize}) if elsewhere else saved.dataset
+    requested = fresh.dataset if external else saved.dataset
+    harmonize = _harmonize(saved, requested) if "dataset.harmonize" in named else saved.dataset.harmonize
+    external = external or adapts  # to adapt, the images are needed
+    dataset = requested.model_copy(update=kept | {"harmonize": harmonize}) if external else saved.dataset
     trainer = saved.trainer.model_copy(
         update={key.removeprefix("trainer."): getattr(fresh.trainer, key.removeprefix("trainer.")) for key in _KEYS
                 if key in named} | {"devices": 1, "num_nodes": 1, "strategy": "auto"}
     )  # fmt: skip
     changes = {"dataset": dataset, "evaluation": evaluation, "trainer": trainer, "paths": fresh.paths}
-    return Asked(saved.model_copy(update=changes), elsewhere)
+    return RescoreRequest(saved.model_copy(update=changes), external)
 
 
-def _harmonize(saved: Config, asked: DatasetConfig) -> str:
-    """How grey levels are harmonised; a network sees images that were prepared as those that it learned from."""
-    before, now = saved.dataset.harmonize, asked.harmonize
-    # A dataset's own map to itself is the identity, so such a run learned from images as they are.
+def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
+    """Return how grey levels are harmonised; a network sees images that were prepared as those that it trained on."""
+    before, now = saved.dataset.harmonize, read_request.harmonize
+    # A dataset's own map to itself is the identity, so such a run trained on images as they are.
     as_they_are = saved.dataset.kind != "pooled" and {before, now} <= {"none", "match"}
     if before != now and not as_they_are:
         raise UserError(
-            f"dataset.harmonize={now}: the run learned with dataset.harmonize={before}. Leave it out, or train a run "
-            f"with dataset.harmonize={now}."
+            f"dataset.harmonize={now}: the run was trained with dataset.harmonize={before}. Leave it out, or train "
+            f"a run with dataset.harmonize={now}."
         )
     return now
 
 
 def _unless(named: set[str], saved: Config) -> list[str]:
-    """Where the run's own settings must stand beside the new ones, for the checks to see both."""
+    """Where the run's own settings must be next to the new ones, for the checks to see both."""
     target = saved.evaluation.target
     return [] if target is None or "evaluation.target" in named else [f"evaluation.target={target}"]
 
 
-def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
-    """The stored predictions, scored with other settings; ``results.json`` is written again."""
-    from ddtl.evaluation.record import learn
+def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
+    """Return the stored predictions, scored with other settings; ``results.json`` is written again."""
+    from ddtl.evaluation.record import choose_on_validation
     from ddtl.records import predictions as prediction_table
     from ddtl.training.run import RunResult
-    from ddtl.training.scoring import count_again, scored, warn_of_inversion
+    from ddtl.training.scoring import count_again, score_predictions, warn_of_inversion
     from ddtl.utils.files import write_json
 
     if config.evaluation.refit:
@@ -162,13 +162,13 @@ def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResul
             f"{folder.predictions} is not there. The command that made the run predicts again, without training."
         ) from error
     results_of.match(folder.predictions, table, before, [split for split in ("val", "test") if split in before])
-    learn(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
+    choose_on_validation(table.of("val"), config.evaluation)  # what it refuses is refused before the use is counted
     use = count_again(folder, Path(config.paths.runs_dir), config.evaluation, before) if "test" in before else None
     present = [split for split in ("val", "test") if split in before]
-    results = before | scored(table, table.of("val"), present, config.evaluation, before["grouping"])
+    results = before | score_predictions(table, table.of("val"), present, config.evaluation, before["grouping"])
     if before.get("baselines", {}).get("file_facts", {}).get("intervals"):  # made without the images: they stay
-        facts = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
-        results["baselines"] = {**before["baselines"], "file_facts": facts}
+        metadata = {"level": before.get("interval", {}).get("level"), **before["baselines"]["file_facts"]}
+        results["baselines"] = {**before["baselines"], "file_facts": metadata}
     if use is not None:
         results |= use.record()
         results["warnings"] = list(dict.fromkeys([*before["warnings"], *use.warnings]))
@@ -179,11 +179,11 @@ def again(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResul
 
 
 def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
-    """The configuration with the folder of all runs that a run lies in: its ledger counts the uses of test sets.
+    """Return the configuration with the folder of all runs that a run is in: its ledger counts the uses of test sets.
 
     Args:
         config: to evaluate with.
-        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted beside it.
+        folder: of the run. One that was moved out of <runs>/<dataset>/ has its uses counted in that folder.
         dataset: that the run was trained on.
     """
     path = folder.resolve()
@@ -192,5 +192,5 @@ def with_own_runs(config: Config, folder: Path, dataset: str) -> Config:
 
 
 def with_weights(config: Config, folder: Path) -> Config:
-    """The configuration with a run's network for its initial weights."""
+    """Return the configuration with a run's network for its initial weights."""
     return config.model_copy(update={"model": config.model.model_copy(update={"weights": str(folder)})})

@@ -22,12 +22,12 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import OWN_FILES, Config
 from ddtl.training.hardware import Hardware
 from ddtl.training.identity import identity, run_name
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of; the data is loaded and the network holds its initial weights."""
+    """What a run is made of; the data is loaded and the network has its initial weights."""
 
     config: Config
     machine: Hardware
@@ -56,7 +56,7 @@ class Run:
         return compile_schedule(self.config.finetune, list(self.network.stages), self.config.trainer.max_epochs)
 
     def module(self) -> Classifier:
-        """The LightningModule around the network."""
+        """Return the LightningModule around the network."""
         optimizers_for = partial(
             configure,
             config=self.config.optimizer,
@@ -73,17 +73,17 @@ class Run:
         )
 
     def public_settings(self) -> dict[str, Any]:
-        """The settings that loggers may show: no local path, no file name."""
+        """Return the settings that loggers may show: no local path, no file name."""
         config = self.config
         hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": {*OWN_FILES, "source_settings"}}
         settings = config.model_dump(mode="json", exclude=hidden)
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
         settings["model"]["weights_digest"] = self.weights.digest
         settings["dataset"]["digest"] = self.datamodule.digest
-        return dict(redacted_tree(settings))
+        return dict(redact_tree(settings))
 
     def class_weights(self) -> tuple[float, ...] | None:
-        """Inverse shares of the classes in train, 1 on average."""
+        """Return inverse shares of the classes in train, 1 on average."""
         if self.config.loss.class_weights == "none":
             return None
         manifest = self.datamodule.manifest
@@ -93,7 +93,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
     """A run that was scored just now.
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.audit import file_facts
+from ddtl.audit import file_metadata
 from ddtl.audit import record as audits
 from ddtl.config.sources import base
 from ddtl.data.images.decode import BadImageError
@@ -38,12 +38,12 @@ from ddtl.training.run import Run
 from ddtl.training.weight_averaging import scored_weights
 from ddtl.utils.errors import EXIT_FAILURE, InconsistentRecord
 from ddtl.utils.files import append_line, write_bytes, write_json
-from ddtl.utils.ranks import gathered
+from ddtl.utils.ranks import gather
 from ddtl.utils.reading import Unreadable
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
-    """Score the best checkpoint on validation and, where asked for, on the test set; ``results.json`` as a dict.
+    """Score the best checkpoint on validation and, where requested, on the test set; ``results.json`` as a dict.
 
     Where the last epochs' weights are averaged, their mean takes the best checkpoint's place.
     """
@@ -53,12 +53,12 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     run.network.load_state_dict(scored_weights(checkpoint))
     epoch = int(checkpoint["epoch"])
     if averaged is not None:
-        _measure_anew(run, trainer, module, epoch)
+        _remeasure(run, trainer, module, epoch)
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
 
     val = predict(trainer, module, run.datamodule, ["val"])
-    warned = _verified(run, folder, trainer, val, checkpoint)  # before the test set is looked at
+    warned = _verify(run, folder, trainer, val, checkpoint)  # before the test set is examined
 
     results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
     results["warnings"] = [*results["warnings"], *warned]
@@ -70,7 +70,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     elif trainer.is_global_zero:
         results |= earlier_uses(run, folder)
     if evaluation.test and evaluation.batchnorm != "stored":
-        with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+        with batchnorm.adapt_statistics(trainer, module, run.datamodule, evaluation):
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
     elif evaluation.test:
@@ -79,7 +79,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         return results
     manifest = run.datamodule.manifest
     table = table.where(np.argsort(table.sample_id, kind="stable"))  # the manifest's order
-    results |= scored(table, table.of("val"), wanted, evaluation, manifest.grouping)
+    results |= score_predictions(table, table.of("val"), wanted, evaluation, manifest.grouping)
     warn_of_inversion(results, wanted)
     if evaluation.test:
         results["baselines"] = baselines(table.of("test"), manifest, evaluation)
@@ -89,10 +89,10 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     return results
 
 
-def _verified(
+def _verify(
     run: Run, folder: RunFolder, trainer: pl.Trainer, val: Predictions, checkpoint: Mapping[str, Any]
 ) -> list[str]:
-    """Hold the validation predictions against the epoch's row; averaged weights, which have none, get one of their own.
+    """Compare the validation predictions with the epoch's row; averaged weights, which have none, get one of their own.
 
     Raises:
         InconsistentRecord: they are of other weights than the epoch's.
@@ -117,7 +117,7 @@ def _verified(
     return list(warned)
 
 
-def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
+def _remeasure(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) -> None:
     """BatchNorm's statistics of the network's present weights, where the epoch did not leave them fixed."""
     apply_epoch(run.network, run.schedule, epoch)
     layers = [layer for layer in batchnorm.layers_of(module) if not layer.fixed]
@@ -126,7 +126,7 @@ def _measure_anew(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int)
 
 
 def transductive(run: Run, config: EvaluationConfig) -> str:
-    """What a reader must know of scores with adapted BatchNorm."""
+    """Return what a reader must know of scores with adapted BatchNorm."""
     n = len(run.datamodule.manifest.rows("test"))
     prior = config.batchnorm_prior
     mixed = f", mixed with those of the training as if of {prior} images" if prior else ""
@@ -136,21 +136,21 @@ def transductive(run: Run, config: EvaluationConfig) -> str:
     )
 
 
-def scored(
+def score_predictions(
     table: Predictions, val: Predictions, splits_: Sequence[str], config: EvaluationConfig, grouping: str
 ) -> dict[str, Any]:
-    """What ``results.json`` says about predictions: the operating point, then each split.
+    """Return the part of ``results.json`` about predictions: the operating point, then each split.
 
     Args:
         table: the predictions that are scored.
-        val: what decides about threshold and calibration: validation images of the dataset that the run learned from.
+        val: what decides about threshold and calibration: validation images of the dataset that the run trained on.
         splits_: which splits of the table are scored.
         grouping: of the manifest: what an interval may take for independent.
     """
-    learnt = record.learn(val, config)
-    results = record.setting(learnt, config, grouping)
+    choices = record.choose_on_validation(val, config)
+    results = record.setting(choices, config, grouping)
     results["evaluation"] = scoring_settings(config)
-    return results | {split: record.of_split(table.of(split), learnt, config) for split in splits_}
+    return results | {split: record.of_split(table.of(split), choices, config) for split in splits_}
 
 
 def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
@@ -160,19 +160,19 @@ def warn_of_inversion(results: dict[str, Any], splits_: Sequence[str]) -> None:
 
 
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
-    """What needs no network: the commonest class, and a classifier on file facts."""
+    """Return what needs no network: the majority class, and a classifier on file metadata."""
     try:
-        facts = record.baseline(file_facts.probabilities(manifest), test, config)
+        metadata = record.baseline(file_metadata.probabilities(manifest), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
-        facts = {"why_not": str(error)}
+        metadata = {"why_not": str(error)}
     return {
         "majority": record.majority(manifest.counts()["train"]["classes"], test),
-        "file_facts": {**facts, "features": list(file_facts.FEATURES)},
+        "file_facts": {**metadata, "features": list(file_metadata.FEATURES)},
     }
 
 
 def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, wanted: list[str]) -> Predictions:
-    """Logits for every image of some splits, each once.
+    """Return logits for every image of some splits, each once.
 
     A split that is predicted by itself goes through the network in the batches in which it is validated.
 
@@ -182,14 +182,14 @@ def predict(trainer: pl.Trainer, module: Classifier, datamodule: CTDataModule, w
     unchanged = verification.Unchanged(module)
     mine: Any = trainer.predict(module, dataloaders=datamodule.eval_loader(*wanted))
     unchanged.check()
-    batches = gathered(mine)
+    batches = gather(mine)
     rows = torch.cat([batch["row"] for batch in batches])
     logits = torch.cat([batch["logits"] for batch in batches])
     return join(datamodule.manifest, rows.tolist(), logits.numpy())
 
 
 def setting(run: Run) -> dict[str, Any]:
-    """What a reader of the scores must know."""
+    """Return what a reader of the scores must know."""
     manifest = run.datamodule.manifest
     return {
         "dataset": manifest.dataset,
@@ -232,7 +232,7 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> test_ledger.
         digest=run.datamodule.digest,
         images=run.datamodule.test_images(),
         identity=test_ledger.identity_of(folder.path),
-        decided=test_ledger.decided(
+        decided=test_ledger.deciding_settings(
             scoring_settings(config.evaluation),
             harmonize=config.dataset.harmonize,
             refit=config.evaluation.refit and to != folder.path,
@@ -264,7 +264,7 @@ def count_again(
         checkpoint=f"epoch {before['best_epoch']}",
         digest=before["digest"],
         identity=test_ledger.identity_of(folder.path),
-        decided=test_ledger.decided(scoring_settings(config), harmonize=before.get("harmonize", "none")),
+        decided=test_ledger.deciding_settings(scoring_settings(config), harmonize=before.get("harmonize", "none")),
     )
     sources, protocol = before.get("sources", ()), str(before["protocol"])
     return _count(folder, runs_dir, before["dataset"], sources, protocol, fold, scoring, before)
@@ -315,7 +315,12 @@ def _count(
     """Count a use in the ledger of each test set that is scored; the one that was used most."""
     uses = [
         test_ledger.record_use(
-            runs_dir, name, _ledger_name(protocol, fold), scoring, earlier, _known(folder, name, protocol, fold)
+            runs_dir,
+            name,
+            _ledger_name(protocol, fold),
+            scoring,
+            earlier,
+            _earlier_records(folder, name, protocol, fold),
         )
         for name in _test_sets(dataset, sources)
     ]
@@ -328,12 +333,14 @@ def _test_sets(dataset: str, sources: Sequence[str]) -> list[str]:
 
 
 def _ledger_name(protocol: str, fold: tuple[int, int] | None) -> str:
-    """What the ledger of a test set is filed under: each fold is a test set of its own."""
+    """Return what the ledger of a test set is filed under: each fold is a test set of its own."""
     return protocol if fold is None else "{}-{}-of-{}".format(protocol, *fold)
 
 
-def _known(folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None) -> list[dict[str, Any]]:
-    """The records of scores on a test set below a run's folder."""
+def _earlier_records(
+    folder: RunFolder, dataset: str, protocol: str, fold: tuple[int, int] | None
+) -> list[dict[str, Any]]:
+    """Return the records of scores on a test set below a run's folder."""
     records = []
     for path in (folder.results, *sorted(folder.path.glob("evaluations/*/results.json"))):
         try:

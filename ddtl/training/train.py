@@ -27,24 +27,24 @@ from ddtl.schema.run import Config
 from ddtl.schema.units import GROUPS
 from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
-from ddtl.training.failures import broken_off
+from ddtl.training.failures import reported_failures
 from ddtl.training.identity import scoring
-from ddtl.training.run import Run, RunResult, Scored
+from ddtl.training.run import Run, RunResult, ScoredRun
 from ddtl.training.scoring import check_ledgers, check_threshold, score_run
 from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import write_csv, write_json, write_text
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 log = logging.getLogger(__name__)
 
 
-Publish = Callable[[Scored], None]
+Publish = Callable[[ScoredRun], None]
 
 
 class EndedEarly(Exception):
-    """A callback ended the fit after an epoch. The run is not scored, and the same configuration goes on with it."""
+    """A callback ended the fit after an epoch. The run is not scored, and the same configuration resumes it."""
 
     def __init__(self, why: str, folder: Path) -> None:
         super().__init__(why)
@@ -53,7 +53,7 @@ class EndedEarly(Exception):
 
 
 def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publish | None = None) -> RunResult:
-    """Train, score and record one run; go on with it where it was stopped; do nothing where it is finished.
+    """Train, score and record one run; resume it where it was stopped; do nothing where it is finished.
 
     Args:
         config: what to train.
@@ -61,8 +61,8 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
         publish: is given the scored run while its loggers are open, or a finished one that has no page yet.
 
     Raises:
-        UserError: data, weights or hardware are not as asked; no folder is left behind.
-        TrainingFailure: training broke; the same command goes on from the last epoch.
+        UserError: data, weights or hardware are not as requested; no folder is left behind.
+        TrainingFailure: training broke; the same command resumes it from the last epoch.
         EndedEarly: a callback ended the fit.
     """
     run = assemble(config)
@@ -73,21 +73,21 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            with broken_off(folder.path):
+            with reported_failures(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks, publish)
         else:
-            console.line("this run is finished: nothing to train (run.overwrite=true starts it anew)")
+            console.line("this run is finished: nothing to train (run.overwrite=true starts it again)")
             if publish is not None and not folder.report.exists():
-                publish(Scored(run, folder, results))
+                publish(ScoredRun(run, folder, results))
     return RunResult(run.path, results)
 
 
 def _folder(run: Run) -> AbstractContextManager[RunFolder]:
-    """The run's folder, owned by the first process; the others of a distributed run work under its lock."""
+    """Return the run's folder, owned by the first process; the others of a distributed run work under its lock."""
     if ranks.is_first():
-        return run_folder.opened(run.path, run.identity, run.config.run.overwrite)
+        return run_folder.open_run(run.path, run.identity, run.config.run.overwrite)
     return nullcontext(RunFolder(run.path))
 
 
@@ -100,7 +100,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         classes: of a network that is only to be tested, to which the dataset's are matched; None for the dataset's own.
     """
     memory.pass_over_imports()
-    lightning.settle_rank(ranks.assigned(config.trainer.devices, config.trainer.num_nodes))
+    lightning.settle_rank(ranks.assign_process(config.trainer.devices, config.trainer.num_nodes))
     machine = hardware.resolve(config.trainer)
     build_loss(config.loss)  # refused here rather than when the folder is there
     d, t = config.dataset, config.trainer
@@ -118,7 +118,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
 
 
 def _announce(run: Run) -> None:
-    """What is about to happen, before it takes time."""
+    """Print what is about to happen, before it takes time."""
     _dataset_table(run.datamodule.manifest)
     manifest = run.datamodule.manifest
     for warning in [*protocols.describe(manifest), *manifest.doubts()]:
@@ -135,7 +135,9 @@ def _announce(run: Run) -> None:
 
 
 def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | None:
-    """The results of a finished run, if they hold what this command asks for; else it is scored again, not trained."""
+    """Return the results of a finished run, if they contain what this command requests; else it is scored again, not
+    trained.
+    """
     results = folder.finished()
     if results is None or not folder.predictions.exists() or results.get("evaluation") != scoring(config.evaluation):
         return None
@@ -143,9 +145,9 @@ def _results_that_fit(folder: RunFolder, config: Config) -> dict[str, Any] | Non
 
 
 def _write_setting(run: Run, folder: RunFolder) -> None:
-    """The run's settings, machine and split, as they were at its first start."""
+    """Write the run's settings, machine and split, as they were at its first start."""
     if not folder.config.exists():
-        write_text(folder.config, yaml.safe_dump(redacted_tree(run.config.model_dump(mode="json")), sort_keys=False))
+        write_text(folder.config, yaml.safe_dump(redact_tree(run.config.model_dump(mode="json")), sort_keys=False))
     if not folder.environment.exists():
         write_json(folder.environment, hardware.environment())
     if not folder.histogram.exists():
@@ -168,16 +170,16 @@ def _fit_and_score(
     if checkpoint is not None:
         checkpoints.read(checkpoint, run.network.state_dict())
         _warn_if_moved(folder)
-        console.line(f"going on with {folder.path}")
+        console.line(f"resuming {folder.path}")
     with loggers.opened(run.config, folder, run.public_settings()) as shown_to:
         trainer = build_trainer(run, folder, shown_to, callbacks)
-        with _compiled(run), checkpoints.restoring(checkpoint, trainer):
+        with _compile(run), checkpoints.restoring(checkpoint, trainer):
             trainer.fit(module, datamodule=run.datamodule, ckpt_path=checkpoint, weights_only=True)
         why = next((callback.ended for callback in callbacks if callback.ended is not None), None)
         if why is None:
             results = score_run(run, folder, trainer, module)
             if publish is not None:
-                publish(Scored(run, folder, results, shown_to, trainer.global_step))
+                publish(ScoredRun(run, folder, results, shown_to, trainer.global_step))
     if why is not None:  # here, so that the loggers end as finished
         if ranks.is_first():
             write_json(folder.ended_early, {"why": why})
@@ -186,8 +188,8 @@ def _fit_and_score(
 
 
 @contextmanager
-def _compiled(run: Run) -> Iterator[None]:
-    """Train the network compiled in place, where that is asked for: its parameters and their names stay as they are."""
+def _compile(run: Run) -> Iterator[None]:
+    """Train the network compiled in place, where that is requested: its parameters and their names stay as they are."""
     if not run.config.trainer.compile:
         yield
         return
@@ -196,7 +198,8 @@ def _compiled(run: Run) -> Iterator[None]:
 
     console.line("compiling the network: the first steps of a phase take minutes")
     run.network.compile()
-    # Each phase is compiled anew, for other parameters want a gradient; beyond its limit torch quietly stops compiling.
+    # Each phase is compiled again, for other parameters want a gradient; beyond its limit torch quietly stops
+    # compiling.
     try:
         with config.patch(recompile_limit=config.recompile_limit + len(run.schedule.phases)):
             yield
@@ -206,7 +209,7 @@ def _compiled(run: Run) -> Iterator[None]:
 
 
 def _warn_if_moved(folder: RunFolder) -> None:
-    """A resumed run repeats an uninterrupted one to the bit only with the same torch and as many threads."""
+    """Warn where a resumed run cannot repeat an uninterrupted one to the bit: another torch or number of threads."""
     before, now = small.environment(folder.path), hardware.environment()
     changes = {
         "torch": (before.get("packages", {}).get("torch"), now["packages"].get("torch")),
@@ -214,7 +217,7 @@ def _warn_if_moved(folder: RunFolder) -> None:
     }
     for what, (was, is_) in changes.items():
         if was is not None and was != is_:
-            log.warning("%s was %s and is now %s: the run goes on, but not to the same bit.", what, was, is_)
+            log.warning("%s was %s and is now %s: the run continues, but not to the same bit.", what, was, is_)
 
 
 def _dataset_table(manifest: Manifest) -> None:

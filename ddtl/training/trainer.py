@@ -1,4 +1,4 @@
-"""Lightning's Trainer as the configuration asks for it."""
+"""Lightning's Trainer as the configuration requests it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ddtl.utils import console
 
 
 def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Sequence[EarlyEnd] = ()) -> pl.Trainer:
-    """A trainer that writes to ``folder``; ``more`` callbacks come after its own."""
+    """Return a trainer that writes to ``folder``; ``more`` callbacks come after its own."""
     t = run.config.trainer
     callbacks: list[Callback] = [ApplySchedule(run.network, run.schedule), StopOnNonFinite(run.datamodule.manifest)]
     callbacks.append(FrozenFeatures(run.network, run.schedule, run.datamodule, run.config))
@@ -44,7 +44,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
     for each in more:
         each.folder = folder
     callbacks += more
-    # Deterministic operations else fill all memory that is asked for with NaN first: a fifth of a step on a CPU.
+    # Deterministic operations else fill all memory that is requested with NaN first: a fifth of a step on a CPU.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return lightning.build(
         accelerator=run.machine.accelerator,
@@ -69,7 +69,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
 
 
 def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], None]:
-    """A printer of one line an epoch."""
+    """Return a printer of one line an epoch."""
     width = len(str(max_epochs))
 
     def show(row: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""That the scores of a run are those of the epoch that they are said to be of.
+"""That the scores of a run are those of the epoch that they are reported for.
 
 The monitored score is computed again from the predictions that ``results.json`` is made of, and must be what
 ``metrics.jsonl`` recorded when the epoch was validated: within ``TOLERANCE`` on the same machine, since the same images
@@ -29,14 +29,14 @@ ROUNDING = {"32-true": 2.0**-14, "bf16-mixed": 2.0**-4, "16-mixed": 2.0**-7}
 
 
 def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
-    """What was recorded of an epoch; None where there is no record of it."""
+    """Return what was recorded of an epoch; None where there is no record of it."""
     return next((row for row in folder.epochs() if row["epoch"] == epoch), None)
 
 
 def check_epoch(
     run: Run, recorded: Mapping[str, Any] | None, val: Predictions, epoch: int, machine: str | None
 ) -> list[str]:
-    """Hold the validation predictions against the record of the epoch that they are said to be of.
+    """Compare the validation predictions with the record of the epoch that they are reported for.
 
     Args:
         run: whose predictions.
@@ -54,7 +54,7 @@ def check_epoch(
     monitor = run.config.trainer.monitor
     value = None if recorded is None else recorded.get(monitor)
     if recorded is None or not isinstance(value, float | int):
-        return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be held against it."]
+        return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be compared with it."]
     logits, labels = torch.from_numpy(val.logits), torch.from_numpy(val.label)
     now = of_predictions(logits, labels)[monitor]
     if abs(now - value) <= TOLERANCE * max(1.0, abs(value)):
@@ -70,7 +70,7 @@ def check_epoch(
 
 
 def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) -> tuple[float, float]:
-    """The lowest and the highest score of logits that differ by rounding.
+    """Return the lowest and the highest score of logits that differ by rounding.
 
     All scores can but rise where the logit of each image's own class rises and the others fall.
     """
@@ -81,14 +81,14 @@ def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) ->
 
 
 class Unchanged:
-    """Holds a network's weights and statistics, to see that nothing has put others into their place."""
+    """Keeps a network's weights and statistics, to see that nothing has put others into their place."""
 
     def __init__(self, module: Classifier) -> None:
         self.module = module
         self.before = {name: value.detach().clone() for name, value in module.network.state_dict().items()}
 
     def check(self) -> None:
-        """Raises InconsistentRecord: they are others now."""
+        """Raise InconsistentRecord: they are others now."""
         now = self.module.network.state_dict()
         changed = [name for name, value in self.before.items() if not torch.equal(value, now[name].to(value.device))]
         if changed:

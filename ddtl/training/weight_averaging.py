@@ -16,7 +16,7 @@ class RunningMean(pl.Callback):
 
     After step t it is Σ d^(t-i) w_i / Σ d^(t-i), i = 1 … t: a mean of what training has come to, without the initial
     weights, so it is right from the first step on, where it is w_1. (Adam's correction of the bias, Kingma & Ba 2015.)
-    Validation sees the mean; training goes on from the weights themselves.
+    Validation sees the mean; training resumes from the weights themselves.
 
     Args:
         network: whose weights.
@@ -76,8 +76,8 @@ class MeanOfLast(pl.Callback):
     """The mean of the network's weights after each of the last epochs.
 
     Stochastic weight averaging (Izmailov et al. 2018, Averaging weights leads to wider optima and better
-    generalization, UAI) at a step of one epoch, under the learning rate that the run has. Training and validation go on
-    with the weights themselves; BatchNorm's statistics of the mean are measured when it is scored.
+    generalization, UAI) at a step of one epoch, under the learning rate that the run has. Training and validation
+    continue with the weights themselves; BatchNorm's statistics of the mean are measured when it is scored.
 
     Args:
         network: whose weights.
@@ -113,7 +113,7 @@ class MeanOfLast(pl.Callback):
 
 
 def scored_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights that a checkpoint's scores are of, by the network's names: a mean where there is one."""
+    """Return the weights that a checkpoint's scores are of, by the network's names: a mean where there is one."""
     for kept in (RunningMean.state_key, MeanOfLast.state_key):
         if kept in checkpoint["callbacks"]:
             mean: dict[str, Tensor] = checkpoint["callbacks"][kept]["mean"]

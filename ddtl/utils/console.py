@@ -17,7 +17,7 @@ from rich.text import Text
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import printable
-from ddtl.utils.redaction import redacted
+from ddtl.utils.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +31,10 @@ class Screen(Console):
 
 
 def safe(text: str) -> str:
-    """Text for a terminal: secrets masked, control characters other than our own line breaks and tabs escaped."""
-    text = redacted(text)
+    """Return text for a terminal: secrets masked, control characters other than our own line breaks and tabs
+    escaped.
+    """
+    text = redact(text)
     if text.isprintable():
         return text
     return "".join(part if part in ("\n", "\t") else printable(part) for part in re.split(r"([\n\t])", text))
@@ -88,44 +90,44 @@ def whole_table(table: Table) -> None:
 
 
 def renew() -> None:
-    """Look at the streams anew: they lead elsewhere now."""
+    """Examine the streams again: they have been redirected."""
     global out, err
     out, err = _console(), _console(stderr=True)
 
 
 def be_quiet() -> None:
-    """Say nothing but errors: the first process of a distributed run speaks for all."""
+    """Print nothing but errors: the first process of a distributed run speaks for all."""
     out.quiet = True
     logging.getLogger("ddtl").setLevel(logging.ERROR)
 
 
 def error(message: str) -> None:
-    """A mistake or a failure, for the person."""
+    """Print a mistake or a failure on standard error."""
     err.print("error: " + escape(message), style="red")
 
 
 def line(message: str) -> None:
-    """A line of news."""
+    """Print a line on standard error."""
     if not out.quiet:
         err.print(escape(message))
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
-    """A bar at a terminal; elsewhere a line at the start and one at the end."""
+    """Show a bar at a terminal; otherwise a line at the start and one at the end."""
     from rich.progress import Progress as Bar
 
     if out.quiet:
         yield lambda done, total: None
         return
     if not err.is_terminal:
-        told = False
+        reported = False
 
         def tell(done: int, total: int) -> None:
-            nonlocal told
-            if not told or done == total:
+            nonlocal reported
+            if not reported or done == total:
                 line(f"{what}: {done} of {total}")
-                told = True
+                reported = True
 
         yield tell
         return
@@ -134,19 +136,19 @@ def progress(what: str) -> Iterator[Progress]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def agreed(question: str) -> bool:
-    """Whether the person at the terminal agrees to what is deleted.
+def confirm(question: str) -> bool:
+    """Return whether the person at the terminal agrees to what is deleted.
 
     Raises:
         UserError: nobody is there.
     """
     if not sys.stdin or not sys.stdin.isatty():
-        raise UserError("this asks before it deletes, and nobody is there to answer. Set yes=true.")
+        raise UserError("the deletion must be confirmed, and this is not a terminal. Set yes=true.")
     sys.stderr.write(question)
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching."""
+    """Return whether a person is watching."""
     return err.is_terminal and not out.quiet

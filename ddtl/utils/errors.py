@@ -1,11 +1,11 @@
 """The exceptions whose message is meant for the person at the keyboard, and the exit codes they end in."""
 
-EXIT_FAILURE = 1  # something broke during work; the same command goes on from the last checkpoint
+EXIT_FAILURE = 1  # something broke during work; the same command resumes it from the last checkpoint
 EXIT_MISTAKE = 2  # a mistake in the command, the configuration or the data; nothing was started
 
 
 class UserError(ValueError):
-    """A mistake its user can mend: the message says what is wrong and names the fix. Exit code 2, no traceback."""
+    """A mistake its user can repair: the message says what is wrong and names the fix. Exit code 2, no traceback."""
 
 
 class Unwritable(UserError):
@@ -25,7 +25,7 @@ class InconsistentRecord(TrainingFailure):
 
 
 class Stopped(BaseException):
-    """A signal asked this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
+    """A signal requested this process to stop. Not an ``Exception``: no clean-up code may swallow it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by signal {signum}")

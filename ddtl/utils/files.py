@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ddtl.utils.errors import UserError
-from ddtl.utils.reading import parsed_line
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.reading import parse_line
+from ddtl.utils.redaction import redact_tree
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 class Fresh:
     """A new file that takes the place of ``path`` when it is whole; until then nothing of that name has changed.
 
-    It lies beside ``path`` under a name that cannot be guessed, and is never an existing file or link: whoever could
+    It is next to ``path`` under a name that cannot be guessed, and is never an existing file or link: whoever could
     place links into a folder before it was shared cannot have anything written over. Two writers do not meet.
 
     Attributes:
         path: whose place it takes.
-        at: where it lies meanwhile, for what writes by name.
+        at: where it is meanwhile, for what writes by name.
         file: open for writing, in bytes.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         _sweep(path)
-        self.at = beside(path)
+        self.at = temporary_path(path)
         with _named(path):
             self.file: BinaryIO = open(self.at, "xb")  # noqa: SIM115  # open as long as this object is used
 
@@ -67,8 +67,8 @@ PARTIAL = ".partial"  # how the name of a file that is not whole yet ends
 _FORGOTTEN = 86400.0  # seconds after which one that nobody writes to any more was left by a crash
 
 
-def beside(path: Path) -> Path:
-    """A name in the same folder for what will take a file's place: new, and not to be guessed."""
+def temporary_path(path: Path) -> Path:
+    """Return a name in the same folder for what will take a file's place: new, and not to be guessed."""
     return path.with_name(f".{path.name[:120]}.{secrets.token_hex(8)}{PARTIAL}")
 
 
@@ -80,12 +80,12 @@ def replace_file(temporary: Path, path: Path) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is one that was not whole when its writer was killed, or is being written."""
+    """Return whether a file is one that was not whole when its writer was killed, or is being written."""
     return path.name.startswith(".") and path.name.endswith(PARTIAL)
 
 
 def _sweep(path: Path) -> None:
-    """Delete what killed writers of the same file left beside it, long after."""
+    """Delete what killed writers of the same file left in its folder, long after."""
     with suppress(OSError):
         for left in path.parent.glob(f".{glob.escape(path.name[:120])}.*{PARTIAL}"):
             if time.time() - left.lstat().st_mtime > _FORGOTTEN:
@@ -94,7 +94,7 @@ def _sweep(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Fresh]:
-    """A new file that is kept at the end of the block, and dropped where that raises."""
+    """Yield a new file that is kept at the end of the block, and dropped where that raises."""
     fresh = Fresh(path)
     try:
         with _named(path):
@@ -107,7 +107,7 @@ def replacing(path: Path) -> Iterator[Fresh]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Makes an ``OSError`` say which file it is about: one from a full disk does not by itself."""
+    """Make an ``OSError`` name the file that it is about: one from a full disk does not by itself."""
     try:
         yield
     except OSError as error:
@@ -116,25 +116,25 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def within(home: Path, *names: str) -> Path:
-    """A folder within a run's, which may not be there yet.
+def within(root: Path, *names: str) -> Path:
+    """Return a folder within a run's, which may not be there yet.
 
     Raises:
-        UserError: a part of the way is a link or a file: what is written there would land elsewhere.
+        UserError: a part of the way is a link or a file: what is written there would end up in another folder.
     """
-    folder = home
+    folder = root
     for name in names:
         folder /= name
         if folder.is_symlink():
             raise UserError(f"{folder}: is a link, and nothing is written through it. Delete it.")
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: is a file, where a folder belongs. Move it away.")
+            raise UserError(f"{folder}: is a file, where a folder belongs. Move it.")
     return folder
 
 
-def folder_in(home: Path, *names: str) -> Path:
-    """As :func:`within`, and made where there is none."""
-    folder = within(home, *names)
+def folder_in(root: Path, *names: str) -> Path:
+    """Return the folder of :func:`within`, created where there is none."""
+    folder = within(root, *names)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -148,7 +148,7 @@ def remove(path: Path) -> None:
 
 
 def lock(path: Path) -> FileLock:
-    """A lock in a folder that can be written to.
+    """Return a lock in a folder that can be written to.
 
     Raises:
         OSError: no file can be made there: the lock itself would wait for one without end.
@@ -160,7 +160,7 @@ def lock(path: Path) -> FileLock:
 
 
 def append_to(path: Path, flags: int = 0) -> BinaryIO:
-    """A file to append to and read, made where there is none.
+    """Return a file to append to and read, made where there is none.
 
     Raises:
         OSError: it cannot be opened; a link is not followed.
@@ -187,7 +187,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, NaN refused, secrets masked."""
-    write_text(path, json.dumps(redacted_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(redact_tree(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -205,7 +205,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d+)?([eE][+-]?\d+)?|inf)")
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """A cell of a CSV file for people: text that a spreadsheet would run as a formula gets a ``'`` before it.
+    """Return a cell of a CSV file for people: text that a spreadsheet would run as a formula gets a ``'`` before it.
 
     >>> spreadsheet_cell("=cmd|' /C calc'!A0"), spreadsheet_cell("-0.5"), spreadsheet_cell(-0.5)
     ("'=cmd|' /C calc'!A0", '-0.5', -0.5)
@@ -215,7 +215,7 @@ def spreadsheet_cell(value: Any) -> Any:
 
 
 def text_of_cell(text: str) -> str:
-    """The text that :func:`spreadsheet_cell` made a cell of."""
+    """Return the text that :func:`spreadsheet_cell` made a cell of."""
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
@@ -224,7 +224,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
     line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with _named(path), append_to(path) as file:
         tail = last_line(file)
-        if parsed_line(tail) is not None:
+        if parse_line(tail) is not None:
             line = b"\n" + line  # whole, and only its line break is missing
         elif tail:
             file.truncate(
@@ -236,7 +236,7 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def last_line(file: BinaryIO) -> bytes:
-    """What stands after the last line break; nothing in a whole file."""
+    """Return what is after the last line break; nothing in a whole file."""
     at = file.seek(0, os.SEEK_END)
     tail = b""
     while at and b"\n" not in tail:
@@ -251,7 +251,7 @@ _CHUNK = 1 << 16
 
 
 def require_run_folder(folder: Path) -> None:
-    """Refuse what is no folder where a run's is wanted.
+    """Refuse what is not a folder where a run's is wanted.
 
     Raises:
         UserError: there is nothing, or a file.
@@ -266,7 +266,7 @@ def require_run_folder(folder: Path) -> None:
 
 
 def cannot_write(folder: Path) -> str:
-    """Why nothing can be written into a folder that is there or is still to be made; empty where it can."""
+    """Return why nothing can be written into a folder that is there or is still to be made; empty where it can."""
     there = folder.absolute()
     while not there.exists() and there != there.parent:
         there = there.parent
@@ -278,7 +278,7 @@ def cannot_write(folder: Path) -> str:
 
 
 def output_folder(text: str) -> Path:
-    """What a command's ``output=`` names.
+    """Return what a command's ``output=`` names.
 
     Raises:
         ValueError: it is a file, or a run's folder, or cannot be written to.
@@ -287,7 +287,7 @@ def output_folder(text: str) -> Path:
     if not text or (path.exists() and not path.is_dir()):
         raise ValueError("name a folder; it is made where there is none.")
     if (path / "config.yaml").exists():
-        raise ValueError("a run's folder holds its record alone. Name another folder.")
+        raise ValueError("a run's folder contains its record alone. Name another folder.")
     if problem := cannot_write(path):
         raise ValueError(f"{problem}. Name another folder.")
     return path

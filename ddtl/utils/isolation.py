@@ -1,4 +1,4 @@
-"""No command runs what happens to lie in the folder where it was typed: a ``random.py`` there may be a stranger's.
+"""No command runs what happens to be in the folder where it was typed: a ``random.py`` there may be a stranger's.
 
 Python itself puts that folder on the path of modules for ``-m`` and ``-c``, with which child processes are started, and
 for an empty entry of PYTHONPATH. A script's own folder stays: that of ``train.py`` is the checkout.
@@ -9,8 +9,8 @@ Only what Python has loaded before any program is imported here: this must come 
 import os
 import sys
 
-ELSEWHERE = sys.prefix  # a folder without modules or settings, for what a library would read from the current one
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that holds ddtl
+NEUTRAL_FOLDER = sys.prefix  # a folder without modules or settings, for what a library would read from the current one
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # the folder that contains ddtl
 
 
 def isolate() -> None:
@@ -46,7 +46,7 @@ def skip_matplotlibrc() -> None:
     if not _has_folder() or not os.path.lexists("matplotlibrc"):
         return
     here = os.getcwd()
-    os.chdir(ELSEWHERE)
+    os.chdir(NEUTRAL_FOLDER)
     try:
         __import__("matplotlib")
     finally:
@@ -54,7 +54,7 @@ def skip_matplotlibrc() -> None:
 
 
 def is_checkout() -> bool:
-    """Whether the current folder is the checkout that this package was imported from."""
+    """Return whether the current folder is the checkout that this package was imported from."""
     return _has_folder() and os.path.realpath(os.curdir) == os.path.realpath(_PACKAGE)
 
 

@@ -1,4 +1,4 @@
-"""How a process that trains goes about its memory. No torch: it may be asked before torch is there."""
+"""How a process that trains goes about its memory. No torch: it may be called before torch is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED = "/dev/shm"  # where loader processes hand over their batches
 
 
 def keep_freed_memory() -> None:
-    """Have freed memory kept for the next step, where the C library is glibc; elsewhere nothing happens.
+    """Have freed memory kept for the next step, where the C library is glibc; otherwise nothing happens.
 
     glibc hands each large tensor back to the system and fetches it again at the next step, page by page: a tenth of
     the time of a step on a CPU. The most that is used at a time stays the same.
@@ -29,8 +29,8 @@ def keep_freed_memory() -> None:
     mallopt(top_pad, 2**28)
 
 
-def shared_memory_full(detail: str) -> TrainingFailure:
-    """The failure of loader processes that cannot hand over their batches."""
+def shared_memory_failure(detail: str) -> TrainingFailure:
+    """Return the failure of loader processes that cannot hand over their batches."""
     return TrainingFailure(
         f"{SHARED} is too small for the loader processes ({detail}). Set dataset.num_workers=0, or make it larger: "
         "docker run --shm-size=2g …"
@@ -58,13 +58,13 @@ def require_shared_memory(workers: int, batch: int) -> None:
     free = free_shared_memory()
     needed = workers * batch + 2**16  # and their queues
     if workers and free is not None and free < needed:
-        raise shared_memory_full(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
+        raise shared_memory_failure(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
 
 
 def pass_over_imports() -> None:
     """Have the garbage collector pass over what this process has imported, from the first call on.
 
-    torch and Lightning leave 570,000 objects, none of them garbage, and each full collection looks at all: half a
+    torch and Lightning leave 570,000 objects, none of them garbage, and each full collection examines all: half a
     second in the midst of training.
     """
     if not gc.get_freeze_count():

@@ -1,6 +1,6 @@
 """USR1 and USR2: a scheduler's notice that time is nearly over. No process of ddtl ends by one.
 
-Nothing is to be done: the last whole epoch is always on disk, and the same command resumes from it.
+Nothing must be done: the last whole epoch is always on disk, and the same command resumes from it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Who works at a run or a trial: a process that can be told from every other one, also after its number is reused."""
+"""Who works at a run or a trial: a process that can be distinguished from every other one, also after its number is
+reused.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +21,23 @@ def me() -> dict[str, Any]:
 
 
 def process(pid: int) -> dict[str, Any]:
-    """A process of this machine, as plain JSON."""
-    return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _started(pid)}
+    """Return a process of this machine, as plain JSON."""
+    return {"host": socket.gethostname(), "place": _place(), "pid": pid, "started": _start_ticks(pid)}
 
 
 def alive(owner: Mapping[str, Any]) -> bool | None:
-    """Whether that process still runs; None where it cannot be seen from here.
+    """Return whether that process still runs; None where it cannot be seen from here.
 
     A number that the system has given to another process since does not count: the two differ in their start.
     """
     if owner["host"] != socket.gethostname() or owner["place"] != _place():
         return None
     pid = int(owner["pid"])
-    return exists(pid) and _started(pid) == owner["started"] and not _ended(pid)
+    return exists(pid) and _start_ticks(pid) == owner["started"] and not _has_ended(pid)
 
 
 def exists(pid: int) -> bool:
-    """Whether a process of this machine has that number now."""
+    """Return whether a process of this machine has that number now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -45,15 +47,17 @@ def exists(pid: int) -> bool:
     return True
 
 
-def rebooted(owner: Mapping[str, Any]) -> bool:
-    """Whether this machine has been started again since that process wrote itself down."""
+def has_rebooted(owner: Mapping[str, Any]) -> bool:
+    """Return whether this machine has been started again since that process wrote itself down."""
     boot, now = (str(place).partition(" ")[0] for place in (owner["place"], _place()))
     return bool(owner["host"] == socket.gethostname() and boot and now and boot != now)
 
 
 def began(pid: int) -> float | None:
-    """When a process started, in seconds since 1970 and to about a second; None where the system does not say."""
-    ticks = _started(pid)
+    """Return when a process started, in seconds since 1970 and to about a second; None where the system does not
+    say.
+    """
+    ticks = _start_ticks(pid)
     try:
         up = float((_PROC / "uptime").read_text().split()[0])
     except (OSError, ValueError, IndexError):
@@ -63,7 +67,7 @@ def began(pid: int) -> float | None:
 
 @cache
 def _place() -> str:
-    """What process numbers of this machine can be compared with: one boot, and one container of it."""
+    """Return what process numbers of this machine can be compared with: one boot, and one container of it."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
@@ -72,19 +76,19 @@ def _place() -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of proc(5)'s stat file after the command's name, which may hold spaces and brackets."""
+    """Return the fields of proc(5)'s stat file after the command's name, which may contain spaces and brackets."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-def _started(pid: int) -> str | None:
-    """When the process started, in clock ticks after the boot; None where the system does not say."""
+def _start_ticks(pid: int) -> str | None:
+    """Return when the process started, in clock ticks after the boot; None where the system does not say."""
     fields = _stat(pid)
     return fields[19] if fields else None
 
 
-def _ended(pid: int) -> bool:
-    """Whether only its entry is left, until its parent reads its exit code."""
+def _has_ended(pid: int) -> bool:
+    """Return whether only its entry is left, until its parent reads its exit code."""
     return _stat(pid)[:1] in (["Z"], ["X"])

@@ -1,9 +1,9 @@
 """Which process of a distributed run this is. The first one owns the run's folder and speaks; the others compute.
 
-The environment alone says so, in one of four ways: torchrun's variables, those of a step that srun started, ``RANK``,
-``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at all.
-Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no result,
-or wait for others that never come. No torch: a mistake is answered at once.
+The environment alone reports it, by one of four methods: torchrun's variables, those of a step that srun started,
+``RANK``, ``LOCAL_RANK`` and ``WORLD_SIZE`` set by hand (or by ddtl for the processes that it starts), or nothing at
+all. Variables that contradict each other or the settings are a mistake: a process with a wrong rank would write no
+result, or wait for others that never come. No torch: a mistake is answered at once.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Processes:
 
 
 def is_first() -> bool:
-    """Whether this process is rank 0, also before anything distributed has started.
+    """Return whether this process is rank 0, also before anything distributed has started.
 
     Raises:
-        UserError: a variable about ranks is no number.
+        UserError: a variable about ranks is not a number.
     """
     environ = os.environ
     rank = _number("RANK", environ)
@@ -67,7 +67,8 @@ def is_first() -> bool:
 
 
 def check() -> None:
-    """Refuse variables about ranks that are no numbers, and remove those of a launcher that did not start this process.
+    """Refuse variables about ranks that are not numbers, and remove those of a launcher that did not start this
+    process.
 
     Lightning reads ``SLURM_PROCID`` and ``JSM_NAMESPACE_RANK`` when it is imported, wherever they come from.
 
@@ -81,7 +82,7 @@ def check() -> None:
     os.environ.pop("JSM_NAMESPACE_RANK", None)
 
 
-def assigned(devices: int, num_nodes: int, environ: Mapping[str, str] | None = None) -> Processes:
+def assign_process(devices: int, num_nodes: int, environ: Mapping[str, str] | None = None) -> Processes:
     """Return which process of ``devices`` × ``num_nodes`` this one is.
 
     Args:
@@ -113,22 +114,22 @@ def assigned(devices: int, num_nodes: int, environ: Mapping[str, str] | None = N
     return _of_this_program(devices, num_nodes, environ)
 
 
-def alone(command: str) -> None:
+def require_one_process(command: str) -> None:
     """Refuse to run a command that works in one process as one of several.
 
     Raises:
         UserError: torchrun, srun or the environment say that there are several.
     """
     try:
-        assigned(1, 1)
+        assign_process(1, 1)
     except UserError as error:
         what = str(error).partition(", but ")[0].partition(". ")[0]
         fix = f"srun --ntasks=1 {command} …" if what.startswith("SLURM_") else UNSET
         raise UserError(f"{command} works in one process. {what}. Start it by itself: {fix}") from None
 
 
-def gathered(mine: list[Any]) -> list[Any]:
-    """The lists of all ranks, one after the other; every rank must call this."""
+def gather(mine: list[Any]) -> list[Any]:
+    """Return the lists of all ranks, one after the other; every rank must call this."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
@@ -148,14 +149,14 @@ def _number(name: str, environ: Mapping[str, str]) -> int | None:
 
 
 def _of_torchrun(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Processes:
-    world = _needed("WORLD_SIZE", environ, "torchrun sets it")
+    world = _require("WORLD_SIZE", environ, "torchrun sets it")
     if world != devices * num_nodes:
         here = _number("LOCAL_WORLD_SIZE", environ) or 1
         raise UserError(
             f"torchrun started {world} processes, {here} on each node, but trainer.devices × trainer.num_nodes = "
             f"{devices * num_nodes}. Set trainer.devices={here} trainer.num_nodes={world // here} trainer.strategy=ddp."
         )
-    rank, local = (_needed(name, environ, "torchrun sets it") for name in ("RANK", "LOCAL_RANK"))
+    rank, local = (_require(name, environ, "torchrun sets it") for name in ("RANK", "LOCAL_RANK"))
     node = _number("GROUP_RANK", environ)
     return _consistent(Processes(rank, local, rank // devices if node is None else node, world, True), devices, environ)
 
@@ -193,7 +194,7 @@ def _of_srun(step: _Step, devices: int, environ: Mapping[str, str]) -> Processes
 
 
 def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -> Processes:
-    """One process for each machine, which starts the others of that machine."""
+    """Return one process for each machine, which starts the others of that machine."""
     node = _number("NODE_RANK", environ)
     if num_nodes == 1 and node:
         raise UserError(
@@ -218,7 +219,7 @@ def _of_this_program(devices: int, num_nodes: int, environ: Mapping[str, str]) -
 def _consistent(
     found: Processes, devices: int, environ: Mapping[str, str], names: Sequence[str] = _BY_HAND
 ) -> Processes:
-    """The processes with the address of the first one.
+    """Return the processes with the address of the first one.
 
     Args:
         found: the processes, without an address.
@@ -257,7 +258,7 @@ def _consistent(
     )
 
 
-def _needed(name: str, environ: Mapping[str, str], why: str) -> int:
+def _require(name: str, environ: Mapping[str, str], why: str) -> int:
     number = _number(name, environ)
     if number is None:
         raise UserError(f"{name} is not set in the environment, and {why}. Start the processes with torchrun.")
@@ -282,13 +283,13 @@ def _check_address(address: str) -> None:
     """
     found: list[Any] = []
 
-    def look_up() -> None:
+    def resolve() -> None:
         try:
             found.append(socket.getaddrinfo(address, None))
         except (OSError, UnicodeError):
             return
 
-    thread = threading.Thread(target=look_up, daemon=True)
+    thread = threading.Thread(target=resolve, daemon=True)
     thread.start()
     thread.join(_RESOLVE)
     if not found:
@@ -300,7 +301,7 @@ def _check_address(address: str) -> None:
 
 @dataclass(frozen=True)
 class _Step:
-    """What SLURM says to a process that srun started."""
+    """What SLURM gives to a process that srun started."""
 
     job: int
     number: int
@@ -312,7 +313,7 @@ class _Step:
 
 
 def _step(environ: Mapping[str, str]) -> _Step | None:
-    """The step of srun that this process is a task of; None in a batch script, and in a shell of salloc.
+    """Return the step of srun that this process is a task of; None in a batch script, and in a shell of salloc.
 
     Raises:
         UserError: there is a step, and a number that belongs to it is none.
@@ -349,6 +350,6 @@ def _step(environ: Mapping[str, str]) -> _Step | None:
 
 
 def first_host(nodes: str) -> str:
-    """The first machine of SLURM's list: ``gpu01`` of ``gpu[01-04,07],big1``."""
+    """Return the first machine of SLURM's list: ``gpu01`` of ``gpu[01-04,07],big1``."""
     first = re.match(r"[^,\[\s]*(\[[^\]]*\][^,\[\s]*)*", nodes.strip())
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""

@@ -1,9 +1,9 @@
-"""The one way to read what lies on disk: records, inputs, weights and tables may come from strangers.
+"""The one way to read what is on disk: records, inputs, weights and tables may come from strangers.
 
 Only regular files are opened, so that no pipe or device makes a command wait for ever; each is read up to a limit that
-is above what a run on 1,000,000 images writes. JSON is shallow and holds finite numbers and valid text; YAML of records
-holds no aliases. Messages name the file and the place in it, and never quote what stands there: a record, too, may be a
-link to a file that is nobody's business.
+is above what a run on 1,000,000 images writes. JSON is shallow and contains finite numbers and valid text; YAML of
+records contains no aliases. Messages name the file and the place in it, and never quote what is there: a record, too,
+may be a link to a file that is nobody's business.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Unreadable(UserError):
 
     Attributes:
         path: the file.
-        reason: why, as a predicate: ``is no regular file``.
+        reason: why, as a predicate: ``is not a regular file``.
     """
 
     def __init__(self, path: Path, reason: str, fix: str = "") -> None:
@@ -59,7 +59,7 @@ class Unreadable(UserError):
 
 @contextmanager
 def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
-    """A regular file, open for reading.
+    """Yield a regular file, open for reading.
 
     Args:
         path: of the file, or of a link to it.
@@ -67,14 +67,14 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 
     Raises:
         OSError: there is no such file, or this user may not read it.
-        Unreadable: it is no regular file, or larger than the limit.
+        Unreadable: it is not a regular file, or larger than the limit.
     """
     # Without O_NONBLOCK the opening of a pipe waits for somebody who writes.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise Unreadable(path, "is a folder" if stat.S_ISDIR(about.st_mode) else "is no regular file")
+            raise Unreadable(path, "is a folder" if stat.S_ISDIR(about.st_mode) else "is not a regular file")
         if about.st_size > limit:
             raise Unreadable(path, f"is too large ({size(about.st_size)}; at most {size(limit)} are read)")
         file = os.fdopen(descriptor, "rb")
@@ -86,9 +86,9 @@ def opened(path: Path, limit: int) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path, limit: int = RECORD) -> bytes:
-    """All of a regular file; errors as of :func:`opened`."""
+    """Return all of a regular file; errors as of :func:`opened`."""
     with opened(path, limit) as file:
-        # Python makes room for as much as is asked for, so not for the limit at once.
+        # Python makes room for as much as is requested, so not for the limit at once.
         step = min(os.fstat(file.fileno()).st_size, limit) + 1
         data = file.read(step)
         while len(data) <= limit and (more := file.read(step)):
@@ -99,7 +99,7 @@ def read_bytes(path: Path, limit: int = RECORD) -> bytes:
 
 
 def sha256(path: Path, limit: int) -> str:
-    """The sha256 of a regular file, which is not held in memory; errors as of :func:`opened`.
+    """Return the sha256 of a regular file, which is not held in memory; errors as of :func:`opened`.
 
     Raises:
         Unreadable: most of it is holes, which take no room on the disk and a long time here.
@@ -111,7 +111,7 @@ def sha256(path: Path, limit: int) -> str:
 
 
 def _holes(file: BufferedReader) -> int:
-    """Bytes of a file that were never written, as far as its file system says so."""
+    """Bytes of a file that were never written, as far as its file system reports it."""
     descriptor, holes, at = file.fileno(), 0, 0
     end = os.fstat(descriptor).st_size
     if not hasattr(os, "SEEK_HOLE") or end <= _HOLES:
@@ -124,7 +124,7 @@ def _holes(file: BufferedReader) -> int:
             except OSError:  # there is none behind it
                 return holes + end - at
             holes, at = holes + data - at, data
-    except OSError:  # a file system that does not say so
+    except OSError:  # a file system that does not state it
         return 0
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -132,7 +132,7 @@ def _holes(file: BufferedReader) -> int:
 
 
 def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str:
-    """A text file; errors as of :func:`opened`.
+    """Return a text file; errors as of :func:`opened`.
 
     Raises:
         Unreadable: it is not in that encoding.
@@ -140,27 +140,27 @@ def read_text(path: Path, limit: int = SETTINGS, encoding: str = "utf-8") -> str
     try:
         return read_bytes(path, limit).decode(encoding)
     except UnicodeDecodeError:
-        raise Unreadable(path, "is no text in UTF-8") from None
+        raise Unreadable(path, "is not text in UTF-8") from None
 
 
 def read_json(path: Path, limit: int = RECORD) -> Any:
-    """The value in a file of JSON; errors as of :func:`opened`.
+    """Return the value in a file of JSON; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is damaged, too deep or too large, or holds what no record does: numbers that are not finite,
-            text that is no Unicode.
+        Unreadable: it is damaged, too deep or too large, or contains what no record does: numbers that are not finite,
+            text that is not Unicode.
     """
     try:
-        return parsed(read_bytes(path, limit))
+        return parse_json(read_bytes(path, limit))
     except _Fault as fault:
         raise Unreadable(path, f"is damaged, {fault}") from None
 
 
 def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
-    """The JSON object in a file; errors as of :func:`read_json`.
+    """Return the JSON object in a file; errors as of :func:`read_json`.
 
     Raises:
-        Unreadable: it holds something else.
+        Unreadable: it contains something else.
     """
     value = read_json(path, limit)
     if not isinstance(value, dict):
@@ -169,7 +169,8 @@ def read_object(path: Path, limit: int = RECORD) -> dict[str, Any]:
 
 
 def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
-    """The JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is left out.
+    """Return the JSON objects of a file of lines, none where there is no file; a last line that a crash cut off is
+    excluded.
 
     Raises:
         Unreadable: a line before the last one is damaged; or as of :func:`opened`.
@@ -177,18 +178,19 @@ def read_lines(path: Path, limit: int = TABLE) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     try:
         for number, line, is_whole in lines(path, limit):
-            row = parsed_line(line)
+            row = parse_line(line)
             if row is not None:
                 rows.append(row)
             elif is_whole:
-                raise Unreadable(path, f"line {number} is damaged, no JSON object", "Mend that line, or delete it.")
+                raise Unreadable(path, f"line {number} is damaged, no JSON object", "Repair that line, or delete it.")
     except FileNotFoundError:
         return []
     return rows
 
 
 def lines(path: Path, limit: int = TABLE) -> Iterator[tuple[int, bytes, bool]]:
-    """The lines of a file: number from 1, content, and whether its line break is there. An empty last one is none.
+    """Yield the lines of a file: number from 1, content, and whether its line break is there. An empty last one is
+    none.
 
     Raises:
         Unreadable: one is too long; or as of :func:`opened`.
@@ -202,24 +204,24 @@ def lines(path: Path, limit: int = TABLE) -> Iterator[tuple[int, bytes, bool]]:
             yield number, line.removesuffix(b"\n"), line.endswith(b"\n")
 
 
-def parsed_line(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a line; None where there is no whole one."""
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the JSON object on a line; None where there is no whole one."""
     try:
-        row = parsed(line)
+        row = parse_json(line)
     except _Fault:
         return None
     return row if isinstance(row, dict) else None
 
 
-def parsed(data: bytes | str) -> Any:
-    """The value that JSON stands for.
+def parse_json(data: bytes | str) -> Any:
+    """Return the value that JSON stands for.
 
     Raises:
         ValueError: as :func:`read_json` says, without the file's name.
     """
     comma, opening = (b",", (b"[", b"{")) if isinstance(data, bytes) else (",", ("[", "{"))
     if data.count(comma) + sum(map(data.count, opening)) > _MOST_VALUES:  # type: ignore[arg-type]
-        raise _Fault(f"it holds more than {_MOST_VALUES:,} values")
+        raise _Fault(f"it contains more than {_MOST_VALUES:,} values")
     try:
         value = json.loads(data, parse_constant=_not_finite)
     except _Fault:
@@ -228,7 +230,7 @@ def parsed(data: bytes | str) -> Any:
         raise _Fault(f"it is nested deeper than {_DEEPEST} levels") from None
     except json.JSONDecodeError as error:
         raise _Fault(f"no JSON ({error.msg[:1].lower()}{error.msg[1:]}: line {error.lineno})") from None
-    except ValueError:  # bytes that are no text, a number of thousands of digits
+    except ValueError:  # bytes that are not text, a number of thousands of digits
         raise _Fault("no JSON") from None
     if reason := _unfit(value):
         raise _Fault(f"{_place(value)}{reason}")
@@ -240,11 +242,11 @@ class _Fault(ValueError):
 
 
 def _not_finite(word: str) -> NoReturn:
-    raise _Fault(f"it holds {word}, which is no JSON number")
+    raise _Fault(f"it contains {word}, which is not a JSON number")
 
 
 def _unfit(value: Any) -> str:
-    """Why a value is none of a record's, or nothing. Level by level, for a deep one ends Python's stack."""
+    """Return why a value is none of a record's, or nothing. Level by level, for a deep one ends Python's stack."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -256,7 +258,7 @@ def _unfit(value: Any) -> str:
             if kind is dict:
                 inner.extend(one.values())
                 if not all(map(is_text, one)):
-                    return "holds a name that is no Unicode text"
+                    return "contains a name that is not Unicode text"
             elif kind is list:
                 inner.extend(one)
             elif reason := _unfit_scalar(one):
@@ -267,19 +269,19 @@ def _unfit(value: Any) -> str:
 
 def _unfit_scalar(value: Any) -> str:
     if type(value) is str:
-        return "" if is_text(value) else "is no Unicode text"
+        return "" if is_text(value) else "is not Unicode text"
     if type(value) is float:
-        return "" if math.isfinite(value) else "is no finite number"
+        return "" if math.isfinite(value) else "is not a finite number"
     return "is a number out of all bounds" if type(value) is int and abs(value) >= _LARGEST_INT else ""
 
 
 def is_text(text: str) -> bool:
-    """Whether it can be written in UTF-8: half of a surrogate pair cannot."""
+    """Return whether it can be written in UTF-8: half of a surrogate pair cannot."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _place(value: Any) -> str:
-    """The keys that lead to the first unfit scalar, as ``test.roc_auc ``; empty where it is none."""
+    """Return the keys that lead to the first unfit scalar, as ``test.roc_auc ``; empty where it is none."""
     below: list[tuple[str, Any, int]] = [("", value, 1)]
     while below:
         at, one, depth = below.pop()
@@ -295,17 +297,17 @@ def _place(value: Any) -> str:
 
 
 def read_yaml(path: Path, limit: int = SETTINGS) -> Any:
-    """What a record in YAML holds: plain values, of which none is an alias; errors as of :func:`opened`.
+    """Return what a record in YAML holds: plain values, of which none is an alias; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is damaged, too deep, or holds aliases or tags.
+        Unreadable: it is damaged, too deep, or contains aliases or tags.
     """
     text = read_text(path, limit)
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_YAML):
             if isinstance(event, yaml.AliasEvent):
-                raise Unreadable(path, "holds YAML aliases, which no record does")
+                raise Unreadable(path, "contains YAML aliases, which no record does")
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEEPEST:
@@ -321,8 +323,10 @@ def read_yaml(path: Path, limit: int = SETTINGS) -> Any:
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def expanded(text: str) -> int:
-    """How many values a YAML text stands for once its aliases are copies. Damaged YAML counts up to the damage."""
+def count_values(text: str) -> int:
+    """Return how many values a YAML text stands for once its aliases are copies. Damaged YAML counts up to the
+    damage.
+    """
     counts: dict[str, int] = {}
     open_: list[tuple[str | None, int]] = []
     total = 0
@@ -349,10 +353,10 @@ def expanded(text: str) -> int:
 
 
 def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header, as text, one by one; errors as of :func:`opened`.
+    """Yield the rows of a CSV file with a header, as text, one by one; errors as of :func:`opened`.
 
     Raises:
-        Unreadable: it is no text, or has a row with more or fewer cells than the header, or a cell that is too long.
+        Unreadable: it is not text, or has a row with more or fewer cells than the header, or a cell that is too long.
     """
     with opened(path, limit) as file:
         reader = csv.reader((line.decode("utf-8") for line in _bounded(path, file)), strict=True)
@@ -365,7 +369,7 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
                     raise Unreadable(path, f"line {reader.line_num} has {len(row)} cells, the header {len(header)}")
                 yield dict(zip(header, row, strict=True))
         except UnicodeDecodeError:
-            raise Unreadable(path, f"line {reader.line_num + 1} is no text in UTF-8") from None
+            raise Unreadable(path, f"line {reader.line_num + 1} is not text in UTF-8") from None
         except csv.Error:
             raise Unreadable(path, f"line {reader.line_num} is damaged, no CSV") from None
 
@@ -373,7 +377,7 @@ def read_table(path: Path, limit: int = TABLE) -> Iterator[dict[str, str]]:
 def _bounded(path: Path, file: BinaryIO) -> Iterator[bytes]:
     while line := file.readline(LINE + 1):
         if len(line) > LINE:
-            raise Unreadable(path, f"holds a line of more than {size(LINE)}")
+            raise Unreadable(path, f"contains a line of more than {size(LINE)}")
         yield line
 
 
@@ -385,13 +389,13 @@ def walk(
     wanted: Callable[[str], bool] = lambda name: True,
     seen: set[str] | None = None,
 ) -> Iterator[list[os.DirEntry[str]]]:
-    """The files of a folder and of those below it: a list for each folder, by name; each folder once.
+    """Yield the files of a folder and of those below it: a list for each folder, by name; each folder once.
 
     Args:
         top: a folder.
-        on_error: called with a folder that cannot be read or is too deep, and a predicate that says so.
+        on_error: called with a folder that cannot be read or is too deep, and a predicate that reports it.
         links: whether links to folders are followed.
-        wanted: whether a name is looked at, that of a file or a folder.
+        wanted: whether a name is examined, that of a file or a folder.
         seen: real paths of folders that are not gone into, but for ``top``; those that were are added.
     """
     waiting = [(top, 0)]
@@ -425,14 +429,16 @@ def _is_folder(entry: os.DirEntry[str], links: bool) -> bool:
 
 
 def printable(text: object) -> str:
-    r"""Text whose signs cannot move a terminal's cursor, colour it or turn writing round: ``\x1b`` for escape."""
+    r"""Return text whose signs cannot move a terminal's cursor, colour it or turn writing round: ``\x1b`` for
+    escape.
+    """
     return "".join(
         sign if sign.isprintable() or sign == " " else sign.encode("unicode_escape").decode() for sign in str(text)
     )
 
 
 def size(count: float) -> str:
-    """``12 B``, ``3.4 MiB``."""
+    """Return ``12 B``, ``3.4 MiB``."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

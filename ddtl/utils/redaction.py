@@ -30,7 +30,7 @@ _ASSIGNED = re.compile(
 _USER = re.compile(r"(?<![\w.%+/@:*-])([\w.%+-]{1,100}):([^\s/@:'\"]{1,200})@(?=[\w\[])")
 _WEB = ("http", "https", "ftp", "ftps", "s3", "gs", "hf")  # where a user's name alone may be a token
 
-# Settings of a URL that may hold a secret, and the variables that they are taken from where they are not given.
+# Settings of a URL that may contain a secret, and the variables that they are taken from where they are not given.
 _VARIABLES = {"paths.weights_mirror": "DDTL_WEIGHTS_MIRROR", "paths.data_mirror": "DDTL_DATA_MIRROR"}
 _URL_KEYS = {"weights_mirror", "data_mirror", "storage"}  # the settings that are a URL, by their last name
 
@@ -43,40 +43,42 @@ _TOKEN = 12  # characters of a user's name that is one
 # Environment variables whose value is a secret.
 _SECRET_VARIABLE = re.compile(r"(api_?key|access_?key|token|secret|password|passwd|passphrase)$", re.IGNORECASE)
 
-_learned: dict[str, re.Pattern[str]] = {}
+_secrets: dict[str, re.Pattern[str]] = {}
 
 
-def learn(url: str | None) -> None:
+def add_secrets_of(url: str | None) -> None:
     """Mask the secrets of a URL from now on in whatever is shown, in the words of libraries too.
 
     Args:
         url: a setting that is a URL, or was meant as one; its value is used as it is.
     """
     for secret in _secrets_of(url or ""):
-        _learn(secret)
+        _add(secret)
 
 
-def learn_from_command(words: Iterable[str]) -> None:
-    """As :func:`learn`, for the words of a command, and for the environment that it is started in."""
+def add_secrets_of_command(words: Iterable[str]) -> None:
+    """Add the secrets as :func:`add_secrets_of` does, for the words of a command, and for the environment that it is
+    started in.
+    """
     for word in words:
         key, equals, value = word.partition("=")
         text = value if equals and "//" not in key else word
         if key.rpartition(".")[2] in _URL_KEYS or _START.match(text.strip("'\"")):
-            learn(text.strip("'\""))
+            add_secrets_of(text.strip("'\""))
     for name, value in os.environ.items():
         if _SECRET_VARIABLE.search(name) and len(value) >= 8:
-            _learn(value)
+            _add(value)
         elif name.startswith("DDTL_") or name.lower().endswith("_proxy"):
-            learn(value)
+            add_secrets_of(value)
 
 
-def _learn(secret: str) -> None:
-    if len(secret) >= 4 and secret not in _learned and MASK not in secret:
-        _learned[secret] = re.compile(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)")
+def _add(secret: str) -> None:
+    if len(secret) >= 4 and secret not in _secrets and MASK not in secret:
+        _secrets[secret] = re.compile(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){re.escape(secret)}(?!\w)")
 
 
 def _secrets_of(url: str) -> set[str]:
-    """The secrets of a URL, as they are given and as libraries may repeat them: decoded, encoded, or a part."""
+    """Return the secrets of a URL, as they are given and as libraries may repeat them: decoded, encoded, or a part."""
     start = _START.match(url)
     rest = url[start.end() :] if start else url
     found = {match[3] for match in _PARAMETER.finditer(rest) if is_secret(match[2])}
@@ -90,8 +92,8 @@ def _secrets_of(url: str) -> set[str]:
     return whole | {part for one in whole for part in re.split(r"[\s:/?#@&;\"']", one) if len(part) >= 6}
 
 
-def redacted(text: str) -> str:
-    """The text with a mask in the place of each secret; the same text where it holds none.
+def redact(text: str) -> str:
+    """Return the text with a mask in the place of each secret; the same text where it contains none.
 
     >>> redacted("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
     'sweep.storge=postgresql://me:***@host/db?sslpassword=***'
@@ -99,7 +101,7 @@ def redacted(text: str) -> str:
     'https://***@host/data?size=3'
     """
     text = _in_urls(text, _START)
-    for secret, pattern in _learned.items():
+    for secret, pattern in _secrets.items():
         if secret in text:
             text = pattern.sub(MASK, text)
     if "@" in text:
@@ -107,8 +109,8 @@ def redacted(text: str) -> str:
     return _ASSIGNED.sub(rf"\1{MASK}", text) if "=" in text else text
 
 
-def redacted_url(url: str) -> str:
-    """A setting that is a URL, without its secrets, however they are written."""
+def redact_url(url: str) -> str:
+    """Return a setting that is a URL, without its secrets, however they are written."""
     start = _START.match(url)
     begin = start.end() if start else 0
     return url[:begin] + _without_secrets(url[begin:], (start[1] if start else "") or "", is_url=True)
@@ -127,8 +129,8 @@ def _in_urls(text: str, starts: re.Pattern[str]) -> str:
     return "".join(parts)
 
 
-def redacted_tree(value: Any) -> Any:
-    """The value with a mask in the place of each secret in a URL, wherever that stands in lists and dicts.
+def redact_tree(value: Any) -> Any:
+    """Return the value with a mask in the place of each secret in a URL, wherever that is in lists and dicts.
 
     For records: what else looks like a password may be a patient, a class or a regular expression there.
     """
@@ -136,23 +138,24 @@ def redacted_tree(value: Any) -> Any:
         return _in_urls(value, _TREE_START)
     if isinstance(value, dict):
         return {
-            key: redacted_url(item) if key in _URL_KEYS and isinstance(item, str) else redacted_tree(item)
+            key: redact_url(item) if key in _URL_KEYS and isinstance(item, str) else redact_tree(item)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted_tree(item) for item in value]
+        return [redact_tree(item) for item in value]
     return value
 
 
-def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
-    """The words without those whose URL holds a secret; their values are in this process's environment instead.
+def move_to_environment(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the words without those whose URL contains a secret; their values are in this process's environment
+    instead.
 
     There trials find them, whose words are written down.
     """
     kept = []
     for word in words:
         key, _, value = word.lstrip("+").partition("=")
-        if key.strip() in _VARIABLES and redacted(value) != value:
+        if key.strip() in _VARIABLES and redact(value) != value:
             os.environ[_VARIABLES[key.strip()]] = value.strip().strip("'\"")
         else:
             kept.append(word)
@@ -160,12 +163,12 @@ def moved_to_environment(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a parameter of that name holds a secret."""
+    """Return whether a parameter of that name contains a secret."""
     return _SECRET.search(name.replace("_", "-")) is not None
 
 
 def _without_secrets(text: str, scheme: str, *, is_url: bool) -> str:
-    """What stands behind ``//``, without its password, and without the user where that may be a token.
+    """Return what follows ``//``, without its password, and without the user where that may be a token.
 
     Args:
         text: the rest of the URL, and what follows it.
@@ -189,7 +192,7 @@ def _end_of_user(text: str, *, is_url: bool) -> int:
     if at >= 0:
         return at
     port = authority.rpartition(":")[2] if ":" in authority and not authority.startswith("[") else ""
-    if port and not port[0].isdigit():  # the password itself holds a / or one of its like
+    if port and not port[0].isdigit():  # the password itself contains a / or one of its like
         return word.rfind("@") if "@" in word else _behind_a_blank(text, len(word))
     if is_url and ":" in authority and re.search(r"[/\\].*@[\w.-]+(:\d+)?(/|$)", word):  # host:8080/… or me:12/34@host
         return word.rfind("@")
@@ -197,6 +200,6 @@ def _end_of_user(text: str, *, is_url: bool) -> int:
 
 
 def _behind_a_blank(text: str, begin: int) -> int:
-    """Where a password that holds a blank ends: at an ``@`` before a host, on the same line."""
+    """Where a password that contains a blank ends: at an ``@`` before a host, on the same line."""
     found = re.compile(r"[^\n@'\"]{0,200}@(?=[\w\[])").match(text, begin)
     return found.end() - 1 if found else -1

@@ -27,7 +27,9 @@ def unwind(signum: int, frame: FrameType | None) -> None:
 
 
 def is_regained(what: Any) -> bool:
-    """Whether what Python is about to pass over (``sys.unraisablehook``) is a :class:`Stopped`: it is raised again."""
+    """Return whether what Python is about to pass over (``sys.unraisablehook``) is a :class:`Stopped`: it is raised
+    again.
+    """
     if isinstance(what.exc_value, Stopped) and hasattr(signal, "setitimer"):
         _again_soon(what.exc_value.exit_code - 128)
         return True
@@ -64,7 +66,8 @@ def _again_soon(signum: int) -> None:
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:
-    """Whether the main thread is in a finaliser, whose exceptions Python passes over, or in the module of logging.
+    """Return whether the main thread is in a finaliser, whose exceptions Python passes over, or in the module of
+    logging.
 
     That takes its lock before the block that gives it back: an exception in between leaves it taken, and every other
     thread that logs would wait without end.
@@ -77,7 +80,7 @@ def _would_be_lost(frame: FrameType | None) -> bool:
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
+    """Return the signals that end a command in order. A hang-up is none under nohup, which has processes ignore it."""
     hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
     ignored = [signum for signum in hang_up if signal.getsignal(signum) == signal.SIG_IGN]
     return [signal.SIGINT, signal.SIGTERM, *(signum for signum in hang_up if signum not in ignored)]

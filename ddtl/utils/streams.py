@@ -51,7 +51,7 @@ class _Steady(io.BufferedWriter):
 def steady() -> None:
     """Replace ``sys.stdout`` and ``sys.stderr``, where they are those of the process.
 
-    Signs that the stream's encoding lacks (ASCII, latin-1; file names that are no UTF-8 anywhere) become ``?``. A pipe
+    Signs that the stream's encoding lacks (ASCII, latin-1; file names that are not UTF-8 anywhere) become ``?``. A pipe
     that nobody reads any more (``| head -1``) takes the rest in silence.
     """
     for name, number in (("stdout", 1), ("stderr", 2)):

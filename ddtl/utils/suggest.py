@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate most like ``word``, compared whole and by its last part; None where none is alike.
+    """Return the candidate most like ``word``, compared whole and by its last part; None where none is alike.
 
     ``lr`` finds ``optimizer.lr``, ``val/auc`` finds ``val/roc_auc``, and ``bf16`` finds ``bf16-mixed``.
     """
@@ -27,6 +27,6 @@ def _last_part(name: str) -> str:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """A sentence to put behind an error, or nothing."""
+    """Return a sentence to put behind an error, or nothing."""
     best = closest(word, candidates)
     return f" Did you mean {best}?" if best else ""

@@ -1,4 +1,4 @@
-"""Threads × processes must not exceed the cores. No torch: the number must stand before it is imported."""
+"""Threads × processes must not exceed the cores. No torch: the number must be before it is imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -14,5 +14,7 @@ def share_out(processes: int) -> None:
     """Leave each of ``processes`` on this machine its share of the cores; they inherit it from this one."""
     if processes > 1:
         mine = max(1, cores() // processes)
-        asked = os.environ.get("OMP_NUM_THREADS", "")
-        os.environ["OMP_NUM_THREADS"] = str(min(mine, int(asked)) if asked.isdecimal() and int(asked) else mine)
+        requested = os.environ.get("OMP_NUM_THREADS", "")
+        os.environ["OMP_NUM_THREADS"] = str(
+            min(mine, int(requested)) if requested.isdecimal() and int(requested) else mine
+        )

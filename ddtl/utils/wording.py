@@ -13,17 +13,17 @@ from typing import Any
 
 
 def percent(share: float) -> str:
-    """``12 %``; below ten with a decimal, where there is one."""
+    """Return ``12 %``; below ten with a decimal, where there is one."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %" if share < 0.0995 else f"{100 * share:.0f} %"
 
 
 def count(n: int, one: str, several: str | None = None) -> str:
-    """``1,203 images``."""
+    """Return ``1,203 images``."""
     return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
 def number(value: Any) -> str:
-    """A setting as a person would write it."""
+    """Return a setting as a person would write it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -33,10 +33,10 @@ def listed(words: list[str]) -> str:
 
 
 def train_command(overrides: tuple[str, ...]) -> str:
-    """The command that repeats a trial."""
+    """Return the command that repeats a trial."""
     return shlex.join(["python", "train.py", *overrides])
 
 
 def now() -> str:
-    """The time, as ISO 8601 in UTC."""
+    """Return the time, as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

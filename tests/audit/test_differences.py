@@ -13,19 +13,19 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ddtl.audit.differences import class_differences, cliffs_delta
-from ddtl.audit.file_facts import Facts
-from ddtl.audit.views import VIEWS, Look
+from ddtl.audit.file_metadata import FileMetadata
+from ddtl.audit.views import VIEWS, Measurements
 from ddtl.data.manifest import Manifest, Sample
 
 RNG = np.random.default_rng(0)
 QUANTITIES = 12
 
 
-def a_look(width: int = 100, file_bytes: int = 5000, **marks: float) -> Look:
+def a_look(width: int = 100, file_bytes: int = 5000, **marks: float) -> Measurements:
     numbers = {name: np.zeros(len(view.names), dtype=np.float32) for name, view in VIEWS.items() if view.names}
     for name, value in marks.items():
         numbers["marks"][VIEWS["marks"].names.index(name)] = value
-    return Look(Facts("PNG", "L", width, 100, file_bytes), numbers)
+    return Measurements(FileMetadata("PNG", "L", width, 100, file_bytes), numbers)
 
 
 def a_manifest(labels: list[int], patients: list[int], classes: int = 2) -> Manifest:
@@ -154,6 +154,6 @@ def test_one_class_few_patients_and_images_that_cannot_be_read() -> None:
     manifest, looks = a_manifest([0, 1, 0, 1], [1, 2, 3, 4]), [a_look()] * 4
     assert class_differences(manifest, [None] * 4) == []
     assert class_differences(manifest, [looks[0], None, looks[2], None]) == []
-    wide = replace(looks[0], facts=replace(looks[0].facts, width=900))
+    wide = replace(looks[0], metadata=replace(looks[0].metadata, width=900))
     kept = class_differences(manifest, [looks[0], wide, None, wide])
     assert next(one for one in kept if one.quantity == "width").median_others == 100

@@ -104,7 +104,7 @@ def test_even_and_damaged_images_are_passed_over(tmp_path: Path) -> None:
     pictures = decode([manifest])
     assert dict(pictures.bad) == {("toy", "5.png"): "is empty (0 bytes)"}
     assert [file.width for file in pictures.files] == [40, 41, 42, 43, 44]
-    assert find([manifest], pictures=pictures) == []
+    assert find([manifest], fingerprints=pictures) == []
 
 
 def test_nothing_but_damaged_images(tmp_path: Path) -> None:

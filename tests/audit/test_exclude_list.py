@@ -60,7 +60,7 @@ def test_the_copy_in_the_test_stays_and_those_that_train_go() -> None:
 
 def test_of_copies_with_different_labels_none_stays() -> None:
     found = dataset(("a", 0, "train"), ("b", 1, "test"), ("c", 1, "test"))
-    why = "label conflict: the same picture stands in normal and covid"
+    why = "label conflict: the same image content is in normal and covid"
     assert left(found, ("a", "b"), ("b", "c")) == {"a": why, "b": why, "c": why}
 
 

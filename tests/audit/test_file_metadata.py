@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from ddtl.audit.file_facts import FEATURES, facts, probabilities
+from ddtl.audit.file_metadata import FEATURES, probabilities, read_metadata
 from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.manifest import Manifest, Sample
@@ -47,7 +47,7 @@ def test_what_the_headers_say(tmp_path: Path) -> None:
         save(tmp_path / "c.bmp", 10, 50, "RGB"),
         save(tmp_path / "d.tif", 30, 20, "RGBA"),
     ]
-    names, table = facts(paths)
+    names, table = read_metadata(paths)
     assert names == (
         "file format BMP", "file format JPEG", "file format PNG", "file format TIFF",
         "colour mode L", "colour mode RGB", "colour mode RGBA",
@@ -67,15 +67,15 @@ def test_what_the_headers_say(tmp_path: Path) -> None:
 
 def test_the_suffix_says_nothing(tmp_path: Path) -> None:
     jpeg = save(tmp_path / "a.jpg")
-    names, _ = facts([jpeg.rename(tmp_path / "a.png")])
+    names, _ = read_metadata([jpeg.rename(tmp_path / "a.png")])
     assert names[:2] == ("file format JPEG", "colour mode L")
 
 
 def test_pixels_are_not_read(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", 300, 200)
-    whole = facts([path])[1]
+    whole = read_metadata([path])[1]
     path.write_bytes(path.read_bytes()[:100])
-    cut = facts([path])[1]
+    cut = read_metadata([path])[1]
     assert cut[0, :4].tolist() == whole[0, :4].tolist()
     assert cut[0, 4] == 100
 
@@ -86,7 +86,7 @@ def test_an_unreadable_header_names_its_file(content: bytes | None, tmp_path: Pa
     if content is not None:
         bad.write_bytes(content)
     with pytest.raises(UserError, match=r"bad\.png (has a header that cannot be read|does not exist)"):
-        facts([good, bad])
+        read_metadata([good, bad])
 
 
 def test_a_planted_difference_is_found(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_facts_of_all_real_images_take_seconds(real_data: Path) -> None:
         *published_manifest(sarscov2ct.ORIGIN, real_data).samples,
     ]
     start = time.perf_counter()
-    _, table = facts([sample.path for sample in samples])
+    _, table = read_metadata([sample.path for sample in samples])
     assert time.perf_counter() - start < 30  # less than one on an idle machine
     assert len(table) == 3227
     assert np.isfinite(table).all()

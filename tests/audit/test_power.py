@@ -13,7 +13,7 @@ from scipy.stats import norm
 from ddtl.audit import probes
 from ddtl.audit.audit import Audit
 from ddtl.audit.power import EXAMPLE, POWER, Power, Simulated, power
-from ddtl.audit.probes import probe, scored
+from ddtl.audit.probes import probe, scored_images
 from ddtl.audit.record import newest
 from ddtl.audit.views import table
 from ddtl.evaluation.intervals.intervals import intervals
@@ -134,11 +134,11 @@ def test_three_classes() -> None:
 def test_the_images_are_those_that_the_probes_score(tmp_path: Path) -> None:
     dataset = manifest(tmp_path, 48)
     looks = looks_of(dataset)
-    known = scored(dataset, looks)
+    known = scored_images(dataset, looks)
     assert known is not None
     one = probe("marks", *table("marks", [look for look in looks if look]), *arrays(dataset))
     assert (known[0], len(known[1]), len(np.unique(known[2]))) == (one.protocol, one.images, one.groups)
-    assert scored(manifest(tmp_path, 4), looks[:4]) is None
+    assert scored_images(manifest(tmp_path, 4), looks[:4]) is None
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_too_few_patients_are_called_so(tmp_path: Path) -> None:
 
 def test_nothing_is_said_where_every_probe_found_a_shortcut(tmp_path: Path) -> None:
     found = with_power(tmp_path)
-    shortcut = replace(found, probes={"chest": [audits.probe("file facts")]})
+    shortcut = replace(found, probes={"chest": [audits.probe("file metadata")]})
     assert shortcut.power_sentence("chest") is None
     assert replace(found, powers={}).power_sentence("chest") is None
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ddtl.audit import file_facts, probes
+from ddtl.audit import file_metadata, probes
 from ddtl.audit.probes import Probe, probe, run_probes
-from ddtl.audit.shuffle import shuffled_labels
-from ddtl.audit.views import VIEWS, Look, look, table
+from ddtl.audit.shuffle import shuffle_labels
+from ddtl.audit.views import VIEWS, Measurements, measure, table
 from ddtl.data.datasets import covid19ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.images.decode import decode_gray
@@ -35,10 +35,10 @@ def _few_shuffles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(probes, "SHUFFLES", 4)
 
 
-def looks_of(manifest: Manifest) -> list[Look | None]:
-    def one(path: Path) -> Look:
+def looks_of(manifest: Manifest) -> list[Measurements | None]:
+    def one(path: Path) -> Measurements:
         data = path.read_bytes()
-        return look(data, decode_gray(data, path))
+        return measure(data, decode_gray(data, path))
 
     return [one(sample.path) for sample in manifest.samples]
 
@@ -91,7 +91,7 @@ def test_shuffled_labels_go_by_group_and_part(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 12, 60)
     labels, parts = rng.integers(0, 3, 12)[groups], rng.integers(0, 2, 12)[groups]
-    mixed = shuffled_labels(labels, groups, parts, rng)
+    mixed = shuffle_labels(labels, groups, parts, rng)
     names = np.unique(groups)
     assert all(len(np.unique(mixed[groups == g])) == 1 for g in names)
     for part in (0, 1):
@@ -102,7 +102,7 @@ def test_shuffled_labels_go_by_group_and_part(seed: int) -> None:
 
 def test_shuffled_labels_forget_the_true_ones() -> None:
     labels, rng = np.repeat([0, 1], 500), np.random.default_rng(0)
-    same = [np.mean(shuffled_labels(labels, np.arange(1000), np.zeros(1000), rng) == labels) for _ in range(50)]
+    same = [np.mean(shuffle_labels(labels, np.arange(1000), np.zeros(1000), rng) == labels) for _ in range(50)]
     assert np.mean(same) == pytest.approx(0.5, abs=0.01)
 
 
@@ -145,14 +145,14 @@ def test_what_may_be_disease_is_never_called_a_shortcut() -> None:
 
 def test_three_classes() -> None:
     labels = np.arange(90) % 3
-    found = probe("file facts", ("third",), (labels == 2)[:, None] * 1.0, labels, np.arange(90))
+    found = probe("file metadata", ("third",), (labels == 2)[:, None] * 1.0, labels, np.arange(90))
     assert found.roc_auc == pytest.approx((0.75 + 0.75 + 1) / 3, abs=0.06)
     assert found.majority == pytest.approx(1 / 3)
     assert found.low is not None
     assert found.roc_auc is not None
     assert 0.6 < found.low < found.roc_auc
     assert found.verdict == "shortcut"
-    perfect = probe("file facts", ("class",), labels[:, None] * 1.0, labels, np.arange(90))
+    perfect = probe("file metadata", ("class",), labels[:, None] * 1.0, labels, np.arange(90))
     assert (perfect.roc_auc, perfect.high, perfect.accuracy, perfect.verdict) == (1, 1, 1, "shortcut")
     assert perfect.low is not None
     assert 0.7 < perfect.low < 1  # 15 pairs of patients that agree leave 22 % of exceptions possible
@@ -180,7 +180,7 @@ def test_why_a_probe_is_not_possible() -> None:
 
 
 def test_files_that_are_all_alike_are_nothing() -> None:
-    found = probe("file facts", ("width",), np.ones((60, 1)), np.arange(60) % 2, np.arange(60))
+    found = probe("file metadata", ("width",), np.ones((60, 1)), np.arange(60) % 2, np.arange(60))
     assert (found.roc_auc, found.verdict) == (0.5, "nothing found")
 
 
@@ -197,8 +197,8 @@ def test_looks_of_pictures_of_any_kind(tmp_path: Path) -> None:
         path = tmp_path / f"{i}.{'tif' if mode == 'CMYK' else 'png'}"
         noise.convert(mode).save(path)
         data = path.read_bytes()
-        found = look(data, decode_gray(data, path))
-        assert (found.facts.mode, found.facts.width, found.facts.file_bytes) == (mode, 60, len(data))
+        found = measure(data, decode_gray(data, path))
+        assert (found.metadata.mode, found.metadata.width, found.metadata.file_bytes) == (mode, 60, len(data))
         for view in VIEWS:
             names, numbers = table(view, [found])
             assert numbers.shape == (1, len(names))
@@ -211,12 +211,12 @@ def test_a_coloured_arrow_is_counted(tmp_path: Path) -> None:
     picture[100:110, 50:100] = (255, 255, 0)
     Image.fromarray(picture).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
-    found = look(data, decode_gray(data, tmp_path / "a.png"))
+    found = measure(data, decode_gray(data, tmp_path / "a.png"))
     assert found.numbers["marks"][0] == pytest.approx(10 * 50 / 256**2)
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifest, list[Look | None]]]:
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifest, list[Measurements | None]]]:
     """A clean phantom and one with a planted mark, by its strength."""
     found = {}
     for strength in (0.0, 0.8):
@@ -227,7 +227,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
 
 
 @pytest.mark.parametrize("view", ["border", "marks"])
-def test_a_mark_in_the_pictures_is_found(view: str, drawn: dict[float, tuple[Manifest, list[Look | None]]]) -> None:
+def test_a_mark_in_the_pictures_is_found(
+    view: str, drawn: dict[float, tuple[Manifest, list[Measurements | None]]]
+) -> None:
     manifest, looks = drawn[0.8]
     labels, groups, _ = arrays(manifest)
     found = probe(view, *table(view, [one for one in looks if one]), labels, groups)
@@ -237,7 +239,7 @@ def test_a_mark_in_the_pictures_is_found(view: str, drawn: dict[float, tuple[Man
     assert found.low <= 0.9 <= found.high
 
 
-def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list[Look | None]]]) -> None:
+def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list[Measurements | None]]]) -> None:
     """One image cannot be read, and is left out."""
     manifest, looks = drawn[0.0]
     found = {one.view: one for one in run_probes(manifest, [None, *looks[1:]])}
@@ -256,7 +258,7 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
         manifest = dataset.build_manifest(spec, tmp_path)
         looks = [one for one in looks_of(manifest) if one is not None]
         labels, groups, _ = arrays(manifest)
-        for view in set(SHORTCUTS) - {"file facts"}:  # which are all alike
+        for view in set(SHORTCUTS) - {"file metadata"}:  # which are all alike
             found = probe(view, *table(view, looks), labels, groups, seed=seed)
             wrong += [(seed, view, found.roc_auc)] if found.verdict != "nothing found" else []
     assert len(wrong) <= 2, wrong
@@ -266,14 +268,16 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
 def test_file_facts_of_covid19ct(real_data: Path) -> None:
     """A separate analysis with other code found an area of 0.942 and an accuracy of 0.875."""
     manifest = official(published_manifest(covid19ct.ORIGIN, real_data))
-    names, numbers = file_facts.facts([sample.path for sample in manifest.samples])
+    names, numbers = file_metadata.read_metadata([sample.path for sample in manifest.samples])
     labels, groups, splits = arrays(manifest)
-    found = probe("file facts", names, numbers, labels, groups, splits)
+    found = probe("file metadata", names, numbers, labels, groups, splits)
     assert (found.protocol, found.images, found.verdict) == ("test", 203, "shortcut")
     assert found.roc_auc == pytest.approx(0.942, abs=0.03)
     assert found.accuracy == pytest.approx(0.875, abs=0.05)
     # The same number stands beside every model that was trained on this dataset.
-    assert found.roc_auc == pytest.approx(roc_auc_score(labels[splits == "test"], file_facts.probabilities(manifest)))
+    assert found.roc_auc == pytest.approx(
+        roc_auc_score(labels[splits == "test"], file_metadata.probabilities(manifest))
+    )
 
 
 def test_images_that_cannot_be_read_are_left_out() -> None:

@@ -137,7 +137,7 @@ def test_four_files(by_hand: list[str], tmp_path: Path, capsys: pytest.CaptureFi
     }  # fmt: skip
     out = capsys.readouterr().out
     assert out.startswith("fail: chest: 1 pair of duplicates across splits")
-    assert "5 images to leave out: dataset.exclude=" in out
+    assert "5 images to exclude: dataset.exclude=" in out
 
 
 def test_strict_makes_a_leak_the_exit_code(by_hand: list[str]) -> None:
@@ -320,7 +320,7 @@ def test_covid19ct(real_data: Path, tmp_path: Path) -> None:
         ("CT_COVID/kjr-21-e24-p5-31.png", "CT_NonCOVID/71%1.jpg"),
     }
     record = json.loads((folder / "audit.json").read_text())
-    facts = next(probe for probe in record["probes"] if probe["view"] == "file facts")
+    facts = next(probe for probe in record["probes"] if probe["view"] == "file metadata")
     assert abs(facts["roc_auc"] - 0.942) < 0.03
     assert facts["verdict"] == "shortcut"
 

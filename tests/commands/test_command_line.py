@@ -238,8 +238,8 @@ AGAIN = "/env/bin/python3 train.py 'run.name=two words' seed=1"
     ("error", "code", "says"),
     [
         (UserError("seed=[x]: no"), 2, "error: seed=[x]: no\n"),
-        (TrainingFailure("broken"), 1, f"error: broken\nThe same command goes on where it stopped:\n  {AGAIN}\n"),
-        (Stopped(15), 143, f"stopped by signal 15; the same command goes on where it stopped:\n  {AGAIN}\n"),
+        (TrainingFailure("broken"), 1, f"error: broken\nThe same command resumes it:\n  {AGAIN}\n"),
+        (Stopped(15), 143, f"stopped by signal 15; the same command resumes it:\n  {AGAIN}\n"),
     ],
 )
 def test_what_ends_a_command(
@@ -252,9 +252,9 @@ def test_what_ends_a_command(
 
 
 def test_the_line_to_paste_is_the_command(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shlex.split(launch._again()) == sys.orig_argv
+    assert shlex.split(launch._command()) == sys.orig_argv
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "run.overwrite=true", "seed=1"])
-    assert launch._again() == "python train.py seed=1"
+    assert launch._command() == "python train.py seed=1"
 
 
 def test_other_exceptions_are_bugs(guard: Any) -> None:
@@ -314,7 +314,7 @@ def test_a_terminal_that_closes(guard: Any, capfd: pytest.CaptureFixture[str], h
 
     ignored = handler == signal.SIG_IGN
     assert guard(main, []) == (0 if ignored else 129)
-    said = f"stopped by signal 1; the same command goes on where it stopped:\n  {AGAIN}\n"
+    said = f"stopped by signal 1; the same command resumes it:\n  {AGAIN}\n"
     assert capfd.readouterr().err == ("" if ignored else said)
 
 

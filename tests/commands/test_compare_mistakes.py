@@ -66,17 +66,17 @@ def cell(text: str) -> Callable[[list[str]], list[str]]:
 
 # What happened to the lines of predictions.csv, and what the message says.
 DAMAGED_TABLES: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
-    "empty": (lambda lines: [], "predictions.csv: is damaged: it holds no row"),
-    "no rows": (lambda lines: lines[:1], "predictions.csv: is damaged: it holds no row"),
+    "empty": (lambda lines: [], "predictions.csv: is damaged: it contains no row"),
+    "no rows": (lambda lines: lines[:1], "predictions.csv: is damaged: it contains no row"),
     "cut in a row": (lambda lines: [*lines[:-1], lines[-1][:20]], "predictions.csv: line 212 has 4 cells"),
     "rows lost": (lambda lines: lines[:-3], "by results.json there are"),
-    "nan": (cell("nan"), "are no finite numbers"),
-    "inf": (cell("inf"), "are no finite numbers"),
-    "word": (cell("high"), "row 5 has a logit that is no number"),
-    "twice": (lambda lines: [*lines[:-1], lines[1]], "one image stands in it more than once"),
+    "nan": (cell("nan"), "are not finite numbers"),
+    "inf": (cell("inf"), "are not finite numbers"),
+    "word": (cell("high"), "row 5 has a logit that is not a number"),
+    "twice": (lambda lines: [*lines[:-1], lines[1]], "one image is in it more than once"),
     "no text": (lambda lines: ["\0\1" * 50], "predictions.csv: is damaged"),
     "label": (lambda lines: [line.replace(",COVID,", ",else,") for line in lines], "has a label that there is not"),
-    "no test": (lambda lines: [line.replace("test,", "val,") for line in lines], "holds 0 images of test"),
+    "no test": (lambda lines: [line.replace("test,", "val,") for line in lines], "contains 0 images of test"),
 }
 
 

@@ -85,7 +85,7 @@ def test_one_that_is_being_made_is_left(root: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["delete"], "say what"),
+        (["delete"], "name what to delete"),
         (["delete", "zzz"], "no cache is called so"),
         (["delete", ""], "several caches are called so"),
         (["clean"], "There is delete"),

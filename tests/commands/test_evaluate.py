@@ -194,9 +194,7 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     share = np.mean([group in learned for group in table.group.tolist()])
     other = json.loads(there.read_text())
     assert other["leaked_share"] == share > 0.3
-    assert (
-        f"{share:.0%} of the test images are of patients or groups that the run learned from" in other["warnings"][-1]
-    )
+    assert f"{share:.0%} of the test images are of patients or groups that the run trained on" in other["warnings"][-1]
 
 
 def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
@@ -251,7 +249,7 @@ def test_a_run_scored_again_on_validation_alone_was_scored_on_its_test_set_befor
 def test_what_is_no_finished_run_is_named(a_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         cli.main(["evaluate", str(tmp_path / "none")])
-    with pytest.raises(UserError, match=r"not the folder of a run: it holds no config\.yaml"):
+    with pytest.raises(UserError, match=r"not the folder of a run: it contains no config\.yaml"):
         cli.main(["evaluate", str(tmp_path)])
     (a_run / "results.json").unlink()
     with pytest.raises(UserError, match="the run is not finished"):

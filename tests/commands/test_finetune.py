@@ -104,7 +104,7 @@ def test_the_picture_is_written(shown: io.StringIO, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("", "is a folder. Name a file in it"), ("a.png", "the picture is an SVG. Name it so"), ("/proc/x.svg", "/proc")],
+    [("", "is a folder. Name a file in it"), ("a.png", "the image is an SVG. Name it so"), ("/proc/x.svg", "/proc")],
 )
 def test_a_picture_that_cannot_be_written_is_refused_before_the_table(
     shown: io.StringIO, tmp_path: Path, name: str, says: str

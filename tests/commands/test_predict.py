@@ -26,7 +26,7 @@ from ddtl.data.images.decode import BadImageError
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
-from ddtl.inference.inputs import Picture, decoded
+from ddtl.inference.inputs import InputFile, decode_all
 from ddtl.inference.ood import NEIGHBOUR, Reference, distance, unit
 from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, row
@@ -177,9 +177,9 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert reasons["empty.png"] == "is empty (0 bytes)"
     assert "web page" in reasons["page.jpg"]
     assert "modality MR" in reasons["mr"]
-    assert reasons["pipe.png"] == "is no regular file"
+    assert reasons["pipe.png"] == "is not a regular file"
     assert set(reasons) == {"empty.png", "cut.png", "page.jpg", "mr", "pipe.png"}
-    assert "5 files were left out" in capsys.readouterr().out
+    assert "5 files were excluded" in capsys.readouterr().out
 
 
 def test_pictures_are_known_by_content(
@@ -199,7 +199,7 @@ def test_pictures_are_known_by_content(
     assert [Path(row_["file"]).name for row_ in rows] == [*names, "slice.png"]
     assert len({row_["logit_COVID"] for row_ in rows[:5]}) == 1
     shown = capsys.readouterr()
-    assert "4 files in the folders are no pictures and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
+    assert "4 files in the folders are not images and were passed over (2 .txt, 1 without suffix, 1 .csv)" in " ".join(
         f"{shown.out} {shown.err}".split()
     )
 
@@ -227,7 +227,7 @@ def test_the_slices_of_a_hospital_are_all_predicted(
     assert (code, len(rows), found["skipped"], found["warnings"]) == (0, 72, [], [])
     patients = {row_["patient_id"]: row_["pictures"] for row_ in found["patients"]}
     assert patients == dict.fromkeys(["cap001", "cap002", "P001", "P002", "normal001", "normal002"], 12)
-    assert "72 pictures, 6 patients" in capsys.readouterr().out
+    assert "72 images, 6 patients" in capsys.readouterr().out
 
 
 def test_doubts_are_reported_once_and_recorded(
@@ -372,7 +372,7 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
-    def slowly(picture: Picture, size: int, window: object, note: Any) -> np.ndarray:
+    def slowly(picture: InputFile, size: int, window: object, note: Any) -> np.ndarray:
         with lock:
             started[0] += 1
             most[0] = max(most[0], started[0] - handed_out[0])
@@ -384,10 +384,10 @@ def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "decode", slowly)
         names = []
-        for one in decoded([Picture(Path(str(i))) for i in range(n)], 4, ahead, workers):
+        for one in decode_all([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers):
             with lock:
                 handed_out[0] += 1
-            names.append(int(one.picture.path.name))
+            names.append(int(one.file.path.name))
             assert isinstance(one.image, BadImageError) == (names[-1] % 5 == 3)
     assert names == list(range(n))
     assert most[0] <= ahead + 1, "what is decoded and not handed out yet"
@@ -433,7 +433,7 @@ def test_a_mistake_is_named(trained: Path, words: list[str], message: str, tmp_p
 
 def test_a_folder_without_a_picture_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(UserError, match="no picture in 1 files"):
+    with pytest.raises(UserError, match="no image in 1 files"):
         cli.main(["predict", str(trained), str(tmp_path), f"output={tmp_path / 'out'}"])
 
 

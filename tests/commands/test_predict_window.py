@@ -65,7 +65,7 @@ def test_8_bit_files_are_taken_as_they_are_and_that_is_said(windowed_run: tuple[
     write(tmp_path / "a.png", png(np.arange(576, dtype=np.uint16).reshape(24, 24).astype(np.uint8)))
     code, rows, found = predict(run, tmp_path / "out", tmp_path / "a.png")
     assert (code, len(rows)) == (0, 1)
-    assert "holds 8-bit grey levels, which are taken as they are" in found["warnings"][0]["warning"]
+    assert "contains 8-bit grey levels, which are taken as they are" in found["warnings"][0]["warning"]
 
 
 def test_16_bit_values_without_the_runs_window_are_left_out(

@@ -14,7 +14,7 @@ import pytest
 from ddtl.commands import sweep
 from ddtl.sweeps.store import open, outcome
 from ddtl.sweeps.store.outcome import Outcome
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure, UserError
 from tests.support.sweep_trials import attempts, instead, states
 
@@ -24,7 +24,7 @@ GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=g
 def by_lr(scores: dict[str, float | None]):
     """Trials that have the score of their learning rate, or fail."""
 
-    def body(job: Job) -> Outcome:
+    def body(job: TrialJob) -> Outcome:
         lr = next(word.partition("=")[2] for word in job.overrides if word.startswith("optimizer.lr="))
         assert "evaluation.test=false" in job.overrides
         score = scores[lr]
@@ -56,7 +56,7 @@ def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
     assert sweep.main(words) == 0
     shown = capsys.readouterr()
 
-    def nothing(job: Job) -> Outcome:
+    def nothing(job: TrialJob) -> Outcome:
         raise AssertionError("a finished trial was run again")
 
     instead(monkeypatch, nothing)
@@ -119,11 +119,11 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
     first.send_signal(signal.SIGINT)
     text = first.communicate(timeout=300)[0]
     assert first.returncode == 130, text
-    assert "the same command goes on where it stopped" in text
+    assert "the same command resumes it" in text
 
     ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 1, ended.stderr
-    store = open.reopened(tmp_path / "runs" / "sweeps" / "small")
+    store = open.reopen(tmp_path / "runs" / "sweeps" / "small")
     assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert attempts(store, 1)[-1][0] == "nan"
     assert "optimizer.lr" in attempts(store, 1)[-1][1]

@@ -53,7 +53,7 @@ def test_a_hang_up_says_how_to_go_on_and_nothing_else(tmp_path: Path, whole_grou
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGHUP)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGHUP
-    assert err.endswith(f"stopped by signal 1; the same command goes on where it stopped:\n  {shlex.join(line)}\n")
+    assert err.endswith(f"stopped by signal 1; the same command resumes it:\n  {shlex.join(line)}\n")
     assert "Traceback" not in err
 
 
@@ -78,7 +78,7 @@ def test_a_signal_is_not_lost_while_an_object_is_deleted(name: str) -> None:
     code = DELETED.replace("{name}", name)
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert done.returncode == 128 + getattr(signal, name)
-    assert "the same command goes on where it stopped" in done.stderr
+    assert "the same command resumes it" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ddtl.commands import cli
 from ddtl.commands.runs import main
-from ddtl.dashboard.index import Index, Row
+from ddtl.dashboard.index import FolderRow, Index
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 from tests.reports.test_run_page import HOSTILE
@@ -47,7 +47,7 @@ def started(folder: Path, epochs: int = 2) -> None:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"epoch": 2, "val')
 
 
-def by_name(root: Path) -> dict[str, Row]:
+def by_name(root: Path) -> dict[str, FolderRow]:
     return {row.name: row for row in Index(root).rows()}
 
 

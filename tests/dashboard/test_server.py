@@ -219,7 +219,7 @@ def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: i
         with (folder / "metrics.jsonl").open("a") as file:
             file.write('/roc_auc": 0.9}\n')
         until(tab, f"{epochs}.includes('3/5')")
-        until(tab, "document.getElementById('said').textContent.includes('epoch 3 of 5')")
+        until(tab, "document.getElementById('status').textContent.includes('epoch 3 of 5')")
         assert tab.run("document.querySelectorAll('#body img, #body script').length") == 0
         assert tab.complaints == []
         compare = tab.run("document.getElementById('compare').href")

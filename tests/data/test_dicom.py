@@ -89,27 +89,27 @@ def test_the_slices_of_a_series_come_in_order_whatever_their_names(tmp_path: Pat
         ct_slices.write(tmp_path / name, np.zeros((4, 4)), ImagePositionPatient=[1, 2, height])
     ct_slices.write(tmp_path / "IM2b", np.zeros((4, 4)), SeriesInstanceUID="1.9", InstanceNumber=7)
     found = find_in(tmp_path)
-    assert [picture.path.name for picture in found.pictures] == ["IM3", "IM2", "IM1", "IM2b"]
-    assert [picture.slice.position for picture in found.pictures] == [-10, 5, 25, 0]
-    assert {picture.patient for picture in found.pictures} == {"P1"}
+    assert [picture.path.name for picture in found.files] == ["IM3", "IM2", "IM1", "IM2b"]
+    assert [picture.slice.position for picture in found.files] == [-10, 5, 25, 0]
+    assert {picture.patient for picture in found.files} == {"P1"}
 
 
 def test_without_positions_the_slices_numbers_order_them(tmp_path: Path) -> None:
     for name, number in {"a": 10, "b": 9, "c": 2}.items():
         ct_slices.write(tmp_path / name, np.zeros((4, 4)), ImagePositionPatient=None, InstanceNumber=number)
-    assert [picture.path.name for picture in find_in(tmp_path).pictures] == ["c", "b", "a"]
+    assert [picture.path.name for picture in find_in(tmp_path).files] == ["c", "b", "a"]
 
 
 def test_who_has_no_patient_id_goes_by_study_or_series(tmp_path: Path) -> None:
     ct_slices.write(tmp_path / "a", np.zeros((4, 4)), PatientID="")
     ct_slices.write(tmp_path / "b", np.zeros((4, 4)), PatientID=None, StudyInstanceUID=None)
     found = find_in(tmp_path / "a", tmp_path / "b")
-    assert sorted(picture.patient for picture in found.pictures) == sorted(["1.2.3", ct_slices.SERIES])
+    assert sorted(picture.patient for picture in found.files) == sorted(["1.2.3", ct_slices.SERIES])
 
 
 def test_a_slice_is_resized_as_training_images_are(tmp_path: Path, lung: np.ndarray) -> None:
     path = ct_slices.write(tmp_path / "slice", ct_slices.hounsfield(lung), slope=0.5, intercept=-1400)
-    (picture,) = find_in(path).pictures
+    (picture,) = find_in(path).files
     assert decode(picture, 32, None, print).shape == (32, 32)
     assert np.abs(decode(picture, 64, None, print).astype(int) - lung).max() <= 1
 
@@ -137,7 +137,7 @@ def test_what_is_no_ct_slice_is_named(tmp_path: Path, tags: dict[str, Any], reas
 
 def test_pydicoms_other_files_are_named() -> None:
     found = find_in(Path(str(get_testdata_file("MR_small.dcm"))))
-    assert not found.pictures
+    assert not found.files
     assert "modality MR" in found.bad[0].reason
     with pytest.raises(UserError, match="is a DICOMDIR"):
         find_in(Path(str(get_testdata_file("DICOMDIR"))))

@@ -75,7 +75,7 @@ def test_a_placeholder_makes_no_patient_of_two_studies(tmp_path: Path) -> None:
     for name, study in (("a", "1.1"), ("b", "1.1"), ("c", "1.2")):
         write(tmp_path / name, "ANONYMOUS", study)
     found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["1.1", "1.1", "1.2"]
+    assert [picture.patient for picture in found.files] == ["1.1", "1.1", "1.2"]
     (line,) = found.warnings
     assert line.startswith(
         "PatientID 'ANONYMOUS' is a placeholder, which different people share: its 3 files are grouped"
@@ -98,7 +98,7 @@ def test_one_id_of_two_people_is_named(tmp_path: Path, tag: str, values: tuple[s
     write(tmp_path / "b", "4711", "1.2", **{tag: values[1]})
     write(tmp_path / "c", "4712", "1.3", **{tag: values[1]})
     found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["1.1", "1.2", "4712"]
+    assert [picture.patient for picture in found.files] == ["1.1", "1.2", "4712"]
     (line,) = found.warnings
     assert f"PatientID '4711' has {what}: it is more than one person" in line
     assert values[0] not in line, "what identifies people is not repeated"
@@ -119,7 +119,7 @@ def test_one_patient_of_two_studies_stays_one(tmp_path: Path, tags: tuple[dict[s
     for name, study, own in (("a", "1.1", tags[0]), ("b", "1.2", tags[1])):
         ct_slices.write(tmp_path / name, np.zeros((4, 4)), **{"PatientID": "4711", "StudyInstanceUID": study, **own})
     found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["4711", "4711"]
+    assert [picture.patient for picture in found.files] == ["4711", "4711"]
     assert found.warnings == []
 
 
@@ -127,7 +127,7 @@ def test_a_study_of_two_people_falls_back_to_the_series(tmp_path: Path) -> None:
     for name, sex in (("a", "M"), ("b", "F")):
         write(tmp_path / name, "0", "1.1", PatientSex=sex, SeriesInstanceUID=f"2.{name == 'a':d}")
     found = found_in(tmp_path)
-    assert [picture.patient for picture in found.pictures] == ["2.1", "2.0"]
+    assert [picture.patient for picture in found.files] == ["2.1", "2.0"]
 
 
 def test_the_folder_decides_where_the_user_says_so(tmp_path: Path) -> None:
@@ -135,14 +135,14 @@ def test_the_folder_decides_where_the_user_says_so(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write(tmp_path / name / "a", "ANONYMOUS", "1.1")
     found = found_in(tmp_path, by_folder=True)
-    assert [Path(picture.patient).name for picture in found.pictures] == ["x", "y"]
+    assert [Path(picture.patient).name for picture in found.files] == ["x", "y"]
     assert found.warnings == []
 
 
 def test_equal_series_of_two_patients_are_not_interleaved(tmp_path: Path) -> None:
     for number, patient in enumerate(("p", "q", "p", "q")):
         write(tmp_path / f"{number}", patient, f"1.{patient == 'q':d}", ImagePositionPatient=[0, 0, number])
-    assert [picture.patient for picture in found_in(tmp_path).pictures] == ["p", "p", "q", "q"]
+    assert [picture.patient for picture in found_in(tmp_path).files] == ["p", "p", "q", "q"]
 
 
 @pytest.mark.parametrize("other", ["p12", "P12.0", "P 12", "P012"])

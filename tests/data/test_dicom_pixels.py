@@ -26,7 +26,7 @@ from ddtl.data.images import dicom, dicom_header, dicom_pixels, pixel_decoder
 from ddtl.data.images.decode import BadImageError
 from ddtl.data.images.dicom_header import HeaderError
 from ddtl.data.images.pixel_decoder import Decoder
-from ddtl.inference.inputs import decoded, find
+from ddtl.inference.inputs import decode_all, find
 from tests.project.test_robust_dicom import HU, change_frame, compressed, text_tag, window
 from tests.support import ct_slices
 
@@ -98,13 +98,13 @@ def test_the_hospitals_72_slices_are_those_that_were_stored(hospital: Path) -> N
 @pytest.mark.realdata
 def test_the_hospitals_slices_raise_no_doubt(hospital: Path) -> None:
     found = find([str(hospital)], by_folder=False, progress=lambda done, total: None)
-    assert (len(found.pictures), found.bad, found.warnings) == (72, [], [])
-    assert len({picture.patient for picture in found.pictures}) == 6
-    for one in decoded(found.pictures, 32, 8, 2):
+    assert (len(found.files), found.bad, found.warnings) == (72, [], [])
+    assert len({picture.patient for picture in found.files}) == 6
+    for one in decode_all(found.files, 32, 8, 2):
         assert isinstance(one.image, np.ndarray)
         assert one.notes == ()
-    for patient in {picture.patient for picture in found.pictures}:
-        heights = [p.slice.position for p in found.pictures if p.patient == patient and p.slice]
+    for patient in {picture.patient for picture in found.files}:
+        heights = [p.slice.position for p in found.files if p.patient == patient and p.slice]
         assert len(heights) == 12
         assert (np.diff(np.array(heights, dtype=float)) > 10).all()
 

@@ -121,7 +121,7 @@ def test_a_run_is_evaluated_elsewhere_with_matched_grey_levels(trained: Path) ->
     found = json.loads((trained / "evaluations" / "phantom-grouped-match" / "results.json").read_text())
     assert found["harmonize"] == "match"
     assert any("dataset.harmonize=match" in warning for warning in found["warnings"])
-    with pytest.raises(UserError, match=r"learned with dataset\.harmonize=none"):
+    with pytest.raises(UserError, match=r"trained with dataset\.harmonize=none"):
         cli.main(["evaluate", str(trained), *words[:-1], "dataset.harmonize=equalize"])
     kept = (trained / "histogram.json").rename(trained / "away.json")
     with pytest.raises(UserError, match="older version"):

@@ -192,7 +192,7 @@ def test_a_faultless_validation_teaches_no_temperature(size: float) -> None:
     found = fit(labels, logits)
     assert fit_temperature(labels, logits) == LOWEST_TEMPERATURE
     assert found.temperature is None
-    assert "says nothing about new images" in found.notes[0]
+    assert "gives no information about new images" in found.notes[0]
     assert found.platt is not None
     assert np.isfinite(found.platt).all()
     after = summary(labels, logits, found.temperature, found.platt)

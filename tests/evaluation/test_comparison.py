@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ddtl.evaluation.comparison.comparison import Comparison, compare
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method, unit_of
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions, unit_of
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.intervals import intervals, paired_intervals
 from ddtl.schema.scores import SCORES
@@ -17,23 +17,23 @@ from ddtl.utils.errors import UserError
 from tests.support.hospital import CLASSES, Hospital, answers
 
 
-def one(run: Answers) -> Method:
+def one(run: RunPredictions) -> Method:
     return Method(run.name, (run,))
 
 
-def pair(a: Answers, b: Answers, **settings: object) -> Comparison:
+def pair(a: RunPredictions, b: RunPredictions, **settings: object) -> Comparison:
     (found,) = compare([one(a), one(b)], **settings).pairs  # type: ignore[arg-type]
     return found
 
 
-def rows(run: Answers, keep: np.ndarray) -> Answers:
+def rows(run: RunPredictions, keep: np.ndarray) -> RunPredictions:
     """The run with some of its images, in some order."""
     p = run.predictions
     columns = ("split", "sample_id", "group", "patient_id", "site", "label", "logits")
     return replace(run, predictions=replace(p, **{name: getattr(p, name)[keep] for name in columns}))
 
 
-def changed(run: Answers, **columns: np.ndarray) -> Answers:
+def changed(run: RunPredictions, **columns: np.ndarray) -> RunPredictions:
     return replace(run, name="changed", predictions=replace(run.predictions, **columns))
 
 
@@ -42,7 +42,7 @@ def test_a_pair_has_delongs_test_and_an_interval_near_the_usual_one() -> None:
     a, b = hospital.run(2.5, "a"), hospital.run(1.5, "b", threshold=0.4)
     found = pair(a, b)
     labels, clusters = a.predictions.label, a.predictions.patient_id
-    theirs = delong.paired(labels, a.p, b.p, clusters)
+    theirs = delong.compare_paired(labels, a.p, b.p, clusters)
     assert found.delong_p == theirs.p_value
     assert found.p == found.holm_p == pytest.approx(theirs.p_value, abs=0.03)
     assert found.judged.value == pytest.approx(theirs.difference)
@@ -274,7 +274,7 @@ def test_without_patients_images_are_independent_and_mcnemar_is_plain() -> None:
     assert found.mcnemar_p == mcnemar(a.right, b.right).p_value != pair(a, b).mcnemar_p
 
 
-def refused(a: Answers, b: Answers) -> str:
+def refused(a: RunPredictions, b: RunPredictions) -> str:
     with pytest.raises(UserError) as error:
         compare([one(a), one(b)])
     return str(error.value)

@@ -60,9 +60,9 @@ def test_a_quick_run_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_was_drawn_is_not_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = coverage.kept(tmp_path / "drawn.jsonl", [CORNER], 10, 0, 1)
+    first = coverage.measure_corners(tmp_path / "drawn.jsonl", [CORNER], 10, 0, 1)
     monkeypatch.setattr(coverage, "measured", None)
-    assert coverage.kept(tmp_path / "drawn.jsonl", [CORNER], 10, 0, 1) == first
+    assert coverage.measure_corners(tmp_path / "drawn.jsonl", [CORNER], 10, 0, 1) == first
 
 
 def test_a_corner_is_covered_by_fresh_draws() -> None:

@@ -63,7 +63,7 @@ def test_the_variance_is_the_papers_by_brute_force(case: Case) -> None:
         auc, variance = delong.auc_variance(labels, a, groups)
         assert auc == pytest.approx(roc_auc_score(labels, a), abs=1e-12)
         assert variance == pytest.approx(max(0, expected[0, 0]), abs=1e-10)
-        error = delong.paired(labels, a, b, groups).standard_error
+        error = delong.compare_paired(labels, a, b, groups).standard_error
         assert error**2 == pytest.approx(max(0, np.array([1, -1]) @ expected @ [1, -1]), abs=1e-10)
 
 
@@ -77,7 +77,7 @@ def test_with_single_images_obuchowski_is_delong(case: Case) -> None:
     singles = delong.auc_variance(labels, a, np.arange(len(a)).astype(str))[1]
     assert delong.auc_variance(labels, a)[1] == pytest.approx(classic, abs=1e-10)
     assert singles == pytest.approx(classic, abs=1e-10)  # a factor of exactly 1
-    plain, clustered = delong.paired(labels, a, b), delong.paired(labels, a, b, np.arange(len(a)))
+    plain, clustered = delong.compare_paired(labels, a, b), delong.compare_paired(labels, a, b, np.arange(len(a)))
     assert plain.standard_error == pytest.approx(clustered.standard_error, abs=1e-12)
 
 
@@ -85,18 +85,18 @@ def test_the_paired_test_is_a_z_test_of_the_difference() -> None:
     random = np.random.default_rng(0)
     labels = np.arange(80) % 2
     a, b = (random.normal(labels, 1.0) for _ in range(2))
-    found = delong.paired(labels, a, b, level=0.9)
+    found = delong.compare_paired(labels, a, b, level=0.9)
     covariance = by_definition(labels, [kernel(labels, a), kernel(labels, b)], np.arange(80))
     error = np.sqrt(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     difference = roc_auc_score(labels, a) - roc_auc_score(labels, b)
     assert found.difference == pytest.approx(difference, abs=1e-12)
     assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(difference) / error), abs=1e-10)
     assert [found.low, found.high] == pytest.approx(stats.norm.interval(0.9, loc=difference, scale=error), abs=1e-10)
-    clustered = delong.paired(labels, a, b, np.arange(80))
+    clustered = delong.compare_paired(labels, a, b, np.arange(80))
     assert clustered.p_value > found.p_value  # Student's t
-    turned = delong.paired(labels, b, a)
+    turned = delong.compare_paired(labels, b, a)
     assert (turned.difference, turned.low, turned.p_value) == pytest.approx(
-        (-found.difference, -delong.paired(labels, a, b).high, found.p_value)
+        (-found.difference, -delong.compare_paired(labels, a, b).high, found.p_value)
     )
 
 
@@ -128,11 +128,11 @@ def test_a_constant_shift_of_one_class_reaches_the_closed_form() -> None:
 def test_models_that_nothing_tells_apart_are_bounded() -> None:
     labels, clusters = np.repeat([0, 1], 20), np.repeat(np.arange(20), 2)
     p = np.random.default_rng(0).random(40)
-    same = delong.paired(labels, p, p**2, clusters)
+    same = delong.compare_paired(labels, p, p**2, clusters)
     q = 1 - 0.025 ** (1 / 10)
     assert (same.difference, same.p_value, same.standard_error) == (0, 1, 0)
     assert (same.low, same.high) == pytest.approx((-q, q))
-    opposite = delong.paired(labels, labels * 1.0, 1.0 - labels, clusters)
+    opposite = delong.compare_paired(labels, labels * 1.0, 1.0 - labels, clusters)
     assert opposite.difference == 1
     assert opposite.p_value == pytest.approx(2 * 0.5**10)  # the sign test's, of ten pairs of patients
     assert (opposite.low, opposite.high) == pytest.approx((1 - 2 * q, 1))

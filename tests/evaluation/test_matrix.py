@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.matrix import Measured, drop, measure, pool_folds
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import intervals
 from ddtl.evaluation.metrics import binary_scores
@@ -27,7 +27,7 @@ def area(separation: float, spread: float) -> float:
     return NormalDist().cdf(separation / 2 / np.sqrt(1 + spread**2 / 4))
 
 
-def only(run: Answers, keep: np.ndarray, threshold: float = 0.5) -> Answers:
+def only(run: RunPredictions, keep: np.ndarray, threshold: float = 0.5) -> RunPredictions:
     p = run.predictions
     columns = {name: getattr(p, name)[keep] for name in vars(p) if name != "classes"}
     return replace(run, predictions=replace(p, **columns), threshold=threshold)
@@ -139,7 +139,7 @@ def test_the_same_images_are_drawn_alike_and_others_are_not() -> None:
     assert apart.interval.low < -0.02 < 0.02 < apart.interval.high
 
 
-def folds(hospital: Hospital, separations: list[float], thresholds: list[float]) -> list[Answers]:
+def folds(hospital: Hospital, separations: list[float], thresholds: list[float]) -> list[RunPredictions]:
     """A network a fold, each asked about patients of its own."""
     return [
         only(hospital.run(s), hospital.clusters % len(separations) == k, threshold=thresholds[k])
@@ -149,7 +149,7 @@ def folds(hospital: Hospital, separations: list[float], thresholds: list[float])
 
 def test_pooled_folds_are_called_by_their_own_thresholds() -> None:
     parts = folds(Hospital(60), [2.0, 2.0, 2.0], [0.2, 0.5, 0.9])
-    whole = pooled(parts, "seed 0")
+    whole = pool_folds(parts, "seed 0")
     assert whole.scores()["accuracy"] == pytest.approx(np.mean(np.concatenate([part.right for part in parts])))
     labels, p = (np.concatenate([getattr(x, n) for x in xs]) for xs, n in (
         ([part.predictions for part in parts], "label"), (parts, "p")))  # fmt: skip
@@ -161,7 +161,7 @@ def test_pooled_folds_are_called_by_their_own_thresholds() -> None:
 def test_the_pooled_interval_covers_and_knows_the_patients() -> None:
     hits = 0
     for i in range(60):
-        whole = pooled(folds(Hospital(60, seed=i), [2.0] * 5, [0.5] * 5), "seed 0")
+        whole = pool_folds(folds(Hospital(60, seed=i), [2.0] * 5, [0.5] * 5), "seed 0")
         found = measure(Method("pooled", (whole,))).scores["roc_auc"].interval
         assert found is not None
         hits += found.low <= area(2, 0) <= found.high
@@ -171,7 +171,7 @@ def test_the_pooled_interval_covers_and_knows_the_patients() -> None:
 def test_seeds_of_pooled_folds_keep_their_thresholds_in_another_order() -> None:
     hospital = Hospital(40)
     parts = folds(hospital, [2.0, 2.0], [0.1, 0.9])
-    there, back = pooled(parts, "0"), pooled(parts[::-1], "1")
+    there, back = pool_folds(parts, "0"), pool_folds(parts[::-1], "1")
     found = measure(Method("pooled", (there, back))).scores["accuracy"]
     assert found.value == pytest.approx(there.scores()["accuracy"])
     assert found.sd == 0
@@ -180,4 +180,4 @@ def test_seeds_of_pooled_folds_keep_their_thresholds_in_another_order() -> None:
 def test_an_image_of_two_folds_is_a_mistake() -> None:
     run = answers(np.arange(8) % 2, np.zeros((8, 2)), np.arange(8))
     with pytest.raises(AssertionError, match="one fold"):
-        pooled([run, run], "twice")
+        pool_folds([run, run], "twice")

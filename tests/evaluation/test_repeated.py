@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import (
     NOTHING,
     Influences,
@@ -22,7 +22,7 @@ from ddtl.evaluation.comparison.repeated import (
 from tests.support.hospital import Hospital, answers
 
 
-def of_brier(errors: np.ndarray, sizes: np.ndarray) -> Answers:
+def of_brier(errors: np.ndarray, sizes: np.ndarray) -> RunPredictions:
     """Images whose squared errors are known, of patients of these sizes; the Brier score is their mean."""
     clusters = np.repeat(np.arange(len(sizes)), sizes)
     labels = clusters % 2

@@ -12,7 +12,7 @@ from ddtl.evaluation.intervals import resampling
 from ddtl.evaluation.intervals.resampling import (
     cluster_weights,
     jackknife,
-    resampled,
+    resample,
     strata,
     weighted_multiclass,
     weighted_scores,
@@ -125,7 +125,7 @@ def test_blocks_change_neither_draws_nor_jackknife(monkeypatch: pytest.MonkeyPat
             return weighted_scores(labels, p, weights, 0.5)
 
         left_out = jackknife(statistic, clusters, labels)
-        draws = resampled(statistic, clusters, labels, 50, 3)
+        draws = resample(statistic, clusters, labels, 50, 3)
         return [cluster_weights(clusters, 50, 3, labels), *draws.values(), *(t["roc_auc"] for t in left_out)]
 
     whole = everything()

@@ -149,7 +149,7 @@ def settings(*words: str) -> object:
 def test_patients_choose_where_they_are_known(aggregation: str, rule: str) -> None:
     val = table(draw(np.random.default_rng(3), 40, 5))
     words = ["target=0.9"] if rule == "sensitivity" else []
-    found = record.learn(val, settings(f"threshold={rule}", f"patient={aggregation}", *words))
+    found = record.choose_on_validation(val, settings(f"threshold={rule}", f"patient={aggregation}", *words))
     assert found.unit == "patient"
     own = by_patient(val, aggregation, found.threshold)
     assert isinstance(own, PatientTable)
@@ -177,11 +177,11 @@ def test_a_vote_is_positive_up_to_the_threshold_in_the_table(images: int) -> Non
 def test_images_choose_where_it_is_set_or_patients_are_not_known() -> None:
     d = draw(np.random.default_rng(5), 40, 3)
     chosen = choose(d.labels, expit(d.logit), "youden")
-    by_hand = record.learn(table(d), settings("threshold=youden", "threshold_unit=image"))
-    unknown = record.learn(table(d, np.full(len(d.labels), "")), settings("threshold=youden"))
+    by_hand = record.choose_on_validation(table(d), settings("threshold=youden", "threshold_unit=image"))
+    unknown = record.choose_on_validation(table(d, np.full(len(d.labels), "")), settings("threshold=youden"))
     for found in (by_hand, unknown):
         assert (found.threshold, found.reached, found.unit) == (pytest.approx(chosen.value), chosen.reached, "image")
-    fixed = record.learn(table(d), settings("threshold=0.5"))
+    fixed = record.choose_on_validation(table(d), settings("threshold=0.5"))
     assert (fixed.threshold, fixed.unit, fixed.expected) == (0.5, None, None)
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_kept_is_refused_before_training(words: list[str], named:
     d = draw(np.random.default_rng(6), 40, 3)
     val = table(d, None if named else np.full(len(d.labels), ""))
     with pytest.raises(UserError, match=says):
-        record.learn(val, settings(*words))
+        record.choose_on_validation(val, settings(*words))
     with pytest.raises(UserError, match=says):
         record.check_threshold(settings(*words), 2, val.label, val.patient_id, val.group)
 
@@ -217,14 +217,14 @@ def test_the_check_before_training_accepts_what_can_be_kept() -> None:
 def test_patients_with_images_of_both_classes_leave_the_choice_to_images() -> None:
     d = draw(np.random.default_rng(6), 6, 4)
     mixed = np.tile([0, 0, 1, 1], 6)
-    found = record.learn(table(Draw(mixed, d.logit, d.patient)), settings("threshold=youden"))
+    found = record.choose_on_validation(table(Draw(mixed, d.logit, d.patient)), settings("threshold=youden"))
     assert found.unit == "image"
 
 
 def test_the_record_holds_what_is_expected() -> None:
     d = draw(np.random.default_rng(7), 60, 3)
     config = settings("threshold=sensitivity", "target=0.9")
-    learnt = record.learn(table(d), config)
+    learnt = record.choose_on_validation(table(d), config)
     found = record.setting(learnt, config, "patient")
     assert found["threshold_unit"] == "patient"
     assert set(found["threshold_expected"]) == {"sensitivity", "specificity", "kept"}
@@ -239,5 +239,5 @@ def test_the_record_holds_what_is_expected() -> None:
         assert limits["low"] <= holder["net_benefit"]["model"] <= limits["high"]
     assert json.loads(json.dumps([found, split])) == [found, split]
     vote = settings("threshold=0.5", "patient=vote")
-    shares = record.of_split(table(d), record.learn(table(d), vote), vote)["patients"]
+    shares = record.of_split(table(d), record.choose_on_validation(table(d), vote), vote)["patients"]
     assert shares["calibration"] is shares["net_benefit"] is None

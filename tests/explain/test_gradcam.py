@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddtl.config.load import load
 from ddtl.evaluation.predictions import Predictions
 from ddtl.explain import gradcam, pointing
-from ddtl.explain.select import called, groups
+from ddtl.explain.select import groups, predicted_classes
 from ddtl.models.network import Network
 from ddtl.utils.errors import UserError
 
@@ -116,7 +116,7 @@ def predictions(p: list[float], labels: list[int]) -> Predictions:
 
 def test_images_are_grouped_by_the_stored_threshold_the_most_certain_first() -> None:
     table = predictions([0.9, 0.6, 0.45, 0.35, 0.2, 0.05], [1, 0, 1, 1, 0, 0])
-    assert called(table, 0.4).tolist() == [1, 1, 1, 0, 0, 0]
+    assert predicted_classes(table, 0.4).tolist() == [1, 1, 1, 0, 0, 0]
     found = {group.key: group.rows.tolist() for group in groups(table, 0.4, 1)}
     assert found == {"true_positives": [0], "false_positives": [1], "false_negatives": [3], "true_negatives": [5]}
     assert [group.total for group in groups(table, 0.4, 1)] == [2, 1, 1, 2]

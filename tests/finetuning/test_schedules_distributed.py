@@ -136,4 +136,4 @@ def test_without_a_new_wrapper_the_processes_drift_apart_and_the_run_says_so(mad
     equal = [a["digest"] == b["digest"] for a, b in zip(first, second, strict=True)]
     assert equal[0]
     assert not equal[-1]
-    assert "drifting: the processes hold different weights" in made[1]
+    assert "drifting: the processes have different weights" in made[1]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddtl.lr_find.rules import Curve, Watch, ramp, settings_for, smooth, suggest, valley
+from ddtl.lr_find.rules import Curve, LossWatch, ramp, settings_for, smooth, suggest, valley
 
 STEPS = 100
 
 
 def descent(curvature: float, rates: np.ndarray) -> Curve:
     """Gradient descent on curvature/2 · x² from 1, which is stable below a rate of 2 / curvature."""
-    x, losses, watch = 1.0, [], Watch(len(rates))
+    x, losses, watch = 1.0, [], LossWatch(len(rates))
     ended: Any = ""
     for rate in rates:
         losses.append(curvature / 2 * x**2)
@@ -56,7 +56,7 @@ def adam(rates: np.ndarray, seed: int) -> tuple[list[float], float]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(400, 50)) * np.geomspace(1, 0.05, 50)
     sign = np.where(rng.random(400) < 1 / (1 + np.exp(-x @ rng.normal(size=50))), 1.0, -1.0)
-    w, m, v, losses, watch = np.zeros(50), np.zeros(50), np.zeros(50), [], Watch(len(rates))
+    w, m, v, losses, watch = np.zeros(50), np.zeros(50), np.zeros(50), [], LossWatch(len(rates))
     for t, rate in enumerate(rates, start=1):
         rows = rng.integers(0, 400, 32)
         margin = sign[rows] * (x[rows] @ w)
@@ -206,7 +206,7 @@ def test_what_lies_at_an_end_of_the_ramp_is_noted():
 
 def test_a_ramp_is_watched():
     def end(losses: list[float]) -> tuple[int, str]:
-        watch = Watch(STEPS)
+        watch = LossWatch(STEPS)
         return next(((i, said) for i, loss in enumerate(losses) if (said := watch.ended(loss))), (len(losses), ""))
 
     assert end([0.7, 0.7, math.nan, 0.7]) == (2, "not finite")

@@ -62,7 +62,7 @@ def trains(words: Sequence[str]) -> None:
     if command.help or command.show_config:
         assert train.main(words) == 0
     elif command.multirun:
-        assert len(multirun.planned(command.overrides)) > 1
+        assert len(multirun.plan_jobs(command.overrides)) > 1
     else:
         load.check(command.overrides)
 
@@ -76,7 +76,7 @@ def sweeps(words: Sequence[str]) -> None:
     overrides = asked.overrides
     if asked.help:
         assert command.main(words) == 0
-    elif studies.is_asked(overrides):
+    elif studies.is_requested(overrides):
         assert studies.read(overrides).jobs
     elif any(word.startswith("preview=") for word in words):
         assert command.main(words) == 0
@@ -106,8 +106,8 @@ def evaluated(words: list[str]) -> None:
     from ddtl.records.run_folder import RunFolder
     from ddtl.training import rescore
 
-    saved, _ = rescore.stored_run(RunFolder(Path(words[0])))
-    rescore.asked(saved, words[1:])
+    saved, _ = rescore.load_run(RunFolder(Path(words[0])))
+    rescore.read_request(saved, words[1:])
 
 
 def compared(words: list[str]) -> None:

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ddtl.audit.file_facts import facts
+from ddtl.audit.file_metadata import read_metadata
 from ddtl.config import where
 from ddtl.config.compose import expansion
 from ddtl.config.load import load
@@ -86,7 +86,7 @@ def exclude(path: Path) -> None:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an image": ("a.png", read_bytes),
-    "an image's facts": ("a.png", lambda path: facts([path, path])),
+    "an image's facts": ("a.png", lambda path: read_metadata([path, path])),
     "a DICOM file": ("a.dcm", dicom.read_slice),
     "a DICOM file's pixels": ("a.dcm", dicom.decode_slice),
     "a table": ("a.csv", lambda path: table.read_table(path, ("path",))),
@@ -123,10 +123,10 @@ def test_predict_names_what_is_no_file_and_reads_the_rest(tmp_path: Path) -> Non
     Image.fromarray(noise(1, size=64)).save(tmp_path / "good.png")
     ct_slices.write(tmp_path / "good.dcm", np.linspace(-1000, 400, 64 * 64).round().reshape(64, 64))
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    outcomes = list(inputs.decoded(found.pictures, 32, ahead=2, workers=2))
-    good = [one.picture.path.name for one in outcomes if isinstance(one.image, np.ndarray)]
+    outcomes = list(inputs.decode_all(found.files, 32, ahead=2, workers=2))
+    good = [one.file.path.name for one in outcomes if isinstance(one.image, np.ndarray)]
     bad = {error.path.name for error in found.bad}
-    bad |= {one.picture.path.name for one in outcomes if not isinstance(one.image, np.ndarray)}
+    bad |= {one.file.path.name for one in outcomes if not isinstance(one.image, np.ndarray)}
     assert sorted(good) == ["good.dcm", "good.png"]
     assert bad == {"pipe.png", "zero.dcm", "circle.png", "sparse.png"}
 
@@ -149,7 +149,7 @@ def test_a_deep_folder_is_one_line(tmp_path: Path) -> None:
         found = inputs.find([str(deep)], by_folder=False, progress=lambda done, total: None)
     finally:
         subprocess.run(["rm", "-rf", str(deep / "a" / "d")], check=True)  # pytest could not
-    assert len(found.pictures) == 2
+    assert len(found.files) == 2
     assert "64 folders deep" in found.bad[0].reason
 
 
@@ -333,16 +333,16 @@ def test_whatever_one_header_says_the_others_are_read_and_in_order(tmp_path: Pat
         written(tmp_path / f"{name}.dcm", ImagePositionPatient=[0, 0, position], InstanceNumber=position)
     start = time.process_time()
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    outcomes = list(inputs.decoded(found.pictures, 32, ahead=4, workers=2))
+    outcomes = list(inputs.decode_all(found.files, 32, ahead=4, workers=2))
     assert time.process_time() - start < 20
-    good = [one.picture.path.stem for one in outcomes if isinstance(one.image, np.ndarray)]
+    good = [one.file.path.stem for one in outcomes if isinstance(one.image, np.ndarray)]
     assert [name for name in good if name in "abc"] == ["c", "a", "b"]
     reasons = [one.image.reason for one in outcomes if not isinstance(one.image, np.ndarray)]
     reasons += [error.reason for error in found.bad]
     assert len(good) + len(reasons) == len(HEADERS) + 3
     assert len(reasons) > 30
     assert all(reason.isprintable() and "not known (" not in reason for reason in reasons), reasons
-    for picture in found.pictures:
+    for picture in found.files:
         assert picture.slice is not None
         assert picture.slice.position is None or abs(picture.slice.position) < 1e13
         picture.patient.encode()
@@ -381,7 +381,7 @@ def test_whatever_a_decoder_raises_costs_one_file(tmp_path: Path, monkeypatch: p
         Image.fromarray(noise(3, size=32)).save(tmp_path / name)
     monkeypatch.setattr(inputs, "is_deep", fail)
     found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    images = [one.image for one in inputs.decoded(found.pictures, 32, ahead=2, workers=2)]
+    images = [one.image for one in inputs.decode_all(found.files, 32, ahead=2, workers=2)]
     assert [image.reason for image in images if isinstance(image, BadImageError)] == [
         "needs more memory to decode than there is",
         "is damaged, or of a kind that is not known (AssertionError)",

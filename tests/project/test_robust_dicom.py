@@ -605,7 +605,7 @@ def rows(folder: Path) -> list[tuple[str, str]]:
         try:
             read(path)
         except BadImageError as error:
-            table.append((name, f"left out: {error.reason.replace(str(folder) + '/', '')}"))
+            table.append((name, f"excluded: {error.reason.replace(str(folder) + '/', '')}"))
     return table
 
 
@@ -637,7 +637,7 @@ def test_a_file_without_suffix_and_preamble_is_known_by_its_elements(tmp_path: P
     (tmp_path / "zeros").write_bytes(bytes(2000))
     (tmp_path / "random").write_bytes(np.random.default_rng(0).bytes(2000))
     found = find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    assert [picture.path.name for picture in found.pictures] == ["IM0001"]
+    assert [picture.path.name for picture in found.files] == ["IM0001"]
     assert (found.others.total(), found.bad) == (3, [])
 
 
@@ -677,7 +677,7 @@ def test_a_directory_beside_slices_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "DICOMDIR").write_bytes(directory)
     tagged()(tmp_path / "IM0001")
     found = find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
-    assert [picture.path.name for picture in found.pictures] == ["IM0001"]
+    assert [picture.path.name for picture in found.files] == ["IM0001"]
     assert found.bad == []
     assert found.directories == [tmp_path / "DICOMDIR"]
 

@@ -274,15 +274,23 @@ def test_a_regular_expression_is_taken_as_bash_hands_it_over(pattern: str, tmp_p
 
 def test_processes_of_each_launcher() -> None:
     alone, two = ranks.Processes(), ranks.Processes(world_size=2)
-    assert ranks.assigned(1, 1, {}) == ranks.assigned(1, 1, {"SLURM_NTASKS": "4", "SLURM_PROCID": "3"}) == alone
-    assert ranks.assigned(2, 1, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == ranks.assigned(2, 1, step("1")) == two
+    assert (
+        ranks.assign_process(1, 1, {})
+        == ranks.assign_process(1, 1, {"SLURM_NTASKS": "4", "SLURM_PROCID": "3"})
+        == alone
+    )
+    assert (
+        ranks.assign_process(2, 1, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"})
+        == ranks.assign_process(2, 1, step("1"))
+        == two
+    )
     fourth = step("4", SLURM_PROCID="3", SLURM_LOCALID="1", SLURM_NODEID="1")
-    found = ranks.assigned(2, 2, fourth)
+    found = ranks.assign_process(2, 2, fourth)
     assert (found.rank, found.local_rank, found.node_rank, found.world_size) == (3, 1, 1, 4)
     assert (found.external, found.address, found.port) == (True, "localhost", 15000 + 4711)
     by_launcher = {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", **MEETING}
     second = ranks.Processes(1, 1, 0, 2, True, "127.0.0.1", 29517)
-    assert ranks.assigned(2, 1, by_launcher) == ranks.assigned(2, 1, {**TORCHRUN, **MEETING}) == second
+    assert ranks.assign_process(2, 1, by_launcher) == ranks.assign_process(2, 1, {**TORCHRUN, **MEETING}) == second
 
 
 def test_the_first_machine_of_a_list() -> None:
@@ -294,7 +302,7 @@ def test_other_commands_work_in_one_process(monkeypatch: pytest.MonkeyPatch) -> 
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"ddtl evaluate works in one process.*unset RANK"):
-        ranks.alone("ddtl evaluate")
+        ranks.require_one_process("ddtl evaluate")
 
 
 def test_other_commands_in_a_step_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,7 +311,7 @@ def test_other_commands_in_a_step_of_several(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         UserError, match=r"srun started 4 processes\. Start it by itself: srun --ntasks=1 ddtl predict …$"
     ):
-        ranks.alone("ddtl predict")
+        ranks.require_one_process("ddtl predict")
 
 
 def test_lightning_reads_no_rank_of_another_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +351,7 @@ def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: sign
     process.send_signal(signum)
     code, text = process.wait(timeout=30), process.stderr.read()
     assert code == 128 + signum, text
-    assert "the same command goes on where it stopped" in text
+    assert "the same command resumes it" in text
 
 
 @pytest.mark.slow
@@ -402,7 +410,7 @@ def test_a_rank_of_slurm_alone_silences_no_logger(monkeypatch: pytest.MonkeyPatc
     from pytorch_lightning.utilities import rank_zero_only
 
     monkeypatch.setattr(rank_zero_only, "rank", 3)  # as Lightning reads it from SLURM_PROCID
-    lightning.settle_rank(ranks.assigned(1, 1, {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}))
+    lightning.settle_rank(ranks.assign_process(1, 1, {"SLURM_PROCID": "3", "SLURM_NTASKS": "4"}))
     assert rank_zero_only.rank == 0
 
 
@@ -532,7 +540,7 @@ def test_no_record_of_the_epoch_is_said(tmp_path: Path) -> None:
     result = run(tmp_path, *QUICK)
     (result.folder / "metrics.jsonl").unlink()
     (result.folder / "results.json").unlink()
-    assert any("could not be held against it" in line for line in run(tmp_path, *QUICK).results["warnings"])
+    assert any("could not be compared with it" in line for line in run(tmp_path, *QUICK).results["warnings"])
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -661,7 +669,7 @@ def test_commands_that_write_nothing_where_they_are(
     from ddtl.training import rescore
 
     finished = run(tmp_path / "runs", *QUICK).folder
-    saved, _ = rescore.stored_run(RunFolder(finished))
+    saved, _ = rescore.load_run(RunFolder(finished))
     access = os.access
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path) and access(path, mode))
@@ -669,7 +677,7 @@ def test_commands_that_write_nothing_where_they_are(
         load(["paths.runs_dir=results"])
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     rescore.on_this_machine(saved, [], "cpu", 32)
-    assert rescore.asked(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
+    assert rescore.read_request(saved, ["evaluation.threshold=youden"]).config.evaluation.threshold == "youden"
     for words in (["train", "--cfg", "job"], ["finetune", "show"], ["data", "list"]):
         assert cli.main(words) == 0
 

@@ -16,8 +16,8 @@ from ddtl.records.test_ledger import Scoring, record_use
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import read_lines
 
-HALF = test_ledger.decided({"threshold": 0.5})
-YOUDEN = test_ledger.decided({"threshold": "youden"})
+HALF = test_ledger.deciding_settings({"threshold": 0.5})
+YOUDEN = test_ledger.deciding_settings({"threshold": "youden"})
 
 
 def use(runs_dir: Path, run: str = "a", **others: Any) -> test_ledger.TestUse:
@@ -43,9 +43,9 @@ def test_each_scoring_is_a_use_and_the_same_one_is_the_same_use(tmp_path: Path) 
         use(tmp_path, checkpoint="epoch 2"),
         use(tmp_path, digest="another site"),
         use(tmp_path, decided=YOUDEN),
-        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5}, harmonize="match")),
-        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5, "batchnorm": "adapt"})),
-        use(tmp_path, decided=test_ledger.decided({"threshold": 0.5}, refit=True)),
+        use(tmp_path, decided=test_ledger.deciding_settings({"threshold": 0.5}, harmonize="match")),
+        use(tmp_path, decided=test_ledger.deciding_settings({"threshold": 0.5, "batchnorm": "adapt"})),
+        use(tmp_path, decided=test_ledger.deciding_settings({"threshold": 0.5}, refit=True)),
     ]
     assert numbers(*found) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert numbers(use(tmp_path), use(tmp_path, "b"), use(tmp_path, decided=YOUDEN)) == [1, 2, 5]
@@ -128,7 +128,7 @@ def test_a_pool_and_its_sources_hold_one_use(tmp_path: Path) -> None:
 
 
 def test_a_plan_over_several_protocols_is_no_use_under_another_one(tmp_path: Path) -> None:
-    with test_ledger.planned("study s 01"):
+    with test_ledger.count_as_one("study s 01"):
         found = [use(tmp_path, protocol=protocol) for protocol in ("random", "grouped")]
     assert all(test_use.is_first(one.record()) for one in found)
 
@@ -187,7 +187,7 @@ def test_a_run_that_was_copied_elsewhere_keeps_its_count(tmp_path: Path, caplog:
     record = {"test_use": 4, "digest": "d", "evaluation": {"threshold": 0.5}}
     same = use(tmp_path, earlier=record, known=[record])
     assert (same.number, same.total) == (4, 4)
-    assert "holds 0 uses of this test set, the run's own records 4" in caplog.text
+    assert "contains 0 uses of this test set, the run's own records 4" in caplog.text
     assert same.warnings
     other = use(tmp_path, earlier=record, known=[record], decided=YOUDEN)
     assert (other.number, other.warnings) == (5, ())
@@ -204,7 +204,7 @@ def test_a_copy_in_another_runs_folder_keeps_the_whole_history(tmp_path: Path) -
     copied = use(after, earlier=record, known=[record])
     assert copied.record() == again.record()
     assert not test_use.is_first(copied.record())
-    other = use(after, earlier=record, known=[record], decided=test_ledger.decided({"threshold": 0.3}))
+    other = use(after, earlier=record, known=[record], decided=test_ledger.deciding_settings({"threshold": 0.3}))
     assert (other.number, other.total, other.of_run) == (4, 4, 3)
     assert other.changed == ("evaluation.threshold: was 0.5, is 0.3",)
     assert use(after, "b").number == 5
@@ -219,14 +219,14 @@ def test_the_first_scoring_of_a_copy_names_what_it_changed(tmp_path: Path) -> No
 
 def test_planned_uses_count_as_one(tmp_path: Path) -> None:
     assert use(tmp_path, "by hand").number == 1
-    with test_ledger.planned("study s 01"):
+    with test_ledger.count_as_one("study s 01"):
         planned = [use(tmp_path, name) for name in ("b", "c", "d")]
     assert numbers(*planned) == [2, 2, 2]
     assert [one.total for one in planned] == [2, 2, 2]
     assert use(tmp_path, "e").number == 3
-    with test_ledger.planned("study s 01"):
+    with test_ledger.count_as_one("study s 01"):
         assert use(tmp_path, "late, resumed").number == 2
-    with test_ledger.planned("study t 02"):
+    with test_ledger.count_as_one("study t 02"):
         assert use(tmp_path, "f").number == 4
     assert test_ledger.is_used(tmp_path, "study s 01")
     assert not test_ledger.is_used(tmp_path, "study s 0")
@@ -235,13 +235,13 @@ def test_planned_uses_count_as_one(tmp_path: Path) -> None:
 
 
 def test_the_first_plan_leaves_the_test_set_untouched(tmp_path: Path) -> None:
-    with test_ledger.planned("study s 01"):
+    with test_ledger.count_as_one("study s 01"):
         found = [use(tmp_path, name) for name in ("b", "c")]
     assert all(test_use.is_first(one.record()) for one in found)
 
 
 def test_a_run_scored_otherwise_within_a_plan_is_not_its_first_scoring(tmp_path: Path) -> None:
-    with test_ledger.planned("study s 01"):
+    with test_ledger.count_as_one("study s 01"):
         first, second = use(tmp_path), use(tmp_path, decided=YOUDEN)
     assert (second.number, second.total) == (1, 1)
     assert (test_use.is_first(first.record()), test_use.is_first(second.record())) == (True, False)

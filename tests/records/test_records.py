@@ -36,7 +36,7 @@ def refused(record: dict[str, Any], change: Callable[[dict[str, Any]], object]) 
     changed = json.loads(json.dumps(record))
     change(changed)
     with pytest.raises(Unreadable) as error:
-        run.checked(Path("RUN/results.json"), changed)
+        run.check_record(Path("RUN/results.json"), changed)
     return str(error.value)
 
 
@@ -78,15 +78,15 @@ def test_the_key_that_is_wrong_is_named_and_never_its_content(
 def test_further_keys_and_what_earlier_versions_did_not_write_are_no_fault(whole: dict[str, Any]) -> None:
     older = {key: value for key, value in whole.items() if key not in ("calibration", "interval", "baselines", "look")}
     for record in (whole, {**whole, "of_a_later_version": [1]}, older):
-        assert run.checked(Path("results.json"), record) == record
+        assert run.check_record(Path("results.json"), record) == record
 
 
 def test_three_classes_have_a_matrix() -> None:
     record = json.loads(json.dumps(records.record(records.table(("a", "b", "c")))))
-    assert run.checked(Path("results.json"), record) == record
+    assert run.check_record(Path("results.json"), record) == record
     record["test"]["confusion"]["counts"].pop()
     with pytest.raises(Unreadable, match=r"test\.confusion\.counts should be a row of counts for each class"):
-        run.checked(Path("results.json"), record)
+        run.check_record(Path("results.json"), record)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_three_classes_have_a_matrix() -> None:
         (lambda r: r["trials"][0].update(state="done"), r"trials\[0\]\.state should be 'complete', 'pruned'"),
         (lambda r: r["trials"][0].update(number=1), "trials should have different numbers"),
         (lambda r: r["trials"][3]["curve"].append([1]), r"curve\[\d+\] should be an epoch and a number"),
-        (lambda r: r["trials"][0].update(values=[]), r"trials\[0\]\.values should hold a number for each objective"),
+        (lambda r: r["trials"][0].update(values=[]), r"trials\[0\]\.values should contain a number for each objective"),
         (lambda r: r["trials"][0]["params"].update({"optimizer.lr": -1.0}), "should be values of what was searched"),
         (
             lambda r: r["identity"].update({"space.optimizer.lr": {"float": [1, 0]}}),
@@ -241,7 +241,7 @@ def test_a_bad_record_costs_its_row_alone(
     for name in ("good", "bad"):
         records.write(tmp_path / "covid19ct" / name)
     damage(tmp_path / "covid19ct" / "bad")
-    rows = json.loads(server.Rows(tmp_path).now()[1])["rows"]
+    rows = json.loads(server.CachedRows(tmp_path).now()[1])["rows"]
     states = {row["name"]: row["state"] for row in rows}
     assert states.pop("good") == "finished"
     assert list(states.values()) == ["broken"]
@@ -324,7 +324,7 @@ def test_config_yaml_says_which_key_is_wrong_and_nothing_else(tmp_path: Path) ->
     assert settings.config(folder).seed == 0
     for change, says in (
         ({"seed": SECRET}, "seed should be a whole number"),
-        ({SECRET: 1}, "holds a key that this version of ddtl does not know"),
+        ({SECRET: 1}, "contains a key that this version of ddtl does not know"),
         ({"model": {**whole["model"], "name": SECRET}}, "model.name is none that this version of ddtl knows"),
         ({"dataset": {**whole["dataset"], "name": "../x"}}, "dataset.name is none"),
         ({"dataset": None}, "dataset should be an object"),
@@ -335,7 +335,7 @@ def test_config_yaml_says_which_key_is_wrong_and_nothing_else(tmp_path: Path) ->
         assert says in str(error.value)
         assert SECRET not in str(error.value)
     (folder / "config.yaml").write_text("a: &a [1]\nb: *a\n")
-    with pytest.raises(Unreadable, match="holds YAML aliases"):
+    with pytest.raises(Unreadable, match="contains YAML aliases"):
         settings.config(folder)
 
 

@@ -31,7 +31,7 @@ def rounded(value: Any) -> Any:
 def test_the_record_of_stored_predictions(threshold: str) -> None:
     config = load([f"evaluation.threshold={threshold}"]).evaluation
     table = prediction_table.read(STORED)
-    learnt = record.learn(table.of("val"), config)
+    learnt = record.choose_on_validation(table.of("val"), config)
     found = record.setting(learnt, config, "patient")
     found |= {split: record.of_split(table.of(split), learnt, config) for split in ("val", "test")}
     path = GOLDEN / f"record-{threshold}.json"
@@ -51,8 +51,8 @@ def with_cell(column: str, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "it holds no row"),
-        (STORED.read_text(encoding="utf-8").splitlines()[0], "it holds no row"),
+        ("", "it contains no row"),
+        (STORED.read_text(encoding="utf-8").splitlines()[0], "it contains no row"),
         (STORED.read_text(encoding="utf-8").replace("sample_id", "name", 1), "sample_id"),
         (with_cell("label", "else"), "is damaged"),
     ],
@@ -70,9 +70,9 @@ def test_a_logit_that_is_no_number_and_an_image_that_stands_twice(tmp_path: Path
     path = tmp_path / "predictions.csv"
     logit = next(name for name in STORED.read_text(encoding="utf-8").split("\n")[0].split(",") if "logit_" in name)
     path.write_text(with_cell(logit, "nan"), encoding="utf-8")
-    with pytest.raises(UserError, match="are no finite numbers"):
+    with pytest.raises(UserError, match="are not finite numbers"):
         prediction_table.read(path)
     lines = STORED.read_text(encoding="utf-8").splitlines()
     path.write_text("\n".join([*lines, lines[1]]), encoding="utf-8")
-    with pytest.raises(UserError, match="stands in it more than once"):
+    with pytest.raises(UserError, match="is in it more than once"):
         prediction_table.read(path)

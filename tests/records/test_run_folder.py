@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ddtl.records import run_folder
-from ddtl.records.run_folder import RunFolder, opened
+from ddtl.records.run_folder import RunFolder, open_run
 from ddtl.utils import processes
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
@@ -28,9 +28,9 @@ OTHER = {"dataset.digest": "d", "seed": 2}
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from ddtl.records.run_folder import opened
+from ddtl.records.run_folder import open_run
 path = Path(sys.argv[1])
-with opened(path, {"dataset.digest": "d", "seed": 1}, False):
+with open_run(path, {"dataset.digest": "d", "seed": 1}, False):
     if sys.argv[2:]:  # as with a worker of a DataLoader, which holds what its parent held for as long as it lives
         fds = Path("/proc/self/fd").iterdir()
         lock = next(fd for fd in fds if os.path.realpath(fd) == str((path / ".lock").resolve()))
@@ -64,7 +64,7 @@ def contents(path: Path) -> dict[str, str]:
 
 def make_run(path: Path) -> RunFolder:
     """The folder of a finished run."""
-    with opened(path, IDENTITY, overwrite=False) as folder:
+    with open_run(path, IDENTITY, overwrite=False) as folder:
         for file in (folder.config, folder.metrics, folder.last, folder.best, folder.predictions):
             file.write_text(file.name)
         write_json(folder.results, records.record(records.table()))
@@ -72,7 +72,7 @@ def make_run(path: Path) -> RunFolder:
 
 
 def test_a_new_folder_holds_the_identity_and_no_owner_afterwards(tmp_path: Path) -> None:
-    with opened(tmp_path / "a" / "b", IDENTITY, overwrite=False) as folder:
+    with open_run(tmp_path / "a" / "b", IDENTITY, overwrite=False) as folder:
         assert json.loads(folder.identity.read_text()) == IDENTITY
         assert folder.last.parent.is_dir()
         assert folder.finished() is None
@@ -82,13 +82,13 @@ def test_a_new_folder_holds_the_identity_and_no_owner_afterwards(tmp_path: Path)
 
 def test_a_run_is_gone_on_with_and_finished_with_its_results(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
-    with opened(tmp_path / "a", IDENTITY, overwrite=False) as folder:
+    with open_run(tmp_path / "a", IDENTITY, overwrite=False) as folder:
         assert folder.finished() == json.loads(json.dumps(records.record(records.table())))
         assert folder.last.read_text() == "last.ckpt"
 
 
 def test_nothing_is_made_before_the_block_begins(tmp_path: Path) -> None:
-    opened(tmp_path / "a" / "b", IDENTITY, overwrite=False)
+    open_run(tmp_path / "a" / "b", IDENTITY, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,7 +100,7 @@ def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
             started = time.monotonic()
             with (
                 pytest.raises(UserError, match=rf"in use by another process \(process {process.pid} on ") as raised,
-                opened(tmp_path / "a", IDENTITY, overwrite=overwrite),
+                open_run(tmp_path / "a", IDENTITY, overwrite=overwrite),
             ):
                 pass
             assert time.monotonic() - started < 5
@@ -114,7 +114,7 @@ def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         started = time.monotonic()
-        with opened(tmp_path / "a", IDENTITY, overwrite=False):
+        with open_run(tmp_path / "a", IDENTITY, overwrite=False):
             assert time.monotonic() - started < 5
 
 
@@ -124,12 +124,12 @@ linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /pr
 @linux
 def test_the_next_start_waits_for_the_workers_of_a_killed_process(tmp_path: Path) -> None:
     with owner(tmp_path / "a", "2.5") as process:
-        with pytest.raises(UserError), opened(tmp_path / "a", IDENTITY, overwrite=False):
+        with pytest.raises(UserError), open_run(tmp_path / "a", IDENTITY, overwrite=False):
             pass
         process.kill()
         process.wait()
         started = time.monotonic()
-        with opened(tmp_path / "a", IDENTITY, overwrite=False):
+        with open_run(tmp_path / "a", IDENTITY, overwrite=False):
             assert 1 < time.monotonic() - started < 60
 
 
@@ -139,7 +139,7 @@ def test_it_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with owner(tmp_path / "a", "5") as process:
         process.kill()
         process.wait()
-        with pytest.raises(UserError, match="in use"), opened(tmp_path / "a", IDENTITY, overwrite=False):
+        with pytest.raises(UserError, match="in use"), open_run(tmp_path / "a", IDENTITY, overwrite=False):
             pass
 
 
@@ -147,14 +147,14 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     before = contents(tmp_path / "a")
     with (
-        pytest.raises(UserError, match=r"holds another run") as raised,
-        opened(tmp_path / "a", OTHER | {"model.name": "densenet121"}, overwrite=False),
+        pytest.raises(UserError, match=r"contains another run") as raised,
+        open_run(tmp_path / "a", OTHER | {"model.name": "densenet121"}, overwrite=False),
     ):
         pass
     lines = str(raised.value).split("\n")[1:-1]
     assert lines == ["  model.name: was (absent), is densenet121", "  seed: was 1, is 2"]
     assert contents(tmp_path / "a") == before
-    with opened(tmp_path / "a", IDENTITY, overwrite=False):
+    with open_run(tmp_path / "a", IDENTITY, overwrite=False):
         pass
 
 
@@ -165,7 +165,7 @@ def test_overwrite_starts_anew_and_follows_no_link(tmp_path: Path) -> None:
     (folder.path / "link").symlink_to(tmp_path / "elsewhere")
     (folder.path / "checkpoints" / "link").symlink_to(tmp_path / "elsewhere")
     (folder.path / "dangling").symlink_to(tmp_path / "nowhere")
-    with opened(folder.path, OTHER, overwrite=True):
+    with open_run(folder.path, OTHER, overwrite=True):
         assert contents(folder.path).keys() == {"identity.json"}
         assert json.loads(folder.identity.read_text()) == OTHER
     assert (tmp_path / "elsewhere" / "last.ckpt").read_text() == "precious"
@@ -175,7 +175,7 @@ def test_overwrite_of_checkpoints_that_lie_behind_a_link(tmp_path: Path) -> None
     folder = make_run(tmp_path / "a")
     (folder.path / "checkpoints").rename(tmp_path / "elsewhere")
     (folder.path / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    with opened(folder.path, IDENTITY, overwrite=True):
+    with open_run(folder.path, IDENTITY, overwrite=True):
         assert not folder.last.exists()
     assert (tmp_path / "elsewhere" / "last.ckpt").exists()
 
@@ -186,7 +186,7 @@ def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path: Path, file: str, ov
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / file).write_text('{"name": "mine"}')
     (tmp_path / "a" / "sub").mkdir()
-    with pytest.raises(UserError, match="not the folder of a run"), opened(tmp_path / "a", IDENTITY, overwrite):
+    with pytest.raises(UserError, match="not the folder of a run"), open_run(tmp_path / "a", IDENTITY, overwrite):
         pass
     assert {child.name for child in (tmp_path / "a").iterdir()} == {file, "sub"}
     assert (tmp_path / "a" / file).read_text() == '{"name": "mine"}'
@@ -195,9 +195,9 @@ def test_a_folder_that_is_no_runs_is_left_as_it_is(tmp_path: Path, file: str, ov
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_its_place(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "a").write_text("mine")
-    with pytest.raises(UserError, match="not the folder of a run"), opened(tmp_path / "a", IDENTITY, overwrite):
+    with pytest.raises(UserError, match="not the folder of a run"), open_run(tmp_path / "a", IDENTITY, overwrite):
         pass
-    with pytest.raises(UserError, match=r"paths\.runs_dir"), opened(tmp_path / "a" / "b", IDENTITY, overwrite):
+    with pytest.raises(UserError, match=r"paths\.runs_dir"), open_run(tmp_path / "a" / "b", IDENTITY, overwrite):
         pass
     assert (tmp_path / "a").read_text() == "mine"
 
@@ -206,12 +206,12 @@ def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     (tmp_path / "a" / ".lock").unlink()
     (tmp_path / "a" / ".lock").mkdir()
-    with pytest.raises(UserError, match="cannot write there"), opened(tmp_path / "a", IDENTITY, overwrite=False):
+    with pytest.raises(UserError, match="cannot write there"), open_run(tmp_path / "a", IDENTITY, overwrite=False):
         pass
 
 
 def test_an_error_inside_frees_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "a", IDENTITY, overwrite=False):
+    with pytest.raises(KeyboardInterrupt), open_run(tmp_path / "a", IDENTITY, overwrite=False):
         raise KeyboardInterrupt
     with owner(tmp_path / "a"):
         pass
@@ -247,7 +247,7 @@ def killed_before_change(number: int, work: Callable[[], None]) -> bool:
 
 def start(path: Path, identity: dict[str, object], overwrite: bool) -> Callable[[], None]:
     def work() -> None:
-        with opened(path, identity, overwrite):
+        with open_run(path, identity, overwrite):
             pass
 
     return work
@@ -260,7 +260,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_at_any_moment_of_the_first_start(tmp_path: Path) -> None:
     number = 1
     while killed_before_change(number, start(tmp_path / str(number), IDENTITY, False)):
-        with opened(tmp_path / str(number), IDENTITY, overwrite=False) as folder:
+        with open_run(tmp_path / str(number), IDENTITY, overwrite=False) as folder:
             assert json.loads(folder.identity.read_text()) == IDENTITY
         number += 1
     assert number > 8
@@ -282,9 +282,9 @@ def test_a_kill_at_any_moment_of_overwriting(tmp_path: Path, identity: dict[str,
         if "checkpoints/last.ckpt" in left:  # gone on with, so it needs the rest
             assert left.keys() >= before.keys() - {"results.json"}
         if "identity.json" in left and json.loads(left["identity.json"]) == IDENTITY:
-            with opened(folder.path, IDENTITY, overwrite=False):
+            with open_run(folder.path, IDENTITY, overwrite=False):
                 pass
-        with opened(folder.path, identity, overwrite=True):
+        with open_run(folder.path, identity, overwrite=True):
             assert contents(folder.path).keys() == {"identity.json"}
         number += 1
     assert number > 12

@@ -49,7 +49,7 @@ def test_findings_come_first_each_with_what_to_do(found: Audit) -> None:
 
 def test_every_number_of_the_tables_stands_on_the_page(found: Audit) -> None:
     text = Parsed(rendered(found)).text
-    assert "file facts 0.951 (0.886–0.980) 0.880 (0.820–0.930) 0.520 0.500 (0.440–0.560) 203 shortcut" in text
+    assert "file metadata 0.951 (0.886–0.980) 0.880 (0.820–0.930) 0.520 0.500 (0.440–0.560) 203 shortcut" in text
     assert "coarse statistics 0.870" in text
     assert "probe: marks chest no: there is one class" in text
     assert "file size (bytes) 1,234 mean 1,500 99,999 mean 90,000 -0.81 (-0.900 to -0.700)" in text
@@ -62,7 +62,7 @@ def test_headlines(found: Audit) -> None:
     text = Parsed(rendered(found)).text
     assert "Findings 3 failures 4 warnings, 1 note Duplicates 3 pairs 1 of identical files" in text
     assert "17 % 1 of 6" in text
-    assert "Worst shortcut, ROC AUC 0.951 file facts" in text
+    assert "Worst shortcut, ROC AUC 0.951 file metadata" in text
 
 
 def test_a_clean_audit(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_findings_about_another_dataset_are_not_repeated(tmp_path: Path) -> None
 
 def test_one_image_one_class_no_patients(tmp_path: Path) -> None:
     one = next(findings.classes(audits.manifest(tmp_path / "one", 1)))
-    assert one.sentence.startswith("The dataset holds one image")
+    assert one.sentence.startswith("The dataset contains one image")
     alone = audits.manifest(tmp_path / "alone", 4, classes=("covid",))
     assert next(findings.classes(alone)).sentence.startswith("All 4 images are of the class covid")
     assert list(findings.classes(audits.manifest(tmp_path / "two", 4))) == []

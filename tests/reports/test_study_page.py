@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ddtl.commands import report
-from ddtl.evaluation.comparison.matrix import Settings
+from ddtl.evaluation.comparison.matrix import MeasurementSettings
 from ddtl.records import predictions
-from ddtl.records.study_folder import Job
+from ddtl.records.study_folder import JobRecord
 from ddtl.reports.html.curves import GRID, curves, roc_over_seeds
 from ddtl.reports.html.page import Figure, Page
 from ddtl.reports.study import calibration, cells, embeddings
@@ -25,7 +25,7 @@ from tests.support import browser
 from tests.support import study_records as made
 from tests.support.hospital import Hospital
 
-QUICK = Settings()
+QUICK = MeasurementSettings()
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_reliability_is_of_all_seeds_together(page: Page, folder: Path) -> None:
     assert sum(part.count for part in calibration.bins(cell.measured)) == 3 * cell.measured.images
 
 
-def embed(runs: Path, job: Job, shift: float) -> None:
+def embed(runs: Path, job: JobRecord, shift: float) -> None:
     """Features of a run's images at home and elsewhere: class on the first axis, dataset on the second."""
     for i, evaluation in enumerate(job["evaluations"]):
         folder = runs / str(evaluation["folder"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddtl.evaluation.comparison.matrix import Settings
+from ddtl.evaluation.comparison.matrix import MeasurementSettings
 from ddtl.records import study_folder
 from ddtl.reports.html.page import Cell as Shown
 from ddtl.reports.html.page import Table
@@ -21,7 +21,7 @@ from ddtl.utils.errors import UserError
 from tests.reports.test_run_page import HOSTILE, golden
 from tests.support import study_records as made
 
-QUICK = Settings()
+QUICK = MeasurementSettings()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.audit import file_facts
+from ddtl.audit import file_metadata
 from ddtl.data.datasets.pooled import image_hashes
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.records import study_controls
 from ddtl.studies import controls, settings, subjects
-from ddtl.studies.controls import Subject
+from ddtl.studies.controls import ControlSubject
 from ddtl.utils.errors import UserError
 
 SPLITS = ("train", "train", "val", "test")
@@ -23,10 +23,12 @@ SPLITS = ("train", "train", "val", "test")
 
 @pytest.fixture(autouse=True)
 def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_facts, "forest", functools.partial(file_facts.forest, trees=20))
+    monkeypatch.setattr(file_metadata, "forest", functools.partial(file_metadata.forest, trees=20))
 
 
-def subject(folder: Path, name: str, *, seed: int, formats: tuple[str, str] = ("png", "png"), n: int = 40) -> Subject:
+def subject(
+    folder: Path, name: str, *, seed: int, formats: tuple[str, str] = ("png", "png"), n: int = 40
+) -> ControlSubject:
     """Patients of two pictures each, of noise; the classes may differ in their file format."""
     folder = folder / name
     folder.mkdir()
@@ -39,7 +41,7 @@ def subject(folder: Path, name: str, *, seed: int, formats: tuple[str, str] = ("
         split = SPLITS[i // 4 % 4]
         samples.append(Sample(path.name, path, label, patient_id=f"p{i // 2:02d}", split=split))
     manifest = Manifest(name, ("no", "yes"), tuple(samples), "patient", protocol="official")
-    return Subject(name, manifest, image_hashes(manifest, published=False))
+    return ControlSubject(name, manifest, image_hashes(manifest, published=False))
 
 
 def test_a_shared_picture_takes_its_patient_out_of_the_test(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_a_shared_picture_takes_its_patient_out_of_the_test(tmp_path: Path) -> N
     hashes[test] = source.hashes[train] ^ 0b1011  # saved again, three bits away
     patient = target.manifest.samples[test].group
     theirs = [sample.sample_id for sample in target.manifest.samples if sample.group == patient]
-    found = controls.between(source, Subject("b", target.manifest, hashes))
+    found = controls.between(source, ControlSubject("b", target.manifest, hashes))
     assert found["duplicates"] == theirs
     assert len(theirs) == 2
 
@@ -58,7 +60,7 @@ def test_what_only_stands_in_the_sources_test_is_no_leak(tmp_path: Path) -> None
     source, target = subject(tmp_path, "a", seed=0), subject(tmp_path, "b", seed=1)
     hashes = list(target.hashes)
     hashes[target.manifest.rows("test")[0]] = source.hashes[source.manifest.rows("test")[0]]
-    assert controls.between(source, Subject("b", target.manifest, hashes))["duplicates"] == []
+    assert controls.between(source, ControlSubject("b", target.manifest, hashes))["duplicates"] == []
 
 
 def test_file_facts_are_carried_across(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_controls_of_the_same_images_are_kept(tmp_path: Path, monkeypatch: pytes
     assert controls.write(tmp_path, [pair]) == first
     monkeypatch.undo()
     other = subject(tmp_path, "c", seed=2)
-    changed = controls.write(tmp_path, [(pair[0], Subject("b", other.manifest, other.hashes))])
+    changed = controls.write(tmp_path, [(pair[0], ControlSubject("b", other.manifest, other.hashes))])
     assert changed.pairs["a", "b"]["images"] != first.pairs["a", "b"]["images"]
 
 

@@ -22,7 +22,7 @@ from ddtl.records import study_folder, test_ledger
 from ddtl.records.run_folder import RunFolder
 from ddtl.studies import execute, settings
 from ddtl.studies.definitions import TESTED
-from ddtl.studies.known import Known
+from ddtl.studies.finished_work import FinishedWork
 from ddtl.studies.settings import StudyPlan
 from ddtl.sweeps.store import outcome
 from ddtl.sweeps.store.snapshot import Snapshot
@@ -86,7 +86,7 @@ def test_an_own_dataset_joins_by_its_declaration(tmp_path):
     assert pool.sources == ("covid19ct", "third")
     assert pool.own is not None
     assert pool.own["third"].patient_regex == r"(P\d+)_"
-    asked = rescore.asked(plan.configs[0], plan.jobs[0].targets[1].words).config
+    asked = rescore.read_request(plan.configs[0], plan.jobs[0].targets[1].words).config
     assert asked.dataset.root == str(tmp_path)
 
 
@@ -198,7 +198,7 @@ def test_schedules_can_be_tested_elsewhere():
         (["n_trials=3"], "n_trials=3: is for a search. Leave it out of a study."),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr=0.1,0.2: several values are for study=grid."),
         (["optimizer.lrr=0.1"], "optimizer.lrr=0.1: no such key. Did you mean optimizer.lr?"),
-        (["study.methods=[match]", "study.patients=[5]"], "study.patients: goes on with the runs of the method plain."),
+        (["study.methods=[match]", "study.patients=[5]"], "study.patients: resumes the runs of the method plain."),
         (
             ["study.methods=[adapt]", "model=squeezenet1_1"],
             "evaluation.batchnorm=adapt: squeezenet1_1 has no BatchNorm",
@@ -280,7 +280,7 @@ class Engine:
                 if self.breaks(" ".join(told)):
                     done.append(study_folder.evaluation(target, words=told, reason="no images"))
                     continue
-                asked = rescore.asked(config, told).config
+                asked = rescore.read_request(config, told).config
                 there = _written(folder / "evaluations", " ".join(told), scoring(asked.evaluation))
                 done.append(study_folder.evaluation(target, str(there), told))
             store.note(task.number, {study_folder.EVALUATIONS: done})
@@ -305,7 +305,7 @@ def unseen(snapshot: Snapshot) -> None:
 def images(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The digest that all datasets have now."""
     now = {"digest": "same"}
-    monkeypatch.setattr(Known, "_digest", lambda self, config: now["digest"])
+    monkeypatch.setattr(FinishedWork, "_digest", lambda self, config: now["digest"])
     return now
 
 
@@ -341,7 +341,7 @@ def test_a_finished_study_computes_nothing_again(tmp_path):
 
 def scored(tmp_path: Path, run: str, plan: str) -> int:
     """The number of the test-set use when a run of a study is scored."""
-    with test_ledger.planned(plan):
+    with test_ledger.count_as_one(plan):
         return test_ledger.record_use(tmp_path, "phantom", "grouped", test_ledger.Scoring(run, "epoch 1", "d")).number
 
 
@@ -440,7 +440,7 @@ def test_ended_anywhere_it_goes_on_to_the_same_record(tmp_path, behind):
     assert [shape(job) for job in study["jobs"]] == [shape(job) for job in there]
 
 
-def shape(job: study_folder.Job) -> list[Any]:
+def shape(job: study_folder.JobRecord) -> list[Any]:
     """A job without the names of its folders, which a hash of paths has made here."""
     evaluations = [(each["target"], each["words"], each["folder"] is None) for each in job["evaluations"]]
     return [job["labels"], job["state"], evaluations]
@@ -505,7 +505,7 @@ def test_a_damaged_record_is_told(tmp_path):
     (folder / study_folder.NAME).write_text('{"study": ')
     with pytest.raises(UserError, match=r"study\.json: is damaged"):
         call(tmp_path, Engine())
-    with pytest.raises(UserError, match=r"holds no study\.json"):
+    with pytest.raises(UserError, match=r"contains no study\.json"):
         study_folder.read(tmp_path)
 
 

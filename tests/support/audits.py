@@ -14,7 +14,7 @@ from ddtl.audit.differences import Difference
 from ddtl.audit.duplicates import leaks
 from ddtl.audit.pairs import Pair
 from ddtl.audit.probes import Probe, Shuffled
-from ddtl.audit.record import ordered
+from ddtl.audit.record import sort_findings
 from ddtl.data.manifest import Manifest, Sample
 
 CLASSES = ("normal", "covid")
@@ -53,7 +53,9 @@ def pair(one: Sample, other: Sample, kind: Any = "near", dataset: str = "chest",
     return Pair(first, second, kind, **values)
 
 
-def probe(view: str = "file facts", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any) -> Probe:
+def probe(
+    view: str = "file metadata", roc_auc: float | None = 0.951, verdict: Any = "shortcut", **changes: Any
+) -> Probe:
     """A probe on the test split."""
     values: dict[str, Any] = {
         "view": view, "kind": "shortcut", "about": f"{view} and no pixel", "features": ("width", "height"),
@@ -88,9 +90,9 @@ def audit(folder: Path, *, clean: bool = False, **changes: Any) -> Audit:
     ]  # fmt: skip
     bad = {} if clean else {(subject.dataset, s[5].sample_id): "is cut off or damaged: truncated"}
     broken = leaks(pairs, [subject])
-    probes = [probe("file facts"), probe("coarse statistics", 0.87, "may carry disease"), probe("marks", None)]
+    probes = [probe("file metadata"), probe("coarse statistics", 0.87, "may carry disease"), probe("marks", None)]
     if clean:
-        probes = [probe("file facts", 0.51, "nothing found", low=0.42, high=0.61)]
+        probes = [probe("file metadata", 0.51, "nothing found", low=0.42, high=0.61)]
     differences = [] if clean else [difference(), difference("brightness", "none", unit="grey levels", delta=0.02)]
     name = subject.dataset
     judged = [
@@ -108,7 +110,7 @@ def audit(folder: Path, *, clean: bool = False, **changes: Any) -> Audit:
         leaks=broken,
         probes={name: probes},
         differences={name: differences},
-        findings=tuple(ordered(judged)),
+        findings=tuple(sort_findings(judged)),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from ddtl.config.load import load
-from ddtl.evaluation.comparison.paired_predictions import Answers
+from ddtl.evaluation.comparison.paired_predictions import RunPredictions
 from ddtl.evaluation.predictions import Predictions
 from ddtl.evaluation.score import score as by_image
 from ddtl.records import predictions as prediction_table
@@ -29,7 +29,7 @@ class Hospital:
         self.labels = (np.arange(patients) % 2)[self.clusters]
         self.shared = self.random.normal(size=patients)[self.clusters]
 
-    def run(self, separation: float, name: str = "run", threshold: float = 0.5) -> Answers:
+    def run(self, separation: float, name: str = "run", threshold: float = 0.5) -> RunPredictions:
         """A model whose positives lie ``separation`` above its negatives; AUC = Phi(separation / 2)."""
         n = len(self.labels)
         own = self.random.normal(size=self.clusters.max() + 1)[self.clusters]
@@ -44,13 +44,13 @@ def answers(
     name: str = "run",
     threshold: float = 0.5,
     classes: tuple[str, ...] = CLASSES,
-) -> Answers:
+) -> RunPredictions:
     n = len(labels)
     ids = np.array([f"image{i:04d}" for i in range(n)])
     patients = np.array([f"p{c}" for c in clusters])
     site = np.full(n, "here")
     predictions = Predictions(classes, np.full(n, "test"), ids, patients, patients, site, labels, logits)
-    return Answers(name, "covid19ct, protocol official", predictions, threshold)
+    return RunPredictions(name, "covid19ct, protocol official", predictions, threshold)
 
 
 @cache
@@ -58,7 +58,7 @@ def _usual() -> dict[str, Any]:
     return load(["dataset=covid19ct"]).model_dump(mode="json")
 
 
-def folder(path: Path, run: Answers, config: dict[str, Any] | None = None, **record: Any) -> Path:
+def folder(path: Path, run: RunPredictions, config: dict[str, Any] | None = None, **record: Any) -> Path:
     """A finished run's folder with the parts that a comparison reads."""
     path.mkdir(parents=True)
     split = str(run.predictions.split[0])

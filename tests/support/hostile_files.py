@@ -245,11 +245,11 @@ def _with_checksums(data: bytes) -> bytes:
 
 def examine(path: Path) -> str:
     """Read a file as ``ddtl predict`` does: why it is left out, or nothing. Anything else than a reason is raised."""
-    from ddtl.inference.inputs import decoded, find
+    from ddtl.inference.inputs import decode_all, find
 
     found = find([str(path)], by_folder=False, progress=lambda done, total: None)
     reasons = [error.reason for error in found.bad]
-    for one in decoded(found.pictures, 32, ahead=1, workers=1):
+    for one in decode_all(found.files, 32, ahead=1, workers=1):
         reasons += [] if isinstance(one.image, np.ndarray) else [one.image.reason]
     return "; ".join(reasons)
 

@@ -123,7 +123,7 @@ def _dashboard(folder: Path) -> int:
     from ddtl.dashboard import server
     from ddtl.utils.errors import UserError
 
-    rows = server.Rows(folder / "runs")
+    rows = server.CachedRows(folder / "runs")
     found, body, _ = rows.now()
     assert json_.loads(body)["rows"]
     paths = [row.path for row in found if row.kind == "run"]
@@ -142,11 +142,11 @@ def _open_sweep(folder: Path) -> int:
 
     words = [*commands.SWEEP[1:], f"paths.runs_dir={folder}/runs"]
     plan = settings.read(words, tried=False)
-    store = open.opened(replace(plan, folder=folder / SEARCH))
+    store = open.open_sweep(replace(plan, folder=folder / SEARCH))
     try:
         store.snapshot()
         record.write(store)
-        open.reopened(folder / SEARCH).close()
+        open.reopen(folder / SEARCH).close()
     finally:
         store.close()
     return 0
@@ -191,7 +191,7 @@ def _owner(folder: Path) -> int:
 
     index.in_use(folder / MADE)
     run_folder.owner_of(folder / MADE)
-    with contextlib.suppress(run_folder.InUse), run_folder.owned(folder / MADE):
+    with contextlib.suppress(run_folder.InUse), run_folder.own_for_deletion(folder / MADE):
         pass
     return 0
 
@@ -199,11 +199,11 @@ def _owner(folder: Path) -> int:
 def _histogram(folder: Path) -> int:
     from ddtl.records import predictions
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.evaluate_elsewhere import _reference, _seen
+    from ddtl.training.evaluate_external import _reference, _share_seen
 
     run = RunFolder(folder / RUN)
     _reference(run)
-    _seen(run, predictions.read(folder / OTHER / "predictions.csv"), "phantom", {"dataset": "phantom"}, 0)
+    _share_seen(run, predictions.read(folder / OTHER / "predictions.csv"), "phantom", {"dataset": "phantom"}, 0)
     return 0
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.evaluation.comparison.paired_predictions import Answers
+from ddtl.evaluation.comparison.paired_predictions import RunPredictions
 from ddtl.evaluation.metrics import binary_scores
 from ddtl.evaluation.score import score as by_image
 from ddtl.records import study_folder
-from ddtl.records.study_folder import Evaluation, Job
+from ddtl.records.study_folder import Evaluation, JobRecord
 from ddtl.utils.files import write_json
 from tests.support import hospital
 from tests.support.hospital import Hospital
@@ -25,7 +25,7 @@ def test_set(name: str) -> Hospital:
     return Hospital(PATIENTS.get(name, 36), seed=sum(map(ord, name)))
 
 
-def answers(name: str, separation: float, seed: int, threshold: float = 0.5) -> Answers:
+def answers(name: str, separation: float, seed: int, threshold: float = 0.5) -> RunPredictions:
     """A network on a test set; another one for every seed, and always the same."""
     there = test_set(name)
     there.random = np.random.default_rng([len(name), round(separation * 10), seed])
@@ -53,7 +53,9 @@ def evaluation(
     return study_folder.evaluation(target, folder)
 
 
-def run(runs: Path, source: str, seed: int, targets: Mapping[str, float], home: float = 3.0, **labels: Any) -> Job:
+def run(
+    runs: Path, source: str, seed: int, targets: Mapping[str, float], home: float = 3.0, **labels: Any
+) -> JobRecord:
     """A run on one dataset, evaluated on others; the numbers are how well it tells the classes apart."""
     told = study_folder.labels(source, seed, **{"protocol": "official", **labels})
     name = "-".join(str(value) for value in told.values()).replace(" ", "")
@@ -66,12 +68,12 @@ def run(runs: Path, source: str, seed: int, targets: Mapping[str, float], home: 
     return study_folder.job(told, [own, *others], (f"seed={seed}",), f"{source}/{name}")
 
 
-def failed(source: str, seed: int, targets: Sequence[str], reason: str, **labels: Any) -> Job:
+def failed(source: str, seed: int, targets: Sequence[str], reason: str, **labels: Any) -> JobRecord:
     told = study_folder.labels(source, seed, **{"protocol": "official", **labels})
     return study_folder.job(told, [study_folder.evaluation(target) for target in (source, *targets)], (), None, reason)
 
 
-def study(runs: Path, kind: str, jobs: Sequence[Job], controls: Sequence[Mapping[str, Any]] = ()) -> Path:
+def study(runs: Path, kind: str, jobs: Sequence[JobRecord], controls: Sequence[Mapping[str, Any]] = ()) -> Path:
     """The study's folder."""
     folder = runs / "studies" / kind
     folder.mkdir(parents=True)
@@ -86,7 +88,7 @@ def study(runs: Path, kind: str, jobs: Sequence[Job], controls: Sequence[Mapping
 
 def cross_dataset(runs: Path) -> Path:
     """Two hospitals, two methods, three seeds; a run and an evaluation that failed."""
-    jobs: list[Job] = []
+    jobs: list[JobRecord] = []
     for seed in range(3):
         jobs.append(run(runs, "alpha", seed, {"beta": 1.0 + 0.3 * seed}, method="plain"))
         jobs.append(run(runs, "alpha", seed, {"beta": 2.0}, 2.8, method="strong"))

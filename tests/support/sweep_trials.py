@@ -15,10 +15,10 @@ from ddtl.sweeps.store.store import Store
 from ddtl.sweeps.workers import processes, trial, worker
 from ddtl.sweeps.workers.processes import Slot
 from ddtl.sweeps.workers.stopping import Stop
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from tests.support.sweep_plans import plan
 
-Body = Callable[[Job], Outcome]
+Body = Callable[[TrialJob], Outcome]
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, body: Body) -> None:
@@ -30,7 +30,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, body: Body) -> None:
 
 def worked(tmp_path: Path, *words: str, slots: int = 1, stop: Stop | None = None) -> tuple[Store, str | None]:
     """A worker's work at a sweep: the store, and why it made no sense to go on."""
-    store = open.opened(plan(tmp_path / "runs", *words))
+    store = open.open_sweep(plan(tmp_path / "runs", *words))
     stop = stop or Stop(tmp_path / "stop")
     return store, worker.work(store, [Slot(f"slot {i}") for i in range(slots)], stop, unseen)
 

@@ -102,7 +102,7 @@ class Elsewhere:
 
 
 def test_lost_workers_are_replaced(tmp_path):
-    store = open.opened(plan(tmp_path, "n_trials=5", "sweep.retries=3"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=5", "sweep.retries=3"))
     placed: list[int] = []
 
     def place(names: Sequence[str]) -> list[Elsewhere]:
@@ -115,7 +115,7 @@ def test_lost_workers_are_replaced(tmp_path):
 
 
 def test_workers_that_are_always_lost_end_in_words(tmp_path):
-    store = open.opened(plan(tmp_path, "n_trials=5", "sweep.retries=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=5", "sweep.retries=1"))
     placed: list[Elsewhere] = []
 
     def place(names: Sequence[str]) -> list[Elsewhere]:
@@ -129,7 +129,7 @@ def test_workers_that_are_always_lost_end_in_words(tmp_path):
 
 
 def test_a_problem_of_a_worker_and_a_stop_end_the_rounds(tmp_path):
-    store = open.opened(plan(tmp_path, "n_trials=5"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=5"))
     stop = Stop(tmp_path / "stop")
     assert remote.run(store, stop, unseen, 1, lambda names: [Elsewhere(store, 1, problem="disk full")]) == "disk full"
 
@@ -146,7 +146,7 @@ def test_workers_elsewhere_end_with_the_command(tmp_path):
         def ended(self) -> bool:
             raise KeyboardInterrupt
 
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     worker = Endless(store, 0)
     with pytest.raises(KeyboardInterrupt):
         remote.run(store, Stop(tmp_path / "stop"), unseen, 1, lambda names: [worker])

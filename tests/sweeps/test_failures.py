@@ -15,38 +15,38 @@ import pytest
 from ddtl.sweeps.store import outcome
 from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers import processes
-from ddtl.sweeps.workers.trial import Job, explained
+from ddtl.sweeps.workers.trial import TrialJob, explain_failure
 from ddtl.utils.errors import NotFinite, TrainingFailure, UserError
 from tests.support.sweep_trials import attempts, instead, states, worked
 
 
-def kill_myself(job: Job) -> Outcome:
+def kill_myself(job: TrialJob) -> Outcome:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
 
-def crash(job: Job) -> Outcome:
+def crash(job: TrialJob) -> Outcome:
     faulthandler.disable()
     os.kill(os.getpid(), signal.SIGSEGV)
     raise AssertionError
 
 
-def leave(job: Job) -> NoReturn:
+def leave(job: TrialJob) -> NoReturn:
     os._exit(7)
 
 
-def sleep(job: Job) -> Outcome:
+def sleep(job: TrialJob) -> Outcome:
     time.sleep(60)
     raise AssertionError
 
 
-def sleep_soundly(job: Job) -> Outcome:
+def sleep_soundly(job: TrialJob) -> Outcome:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return sleep(job)
 
 
 def raises(error: BaseException):
-    def body(job: Job) -> Outcome:
+    def body(job: TrialJob) -> Outcome:
         raise error
 
     return body
@@ -81,7 +81,7 @@ def test_a_failed_trial_has_a_reason_and_the_next_one_runs(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_trial_is_gone_on_with(monkeypatch, tmp_path, signum):
-    def killed_once(job: Job) -> Outcome:
+    def killed_once(job: TrialJob) -> Outcome:
         first = job.log.with_suffix(".first")
         if not first.exists():
             first.touch()
@@ -108,7 +108,7 @@ def test_a_trial_that_is_always_killed_fails_in_the_end(monkeypatch, tmp_path):
 def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(monkeypatch, tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
 
-    def unwritable(job: Job) -> Outcome:
+    def unwritable(job: TrialJob) -> Outcome:
         raise TrainingFailure("could not write last.ckpt: No space left on device. Make room.") from full
 
     instead(monkeypatch, unwritable)
@@ -152,7 +152,7 @@ def test_trial_after_trial_that_fails_stops_the_sweep_with_the_reasons(monkeypat
 
 
 def test_failures_with_a_success_between_them_stop_nothing(monkeypatch, tmp_path):
-    def every_third(job: Job) -> Outcome:
+    def every_third(job: TrialJob) -> Outcome:
         if job.number % 3:
             raise ValueError("broken")
         return outcome.completed([0.5])
@@ -166,13 +166,13 @@ def test_failures_with_a_success_between_them_stop_nothing(monkeypatch, tmp_path
 def test_the_reason_is_found_behind_the_words_for_the_user():
     error = UserError("cannot write there. Make room.")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
-    assert explained(error) == ("disk_full", "cannot write there. Make room.")
-    assert explained(OSError(errno.EACCES, "Permission denied"))[0] == "error"
-    assert explained(ValueError()) == ("error", "ValueError")
+    assert explain_failure(error) == ("disk_full", "cannot write there. Make room.")
+    assert explain_failure(OSError(errno.EACCES, "Permission denied"))[0] == "error"
+    assert explain_failure(ValueError()) == ("error", "ValueError")
 
 
 def test_what_a_trial_prints_is_in_its_log(monkeypatch, tmp_path: Path, capfd):
-    def prints(job: Job) -> Outcome:
+    def prints(job: TrialJob) -> Outcome:
         os.write(1, b"from below\n")
         raise ZeroDivisionError("why it broke")
 

@@ -29,7 +29,7 @@ def searched(folder: Path, *words: str, scores: tuple[float, ...] = (0.7, 0.9, 0
         told.append("sweep.seeds=2")
     if space:
         told += [space, f"n_trials={len(scores)}", "sampler.name=RandomSampler"]
-    store = open.opened(settings.read(told))
+    store = open.open_sweep(settings.read(told))
     for score in scores:
         task = store.next()
         assert task is not None
@@ -97,7 +97,7 @@ def test_a_clear_difference_is_claimed_with_its_interval_and_stands_in_record_an
     assert found["comparison"]["split"] == "test"
     assert found["seeds"] == [1, 2, 3]
     assert any("test-set use number 6" in note for note in found["caveats"])
-    finalize.told(found)
+    finalize.print_result(found)
     assert found["claim"] in " ".join(capsys.readouterr().out.split())
     written = record(store)
     assert written["final"] == found
@@ -127,7 +127,7 @@ def test_it_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path):
     with pytest.raises(Stopped):
         finalize.finalize(store, trainer(tmp_path, stops_after_three))
     assert record(store)["final"] is None
-    again = open.opened(store.plan)
+    again = open.open_sweep(store.plan)
     assert finalize.finalize(again, trainer(tmp_path, lambda words: done.append(words) or by_lr(words))) is not None
     assert len(done) == len(set(done)) == 4
 
@@ -135,7 +135,7 @@ def test_it_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path):
 def test_a_better_winner_of_a_longer_search_has_a_comparison_of_its_own(tmp_path):
     first = finalize.final_plan(searched(tmp_path))
     words = [SPACE, f"paths.runs_dir={tmp_path / 'runs'}", "sweep.name=found", "sampler.name=RandomSampler"]
-    longer = open.opened(settings.read([*words, "n_trials=4", "sweep.seeds=2"]))
+    longer = open.open_sweep(settings.read([*words, "n_trials=4", "sweep.seeds=2"]))
     task = longer.next()
     assert task is not None
     longer.end(task, outcome.completed([0.95]))
@@ -193,8 +193,8 @@ def test_seeds_of_a_grid_are_not_used_again(tmp_path):
 
 def test_with_two_objectives_the_score_decides_and_without_a_completed_trial_nothing_happens(tmp_path):
     store = searched(tmp_path / "two", "sweep.objective=[score,seconds]")
-    winner = finalize.chosen(store)
+    winner = finalize.best_trial(store)
     assert winner is not None
     assert winner.number == 1
-    empty = open.opened(settings.read([SPACE, f"paths.runs_dir={tmp_path}", "n_trials=1"]))
+    empty = open.open_sweep(settings.read([SPACE, f"paths.runs_dir={tmp_path}", "n_trials=1"]))
     assert finalize.finalize(empty, lambda final: pytest.fail("there is nothing to run")) is None

@@ -55,7 +55,7 @@ def test_wherever_a_line_is_cut_off_the_rest_is_read_and_written_on(tmp_path: Pa
     last = whole.rstrip(b"\n").rpartition(b"\n")[2]
     kept = 1 + cut % (len(last) - 1)
     path.write_bytes(whole[: -len(last) - 1 + kept])  # the line that told the last value
-    news = journal.mend(path)
+    news = journal.repair(path)
     assert news is not None
     assert "journal.torn" in news
     assert json.loads((tmp_path / "journal.torn").read_text())["torn"].encode() == last[:kept]
@@ -67,13 +67,13 @@ def test_wherever_a_line_is_cut_off_the_rest_is_read_and_written_on(tmp_path: Pa
 def test_a_whole_journal_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     whole = filled(path)
-    assert journal.mend(path) is None
+    assert journal.repair(path) is None
     assert path.read_bytes() == whole
     assert not (tmp_path / "journal.torn").exists()
 
 
 def test_no_journal_is_no_fault(tmp_path: Path) -> None:
-    assert journal.mend(tmp_path / "journal.log") is None
+    assert journal.repair(tmp_path / "journal.log") is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,7 +88,7 @@ def test_any_other_bad_line_stops_with_its_number_and_changes_nothing(tmp_path: 
     damaged = b"\n".join(lines) + b"\n" + tail
     path.write_bytes(damaged)
     with pytest.raises(UserError, match=r"journal\.log, line 3: is damaged"):
-        journal.mend(path)
+        journal.repair(path)
     assert path.read_bytes() == damaged
     assert not (tmp_path / "journal.torn").exists()
 
@@ -99,7 +99,7 @@ def test_a_last_line_that_is_damaged_but_whole_is_not_taken_for_a_torn_one(tmp_p
     with path.open("ab") as file:
         file.write(b'{"op_code": 4, "trial_\n')
     with pytest.raises(UserError, match=f"line {lines + 1}"):
-        journal.mend(path)
+        journal.repair(path)
 
 
 def test_what_a_killed_neighbour_tore_does_not_spoil_what_is_written_next(tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_a_living_writers_line_is_never_taken_for_a_torn_one(tmp_path: Path) -> 
     with writer(path, "a") as one:
         before = path.stat().st_size
         for _ in range(20):
-            assert journal.mend(path) is None
+            assert journal.repair(path) is None
         while path.stat().st_size == before:
-            assert journal.mend(path) is None
+            assert journal.repair(path) is None
         (tmp_path / "journal.log.enough").touch()
         assert one.stdout is not None
         written = int(one.stdout.read())
@@ -237,7 +237,7 @@ def test_killed_in_the_middle_of_writing_again_and_again(tmp_path: Path) -> None
         victim.stdout.close()
     with survivor:
         assert survivor.wait(timeout=60) == 0
-    journal.mend(path)
+    journal.repair(path)
     assert study(path).user_attrs["survivor"] == 99
 
 
@@ -254,7 +254,7 @@ def test_a_line_that_was_removed_before_others_is_noticed(tmp_path: Path, change
         removed = [*lines[: at + 1], *lines[at:]]
     path.write_bytes(b"".join(removed))
     with pytest.raises(UserError, match=r"journal\.log: lines before line \d+ were removed or changed"):
-        journal.mend(path)
+        journal.repair(path)
     assert path.read_bytes() == b"".join(removed)
 
 
@@ -268,12 +268,12 @@ def test_a_journal_that_others_wrote_in_is_whole(tmp_path: Path) -> None:
     ours.tell(ours.ask(), 1.5)
     theirs.set_user_attr("note", "by hand")
     ours.set_user_attr("a", 1)
-    assert journal.mend(path) is None
+    assert journal.repair(path) is None
     assert [trial.value for trial in theirs.get_trials()] == [0.5, 1.5]
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:2] + lines[3:]))
     with pytest.raises(UserError, match="were removed or changed"):
-        journal.mend(path)
+        journal.repair(path)
 
 
 def test_what_is_written_is_what_a_record_may_hold(tmp_path: Path) -> None:
@@ -289,4 +289,4 @@ def test_what_is_written_is_what_a_record_may_hold(tmp_path: Path) -> None:
 def test_a_pipe_in_its_place_makes_nobody_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "journal.log")
     with pytest.raises((UserError, OSError)):
-        journal.mend(tmp_path / "journal.log")
+        journal.repair(tmp_path / "journal.log")

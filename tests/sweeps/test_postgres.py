@@ -35,7 +35,7 @@ def url() -> Iterator[str]:
 
 
 def test_several_workers_share_the_trials_out(tmp_path: Path, url: str) -> None:
-    store = open.opened(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=several", "n_trials=30"), workers=3)
+    store = open.open_sweep(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=several", "n_trials=30"), workers=3)
     done = workers(store.folder, 3, **store.environment)
     assert sorted(number for numbers in done for number in numbers) == list(range(30))
     assert states(store) == {"COMPLETE": 30}
@@ -45,7 +45,7 @@ def test_several_workers_share_the_trials_out(tmp_path: Path, url: str) -> None:
 
 def test_workers_that_die_leave_their_trials_to_the_others(tmp_path: Path, url: str) -> None:
     words = [f"sweep.storage='{url}'", "sweep.name=dying", "n_trials=8", "sweep.retries=100"]
-    store = open.opened(plan(tmp_path, *words))
+    store = open.open_sweep(plan(tmp_path, *words))
     for _ in range(20):
         if not store.snapshot().left:
             break
@@ -57,12 +57,12 @@ def test_workers_that_die_leave_their_trials_to_the_others(tmp_path: Path, url: 
 def test_the_database_knows_whose_signs_of_life_have_stopped(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storages, "BEAT_SECONDS", 1)
+    monkeypatch.setattr(storages, "HEARTBEAT_SECONDS", 1)
     monkeypatch.setattr(storages, "STALE_SECONDS", 3)
     asked = plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=silent", "n_trials=2")
-    here = open.opened(asked)
+    here = open.open_sweep(asked)
     assert here.next() is not None  # this one's heart goes on beating
-    there = open.opened(asked)
+    there = open.open_sweep(asked)
     silent = there.next()
     assert silent is not None
     there._closed.set()
@@ -80,25 +80,25 @@ def test_the_database_knows_whose_signs_of_life_have_stopped(
 
 def test_a_sweep_goes_on_and_refuses_another_as_in_a_file(tmp_path: Path, url: str) -> None:
     words = [f"sweep.storage='{url}'", "sweep.name=goes-on"]
-    store = open.opened(plan(tmp_path, *words))
+    store = open.open_sweep(plan(tmp_path, *words))
     task = store.next()
     assert task is not None
     orphaned(store, 0, gone())
     store.close()
-    after = open.opened(plan(tmp_path, *words))
+    after = open.open_sweep(plan(tmp_path, *words))
     told = ended(after)
     assert list(told) == list(range(6))
     assert told[0] == task.overrides
     assert reasons(after, 0) == ["killed", "completed"]
     with pytest.raises(UserError, match="seed: was 0, is 1"):
-        open.opened(plan(tmp_path / "elsewhere", *words, "sweep.seed=1"))
+        open.open_sweep(plan(tmp_path / "elsewhere", *words, "sweep.seed=1"))
     after.close()
 
 
 def test_a_lost_connection_is_made_anew(tmp_path: Path, url: str) -> None:
     from sqlalchemy import create_engine, text
 
-    store = open.opened(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=lost"))
+    store = open.open_sweep(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=lost"))
     task = store.next()
     assert task is not None
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
@@ -112,9 +112,9 @@ def test_a_lost_connection_is_made_anew(tmp_path: Path, url: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_trials_as_a_file(tmp_path: Path, url: str) -> None:
-    store = open.opened(plan(tmp_path / "database", f"sweep.storage='{url}'", "sweep.name=same", "n_trials=12"))
+    store = open.open_sweep(plan(tmp_path / "database", f"sweep.storage='{url}'", "sweep.name=same", "n_trials=12"))
     ours = {number: words[:2] for number, words in ended(store).items()}
-    theirs = ended(open.opened(plan(tmp_path / "file", "n_trials=12")))
+    theirs = ended(open.open_sweep(plan(tmp_path / "file", "n_trials=12")))
     assert ours == {number: words[:2] for number, words in theirs.items()}
     store.close()
 
@@ -123,7 +123,7 @@ def test_the_password_reaches_neither_disk_nor_terminal(
     tmp_path: Path, url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     password = _password(url)
-    store = open.opened(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=secret", "n_trials=2"))
+    store = open.open_sweep(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=secret", "n_trials=2"))
     workers(store.folder, 1, **store.environment)
     assert states(store) == {"COMPLETE": 2}
     assert password in store.environment[storages.VARIABLE]
@@ -135,11 +135,11 @@ def test_the_password_reaches_neither_disk_nor_terminal(
     assert not [file for file in files if password.encode() in file.read_bytes()]
     wrong = url.replace(password, "some-other-word")
     with pytest.raises(UserError, match="cannot be opened") as refusal:
-        open.opened(plan(tmp_path, f"sweep.storage='{wrong}'", "sweep.name=secret", "n_trials=2"))
+        open.open_sweep(plan(tmp_path, f"sweep.storage='{wrong}'", "sweep.name=secret", "n_trials=2"))
     assert "some-other-word" not in str(refusal.value)
     monkeypatch.delenv(storages.VARIABLE)
     with pytest.raises(UserError, match="cannot be opened"):
-        open.reopened(store.folder)
+        open.reopen(store.folder)
     store.close()
 
 

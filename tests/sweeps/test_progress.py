@@ -23,7 +23,7 @@ UNDER_WAY = Snapshot(10, 2, 1, 1, (RUNNING,), 0, (1, (0.9012,)), (1,), (), (10.0
 
 def shown(snapshot: Snapshot, left: float | None = None) -> str:
     out = Console(file=io.StringIO(), width=120)
-    out.print(progress.picture(snapshot, "val/roc_auc", left, NOW))
+    out.print(progress.live_table(snapshot, "val/roc_auc", left, NOW))
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 
@@ -37,7 +37,7 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
 
 def watched(snapshots: list[tuple[float, Snapshot]]) -> None:
     seconds: dict[str, Any] = {"now": 0.0}
-    with progress.Watch("val/roc_auc", clock=lambda: seconds["now"]) as found:
+    with progress.ProgressDisplay("val/roc_auc", clock=lambda: seconds["now"]) as found:
         for seconds["now"], snapshot in snapshots:
             found.update(snapshot)
 
@@ -106,7 +106,7 @@ def test_quiet_processes_say_nothing(monkeypatch):
 
 def test_the_live_picture_ends_when_the_sweep_breaks(monkeypatch):
     file = lines_of(monkeypatch, terminal=True)
-    with suppress(KeyboardInterrupt), progress.Watch("val/loss") as found:
+    with suppress(KeyboardInterrupt), progress.ProgressDisplay("val/loss") as found:
         found.update(UNDER_WAY)
         raise KeyboardInterrupt
     assert file.getvalue().endswith("\x1b[?25h")  # the cursor is back

@@ -170,7 +170,7 @@ def test_another_inner_pruner_waits_too() -> None:
     halving = AfterUnfreeze(inner="SuccessiveHalvingPruner", grace=2, **args)
     curves = [([0, 3], [0.6, 0.7, 0.8, *[0.9] * 7])] * 8
     dipping = [0.6, 0.7, 0.8, 0.5, 0.5, 0.95]
-    plain = study_of(pruner.made("SuccessiveHalvingPruner", args), [])
+    plain = study_of(pruner.make_pruner("SuccessiveHalvingPruner", args), [])
     ours = study_of(halving, [])
     for study in (plain, ours):
         for phases, scores in curves:

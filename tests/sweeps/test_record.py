@@ -44,7 +44,7 @@ def worked(store: Store) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = open.opened(plan(tmp_path))
+    made = open.open_sweep(plan(tmp_path))
     worked(made)
     return made
 
@@ -95,7 +95,7 @@ def test_the_seconds_are_those_of_all_attempts_and_not_of_the_time_between(store
 
 
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path, "pruner.name=NopPruner", "pruner.args={}"))
+    store = open.open_sweep(plan(tmp_path, "pruner.name=NopPruner", "pruner.args={}"))
     task = store.next()
     assert task is not None
     store.report(task.number, 0, math.nan)
@@ -105,7 +105,7 @@ def test_what_is_no_number_is_null(tmp_path: Path) -> None:
 
 
 def test_a_trial_killed_before_it_was_drawn_is_there_too(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     store.study.ask()
     trial = record.write(store)["trials"][0]
     assert (trial["state"], trial["overrides"], trial["curve"], trial["seconds"]) == ("running", [], [], 0)

@@ -30,7 +30,7 @@ GRID = ("optimizer.lr=1e-4,1e-3", "seed=0,1,2")
 def swept(folder: Path, *words: str, failing: tuple[int, ...] = (), upto: int = 6) -> Store:
     """A grid that has ended with these scores; nothing is trained."""
     told = [*GRID, f"paths.runs_dir={folder}", "sweep.name=grid", *words]
-    store = open.opened(settings.read(told, tried=False))
+    store = open.open_sweep(settings.read(told, tried=False))
     while (task := store.next()) is not None and task.number < upto:
         of = dict(word.partition("=")[::2] for word in task.overrides)
         score = SCORES[of["optimizer.lr"]][int(of["seed"])]
@@ -64,7 +64,7 @@ def test_settings_are_ranked_by_their_mean_and_no_seed_is_recommended(
     assert "seed=" not in recommended
 
     store.close()
-    again = open.opened(settings.read([*GRID, f"paths.runs_dir={tmp_path}", "sweep.name=grid"], tried=False))
+    again = open.open_sweep(settings.read([*GRID, f"paths.runs_dir={tmp_path}", "sweep.name=grid"], tried=False))
     assert [setting.trials for setting in ranked(again.study)] == [(3, 4, 5), (0, 1, 2)]
 
 
@@ -101,7 +101,7 @@ def test_the_record_and_the_page_say_so_with_the_spread(tmp_path: Path) -> None:
 
 def test_the_comparison_at_the_end_takes_the_best_setting(tmp_path: Path) -> None:
     store = swept(tmp_path, "sweep.seeds=2")
-    winner = finalize.chosen(store)
+    winner = finalize.best_trial(store)
     assert winner is not None
     assert winner.number == 3
     plan = finalize.final_plan(store)
@@ -145,7 +145,7 @@ def test_without_replicates_each_trial_is_a_setting() -> None:
 def test_a_setting_over_folds_is_scored_on_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("optimizer.lr=1e-4,1e-3", "dataset.protocol=kfold", "dataset.fold=0,1,2")
     told = [*words, f"paths.runs_dir={tmp_path}", "sweep.name=folds", "sweep.seeds=2"]
-    store = open.opened(settings.read(told, tried=False))
+    store = open.open_sweep(settings.read(told, tried=False))
     while (task := store.next()) is not None:
         of = dict(word.partition("=")[::2] for word in task.overrides)
         score = SCORES[of["optimizer.lr"]][int(of["dataset.fold"])]

@@ -16,7 +16,7 @@ from ddtl.dashboard.index import Index
 from ddtl.records.run_folder import RunFolder
 from ddtl.sweeps.store import open
 from ddtl.sweeps.workers.report_callback import AskSweep, objectives
-from ddtl.sweeps.workers.trial import _grouped, _phases, explained
+from ddtl.sweeps.workers.trial import _group_runs, _phases, explain_failure
 from ddtl.training import loggers
 from ddtl.training.train import EndedEarly, train
 from ddtl.utils.reading import read_lines
@@ -119,14 +119,14 @@ def test_phases_and_group_of_a_trial(tmp_path):
     config = runs.config(tmp_path, "trainer.max_epochs=10", "finetune=lp_ft")
     assert _phases(config)[0] == 0
     assert len(_phases(config)) == 2
-    assert _grouped(config, "my-sweep").logger.wandb.group == "my-sweep"
+    assert _group_runs(config, "my-sweep").logger.wandb.group == "my-sweep"
     named = runs.config(tmp_path, "logger.wandb.group=mine")
-    assert _grouped(named, "my-sweep").logger.wandb.group == "mine"
-    assert not _grouped(named, "my-sweep").logger.wandb.artifacts, "hundreds of trials would send gigabytes"
+    assert _group_runs(named, "my-sweep").logger.wandb.group == "mine"
+    assert not _group_runs(named, "my-sweep").logger.wandb.artifacts, "hundreds of trials would send gigabytes"
 
 
 def test_a_full_gpu_is_known_by_torchs_own_error():
-    assert explained(torch.OutOfMemoryError("CUDA out of memory"))[0] == "out_of_memory"
+    assert explain_failure(torch.OutOfMemoryError("CUDA out of memory"))[0] == "out_of_memory"
 
 
 SWEEP = (
@@ -152,7 +152,7 @@ def test_two_processes_of_a_trial_are_pruned_together(tmp_path):
     prunes_all = ("pruner.name=ThresholdPruner", "pruner.args={lower: 2.0, n_warmup_steps: 1}")
     ended = sweep(tmp_path, "engine.gpus_per_trial=2", "n_trials=1", *prunes_all)
     assert ended.returncode == 0, ended.stderr
-    store = open.reopened(tmp_path / "sweeps" / "small")
+    store = open.reopen(tmp_path / "sweeps" / "small")
     [trial] = store.trials()
     log = (store.folder / "trials" / "0.log").read_text()
     assert trial.state == optuna.trial.TrialState.PRUNED, log

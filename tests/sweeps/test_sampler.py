@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ddtl.sweeps.space.space import listed
+from ddtl.sweeps.space.space import list_jobs
 from ddtl.sweeps.store import open
 from ddtl.sweeps.store.outcome import completed
 from tests.support.sweep_plans import ended, gone, orphaned, plan, states
@@ -19,8 +19,8 @@ from tests.support.sweep_plans import ended, gone, orphaned, plan, states
 def test_killed_while_its_parameters_were_drawn_a_trial_gets_the_same_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    left_alone = ended(open.opened(plan(tmp_path / "alone")))
-    store = open.opened(plan(tmp_path / "killed"))
+    left_alone = ended(open.open_sweep(plan(tmp_path / "alone")))
+    store = open.open_sweep(plan(tmp_path / "killed"))
     for number in range(3):
         task = store.next()
         assert task is not None
@@ -41,10 +41,10 @@ def test_killed_while_its_parameters_were_drawn_a_trial_gets_the_same_ones(
         monkeypatch.setattr(store.storage, name, until_killed(getattr(store.storage, name)))
     with pytest.raises(KeyboardInterrupt):
         store.next()
-    if "owner" in open.reopened(store.folder).trials()[3].user_attrs:
+    if "owner" in open.reopen(store.folder).trials()[3].user_attrs:
         monkeypatch.undo()
         orphaned(store, 3, gone())
-    after = open.opened(plan(tmp_path / "killed"))
+    after = open.open_sweep(plan(tmp_path / "killed"))
     told = ended(after)
     assert list(told) == [3, 4, 5]
     own = {number: words[:2] for number, words in told.items()}
@@ -66,11 +66,11 @@ def test_what_is_proposed_does_not_depend_on_the_process(tmp_path: Path, name: s
     words = [f"sampler.name={name}", f"sampler.args={SAMPLERS[name]}", "n_trials=10"]
     if name == "BruteForceSampler":
         words.append("search.space={dataset.batch_size: {int: [1, 10]}}")
-    whole = ended(open.opened(plan(tmp_path / "one", *words)))
-    open.opened(plan(tmp_path / "many", *words))
+    whole = ended(open.open_sweep(plan(tmp_path / "one", *words)))
+    open.open_sweep(plan(tmp_path / "many", *words))
     parts: dict[int, tuple[str, ...]] = {}
     for _ in range(10):
-        store = open.reopened(tmp_path / "many" / "sweeps" / "small")
+        store = open.reopen(tmp_path / "many" / "sweeps" / "small")
         task = store.next()
         assert task is not None
         parts[task.number] = task.overrides
@@ -80,17 +80,17 @@ def test_what_is_proposed_does_not_depend_on_the_process(tmp_path: Path, name: s
 
 
 def test_another_seed_is_another_sweep(tmp_path: Path) -> None:
-    one = ended(open.opened(plan(tmp_path, "sweep.name=a", "n_trials=2")))
-    other = ended(open.opened(plan(tmp_path, "sweep.name=b", "n_trials=2", "sweep.seed=1")))
+    one = ended(open.open_sweep(plan(tmp_path, "sweep.name=a", "n_trials=2")))
+    other = ended(open.open_sweep(plan(tmp_path, "sweep.name=b", "n_trials=2", "sweep.seed=1")))
     assert one[0] != other[0]
 
 
 def test_a_quasi_random_sequence_stays_one(tmp_path: Path) -> None:
     words = ["sampler.name=QMCSampler", "sampler.args={}", "n_trials=17"]
-    open.opened(plan(tmp_path, *words))
+    open.open_sweep(plan(tmp_path, *words))
     rates = []
     for _ in range(17):
-        store = open.reopened(tmp_path / "sweeps" / "small")
+        store = open.reopen(tmp_path / "sweeps" / "small")
         task = store.next()
         assert task is not None
         rates.append(store.trials()[task.number].params["optimizer.lr"])
@@ -102,7 +102,7 @@ def test_a_quasi_random_sequence_stays_one(tmp_path: Path) -> None:
 def test_listed_jobs_come_in_their_order(tmp_path: Path) -> None:
     jobs = [["seed=3"], ["seed=1"], ["seed=2"]]
     made = plan(tmp_path, "n_trials=3")
-    made = replace(made, space=listed(jobs), name="small-final", folder=made.folder / "final")
-    open.opened(made)
-    told = ended(open.reopened(made.folder))
+    made = replace(made, space=list_jobs(jobs), name="small-final", folder=made.folder / "final")
+    open.open_sweep(made)
+    told = ended(open.reopen(made.folder))
     assert [words[0] for words in told.values()] == ["seed=3", "seed=1", "seed=2"]

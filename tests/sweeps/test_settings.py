@@ -216,8 +216,8 @@ def test_what_has_no_effect_here_is_left_out_and_told() -> None:
             ["pruner.name=MedianPruner: with two objectives", "Leave it out"],
         ),
         # what a sweep sets itself
-        (("search=lr", "evaluation.test=true"), ["evaluation.test=true: a sweep never looks at the test set"]),
-        (("search=lr", "+evaluation.test=true"), ["a sweep never looks at the test set"]),
+        (("search=lr", "evaluation.test=true"), ["evaluation.test=true: a sweep never uses the test set"]),
+        (("search=lr", "+evaluation.test=true"), ["a sweep never uses the test set"]),
         (("search=lr", "run.name=x"), ["run.name=x", "sweep.name="]),
         (("seed=0,1", "run.overwrite=true"), ["run.overwrite=true", "sweep.name="]),
         # grids
@@ -225,13 +225,13 @@ def test_what_has_no_effect_here_is_left_out_and_told() -> None:
         (("seed=0,1", "n_trials=3"), ["a grid runs all its combinations"]),
         (("seed=0,x",), ["seed=x: must be a whole number"]),
         (("seed=0,1", "seed=3"), ["seed=3: the grid varies this setting"]),
-        (("seed=0,1", "seed=2,3"), ["seed: stands 2 times", "seed=a,b,c"]),
+        (("seed=0,1", "seed=2,3"), ["seed: is given 2 times", "seed=a,b,c"]),
         (("seed=0,1", "optimzer.lr=1"), ["Did you mean optimizer.lr?"]),
         (("trainer.monitor=val/loss,val/f1",), ["trainer.monitor: trials are compared by one score"]),
         # spaces
         ((*LR, "optimizer.lr=1e-3"), ["optimizer.lr=1e-3: the search varies", "search.space.optimizer.lr=null"]),
         (("search=lr_unfreeze", "finetune=full"), ["finetune=full: the search varies", "search.space.finetune=null"]),
-        ((*LR, "search.space.optimizer.lr={float: [1, 0.1]}"), ["the lower bound stands first"]),
+        ((*LR, "search.space.optimizer.lr={float: [1, 0.1]}"), ["the lower bound comes first"]),
         ((*LR, "search.space.optimizer.lrr={float: [0.1, 1]}"), ["no such key", "Did you mean optimizer.lr?"]),
         ((*LR, "search.space.optimizer.lr={float: [-1, 1]}"), ["optimizer.lr=-1.0: must be more than 0"]),
         ((*LR, "search.space.optimizer.warmup={float: [0, 1]}"), ["optimizer.warmup=1.0: must be less than 1"]),

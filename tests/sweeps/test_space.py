@@ -17,7 +17,7 @@ from ddtl.config.load import ConfigError, check
 from ddtl.config.overrides import read
 from ddtl.sweeps.plan import settings as sweep_settings
 from ddtl.sweeps.space import space
-from ddtl.sweeps.space.space import Sampled, sampled
+from ddtl.sweeps.space.space import Sampled, read_space
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 SHIPPED = where.options("search")
@@ -102,7 +102,7 @@ def flat(tree: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
 @settings(max_examples=60, deadline=None)
 @given(trees(), st.integers(0, 10**6))
 def test_a_trial_has_the_keys_of_the_branches_it_took_and_values_within_bounds(tree: dict[str, Any], seed: int) -> None:
-    values = by_key(sampled(tree).suggest(trial_of(seed)))
+    values = by_key(read_space(tree).suggest(trial_of(seed)))
     assert list(values) == list(expected(tree, values))
     specs = dict(flat(tree))
     assert all(within(specs[key], value) for key, value in values.items())
@@ -111,11 +111,11 @@ def test_a_trial_has_the_keys_of_the_branches_it_took_and_values_within_bounds(t
 @settings(max_examples=40, deadline=None)
 @given(trees(), st.integers(0, 10**6))
 def test_a_seed_gives_the_same_trial_and_a_tree_the_same_description(tree: dict[str, Any], seed: int) -> None:
-    one, other = sampled(tree), sampled(json.loads(json.dumps(tree)))
+    one, other = read_space(tree), read_space(json.loads(json.dumps(tree)))
     assert one.suggest(trial_of(seed)) == other.suggest(trial_of(seed))
     described = one.described()
     assert described == json.loads(json.dumps(other.described()))
-    assert sampled(dict(reversed(tree.items()))).described() == described
+    assert read_space(dict(reversed(tree.items()))).described() == described
     assert set(trial_params(one, seed)) <= set(described)
 
 
@@ -131,24 +131,27 @@ def trial_params(of: Sampled, seed: int) -> dict[str, Any]:
 def test_a_key_below_two_options_has_one_name_where_its_range_is_one() -> None:
     decay, other = {"float": [0.3, 1.0]}, {"float": [0.5, 1.0]}
     same = {"finetune": {"choice": {"gradual": {"finetune.decay": decay}, "layer_decay": {"finetune.decay": decay}}}}
-    described = sampled(same).described()
+    described = read_space(same).described()
     assert set(described) == {"finetune", "finetune.decay"}
     assert described["finetune.decay"]["where"] == ["finetune=gradual", "finetune=layer_decay"]
     differs = {"finetune": {"choice": {"gradual": {"finetune.decay": decay}, "layer_decay": {"finetune.decay": other}}}}
     names = {"finetune", "gradual/finetune.decay", "layer_decay/finetune.decay"}
-    assert set(sampled(differs).described()) == names
-    found = {tuple(word.split("=")[0] for word in sampled(differs).suggest(trial_of(seed))) for seed in range(20)}
+    assert set(read_space(differs).described()) == names
+    found = {tuple(word.split("=")[0] for word in read_space(differs).suggest(trial_of(seed))) for seed in range(20)}
     assert found == {("finetune", "finetune.decay")}
 
 
 def test_a_changed_bound_changes_the_description() -> None:
-    assert sampled({"a": {"float": [1, 2]}}).described() != sampled({"a": {"float": [1, 3]}}).described()
-    assert sampled({"a": {"float": [1, 2]}}).described() != sampled({"a": {"float": [1, 2], "log": True}}).described()
+    assert read_space({"a": {"float": [1, 2]}}).described() != read_space({"a": {"float": [1, 3]}}).described()
+    assert (
+        read_space({"a": {"float": [1, 2]}}).described()
+        != read_space({"a": {"float": [1, 2], "log": True}}).described()
+    )
 
 
 def test_numbers_are_short_and_stay_within_bounds() -> None:
-    wide = sampled({"optimizer.lr": {"float": [1e-5, 1e-2], "log": True}})
-    narrow = sampled({"optimizer.lr": {"float": [0.12344, 0.123449]}})
+    wide = read_space({"optimizer.lr": {"float": [1e-5, 1e-2], "log": True}})
+    narrow = read_space({"optimizer.lr": {"float": [0.12344, 0.123449]}})
     for seed in range(30):
         (word,) = wide.suggest(trial_of(seed))
         digits = word.partition("=")[2].split("e")[0].replace(".", "").lstrip("0")
@@ -157,7 +160,7 @@ def test_numbers_are_short_and_stay_within_bounds() -> None:
 
 
 def test_a_log_range_is_even_in_the_logarithm() -> None:
-    wide = sampled({"optimizer.lr": {"float": [1e-4, 1.0], "log": True}})
+    wide = read_space({"optimizer.lr": {"float": [1e-4, 1.0], "log": True}})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     drawn = [by_key(wide.suggest(study.ask()))["optimizer.lr"] for _ in range(400)]
     for low in (1e-4, 1e-3, 1e-2, 1e-1):
@@ -171,7 +174,7 @@ def test_a_log_range_is_even_in_the_logarithm() -> None:
     ("tree", "parts"),
     [
         ({}, ["search.space is empty"]),
-        ({"a": {"float": [2, 1]}}, ["search.space.a={float: [2, 1]}", "the lower bound stands first: [1, 2]"]),
+        ({"a": {"float": [2, 1]}}, ["search.space.a={float: [2, 1]}", "the lower bound comes first: [1, 2]"]),
         ({"a": {"float": [2, 2]}}, ["leaves one value", "Set a=2"]),
         ({"a": {"float": [0, 1], "log": True}}, ["log: true needs bounds above 0"]),
         ({"a": {"float": [1, 2], "log": True, "step": 0.5}}, ["log and step do not go together"]),
@@ -183,7 +186,7 @@ def test_a_log_range_is_even_in_the_logarithm() -> None:
         ({"a": {"float": [0, True]}}, ["takes two numbers"]),
         ({"a": {"float": 3}}, ["takes two numbers"]),
         ({"a": {"float": [0, 1], "log": "yes"}}, ["log must be true or false"]),
-        ({"a": {"float": [0, 1], "logs": True}}, ["logs means nothing beside float", "Did you mean log?"]),
+        ({"a": {"float": [0, 1], "logs": True}}, ["logs means nothing together with float", "Did you mean log?"]),
         ({"a": {"floats": [0, 1]}}, ["says neither float, int nor choice", "Did you mean float?"]),
         ({"a": {"float": [0, 1], "int": [0, 1]}}, ["says float and int"]),
         ({"a": [0, 1]}, ["a range or a choice is wanted", "Write {float: [low, high]}"]),
@@ -192,7 +195,7 @@ def test_a_log_range_is_even_in_the_logarithm() -> None:
         ({"a": {"choice": "full"}}, ["choice takes a list of values"]),
         ({"a": {"choice": [1, 2, 1]}}, ["choice names 1 twice"]),
         ({"a": {"choice": [1, True]}}, ["choice names true twice"]),
-        ({"a": {"choice": {"full": 3}}}, ["below full stand the parameters"]),
+        ({"a": {"choice": {"full": 3}}}, ["below full are the parameters"]),
         ({"a": {"choice": {"full": {"b": {"int": [2, 1]}}}}}, ["search.space.b={int: [2, 1]}"]),
         ({"a": {"choice": {"full": {"b": {"int": [1, 2]}}}}, "b": {"int": [1, 2]}}, ["search.space.b", "two places"]),
         ({"a": {"choice": {"full": {"a": {"int": [1, 2]}}}}}, ["search.space.a", "two places"]),
@@ -200,7 +203,7 @@ def test_a_log_range_is_even_in_the_logarithm() -> None:
 )
 def test_a_space_that_cannot_be_is_refused_in_a_line(tree: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
-        sampled(tree)
+        read_space(tree)
     (line,) = caught.value.problems
     assert "\n" not in line
     for part in parts:
@@ -209,7 +212,7 @@ def test_a_space_that_cannot_be_is_refused_in_a_line(tree: dict[str, Any], parts
 
 def test_every_mistake_comes_in_one_message() -> None:
     with pytest.raises(ConfigError) as caught:
-        sampled({"a": {"float": [2, 1]}, "b": 3, "c": {"choice": {"x": {"d": {"int": [0, 0]}}}}})
+        read_space({"a": {"float": [2, 1]}, "b": 3, "c": {"choice": {"x": {"d": {"int": [0, 0]}}}}})
     assert [line.partition("=")[0] for line in caught.value.problems] == [f"search.space.{key}" for key in "abd"]
 
 
@@ -225,7 +228,7 @@ def test_every_mistake_comes_in_one_message() -> None:
 )
 def test_train_takes_every_trial(name: str, model: str, dataset: str, seed: int) -> None:
     tree, fixed = shipped(name, f"model={model}", f"dataset={dataset}", "model.weights=none")
-    words = sampled(tree).suggest(trial_of(seed))
+    words = read_space(tree).suggest(trial_of(seed))
     config, _ = check([*fixed, *words])
     assert not config.evaluation.test
     for word in words:
@@ -236,14 +239,14 @@ def test_train_takes_every_trial(name: str, model: str, dataset: str, seed: int)
 
 def test_the_unfreezing_space_reaches_every_schedule_and_its_settings() -> None:
     tree, _ = shipped("lr_unfreeze")
-    found = {word.partition("=")[0] for seed in range(60) for word in sampled(tree).suggest(trial_of(seed))}
+    found = {word.partition("=")[0] for seed in range(60) for word in read_space(tree).suggest(trial_of(seed))}
     assert found == {"optimizer.lr", "optimizer.weight_decay", "finetune"} | {
         f"finetune.{key}" for key in ("probe", "trainable_stages", "backbone_lr_ratio", "batchnorm", "decay")
     }
     assert set(tree["finetune"]["choice"]) == set(where.options("finetune")) - {"surgical"}
     of_a_probe = [
         words
-        for words in (sampled(tree).suggest(trial_of(seed)) for seed in range(60))
+        for words in (read_space(tree).suggest(trial_of(seed)) for seed in range(60))
         if "finetune=linear_probe" in words
     ]
     assert of_a_probe
@@ -255,7 +258,7 @@ def test_the_unfreezing_space_reaches_every_schedule_and_its_settings() -> None:
 
 def test_a_trials_number_says_which_job_it_is() -> None:
     jobs = [["finetune=full", "seed=0"], ["finetune=full", "seed=1"], ["optimizer.lr=1e-3", "seed=0"]]
-    listed = space.listed(jobs)
+    listed = space.list_jobs(jobs)
     study = optuna.create_study(sampler=listed.sampler())
     trials = [study.ask() for _ in jobs]
     assert [listed.suggest(trial) for trial in reversed(trials)] == jobs[::-1]
@@ -268,7 +271,7 @@ def test_a_trials_number_says_which_job_it_is() -> None:
 
 
 def test_what_all_jobs_share_is_no_parameter() -> None:
-    listed = space.listed([["trainer=cpu", "seed=0"], ["trainer=cpu", "seed=1"]])
+    listed = space.list_jobs([["trainer=cpu", "seed=0"], ["trainer=cpu", "seed=1"]])
     trial = optuna.create_study(sampler=listed.sampler()).ask()
     assert listed.suggest(trial) == ["trainer=cpu", "seed=0"]
     assert trial.params == {"seed": "0"}

@@ -17,7 +17,7 @@ from tests.support.sweep_plans import ELSEWHERE, ended, gone, orphaned, plan, re
 
 
 def test_a_sweep_has_as_many_trials_as_it_was_told(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     told = ended(store)
     assert list(told) == list(range(6))
     assert len(set(told.values())) == 6
@@ -27,22 +27,22 @@ def test_a_sweep_has_as_many_trials_as_it_was_told(tmp_path: Path) -> None:
 
 
 def test_the_total_counts_all_calls_of_the_command(tmp_path: Path) -> None:
-    ended(open.opened(plan(tmp_path, "n_trials=2")))
-    assert ended(open.opened(plan(tmp_path, "n_trials=2"))) == {}
-    assert list(ended(open.opened(plan(tmp_path, "n_trials=5")))) == [2, 3, 4]
-    less = open.opened(plan(tmp_path, "n_trials=3"))
+    ended(open.open_sweep(plan(tmp_path, "n_trials=2")))
+    assert ended(open.open_sweep(plan(tmp_path, "n_trials=2"))) == {}
+    assert list(ended(open.open_sweep(plan(tmp_path, "n_trials=5")))) == [2, 3, 4]
+    less = open.open_sweep(plan(tmp_path, "n_trials=3"))
     assert ended(less) == {}
     assert (less.snapshot().total, less.snapshot().left) == (5, 0)
 
 
 def test_a_task_says_what_a_person_types(tmp_path: Path) -> None:
-    task = open.opened(plan(tmp_path / "my runs", f"paths.data_dir='{tmp_path}/my data'")).next()
+    task = open.open_sweep(plan(tmp_path / "my runs", f"paths.data_dir='{tmp_path}/my data'")).next()
     assert task is not None
     assert shlex.split(task.line) == ["python", "train.py", *task.overrides]
 
 
 def test_a_failed_pruned_or_slow_trial_counts_once(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     ends = [completed([0.5]), pruned(), failed("out_of_memory", "no room"), completed([float("nan")]), failed("error")]
     for outcome in ends:
         task = store.next()
@@ -59,18 +59,18 @@ def test_a_failed_pruned_or_slow_trial_counts_once(tmp_path: Path) -> None:
 
 
 def test_a_success_ends_a_row_of_failures_and_so_does_a_new_command(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     for outcome in (failed("error", "a"), completed([0.5]), failed("nan", "b")):
         task = store.next()
         assert task is not None
         store.end(task, outcome)
     assert store.snapshot().failures == ("trial 2: nan: b",)
-    assert open.opened(plan(tmp_path)).snapshot().failures == ()
+    assert open.open_sweep(plan(tmp_path)).snapshot().failures == ()
 
 
 @pytest.mark.parametrize("outcome", [stopped(), failed("disk_full"), failed("killed", "SIGKILL")])
 def test_a_trial_that_is_kept_is_the_next_one_under_its_number(tmp_path: Path, outcome: Any) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     first, second = store.next(), store.next()
     assert first is not None
     assert second is not None
@@ -78,7 +78,7 @@ def test_a_trial_that_is_kept_is_the_next_one_under_its_number(tmp_path: Path, o
     store.end(first, outcome)
     assert states(store) == {"WAITING": 1, "RUNNING": 1}
     assert store.snapshot().waiting == 1
-    again = open.reopened(store.folder).next()
+    again = open.reopen(store.folder).next()
     assert again is not None
     assert (again.number, again.overrides, again.attempt) == (0, first.overrides, 2)
     assert store.trials()[0].intermediate_values == {0: 0.5}
@@ -89,12 +89,12 @@ def test_a_trial_that_is_kept_is_the_next_one_under_its_number(tmp_path: Path, o
 def test_a_trial_whose_worker_is_gone_goes_on_as_often_as_retries_say(tmp_path: Path) -> None:
     asked = plan(tmp_path, "sweep.retries=2", "n_trials=1")
     for attempt in (1, 2, 3):
-        store = open.opened(asked)
+        store = open.open_sweep(asked)
         task = store.next()
         assert task is not None
         assert (task.number, task.attempt) == (0, attempt)
         orphaned(store, 0, gone())
-    store = open.opened(asked)
+    store = open.open_sweep(asked)
     assert states(store) == {"FAIL": 1}
     assert store.next() is None
     attrs = store.trials()[0].user_attrs
@@ -103,15 +103,15 @@ def test_a_trial_whose_worker_is_gone_goes_on_as_often_as_retries_say(tmp_path: 
 
 
 def test_a_new_command_leaves_nothing_running_that_is_dead(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     assert all(store.next() is not None for _ in range(3))
     for number in range(3):
         orphaned(store, number, gone())
-    assert states(open.opened(plan(tmp_path))) == {"WAITING": 3}
+    assert states(open.open_sweep(plan(tmp_path))) == {"WAITING": 3}
 
 
 def test_nobody_goes_on_while_the_trials_own_process_still_ends(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     task = store.next()
     assert task is not None
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -128,7 +128,7 @@ def test_nobody_goes_on_while_the_trials_own_process_still_ends(tmp_path: Path) 
 def test_a_worker_on_another_host_is_dead_when_it_has_been_silent_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     assert store.next() is not None
     orphaned(store, 0, ELSEWHERE)
     assert store.next() is None
@@ -139,8 +139,8 @@ def test_a_worker_on_another_host_is_dead_when_it_has_been_silent_for_long(
 
 
 def test_a_living_worker_on_another_host_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storages, "BEAT_SECONDS", 0.05)
-    store = open.opened(plan(tmp_path))
+    monkeypatch.setattr(storages, "HEARTBEAT_SECONDS", 0.05)
+    store = open.open_sweep(plan(tmp_path))
     task = store.next()
     assert task is not None
     beat = store.folder / "beats" / str(task.trial_id)
@@ -156,14 +156,14 @@ def test_a_living_worker_on_another_host_gives_signs_of_life(tmp_path: Path, mon
 
 
 def test_whoever_lost_a_trial_no_longer_decides_about_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     lost = store.next()
     assert lost is not None
     orphaned(store, 0, gone())
     again = store.next()
     assert again is not None
     store.end(lost, completed([0.9]))
-    assert "another worker has gone on" in capsys.readouterr().err
+    assert "another worker has resumed" in capsys.readouterr().err
     assert states(store) == {"RUNNING": 1}
     store.end(again, completed([0.1]))
     assert store.trials()[0].value == 0.1
@@ -174,7 +174,7 @@ def test_whoever_lost_a_trial_no_longer_decides_about_it(tmp_path: Path, capsys:
 def test_killed_between_writing_down_an_end_and_telling_it_the_end_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     task = store.next()
     assert task is not None
 
@@ -186,13 +186,13 @@ def test_killed_between_writing_down_an_end_and_telling_it_the_end_counts(
         store.end(task, completed([0.7]))
     assert states(store) == {"RUNNING": 1}
     orphaned(store, 0, gone())
-    after = open.opened(plan(tmp_path, "n_trials=1"))
+    after = open.open_sweep(plan(tmp_path, "n_trials=1"))
     assert after.trials()[0].value == 0.7
     assert reasons(after, 0) == ["completed"]
 
 
 def test_several_processes_share_the_trials_out(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=40"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=40"))
     done = workers(store.folder, 3)
     assert sorted(number for numbers in done for number in numbers) == list(range(40))
     assert states(store) == {"COMPLETE": 40}
@@ -200,7 +200,7 @@ def test_several_processes_share_the_trials_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_that_die_leave_their_trials_to_the_others(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path, "n_trials=8", "sweep.retries=100"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=8", "sweep.retries=100"))
     for _ in range(40):
         if not store.snapshot().left:
             break
@@ -211,7 +211,7 @@ def test_processes_that_die_leave_their_trials_to_the_others(tmp_path: Path) -> 
 
 def test_two_objectives_make_a_front_and_prune_nothing(tmp_path: Path) -> None:
     two = ["sweep.objective=[score,seconds]", "pruner.name=NopPruner", "n_trials=3"]
-    store = open.opened(plan(tmp_path, *two))
+    store = open.open_sweep(plan(tmp_path, *two))
     for values in ([0.9, 100.0], [0.8, 50.0], [0.7, 60.0]):
         task = store.next()
         assert task is not None
@@ -224,20 +224,20 @@ def test_two_objectives_make_a_front_and_prune_nothing(tmp_path: Path) -> None:
 
 
 def test_the_pruner_is_asked_at_each_epoch(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path, "pruner.name=MedianPruner", "pruner.args={n_startup_trials: 1}"))
+    store = open.open_sweep(plan(tmp_path, "pruner.name=MedianPruner", "pruner.args={n_startup_trials: 1}"))
     good, bad = store.next(), store.next()
     assert good is not None
     assert bad is not None
     assert store.report(good.number, 0, 0.9) is False
     store.end(good, completed([0.9]))
-    assert open.reopened(store.folder).report(bad.number, 0, 0.5) is True
+    assert open.reopen(store.folder).report(bad.number, 0, 0.5) is True
     assert store.report(bad.number, 0, 0.5) is True  # an epoch may be reported again
     store.end(bad, pruned())
     assert store.trials()[1].state == TrialState.PRUNED
 
 
 def test_a_running_trial_is_shown_with_its_last_epoch(tmp_path: Path) -> None:
-    store = open.opened(plan(tmp_path))
+    store = open.open_sweep(plan(tmp_path))
     task = store.next("slot 1")
     assert task is not None
     assert store.snapshot().running[0].epoch is None

@@ -19,7 +19,7 @@ from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers import cleanup, processes, stopping, worker
 from ddtl.sweeps.workers.processes import Slot
 from ddtl.sweeps.workers.stopping import Stop
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import Stopped, TrainingFailure
 from ddtl.utils.files import write_json
 from ddtl.utils.reading import read_lines
@@ -30,17 +30,17 @@ from tests.support.sweep_trials import attempts, instead, states, unseen, worked
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def marks(job: Job) -> Path:
+def marks(job: TrialJob) -> Path:
     """A file that trials write to."""
     return job.sweep / "marks.jsonl"
 
 
-def mark(job: Job, **facts: object) -> None:
+def mark(job: TrialJob, **facts: object) -> None:
     with marks(job).open("a") as file:
         file.write(json.dumps({"number": job.number, "at": time.monotonic(), **facts}) + "\n")
 
 
-def until_asked(job: Job) -> Outcome:
+def until_asked(job: TrialJob) -> Outcome:
     """An endless trial that has a checkpoint twenty times a second."""
     while not job.stop.exists():
         mark(job)
@@ -62,14 +62,14 @@ def after(seconds: float, *signals: signal.Signals) -> threading.Thread:
 
 
 def test_as_many_trials_run_at_a_time_as_there_are_slots(monkeypatch, tmp_path):
-    def body(job: Job) -> Outcome:
+    def body(job: TrialJob) -> Outcome:
         mark(job, what="begin", slot=os.environ["CUDA_VISIBLE_DEVICES"])
         time.sleep(0.3)
         mark(job, what="end")
         return outcome.completed([job.number / 10])
 
     instead(monkeypatch, body)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=5"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=5"))
     slots = [Slot("left", ("0", "3")), Slot("right", ("GPU-7",))]
     assert worker.work(store, slots, Stop(tmp_path / "stop"), unseen) is None
     rows = read_lines(store.folder / "marks.jsonl")
@@ -90,7 +90,7 @@ def test_slurm_is_hidden_from_trials_and_an_unset_slot_leaves_the_gpus_alone(mon
 
 def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path):
     instead(monkeypatch, until_asked)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=3"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=3"))
     thread = after(0.5, signal.SIGINT)
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
@@ -101,19 +101,19 @@ def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path
     assert not list(store.folder.glob(".stop*"))
 
     instead(monkeypatch, lambda job: outcome.completed([0.5]))
-    engines.run(open.opened(plan(tmp_path / "runs", "n_trials=3")), unseen)
+    engines.run(open.open_sweep(plan(tmp_path / "runs", "n_trials=3")), unseen)
     assert states(store) == ["COMPLETE"] * 3
     assert [reason for reason, _ in attempts(store)] == ["stopped", "completed"]
 
 
 def test_the_second_ctrl_c_ends_trials_now(monkeypatch, tmp_path):
-    def deaf(job: Job) -> Outcome:
+    def deaf(job: TrialJob) -> Outcome:
         mark(job, pid=os.getpid())
         time.sleep(60)
         raise AssertionError
 
     instead(monkeypatch, deaf)
-    store = open.opened(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
+    store = open.open_sweep(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
     thread = after(0.7, signal.SIGINT, signal.SIGTERM)
     began = time.monotonic()
     with pytest.raises(Stopped) as stopped:
@@ -131,9 +131,9 @@ def test_handlers_of_signals_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     with stopping.opened(tmp_path) as stop, stop.by_signals():
         assert signal.getsignal(signal.SIGTERM) is not before
-        assert not stop.asked()
+        assert not stop.is_requested()
         stop.ask()
-        assert Stop(stop.path).asked()  # in another process
+        assert Stop(stop.path).is_requested()  # in another process
     assert signal.getsignal(signal.SIGTERM) is before
     assert not list(tmp_path.iterdir())
 
@@ -169,7 +169,7 @@ worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: 
     for name in ("pid", "child"):
         pid = int((folder / name).read_text())
         wait_for(lambda pid=pid: not runs(pid))
-    store = open.opened(plan(tmp_path, "n_trials=1"))
+    store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     assert states(store) == ["WAITING"]
     assert attempts(store)[0][0] == "killed"
 
@@ -194,7 +194,7 @@ def test_a_server_that_cannot_be_started_is_a_failure_with_words(monkeypatch):
             raise EOFError
 
     with pytest.raises(TrainingFailure, match="training stack cannot be imported"):
-        processes._begun(Broken())
+        processes._start(Broken())
 
 
 def folder(tmp_path: Path, name: str) -> Path:
@@ -220,8 +220,8 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
     os.utime(before / "identity.json", (0, 0))
     scores = {0: 0.5, 1: 0.9, 2: 0.7, 3: 0.6, 4: 0.1}
 
-    def body(job: Job) -> Outcome:
-        store = open.reopened(job.sweep)
+    def body(job: TrialJob) -> Outcome:
+        store = open.reopen(job.sweep)
         path = before if job.number == 4 else folder(tmp_path, str(job.number))
         store.note(job.number, {"run": str(path)})
         if job.number == 5:
@@ -249,8 +249,8 @@ def test_checkpoints_are_kept_of_the_best_trials_and_of_what_was_there_before(mo
 def test_checkpoints_of_a_run_that_a_better_trial_shares_are_kept(monkeypatch, tmp_path):
     shared = folder(tmp_path, "shared")
 
-    def body(job: Job) -> Outcome:
-        open.reopened(job.sweep).note(job.number, {"run": str(shared)})
+    def body(job: TrialJob) -> Outcome:
+        open.reopen(job.sweep).note(job.number, {"run": str(shared)})
         return outcome.completed([0.9]) if job.number else outcome.pruned()
 
     instead(monkeypatch, body)

@@ -17,7 +17,7 @@ from ddtl.evaluation import calibration, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.models.network import BatchNorm
 from ddtl.records import predictions as prediction_table
-from ddtl.training.batchnorm import adapted, layers_of, measure, statistics
+from ddtl.training.batchnorm import adapt_statistics, layers_of, measure, statistics
 from ddtl.training.run import Run
 from ddtl.training.train import assemble
 from ddtl.utils.errors import UserError
@@ -69,7 +69,7 @@ def test_a_prior_counts_as_so_many_images_and_all_is_put_back(tiny: str) -> None
     first = layers_of(module)[0]
     first.register_buffer("running_mean", torch.full((first.num_features,), 5.0))
     stored = {name: value.clone() for name, value in made.network.state_dict().items()}
-    with adapted(trainer, module, made.datamodule, made.config.evaluation):
+    with adapt_statistics(trainer, module, made.datamodule, made.config.evaluation):
         mean = (30 * 5.0 + n * x.mean(dim=(0, 2, 3))) / (30 + n)
         assert torch.allclose(statistics(first)[0], mean, atol=1e-5)
     assert all(torch.equal(stored[name], value) for name, value in made.network.state_dict().items())
@@ -111,7 +111,7 @@ def test_a_network_without_batchnorm_is_refused(tiny: str, tmp_path: Path) -> No
             made.network.set_submodule(name, torch.nn.Identity())
     with (
         pytest.raises(UserError, match="has no BatchNorm"),
-        adapted(trainer, module, made.datamodule, made.config.evaluation),
+        adapt_statistics(trainer, module, made.datamodule, made.config.evaluation),
     ):
         pass
 

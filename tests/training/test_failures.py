@@ -50,7 +50,7 @@ def assert_broken_off(code: int, text: str, *words: str) -> None:
     assert "Traceback" not in text
     assert text.count("error: ") == 1, text
     message = text.partition("error: ")[2]
-    assert [word for word in (*words, "The same command goes on", "as=typed") if word not in message] == [], text
+    assert [word for word in (*words, "The same command resumes it", "as=typed") if word not in message] == [], text
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_a_disk_that_gets_full_in_training(
 
         remount(disk, f"size={8 * CHECKPOINT}m")
         assert guarded(argv) == 0
-        assert "going on with" in capfd.readouterr().err
+        assert "resuming" in capfd.readouterr().err
         assert_same_run(folder, uninterrupted)
 
 
@@ -179,7 +179,7 @@ def test_images_that_vanish_while_a_run_is_stopped(
     for path in away.iterdir():
         path.rename(table.parent / path.name)
     assert guarded(on(table, "stopped")) == 0
-    assert "going on with" in capfd.readouterr().err
+    assert "resuming" in capfd.readouterr().err
     assert_same_run(folder, the_run(table, "straight"))
 
 

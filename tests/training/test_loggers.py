@@ -361,7 +361,7 @@ def test_the_death_of_w_and_b_s_own_service_is_a_warning(folder: RunFolder, capl
     with contextlib.suppress(ConnectionError):
         wandb.teardown()
     first, last = warnings_in(caplog)
-    assert first.startswith("WandbLogger is broken, going on without it: ")
+    assert first.startswith("WandbLogger is broken, continuing without it: ")
     assert last.startswith("W&B did not come to its end: ")
 
 
@@ -386,7 +386,7 @@ def test_a_dead_server_is_a_warning_and_an_offline_run(
         wandb.teardown()
         assert time.monotonic() - started < 20
     (warning,) = warnings_in(caplog)
-    assert warning.startswith("W&B cannot be reached, going on offline: ")
+    assert warning.startswith("W&B cannot be reached, continuing offline: ")
     path = the_file(folder)
     assert len(wandb_file.history(path)) == len(CURVE)
     assert wandb_file.exit_code(path) == 0
@@ -451,7 +451,7 @@ def test_online_without_a_key_is_a_warning_and_no_question(
         stream = SimpleNamespace(isatty=lambda: True, write=lambda _: 0, flush=lambda: None, fileno=lambda: 0)
         monkeypatch.setattr(sys, name, stream)
     run(config("online"), folder)
-    assert warnings_in(caplog) == ["W&B: not logged in, going on offline. Type `wandb login`, or set WANDB_API_KEY."]
+    assert warnings_in(caplog) == ["W&B: not logged in, continuing offline. Type `wandb login`, or set WANDB_API_KEY."]
     assert wandb_file.exit_code(the_file(folder)) == 0
 
 
@@ -503,7 +503,7 @@ def test_without_w_and_b_the_run_goes_on(
     with loggers.opened(config(), folder, PUBLIC) as shown_to:
         assert shown_to == []
     (warning,) = warnings_in(caplog)
-    assert warning.startswith("W&B does not work here, going on without it: ")
+    assert warning.startswith("W&B does not work here, continuing without it: ")
 
 
 def test_a_run_of_the_caller_s_own_is_left_alone(folder: RunFolder, tmp_path: Path) -> None:
@@ -595,5 +595,5 @@ def test_a_logger_that_fails_is_a_warning_and_silent_from_then_on(
     (folder.path / "csv").write_text("a file where its folder should be")
     with loggers.opened(config("disabled", "logger.csv=true"), folder, PUBLIC) as shown_to:
         log_curve(shown_to)
-    (warning,) = [warning for warning in warnings_in(caplog) if "going on" in warning]
-    assert warning.startswith("CSVFile is broken, going on without it: ")
+    (warning,) = [warning for warning in warnings_in(caplog) if "continuing" in warning]
+    assert warning.startswith("CSVFile is broken, continuing without it: ")

@@ -171,9 +171,9 @@ def test_ranks_with_different_weights_end_the_run(monkeypatch):
         current_epoch = 4
 
     module = nn.Linear(2, 2)
-    monkeypatch.setattr(callbacks, "gathered", lambda mine: [*mine, *mine])
+    monkeypatch.setattr(callbacks, "gather", lambda mine: [*mine, *mine])
     callbacks._assert_ranks_agree(Trainer(), module)  # type: ignore[arg-type]
-    monkeypatch.setattr(callbacks, "gathered", lambda mine: [*mine, "another"])
+    monkeypatch.setattr(callbacks, "gather", lambda mine: [*mine, "another"])
     with pytest.raises(TrainingFailure, match="different weights after epoch 5"):
         callbacks._assert_ranks_agree(Trainer(), module)  # type: ignore[arg-type]
 

@@ -50,13 +50,13 @@ def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, 
         assert code == -signal.SIGKILL
     else:
         assert code == 128 + signum
-        assert "the same command goes on" in text
+        assert "the same command resumes it" in text
         assert "Traceback" not in text
     assert not (folder / "results.json").exists()
 
     code, text = finish(start(command))
     assert code == 0, text
-    assert "going on with" in text
+    assert "resuming" in text
     assert folder.name == uninterrupted.name
     assert_same_run(folder, uninterrupted)
 

@@ -172,7 +172,7 @@ def test_a_run_named_by_hand_refuses_other_settings_and_says_which(tmp_path):
     quick = ("run.name=mine", "trainer.max_epochs=1", "trainer.limit_batches=1")
     first = run(tmp_path, *quick)
     assert first.folder == tmp_path / "phantom" / "mine"
-    with pytest.raises(UserError, match=r"(?s)holds another run.*optimizer\.lr: was 0\.0005, is 0\.001"):
+    with pytest.raises(UserError, match=r"(?s)contains another run.*optimizer\.lr: was 0\.0005, is 0\.001"):
         run(tmp_path, *quick, "optimizer.lr=0.001")
     assert run(tmp_path, *quick) == first
     anew = run(tmp_path, *quick, "optimizer.lr=0.001", "run.overwrite=true")
@@ -183,7 +183,7 @@ def test_a_folder_in_use_is_refused(tmp_path):
     c = config(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")
     assembled = assemble(c)
     with (
-        run_folder.opened(assembled.path, assembled.identity, overwrite=False),
+        run_folder.open_run(assembled.path, assembled.identity, overwrite=False),
         pytest.raises(UserError, match="in use by another process"),
     ):
         run(tmp_path, "trainer.max_epochs=1", "trainer.limit_batches=1")

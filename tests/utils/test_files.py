@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import append_line, beside, folder_in, remove, write_csv, write_json, write_text
+from ddtl.utils.files import append_line, folder_in, remove, temporary_path, write_csv, write_json, write_text
 from ddtl.utils.reading import read_lines
 
 
@@ -52,7 +52,7 @@ def test_a_failure_in_the_middle_of_the_rows_leaves_the_old_table(tmp_path: Path
 
 def test_what_a_crash_left_beside_goes_after_a_day(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    left, young, others = (beside(one) for one in (path, path, tmp_path / "b.txt"))
+    left, young, others = (temporary_path(one) for one in (path, path, tmp_path / "b.txt"))
     for each in (left, young, others):
         each.write_text("a part of something long")
     for each in (left, others):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from ddtl.utils import reading
 from ddtl.utils.reading import (
     Unreadable,
-    expanded,
-    parsed,
-    parsed_line,
+    count_values,
+    parse_json,
+    parse_line,
     printable,
     read_bytes,
     read_json,
@@ -39,7 +39,7 @@ def test_a_pipe_a_device_and_a_folder_are_refused_at_once(tmp_path: Path) -> Non
     zero.symlink_to("/dev/zero")
     folder.mkdir()
     for path in (pipe, zero):
-        with pytest.raises(Unreadable, match="is no regular file"):
+        with pytest.raises(Unreadable, match="is not a regular file"):
             read_bytes(path)
     with pytest.raises(Unreadable, match="is a folder"):
         read_bytes(folder)
@@ -75,11 +75,11 @@ def test_holes_are_not_hashed(tmp_path: Path) -> None:
     [
         ("", "no JSON"),
         ("[1,", "no JSON"),
-        ('{"test": {"roc_auc": NaN}}', "it holds NaN"),
-        ("[-Infinity]", "it holds -Infinity"),
-        ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is no finite number"),
-        ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is no Unicode text"),
-        ('{"\\udfff": 1}', "holds a name that is no Unicode text"),
+        ('{"test": {"roc_auc": NaN}}', "it contains NaN"),
+        ("[-Infinity]", "it contains -Infinity"),
+        ('{"test": {"roc_auc": 1e999}}', "test.roc_auc is not a finite number"),
+        ('{"a": [{"b": "\\ud800"}]}', r"a\[0\].b is not Unicode text"),
+        ('{"\\udfff": 1}', "contains a name that is not Unicode text"),
         ('{"pid": 99999999999999999999}', "pid is a number out of all bounds"),
         ("9" * 5000, "no JSON"),
         ("[" * 65 + "]" * 65, "nested deeper than 64 levels"),
@@ -95,7 +95,7 @@ def test_json_that_no_record_holds(tmp_path: Path, text: str, why: str) -> None:
         read_json(path)
     assert str(raised.value).startswith(f"{path}: is damaged, ")
     assert len(str(raised.value)) < 300
-    assert parsed_line(text.encode()) is None
+    assert parse_line(text.encode()) is None
 
 
 JSON = st.recursive(
@@ -107,13 +107,13 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_what_is_written_is_read(value: Any) -> None:
-    assert parsed(json.dumps(value, allow_nan=False)) == value
+    assert parse_json(json.dumps(value, allow_nan=False)) == value
 
 
 @given(st.binary(max_size=60))
 def test_bytes_are_a_value_or_refused(data: bytes) -> None:
     with suppress(ValueError):
-        json.dumps(parsed(data), allow_nan=False).encode()
+        json.dumps(parse_json(data), allow_nan=False).encode()
 
 
 def test_no_message_quotes_the_file(tmp_path: Path) -> None:
@@ -156,15 +156,15 @@ def test_expanded_aliases_are_counted() -> None:
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
     )
-    assert expanded(laughs) > 9**9
-    assert expanded("a: &x [1, 2]\nb: *x\nc: d") == 11  # the map, three keys, [1, 2] twice with its list, d
-    assert expanded("a: [") < 10
+    assert count_values(laughs) > 9**9
+    assert count_values("a: &x [1, 2]\nb: *x\nc: d") == 11  # the map, three keys, [1, 2] twice with its list, d
+    assert count_values("a: [") < 10
 
 
 def test_text_is_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"caf\xe9")
-    with pytest.raises(Unreadable, match="no text in UTF-8"):
+    with pytest.raises(Unreadable, match="not text in UTF-8"):
         read_text(path)
 
 
@@ -185,7 +185,7 @@ def test_lines_that_are_damaged_or_too_long(tmp_path: Path, monkeypatch: pytest.
     [
         (b"a,b\n1\n", "line 2 has 1 cells, the header 2"),
         (b"a,b\n1,2,3\n", "line 2 has 3 cells, the header 2"),
-        (b"a\n\xff\n", "no text in UTF-8"),
+        (b"a\n\xff\n", "not text in UTF-8"),
         (b'a\n"b\n', "no CSV"),
         (b"a\n" + b"x" * 200_000 + b"\n", "no CSV"),
     ],

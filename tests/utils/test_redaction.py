@@ -25,7 +25,7 @@ from ddtl.sweeps.store import storages
 from ddtl.training import hardware
 from ddtl.utils import console, redaction
 from ddtl.utils.files import write_json
-from ddtl.utils.redaction import MASK, moved_to_environment, redacted, redacted_tree
+from ddtl.utils.redaction import MASK, move_to_environment, redact, redact_tree
 from tests.support.sweep_plans import plan
 
 SECRET = "hunter2"
@@ -55,8 +55,8 @@ SECRET = "hunter2"
     ],
 )  # fmt: skip
 def test_a_secret_is_masked(text: str, shown: str) -> None:
-    assert redacted(text) == shown
-    assert redacted(shown) == shown
+    assert redact(text) == shown
+    assert redact(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_secret_is_masked(text: str, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert redacted(text) == text
+    assert redact(text) == text
 
 
 URLS = [
@@ -84,26 +84,28 @@ URLS = [
 
 @pytest.mark.parametrize("url", URLS)
 def test_a_url_that_a_setting_holds_is_masked_however_it_is_written(url: str) -> None:
-    assert SECRET not in str(redacted_tree({"paths": {"data_mirror": url}, "sweep": {"storage": url}}))
+    assert SECRET not in str(redact_tree({"paths": {"data_mirror": url}, "sweep": {"storage": url}}))
 
 
 @pytest.mark.parametrize("url", URLS)
 def test_a_part_of_the_url_in_other_words_shows_no_secret(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_learned", {})
-    redaction.learn(url)
+    monkeypatch.setattr(redaction, "_secrets", {})
+    redaction.add_secrets_of(url)
     for words in ("nonnumeric port: 'hunter2'", url, quote(url), "password=hunter2;", "hunter2"):
-        assert SECRET not in redacted(words)
-    assert redacted("hunter21 of the phantom") == "hunter21 of the phantom"
+        assert SECRET not in redact(words)
+    assert redact("hunter21 of the phantom") == "hunter21 of the phantom"
 
 
 def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_learned", {})
+    monkeypatch.setattr(redaction, "_secrets", {})
     monkeypatch.setenv("WANDB_API_KEY", "0123456789hunter2")
     monkeypatch.setenv("https_proxy", "http://me:hunter2@proxy:3128")
-    redaction.learn_from_command(["paths.data_mirror=me:swordfish@host", "sweep.storage=postgresql://u:opensesame@h/d"])
+    redaction.add_secrets_of_command(
+        ["paths.data_mirror=me:swordfish@host", "sweep.storage=postgresql://u:opensesame@h/d"]
+    )
     for words in ("key 0123456789hunter2", "proxy said hunter2", "swordfish", "u, opensesame"):
-        assert MASK in redacted(words)
-    assert redacted("/home/me and http://h") == "/home/me and http://h"
+        assert MASK in redact(words)
+    assert redact("/home/me and http://h") == "/home/me and http://h"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_a_mirror_that_is_no_url_is_refused(url: str) -> None:
     quoted = "'" + url + "'"
     with pytest.raises(ConfigError, match="is no URL") as refusal:
         load.load([f"paths.weights_mirror={quoted}", "model.weights=imagenet"])
-    assert "me:a" not in redacted(str(refusal.value))
+    assert "me:a" not in redact(str(refusal.value))
     assert checks.no_url(url)
     assert not checks.no_url("https://me:a%2Fb@[::1]:8080/x?token=1")
 
@@ -126,16 +128,16 @@ def test_a_url_is_no_folder() -> None:
 @pytest.mark.parametrize("unit", ["a", "token", "a:", "x@", "://", "?a=b", "-", "&aaaa", "https://a:b"])
 def test_long_text_takes_no_time(unit: str) -> None:
     began = time.process_time()
-    redacted("://" + unit * (1_000_000 // len(unit)) + "=@")
+    redact("://" + unit * (1_000_000 // len(unit)) + "=@")
     assert time.process_time() - began < 5
 
 
 def test_records_hold_no_secret(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"words": ["paths.data_mirror=https://me:hunter2@host/x"], "n": 1.5})
     assert SECRET not in (tmp_path / "x.json").read_text()
-    assert redacted_tree({"a": ["https://u@h", 1, None, True]}) == {"a": ["https://***@h", 1, None, True]}
+    assert redact_tree({"a": ["https://u@h", 1, None, True]}) == {"a": ["https://***@h", 1, None, True]}
     names = {"classes": ["covid:1@2"], "regex": "P(\\d+):x@y", "token=1": "secret=2"}
-    assert redacted_tree(names) == names
+    assert redact_tree(names) == names
 
 
 def test_the_composed_configuration_shows_none_and_the_run_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,15 +178,15 @@ def test_a_mistake_is_shown_without_it(word: str, capsys: pytest.CaptureFixture[
 
 def test_the_line_that_resumes_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "sweep.py", "sweep.storage=postgresql://me:hunter2@h/db"])
-    assert launch._again().startswith("python sweep.py sweep.storage=postgresql://me:***@h/db\n")
+    assert launch._command().startswith("python sweep.py sweep.storage=postgresql://me:***@h/db\n")
     monkeypatch.setattr(sys, "orig_argv", ["python", "train.py", "seed=1"])
-    assert launch._again() == "python train.py seed=1"
+    assert launch._command() == "python train.py seed=1"
 
 
 def test_a_trial_s_words_hold_none_and_its_environment_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DDTL_DATA_MIRROR", raising=False)
     words = ["seed=1", "paths.data_mirror='https://me:hunter2@host/x'", "paths.weights_mirror=https://host"]
-    assert moved_to_environment(words) == ("seed=1", "paths.weights_mirror=https://host")
+    assert move_to_environment(words) == ("seed=1", "paths.weights_mirror=https://host")
     assert os.environ["DDTL_DATA_MIRROR"] == "https://me:hunter2@host/x"
     assert load.load().paths.data_mirror == "https://me:hunter2@host/x"
 

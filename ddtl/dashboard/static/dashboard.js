@@ -1,5 +1,5 @@
 // The table of everything below the runs folder: sorted, filtered, picked from, and kept up to date.
-// Whatever a name holds reaches the page as text alone: nothing here writes markup.
+// Whatever a name contains reaches the page as text alone: nothing here writes markup.
 "use strict";
 (() => {
   const EVERY = 2000; // milliseconds between two looks
@@ -167,9 +167,9 @@
     const place = at("charts");
     place.hidden = !open;
     if (!open) { place.replaceChildren(); drawn = ""; return; }
-    const asked = query();
-    const answer = await fetch(`/api/curves?${asked}`);
-    if (!answer.ok || asked !== query()) return;
+    const wanted = query();
+    const answer = await fetch(`/api/curves?${wanted}`);
+    if (!answer.ok || wanted !== query()) return;
     const text = await answer.text();
     if (text === drawn) return;
     const found = JSON.parse(text);
@@ -206,8 +206,8 @@
         for (const r of rows) r.text = COLUMNS.map((c) => String(c.show ? c.show(r) : r[c.key] ?? "")).join(" ").toLowerCase() + " " + r.path.toLowerCase();
         at("where").textContent = found.runs_dir;
         document.title = `${found.runs_dir} · ddtl dashboard`;
-        const told = rows.filter((r) => r.state === "running" && before.has(r.path) && before.get(r.path).epoch !== r.epoch);
-        if (told.length) at("said").textContent = told.map((r) => `${r.name}: epoch ${r.epoch}${r.epochs ? ` of ${r.epochs}` : ""}`).join("; ");
+        const advanced = rows.filter((r) => r.state === "running" && before.has(r.path) && before.get(r.path).epoch !== r.epoch);
+        if (advanced.length) at("status").textContent = advanced.map((r) => `${r.name}: epoch ${r.epoch}${r.epochs ? ` of ${r.epochs}` : ""}`).join("; ");
         options("kind", "kind");
         options("state", "state");
         show();

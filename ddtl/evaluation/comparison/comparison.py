@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ddtl.evaluation.comparison import significance
-from ddtl.evaluation.comparison.matrix import Measured, Settings, measure, widest_of
+from ddtl.evaluation.comparison.matrix import Measured, MeasurementSettings, measure, widest_of
 from ddtl.evaluation.comparison.paired_predictions import Method, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import DIFFERENCE, Chance, difference
 from ddtl.evaluation.intervals import delong
@@ -40,9 +40,9 @@ class Comparison:
     Attributes:
         a, b: their names; ``seeds`` how many runs each has, ``paired_seeds`` whether both have the same ones by design.
         unit, units, images: what is resampled, how many there are, and of how many images.
-        score: the one that is judged; ``differences`` holds all, their intervals at ``level``.
+        score: the one that is judged; ``differences`` contains all, their intervals at ``level``.
         delong_p: of the difference of the ROC AUC; ``mcnemar_p`` of the accuracy. None where ``no_tests`` says why.
-            Beside the test that judges, for readers who know them.
+            In addition to the test that decides, for readers who know them.
         p: of the difference of ``score``, by ``test``: below 1 - ``level`` where the interval excludes 0. ``holm_p`` is
             adjusted for the number of ``pairs`` compared.
         smallest: the difference of ``score`` that these images (and as many seeds) would show with a power of 80 %;
@@ -75,7 +75,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredMethod:
     """A method's scores, means over its runs, with intervals."""
 
     name: str
@@ -88,14 +88,14 @@ class Scored:
 class Result:
     """All methods and all pairs of them."""
 
-    methods: list[Scored]
+    methods: list[ScoredMethod]
     pairs: list[Comparison]
 
 
 def compare(
     methods: Sequence[Method], *, score: str = "roc_auc", level: float = 0.95, paired_seeds: bool = False
 ) -> Result:
-    """Every pair of methods, the p-values adjusted for their number after Holm.
+    """Return every pair of methods, the p-values adjusted for their number after Holm.
 
     Args:
         methods: two or more.
@@ -110,25 +110,25 @@ def compare(
     joined = iter(join([run for method in methods for run in method.runs]))
     methods = [replace(method, runs=tuple(itertools.islice(joined, len(method.runs)))) for method in methods]
     assert not paired_seeds or len({len(method.runs) for method in methods}) == 1, "the same seeds"
-    measured = [measure(method, Settings(level)) for method in methods]
+    measured = [measure(method, MeasurementSettings(level)) for method in methods]
     found = [_pair(a, b, score, paired_seeds) for a, b in itertools.combinations(measured, 2)]
     adjusted = significance.holm([each.p for each in found])
     return Result(
-        methods=[_scored(each) for each in measured],
+        methods=[_score(each) for each in measured],
         pairs=[replace(each, holm_p=p, pairs=len(found)) for each, p in zip(found, adjusted, strict=True)],
     )
 
 
-def _scored(method: Measured) -> Scored:
+def _score(method: Measured) -> ScoredMethod:
     scores = {name: found.value for name, found in method.scores.items()}
     intervals = {name: found.interval for name, found in method.scores.items()}
-    return Scored(method.method.name, len(method.method.runs), scores, intervals)
+    return ScoredMethod(method.method.name, len(method.method.runs), scores, intervals)
 
 
 def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Comparison:
-    """All but what depends on the other pairs."""
+    """Return all but what depends on the other pairs."""
     chances = {name: _chance(a, b, name, paired_seeds) for name in SCORES}
-    values = {name: _less(a.scores[name].value, b.scores[name].value) for name in SCORES}
+    values = {name: _minus(a.scores[name].value, b.scores[name].value) for name in SCORES}
     delong_p, mcnemar_p, no_tests = _tests(a, b)
     chance, level = chances[score], a.settings.level
     return Comparison(
@@ -152,7 +152,7 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
 
 
 def _chance(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Chance | None:
-    """What chance does to a score's difference; None where it is not defined, or too few clusters tell."""
+    """Return what chance does to a score's difference; None where it is not defined, or too few clusters tell."""
     u, v = a.runs.influences(name), b.runs.influences(name)
     if u is None or v is None or a.fewest < MIN_CLUSTERS:
         return None
@@ -204,7 +204,7 @@ def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:
 
 
 def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[str, ...]]:
-    """DeLong's p-value, McNemar's, and a reason for each that there is not."""
+    """Return DeLong's p-value, McNemar's, and a reason for each that there is not."""
     if not len(a.method.runs) == len(b.method.runs) == 1:
         return None, None, ("DeLong's and McNemar's tests are for two single runs, not for means over seeds",)
     first, second = a.method.runs[0], b.method.runs[0]
@@ -213,10 +213,10 @@ def _tests(a: Measured, b: Measured) -> tuple[float | None, float | None, tuple[
     if not first.binary:
         return None, mcnemar, ("DeLong's test is for two classes",)
     try:
-        return delong.paired(first.predictions.label, first.p, second.p, clusters).p_value, mcnemar, ()
+        return delong.compare_paired(first.predictions.label, first.p, second.p, clusters).p_value, mcnemar, ()
     except ValueError as reason:
         return None, mcnemar, (f"no DeLong test, as {reason}",)
 
 
-def _less(a: float | None, b: float | None) -> float | None:
+def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b

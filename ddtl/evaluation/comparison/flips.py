@@ -64,7 +64,9 @@ class Contributions:
         return float(self.residuals @ self.residuals)
 
     def moment(self, power: int) -> float:
-        """The sum of the residuals to a power, if clusters of all sizes were distributed alike, image by image."""
+        """Return the sum of the residuals to a power, if clusters of all sizes were distributed alike, image by
+        image.
+        """
         return float(np.mean((self.residuals / self.sizes) ** power) * np.sum(self.sizes**power))
 
 
@@ -93,7 +95,7 @@ class Flips:
         return self.error > _ROUNDING
 
     def limit(self, side: int, tail: float) -> float:
-        """The difference that chance reaches with a two-sided probability of ``tail``, above 0 or below it.
+        """Return the difference that chance reaches with a two-sided probability of ``tail``, above 0 or below it.
 
         Args:
             side: 1 for differences above 0, -1 for those below.
@@ -104,7 +106,9 @@ class Flips:
         return found if tail >= known else found * self._t(tail) / self._t(known)
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true difference of 0: below ``tail`` where ``value`` is beyond its :meth:`limit`."""
+        """Return the two-sided p-value of a true difference of 0: below ``tail`` where ``value`` is beyond its
+        :meth:`limit`.
+        """
         from scipy.special import stdtr
 
         side = 1 if value > 0 else -1
@@ -123,7 +127,8 @@ class Flips:
         """Of either side, (B,) the largest difference that each draw reaches or exceeds, in descending order.
 
         At a difference d the residuals are those about 0: r + d w, with d shared among the strata by their variances,
-        and within a stratum by images. A draw g reaches d if abs(sum of g (r + d w)) >= d, which is so up to one limit.
+        and within a stratum by images. A draw g reaches d if abs(sum of g (r + d w)) >= d, which is true up to one
+        limit.
         """
         of_strata = [part.variance / self._variance for part in self._strata]
         shares = [share * part.sizes / part.sizes.sum() for share, part in zip(of_strata, self._strata, strict=True)]
@@ -158,7 +163,7 @@ class Flips:
 
 @lru_cache(maxsize=2)
 def _weights(clusters: int) -> np.ndarray:
-    """(B, C) Webb's weights: the same for the same number of clusters."""
+    """Return (B, C) Webb's weights: the same for the same number of clusters."""
     values = np.sqrt([0.5, 1.0, 1.5]).astype(np.float32)
     drawn = np.random.default_rng(clusters).integers(6, size=(DRAWS, clusters), dtype=np.uint8)
     return np.concatenate([values, -values])[drawn]

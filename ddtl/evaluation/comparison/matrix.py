@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method, Unit, join, unit_of
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import (
     DIFFERENCE,
     DROP,
@@ -22,7 +22,7 @@ from ddtl.evaluation.comparison.repeated import (
     mean,
     patients,
     seeds,
-    widened,
+    widen,
 )
 from ddtl.evaluation.intervals.clusters import fewest_clusters
 from ddtl.evaluation.intervals.interval import Interval
@@ -34,7 +34,7 @@ _LIMITS = {"mcc": (-1.0, 1.0)}
 
 
 @dataclass(frozen=True)
-class Settings:
+class MeasurementSettings:
     """Of the intervals: their level."""
 
     level: float = 0.95
@@ -63,7 +63,7 @@ class Measured:
         method: the runs, their images in one order.
         unit, units, images: what is resampled, how many there are, and of how many images.
         fewest: how many units the rarest class has.
-        runs: their scores, and those with each unit left out.
+        runs: their scores, and those with each unit excluded.
         scores: means over the runs, by name.
         patients: of each score the interval of the mean for other patients alone; None where there is none.
         settings: of the intervals.
@@ -77,7 +77,7 @@ class Measured:
     runs: Runs
     scores: dict[str, Mean]
     patients: dict[str, Interval | None]
-    settings: Settings
+    settings: MeasurementSettings
 
     @cached_property
     def test_set(self) -> int:
@@ -85,8 +85,8 @@ class Measured:
         return _number_of(self.method.runs[0].predictions)
 
 
-def measure(method: Method, settings: Settings = Settings()) -> Measured:
-    """Means over the runs.
+def measure(method: Method, settings: MeasurementSettings = MeasurementSettings()) -> Measured:
+    """Return means over the runs.
 
     One run has the intervals that its own record has by default. The interval of several has the variance that comes
     from patients and that from seeds (``repeated``), on the logit scale. The patients' part is the mean of the runs'
@@ -133,34 +133,34 @@ class Drop:
     interval: Interval | None
 
 
-def drop(home: Measured, away: Measured, *, same_runs: bool) -> dict[str, Drop]:
-    """Every score at home less that away, with an interval for other patients and other seeds.
+def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[str, Drop]:
+    """Return every score in-domain minus the external one, with an interval for other patients and other seeds.
 
     The patients of two test sets are independent of each other, and their part is from the interval of each (Zou and
     Donner 2008, Stat Med 27:1693). Where patients are in both, as in two splits of one dataset, that makes the interval
     rather too wide. On the same images the difference is taken patient by patient, as in a comparison.
 
     Args:
-        home, away: with the same settings.
+        in_domain, external: measured with the same settings.
         same_runs: the runs of both are the same networks in the same order, so that the seeds' part is that of the
             difference run by run. Otherwise seeds are independent.
     """
-    assert home.settings == away.settings, "measured alike"
-    assert not same_runs or len(home.method.runs) == len(away.method.runs), "the same runs"
+    assert in_domain.settings == external.settings, "measured alike"
+    assert not same_runs or len(in_domain.method.runs) == len(external.method.runs), "the same runs"
     found = {}
     for name in SCORES:
-        a, b = home.scores[name], away.scores[name]
+        a, b = in_domain.scores[name], external.scores[name]
         value = None if a.value is None or b.value is None else a.value - b.value
-        of = _of_same if home.test_set == away.test_set else _of_independent
-        found[name] = Drop(value, None if value is None else of(name, home, away, same_runs))
+        of = _of_same if in_domain.test_set == external.test_set else _of_independent
+        found[name] = Drop(value, None if value is None else of(name, in_domain, external, same_runs))
     return found
 
 
-def pooled(folds: Sequence[Answers], name: str) -> Answers:
-    """The out-of-fold predictions of one cross-validation as those of one test set.
+def pool_folds(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
+    """Return the out-of-fold predictions of one cross-validation as those of one test set.
 
-    Every image is called by the threshold of its own fold. Probabilities of different networks are ranked together: the
-    ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
+    Every image is predicted at the threshold of its own fold. Probabilities of different networks are ranked together:
+    the ROC AUC counts shifts between folds against them (Airola et al. 2011, Comput Stat Data Anal 55:1828).
 
     Args:
         folds: whose test images are those of no other fold.
@@ -182,12 +182,12 @@ def limits(name: str, *, binary: bool) -> tuple[float, float]:
 
 
 def widest_of(name: str, *, binary: bool) -> float:
-    """The largest difference of two values of a score."""
+    """Return the largest difference of two values of a score."""
     low, high = limits(name, binary=binary)
     return high - low
 
 
-def _of_one(run: Answers, clusters: np.ndarray, settings: Settings) -> dict[str, Interval | None]:
+def _of_one(run: RunPredictions, clusters: np.ndarray, settings: MeasurementSettings) -> dict[str, Interval | None]:
     labels, level = run.predictions.label, settings.level
     if run.binary:
         return intervals(labels, run.p, clusters, run.threshold, design=run.design, level=level, rank=run.rank)
@@ -200,19 +200,19 @@ def _of_patients(
     found: Sequence[Interval | None],
     influences: Influences | None,
 ) -> Interval | None:
-    """The interval of a mean over these very runs, for other patients."""
+    """Return the interval of a mean over these very runs, for other patients."""
     if len(found) == 1:
         return found[0]
     if value is None or any(one is None for one in found):
         return None
-    narrowed = 1.0 if influences is None else _narrowed(influences)
+    narrowed = 1.0 if influences is None else _relative_error(influences)
     sides = [(p - i.low, i.high - p) for p, i in zip(points, found, strict=True) if p is not None and i is not None]
     below, above = (narrowed * float(side) for side in np.mean(sides, axis=0))
     return Interval(value - below, value + above, OVER_SEEDS)
 
 
-def _narrowed(influences: Influences) -> float:
-    """The standard error between patients of the mean over runs, as a share of that of a single run."""
+def _relative_error(influences: Influences) -> float:
+    """Return the standard error between patients of the mean over runs, as a share of that of a single run."""
     of_mean = patients(influences).variance
     of_one = float(np.mean([patients(influences.run(i)).variance for i in range(len(influences.points))]))
     return math.sqrt(min(1.0, of_mean / of_one)) if of_one > 0 else 1.0
@@ -221,7 +221,7 @@ def _narrowed(influences: Influences) -> float:
 def _with_seeds(
     value: float, found: Interval, influences: Influences, bounds: tuple[float, float], level: float
 ) -> Interval:
-    """The patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
+    """Return the patients' interval widened by the seeds' part, on the logit scale of a score between ``bounds``."""
     from scipy.special import expit, logit
 
     low, high = bounds
@@ -233,20 +233,20 @@ def _with_seeds(
     freedom, middle = patients(influences).freedom, float(logit(share))
     below = middle - float(logit(max(0.0, (found.low - low) / (high - low))))
     above = float(logit(min(1.0, (found.high - low) / (high - low)))) - middle
-    ends = [middle - widened(below, freedom, of_seeds, level), middle + widened(above, freedom, of_seeds, level)]
+    ends = [middle - widen(below, freedom, of_seeds, level), middle + widen(above, freedom, of_seeds, level)]
     limited = [low + (high - low) * float(expit(end)) for end in ends]
     return Interval(limited[0], limited[1], OVER_SEEDS)
 
 
-def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+def _of_independent(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
     """Of the difference on test sets that share no patient."""
-    a, b, level = home.patients[name], away.patients[name], home.settings.level
-    x, y = home.scores[name].value, away.scores[name].value
+    a, b, level = in_domain.patients[name], external.patients[name], in_domain.settings.level
+    x, y = in_domain.scores[name].value, external.scores[name].value
     if a is None or b is None or x is None or y is None:
         return None
     below, above = math.hypot(x - a.low, b.high - y), math.hypot(a.high - x, y - b.low)
-    u, v = home.runs.influences(name), away.runs.influences(name)
-    if len(home.method.runs) == len(away.method.runs) == 1:
+    u, v = in_domain.runs.influences(name), external.runs.influences(name)
+    if len(in_domain.method.runs) == len(external.method.runs) == 1:
         return Interval(x - y - below, x - y + above, "mover")
     if u is None or v is None:
         return None
@@ -255,24 +255,24 @@ def _of_independent(name: str, home: Measured, away: Measured, same_runs: bool) 
         of_seeds = seeds(u.points - v.points, u.shared + v.shared)
     else:
         of_seeds = seeds(u.points, u.shared) + seeds(v.points, v.shared)
-    low, high = (widened(half, freedom, of_seeds, level) for half in (below, above))
-    return _within(home, name, x - y - low, x - y + high, DROP)
+    low, high = (widen(half, freedom, of_seeds, level) for half in (below, above))
+    return _within(in_domain, name, x - y - low, x - y + high, DROP)
 
 
-def _of_same(name: str, home: Measured, away: Measured, same_runs: bool) -> Interval | None:
+def _of_same(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
     """Of the difference on the same images; None where nothing varies."""
-    u, v = home.runs.influences(name), away.runs.influences(name)
+    u, v = in_domain.runs.influences(name), external.runs.influences(name)
     if u is None or v is None:
         return None
     chance = difference(u, v, same_runs=same_runs)
     if not chance.varies:
         return None
-    low, high = chance.interval(float(u.points.mean() - v.points.mean()), home.settings.level)
-    return _within(home, name, low, high, DIFFERENCE)
+    low, high = chance.interval(float(u.points.mean() - v.points.mean()), in_domain.settings.level)
+    return _within(in_domain, name, low, high, DIFFERENCE)
 
 
 def _within(measured: Measured, name: str, low: float, high: float, method: str) -> Interval:
-    """Differences of a score, no larger than they can be."""
+    """Return differences of a score, no larger than they can be."""
     widest = widest_of(name, binary=measured.method.runs[0].binary)
     return Interval(max(-widest, low), min(widest, high), method)
 
@@ -282,6 +282,6 @@ def _sd(points: Sequence[float | None]) -> float | None:
 
 
 def _number_of(predictions: Predictions) -> int:
-    """The same for the same images of the same patients alone."""
+    """Return the same for the same images of the same patients alone."""
     columns = (predictions.sample_id.tolist(), predictions.patient_id.tolist(), predictions.group.tolist())
     return zlib.crc32("\n".join(sorted(map("\t".join, zip(*columns, strict=True)))).encode())

@@ -19,14 +19,14 @@ Unit = Literal["patient", "group", "image"]
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunPredictions:
     """One run's answers on one split.
 
     Attributes:
         name: what messages call the run.
         images: what messages call its images, as "covid19ct, protocol official".
         predictions: of that split alone.
-        threshold: from which probability on an image is called positive, (N,) where images have their own; without
+        threshold: from which probability on an image is predicted positive, (N,) where images have their own; without
             effect for more than two classes.
         design: of the test set, as the run recorded it.
     """
@@ -53,19 +53,19 @@ class Answers:
 
     @property
     def right(self) -> np.ndarray:
-        """(N,) whether each image is called what it is."""
-        called = self.p >= self.threshold if self.binary else self.predictions.probabilities.argmax(axis=1)
-        return np.asarray(called == self.predictions.label)
+        """(N,) whether each image is predicted correctly."""
+        predicted = self.p >= self.threshold if self.binary else self.predictions.probabilities.argmax(axis=1)
+        return np.asarray(predicted == self.predictions.label)
 
     def scores(self) -> Scores:
-        """The scores in ``schema.scores.SCORES``."""
+        """Return the scores in ``schema.scores.SCORES``."""
         labels = self.predictions.label
         if self.binary:
             return binary_scores(labels, self.p, self.threshold, self.rank)
         return multiclass_scores(labels, self.predictions.probabilities)[0]
 
     def weighted(self, weights: np.ndarray) -> Replicates:
-        """(B,) of each score, for (B, N) weights of the images."""
+        """Return (B,) of each score, for (B, N) weights of the images."""
         labels = self.predictions.label
         if self.binary:
             return weighted_scores(labels, self.p, weights, self.threshold, self.rank)
@@ -77,19 +77,19 @@ class Method:
     """Runs that differ in nothing but the seed. Its score is the mean of theirs."""
 
     name: str
-    runs: tuple[Answers, ...]
+    runs: tuple[RunPredictions, ...]
 
 
 def unit_of(predictions: Predictions) -> tuple[Unit, np.ndarray]:
-    """What images come in, and the (N,) names of those: patients where every image has one, else groups."""
+    """Return what images come in, and the (N,) names of those: patients where every image has one, else groups."""
     if np.all(predictions.patient_id != ""):
         return "patient", predictions.patient_id
     alone = len(np.unique(predictions.group)) == len(predictions)
     return "image" if alone else "group", predictions.group
 
 
-def join(runs: Sequence[Answers]) -> list[Answers]:
-    """The runs with their images in the order of the first one's.
+def join(runs: Sequence[RunPredictions]) -> list[RunPredictions]:
+    """Return the runs with their images in the order of the first one's.
 
     Raises:
         UserError: they are not the same images, classes, labels or patients; it says what differs.
@@ -98,7 +98,7 @@ def join(runs: Sequence[Answers]) -> list[Answers]:
     return [first, *(_ordered_as(first, run) for run in runs[1:])]
 
 
-def _ordered_as(first: Answers, run: Answers) -> Answers:
+def _ordered_as(first: RunPredictions, run: RunPredictions) -> RunPredictions:
     ours, theirs = first.predictions, run.predictions
     if ours.classes != theirs.classes:
         raise UserError(
@@ -129,17 +129,17 @@ def _ordered_as(first: Answers, run: Answers) -> Answers:
     return replace(run, predictions=table, threshold=threshold)
 
 
-def _check_same(first: Answers, run: Answers, what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+def _check_same(first: RunPredictions, run: RunPredictions, what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     differs = np.flatnonzero(ours != theirs)
     if len(differs):
         i = differs[0]
         raise UserError(
             f"{len(differs)} of {len(ours)} images have another {what} in {first.name} than in {run.name}, as "
-            f"{_shown(first.predictions.sample_id[i])}: {_shown(ours[i])} and {_shown(theirs[i])}. Only runs on the "
+            f"{_format(first.predictions.sample_id[i])}: {_format(ours[i])} and {_format(theirs[i])}. Only runs on the "
             "same data can be compared: train or evaluate the older one again."
         )
 
 
-def _shown(value: object) -> str:
-    """A cell of a table on a line: without control characters, and not longer than a name is."""
+def _format(value: object) -> str:
+    """Return a cell of a table on a line: without control characters, and not longer than a name is."""
     return printable(value)[:100] or "none"

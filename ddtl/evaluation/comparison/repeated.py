@@ -16,7 +16,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ddtl.evaluation.comparison.flips import Contributions, Flips
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.resampling import Replicates, jackknife
 from ddtl.evaluation.metrics import Scores
@@ -29,7 +29,7 @@ _IMAGES = "images"
 _ROUNDING = 1e-24  # a variance that is nothing but rounding
 # How often a part counts in the degrees of freedom, by its own: of a single part, and of each of two.
 _COUNTS, _COUNTS_OF_TWO = {1.0: 4.0, 2.0: 1.3}, {1.0: 1.5}
-_TAILS = (1e-12, 0.999)  # p-values that are told apart
+_TAILS = (1e-12, 0.999)  # p-values that are distinguished
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Part:
         return float(stdtrit(self.freedom, probability))
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true value of 0."""
+        """Return the two-sided p-value of a true value of 0."""
         from scipy.special import stdtr
 
         return float(2 * stdtr(self.freedom, -abs(value) / self.error))
@@ -102,7 +102,7 @@ class Influences:
         """The variance of a run's score from the effects that are of its seed and of the patients together."""
         if len(self.points) < 2:
             return 0.0
-        return sum(_factor(table) * float(table.var(axis=0, ddof=1).sum()) for table in _centred(self.moves))
+        return sum(_factor(table) * float(table.var(axis=0, ddof=1).sum()) for table in _center(self.moves))
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ class Chance:
         return self.flips.varies or bool(self.of_seeds)
 
     def limit(self, side: int, tail: float) -> float:
-        """The difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
+        """Return the difference that chance reaches with a two-sided probability of ``tail``; see ``Flips.limit``."""
         half = self.flips.limit(side, tail) if self.flips.varies else 0.0
-        return widened(half, self.flips.freedom, self.of_seeds, 1 - tail)
+        return widen(half, self.flips.freedom, self.of_seeds, 1 - tail)
 
     def interval(self, value: float, level: float) -> tuple[float, float]:
-        """The true differences that chance takes to ``value``."""
+        """Return the true differences that chance takes to ``value``."""
         return value - self.limit(1, 1 - level), value + self.limit(-1, 1 - level)
 
     def p_value(self, value: float) -> float:
-        """Two-sided, of a true difference of 0: below 1 - level where the interval excludes 0."""
+        """Return the two-sided p-value of a true difference of 0: below 1 - level where the interval excludes 0."""
         if not self.of_seeds:
             return self.flips.p_value(value)
         from scipy.optimize import brentq
@@ -148,7 +148,7 @@ class Chance:
         return float(np.exp(brentq(beyond, np.log(low), np.log(high)))) if beyond(np.log(low)) > 0 else low
 
     def smallest(self, level: float, power: float = 0.8) -> float:
-        """The true difference that a test at 1 - ``level`` finds with probability ``power``.
+        """Return the true difference that a test at 1 - ``level`` finds with probability ``power``.
 
         By the noncentral t distribution, for what chance reaches is estimated (Cohen 1988, Statistical Power Analysis
         for the Behavioral Sciences, chapter 2).
@@ -177,7 +177,7 @@ class Seeds:
     freedom: float
 
     def over(self, slope: float) -> Seeds:
-        """Of the same mean on a scale that is so many times smaller there."""
+        """Of the same mean on a scale that is smaller there by this factor."""
         return Seeds(self.variance / slope**2, self.seen / slope**2, self.freedom)
 
 
@@ -196,7 +196,7 @@ def seeds(points: np.ndarray, shared: float) -> list[Seeds]:
 
 
 def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
-    """The variance of a mean over runs: that between patients and that between seeds.
+    """Return the variance of a mean over runs: that between patients and that between seeds.
 
     Degrees of freedom after Satterthwaite. His are too many where a part that rests on few runs is small by chance, so
     that a part of two or three seeds counts more often in them. 95 % intervals then cover 92 to 98 % (in simulation,
@@ -217,8 +217,8 @@ def with_seeds(between: Part, of_seeds: Sequence[Seeds]) -> Part:
     return Part(total, counted**2 / squares if squares else np.inf)
 
 
-def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
-    """One side of an interval for other patients, with seeds as well.
+def widen(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float) -> float:
+    """Return one side of an interval for other patients, with seeds as well.
 
     Args:
         half: of the side, for these very seeds.
@@ -234,7 +234,7 @@ def widened(half: float, freedom: float, of_seeds: Sequence[Seeds], level: float
 
 
 def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
-    """How far apart two means over runs on the same images are by chance.
+    """Return how far apart two means over runs on the same images are by chance.
 
     Args:
         same_runs: run by run the seed is the same for both, and the difference is taken run by run. Otherwise the seeds
@@ -249,20 +249,20 @@ def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
 
 
 def patients(influences: Influences) -> Part:
-    """The variance between clusters of the mean over the runs, by the jackknife."""
+    """Return the variance between clusters of the mean over the runs, by the jackknife."""
     parts = []
-    for table in _centred(influences.mean.moves):
+    for table in _center(influences.mean.moves):
         if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING:
             parts.append(Part(variance, table.shape[1] - 1.0))
     return sum(parts, NOTHING)
 
 
-def _centred(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _center(moves: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [table - table.mean(axis=1, keepdims=True) for table in moves]
 
 
 def _factor(table: np.ndarray) -> float:
-    """The jackknife's, for (R, C) moves."""
+    """Return the jackknife's, for (R, C) moves."""
     return (table.shape[1] - 1) / table.shape[1]
 
 
@@ -272,7 +272,7 @@ class Runs:
 
     Attributes:
         points: each run's scores.
-        left_out: of each run and stratum its scores with each cluster left out, and the images that are left.
+        left_out: of each run and stratum its scores with each cluster excluded, and the images that are left.
         images: of the test set.
     """
 
@@ -290,7 +290,9 @@ class Runs:
         return tuple(self.images - table[_IMAGES] for table in self.left_out[0])
 
     def influences(self, name: str) -> Influences | None:
-        """None where a score is not defined for all runs, with all clusters and without any of them."""
+        """Return the influences; None where a score is not defined for all runs, with all clusters and without any
+        of them.
+        """
         points = [point[name] for point in self.points]
         tables = [np.stack([one[stratum][name] for one in self.left_out]) for stratum in range(len(self.sizes))]
         if mean(points) is None or any(np.isnan(table).any() for table in tables):
@@ -300,7 +302,7 @@ class Runs:
 
 
 def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: Design = "case_control") -> Runs:
-    """Every run with each cluster left out in turn: of a ``case_control`` test set class by class.
+    """Return every run with each cluster excluded in turn: of a ``case_control`` test set class by class.
 
     Args:
         method: its runs' images in one order.
@@ -317,12 +319,12 @@ def leave_out(method: Method, clusters: np.ndarray, labels: np.ndarray, design: 
     return Runs(points, found, len(labels))
 
 
-def _with_images(run: Answers, weights: np.ndarray) -> Replicates:
+def _with_images(run: RunPredictions, weights: np.ndarray) -> Replicates:
     return {**run.weighted(weights), _IMAGES: weights.sum(axis=1)}
 
 
 def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
-    """(B, max(1, R - 1)) which runs are in each resample; ``key`` seeds the draw.
+    """Return (B, max(1, R - 1)) which runs are in each resample; ``key`` seeds the draw.
 
     Of R runs R - 1: with R the variance of their mean would be too small by (R - 1) / R (Rao and Wu 1988, J Am Stat
     Assoc 83:231).
@@ -331,6 +333,6 @@ def draw_seeds(runs: int, replicates: int, key: Sequence[int]) -> np.ndarray:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """None where one is missing: a mean over fewer runs than it says would be a lie."""
+    """Return the mean over the runs; None where one is missing, since a mean over fewer runs would mislead."""
     found = [value for value in values if value is not None]
     return float(np.mean(found)) if found and len(found) == len(values) else None

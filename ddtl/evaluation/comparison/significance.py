@@ -27,13 +27,13 @@ class McNemar:
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | None = None) -> McNemar:
-    """McNemar's test, and where images come in clusters (patients) Obuchowski's, which allows for it.
+    """Return McNemar's test, and where images come in clusters (patients) Obuchowski's, which allows for it.
 
     With d_k being the images of cluster k that only a calls right less those that only b does, Obuchowski's statistic
     is (K - 1) / K * (sum d_k)^2 / sum d_k^2 (Obuchowski 1998, Stat Med 17:1495, in the form of Yang, Sun and Hardin
     2010, Biom J 52:638). Its p-value is exact, as McNemar's is here: where it does not matter which model is which,
-    d_k is as likely as -d_k, and all the ways to sign the d_k are counted (sum d_k^2 stays). With one image a cluster
-    that is McNemar's exact test.
+    d_k is as likely as -d_k, and all assignments of signs to the d_k are counted (sum d_k^2 stays). With one image a
+    cluster that is McNemar's exact test.
 
     Args:
         right_a, right_b: (N,) whether each model calls the image right.
@@ -53,7 +53,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray, clusters: np.ndarray | Non
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values of several tests, adjusted so that the chance of any false claim keeps its level.
+    """Return p-values of several tests, adjusted so that the chance of any false claim keeps its level.
 
     Holm 1979, Scand J Stat 6:65. A test that could not be made (None) stays None and does not count.
     """
@@ -67,7 +67,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _sign_flip_p(d: np.ndarray) -> float:
-    """How often the d_k (whole numbers) with signs tossed sum up to at least as far from 0 as they do."""
+    """Return how often the d_k (whole numbers) with signs tossed sum up to at least as far from 0 as they do."""
     steps = np.abs(d[d != 0]).astype(int)
     chance = np.ones(1)  # of each sum that the steps so far can have, from the lowest to the highest
     for step in steps:

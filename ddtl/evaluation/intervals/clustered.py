@@ -1,4 +1,4 @@
-"""Intervals of any statistic of weighted images, with whole clusters drawn, or left out in turn."""
+"""Intervals of any statistic of weighted images, with whole clusters drawn, or excluded in turn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Design, fewest_clusters
 from ddtl.evaluation.intervals.interval import logit_limits
-from ddtl.evaluation.intervals.resampling import Replicates, cluster_codes, jackknife, resampled
+from ddtl.evaluation.intervals.resampling import Replicates, cluster_codes, jackknife, resample
 
 Limits = tuple[float, float]
 
@@ -18,9 +18,9 @@ _ROUNDING = 1e-12  # a standard error, or a range, that is nothing but rounding
 
 
 class Clustered:
-    """Estimates of a statistic, and their intervals; replicates are computed when first asked for.
+    """Estimates of a statistic, and their intervals; replicates are computed when first requested.
 
-    Of a ``case_control`` test set clusters are drawn, and left out, class by class; of a ``cohort`` all together.
+    Of a ``case_control`` test set clusters are drawn, and excluded, class by class; of a ``cohort`` all together.
 
     Attributes:
         estimates: the statistic of all images, by name; NaN where it is not defined.
@@ -46,28 +46,28 @@ class Clustered:
         self.independent = len(np.unique(codes)) == len(codes)
         self._fewest = fewest_clusters(codes, labels)
 
-    def bears(self, name: str) -> bool:
-        """Whether there is a value, and at least three clusters of each class."""
+    def is_defined_without_each(self, name: str) -> bool:
+        """Return whether there is a value, and at least three clusters of each class."""
         return bool(np.isfinite(self.estimates[name])) and self._fewest >= MIN_CLUSTERS
 
     def varies(self, name: str) -> bool:
-        """Whether any cluster moves the score; also where one cannot be left out, so that nobody knows."""
+        """Return whether any cluster moves the score; also where one cannot be excluded, so that nobody knows."""
         influences = self._influences(name)
         return influences is None or any(np.abs(part).max() > _ROUNDING for part in influences)
 
     def percentile(self, name: str) -> Limits | None:
-        """The quantiles of the replicates; None where they are all alike, or too many are not defined."""
+        """Return the quantiles of the replicates; None where they are all alike, or too many are not defined."""
         return self._quantiles(name, self._tails)
 
     def bca(self, name: str) -> Limits | None:
-        """As :meth:`percentile`, corrected for bias and skewness (BCa; Efron, 1987, JASA 82:171).
+        """Return the interval of :meth:`percentile`, corrected for bias and skewness (BCa; Efron, 1987, JASA 82:171).
 
         With clusters drawn class by class the acceleration is that of several samples (Davison and Hinkley, 1997,
         Bootstrap Methods and their Application, chapter 5).
         """
         from scipy.special import ndtr, ndtri
 
-        known, influences = self._known(name), self._influences(name)
+        known, influences = self._values(name), self._influences(name)
         if known is None or influences is None:
             return None
         estimate = self.estimates[name]
@@ -80,7 +80,8 @@ class Clustered:
         return self._quantiles(name, ndtr(bias + shifted / (1 - acceleration * shifted)))
 
     def logit(self, name: str, bounds: Limits) -> Limits | None:
-        """Estimate and jackknife standard error on the logit scale, by Student's t, for a score between ``bounds``.
+        """Return estimate and jackknife standard error on the logit scale, by Student's t, for a score between
+        ``bounds``.
 
         Between -1 and 1 that is Fisher's z. None where nothing varies.
         """
@@ -99,14 +100,14 @@ class Clustered:
 
     @cached_property
     def _draws(self) -> Replicates:
-        return resampled(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
+        return resample(self._statistic, self._clusters, self._strata, self._replicates, self._seed)
 
     @cached_property
-    def _left_out(self) -> list[Replicates]:
+    def _jackknife(self) -> list[Replicates]:
         return jackknife(self._statistic, self._clusters, self._strata)
 
-    def _known(self, name: str) -> np.ndarray | None:
-        if not self.bears(name):
+    def _values(self, name: str) -> np.ndarray | None:
+        if not self.is_defined_without_each(name):
             return None
         values = self._draws[name]
         known = values[~np.isnan(values)]
@@ -114,24 +115,28 @@ class Clustered:
         return known if enough and np.ptp(known) > _ROUNDING else None
 
     def _quantiles(self, name: str, shares: np.ndarray) -> Limits | None:
-        known = self._known(name)
+        known = self._values(name)
         if known is None:
             return None
         low, high = np.quantile(known, shares)
         return float(low), float(high)
 
     def _influences(self, name: str) -> list[np.ndarray] | None:
-        """What each cluster moves the score by, times the clusters of its class; None where one cannot be left out."""
-        tables = [table[name] for table in self._left_out]
+        """Return what each cluster moves the score by, times the clusters of its class; None where one cannot be
+        excluded.
+        """
+        tables = [table[name] for table in self._jackknife]
         if np.isnan(np.concatenate(tables)).any():
             return None
         return [(len(values) - 1) * (values.mean() - values) for values in tables]
 
     def _spread(self, name: str) -> tuple[float, float] | None:
-        """Jackknife standard error and the quantile of t, with Satterthwaite's degrees of freedom over the classes."""
+        """Return jackknife standard error and the quantile of t, with Satterthwaite's degrees of freedom over the
+        classes.
+        """
         from scipy.special import stdtrit
 
-        influences = self._influences(name) if self.bears(name) else None
+        influences = self._influences(name) if self.is_defined_without_each(name) else None
         if influences is None:
             return None
         variances = [float(part @ part) / (len(part) * (len(part) - 1)) for part in influences]

@@ -13,16 +13,17 @@ from ddtl.evaluation.intervals.resampling import cluster_codes
 # (case_control), or are what came (cohort).
 Design = Literal["case_control", "cohort"]
 
-MIN_CLUSTERS = 3  # with images of a class: fewer say nothing about the variation between them
+MIN_CLUSTERS = 3  # with images of a class: fewer give no information about the variation between them
 
 
 def fewest_clusters(clusters: np.ndarray, labels: np.ndarray) -> int:
-    """How many clusters the rarest class that there is has, of (N,) codes and (N,) classes."""
+    """Return how many clusters the rarest class that there is has, of (N,) codes and (N,) classes."""
     return min(len(np.unique(clusters[labels == label])) for label in np.unique(labels))
 
 
 def effective_clusters(amounts: np.ndarray) -> float:
-    """How many clusters with equal parts would tell as much as these, which have (C,) parts of the images or errors.
+    """Return how many clusters with equal parts would tell as much as these, which have (C,) parts of the images or
+    errors.
 
     (sum k)² / sum k² (Carter, Schnepel and Steigerwald, 2017, Review of Economics and Statistics 99:698, without the
     part that only the data could tell); 0 where there is nothing.
@@ -55,7 +56,7 @@ class Clusters:
 
     @cached_property
     def fewest(self) -> int:
-        """How many clusters the rarer class has; of a class without images nothing is asked."""
+        """How many clusters the rarer class has; of a class without images nothing is required."""
         return min(sizes.clusters for sizes in self.of_class if sizes.clusters)
 
     @cached_property
@@ -106,7 +107,7 @@ class Sizes:
         return cls(np.bincount(codes) if len(codes) else np.zeros(1, int))
 
     def share(self, codes: np.ndarray) -> np.ndarray:
-        """(N,) the share of all images that each image's cluster has."""
+        """Return (N,) the share of all images that each image's cluster has."""
         return np.asarray(self._counts[codes] / self.images)
 
     @property

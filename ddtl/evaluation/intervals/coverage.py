@@ -32,7 +32,7 @@ class Coverage:
 def measured_coverage(
     score: str, unit: Literal["image", "patient"], estimate: float, patients: int, positives: int, images: int
 ) -> Coverage | None:
-    """The coverage in test sets like this one (``coverage.csv``, written by ``benchmarks/coverage.py``).
+    """Return the coverage in test sets like this one (``coverage.csv``, written by ``benchmarks/coverage.py``).
 
     Args:
         score: one of ``schema.scores.SCORES``.
@@ -67,7 +67,7 @@ def measured_coverage(
 
 @cache
 def _table() -> list[dict[str, str]]:
-    """The cells of usual test sets: fixed numbers of both classes, correlation 0.5, normal scores."""
+    """Return the cells of usual test sets: fixed numbers of both classes, correlation 0.5, normal scores."""
     usual = {"design": "case_control", "scores": "normal", "correlation": "0.5", "shift": "0"}
     with resources.files("ddtl.evaluation").joinpath("coverage.csv").open(encoding="utf-8") as file:
         return [row for row in csv.DictReader(file) if all(row[name] == value for name, value in usual.items())]

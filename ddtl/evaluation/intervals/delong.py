@@ -51,7 +51,7 @@ class Components:
 
 
 def auc_variance(labels: np.ndarray, p: np.ndarray, clusters: np.ndarray | None = None) -> tuple[float, float]:
-    """ROC AUC and its variance.
+    """Return ROC AUC and its variance.
 
     Args:
         labels: (N,) 0 or 1; both must be there, each in two clusters at least.
@@ -65,10 +65,10 @@ def auc_variance(labels: np.ndarray, p: np.ndarray, clusters: np.ndarray | None 
     return parts.auc, variance(labels, parts, clusters)[0]
 
 
-def paired(
+def compare_paired(
     labels: np.ndarray, p_a: np.ndarray, p_b: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
 ) -> Paired:
-    """The difference of two AUCs on the same images, with test and interval.
+    """Return the difference of two AUCs on the same images, with test and interval.
 
     Independent images take the normal distribution, as DeLong does; clustered ones Student's t with Satterthwaite's
     degrees of freedom. Where no image tells the two models apart the variance is 0, and the interval and an upper bound
@@ -110,7 +110,7 @@ def logit_interval(labels: np.ndarray, p: np.ndarray, clusters: np.ndarray, leve
 
 
 def components(labels: np.ndarray, p: np.ndarray) -> Components:
-    """DeLong's structural components, by sorting.
+    """Return DeLong's structural components, by sorting.
 
     Raises:
         ValueError: there is one class only, or a probability is not a number.
@@ -125,7 +125,7 @@ def components(labels: np.ndarray, p: np.ndarray) -> Components:
 
 
 def variance(labels: np.ndarray, parts: Components, clusters: np.ndarray | None) -> tuple[float, float]:
-    """The variance of ``parts.auc``, and Satterthwaite's degrees of freedom of that variance.
+    """Return the variance of ``parts.auc``, and Satterthwaite's degrees of freedom of that variance.
 
     Each class adds the variance between its clusters; clusters with images of both classes add a covariance.
     """
@@ -145,14 +145,14 @@ def variance(labels: np.ndarray, parts: Components, clusters: np.ndarray | None)
 
 
 def independent_pairs(labels: np.ndarray, clusters: np.ndarray | None) -> int:
-    """How many pairs of a positive and a negative can be formed with each cluster in one pair at most."""
+    """Return how many pairs of a positive and a negative can be formed with each cluster in one pair at most."""
     codes = np.arange(len(labels)) if clusters is None else cluster_codes(clusters)
     sizes = [len(np.unique(codes[labels == label])) for label in (0, 1)]
     return min(*sizes, len(np.unique(codes)) // 2)
 
 
 def unseen(k: int, level: float) -> float:
-    """The largest share of exceptions that k independent observations without one leave possible.
+    """Return the largest share of exceptions that k independent observations without one leave possible.
 
     The upper limit of Clopper and Pearson (1934), Biometrika 26:404, for 0 of k; about 3.7 / k at 95 %. Pairs of
     patients from different classes are independent and each is in the right order with probability AUC, so an
@@ -162,12 +162,12 @@ def unseen(k: int, level: float) -> float:
 
 
 def around(value: float, least: float, most: float, share: float) -> tuple[float, float]:
-    """The means that are possible where all but ``share`` of the population have ``value``."""
+    """Return the means that are possible where all but ``share`` of the population have ``value``."""
     return value - share * (value - least), value + share * (most - value)
 
 
 def _share_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """The share of ``values`` below each limit, ties by half."""
+    """Return the share of ``values`` below each limit, ties by half."""
     ordered = np.sort(values)
     below, not_above = (np.searchsorted(ordered, limits, side) for side in ("left", "right"))
     return (below + not_above) / (2 * len(values))

@@ -36,7 +36,7 @@ class Spread:
 def influences(
     labels: np.ndarray, p: np.ndarray, threshold: float | np.ndarray, rank: np.ndarray | None = None
 ) -> Influences:
-    """(N,) influence values of each score in ``schema.scores.SCORES``; without those that are not defined.
+    """Return (N,) influence values of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         labels: (N,) 0 or 1.
@@ -44,19 +44,19 @@ def influences(
         threshold: from which probability on an image is predicted positive; (N,) where images have their own.
         rank: (N,) what orders the images for ROC AUC and average precision, where that is not ``p``.
     """
-    y, called = (labels == 1).astype(float), (p >= threshold).astype(float)
+    y, predicted = (labels == 1).astype(float), (p >= threshold).astype(float)
     n, positive = len(y), y.sum()
-    tp, fp, fn, tn = y * called, (1 - y) * called, y * (1 - called), (1 - y) * (1 - called)
+    tp, fp, fn, tn = y * predicted, (1 - y) * predicted, y * (1 - predicted), (1 - y) * (1 - predicted)
     right = tp + tn
     error = (p - y) ** 2
     found = {"accuracy": (right - right.mean()) / n, "brier": (error - error.mean()) / n}
     if positive:
-        found["sensitivity"] = y * (called - tp.sum() / positive) / positive
+        found["sensitivity"] = y * (predicted - tp.sum() / positive) / positive
     if positive < n:
-        found["specificity"] = (1 - y) * (1 - called - tn.sum() / (n - positive)) / (n - positive)
-    if called.any():
-        found["precision"] = called * (y - tp.sum() / called.sum()) / called.sum()
-    if positive or called.any():
+        found["specificity"] = (1 - y) * (1 - predicted - tn.sum() / (n - positive)) / (n - positive)
+    if predicted.any():
+        found["precision"] = predicted * (y - tp.sum() / predicted.sum()) / predicted.sum()
+    if positive or predicted.any():
         whole = 2 * tp + fp + fn
         found["f1"] = (2 * tp - 2 * tp.sum() / whole.sum() * whole) / whole.sum()
     if 0 < positive < n:
@@ -67,13 +67,13 @@ def influences(
         found["roc_auc"][y == 1] = (parts.of_positives - parts.auc) / positive
         found["roc_auc"][y == 0] = (parts.of_negatives - parts.auc) / (n - positive)
         found["average_precision"] = average_precision(y, order)[1]
-        if 0 < called.sum() < n:
+        if 0 < predicted.sum() < n:
             found["mcc"] = _of_mcc(tp, fp, fn, tn)
     return found
 
 
 def spread(values: np.ndarray, clusters: Clusters) -> Spread:
-    """The variance of a score from its (N,) influence values."""
+    """Return the variance of a score from its (N,) influence values."""
     sums = np.bincount(clusters.codes, values / np.maximum(1 - clusters.leverage, 1e-9))
     variance = 0.0
     for stratum in clusters.strata:
@@ -84,7 +84,7 @@ def spread(values: np.ndarray, clusters: Clusters) -> Spread:
 
 
 def _freedom(values: np.ndarray, clusters: Clusters) -> float:
-    """Satterthwaite's, over the classes; with clusters of both classes those of the class with fewer."""
+    """Return Satterthwaite's, over the classes; with clusters of both classes those of the class with fewer."""
     sizes = [each for each in clusters.of_class if each.clusters]
     if clusters.mixed or len(sizes) == 1:
         return min(each.freedom for each in sizes)
@@ -98,7 +98,9 @@ def _freedom(values: np.ndarray, clusters: Clusters) -> float:
 
 
 def average_precision(y: np.ndarray, order: np.ndarray) -> tuple[float, np.ndarray]:
-    """The average precision of (N,) images of class 0 or 1, ranked by (N,) ``order``, and its (N,) influence values."""
+    """Return the average precision of (N,) images of class 0 or 1, ranked by (N,) ``order``, and its (N,) influence
+    values.
+    """
     ranked = np.argsort(-order, kind="stable")
     truth = y[ranked]
     last = np.append(np.flatnonzero(np.diff(order[ranked])), len(y) - 1)  # the last image of each group of ties
@@ -119,10 +121,10 @@ def _of_mcc(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> n
     a, b, c, d = (float(part.sum()) for part in (tp, fp, fn, tn))
     root = np.sqrt((a + b) * (a + c) * (d + b) * (d + c))
     half = (a * d - b * c) / root / 2
-    called, positive, negative, passed = 1 / (a + b), 1 / (a + c), 1 / (d + b), 1 / (d + c)
+    predicted, positive, negative, passed = 1 / (a + b), 1 / (a + c), 1 / (d + b), 1 / (d + c)
     return np.asarray(
-        tp * (d / root - half * (called + positive))
+        tp * (d / root - half * (predicted + positive))
         + tn * (a / root - half * (negative + passed))
-        + fp * (-c / root - half * (called + negative))
+        + fp * (-c / root - half * (predicted + negative))
         + fn * (-b / root - half * (positive + passed))
     )

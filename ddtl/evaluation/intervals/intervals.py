@@ -1,4 +1,4 @@
-"""Confidence intervals of every score, with the images of one patient kept together.
+"""Confidence intervals of every score, with the images of one patient never split.
 
 What each method covers is measured: docs/intervals.md and ``benchmarks/coverage.py``.
 """
@@ -41,14 +41,14 @@ def intervals(
     seed: int = 0,
     rank: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for each score in ``schema.scores.SCORES``.
+    """Return an interval for each score in ``schema.scores.SCORES``.
 
     Args:
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class.
         clusters: (N,) a code for each image; images of one patient share one.
         threshold: from which probability on an image is predicted positive; (N,) where images have their own.
-        method: one of ``METHODS``, or ``default``: :func:`robust.robust_intervals`. With wilson, a score that is no
+        method: one of ``METHODS``, or ``default``: :func:`robust.robust_intervals`. With wilson, a score that is not a
             proportion gets logit.
         design: whether the numbers of patients of both classes were fixed (``case_control``) or came as they did
             (``cohort``).
@@ -59,23 +59,23 @@ def intervals(
 
     Returns:
         None where the score is not defined, or where there are fewer than three clusters of a class. Of the methods
-        that are asked for by name also where it is not defined without some cluster, or in more than 5 % of the
+        that are requested by name also where it is not defined without some cluster, or in more than 5 % of the
         bootstrap's replicates; where every cluster agrees they see no variation, and bounds of what so few patients
-        leave possible take their place (:func:`_agreed`).
+        leave possible take their place (:func:`_interval_of_agreement`).
 
     Raises:
         ValueError: a probability is not finite, or the lengths differ.
         UserError: there is no such method.
     """
-    _known(method, METHODS)
+    _check_method(method, METHODS)
     _check(labels, clusters, p, *(() if rank is None else (rank,)))
     if method == "default":
         given = Clusters(labels, clusters, design)
         some = robust_intervals(p, given, threshold, level, rank) if given.fewest >= MIN_CLUSTERS else {}
         return {name: some.get(name) for name in SCORES}
     order = p if rank is None else rank
-    called = (p >= threshold).astype(int)
-    shares = _shares(labels, called, clusters)
+    predicted = (p >= threshold).astype(int)
+    shares = _shares(labels, predicted, clusters)
     clustered = Clustered(
         lambda weights: weighted_scores(labels, p, weights, threshold, rank),
         labels, clusters, level, replicates, seed, design,
@@ -83,12 +83,12 @@ def intervals(
     found: dict[str, Interval | None] = {}
     for name in clustered.estimates:
         chosen = "logit" if method == "wilson" and name not in _SHARES else method
-        if not clustered.bears(name):
+        if not clustered.is_defined_without_each(name):
             found[name] = None
         elif name in _SHARES and (chosen == "wilson" or not clustered.varies(name)):
             found[name] = _wilson(shares[name], level)
         elif not clustered.varies(name):
-            found[name] = _agreed(name, labels, clusters, clustered.estimates, shares, level)
+            found[name] = _interval_of_agreement(name, labels, clusters, clustered.estimates, shares, level)
         elif name == "roc_auc" and chosen == "logit":
             found[name] = Interval(*delong.logit_interval(labels, order, clusters, level), "logit-delong")
         else:
@@ -106,7 +106,7 @@ def multiclass_intervals(
     replicates: int = 2000,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """An interval for each score of ``metrics.multiclass_scores``, with the methods of :func:`intervals`.
+    """Return an interval for each score of ``metrics.multiclass_scores``, with the methods of :func:`intervals`.
 
     Args:
         labels: (N,) 0 to K - 1.
@@ -118,7 +118,7 @@ def multiclass_intervals(
         None as in :func:`intervals`. A score that no cluster moves, as a perfect one, has the interval of
         :func:`unmoved.unmoved_intervals`.
     """
-    _known(method, METHODS)
+    _check_method(method, METHODS)
     _check(labels, clusters, probabilities)
     clustered = Clustered(
         lambda weights: weighted_multiclass(labels, probabilities, weights), labels, clusters, level, replicates, seed
@@ -127,13 +127,17 @@ def multiclass_intervals(
     chosen = dict.fromkeys(clustered.estimates, "logit" if method in ("default", "wilson") else method)
     found = {name: _by(clustered, name, chosen[name], bounds) for name in clustered.estimates}
     right = (probabilities.argmax(axis=1) == labels).astype(int)
-    if clustered.bears("accuracy") and method == "default":
+    if clustered.is_defined_without_each("accuracy") and method == "default":
         found["accuracy"] = Interval(*rate(right, clusters, level).limits(level), "mid-p")
-    elif clustered.bears("accuracy") and (method == "wilson" or not clustered.varies("accuracy")):
+    elif clustered.is_defined_without_each("accuracy") and (method == "wilson" or not clustered.varies("accuracy")):
         found["accuracy"] = _wilson(proportion(right, np.ones_like(right), clusters), level)
-    if clustered.bears("brier") and (method == "default" or not clustered.varies("brier")):
+    if clustered.is_defined_without_each("brier") and (method == "default" or not clustered.varies("brier")):
         found["brier"] = brier_interval(labels, probabilities, clusters, level)
-    unmoved = [n for n, one in found.items() if one is None and clustered.bears(n) and not clustered.varies(n)]
+    unmoved = [
+        n
+        for n, one in found.items()
+        if one is None and clustered.is_defined_without_each(n) and not clustered.varies(n)
+    ]
     return {**found, **unmoved_intervals(unmoved, labels, probabilities, clusters, level)} if unmoved else found
 
 
@@ -153,7 +157,8 @@ def paired_intervals(
     rank_a: np.ndarray | None = None,
     rank_b: np.ndarray | None = None,
 ) -> dict[str, Interval | None]:
-    """An interval for the difference a - b of each score in ``schema.scores.SCORES``, two models on the same images.
+    """Return an interval for the difference a - b of each score in ``schema.scores.SCORES``, two models on the same
+    images.
 
     Args:
         method: ``default``, by the cluster-robust variance of the difference of the influence values, with Student's t;
@@ -164,7 +169,7 @@ def paired_intervals(
         None as in :func:`intervals`. Where no cluster sees a difference, ROC AUC, accuracy, sensitivity and
         specificity get the binomial bound on independent patients, the others None.
     """
-    _known(method, ("percentile", "bca"))
+    _check_method(method, ("percentile", "bca"))
     ranks = [rank for rank in (rank_a, rank_b) if rank is not None]
     _check(labels, clusters, p_a, p_b, *ranks)
     given = Clusters(labels, clusters, design)
@@ -223,22 +228,22 @@ def _same(name: str, value: float, clusters: Clusters, level: float) -> Interval
 
 
 def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] = _BOUNDS) -> Interval | None:
-    ways = {
+    methods = {
         "percentile": clustered.percentile,
         "bca": clustered.bca,
         "logit": lambda name: clustered.logit(name, bounds.get(name, (0.0, 1.0))),
     }
-    limits = ways[method](name)
+    limits = methods[method](name)
     return Interval(*limits, method) if limits else None
 
 
-def _shares(labels: np.ndarray, called: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
-    """The scores that are proportions; a score of no image is left out."""
+def _shares(labels: np.ndarray, predicted: np.ndarray, clusters: np.ndarray) -> dict[str, Proportion]:
+    """Return the scores that are proportions; a score of no image is excluded."""
     of = {
-        "accuracy": (called == labels, np.ones_like(called)),
-        "sensitivity": (called, labels),
-        "specificity": (1 - called, 1 - labels),
-        "precision": (labels, called),
+        "accuracy": (predicted == labels, np.ones_like(predicted)),
+        "sensitivity": (predicted, labels),
+        "specificity": (1 - predicted, 1 - labels),
+        "precision": (labels, predicted),
     }
     return {name: proportion(hits, members, clusters) for name, (hits, members) in of.items() if members.any()}
 
@@ -249,7 +254,7 @@ def _wilson(share: Proportion, level: float) -> Interval | None:
     return Interval(*wilson(share, level), "wilson" if share.images == share.clusters else "wilson-clustered")
 
 
-def _agreed(
+def _interval_of_agreement(
     name: str,
     labels: np.ndarray,
     clusters: np.ndarray,
@@ -257,7 +262,7 @@ def _agreed(
     shares: dict[str, Proportion],
     level: float,
 ) -> Interval | None:
-    """What remains possible where all clusters agree.
+    """Return what remains possible where all clusters agree.
 
     ROC AUC: :func:`delong.unseen` of pairs of patients. Average precision of 1: the least that the bound of the ROC AUC
     allows. Balanced accuracy, F1 and Matthews' coefficient: the range over the Wilson intervals of sensitivity and
@@ -279,7 +284,7 @@ def _agreed(
     return None
 
 
-def _known(method: str, methods: tuple[str, ...]) -> None:
+def _check_method(method: str, methods: tuple[str, ...]) -> None:
     if method not in ("default", *methods):
         raise UserError(f"evaluation.interval: there is no method {method!r}; take default, {', '.join(methods)}.")
 

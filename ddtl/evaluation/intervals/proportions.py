@@ -27,7 +27,9 @@ class Proportion:
 
 
 def proportion(hits: np.ndarray, members: np.ndarray, clusters: np.ndarray) -> Proportion:
-    """The share of ``hits`` (N,) among the images that are ``members`` (N,), both 0 or 1, of ``clusters`` (N,)."""
+    """Return the share of ``hits`` (N,) among the images that are ``members`` (N,), both 0 or 1, of ``clusters``
+    (N,).
+    """
     chosen = members.astype(bool)
     codes = cluster_codes(clusters[chosen])
     hit = hits[chosen].astype(float)
@@ -39,7 +41,9 @@ def proportion(hits: np.ndarray, members: np.ndarray, clusters: np.ndarray) -> P
 
 
 def wilson(share: Proportion, level: float) -> tuple[float, float]:
-    """Wilson's interval (1927, JASA 22:209); with several images a cluster, at the effective number of images."""
+    """Return Wilson's interval (1927, JASA 22:209); with several images a cluster, at the effective number of
+    images.
+    """
     from scipy.special import ndtri
 
     n, z = effective_number(share, level), float(ndtri((1 + level) / 2))
@@ -50,7 +54,7 @@ def wilson(share: Proportion, level: float) -> tuple[float, float]:
 
 
 def effective_number(share: Proportion, level: float) -> float:
-    """How many independent images would tell as much as these.
+    """Return how many independent images would tell as much as these.
 
     Images over the design effect, which is not taken below 1, times (z / t)² for the design effect being estimated from
     the clusters: Korn and Graubard (1998, Survey Methodology 24:193); with Wilson's interval as Dean and Pagano (2015,

@@ -45,7 +45,8 @@ class Rate:
     effective: float
 
     def limits(self, level: float) -> Limits:
-        """The limits, between mid-P and exact ones; 0 of a rate of 0, and 1 of a rate of 1, are limits of their own.
+        """Return the limits, between mid-P and exact ones; 0 of a rate of 0, and 1 of a rate of 1, are limits of their
+        own.
 
         The observed count has a weight of 2/3 in the tail: of 1/2 in the mid-P limits, which with 20 to 400 independent
         images cover down to 91.8 %, and of 1 in the exact ones of Clopper and Pearson (1934). These cover 93 % or more.
@@ -57,7 +58,7 @@ class Rate:
         return min(low, self.value), max(high, self.value)
 
     def nodes(self) -> np.ndarray:
-        """(2 x 64,) quantiles of the confidence distribution, ascending."""
+        """Return (2 x 64,) quantiles of the confidence distribution, ascending."""
         from scipy.special import betaincinv
 
         hits, misses = self._counts
@@ -72,7 +73,7 @@ class Rate:
 
 
 def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.5) -> Rate:
-    """The share of hits.
+    """Return the share of hits.
 
     With several images a cluster they are worth fewer: images over the design effect, times (z / t)² for that being
     estimated (Korn and Graubard, 1998, Survey Methodology 24:193; Dean and Pagano, 2015, Journal of Survey Statistics
@@ -110,11 +111,11 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
     return Rate(value, n, k, effect, max(worth, min(sizes.effective, 1 / (estimated + largest))))
 
 
-def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
-    """The limits of sensitivity, specificity and, with both classes, of the scores in ``FROM_RATES``.
+def rate_limits(predicted: np.ndarray, clusters: Clusters, level: float) -> dict[str, Limits]:
+    """Return the limits of sensitivity, specificity and, with both classes, of the scores in ``FROM_RATES``.
 
     Args:
-        called: (N,) 1 where an image is predicted positive.
+        predicted: (N,) 1 where an image is predicted positive.
         clusters: of the images.
         level: of the limits.
 
@@ -124,17 +125,17 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
     positive = clusters.labels == 1
     found: dict[str, Limits] = {}
     rates: list[Rate] = []
-    for name, members, hits in (("sensitivity", positive, called), ("specificity", ~positive, 1 - called)):
+    for name, members, hits in (("sensitivity", positive, predicted), ("specificity", ~positive, 1 - predicted)):
         if members.any():
             rates.append(rate(hits[members], clusters.codes[members], level))
             found[name] = rates[-1].limits(level)
     if len(rates) == 1:
-        of_one_class = rate((called == clusters.labels).astype(int), clusters.codes, level)
+        of_one_class = rate((predicted == clusters.labels).astype(int), clusters.codes, level)
         found["accuracy"] = low, high = of_one_class.limits(level)
         # Of positives alone F1 is 2 s / (1 + s), and the precision is 1 whatever the network says: it has no interval.
         return {**found, "f1": (2 * low / (1 + low), 2 * high / (1 + high))} if positive.all() else found
     sensitivity, specificity = rates
-    s, t, prevalence = _joint(sensitivity, specificity, called, clusters, level)
+    s, t, prevalence = _joint(sensitivity, specificity, predicted, clusters, level)
     at_estimate = np.array([[sensitivity.value], [specificity.value], [positive.mean()]])
     estimates = scores_of(at_estimate[0], at_estimate[1], at_estimate[2])
     perfect = sensitivity.value == specificity.value == 1
@@ -147,15 +148,15 @@ def rate_limits(called: np.ndarray, clusters: Clusters, level: float) -> dict[st
 
 
 def _joint(
-    sensitivity: Rate, specificity: Rate, called: np.ndarray, clusters: Clusters, level: float
+    sensitivity: Rate, specificity: Rate, predicted: np.ndarray, clusters: Clusters, level: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(4096,) points of the joint distribution of sensitivity, specificity and the share of positive images.
+    """Return (4096,) points of the joint distribution of sensitivity, specificity and the share of positive images.
 
     Correlated by a Gaussian copula. Of fixed patients the share varies with how many images each has.
     """
     from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
-    covariance = _covariance(called, clusters)
+    covariance = _covariance(predicted, clusters)
     scale = np.sqrt(np.diag(covariance)) + 1e-150  # so that what does not vary has no correlation
     r = 0.99 * covariance / np.outer(scale, scale)
     np.fill_diagonal(r, 1)
@@ -169,10 +170,10 @@ def _joint(
     return sensitivity.nodes()[at[0]], specificity.nodes()[at[1]], np.asarray(prevalence)
 
 
-def _covariance(called: np.ndarray, clusters: Clusters) -> np.ndarray:
-    """(3, 3) between clusters, of sensitivity, specificity and the logit of the share of positive images."""
+def _covariance(predicted: np.ndarray, clusters: Clusters) -> np.ndarray:
+    """Return (3, 3) between clusters, of sensitivity, specificity and the logit of the share of positive images."""
     positive = (clusters.labels == 1).astype(float)
-    right = (called == clusters.labels).astype(float)
+    right = (predicted == clusters.labels).astype(float)
     moved = np.zeros((3, clusters.all.clusters))
     for row, mine in enumerate((positive, 1 - positive)):
         moved[row] = np.bincount(clusters.codes, mine * (right - (mine @ right) / mine.sum())) / mine.sum()
@@ -187,7 +188,7 @@ def _covariance(called: np.ndarray, clusters: Clusters) -> np.ndarray:
 
 
 def scores_of(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores in ``FROM_RATES``, element by element; NaN where one is not defined."""
+    """Return the scores in ``FROM_RATES``, element by element; NaN where one is not defined."""
     tp, fn = prevalence * sensitivity, prevalence * (1 - sensitivity)
     tn, fp = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -202,7 +203,7 @@ def scores_of(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.n
 
 
 def _quantile(hits: float, misses: float, share: float) -> float:
-    """The lower limit."""
+    """Return the lower limit."""
     from scipy.optimize import brentq
     from scipy.special import betainc
 
@@ -215,6 +216,6 @@ def _quantile(hits: float, misses: float, share: float) -> float:
 
 @cache
 def _lattice() -> np.ndarray:
-    """(3, 4096) evenly spread points (the R sequence: powers of the root of x⁴ = x + 1, modulo 1)."""
+    """Return (3, 4096) evenly spread points (the R sequence: powers of the root of x⁴ = x + 1, modulo 1)."""
     step = 1 / 1.2207440846057596
     return np.stack([(0.5 + step ** (k + 1) * np.arange(1, _POINTS + 1)) % 1 for k in range(3)])

@@ -19,13 +19,13 @@ Replicates = dict[str, np.ndarray]
 
 
 def cluster_codes(clusters: np.ndarray) -> np.ndarray:
-    """(N,) 0 to C - 1 for (N,) names of any kind."""
+    """Return (N,) 0 to C - 1 for (N,) names of any kind."""
     codes: np.ndarray = np.unique(np.asarray(clusters), return_inverse=True)[1].ravel()
     return codes
 
 
 def cluster_weights(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarray | None = None) -> np.ndarray:
-    """How often each image is drawn when whole clusters are drawn with replacement, as many as there are.
+    """Return how often each image is drawn when whole clusters are drawn with replacement, as many as there are.
 
     Args:
         clusters: (N,) a code for each image; images of one patient share one.
@@ -50,7 +50,7 @@ def strata(clusters: np.ndarray, labels: np.ndarray | None) -> list[np.ndarray]:
     return by_class if sum(map(len, by_class)) == len(everyone[0]) else everyone
 
 
-def resampled(
+def resample(
     statistic: Callable[[np.ndarray], Replicates],
     clusters: np.ndarray,
     labels: np.ndarray | None,
@@ -65,10 +65,10 @@ def resampled(
 def jackknife(
     statistic: Callable[[np.ndarray], Replicates], clusters: np.ndarray, labels: np.ndarray | None
 ) -> list[Replicates]:
-    """``statistic`` with each cluster left out in turn, a table for each of the :func:`strata`.
+    """``statistic`` with each cluster excluded in turn, a table for each of the :func:`strata`.
 
-    More than 500 clusters are left out by groups of them (the delete-a-group jackknife; Kott, 2001, Journal of
-    Official Statistics 17:521), dealt at random.
+    More than 500 clusters are excluded by groups of them (the delete-a-group jackknife; Kott, 2001, Journal of
+    Official Statistics 17:521), assigned at random.
     """
     codes = cluster_codes(clusters)
     rows = max(1, _CELLS // len(codes))
@@ -93,13 +93,13 @@ def weighted_scores(
     threshold: float | np.ndarray,
     rank: np.ndarray | None = None,
 ) -> Replicates:
-    """The scores of ``metrics.binary_scores`` for every row of weights.
+    """Return the scores of ``metrics.binary_scores`` for every row of weights.
 
     Args:
         labels: (N,) 0 or 1.
         p: (N,) probability of the positive class; ties are handled as scikit-learn does.
         weights: (B, N) not negative.
-        threshold: from which probability on a sample is called positive; (N,) where samples have their own.
+        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
         rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``p``.
 
     Returns:
@@ -109,7 +109,7 @@ def weighted_scores(
 
 
 def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Replicates:
-    """The scores of ``metrics.multiclass_scores`` for every row of weights.
+    """Return the scores of ``metrics.multiclass_scores`` for every row of weights.
 
     Args:
         labels: (N,) 0 to K - 1.
@@ -117,14 +117,14 @@ def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: 
         weights: (B, N) not negative.
     """
     n_classes = probabilities.shape[1]
-    called = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     each = [
         _of_one_class(
-            (labels == k).astype(int), probabilities[:, k], (called == k).astype(int), weights, probabilities[:, k]
+            (labels == k).astype(int), probabilities[:, k], (predicted == k).astype(int), weights, probabilities[:, k]
         )
         for k in range(n_classes)
     ]
-    table = (weights @ np.eye(n_classes**2)[labels * n_classes + called]).reshape(-1, n_classes, n_classes)
+    table = (weights @ np.eye(n_classes**2)[labels * n_classes + predicted]).reshape(-1, n_classes, n_classes)
     everyone = (table.sum(axis=2) > 0).all(axis=1)
     means = {name: np.where(everyone, np.mean([one[name] for one in each], axis=0), np.nan) for name in each[0]}
     error = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
@@ -158,11 +158,11 @@ def _blocks(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarr
 
 
 def _of_one_class(
-    labels: np.ndarray, p: np.ndarray, called: np.ndarray, weights: np.ndarray, rank: np.ndarray
+    labels: np.ndarray, p: np.ndarray, predicted: np.ndarray, weights: np.ndarray, rank: np.ndarray
 ) -> Replicates:
-    """``labels`` and ``called`` (N,) are 1 for the positive class and 0 for the rest."""
+    """``labels`` and ``predicted`` (N,) are 1 for the positive class and 0 for the rest."""
     weights = weights.astype(np.float64)
-    sums = weights @ np.stack([np.ones(len(p)), labels, called, labels * called, (p - labels) ** 2], axis=1)
+    sums = weights @ np.stack([np.ones(len(p)), labels, predicted, labels * predicted, (p - labels) ** 2], axis=1)
     total, positive, yes, tp, error = sums.T
     negative = total - positive
     fp, fn = yes - tp, positive - tp
@@ -184,7 +184,9 @@ def _of_one_class(
 
 
 def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at theirs."""
+    """Return (B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at
+    theirs.
+    """
     order = np.argsort(-p, kind="stable")
     positives = weights[:, order]
     negatives = positives * (1 - labels[order])
@@ -202,11 +204,11 @@ def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np
 
 
 def table_mcc(table: np.ndarray) -> np.ndarray:
-    """Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
-    truth, called = table.sum(axis=2), table.sum(axis=1)
+    """Return Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
+    truth, predicted = table.sum(axis=2), table.sum(axis=1)
     total = table.sum(axis=(1, 2))
-    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * called).sum(axis=1)
-    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (called**2).sum(axis=1))
+    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * predicted).sum(axis=1)
+    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
     return _ratio(covariance, np.sqrt(spread))
 
 

@@ -23,7 +23,7 @@ _UNSEEN_ERROR = 0.5  # squared error, or share that is ranked wrong, of the pati
 def robust_intervals(
     p: np.ndarray, clusters: Clusters, threshold: float | np.ndarray, level: float, rank: np.ndarray | None = None
 ) -> dict[str, Interval]:
-    """An interval of each score in ``schema.scores.SCORES``; without those that are not defined.
+    """Return an interval of each score in ``schema.scores.SCORES``; without those that are not defined.
 
     Args:
         p: (N,) probability of the positive class.
@@ -33,10 +33,10 @@ def robust_intervals(
         rank: (N,) what orders the images for ROC AUC and average precision, where that is not ``p``.
     """
     moved = influences(clusters.labels, p, threshold, rank)
-    called = (p >= threshold).astype(int)
+    predicted = (p >= threshold).astype(int)
     found = {
         name: Interval(*limits, "mid-p-joint" if name in FROM_RATES else "binomial")
-        for name, limits in rate_limits(called, clusters, level).items()
+        for name, limits in rate_limits(predicted, clusters, level).items()
     }
     error = (p - clusters.labels) ** 2
     of_error = spread(moved["brier"], clusters)
@@ -51,10 +51,10 @@ def robust_intervals(
 
 
 def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: float) -> Limits:
-    """The values of the ROC AUC that these images do not contradict.
+    """Return the values of the ROC AUC that these images do not contradict.
 
     A score interval (Newcombe, 2006, Stat Med 25:559): the variance is not that at the estimate but at each value that
-    is asked for, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
+    is requested, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
     factor that makes it Obuchowski's (1997) at the estimate. So it has a width where the estimate is 1.
 
     Args:
@@ -83,26 +83,26 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     def beyond(value: float) -> float:
         return (auc - value) ** 2 - reach * hanley(value, m, n)
 
-    edge = 1e-9  # of the values that are asked for, and around the estimate, where nothing contradicts
+    edge = 1e-9  # of the values that are requested, and around the estimate, where nothing contradicts
     low = 0.0 if beyond(edge) <= 0 else float(brentq(beyond, edge, auc - 1e-12))
     high = 1.0 if auc > 1 - edge or beyond(1 - edge) <= 0 else float(brentq(beyond, auc + 1e-12, 1 - edge))
     # Errors of a ranking may be those of a single patient, which comes or does not: as in a share of the rarer class.
-    fewer = min(m, n)
-    alone = Rate(auc, round(fewer), round(fewer), None, fewer).limits(level)[1]
+    rarer = min(m, n)
+    alone = Rate(auc, round(rarer), round(rarer), None, rarer).limits(level)[1]
     single = 1 / max(wrong, 1.0)
-    low = min(low, (auc * fewer + _UNSEEN_ERROR) / (fewer + 1))  # with the patient that might come next
+    low = min(low, (auc * rarer + _UNSEEN_ERROR) / (rarer + 1))  # with the patient that might come next
     return min(low, auc), max(auc, high, (1 - single) * high + single * alone)
 
 
 def hanley(auc: float, positives: float, negatives: float) -> float:
-    """The variance of a ROC AUC of so many independent images (Hanley and McNeil, 1982, Radiology 143:29)."""
+    """Return the variance of a ROC AUC of so many independent images (Hanley and McNeil, 1982, Radiology 143:29)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     both = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
     return both / (positives * negatives)
 
 
 def ranked_wrong(parts: Components, clusters: Clusters) -> float:
-    """How many clusters are ranked wrong against the other class, in the class where they are fewer.
+    """Return how many clusters are ranked wrong against the other class, in the class where they are fewer.
 
     Each counts by its part of the errors e: (sum e)² / sum e², so that a large error is not hidden by many small ones.
     """
@@ -113,7 +113,7 @@ def ranked_wrong(parts: Components, clusters: Clusters) -> float:
 
 
 def mean_limits(values: np.ndarray, of_mean: Spread, clusters: Clusters, level: float) -> Limits:
-    """The limits of a mean of (N,) errors between 0 and 1.
+    """Return the limits of a mean of (N,) errors between 0 and 1.
 
     Student's t on the logit scale. Errors are skewed: most are small, and the few large ones may not have come yet. So
     the upper limit is at least that of the same images with one more cluster of average size, whose error is half of
@@ -156,7 +156,9 @@ def _average_precision(
 
 
 def _with_more(order: np.ndarray, clusters: Clusters) -> float:
-    """The average precision with two more negative clusters of average size, above nine tenths of the positives."""
+    """Return the average precision with two more negative clusters of average size, above nine tenths of the
+    positives.
+    """
     positives = np.sort(order[clusters.labels == 1])[::-1]
     negatives = np.sort(order[clusters.labels != 1])
     above = np.arange(1, len(positives) + 1) + len(negatives) - np.searchsorted(negatives, positives, "left")
@@ -167,7 +169,7 @@ def _with_more(order: np.ndarray, clusters: Clusters) -> float:
 
 
 def least_precision(auc: float, prevalence: float) -> float:
-    """The least average precision that a ROC curve with this area can have.
+    """Return the least average precision that a ROC curve with this area can have.
 
     At recall r and false positive rate f the precision is r / (r + f / odds), convex in f. So the least mean over r of
     rates with mean 1 - auc has the same slope everywhere: f = sqrt(c r) - odds r for a constant c, within 0 and 1.

@@ -44,10 +44,14 @@ def unmoved_intervals(
     Returns:
         The scores that have an interval.
     """
-    called = probabilities.argmax(axis=1)
+    predicted = probabilities.argmax(axis=1)
     each = [
         robust_intervals(
-            (called == k).astype(float), Clusters((labels == k).astype(int), clusters), 0.5, level, probabilities[:, k]
+            (predicted == k).astype(float),
+            Clusters((labels == k).astype(int), clusters),
+            0.5,
+            level,
+            probabilities[:, k],
         )
         for k in range(probabilities.shape[1])
     ]
@@ -57,7 +61,7 @@ def unmoved_intervals(
         if len(of_class) == len(each):
             low, high = (float(np.mean([getattr(one, end) for one in of_class])) for end in ("low", "high"))
             found[name] = Interval(low, high, "classes")
-        elif name == "mcc" and (called == labels).all():
+        elif name == "mcc" and (predicted == labels).all():
             images = np.bincount(labels, minlength=len(each)).astype(float)
             lows = np.array([one["sensitivity"].low if n else 1.0 for one, n in zip(each, images, strict=True)])
             found[name] = Interval(_least_mcc(images, lows), 1.0, "classes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddtl.evaluation.comparison.paired_predictions import Answers, unit_of
+from ddtl.evaluation.comparison.paired_predictions import RunPredictions, unit_of
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html.curves import Curves, curves
 from ddtl.reports.html.page import Figure, Section, Text
@@ -34,7 +34,7 @@ def section(compared: Compared) -> Section:
     return Section("ROC curves", [Figure("ROC", roc.spec(found, bands=2), alt, caption)])
 
 
-def _of(run: Answers) -> Curves | None:
+def _of(run: RunPredictions) -> Curves | None:
     """Return the curves by image, as the tables are; bands never split what ``comparison.compare`` does not."""
     rows = run.predictions
     return curves(rows.label, rows.probabilities[:, 1], unit_of(rows)[1], replicates=roc.REPLICATES)

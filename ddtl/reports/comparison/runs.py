@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.reports.run import stored
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import NEUTRAL, OWN_FILES
@@ -170,8 +170,8 @@ def _checked(run: Stored, split: str) -> Stored:
     return run
 
 
-def _answers(run: Stored, folder: Path, split: str) -> Answers:
+def _answers(run: Stored, folder: Path, split: str) -> RunPredictions:
     what = f"{run.record['dataset']}, protocol {run.record['protocol']}"
-    return Answers(
+    return RunPredictions(
         str(folder), what, run.predictions.of(split), float(run.record["threshold"]), stored.design_of(run.record)
     )

@@ -20,7 +20,7 @@ from ddtl.records import predictions as prediction_table
 from ddtl.records.run_folder import RunFolder
 from ddtl.reports.run import report, stored
 from ddtl.reports.run.write import write_page
-from ddtl.training.run import Run, Scored
+from ddtl.training.run import Run, ScoredRun
 from ddtl.utils import ranks
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _SAMPLES = 32  # images of the scored split
 
 
-def publish(scored: Scored, page: bool = True) -> None:
+def publish(scored: ScoredRun, page: bool = True) -> None:
     """Write the run's page and show its results to its loggers; one that cannot be shown to W&B is a warning.
 
     Args:

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 from ddtl.evaluation import calibration
-from ddtl.evaluation.comparison.matrix import Drop, Measured, Settings, drop, measure, pooled
-from ddtl.evaluation.comparison.paired_predictions import Answers, Method
+from ddtl.evaluation.comparison.matrix import Drop, Measured, MeasurementSettings, drop, measure, pool_folds
+from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import mean
 from ddtl.records import run as results
 from ddtl.records import study_controls
 from ddtl.records import study_folder as record
 from ddtl.records.checking import inside
 from ddtl.records.study_controls import Controls
-from ddtl.records.study_folder import Evaluation, Job, Study
+from ddtl.records.study_folder import Evaluation, JobRecord, Study
 from ddtl.reports.run import stored
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 
-USUAL = Settings()
+USUAL = MeasurementSettings()
 SCORE = "roc_auc"  # what the page is about
 _AXES = ("source", "method", "protocol", "schedule", "patients")
 
@@ -104,7 +104,7 @@ class Cells:
 
     study: Study
     cells: list[Cell]
-    settings: Settings
+    settings: MeasurementSettings
     controls: Controls
 
     @property
@@ -150,8 +150,8 @@ class _Run:
         excluded: how many images were excluded.
     """
 
-    answers: Answers
-    refitted: Answers | None
+    answers: RunPredictions
+    refitted: RunPredictions | None
     temperature: Temperature | None
     again: Temperature | None
     record: Mapping[str, Any]
@@ -160,7 +160,7 @@ class _Run:
     excluded: int
 
 
-def read(folder: Path, settings: Settings = USUAL) -> Cells:
+def read(folder: Path, settings: MeasurementSettings = USUAL) -> Cells:
     """Return every cell of the study, from the predictions that its record names; nothing is predicted.
 
     A run or an evaluation that is missing, failed, or damaged by now, enters no number and is listed in ``Cell.lost``.
@@ -174,7 +174,7 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
     """
     study = record.read(folder)
     controls = study_controls.read(folder)
-    members: dict[tuple[Row, str], list[tuple[Job, Evaluation]]] = {}
+    members: dict[tuple[Row, str], list[tuple[JobRecord, Evaluation]]] = {}
     for job in study["jobs"]:
         for evaluation in job["evaluations"]:
             members.setdefault((_row(job), evaluation["target"]), []).append((job, evaluation))
@@ -186,15 +186,15 @@ def read(folder: Path, settings: Settings = USUAL) -> Cells:
     return Cells(study, [_with_drop(cell, in_domain, settings) for cell in cells], settings, controls)
 
 
-def _row(job: Job) -> Row:
+def _row(job: JobRecord) -> Row:
     return Row(*(job["labels"][axis] for axis in _AXES))  # type: ignore[literal-required]
 
 
 def _cell(
     place: tuple[Row, str],
-    jobs: Sequence[tuple[Job, Evaluation]],
+    jobs: Sequence[tuple[JobRecord, Evaluation]],
     runs_dir: Path,
-    settings: Settings,
+    settings: MeasurementSettings,
     twice: frozenset[str],
 ) -> Cell:
     row, target = place
@@ -237,7 +237,7 @@ def _cell(
     )
 
 
-def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
+def _run(job: JobRecord, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]) -> _Run:
     """Return what one evaluation left.
 
     Raises:
@@ -254,7 +254,7 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
         raise UserError("every test image is also in the training dataset")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
-    answers = Answers(name, images, test.where(is_scored), found.record["threshold"], design)
+    answers = RunPredictions(name, images, test.where(is_scored), found.record["threshold"], design)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, fitted) for fitted in (found.record, again))
@@ -264,7 +264,7 @@ def _run(job: Job, evaluation: Evaluation, runs_dir: Path, twice: frozenset[str]
     )
 
 
-def _temperature(answers: Answers, fitted: Mapping[str, Any]) -> Temperature | None:
+def _temperature(answers: RunPredictions, fitted: Mapping[str, Any]) -> Temperature | None:
     """Return the temperature of a record, on these images."""
     value = (fitted.get("calibration") or {}).get("temperature")
     if value is None:
@@ -289,7 +289,7 @@ def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[in
     return {
         seed: replace(
             runs[0],
-            answers=pooled([run.answers for run in runs], f"seed {seed}"),
+            answers=pool_folds([run.answers for run in runs], f"seed {seed}"),
             refitted=None,
             temperature=None,
             again=None,
@@ -299,11 +299,11 @@ def _pooled(found: Mapping[tuple[int, int | None], _Run], folds: int) -> dict[in
     }
 
 
-def _measured(runs: Sequence[Answers], settings: Settings) -> Measured | None:
+def _measured(runs: Sequence[RunPredictions], settings: MeasurementSettings) -> Measured | None:
     return measure(Method("", tuple(runs)), settings) if runs else None
 
 
-def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: Settings) -> Cell:
+def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: MeasurementSettings) -> Cell:
     """Return the cell with its drop against the test set of its source, over the seeds that both have."""
     own = in_domain.get(cell.row) or in_domain.get(replace(cell.row, patients=None))
     both = [] if own is None else [seed for seed in cell.seeds if seed in own.seeds]
@@ -313,7 +313,7 @@ def _with_drop(cell: Cell, in_domain: Mapping[Row, Cell], settings: Settings) ->
     return replace(cell, drop=drop(on_own, on_other, same_runs=True), drop_seeds=len(both))
 
 
-def _of_seeds(cell: Cell, seeds: Sequence[int], settings: Settings) -> Measured:
+def _of_seeds(cell: Cell, seeds: Sequence[int], settings: MeasurementSettings) -> Measured:
     assert cell.measured is not None, "it has seeds"
     if list(cell.seeds) == list(seeds):
         return cell.measured

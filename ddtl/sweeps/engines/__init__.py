@@ -18,7 +18,7 @@ class Engine(Protocol):
     """What such a module offers."""
 
     def run(self, store: Store, stop: Stop, show: Show) -> str | None:
-        """Place the workers and wait for them; why it makes no sense to go on, None where there is no reason."""
+        """Place the workers and wait for them; why continuing is pointless, None where there is no reason."""
 
 
 def run(store: Store, show: Show) -> None:
@@ -26,12 +26,12 @@ def run(store: Store, show: Show) -> None:
 
     Args:
         store: of the sweep.
-        show: called about once a second with how the sweep stands.
+        show: called about once a second with the state of the sweep.
 
     Raises:
         UserError: the machine or the cluster is not as the engine's settings say.
-        TrainingFailure: it makes no sense to go on.
-        Stopped: by a signal. The trials that were running can be gone on with.
+        TrainingFailure: continuing is pointless.
+        Stopped: by a signal. The trials that were running can be resumed.
     """
     if not store.snapshot().left:
         return  # before anything slow is imported

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two looks at trials that are not this worker's
+_CHECK_SECONDS = 1.0  # seconds between two checks of trials that are not this worker's
 
 
 def run(store: Store, stop: Stop, show: Show) -> str | None:
@@ -29,13 +29,15 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
     threads.share_out(len(places) * store.plan.settings.engine.gpus_per_trial)
     while True:
         problem = worker.work(store, places, stop, show)
-        if problem is not None or stop.asked() or not store.snapshot().left:
+        if problem is not None or stop.is_requested() or not store.snapshot().left:
             return problem
-        time.sleep(_LOOK)  # the rest is worked at by others, or by processes of a killed sweep that have not ended yet
+        time.sleep(
+            _CHECK_SECONDS
+        )  # the rest is worked at by others, or by processes of a killed sweep that have not ended yet
 
 
 def slots(plan: Plan) -> list[Slot]:
-    """The slots of this machine.
+    """Return the slots of this machine.
 
     Raises:
         UserError: it has too few GPUs, or too few cores.
@@ -56,7 +58,9 @@ def slots(plan: Plan) -> list[Slot]:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may be set to, one each. Asks the driver, as importing torch would take seconds."""
+    """Return what CUDA_VISIBLE_DEVICES may be set to, one each. Queries the driver, as importing torch would take
+    seconds.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = ctypes.c_int(0)
     with suppress(OSError, AttributeError):

@@ -15,7 +15,7 @@ from ddtl.sweeps.workers.stopping import Stop
 from ddtl.sweeps.workers.worker import Show
 from ddtl.utils import threads
 from ddtl.utils.errors import UserError
-from ddtl.utils.isolation import ELSEWHERE, isolate_children
+from ddtl.utils.isolation import NEUTRAL_FOLDER, isolate_children
 
 if TYPE_CHECKING:
     from ddtl.schema.sweep import EngineConfig
@@ -27,7 +27,7 @@ except ImportError as error:
     raise UserError("engine=ray needs a package that is not here: pip install 'ddtl[ray]'.") from error
 
 
-# To workers on other machines, too; a mirror's address may hold a password, and then it is in no word of a trial.
+# To workers on other machines, too; a mirror's address may contain a password, and then it is in no word of a trial.
 _PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
 
 
@@ -47,11 +47,11 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 
 def _connect(engine: EngineConfig) -> None:
-    """To a running cluster, or to one of this machine alone, whose dashboard nobody needs."""
+    """Connect to a running cluster, or to one of this machine alone, without its dashboard."""
     variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     own: dict[str, Any] = {} if engine.address else {"include_dashboard": False, "object_store_memory": 80_000_000}
     try:
-        with chdir(ELSEWHERE):  # Ray would put the current folder on its workers' path of modules
+        with chdir(NEUTRAL_FOLDER):  # Ray would put the current folder on its workers' path of modules
             ray.init(
                 address=engine.address or "local",
                 runtime_env={"env_vars": variables},
@@ -64,11 +64,11 @@ def _connect(engine: EngineConfig) -> None:
 
 
 def _shares(engine: EngineConfig, cluster: dict[str, float]) -> tuple[int, dict[str, Any]]:
-    """How many workers there are, and what each of them takes of the cluster."""
+    """Return how many workers there are, and what each of them takes of the cluster."""
     each = engine.gpus_per_trial
     gpus = int(cluster.get("GPU", 0))
     count = max(1, gpus // each) if engine.workers == "auto" else engine.workers
-    # A cluster's nodes differ, so there a worker asks for what any of them can give.
+    # A cluster's nodes differ, so there a worker requests what any of them can give.
     cpus = each if engine.address else max(each, threads.cores() // remote.fitting(count, each))
     return count, {"num_cpus": cpus, **({"num_gpus": each} if gpus else {})}
 
@@ -82,7 +82,7 @@ class _Tasks:
     resources: dict[str, Any]
 
     def place(self, names: Sequence[str]) -> list[_Task]:
-        task = ray.remote(max_retries=0, **self.resources)(worker.alone)
+        task = ray.remote(max_retries=0, **self.resources)(worker.run_remote)
         folder, stop = str(self.store.folder.absolute()), str(self.stop.path.absolute())
         return [_Task(task.remote(folder, stop, name, os.getcwd(), self.store.environment)) for name in names]
 

@@ -1,4 +1,4 @@
-"""Workers in other processes, perhaps on other machines: placed, watched, and placed anew where some were lost."""
+"""Workers in other processes, perhaps on other machines: placed, watched, and placed again where some were lost."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LOOK = 1.0  # seconds between two looks at the workers
+_CHECK_SECONDS = 1.0  # seconds between two checks of the workers
 
 
 class Placed(Protocol):
-    """A worker elsewhere, which runs :func:`ddtl.sweeps.workers.worker.alone`."""
+    """A worker on another machine, which runs :func:`ddtl.sweeps.workers.worker.run_remote`."""
 
     def ended(self) -> bool:
-        """Whether it is gone."""
+        """Return whether it is gone."""
 
     def result(self) -> str | None:
-        """What ``alone`` returned; raises where the worker did not come to its end."""
+        """Return what ``alone`` returned; raises where the worker did not come to its end."""
 
     def end(self) -> None:
         """End it now."""
@@ -46,26 +46,26 @@ def run(
         place: starts a worker for each name.
 
     Returns:
-        Why it makes no sense to go on; None where there is no reason.
+        Why continuing is pointless; None where there is no reason.
     """
     for _ in range(store.plan.settings.sweep.retries + 1):
         now = store.snapshot()
-        if not now.left or stop.asked():
+        if not now.left or stop.is_requested():
             return None
-        problem = _watched(store, show, place([f"worker {i}" for i in range(min(count, now.left))]))
+        problem = _wait_for_round(store, show, place([f"worker {i}" for i in range(min(count, now.left))]))
         if problem is not None:
             return problem
-    if stop.asked() or not store.snapshot().left:
+    if stop.is_requested() or not store.snapshot().left:
         return None
     return "the workers have ended, and trials are left. Their logs are in the sweep's folder."
 
 
-def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
-    """Wait for a round of workers; the first problem that makes no sense to go on with."""
+def _wait_for_round(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
+    """Wait for a round of workers; the first problem that makes it pointless to continue."""
     try:
         while not all(worker.ended() for worker in workers):
             show(store.snapshot())
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_SECONDS)
     except BaseException:
         for worker in workers:
             worker.end()
@@ -81,7 +81,7 @@ def _watched(store: Store, show: Show, workers: Sequence[Placed]) -> str | None:
 
 
 def fitting(count: int, each: int) -> int:
-    """The number of trials at a time, if this machine has a core for each of their processes.
+    """Return the number of trials at a time, if this machine has a core for each of their processes.
 
     Args:
         count: trials at a time.

@@ -38,11 +38,11 @@ def run(store: Store, stop: Stop, show: Show) -> str | None:
 
 
 def _executor(store: Store, count: int) -> submitit.AutoExecutor:
-    """What submits the tasks, with what each of them is given."""
+    """Return what submits the tasks, with what each of them is given."""
     engine = store.plan.settings.engine
     gpus = max(engine.gpus or 0, engine.gpus_per_trial if engine.gpus else 0)
     executor = submitit.AutoExecutor(folder=str(store.folder.absolute() / "slurm"))
-    asked: dict[str, Any] = {
+    requested: dict[str, Any] = {
         "name": f"ddtl-{store.plan.name}",
         "timeout_min": engine.minutes,
         "cpus_per_task": engine.cpus,
@@ -53,19 +53,19 @@ def _executor(store: Store, count: int) -> submitit.AutoExecutor:
         "slurm_signal_delay_s": _WARNED,
     }
     if executor.cluster == "slurm":
-        asked["gpus_per_node"] = gpus
+        requested["gpus_per_node"] = gpus
     else:
         console.line("there is no SLURM here (no sbatch): submitit runs the workers on this machine")
         threads.share_out(remote.fitting(count, engine.gpus_per_trial) * engine.gpus_per_trial)
-    executor.update_parameters(**{key: value for key, value in asked.items() if value is not None})
+    executor.update_parameters(**{key: value for key, value in requested.items() if value is not None})
     return executor
 
 
 class _Work:
-    """What submitit calls; told that its time is over, it is submitted again and goes on with the trials."""
+    """What submitit calls; when its time is over, it is submitted again and resumes the trials."""
 
     def __call__(self, *arguments: Any) -> str | None:
-        return worker.alone(*arguments)
+        return worker.run_remote(*arguments)
 
     def checkpoint(self, *arguments: Any) -> submitit.helpers.DelayedSubmission:
         """See submitit's Checkpointable."""
@@ -80,15 +80,15 @@ class _Jobs:
     stop: Stop
     executor: submitit.AutoExecutor
 
-    def place(self, names: Sequence[str]) -> list[_Job]:
+    def place(self, names: Sequence[str]) -> list[_SlurmJob]:
         same = (str(self.store.folder.absolute()), str(self.stop.path.absolute()))
         with self.executor.batch():
             jobs = [self.executor.submit(_Work(), *same, name, os.getcwd(), {}) for name in names]
-        return [_Job(job) for job in jobs]
+        return [_SlurmJob(job) for job in jobs]
 
 
 @dataclass(frozen=True)
-class _Job:
+class _SlurmJob:
     job: submitit.Job[str | None]
 
     def ended(self) -> bool:

@@ -18,7 +18,7 @@ _PACKAGES = {"CmaEsSampler": "cmaes"}
 
 
 def problems(config: SweepConfig) -> list[str]:
-    """A line for each class that there is not, and for each argument that it does not take."""
+    """Return a line for each class that there is not, and for each argument that it does not take."""
     import optuna
 
     from ddtl.sweeps.sampling import pruner
@@ -28,7 +28,9 @@ def problems(config: SweepConfig) -> list[str]:
         warnings.simplefilter("ignore")
         return [
             *_sampler(config.sampler, _named(optuna.samplers)),
-            *_pruner(config.pruner, {"AfterUnfreeze": pruner.AfterUnfreeze, **_named(optuna.pruners)}, pruner.made),
+            *_pruner(
+                config.pruner, {"AfterUnfreeze": pruner.AfterUnfreeze, **_named(optuna.pruners)}, pruner.make_pruner
+            ),
         ]
 
 
@@ -50,7 +52,7 @@ def _sampler(chosen: ClassConfig, known: Mapping[str, type]) -> Iterator[str]:
         yield f"sampler.args.seed={shown(chosen.args['seed'])}: the sampler is seeded by sweep.seed. Set that."
         return
     unknown = list(_arguments("sampler", chosen, takes))
-    yield from unknown or _made("sampler", chosen, lambda name, args: known[name](**args))
+    yield from unknown or _try_making("sampler", chosen, lambda name, args: known[name](**args))
 
 
 def _pruner(
@@ -61,14 +63,14 @@ def _pruner(
         return
     takes = dict(inspect.signature(known[chosen.name]).parameters)
     inner = chosen.args.get("inner", takes["inner"].default if "inner" in takes else None)
-    if inner is not None:  # the arguments that are not its own are for the pruner that it asks
+    if inner is not None:  # the arguments that are not its own are for the pruner that it wraps
         if inner not in known or inner == chosen.name:
             yield f"pruner.args.inner={shown(inner)}: {_unknown('pruner', str(inner), known).partition(': ')[2]}"
             return
         takes = {name: p for name, p in takes.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
         takes |= inspect.signature(known[inner]).parameters
     unknown = list(_arguments("pruner", chosen, takes))
-    yield from unknown or _made("pruner", chosen, make)
+    yield from unknown or _try_making("pruner", chosen, make)
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, type]) -> str:
@@ -86,9 +88,9 @@ def _arguments(kind: str, chosen: ClassConfig, takes: Mapping[str, inspect.Param
             yield f"{kind}.name={chosen.name}: needs {kind}.args.{name}=…."
 
 
-def _made(kind: str, chosen: ClassConfig, make: Callable[[str, Mapping[str, Any]], Any]) -> Iterator[str]:
+def _try_making(kind: str, chosen: ClassConfig, make: Callable[[str, Mapping[str, Any]], Any]) -> Iterator[str]:
     try:
         make(chosen.name, chosen.args)
     except (TypeError, ValueError, AttributeError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
-        yield f"{kind}.args={shown(chosen.args)}: {chosen.name} does not take them: {said}."
+        problem = " ".join(str(error).split()).rstrip(".")
+        yield f"{kind}.args={shown(chosen.args)}: {chosen.name} does not take them: {problem}."

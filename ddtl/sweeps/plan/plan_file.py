@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from ddtl.records import plan as plan_record
-from ddtl.records.checking import refused
+from ddtl.records.checking import refusal
 from ddtl.records.identity import differences
 from ddtl.sweeps.store import storages
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
-from ddtl.utils.redaction import redacted, redacted_tree
+from ddtl.utils.redaction import redact, redact_tree
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
@@ -25,7 +25,7 @@ NAME = plan_record.NAME
 
 
 def without_password(plan: Plan) -> Plan:
-    """The plan as it may be shown, written and sent to other processes."""
+    """Return the plan as it may be shown, written and sent to other processes."""
     shown = storages.without_password(plan.settings.sweep.storage)
     section = plan.settings.sweep.model_copy(update={"storage": shown})
     settings = plan.settings.model_copy(update={"sweep": section})
@@ -34,20 +34,20 @@ def without_password(plan: Plan) -> Plan:
 
 
 def write(plan: Plan) -> None:
-    """Write it; the plan must hold no password."""
+    """Write it; the plan must contain no password."""
     from ddtl.sweeps.space.space import Listed
 
     space = plan.space
     jobs = [list(job) for job in space.jobs] if isinstance(space, Listed) else None
     settings = plan.settings.model_dump(mode="json")
-    settings["engine"]["setup"] = list(map(redacted, settings["engine"]["setup"]))
+    settings["engine"]["setup"] = list(map(redact, settings["engine"]["setup"]))
     document = {
         "name": plan.name,
         "identity": plan.identity(),
         "settings": settings,
         "fixed": list(plan.fixed),
         "jobs": jobs,
-        "words": list(map(redacted, plan.words)),
+        "words": list(map(redact, plan.words)),
         "targets": plan.targets,
         "planned": list(plan.planned),
     }
@@ -55,7 +55,7 @@ def write(plan: Plan) -> None:
 
 
 def read(folder: Path) -> Plan:
-    """The plan that stands in a sweep's folder.
+    """Return the plan that is in a sweep's folder.
 
     Raises:
         UserError: none does.
@@ -63,7 +63,7 @@ def read(folder: Path) -> Plan:
     from ddtl.config import load
     from ddtl.schema.sweep import SweepConfig
     from ddtl.sweeps.plan.settings import Plan
-    from ddtl.sweeps.space.space import Space, listed, sampled
+    from ddtl.sweeps.space.space import Space, list_jobs, read_space
 
     document = document_in(folder)
     if document is None:
@@ -71,9 +71,9 @@ def read(folder: Path) -> Plan:
     try:
         settings = SweepConfig.model_validate_json(json.dumps(document["settings"]))
     except ValidationError as error:
-        raise refused(folder / NAME, error, SweepConfig.model_json_schema, "", "settings") from None
+        raise refusal(folder / NAME, error, SweepConfig.model_json_schema, "", "settings") from None
     jobs, search = document["jobs"], settings.search
-    space: Space = sampled(search.space) if jobs is None and search is not None else listed(jobs or [])
+    space: Space = read_space(search.space) if jobs is None and search is not None else list_jobs(jobs or [])
     base, _ = load.check([*document["fixed"], *(jobs[0] if jobs else [])])
     words = tuple(document["words"])
     targets = tuple(tuple((name, tuple(evaluate)) for name, evaluate in each) for each in document.get("targets", []))
@@ -83,7 +83,7 @@ def read(folder: Path) -> Plan:
 
 
 def document_in(folder: Path) -> dict[str, Any] | None:
-    """What stands in the folder's file; None where there is none.
+    """Return what is in the folder's file; None where there is none.
 
     Raises:
         Unreadable: it is damaged.
@@ -92,19 +92,19 @@ def document_in(folder: Path) -> dict[str, Any] | None:
 
 
 def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
-    """Refuse to go on with another search under a name.
+    """Refuse to resume another search under a name.
 
     Raises:
         UserError: with a line for each thing that differs.
     """
-    # What a plan.json holds has no secret in it.
-    earlier = None if earlier is None else redacted_tree(earlier)
-    changed = [] if earlier is None else differences(earlier, redacted_tree(json.loads(json.dumps(plan.identity()))))
+    # A plan.json contains no secret.
+    earlier = None if earlier is None else redact_tree(earlier)
+    changed = [] if earlier is None else differences(earlier, redact_tree(json.loads(json.dumps(plan.identity()))))
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise UserError(
             f"sweep {plan.name} in {plan.folder} is another search. What differs:\n{lines}\n"
-            "Set another sweep.name=… for this one, or take back what differs."
+            "Set another sweep.name=… for this one, or undo what differs."
         )
 
 

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
 
 def lines(plan: Plan, count: int) -> list[str]:
-    """The trials of a plan from the first on, as far as they can be known: no score of an earlier one is at hand.
+    """Return the trials of a plan from the first on, as far as they can be known: no score of an earlier one is at
+    hand.
 
-    A sampler that learns proposes its first trials at random, so those are the very ones that the sweep will try.
+    An adaptive sampler proposes its first trials at random, so those are the very ones that the sweep will try.
     """
     import optuna
 

@@ -20,22 +20,22 @@ from ddtl.schema.run import OWN_FILES, Config
 from ddtl.schema.sweep import ClassConfig, SearchConfig, SweepConfig
 from ddtl.sweeps.plan import sweep_settings
 from ddtl.sweeps.space import checks
-from ddtl.sweeps.space.space import Sampled, Space, listed, sampled
+from ddtl.sweeps.space.space import Sampled, Space, list_jobs, read_space
 from ddtl.training.identity import counting
-from ddtl.utils.redaction import redacted_tree
+from ddtl.utils.redaction import redact_tree
 
 LOCKED = "evaluation.test=false"
 # Settings of train.py that a sweep sets or does without, and why.
 _NOT_SHARED = {
-    "evaluation.test": "a sweep never looks at the test set; finalize=true does, once, with the best trial.",
+    "evaluation.test": "a sweep never uses the test set; finalize=true does, once, with the best trial.",
     "run.name": "every trial has a folder of its own. sweep.name=… names the sweep.",
-    "run.overwrite": "a sweep goes on with its trials. To search anew, give it another name: sweep.name=….",
+    "run.overwrite": "a sweep resumes its trials. To search again, give it another name: sweep.name=….",
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was asked for.
+    """A sweep as requested.
 
     Attributes:
         settings: the sweep's own.
@@ -45,10 +45,10 @@ class Plan:
         name: of the sweep.
         folder: where its records lie.
         words: the command line that it was read from.
-        notes: lines for the person, such as a parameter that is left out because it has no effect here.
+        notes: lines for the person, such as a parameter that is excluded because it has no effect here.
         targets: of a study's runs, by trial: what each is evaluated on after training, as pairs of a dataset's name and
             the words of ``ddtl evaluate``.
-        planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.records.test_ledger.planned`;
+        planned: by trial, the plan whose test-set uses count as one, see :func:`ddtl.records.test_ledger.count_as_one`;
             empty where each counts by itself.
     """
 
@@ -64,12 +64,14 @@ class Plan:
     planned: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """What makes the search the one that it is: plain JSON by dotted key, without what may change between calls."""
+        """Return what makes the search the one that it is: plain JSON by dotted key, without what may change between
+        calls.
+        """
         return _identity(self.settings, self.space, self.base)
 
 
 def read(words: Sequence[str], tried: bool = True) -> Plan:
-    """The plan of a command line.
+    """Return the plan of a command line.
 
     Args:
         words: overrides. Those of ``conf/sweep.yaml`` are the sweep's; all others are for ``train.py`` and shared by
@@ -80,12 +82,12 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
         ConfigError: with one line for every mistake found.
     """
     problems: list[str] = []
-    shared, varied = _sorted(words, problems)
+    shared, varied = _sort_words(words, problems)
     base: Config | None = None
     space: Space | None = None
-    asked, wrong = sweep_settings.read([word for word in words if sweep_settings.is_own(word)], grid=bool(varied))
+    requested, wrong = sweep_settings.read([word for word in words if sweep_settings.is_own(word)], grid=bool(varied))
     problems += wrong
-    devices = [] if asked is None else _devices(asked, shared, problems)
+    devices = [] if requested is None else _devices(requested, shared, problems)
     fixed = (*shared, *devices, LOCKED)
     expanded, unreadable = command_line.expand(varied)
     jobs = list(map(list, dict.fromkeys(map(tuple, expanded))))
@@ -94,34 +96,36 @@ def read(words: Sequence[str], tried: bool = True) -> Plan:
     with _gathering(problems):
         base, notes = _trained([*fixed, *(jobs[0] if jobs else [])])
     if varied:
-        space = listed(jobs)
+        space = list_jobs(jobs)
         for job in jobs[1:] if tried else []:
             with _gathering(problems):
                 _trained([*fixed, *job])
         if len(jobs) < len(expanded):
             notes.append(f"of {len(expanded)} combinations {len(jobs)} are different, and each of these runs once.")
-        asked = asked and asked.model_copy(update={"n_trials": len(jobs)})
-    elif asked is not None and asked.search is not None and not any(line.startswith("search=") for line in wrong):
+        requested = requested and requested.model_copy(update={"n_trials": len(jobs)})
+    elif (
+        requested is not None and requested.search is not None and not any(line.startswith("search=") for line in wrong)
+    ):
         with _gathering(problems):
-            search, more = _searched(asked.search, shared, fixed, tried and base is not None)
-            asked, space = asked.model_copy(update={"search": search}), sampled(search.space)
+            search, more = _check_search(requested.search, shared, fixed, tried and base is not None)
+            requested, space = requested.model_copy(update={"search": search}), read_space(search.space)
             notes += more
     elif not problems:
         problems.append(_nothing())
-    if problems or asked is None or base is None or space is None:
+    if problems or requested is None or base is None or space is None:
         raise ConfigError(problems)
-    name = _name(asked, space, base)
+    name = _name(requested, space, base)
     folder = Path(os.path.expanduser(base.paths.runs_dir)) / "sweeps" / name
-    return Plan(asked, fixed, space, base, name, folder, tuple(words), tuple(notes))
+    return Plan(requested, fixed, space, base, name, folder, tuple(words), tuple(notes))
 
 
 def composed_yaml(words: Sequence[str]) -> str:
-    """The sweep's settings, and under ``train`` what its trials share; what ``--cfg job`` prints."""
+    """Return the sweep's settings, and under ``train`` what its trials share; what ``--cfg job`` prints."""
     import yaml
 
     plan = read(words)
     tree = {**plan.settings.model_dump(mode="json"), "train": plan.base.model_dump(mode="json")}
-    return yaml.safe_dump(redacted_tree(tree), sort_keys=False)
+    return yaml.safe_dump(redact_tree(tree), sort_keys=False)
 
 
 @contextmanager
@@ -132,8 +136,8 @@ def _gathering(problems: list[str]) -> Iterator[None]:
         problems += error.problems
 
 
-def _sorted(words: Sequence[str], problems: list[str]) -> tuple[list[str], list[str]]:
-    """The words for ``train.py``: those that all trials share, and those with several values."""
+def _sort_words(words: Sequence[str], problems: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words for ``train.py``: those that all trials share, and those with several values."""
     shared: list[str] = []
     varied: list[str] = []
     for word in words:
@@ -150,24 +154,24 @@ def _trained(words: Sequence[str]) -> tuple[Config, list[str]]:
     return load.check(words, also=sweep_settings.keys())
 
 
-def _searched(
+def _check_search(
     search: SearchConfig, shared: Sequence[str], fixed: Sequence[str], tried: bool
 ) -> tuple[SearchConfig, list[str]]:
-    """The search without parameters that have no effect beside these words, and a line about each of those.
+    """Return the search without parameters that have no effect with these words, and a line about each of those.
 
     Raises:
         ConfigError: with one line for every mistake in its space.
     """
-    space = sampled(search.space)
+    space = read_space(search.space)
     clashes = list(_clashes(space, shared))
     if clashes:
         raise ConfigError(clashes)
-    idle = checks.tried(space, fixed, sweep_settings.keys()) if tried else {}
+    idle = checks.try_trials(space, fixed, sweep_settings.keys()) if tried else {}
     return sweep_settings.without(search, idle), [f"{key} is not searched here: {why}." for key, why in idle.items()]
 
 
 def _devices(settings: SweepConfig, shared: Sequence[str], problems: list[str]) -> list[str]:
-    """The word with which a trial uses all its GPUs; the trial's own, since it changes what is trained."""
+    """Return the word with which a trial uses all its GPUs; the trial's own, since it changes what is trained."""
     count = settings.engine.gpus_per_trial
     typed = [word for word in shared if key_of(word) == "trainer.devices"]
     if count == 1 or typed == [f"trainer.devices={count}"]:
@@ -180,7 +184,7 @@ def _devices(settings: SweepConfig, shared: Sequence[str], problems: list[str]) 
 
 
 def _clashes(space: Sampled, shared: Sequence[str]) -> Iterator[str]:
-    """A line for each shared word that says what the search varies."""
+    """Yield a line for each shared word that says what the search varies."""
     known = groups()
     for key in dict.fromkeys(place.parameter.key for place in space.places()):
         for word in shared:
@@ -202,7 +206,7 @@ def _grid_clashes(varied: Sequence[str], shared: Sequence[str]) -> Iterator[str]
             yield f"{word}: the grid varies this setting. Leave one of the two out."
     for key, count in Counter(keys).items():
         if count > 1:
-            yield f"{key}: stands {count} times with several values. Put them into one list: {key}=a,b,c."
+            yield f"{key}: is given {count} times with several values. Put them into one list: {key}=a,b,c."
     if "trainer.monitor" in keys:
         yield "trainer.monitor: trials are compared by one score. Give it one value."
 

@@ -16,42 +16,42 @@ from ddtl.sweeps.plan import check_classes
 CONFIG_NAME = "sweep"
 _NO_PRUNER = "NopPruner"
 _TOPS = tuple(SweepConfig.model_fields)
-# Below these keys anything may stand; ddtl/sweeps/space/syntax.py and the classes that are named say what.
+# Below these keys anything is allowed; ddtl/sweeps/space/syntax.py and the classes that are named say what.
 _OPEN = ("search.name", "search.space", "sampler.args", "pruner.args")
 
 
 def is_own(word: str) -> bool:
-    """Whether a word of the command line is the sweep's and not for ``train.py``."""
+    """Return whether a word of the command line is the sweep's and not for ``train.py``."""
     return key_of(word).partition(".")[0] in _TOPS
 
 
 def keys() -> list[str]:
-    """Every key of the sweep's own."""
+    """Return every key of the sweep's own."""
     return [*_TOPS, *compose.keys(compose.composed(CONFIG_NAME, {}))]
 
 
 def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, list[str]]:
-    """The settings that the sweep's own words ask for, and a line for every mistake in them.
+    """Return the settings that the sweep's own words ask for, and a line for every mistake in them.
 
     Args:
         words: those that :func:`is_own` tells.
-        grid: whether combinations are listed elsewhere on the command line; then there is no search, all are run, and
-            unless it was asked for none is ended early and none is trained anew.
+        grid: whether combinations are listed by other words of the command line; then there is no search, all are run,
+            and unless it was requested none is ended early and none is retrained.
 
     Returns:
-        The settings as far as they can be told (None where they cannot), and the mistakes.
+        The settings as far as they can be read (None where they cannot), and the mistakes.
     """
     several = [word for word in words if command_line.has_several(word)]
     open_ = [word for word in words if _is_open(word) and word not in several]
     plain = [word for word in words if not _is_open(word) and word not in several]
-    asked = read_words(open_, {})
+    given = read_words(open_, {})
     problems = [f"{word}: takes one value. Only settings of train.py make a grid." for word in several]
-    problems += asked.problems
+    problems += given.problems
     typed = {key_of(word) for word in words}
     found: list[SweepConfig] = []
 
     def contradictions(config: SweepConfig) -> list[str]:
-        merged, lines = _merged(config, asked.settings, typed, grid)
+        merged, lines = _merge(config, given.settings, typed, grid)
         if merged is None:
             return lines
         found.append(merged)
@@ -65,10 +65,10 @@ def read(words: Sequence[str], grid: bool = False) -> tuple[SweepConfig | None, 
 
 
 def without(search: SearchConfig, keys: Iterable[str]) -> SearchConfig:
-    """With parameters taken out of the space."""
+    """Return the search with parameters taken out of its space."""
     space = search.space
     for key in keys:
-        space, _ = _replaced(space, key, None)
+        space, _ = _replace(space, key, None)
     return search.model_copy(update={"space": space})
 
 
@@ -76,10 +76,12 @@ def _is_open(word: str) -> bool:
     return any(f"{key_of(word)}.".startswith(f"{key}.") for key in _OPEN)
 
 
-def _merged(
+def _merge(
     config: SweepConfig, settings: Iterable[Setting], typed: set[str], grid: bool
 ) -> tuple[SweepConfig | None, list[str]]:
-    """With the settings whose keys stand in no file, and with what follows of others; or a line for each mistake."""
+    """Return the settings with those whose keys are in no file, and with what follows of others; or a line for each
+    mistake.
+    """
     tree = config.model_dump()
     default = load.typed((), CONFIG_NAME, SweepConfig, lambda found: [])[0]
     if config.sampler.name != default.sampler.name:
@@ -111,32 +113,32 @@ def _search(search: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     if key in ("name", "space"):
         return {**search, key: value}
     parameter = key.removeprefix("space.")
-    space, found = _replaced(search["space"], parameter, value)
+    space, found = _replace(search["space"], parameter, value)
     return {**search, "space": space if found or value is None else {**space, parameter: value}}
 
 
-def _replaced(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
-    """The space with ``value`` wherever ``key`` stands, without it where that is None; and whether it stood there."""
+def _replace(space: Mapping[str, Any], key: str, value: Any) -> tuple[dict[str, Any], bool]:
+    """Return the space with ``value`` wherever ``key`` is, without it where that is None; and whether it was there."""
     done: dict[str, Any] = {}
     found = False
     for name, spec in space.items():
         if name == key:
             found = True
             if value is not None:
-                done[name] = _narrowed(spec, value)
+                done[name] = _narrow(spec, value)
             continue
         done[name] = spec
         if _has_branches(spec):
             options = {}
             for option, inner in spec["choice"].items():
-                options[option], inside = _replaced(inner or {}, key, value)
+                options[option], inside = _replace(inner or {}, key, value)
                 found |= inside
             done[name] = {**spec, "choice": options}
     return done, found
 
 
-def _narrowed(before: Any, now: Any) -> Any:
-    """A list of some of the options that stood there before: they keep their parameters."""
+def _narrow(before: Any, now: Any) -> Any:
+    """Return a list of some of the options that were there before: they keep their parameters."""
     if _has_branches(before) and isinstance(now, Mapping) and isinstance(now.get("choice"), list):
         branches = before["choice"]
         return {**now, "choice": {option: branches.get(option) or {} for option in now["choice"]}}

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 _COUNTS_TRIALS = ("MedianPruner", "PercentilePruner")
 
 
-def made(name: str, args: Mapping[str, Any]) -> BasePruner:
-    """A pruner by its name: ours, or a class of :mod:`optuna.pruners`."""
+def make_pruner(name: str, args: Mapping[str, Any]) -> BasePruner:
+    """Return a pruner by its name: ours, or a class of :mod:`optuna.pruners`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruner: BasePruner = AfterUnfreeze(**args) if name == "AfterUnfreeze" else getattr(optuna.pruners, name)(**args)
@@ -26,9 +26,9 @@ def made(name: str, args: Mapping[str, Any]) -> BasePruner:
 class AfterUnfreeze(BasePruner):
     """Another pruner that sees learning curves with their phases laid over each other.
 
-    A schedule that unfreezes stages makes a curve of several parts: a plateau while the backbone stands still, a dip
+    A schedule that unfreezes stages makes a curve of several parts: a plateau while the backbone is frozen, a dip
     when it begins to move, a rise above the plateau. Compared epoch by epoch, as pruners do, a trial that unfreezes
-    late loses against one that unfroze early although it would end above it, and a rule that looks at the last score
+    late loses against one that unfroze early although it would end above it, and a rule that examines the last score
     ends trials in the middle of their dip. So, of a trial in phase p of its schedule:
 
     - No verdict in the first ``grace`` epochs after an unfreezing; in a phase no longer than that, only in its last.
@@ -39,9 +39,10 @@ class AfterUnfreeze(BasePruner):
       if that is earlier: nobody is measured against what has had more training, nor against what is nearer its end.
       Where the opponent is not in that phase by then, the two are not compared.
 
-    With fewer than two such opponents the median says nothing (``n_min_trials``, which Optuna sets to 1). All completed
-    trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive halving,
-    Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the inner one.
+    With fewer than two such opponents the median gives no information (``n_min_trials``, which Optuna sets to 1). All
+    completed trials count for ``n_startup_trials``. Pruners that keep notes of their own on trials (successive
+    halving, Hyperband) profit from the grace alone. Without the user attributes ``phases`` and ``epochs`` it is the
+    inner one.
 
     What it is worth, with known truth: ``tests/sweeps/test_pruner.py`` draws sweeps of 40 trials of 12 epochs whose
     schedules have one, two or three phases, dips of 0.02 to 0.12 after each unfreezing, and ends that are known. In 80
@@ -57,11 +58,11 @@ class AfterUnfreeze(BasePruner):
 
     def __init__(self, inner: str = "MedianPruner", grace: int = 2, **args: Any) -> None:
         defaults = {"n_min_trials": 2} if inner in _COUNTS_TRIALS else {}
-        self.inner = made(inner, {**defaults, **args})
+        self.inner = make_pruner(inner, {**defaults, **args})
         self.grace = grace
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial should end after its last reported epoch."""
+        """Return whether the trial should end after its last reported epoch."""
         phases, epoch = _phases(trial), trial.last_step
         if phases is None or epoch is None:
             return self.inner.prune(study, trial)
@@ -79,11 +80,11 @@ class _Phase:
     end: int
 
     def share(self, epoch: int) -> float:
-        """How much of it is done at the end of an epoch."""
+        """Return how much of it is done at the end of an epoch."""
         return (epoch - self.first + 1) / (self.end - self.first)
 
     def epoch(self, share: float) -> int:
-        """The last epoch at whose end no more than this share is done, its first one at the least."""
+        """Return the last epoch at whose end no more than this share is done, its first one at the least."""
         return self.first + max(0, int(share * (self.end - self.first) + 1e-9) - 1)
 
 
@@ -125,7 +126,7 @@ class _View:
         return [(epoch, curve[then]) for epoch, then in at.items() if then >= theirs.first and then in curve]
 
     def _counterpart(self, phases: tuple[_Phase, ...] | None) -> _Phase | None:
-        """The phase of another trial that corresponds to this one's."""
+        """Return the phase of another trial that corresponds to this one's."""
         if phases is None:
             return None
         if self._here == len(self._phases) - 1:

@@ -22,7 +22,7 @@ _ONE_SEQUENCE = ("GridSampler", "QMCSampler")
 
 
 class Seeded(BaseSampler):
-    """Proposes each trial by a sampler made anew for it, seeded by (seed, number).
+    """Proposes each trial by a sampler of its own, seeded by (seed, number).
 
     So a proposal depends on the seed, the number and the history alone: not on which process makes it, nor on how often
     the sweep was stopped. What Optuna's samplers must know beyond that, they keep in the storage themselves.
@@ -31,12 +31,12 @@ class Seeded(BaseSampler):
         name: a class of :mod:`optuna.samplers`.
         args: what it is made with.
         seed: the sweep's.
-        settled: name of the user attribute of a trial that was proposed before and is gone on with.
+        settled: name of the user attribute of a trial that was proposed before and is resumed.
     """
 
     def __init__(self, name: str, args: Mapping[str, Any], seed: int, settled: str) -> None:
         self._name, self._args, self._seed, self._settled = name, dict(args), seed, settled
-        self._at = lru_cache(maxsize=1)(self._made)
+        self._at = lru_cache(maxsize=1)(self._make)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._at(trial.number).infer_relative_search_space(study, trial)
@@ -50,7 +50,7 @@ class Seeded(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         # A seed of its own: a trial that was killed after some of its parameters gets the same others.
-        seeded = self._made(trial.number, zlib.crc32(param_name.encode()))
+        seeded = self._make(trial.number, zlib.crc32(param_name.encode()))
         return seeded.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -66,7 +66,7 @@ class Seeded(BaseSampler):
             if "Study.stop" not in str(error):
                 raise
 
-    def _made(self, *what: int) -> BaseSampler:
+    def _make(self, *what: int) -> BaseSampler:
         own = int(np.random.SeedSequence([self._seed, *what]).generate_state(1)[0])
         args = {"seed": self._seed if self._name in _ONE_SEQUENCE else own, **self._args}
         if self._name == "QMCSampler":

@@ -11,7 +11,7 @@ from typing import Any
 from ddtl.config import checks, load
 from ddtl.config.load import ConfigError
 from ddtl.schema.run import Config
-from ddtl.sweeps.space.space import Place, Sampled
+from ddtl.sweeps.space.space import ParameterPlace, Sampled
 from ddtl.sweeps.space.syntax import Choice
 
 _AT_RANDOM = 20
@@ -39,8 +39,8 @@ class _Trial:
     config: Config
 
 
-def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dict[str, str]:
-    """Compose trials of a space, for what no parameter says by itself.
+def try_trials(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dict[str, str]:
+    """Compose trials of a space, for mistakes that no single parameter shows.
 
     Args:
         space: the space.
@@ -48,7 +48,7 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
         also: keys that the command knows besides, for the did-you-mean.
 
     Returns:
-        The keys that have no effect with these fixed words, wherever they stand, and why.
+        The keys that have no effect with these fixed words, wherever they are, and why.
 
     Raises:
         ConfigError: with one line for every mistake found.
@@ -62,7 +62,7 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
         raise ConfigError(problems)
     trials: list[_Trial] = []
     refused: dict[str, str] = {}
-    for params, words in _drawn(space, places):
+    for params, words in _draw_trials(space, places):
         try:
             config, _ = load.check([*fixed, *words], also=also)
         except ConfigError as error:
@@ -76,8 +76,10 @@ def tried(space: Sampled, fixed: Sequence[str], also: Sequence[str] = ()) -> dic
     return _without_effect(places, trials)
 
 
-def _drawn(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Parameters and words of trials: one at each bound and option, all else at random, and some all at random."""
+def _draw_trials(space: Sampled, places: Sequence[ParameterPlace]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Yield parameters and words of trials: one at each bound and option, all else at random, and some all at
+    random.
+    """
     import optuna
 
     level = optuna.logging.get_verbosity()
@@ -96,15 +98,15 @@ def _drawn(space: Sampled, places: Sequence[Place]) -> Iterator[tuple[dict[str, 
             yield trial.params, words
 
 
-def _ends(place: Place) -> list[Any]:
+def _ends(place: ParameterPlace) -> list[Any]:
     parameter = place.parameter
     if isinstance(parameter, Choice):
         return [option.stored for option in parameter.options]
     return [parameter.low, parameter.high]
 
 
-def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[str, str]:
-    """Keys that change nothing in any trial.
+def _without_effect(places: Sequence[ParameterPlace], trials: Sequence[_Trial]) -> dict[str, str]:
+    """Return keys that change nothing in any trial.
 
     Raises:
         ConfigError: with a line for each parameter that changes nothing in some trials that have it.
@@ -112,7 +114,7 @@ def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[s
     left_out: dict[str, str] = {}
     problems: list[str] = []
     for key, idle, why in checks.WITHOUT_EFFECT:
-        found: dict[bool, list[Place]] = defaultdict(list)
+        found: dict[bool, list[ParameterPlace]] = defaultdict(list)
         for place in places:
             if place.parameter.key == key:
                 for trial in trials:
@@ -123,7 +125,7 @@ def _without_effect(places: Sequence[Place], trials: Sequence[_Trial]) -> dict[s
         elif found[True]:
             place = found[True][0]
             always = place not in found[False]
-            where = f"below {place.shown()}" if always else "in some trials"
+            where = f"below {place.format_condition()}" if always else "in some trials"
             fix = "Take it out there." if always else "Put it below the option of a choice where it counts."
             problems.append(f"search.space.{key} has no effect {where}: {why}. {fix}")
     if problems:

@@ -22,17 +22,19 @@ class Space(Protocol):
     """What trials are made from."""
 
     def suggest(self, trial: BaseTrial) -> list[str]:
-        """The trial's own overrides, in a fixed order: of the parameters under a condition only those that hold."""
+        """Return the trial's own overrides, in a fixed order: of the parameters under a condition only those that
+        hold.
+        """
 
     def described(self) -> dict[str, Any]:
-        """The space as plain JSON, by Optuna's name of each parameter."""
+        """Return the space as plain JSON, by Optuna's name of each parameter."""
 
     def sampler(self) -> BaseSampler | None:
-        """The sampler that this space needs; None: any will do."""
+        """Return the sampler that this space needs; None: any will do."""
 
 
-def sampled(tree: Mapping[str, Any]) -> Sampled:
-    """The space of a YAML tree; see ``docs/sweeps.md``.
+def read_space(tree: Mapping[str, Any]) -> Sampled:
+    """Return the space of a YAML tree; see ``docs/sweeps.md``.
 
     Raises:
         ConfigError: with one line for every mistake in it.
@@ -43,8 +45,8 @@ def sampled(tree: Mapping[str, Any]) -> Sampled:
     return Sampled(_named(parameters))
 
 
-def listed(jobs: Sequence[Sequence[str]]) -> Listed:
-    """The space of which job ``i`` is trial number ``i``: a grid, or the runs of a comparison.
+def list_jobs(jobs: Sequence[Sequence[str]]) -> Listed:
+    """Return the space of which job ``i`` is trial number ``i``: a grid, or the runs of a comparison.
 
     Args:
         jobs: overrides of each.
@@ -53,21 +55,21 @@ def listed(jobs: Sequence[Sequence[str]]) -> Listed:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A parameter where it stands in a tree: below the options of ``above``, the outermost first."""
+class ParameterPlace:
+    """A parameter where it is in a tree: below the options of ``above``, the outermost first."""
 
     parameter: Parameter
     above: tuple[tuple[Choice, Option], ...]
 
     def conditions(self) -> dict[str, Any]:
-        """The values of other parameters, by Optuna's name, with which a trial gets here."""
+        """Return the values of other parameters, by Optuna's name, with which a trial gets here."""
         return {choice.name: option.stored for choice, option in self.above}
 
     def reached(self, params: Mapping[str, Any]) -> bool:
-        """Whether a trial with these parameters gets here."""
+        """Return whether a trial with these parameters gets here."""
         return all(name in params and _same(params[name], value) for name, value in self.conditions().items())
 
-    def shown(self) -> str:
+    def format_condition(self) -> str:
         """Its conditions as a person reads them."""
         return " ".join(f"{choice.key}={shown(option.value)}" for choice, option in self.above)
 
@@ -79,21 +81,21 @@ class Sampled:
     parameters: tuple[Parameter, ...]
 
     def suggest(self, trial: BaseTrial) -> list[str]:
-        return list(_drawn(trial, self.parameters))
+        return list(_draw(trial, self.parameters))
 
     def described(self) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}
         for place in self.places():
-            entry = found.setdefault(place.parameter.name, _described(place.parameter))
+            entry = found.setdefault(place.parameter.name, _describe(place.parameter))
             if place.above:
-                entry.setdefault("where", []).append(place.shown())
+                entry.setdefault("where", []).append(place.format_condition())
         return found
 
     def sampler(self) -> BaseSampler | None:
         return None
 
-    def places(self) -> Iterator[Place]:
-        """Each parameter, once for each place where it stands."""
+    def places(self) -> Iterator[ParameterPlace]:
+        """Return each parameter, once for each place where it is."""
         return _places(self.parameters, ())
 
 
@@ -120,7 +122,7 @@ class Listed:
         return ListedSampler(tuple(_by_key(job) for job in self.jobs))
 
     def values(self) -> dict[str, tuple[str, ...]]:
-        """The values of each key in which jobs differ, as they are typed, in their order."""
+        """Return the values of each key in which jobs differ, as they are typed, in their order."""
         each = [_by_key(job) for job in self.jobs]
         keys = dict.fromkeys(key for job in each for key in job)
         return {
@@ -131,26 +133,26 @@ class Listed:
 
 
 def _by_key(job: Sequence[str]) -> dict[str, str]:
-    """Values as they are typed; of a key given twice the last one counts."""
+    """Return values as they are typed; of a key given twice the last one counts."""
     pairs = (word.partition("=") for word in job)
     return {key.lstrip("+").strip(): value.strip() for key, _, value in pairs}
 
 
-def _places(parameters: Sequence[Parameter], above: tuple[tuple[Choice, Option], ...]) -> Iterator[Place]:
+def _places(parameters: Sequence[Parameter], above: tuple[tuple[Choice, Option], ...]) -> Iterator[ParameterPlace]:
     for parameter in parameters:
-        yield Place(parameter, above)
+        yield ParameterPlace(parameter, above)
         if isinstance(parameter, Choice):
             for option in parameter.options:
                 yield from _places(option.parameters, (*above, (parameter, option)))
 
 
-def _drawn(trial: BaseTrial, parameters: Sequence[Parameter]) -> Iterator[str]:
+def _draw(trial: BaseTrial, parameters: Sequence[Parameter]) -> Iterator[str]:
     for parameter in parameters:
         if isinstance(parameter, Choice):
             stored = trial.suggest_categorical(parameter.name, [option.stored for option in parameter.options])
             option = next(option for option in parameter.options if _same(option.stored, stored))
             yield f"{parameter.key}={shown(option.value, quoted=True)}"
-            yield from _drawn(trial, option.parameters)
+            yield from _draw(trial, option.parameters)
         else:
             yield f"{parameter.key}={shown(_number(trial, parameter))}"
 
@@ -167,7 +169,7 @@ def _number(trial: BaseTrial, p: Numbers) -> float:
     return min(max(float(f"{value:.{digits}g}"), p.low), p.high)
 
 
-def _described(parameter: Parameter) -> dict[str, Any]:
+def _describe(parameter: Parameter) -> dict[str, Any]:
     if isinstance(parameter, Choice):
         return {"key": parameter.key, "choice": [option.stored for option in parameter.options]}
     more = {"log": True} if parameter.log else {"step": parameter.step} if parameter.step is not None else {}
@@ -175,23 +177,25 @@ def _described(parameter: Parameter) -> dict[str, Any]:
 
 
 def _named(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
-    """With Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has other ranges elsewhere."""
+    """Return the parameters with Optuna's names: the key, and below a choice ``<option>/<key>`` where the key has
+    other ranges in other places.
+    """
     ranges: dict[str, list[dict[str, Any]]] = {}
     for place in _places(parameters, ()):
-        described, found = _described(place.parameter), ranges.setdefault(place.parameter.key, [])
+        described, found = _describe(place.parameter), ranges.setdefault(place.parameter.key, [])
         if described not in found:
             found.append(described)
     ambiguous = {key for key, found in ranges.items() if len(found) > 1}
-    return _renamed(parameters, "", ambiguous)
+    return _rename(parameters, "", ambiguous)
 
 
-def _renamed(parameters: tuple[Parameter, ...], prefix: str, ambiguous: set[str]) -> tuple[Parameter, ...]:
+def _rename(parameters: tuple[Parameter, ...], prefix: str, ambiguous: set[str]) -> tuple[Parameter, ...]:
     done: list[Parameter] = []
     for parameter in parameters:
         name = f"{prefix}{parameter.key}" if parameter.key in ambiguous else parameter.key
         if isinstance(parameter, Choice):
             options = tuple(
-                replace(o, parameters=_renamed(o.parameters, f"{prefix}{shown(o.value)}/", ambiguous))
+                replace(o, parameters=_rename(o.parameters, f"{prefix}{shown(o.value)}/", ambiguous))
                 for o in parameter.options
             )
             done.append(replace(parameter, name=name, options=options))

@@ -67,13 +67,15 @@ class _Faulty(ValueError):
 
 
 def read(tree: Mapping[str, Any]) -> tuple[tuple[Parameter, ...], list[str]]:
-    """The parameters of a tree, each named by its key, and a line for every mistake; faulty parameters stay out."""
+    """Return the parameters of a tree, each named by its key, and a line for every mistake; faulty parameters stay
+    out.
+    """
     problems: list[str] = []
     parameters = _read(tree, problems)
     if not tree:
         problems.append(f"{_AT} is empty: there is nothing to vary. {_HOW}")
     for key in sorted(_twice(parameters)):
-        problems.append(f"{_AT}.{key}: stands in two places that one trial reaches. Leave one of them out.")
+        problems.append(f"{_AT}.{key}: is in two places that one trial reaches. Leave one of them out.")
     return parameters, problems
 
 
@@ -100,7 +102,7 @@ def _parameter(key: str, spec: Any, problems: list[str]) -> Parameter:
     for word in spec:
         if word != kind and word not in _KINDS[kind]:
             hint = did_you_mean(str(word), _KINDS[kind])
-            raise _Faulty(f"{word} means nothing beside {kind}.{hint}")
+            raise _Faulty(f"{word} means nothing together with {kind}.{hint}")
     if kind == "choice":
         return Choice(key, key, _options(spec["choice"], problems))
     return _numbers(key, spec, whole=kind == "int")
@@ -116,12 +118,12 @@ def _options(given: Any, problems: list[str]) -> tuple[Option, ...]:
     for value in given:
         inner = below.get(value) if below else None
         if inner is not None and not isinstance(inner, Mapping):
-            raise _Faulty(f"below {shown(value)} stand the parameters that it brings, as KEY: {{float: [low, high]}}.")
+            raise _Faulty(f"below {shown(value)} are the parameters that it brings, as KEY: {{float: [low, high]}}.")
         stored = value if value is None or isinstance(value, (bool, int, float, str)) else shown(value)
         if any(stored == option.stored for option in options):
             raise _Faulty(f"choice names {shown(value)} twice.")
         if isinstance(stored, float) and not math.isfinite(stored):
-            raise _Faulty(f"{shown(value)} is no number to train with.")
+            raise _Faulty(f"{shown(value)} is not a number to train with.")
         options.append(Option(value, stored, _read(inner or {}, problems)))
     return tuple(options)
 
@@ -135,7 +137,7 @@ def _numbers(key: str, spec: Mapping[str, Any], whole: bool) -> Numbers:
         raise _Faulty("log must be true or false.")
     low, high = bounds
     if low > high:
-        raise _Faulty(f"the lower bound stands first: [{shown(high)}, {shown(low)}].")
+        raise _Faulty(f"the lower bound comes first: [{shown(high)}, {shown(low)}].")
     if low == high:
         raise _Faulty(f"leaves one value. Set {key}={shown(low)} on the command line instead.")
     if log and low <= 0:
@@ -163,7 +165,9 @@ def _is_number(value: Any, whole: bool) -> bool:
 
 
 def _twice(parameters: tuple[Parameter, ...], above: frozenset[str] = frozenset()) -> set[str]:
-    """The keys that one trial could get from two places: beside or below each other, not below different options."""
+    """Return the keys that one trial could get from two places: next to or below each other, not below different
+    options.
+    """
     seen, doubled = set(above), set[str]()
     for parameter in parameters:
         mine = _keys((parameter,))
@@ -176,6 +180,6 @@ def _twice(parameters: tuple[Parameter, ...], above: frozenset[str] = frozenset(
 
 
 def _keys(parameters: tuple[Parameter, ...]) -> set[str]:
-    """All keys that the parameters and those below them may set."""
+    """Return all keys that the parameters and those below them may set."""
     below = (_keys(option.parameters) for p in parameters if isinstance(p, Choice) for option in p.options)
     return {parameter.key for parameter in parameters}.union(*below)

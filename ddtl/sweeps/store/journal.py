@@ -1,7 +1,7 @@
 """Optuna's journal file, made safe against writers that are killed.
 
 A process killed while it appends leaves a line without its end. Optuna's reader leaves such a last line out, but the
-next writer's line is glued to it, and from then on no process can read the study. Here every writer looks at the file's
+next writer's line is glued to it, and from then on no process can read the study. Here every writer examines the file's
 end first, under the lock that all writers take, and moves what was torn to a file of its own.
 
 Each line says at which byte of the file it begins, in a key that Optuna's reader passes over. Where lines before it
@@ -28,11 +28,11 @@ _BEGIN = "begin"  # of a line, in bytes
 
 
 def storage(path: Path) -> JournalStorage:
-    """The storage in a journal file, which is made where there is none."""
+    """Return the storage in a journal file, which is made where there is none."""
     return JournalStorage(_Backend(path))
 
 
-def mend(path: Path) -> str | None:
+def repair(path: Path) -> str | None:
     """Move a torn last line to ``journal.torn`` and check all others; a line for the person where there was one.
 
     Raises:
@@ -48,12 +48,12 @@ def mend(path: Path) -> str | None:
             if entry is None:
                 raise UserError(
                     f"{path}, line {number}: is damaged, so the sweep cannot be read. Put back a copy of the file; to "
-                    "search anew, set another sweep.name."
+                    "search again, set another sweep.name."
                 )
             if entry.get(_BEGIN, begin) != begin:
                 raise UserError(
-                    f"{path}: lines before line {number} were removed or changed, so its trials cannot be told apart. "
-                    "Put back a copy of the file; to search anew, set another sweep.name."
+                    f"{path}: lines before line {number} were removed or changed, so its trials cannot be "
+                    "distinguished. Put back a copy of the file; to search again, set another sweep.name."
                 )
             begin += len(line) + 1
         if not tail:
@@ -95,7 +95,7 @@ class _Backend(JournalFileBackend):
 class _Lock(JournalFileOpenLock):
     """Optuna's lock, which others (its dashboard) respect, behind one that the system frees when its holder dies.
 
-    Optuna's lock is a file. The file of a killed process would hold up everybody for half a minute; whoever has the
+    Optuna's lock is a file. The file of a killed process would block everybody for half a minute; whoever has the
     other lock knows that such a file, if it is ours and no symbolic link of Optuna's default lock, is a dead one's.
     """
 
@@ -143,6 +143,6 @@ def _torn(path: Path) -> Path:
 
 
 def _set_aside(path: Path, tail: bytes) -> None:
-    """Under the lock: keep the torn part elsewhere, then cut it off."""
+    """Keep the torn part in a file of its own, then cut it off; the caller has the lock."""
     append_line(_torn(path), {"after_byte": path.stat().st_size - len(tail), "torn": tail.decode(errors="replace")})
     os.truncate(path, path.stat().st_size - len(tail))

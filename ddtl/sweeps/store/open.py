@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _IDENTITY = "identity"
 
 
-def opened(plan: Plan, workers: int | None = None) -> Store:
-    """The sweep's store, new or as it was left: for the command, before it starts anything.
+def open_sweep(plan: Plan, workers: int | None = None) -> Store:
+    """Return the sweep's store, new or as it was left: for the command, before it starts anything.
 
     Args:
-        plan: the sweep as it was asked for.
+        plan: the sweep as requested.
         workers: how many will share the store; None: as ``engine`` says, ``auto`` taken for one.
 
     Raises:
-        UserError: another search stands under this name, the journal is damaged, or the storage does not do; the
+        UserError: another search has this name, the journal is damaged, or the storage does not do; the
             folder is left as it is.
     """
     url = storages.address(plan.settings.sweep.storage)
@@ -44,7 +44,7 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
     several = engine.kind != "local" or engine.workers not in ("auto", 1) if workers is None else workers > 1
     if several and not storages.several_are_fine(url):
         raise UserError(
-            "sweep.storage: SQLite locks its whole file at every write, so several workers hold each other up until "
+            "sweep.storage: SQLite locks its whole file at every write, so several workers block each other until "
             "one fails. Leave sweep.storage out (a journal file), take postgresql://…, or set engine.workers=1."
         )
     plan = plan_file.without_password(plan)
@@ -53,9 +53,9 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
     plan_file.check_same(document and document["identity"], plan)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
-        return _opened(plan, url)
+        return _open(plan, url)
     except UserError:
-        with suppress(OSError):  # it holds something, and is left as it is
+        with suppress(OSError):  # it contains something, and is left as it is
             plan.folder.rmdir()
         raise
     except OSError as error:
@@ -64,11 +64,11 @@ def opened(plan: Plan, workers: int | None = None) -> Store:
         ) from error
 
 
-def reopened(folder: Path) -> Store:
-    """The store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
+def reopen(folder: Path) -> Store:
+    """Return the store of a sweep that is under way: for its workers and trials, in other processes and on other hosts.
 
     Raises:
-        UserError: the folder holds no sweep, or its storage cannot be opened.
+        UserError: the folder contains no sweep, or its storage cannot be opened.
     """
     plan = plan_file.read(folder)
     url = storages.address(plan.settings.sweep.storage)
@@ -77,7 +77,7 @@ def reopened(folder: Path) -> Store:
     return Store(plan, study, place, _environment(url))
 
 
-def _opened(plan: Plan, url: str | None) -> Store:
+def _open(plan: Plan, url: str | None) -> Store:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         journal.check(plan.folder / "journal.log")
@@ -105,7 +105,7 @@ def _parts(plan: Plan) -> dict[str, Any]:
     settings = plan.settings
     own = plan.space.sampler()
     seeded = sampler.Seeded(settings.sampler.name, settings.sampler.args, settings.sweep.seed, OVERRIDES)
-    return {"sampler": own or seeded, "pruner": pruner.made(settings.pruner.name, settings.pruner.args)}
+    return {"sampler": own or seeded, "pruner": pruner.make_pruner(settings.pruner.name, settings.pruner.args)}
 
 
 def _directions(plan: Plan) -> list[StudyDirection]:

@@ -1,4 +1,4 @@
-"""How an attempt at a trial ended, and what that means for the trial: told, failed, or kept to be gone on with."""
+"""How an attempt at a trial ended, and what that means for the trial: reported, failed, or kept to be resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Reason = Literal["killed", "out_of_memory", "nan", "time_limit", "error", "disk_
 Verdict = Literal["complete", "pruned", "fail", "wait"]
 
 REASONS: tuple[str, ...] = get_args(Reason)
-# The fault is outside the trial, so it is gone on with from its last checkpoint.
+# The fault is outside the trial, so it is resumed from its last checkpoint.
 _GOES_ON = ("killed", "disk_full", "stopped")
 
 
@@ -31,34 +31,36 @@ class Outcome:
 
 
 def completed(values: Sequence[float]) -> Outcome:
-    """The trial ran to its end with these values of the objectives; NaN, which no sampler can use, is a failure."""
+    """Return the outcome of a trial that ran to its end with these values of the objectives; NaN, which no sampler can
+    use, is a failure.
+    """
     if any(math.isnan(value) for value in values):
         return Outcome("nan", words="the score is not a number")
     return Outcome("completed", tuple(float(value) for value in values))
 
 
 def pruned() -> Outcome:
-    """The pruner ended it."""
+    """Return the outcome of a trial that the pruner ended."""
     return Outcome("pruned")
 
 
 def failed(reason: Reason, words: str = "") -> Outcome:
-    """It broke."""
+    """Return the outcome of an attempt that broke."""
     return Outcome(reason, words=words)
 
 
 def stopped(words: str = "") -> Outcome:
-    """Its user stopped the sweep; the trial is gone on with by the same command."""
+    """Return the outcome of a trial whose user stopped the sweep; the same command resumes it."""
     return Outcome("stopped", words=words)
 
 
 def verdict(outcome: Outcome, attempts: Sequence[Mapping[str, Any]], retries: int) -> tuple[Verdict, str]:
-    """What becomes of the trial, and the words for it.
+    """Return what becomes of the trial, and the words for it.
 
     Args:
         outcome: how the attempt ended.
         attempts: the trial's earlier attempts, each with its ``reason``.
-        retries: how many times a killed trial is gone on with.
+        retries: how many times a killed trial is resumed.
     """
     if outcome.end == "completed":
         return "complete", outcome.words

@@ -9,8 +9,8 @@ from ddtl.sweeps.store.outcome import Reason
 from ddtl.utils.errors import NotFinite, TrainingFailure, UserError
 
 
-def explained(error: BaseException) -> tuple[Reason, str]:
-    """The reason for which a trial broke, and words for its user; from the error or what led to it."""
+def explain_failure(error: BaseException) -> tuple[Reason, str]:
+    """Return the reason for which a trial broke, and words for its user; from the error or what led to it."""
     words = str(error).strip() or type(error).__name__
     if not isinstance(error, UserError | TrainingFailure):
         words = f"{type(error).__name__}: {words}" if str(error).strip() else words
@@ -32,5 +32,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_torchs(error: BaseException) -> bool:
-    """Whether torch could not get memory: on a GPU an error of its own class, on the CPU one with words alone."""
+    """Return whether torch could not get memory: on a GPU an error of its own class, on the CPU one with words
+    alone.
+    """
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

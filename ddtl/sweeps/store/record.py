@@ -41,13 +41,13 @@ def write(store: Store) -> dict[str, Any]:
 
 
 def record(store: Store) -> dict[str, Any]:
-    """Everything that is known about the sweep, as plain JSON; what is not a finite number is null.
+    """Return everything that is known about the sweep, as plain JSON; what is not a finite number is null.
 
-    Times are ISO 8601 in UTC. A trial's ``values`` are there when it is complete; its ``curve`` holds pairs of an
+    Times are ISO 8601 in UTC. A trial's ``values`` are there when it is complete; its ``curve`` contains pairs of an
     epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason; ``run`` is the
     name of its folder. ``replicates`` are the keys in which trials differ by chance alone, such as ``seed``, and
-    ``settings`` then holds what is compared, the best mean first; the best trial is the first one of the best setting.
-    ``test_uses`` is how often the dataset's test sets had been used by any run below the runs folder.
+    ``settings`` then contains what is compared, the best mean first; the best trial is the first one of the best
+    setting. ``test_uses`` is how often the dataset's test sets had been used by any run below the runs folder.
     """
     plan, study = store.plan, store.study
     runs_dir = Path(plan.base.paths.runs_dir).expanduser()

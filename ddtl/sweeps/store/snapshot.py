@@ -1,4 +1,4 @@
-"""How a sweep stands at a moment."""
+"""The state of a sweep at a moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Running:
     number: int
     attempt: int
     epoch: int | None
-    epochs: int | None  # how many are planned; None before the trial has said so
+    epochs: int | None  # how many are planned; None before the trial has reported it
     score: float | None
     since: str  # ISO 8601, UTC
     worker: str
@@ -32,16 +32,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How the sweep stands.
+    """The state of the sweep.
 
     Attributes:
         total: trials there will be.
         complete, pruned, failed: that have ended.
         running: being worked at now.
-        waiting: how many wait to be gone on with.
+        waiting: how many wait to be resumed.
         best: number and values; None without a completed one, or with two objectives. Of a setting with replicates, its
             first trial and its mean.
-        front: numbers of the trials that no other one beats in all objectives.
+        front: numbers of the trials that no other one exceeds in all objectives.
         failures: words of each failure since the last trial that did not fail, in this session, the latest last.
         seconds: how long each trial that ended took, all its attempts together.
         best_trials: the numbers of the trials that ``best`` is the mean of.
@@ -66,7 +66,7 @@ class Snapshot:
 
 
 def snapshot(study: optuna.Study, total: int) -> Snapshot:
-    """The state of a study that will have ``total`` trials, or has more already."""
+    """Return the state of a study that will have ``total`` trials, or has more already."""
     trials = study.get_trials(deepcopy=False)
     by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     complete = by_state[TrialState.COMPLETE]
@@ -89,7 +89,7 @@ def snapshot(study: optuna.Study, total: int) -> Snapshot:
 
 
 def settings(study: optuna.Study) -> list[Setting]:
-    """What the sweep compares, the best first: each setting over its replicates; see :mod:`sweep_replicates`."""
+    """Return what the sweep compares, the best first: each setting over its replicates; see :mod:`sweep_replicates`."""
     sign = 1 if study.directions[0] == StudyDirection.MAXIMIZE else -1
     trials = [
         (
@@ -103,18 +103,18 @@ def settings(study: optuna.Study) -> list[Setting]:
 
 
 def seconds(trial: FrozenTrial) -> float:
-    """How long a trial was worked at, all its ended attempts together."""
+    """Return how long a trial was worked at, all its ended attempts together."""
     return sum(_seconds(attempt["started"], attempt["ended"]) for attempt in trial.user_attrs.get(ATTEMPTS, []))
 
 
 def ended_at(trial: FrozenTrial) -> str:
-    """When a trial's last attempt ended; empty where none has."""
+    """Return when a trial's last attempt ended; empty where none has."""
     attempts = trial.user_attrs.get(ATTEMPTS)
     return str(attempts[-1]["ended"]) if attempts else ""
 
 
 def since(moment: str) -> float:
-    """Seconds that have passed since a moment that was written down."""
+    """Return seconds that have passed since a moment that was written down."""
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 

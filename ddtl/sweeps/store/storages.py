@@ -1,4 +1,4 @@
-"""Where a sweep is remembered: a journal file in its folder, or a database; with a lock and signs of life for each."""
+"""Where a sweep is remembered: a journal file in its folder, or a database; with a lock and heartbeats for each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ddtl.sweeps.store import journal
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import folder_in
-from ddtl.utils.redaction import is_secret, learn
+from ddtl.utils.redaction import add_secrets_of, is_secret
 
 if TYPE_CHECKING:
     import optuna
     from sqlalchemy.engine import URL
 
 VARIABLE = "DDTL_SWEEP_STORAGE"
-BEAT_SECONDS = 15
+HEARTBEAT_SECONDS = 15
 STALE_SECONDS = 180  # too short a time takes living trials for dead ones when a disk or a network stalls
 _LOCK_SECONDS = 600  # no one chooses a trial for so long; a database ends the lock of a host that vanished
 
 
-class Place(Protocol):
+class StoragePlace(Protocol):
     """A storage, and what several processes that share it need."""
 
     @property
@@ -35,16 +35,16 @@ class Place(Protocol):
         """Optuna's."""
 
     def exclusively(self) -> AbstractContextManager[None]:
-        """A context in which no other process of the sweep, on any host, is in the same one."""
+        """Return a context in which no other process of the sweep, on any host, is in the same one."""
 
-    def beat(self, trial: int) -> None:
-        """A sign of life of the trial with Optuna's number ``trial``."""
+    def heartbeat(self, trial: int) -> None:
+        """Send a heartbeat of the trial with Optuna's number ``trial``."""
 
     def stale(self, study: optuna.Study) -> set[int]:
-        """Optuna's numbers of the trials whose last sign of life is too long ago."""
+        """Return Optuna's numbers of the trials whose last heartbeat is too long ago."""
 
     def forget(self, trial: int) -> None:
-        """The trial gives no more signs of life."""
+        """Send no more heartbeats of the trial."""
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -54,7 +54,7 @@ class JournalPlace:
     """A file; times are those of the file's server, so hosts' clocks need not agree."""
 
     def __init__(self, folder: Path) -> None:
-        self._beats = folder / "beats"
+        self._beats = folder / "heartbeats"
         self._lock = FileLock(folder / ".lock")
         self.storage = journal.storage(folder / "journal.log")
 
@@ -63,7 +63,7 @@ class JournalPlace:
         with self._lock:
             yield
 
-    def beat(self, trial: int) -> None:
+    def heartbeat(self, trial: int) -> None:
         folder_in(self._beats.parent, self._beats.name)
         (self._beats / str(trial)).touch()
 
@@ -81,7 +81,7 @@ class JournalPlace:
         (self._beats / str(trial)).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
 
 class DatabasePlace:
@@ -98,9 +98,9 @@ class DatabasePlace:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._database = optuna.storages.RDBStorage(
-                    _driven(url).render_as_string(hide_password=False),
+                    _with_driver(url).render_as_string(hide_password=False),
                     engine_kwargs=options,
-                    heartbeat_interval=BEAT_SECONDS,
+                    heartbeat_interval=HEARTBEAT_SECONDS,
                     grace_period=STALE_SECONDS,
                     skip_table_creation=not create,
                 )
@@ -109,7 +109,7 @@ class DatabasePlace:
         except (exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             cause = error if isinstance(error, exc.SQLAlchemyError) else error.__cause__ or error
             words = str(getattr(cause, "orig", None) or cause).strip()
-            raise UserError(f"sweep.storage={shown(url)}: cannot be opened: {words}") from None
+            raise UserError(f"sweep.storage={format_url(url)}: cannot be opened: {words}") from None
         self.storage = self._database
 
     @contextmanager
@@ -126,14 +126,14 @@ class DatabasePlace:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('ddtl sweeps', 0))"))
             yield
 
-    def beat(self, trial: int) -> None:
+    def heartbeat(self, trial: int) -> None:
         self._database.record_heartbeat(trial)
 
     def stale(self, study: optuna.Study) -> set[int]:
         return set(self._database._get_stale_trial_ids(study._study_id))
 
     def forget(self, trial: int) -> None:
-        """Optuna looks at running trials alone."""
+        """Do nothing: Optuna checks running trials alone."""
 
     def close(self) -> None:
         self._database.remove_session()
@@ -141,39 +141,39 @@ class DatabasePlace:
 
 
 def address(setting: str | None) -> str | None:
-    """The storage's URL with its password, which may stand in the environment alone; None for the journal.
+    """Return the storage's URL with its password, which may be in the environment alone; None for the journal.
 
     Args:
         setting: ``sweep.storage``. Where it is the URL in DDTL_SWEEP_STORAGE but for the password, that one counts.
     """
-    told = os.environ.get(VARIABLE)
-    return told if told and setting is not None and setting == without_password(told) else setting
+    given = os.environ.get(VARIABLE)
+    return given if given and setting is not None and setting == without_password(given) else setting
 
 
 def without_password(setting: str | None) -> str | None:
-    """The URL as it may be written down."""
-    return None if setting is None else shown(_url(setting))
+    """Return the URL as it may be written down."""
+    return None if setting is None else format_url(_url(setting))
 
 
-def shown(url: URL) -> str:
-    """The URL without its password, wherever that stands."""
+def format_url(url: URL) -> str:
+    """Return the URL without its password, wherever that is."""
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     bare = url.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return bare.render_as_string(hide_password=False)
 
 
 def several_are_fine(setting: str | None) -> bool:
-    """Whether several workers may share the storage."""
+    """Return whether several workers may share the storage."""
     return setting is None or _url(setting).get_backend_name() != "sqlite"
 
 
-def place(setting: str | None, folder: Path, create: bool) -> Place:
+def place(setting: str | None, folder: Path, create: bool) -> StoragePlace:
     """Open a storage.
 
     Args:
         setting: a database's URL; None for the journal file.
         folder: the sweep's.
-        create: whether to make tables and mend the journal, as the command does before it starts workers.
+        create: whether to make tables and repair the journal, as the command does before it starts workers.
 
     Raises:
         UserError: it cannot be opened.
@@ -181,14 +181,14 @@ def place(setting: str | None, folder: Path, create: bool) -> Place:
     if setting is not None:
         return DatabasePlace(_url(setting), folder, create)
     if create:
-        news = journal.mend(folder / "journal.log")
+        news = journal.repair(folder / "journal.log")
         if news:
             console.line(news)
     return JournalPlace(folder)
 
 
-def _driven(url: URL) -> URL:
-    """With the driver that comes with ``ddtl[postgres]``, where none is named."""
+def _with_driver(url: URL) -> URL:
+    """Return the URL with the driver of ``ddtl[postgres]``, where none is named."""
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
@@ -196,14 +196,16 @@ def _url(setting: str) -> URL:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    learn(setting)
+    add_secrets_of(setting)
     try:
         url = make_url(setting)
     except (ArgumentError, ValueError):  # its message would show a password
-        raise UserError("sweep.storage: is no URL. It is to look like postgresql://user@host:5432/database.") from None
+        raise UserError(
+            "sweep.storage: is not a URL. It should look like postgresql://user@host:5432/database."
+        ) from None
     if url.get_backend_name() not in ("postgresql", "sqlite"):
         raise UserError(
-            f"sweep.storage={shown(url)}: only postgresql://… is known for many hosts, sqlite:///… for one worker, and "
-            "null for a journal file in the sweep's folder."
+            f"sweep.storage={format_url(url)}: only postgresql://… is known for many hosts, sqlite:///… for one "
+            "worker, and null for a journal file in the sweep's folder."
         )
     return url

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ddtl.sweeps.store import storages
 from ddtl.sweeps.store.outcome import Outcome, failed, verdict
 from ddtl.sweeps.store.snapshot import Snapshot, snapshot
-from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, lives
+from ddtl.sweeps.store.task import ATTEMPTS, OVERRIDES, OWNER, PROCESS, REASON, WORDS, Task, is_alive
 from ddtl.utils import console, processes
 from ddtl.utils.wording import now
 
@@ -27,13 +27,15 @@ class Store:
     """One study and its folder; made by :mod:`ddtl.sweeps.store.open`.
 
     Attributes:
-        plan: the sweep as it was asked for, without a password.
+        plan: the sweep as requested, without a password.
         folder: where the sweep's records lie.
         study: Optuna's.
         environment: variables that another process needs to open the same store.
     """
 
-    def __init__(self, plan: Plan, study: optuna.Study, place: storages.Place, environment: dict[str, str]) -> None:
+    def __init__(
+        self, plan: Plan, study: optuna.Study, place: storages.StoragePlace, environment: dict[str, str]
+    ) -> None:
         self.plan, self.study, self.environment = plan, study, environment
         self.folder = plan.folder
         self._place = place
@@ -47,7 +49,7 @@ class Store:
         return self.study._storage
 
     def next(self, worker: str = "") -> Task | None:
-        """A trial to work at: one whose worker is gone first, else a new one; None where there is none to begin.
+        """Return a trial to work at: one whose worker is gone first, else a new one; None where there is none to begin.
 
         None with ``snapshot().left > 0`` means that others work at the rest; one of them may yet come back.
 
@@ -60,27 +62,27 @@ class Store:
             waits = any(trial.state == TrialState.WAITING for trial in trials)
             if not waits and len(trials) >= self.plan.settings.n_trials:
                 return None
-            task = self._begun(worker)
+            task = self._start_trial(worker)
         self._keep_alive(task.trial_id)
         return task
 
     def started(self, task: Task, pid: int) -> None:
-        """Write down the process on this machine that runs the trial: before it has ended nobody else goes on."""
+        """Write down the process on this machine that runs the trial: before it has ended nobody else continues."""
         self.storage.set_trial_user_attr(task.trial_id, PROCESS, processes.process(pid))
 
-    def note(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Facts about a running trial for its record.
+    def note(self, number: int, values: Mapping[str, Any]) -> None:
+        """Note values of a running trial for its record.
 
         Args:
             number: the trial's.
-            facts: ``run`` (its folder), ``phases`` (first epoch of each), ``epochs`` (how many it is planned for),
+            values: ``run`` (its folder), ``phases`` (first epoch of each), ``epochs`` (how many it is planned for),
                 ``fit_seconds``; plain JSON.
         """
-        for key, value in facts.items():
+        for key, value in values.items():
             self.storage.set_trial_user_attr(self._id(number), key, value)
 
     def report(self, number: int, epoch: int, score: float) -> bool:
-        """An epoch's score; whether the pruner wants the trial to end. Called in the trial's process, rank 0.
+        """Return an epoch's score; whether the pruner wants the trial to end. Called in the trial's process, rank 0.
 
         With two objectives nothing is pruned, but the curve is kept. An epoch may be reported again.
         """
@@ -91,20 +93,20 @@ class Store:
         return bool(self.study.pruner.prune(self.study, self.storage.get_trial(trial_id)))
 
     def end(self, task: Task, outcome: Outcome) -> None:
-        """How this attempt ended. Ignored, with a warning, where the trial was taken away in the meantime."""
+        """Record how this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the
+        meantime.
+        """
         self._working.discard(task.trial_id)
         with self.exclusively():
             trial = self.storage.get_trial(task.trial_id)
             if trial.state != TrialState.RUNNING or trial.user_attrs[OWNER]["claim"] != task.claim:
-                console.line(
-                    f"trial {task.number}: another worker has gone on with it, so how it ended here is left out"
-                )
+                console.line(f"trial {task.number}: another worker has resumed it, so how it ended here is ignored")
                 return
             self._finish(trial, outcome)
         self._place.forget(task.trial_id)
 
     def exclusively(self) -> AbstractContextManager[None]:
-        """A context in which no other process of the sweep is in the same one, on any host."""
+        """Return a context in which no other process of the sweep is in the same one, on any host."""
         return self._place.exclusively()
 
     def settle(self) -> None:
@@ -113,7 +115,7 @@ class Store:
         for trial in self.trials():
             if trial.state != TrialState.RUNNING:
                 continue
-            alive = lives(trial)
+            alive = is_alive(trial)
             if alive is None:
                 stale = self._place.stale(self.study) if stale is None else stale
                 alive = trial._trial_id not in stale
@@ -123,27 +125,27 @@ class Store:
                 self._place.forget(trial._trial_id)
 
     def snapshot(self) -> Snapshot:
-        """How the sweep stands now."""
+        """Return the current state of the sweep."""
         return snapshot(self.study, self.plan.settings.n_trials)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials there are, by number."""
+        """Return all trials there are, by number."""
         return self.study.get_trials(deepcopy=False)
 
     def close(self) -> None:
-        """Stop the signs of life and let go of the storage."""
+        """Stop the heartbeats and let go of the storage."""
         self._closed.set()
         if self._heart is not None:
             self._heart.join()
         self._place.close()
 
-    def _begun(self, worker: str) -> Task:
-        """A trial of this process's own: the first that waits, or a new one."""
+    def _start_trial(self, worker: str) -> Task:
+        """Return a trial of this process's own: the first that waits, or a new one."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Heartbeat of storage", UserWarning)  # ours does without optimize()
             trial = self.study.ask()
         trial_id, attempts = trial._trial_id, trial.user_attrs.get(ATTEMPTS, [])
-        self._place.beat(trial_id)
+        self._place.heartbeat(trial_id)
         mine = processes.me()
         claim = {"claim": uuid.uuid4().hex, "worker": worker or f"{mine['host']}:{mine['pid']}", "since": now()}
         trial.set_user_attr(OWNER, {**mine, **claim})
@@ -185,11 +187,12 @@ class Store:
     def _keep_alive(self, trial_id: int) -> None:
         self._working.add(trial_id)
         if self._heart is None:
-            self._heart = threading.Thread(target=self._beat, name="signs of life", daemon=True)
+            self._heart = threading.Thread(target=self._send_heartbeats, name="heartbeats", daemon=True)
             self._heart.start()
 
-    def _beat(self) -> None:
-        while not self._closed.wait(storages.BEAT_SECONDS):
+    def _send_heartbeats(self) -> None:
+        while not self._closed.wait(storages.HEARTBEAT_SECONDS):
             for trial_id in tuple(self._working):
-                with suppress(Exception):  # a database that is away for a moment, or a full disk: the next one counts
-                    self._place.beat(trial_id)
+                # A database may be unreachable for a moment, or a disk full: the next heartbeat counts.
+                with suppress(Exception):
+                    self._place.heartbeat(trial_id)

@@ -24,8 +24,8 @@ class Task:
     Attributes:
         number: the trial's number in its sweep.
         trial_id: Optuna's number of it.
-        overrides: what train.py is told: the sampled words and the fixed ones.
-        attempt: 1 for a new trial, more for one that is gone on with.
+        overrides: the command line of train.py: the sampled words and the fixed ones.
+        attempt: 1 for a new trial, more for one that is resumed.
         claim: names this attempt among all.
         log: the file for everything that the trial prints.
     """
@@ -39,12 +39,12 @@ class Task:
 
     @property
     def line(self) -> str:
-        """What a person types to repeat the trial or to go on with it."""
+        """What a person types to repeat the trial or to resume it."""
         return train_command(self.overrides)
 
 
-def lives(trial: FrozenTrial) -> bool | None:
-    """Whether somebody works at a running trial; None where that cannot be seen from here."""
+def is_alive(trial: FrozenTrial) -> bool | None:
+    """Return whether somebody works at a running trial; None where that cannot be seen from here."""
     if OWNER not in trial.user_attrs:
         return False  # killed just after it was made: nobody else is between the two, under the lock
     worker = processes.alive(trial.user_attrs[OWNER])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tidy(store: Store) -> None:
     """Delete the checkpoints of the trials that came to their end and are not among the best ``sweep.keep``.
 
-    Without its checkpoints a run that is gone on with begins anew. What the sweep has not made stays as it is.
+    Without its checkpoints a run that is resumed begins again. What the sweep has not made stays as it is.
     """
     made = datetime.fromisoformat(store.study.user_attrs[SESSIONS][0]).timestamp()
     runs_dir = os.path.realpath(os.path.expanduser(store.plan.base.paths.runs_dir))
@@ -33,14 +33,16 @@ def tidy(store: Store) -> None:
             if folder.identity.stat().st_mtime < made or "test" in (folder.finished() or {}):
                 continue
             with FileLock(path / LOCK, timeout=0):
-                folder.last.unlink(missing_ok=True)  # first: without it a run begins anew
+                folder.last.unlink(missing_ok=True)  # first: without it a run begins again
                 folder.best.unlink(missing_ok=True)
         except (OSError, ValueError, Timeout):
             continue  # in use by a trial of the same configuration, or gone
 
 
 def losers(store: Store) -> list[Path]:
-    """The run folders of the trials that were pruned, or are complete and not among the best; of no other trial's."""
+    """Return the run folders of the trials that were pruned, or are complete and not among the best; of no other
+    trial's.
+    """
     from optuna.trial import TrialState
 
     trials = store.trials()

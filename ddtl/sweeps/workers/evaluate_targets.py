@@ -12,9 +12,9 @@ from ddtl.data.datasets import registry
 from ddtl.records import study_folder
 from ddtl.records.study_folder import Evaluation
 from ddtl.reports.run.write import write_page
-from ddtl.sweeps.store.reasons import explained
+from ddtl.sweeps.store.reasons import explain_failure
 from ddtl.training import rescore
-from ddtl.training.evaluate_elsewhere import embed_own, score_target
+from ddtl.training.evaluate_external import embed_own, score_target
 from ddtl.utils import console
 from ddtl.utils.errors import TrainingFailure, UserError
 from ddtl.utils.files import folder_in
@@ -33,7 +33,7 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
         number: of the trial.
         folder: of its finished run.
         config: of the run.
-        stopped: asked before each evaluation.
+        stopped: called before each evaluation.
 
     Raises:
         OSError: the disk is full.
@@ -47,29 +47,29 @@ def all_targets(store: Store, number: int, folder: RunFolder, config: Config, st
             if not words:
                 embed_own(folder, rescore.with_weights(config, folder.path))
                 continue
-            done.append(_evaluated(folder, config, name, words))
+            done.append(_evaluate(folder, config, name, words))
         store.note(number, {study_folder.EVALUATIONS: done})
     return True
 
 
-def _evaluated(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
-    """One evaluation, or why there is none."""
+def _evaluate(folder: RunFolder, config: Config, name: str, words: tuple[str, ...]) -> Evaluation:
+    """Return one evaluation, or why there is none."""
     trained = folder.finished()
     assert trained is not None, "it was trained just now"
     console.line(f"evaluating on {name}: {' '.join(words)}")
     try:
-        wanted = rescore.with_own_runs(rescore.asked(config, words).config, folder.path, config.dataset.name)
+        wanted = rescore.with_own_runs(rescore.read_request(config, words).config, folder.path, config.dataset.name)
         wanted = rescore.with_weights(wanted, folder.path)
         registry.require_images(wanted)
         to = score_target(folder, wanted, trained, name)
         if not (to / "report.html").exists():
             write_page(to)
     except Exception as error:
-        reason, said = explained(error)
+        reason, problem = explain_failure(error)
         if reason == "disk_full":
             raise
         if not isinstance(error, UserError | TrainingFailure):
             traceback.print_exc()
-        console.error(said)
-        return study_folder.evaluation(name, words=words, reason=said)
+        console.error(problem)
+        return study_folder.evaluation(name, words=words, reason=problem)
     return study_folder.evaluation(name, str(to.absolute()), words)

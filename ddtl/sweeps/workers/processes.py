@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ddtl.sweeps.store import outcome as settle
 from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers import trial
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import append_to, folder_in
 from ddtl.utils.isolation import isolate_children
@@ -42,14 +42,14 @@ class Slot:
 
     Attributes:
         name: for the record.
-        gpus: what CUDA_VISIBLE_DEVICES is to say; None leaves it as it is.
+        gpus: value of CUDA_VISIBLE_DEVICES; None leaves it as it is.
     """
 
     name: str
     gpus: tuple[str, ...] | None = None
 
     def environment(self) -> dict[str, str]:
-        """The environment of its trials."""
+        """Return the environment of its trials."""
         # SLURM's variables are about the worker: Lightning would take the trial for a task of theirs.
         found = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
         if self.gpus is not None:
@@ -70,14 +70,14 @@ def prepare(*, fork: bool = True) -> Context:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ddtl.sweeps.workers.preload"])
-    _begun(context.Process(target=os.getpid)).join()  # now, so that no trial's time has the server's start in it
+    _start(context.Process(target=os.getpid)).join()  # now, so that no trial's time has the server's start in it
     return context
 
 
 class TrialProcess:
     """The process of one attempt at a trial."""
 
-    def __init__(self, job: Job, slot: Slot, devices: int, context: Context) -> None:
+    def __init__(self, job: TrialJob, slot: Slot, devices: int, context: Context) -> None:
         """Start it.
 
         Args:
@@ -89,14 +89,14 @@ class TrialProcess:
         self.job = job
         self.slot = slot
         self._started = time.monotonic()
-        self._asked_for: Outcome | None = None
+        self._end_outcome: Outcome | None = None
         self._kill_at = float("inf")
         self._oom_kills = [(time.monotonic(), oom_kills())]
         self._reader, writer = multiprocessing.Pipe(duplex=False)
         folder_in(job.log.parents[1], job.log.parent.name)
         job.failure.unlink(missing_ok=True)
         with writer:
-            self._process = _launched(job, slot, writer) if devices > 1 else _forked(job, slot, writer, context)
+            self._process = _launch(job, slot, writer) if devices > 1 else _fork(job, slot, writer, context)
 
     @property
     def pid(self) -> int:
@@ -111,11 +111,11 @@ class TrialProcess:
         return [self._process.sentinel] if not isinstance(self._process, subprocess.Popen) else []
 
     def age(self) -> float:
-        """Seconds since its start."""
+        """Return seconds since its start."""
         return time.monotonic() - self._started
 
     def ended(self) -> bool:
-        """Whether the process is gone; kills it where it was asked to end and has had time to."""
+        """Return whether the process is gone; kills it where its end was requested and has had time to."""
         if self._code() is None:
             self._note_oom_kills()
             if time.monotonic() > self._kill_at:
@@ -130,9 +130,9 @@ class TrialProcess:
             del self._oom_kills[0]
 
     def ask_to_end(self, outcome: Outcome) -> None:
-        """Have it unwind where it is, and be killed if it does not; ``outcome`` is what is then said of it."""
-        if self._asked_for is None:
-            self._asked_for = outcome
+        """Have it unwind where it is, and be killed if it does not; ``outcome`` is then reported for it."""
+        if self._end_outcome is None:
+            self._end_outcome = outcome
             self._kill_at = time.monotonic() + GRACE
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
@@ -146,16 +146,18 @@ class TrialProcess:
                 os.kill(self.pid, signal.SIGKILL)
 
     def outcome(self) -> Outcome:
-        """How the attempt ended."""
+        """Return how the attempt ended."""
         code = self._code()
         assert code is not None, "only an ended process has an outcome"
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # what it has left behind: loader workers, other ranks
-        told = self._told()
-        if told is not None and (told.end != "killed" or self._asked_for is None):
-            return told
+        reported = self._reported_outcome()
+        if reported is not None and (reported.end != "killed" or self._end_outcome is None):
+            return reported
         return (
-            self._asked_for or self._from_others() or _by_code(code, self.job.log, oom_kills() > self._oom_kills[0][1])
+            self._end_outcome
+            or self._from_others()
+            or _by_code(code, self.job.log, oom_kills() > self._oom_kills[0][1])
         )
 
     def _code(self) -> int | None:
@@ -163,8 +165,8 @@ class TrialProcess:
             return self._process.poll()
         return self._process.exitcode
 
-    def _told(self) -> Outcome | None:
-        """What the process itself said at its end."""
+    def _reported_outcome(self) -> Outcome | None:
+        """Return what the process itself reported at its end."""
         try:
             return _outcome(self._reader.recv()) if self._reader.poll() else None
         except (EOFError, OSError):
@@ -173,7 +175,7 @@ class TrialProcess:
             self._reader.close()
 
     def _from_others(self) -> Outcome | None:
-        """What another process of a distributed trial said: its end takes the first one with it."""
+        """Return what another process of a distributed trial reported: its end takes the first one with it."""
         try:
             return _outcome(read_object(self.job.failure))
         except (OSError, Unreadable, KeyError, TypeError):
@@ -186,12 +188,12 @@ def _outcome(fields: Mapping[str, Any]) -> Outcome:
     return Outcome(fields["end"], tuple(fields["values"]), fields["words"])
 
 
-def _forked(job: Job, slot: Slot, writer: connection.Connection, context: Context) -> Any:
-    return _begun(context.Process(target=trial.forked, args=(job, slot.environment(), writer)))
+def _fork(job: TrialJob, slot: Slot, writer: connection.Connection, context: Context) -> Any:
+    return _start(context.Process(target=trial.run_forked, args=(job, slot.environment(), writer)))
 
 
-def _begun(process: Any) -> Any:
-    """The process, started.
+def _start(process: Any) -> Any:
+    """Return the process, started.
 
     Raises:
         TrainingFailure: there is no server to fork it from.
@@ -202,12 +204,12 @@ def _begun(process: Any) -> Any:
     except (EOFError, ConnectionError) as error:
         raise TrainingFailure(
             "the server that trials are forked from has ended: the training stack cannot be imported. "
-            "Its error stands above; `python -c 'import ddtl.sweeps.workers.preload'` repeats it."
+            "Its error is above; `python -c 'import ddtl.sweeps.workers.preload'` repeats it."
         ) from error
     return process
 
 
-def _launched(job: Job, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
+def _launch(job: TrialJob, slot: Slot, writer: connection.Connection) -> subprocess.Popen[bytes]:
     words = [str(writer.fileno()), *map(str, (job.sweep, job.number, job.log, job.stop)), *job.overrides]
     with append_to(job.log) as log:
         return subprocess.Popen(
@@ -223,7 +225,7 @@ def _launched(job: Job, slot: Slot, writer: connection.Connection) -> subprocess
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Hide the main module: a new process would import it once more, which under Ray or pytest takes a second."""
+    """Hide the main module: a new process would import it again, which under Ray or pytest takes a second."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -233,7 +235,7 @@ def _without_main() -> Iterator[None]:
 
 
 def oom_kills() -> int:
-    """How many processes Linux has killed since its start because memory ran out; 0 where it does not say."""
+    """Return how many processes Linux has killed since its start because memory ran out; 0 where it does not say."""
     try:
         with open("/proc/vmstat", encoding="ascii") as file:
             return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
@@ -242,7 +244,9 @@ def oom_kills() -> int:
 
 
 def _by_code(code: int, log: Path, memory_ran_out: bool) -> Outcome:
-    """The outcome of a process that said nothing; ``memory_ran_out``: whether the system has killed one meanwhile."""
+    """Return the outcome of a process that reported none; ``memory_ran_out``: whether the system has killed one
+    meanwhile.
+    """
     if -code == signal.SIGKILL and memory_ran_out:
         return settle.failed(
             "out_of_memory",

@@ -1,4 +1,4 @@
-"""A sweep as it goes, for the person who watches it: a live table at a terminal, lines elsewhere."""
+"""A sweep as it goes, for the person who watches it: a live table at a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from ddtl.utils import console
 if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Running, Snapshot
 
-_SHOWN = 12  # running trials with a row each
+_MOST_ROWS = 12  # running trials with a row each
 
 
-class Watch:
+class ProgressDisplay:
     """Shows each snapshot of a sweep.
 
-    Use it as a context manager. At a terminal the last picture stays; elsewhere there is a line whenever a trial ends,
+    Use it as a context manager. At a terminal the last state stays; otherwise there is a line whenever a trial ends,
     so that a log of a thousand updates stays readable.
     """
 
     def __init__(self, monitor: str, of: str = "trial", clock: Callable[[], float] = time.monotonic) -> None:
         """``monitor`` is the score's name, ``of`` what each job is called; ``clock`` counts seconds."""
         self._monitor, self._of, self._clock = monitor, of, clock
-        self._begun: tuple[float, int] | None = None  # when the first snapshot came, and how many had ended by then
-        self._told: tuple[int, ...] | None = None
+        self._first_update: tuple[float, int] | None = (
+            None  # when the first snapshot came, and how many had ended by then
+        )
+        self._reported: tuple[int, ...] | None = None
         self._live: Live | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProgressDisplay:
         if console.is_terminal():
             self._live = Live(console=console.err, refresh_per_second=2, redirect_stdout=False, redirect_stderr=False)
             self._live.start()
@@ -48,45 +50,45 @@ class Watch:
             self._live.stop()
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show how the sweep stands now."""
-        if self._begun is None:
-            self._begun = self._clock(), _ended(snapshot)
+        """Show the current state of the sweep."""
+        if self._first_update is None:
+            self._first_update = self._clock(), _count_ended(snapshot)
         left = self._time_left(snapshot)
         if self._live is not None:
-            self._live.update(picture(snapshot, self._monitor, left, of=self._of))
+            self._live.update(live_table(snapshot, self._monitor, left, of=self._of))
             return
         ends = snapshot.complete, snapshot.pruned, snapshot.failed
-        if ends != self._told:
-            self._told = ends
+        if ends != self._reported:
+            self._reported = ends
             console.line(line(snapshot, self._monitor, left, self._of))
 
     def _time_left(self, snapshot: Snapshot) -> float | None:
-        """Seconds, at the pace of the trials that ended while this watched; None before one has."""
-        assert self._begun is not None
-        since, before = self._begun
-        ended = _ended(snapshot) - before
+        """Return seconds, at the pace of the trials that ended while this watched; None before one has."""
+        assert self._first_update is not None
+        since, before = self._first_update
+        ended = _count_ended(snapshot) - before
         return (self._clock() - since) / ended * snapshot.left if ended else None
 
 
 def line(snapshot: Snapshot, monitor: str, left: float | None, of: str = "trial") -> str:
-    """How the sweep stands, on a line."""
-    parts = [f"{_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
+    """Return the state of the sweep, on a line."""
+    parts = [f"{_count_ended(snapshot)} of {snapshot.total} {of}s: {_counts(snapshot)}", _best(snapshot, monitor)]
     if snapshot.left and left is not None:
         parts.append(f"about {duration(left)} left")
     return "; ".join(filter(None, parts))
 
 
-def picture(
+def live_table(
     snapshot: Snapshot, monitor: str, left: float | None, now: datetime | None = None, of: str = "trial"
 ) -> Group:
-    """How the sweep stands, with what is running."""
+    """Return the state of the sweep, with what is running."""
     now = now or datetime.now(UTC)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in ("running", "epochs", monitor, "for"):
         table.add_column(escape(heading), justify="left" if heading == "running" else "right")
-    for running in snapshot.running[:_SHOWN]:
+    for running in snapshot.running[:_MOST_ROWS]:
         table.add_row(*map(escape, _row(running, now, of)))
-    more = len(snapshot.running) - _SHOWN
+    more = len(snapshot.running) - _MOST_ROWS
     return Group(
         Text(line(snapshot, monitor, left, of), style="bold"),
         *([table] if snapshot.running else []),
@@ -122,7 +124,7 @@ def _counts(snapshot: Snapshot) -> str:
         "pruned": snapshot.pruned,
         "failed": snapshot.failed,
         "running": len(snapshot.running),
-        "waiting to be gone on with": snapshot.waiting,
+        "waiting to be resumed": snapshot.waiting,
     }
     return ", ".join(f"{n} {state}" for state, n in counts.items() if n or state == "complete")
 
@@ -144,5 +146,5 @@ def _last_line(words: str) -> str:
     return lines[-1][:160] if lines else "without a word"
 
 
-def _ended(snapshot: Snapshot) -> int:
+def _count_ended(snapshot: Snapshot) -> int:
     return snapshot.total - snapshot.left

@@ -27,7 +27,7 @@ _AGAIN = "Train the run again with run.overwrite=true."
 class AskSweep(EarlyEnd):
     """Reports the monitor after each epoch and ends the fit where the pruner, or the sweep's user, wants it to end.
 
-    The scores are those of the run's own record, so a run that is gone on with, or that another trial has begun,
+    The scores are those of the run's own record, so a run that is resumed, or that another trial has begun,
     reports its earlier epochs first.
     """
 
@@ -36,7 +36,7 @@ class AskSweep(EarlyEnd):
         store: of the sweep; None in all processes of a distributed run but the first.
         number: the trial's.
         monitor: the score that is searched for.
-        stop: the file whose presence asks all trials to end.
+        stop: the file whose presence requests the end of all trials.
         """
         super().__init__()
         self.store = store
@@ -45,7 +45,7 @@ class AskSweep(EarlyEnd):
         self.stop = stop
         self.seconds: dict[str, float] = {}  # by Lightning's stage: fit, predict
         self._began = 0.0
-        self._known = 0  # epochs reported by this process
+        self._reported_epochs = 0  # epochs reported by this process
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._began = time.monotonic()
@@ -67,14 +67,14 @@ class AskSweep(EarlyEnd):
         """Report the epochs of a run's record that are new; whether the pruner wants the trial to end with the last."""
         assert self.store is not None, "only the first process reports"
         verdict = False
-        for row in folder.epochs()[self._known :]:
+        for row in folder.epochs()[self._reported_epochs :]:
             verdict = self.store.report(self.number, row["epoch"], row[self.monitor])
-            self._known += 1
+            self._reported_epochs += 1
         return verdict
 
 
 def objectives(folder: RunFolder, names: tuple[str, ...]) -> list[float]:
-    """The values of a finished run.
+    """Return the values of a finished run.
 
     Args:
         folder: of the run.

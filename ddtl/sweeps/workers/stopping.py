@@ -20,27 +20,29 @@ class Stop:
 
     Attributes:
         path: of the file.
-        signum: the signal that asked this process; None where none has.
+        signum: the signal that requested the end; None where none has.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.signum: int | None = None
-        self._asked = False
+        self._is_requested = False
 
     def ask(self) -> None:
         """Ask all trials to end after their epoch, and that no other one begins."""
-        self._asked = True
+        self._is_requested = True
         with suppress(OSError):  # a full disk: the trials end by it, too
             self.path.touch()
 
-    def asked(self) -> bool:
-        """Whether anybody has asked."""
-        return self._asked or self.path.exists()
+    def is_requested(self) -> bool:
+        """Return whether the end is requested."""
+        return self._is_requested or self.path.exists()
 
     @contextmanager
     def by_signals(self) -> Iterator[None]:
-        """Within, the first stop signal asks, and the second one raises ``Stopped``; a third one ends at once."""
+        """Handle signals within: the first stop signal requests the end, and the second one raises ``Stopped``; a
+        third one ends at once.
+        """
         before = {signum: signal.getsignal(signum) for signum in stop_signals()}
         for signum in before:
             signal.signal(signum, self._first)
@@ -54,7 +56,7 @@ class Stop:
         self.signum = signum
         for each in stop_signals():
             signal.signal(each, self._second)
-        console.line("Ending after the running trials' next checkpoint. Once more ends them now.")
+        console.line("Ending after the running trials' next checkpoint. A second signal ends them now.")
         self.ask()
 
     def _second(self, signum: int, frame: FrameType | None) -> None:
@@ -65,7 +67,7 @@ class Stop:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Stop]:
-    """The stop of this command; its file is gone afterwards, so that the next command begins afresh."""
+    """Yield the stop of this command; its file is gone afterwards, so that the next command begins afresh."""
     stop = Stop(folder / f".stop-{socket.gethostname()}-{os.getpid()}")
     stop.path.unlink(missing_ok=True)
     try:

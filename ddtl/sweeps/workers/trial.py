@@ -1,4 +1,4 @@
-"""What runs in a trial's process: one run as train.py would make it, whose end is told to the worker."""
+"""What runs in a trial's process: one run as train.py would make it, whose end is reported to the worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ddtl.sweeps.store import outcome as settle
 from ddtl.sweeps.store.outcome import Outcome
-from ddtl.sweeps.store.reasons import explained
+from ddtl.sweeps.store.reasons import explain_failure
 from ddtl.utils import console, memory, notices, ranks, signals, streams, threads
 from ddtl.utils.errors import Stopped, TrainingFailure, UserError
 from ddtl.utils.files import append_to, write_json
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store.store import Store
     from ddtl.sweeps.workers.report_callback import AskSweep
 
-_POLL = 1.0  # seconds between two looks at a run that another trial works at
+_POLL = 1.0  # seconds between two checks of a run that another trial works at
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a trial's process is told.
+class TrialJob:
+    """What a trial's process is given.
 
     Attributes:
         sweep: the sweep's folder.
         number: of the trial.
         overrides: for train.py.
         log: takes everything that is printed.
-        stop: the file whose presence asks all trials to end after their epoch.
+        stop: the file whose presence requests the end of all trials after their epoch.
     """
 
     sweep: Path
@@ -57,8 +57,8 @@ class Job:
         return self.log.with_suffix(".failure.json")
 
 
-def forked(job: Job, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
-    """The process of a trial on one device. It never returns, so that nothing can hold up its end."""
+def run_forked(job: TrialJob, environment: Mapping[str, str], out: connection.Connection) -> NoReturn:
+    """Run the process of a trial on one device. It never returns, so that nothing can block its end."""
     if hasattr(os, "setsid"):
         os.setsid()  # a Ctrl-C at the terminal is for the worker to answer; and all that starts here can end at once
     os.environ.clear()
@@ -68,7 +68,7 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
             os.dup2(log.fileno(), stream)
     streams.steady()
     console.renew()
-    sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may hold a password
+    sys.argv = ["train.py", *job.overrides]  # for the records of the run; the sweep's own words may contain a password
     parent = parent_process()
     assert parent is not None
     out.send(asdict(_outcome(job, parent.sentinel)))
@@ -78,13 +78,14 @@ def forked(job: Job, environment: Mapping[str, str], out: connection.Connection)
 
 
 def main(argv: list[str]) -> int:
-    """The process of a trial on several devices; Lightning's launcher starts the command once more for each other one.
+    """Return the process of a trial on several devices; Lightning's launcher starts the command again for each other
+    one.
 
     Args:
         argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.
     """
     out, sweep, number, log, stop, *overrides = argv
-    job = Job(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
+    job = TrialJob(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
     if ranks.is_first():
         outcome = _outcome(job, sys.stdin.fileno())
         with connection.Connection(int(out), readable=False) as pipe:
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def _outcome(job: Job, parent: int | None = None) -> Outcome:
+def _outcome(job: TrialJob, parent: int | None = None) -> Outcome:
     """Run the trial; its outcome, whatever happens.
 
     Args:
@@ -118,7 +119,7 @@ def _outcome(job: Job, parent: int | None = None) -> Outcome:
     except Stopped as stop:
         return settle.failed("killed", str(stop))
     except BaseException as error:
-        reason, words = explained(error)
+        reason, words = explain_failure(error)
         if reason == "error" and not isinstance(error, UserError | TrainingFailure):
             traceback.print_exc()
         console.error(words)
@@ -137,38 +138,38 @@ def _stop(signum: int, frame: FrameType | None) -> None:
     signals.unwind(signum, frame)
 
 
-def _run(job: Job) -> Outcome:
-    """Train, and say how it ended."""
+def _run(job: TrialJob) -> Outcome:
+    """Train, and return how it ended."""
     from ddtl.config import load
     from ddtl.data.datasets import registry
     from ddtl.records import test_ledger
     from ddtl.sweeps.store import open
     from ddtl.sweeps.workers.report_callback import AskSweep
 
-    config = _grouped(load.load(job.overrides), job.sweep.name)
+    config = _group_runs(load.load(job.overrides), job.sweep.name)
     registry.require_images(config)
     threads.share_out(config.trainer.devices)
     memory.keep_freed_memory()
-    store = open.reopened(job.sweep) if ranks.is_first() else None
+    store = open.reopen(job.sweep) if ranks.is_first() else None
     ask = AskSweep(store, job.number, config.trainer.monitor, job.stop)
     if store is None:
-        return _trained(config, ask)
+        return _train(config, ask)
     store.note(job.number, {"phases": _phases(config), "epochs": config.trainer.max_epochs})
     plans = store.plan.planned
     try:
-        with test_ledger.planned(plans[job.number] if job.number < len(plans) else ""):
-            return _trained(config, ask)
+        with test_ledger.count_as_one(plans[job.number] if job.number < len(plans) else ""):
+            return _train(config, ask)
     finally:
         store.note(job.number, {f"{stage}_seconds": round(seconds, 3) for stage, seconds in ask.seconds.items()})
 
 
-def _trained(config: Config, ask: AskSweep) -> Outcome:
+def _train(config: Config, ask: AskSweep) -> Outcome:
     from ddtl.records.run_folder import InUse, RunFolder
     from ddtl.reports import terminal
     from ddtl.reports.run.publish import publish
     from ddtl.training.train import EndedEarly, train
 
-    told = False
+    reported = False
     while True:
         try:
             result = train(config, [ask], publish=partial(publish, page=config.evaluation.test))
@@ -177,19 +178,21 @@ def _trained(config: Config, ask: AskSweep) -> Outcome:
         except InUse as problem:  # by a trial of the same configuration, whose result will be this one's, too
             if ask.stop.exists():
                 return settle.stopped()
-            if not told:
+            if not reported:
                 console.line(f"{problem} This trial does.")
-            told = True
+            reported = True
             time.sleep(_POLL)
         else:
             if ranks.is_first():
                 terminal.run_result(config, result)
             folder = RunFolder(result.folder)
-            return settle.completed(()) if ask.store is None else _completed(ask.store, ask, folder, config)
+            return settle.completed(()) if ask.store is None else _result_of(ask.store, ask, folder, config)
 
 
-def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
-    """The values of a finished run, which may have been finished before the sweep; a study's is evaluated first."""
+def _result_of(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -> Outcome:
+    """Return the values of a finished run, which may have been finished before the sweep; a study's is evaluated
+    first.
+    """
     from ddtl.sweeps.workers.report_callback import objectives
 
     store.note(ask.number, {"run": str(folder.path.absolute())})
@@ -202,8 +205,9 @@ def _completed(store: Store, ask: AskSweep, folder: RunFolder, config: Config) -
     return settle.completed(objectives(folder, store.plan.settings.sweep.objective))
 
 
-def _grouped(config: Config, group: str) -> Config:
-    """The configuration with the trials' W&B runs in one group, where its user has not named one, and without weights.
+def _group_runs(config: Config, group: str) -> Config:
+    """Return the configuration with the trials' W&B runs in one group, where its user has not named one, and without
+    weights.
 
     Hundreds of trials would send gigabytes; the one that is chosen can be trained again, and sent, by its line.
     """
@@ -213,7 +217,7 @@ def _grouped(config: Config, group: str) -> Config:
 
 
 def _phases(config: Config) -> list[int]:
-    """The epochs, from 0, in which a phase of the schedule begins."""
+    """Return the epochs, from 0, in which a phase of the schedule begins."""
     from ddtl.finetuning.schedule import compile_schedule
     from ddtl.schema.backbones import stages_of
 

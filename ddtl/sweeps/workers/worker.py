@@ -16,7 +16,7 @@ from ddtl.sweeps.store.task import Task
 from ddtl.sweeps.workers import cleanup, processes
 from ddtl.sweeps.workers.processes import Slot, TrialProcess
 from ddtl.sweeps.workers.stopping import Stop
-from ddtl.sweeps.workers.trial import Job
+from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Snapshot
     from ddtl.sweeps.store.store import Store
 
-_LOOK = 1.0  # seconds between two looks at the clock and at the store
+_CHECK_SECONDS = 1.0  # seconds between two checks of the clock and at the store
 
 Show = Callable[["Snapshot"], None]
 
@@ -36,29 +36,29 @@ def work(store: Store, slots: Sequence[Slot], stop: Stop, show: Show) -> str | N
     Args:
         store: of the sweep.
         slots: where trials run, one in each at a time.
-        stop: ends the sweep; asked by this function, too, where it makes no sense to go on.
-        show: called about once a second with how the sweep stands.
+        stop: ends the sweep; set by this function, too, where continuing is pointless.
+        show: called about once a second with the state of the sweep.
 
     Returns:
-        Why it makes no sense to go on; None where there is no reason.
+        Why continuing is pointless; None where there is no reason.
 
     Raises:
         TrainingFailure: no trial can be started.
-        Stopped: its user wants it to end now; the trials can be gone on with.
+        Stopped: its user wants it to end now; the trials can be resumed.
     """
     loop = _Loop(store, slots, stop)
     with loop.ended_with():
         while True:
             loop.settle()
             now = store.snapshot()
-            loop.look(now)
-            if not stop.asked():
+            loop.check_time_and_store(now)
+            if not stop.is_requested():
                 loop.begin()
             if not loop.running:
                 show(store.snapshot())
                 return loop.problem
             show(now)
-            processes.wait(list(loop.running), _LOOK)
+            processes.wait(list(loop.running), _CHECK_SECONDS)
 
 
 class _Loop:
@@ -83,7 +83,7 @@ class _Loop:
             task = self.store.next(slot.name)
             if task is None:
                 return
-            job = Job(self.store.folder, task.number, task.overrides, task.log, self.stop.path)
+            job = TrialJob(self.store.folder, task.number, task.overrides, task.log, self.stop.path)
             process = TrialProcess(job, slot, self.devices, self.context)
             self.running[process] = task
             self.store.started(task, process.pid)
@@ -97,7 +97,7 @@ class _Loop:
             self.store.end(self.running.pop(process), outcome)
             cleanup.tidy(self.store)
 
-    def look(self, now: Snapshot) -> None:
+    def check_time_and_store(self, now: Snapshot) -> None:
         """End what takes too long, and everything where trial after trial fails."""
         minutes = self.settings.trial_minutes
         for process in self.running:
@@ -115,7 +115,7 @@ class _Loop:
 
     @contextmanager
     def ended_with(self) -> Iterator[None]:
-        """However this process leaves its work, its trials end and are kept to be gone on with."""
+        """End the trials however this process leaves its work, and keep them to be resumed."""
         try:
             yield
         except OSError as error:
@@ -129,23 +129,23 @@ class _Loop:
             while any(not process.ended() for process in self.running):
                 processes.wait(list(self.running), 0.1)
             for process, task in self.running.items():
-                with suppress(OSError):  # what is not told now is found out by the next command
+                with suppress(OSError):  # what is not reported now is detected by the next command
                     self.store.end(task, process.outcome())
 
 
-def alone(folder: str, stop: str, name: str, directory: str, environment: Mapping[str, str]) -> str | None:
-    """A worker with one slot in a process of its own: what engines place on other machines.
+def run_remote(folder: str, stop: str, name: str, directory: str, environment: Mapping[str, str]) -> str | None:
+    """Return a worker with one slot in a process of its own: what engines place on other machines.
 
     Args:
         folder: of the sweep.
         stop: the file of its :class:`Stop`.
         name: of the worker, for the record.
         directory: where the command was typed; paths are relative to it.
-        environment: what :attr:`Store.environment` says.
+        environment: see :attr:`Store.environment`.
     """
     os.chdir(directory)
     os.environ.update(environment)
-    store = open.reopened(Path(folder))
+    store = open.reopen(Path(folder))
     try:
         return work(store, [Slot(f"{socket.gethostname()} {name}")], Stop(Path(stop)), _unseen)
     finally:
@@ -153,4 +153,4 @@ def alone(folder: str, stop: str, name: str, directory: str, environment: Mappin
 
 
 def _unseen(snapshot: Snapshot) -> None:
-    """Nobody watches a worker elsewhere."""
+    """Show nothing: a remote worker has no terminal."""

@@ -34,7 +34,7 @@ from ddtl.training.scoring import (
     check_threshold,
     count_use,
     predict,
-    scored,
+    score_predictions,
     setting,
     transductive,
     warn_of_inversion,
@@ -47,11 +47,11 @@ from ddtl.utils.reading import Unreadable
 log = logging.getLogger(__name__)
 
 
-def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
+def score_external(folder: RunFolder, config: Config, trained: dict[str, Any]) -> RunResult:
     """Predict and score; written to ``<run>/evaluations/<dataset>-<protocol>/``.
 
-    Other grey levels than the run's own, and adapted BatchNorm, stand behind that in the folder's name. So does a hash
-    of the images where the folder holds the scores of other ones, such as those of another site or split.
+    Other grey levels than the run's own, and adapted BatchNorm, follows that in the folder's name. So does a hash
+    of the images where the folder contains the scores of other ones, such as those of another site or split.
 
     Args:
         folder: of the finished run.
@@ -61,18 +61,18 @@ def score_elsewhere(folder: RunFolder, config: Config, trained: dict[str, Any]) 
     Raises:
         UserError: the dataset is not there, or its classes are not the run's.
     """
-    run = _assembled(folder, config, trained)
+    run = _assemble(folder, config, trained)
     manifest = run.datamodule.manifest
     to = within(
-        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_ways(config, trained)])
+        folder.path, "evaluations", "-".join([manifest.dataset, str(manifest.protocol), *_methods(config, trained)])
     )
     if _digest(to) not in (None, run.datamodule.digest):
         to = within(folder.path, "evaluations", f"{to.name}-{run.datamodule.digest[:10]}")
-    return RunResult(to, _scored(run, folder, trained, to))
+    return RunResult(to, _score(run, folder, trained, to))
 
 
 def _digest(evaluation: Path) -> str | None:
-    """Which images a folder's scores are of; None where it holds none."""
+    """Return which images a folder's scores are of; None where it contains none."""
     try:
         found: str | None = results_of.read(evaluation).get("digest")
     except (OSError, Unreadable):
@@ -81,16 +81,16 @@ def _digest(evaluation: Path) -> str | None:
 
 
 def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], target: str) -> Path:
-    """As :func:`score_elsewhere`, for a study: in a folder that no other evaluation can have; the folder.
+    """Score as :func:`score_external` does, for a study, and return a folder that no other evaluation can have.
 
-    Its name holds a hash of the images, their split and the settings of the evaluation. One that is there and finished
-    is left as it is.
+    Its name contains a hash of the images, their split and the settings of the evaluation. One that is there and
+    finished is left as it is.
 
     Args:
         folder, config, trained: as there.
         target: what the study calls the dataset.
     """
-    run = _assembled(folder, config, trained)
+    run = _assemble(folder, config, trained)
     settings = {
         "digest": run.datamodule.digest,
         "evaluation": scoring_settings(config.evaluation),
@@ -98,10 +98,10 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
         "harmonize": config.dataset.harmonize,
         "epoch": trained["best_epoch"],
     }
-    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_ways(config, trained)]
+    words = [target.replace(":", "-"), str(run.datamodule.manifest.protocol), *_methods(config, trained)]
     to = within(folder.path, "evaluations", "-".join([*words, short_hash(settings)]))
     if not (to / "results.json").exists():
-        _scored(run, folder, trained, to, embed=True)
+        _score(run, folder, trained, to, embed=True)
     return to
 
 
@@ -116,13 +116,13 @@ def embed_own(folder: RunFolder, config: Config) -> None:
         return
     run = assemble(config)
     splits = ["val", "test"]
-    with embeddings.kept(run.network) as parts:
+    with embeddings.collect_features(run.network) as parts:
         predict(_trainer(run), _module(run), run.datamodule, splits)
     _write_embeddings(run, splits, parts, folder.path)
 
 
-def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
-    """The run's network and the other dataset, its classes matched to the run's."""
+def _assemble(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
+    """Return the run's network and the other dataset, its classes matched to the run's."""
     reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
     own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
     is_stored = bool(own) and own == claims.own_files(stored)
@@ -135,10 +135,10 @@ def _assembled(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Ru
     return run
 
 
-def _ways(config: Config, trained: dict[str, Any]) -> list[str]:
-    """What is done otherwise than in the run."""
-    ways = (config.dataset.harmonize, config.evaluation.batchnorm)
-    return [way for way in ways if way not in (trained.get("harmonize", "none"), "stored")]
+def _methods(config: Config, trained: dict[str, Any]) -> list[str]:
+    """Return what is done otherwise than in the run."""
+    methods = (config.dataset.harmonize, config.evaluation.batchnorm)
+    return [method for method in methods if method not in (trained.get("harmonize", "none"), "stored")]
 
 
 def _module(run: Run) -> Classifier:
@@ -149,7 +149,7 @@ def _module(run: Run) -> Classifier:
 
 
 def _trainer(run: Run) -> pl.Trainer:
-    """What predicts, and says nothing."""
+    """Return a trainer that predicts without output."""
     return lightning.build(
         accelerator=run.machine.accelerator, precision=run.machine.precision,
         deterministic=run.config.trainer.deterministic, logger=False, enable_progress_bar=False,
@@ -162,7 +162,7 @@ def _write_embeddings(run: Run, splits: Sequence[str], parts: Sequence[np.ndarra
     embeddings.write(parts, rows, to / embeddings.NAME)
 
 
-def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
+def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed: bool = False) -> dict[str, Any]:
     """Predict and score, into the folder ``to``; ``embed``: with the embeddings."""
     config = run.config
     harmonize = config.dataset.harmonize
@@ -171,7 +171,7 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     known = prediction_table.read(folder.predictions)
     results_of.match(folder.predictions, known, trained, ["val"] if "val" in trained else [])
     val = known.of("val")
-    record.learn(val, config.evaluation)  # what it refuses is refused before the use is counted
+    record.choose_on_validation(val, config.evaluation)  # what it refuses is refused before the use is counted
     if config.evaluation.refit:
         check_threshold(run)
     use = count_use(run, folder, trained["best_epoch"], to)
@@ -183,28 +183,29 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
         **use.record(),
     }
     evaluation = config.evaluation
-    with batchnorm.adapted(trainer, module, run.datamodule, evaluation):
+    with batchnorm.adapt_statistics(trainer, module, run.datamodule, evaluation):
         splits = ["val", "test"] if evaluation.refit else ["test"]
-        with embeddings.kept(run.network) as parts:
+        with embeddings.collect_features(run.network) as parts:
             both = predict(trainer, module, run.datamodule, splits)
     table = both.of("test")
-    # How the other dataset was split says nothing here: what matters is whether the run learned from its test images.
+    # How the other dataset was split gives no information here: what matters is whether the run trained on its test
+    # images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
-    results["leaked_share"] = _seen(folder, table, tested_on, trained, seed)
+    results["leaked_share"] = _share_seen(folder, table, tested_on, trained, seed)
     results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":
         results["warnings"].append(
-            "Grey levels were brought to those of the images that the run learned from, by one map made of the "
+            "Grey levels were brought to those of the images that the run trained on, by one map made of the "
             f"training images of {manifest.dataset}, labels unused (dataset.harmonize=match)."
         )
-    results |= scored(table, val, ["test"], evaluation, manifest.grouping)
+    results |= score_predictions(table, val, ["test"], evaluation, manifest.grouping)
     warn_of_inversion(results, ["test"])
     if evaluation.refit:
-        results["refitted"] = refitted(both, evaluation, manifest)
+        results["refitted"] = score_refitted(both, evaluation, manifest)
     results["baselines"] = baselines(table, manifest, evaluation)
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "environment.json", hardware.environment())
@@ -215,38 +216,38 @@ def _scored(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embe
     return results
 
 
-def refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
-    """The test set's scores with threshold and temperature of the same dataset's validation images.
+def score_refitted(both: Predictions, config: EvaluationConfig, manifest: Manifest) -> dict[str, Any]:
+    """Return the test set's scores with threshold and temperature of the same dataset's validation images.
 
     A fixed threshold has nothing to be fitted; Youden's rule takes its place.
     """
     val = both.of("val")
     chosen = config.threshold if isinstance(config.threshold, str) or len(manifest.classes) != 2 else "youden"
     config = config.model_copy(update={"threshold": chosen})
-    learnt = record.learn(val, config)
+    choices = record.choose_on_validation(val, config)
     note = (
         f"Threshold and temperature refitted on {len(val)} labelled validation images of {manifest.dataset}: what this "
         "model would score with labels from there."
     )
-    how = record.setting(learnt, config, manifest.grouping)
-    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), learnt, config)}
+    how = record.setting(choices, config, manifest.grouping)
+    return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), choices, config)}
 
 
 def _reference(folder: RunFolder) -> np.ndarray:
-    """The grey levels of the images that the run learned from, as a histogram."""
+    """Return the grey levels of the images that the run trained on, as a histogram."""
     try:
         return np.array(small.histogram(folder.histogram), dtype=np.int64)
     except FileNotFoundError:
         raise UserError(
-            f"{folder.path} holds no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
-            "made the run. The command that made it trains it anew with run.overwrite=true."
+            f"{folder.path} contains no histogram.json, which dataset.harmonize=match needs: an older version of ddtl "
+            "made the run. The command that made it retrains it with run.overwrite=true."
         ) from None
 
 
-def _seen(
+def _share_seen(
     folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
 ) -> float:
-    """The share of the test images whose patient (or group) is among those that the run learned from.
+    """Return the share of the test images whose patient (or group) is among those that the run trained on.
 
     Args:
         folder: of the run.
@@ -255,19 +256,19 @@ def _seen(
         trained: the run's own results.
         seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
-    learned = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    trained_groups = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
     if not trained.get("sources"):
-        learned = {prefixed(trained["dataset"], group) for group in learned}
+        trained_groups = {prefixed(trained["dataset"], group) for group in trained_groups}
     if seed != _phantom_seed(folder):
-        learned = {group for group in learned if not re.match(r"phantom(:[ab])?/", group)}
+        trained_groups = {group for group in trained_groups if not re.match(r"phantom(:[ab])?/", group)}
     groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
     # Another table of the same patients may spell them otherwise.
-    learned, groups = set(map(spelling_key, learned)), list(map(spelling_key, groups))
-    return float(np.mean([group in learned for group in groups]))
+    trained_groups, groups = set(map(spelling_key, trained_groups)), list(map(spelling_key, groups))
+    return float(np.mean([group in trained_groups for group in groups]))
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:
-    """The seed of the phantom's patients that a run learned from; None where there are none."""
+    """Return the seed of the phantom's patients that a run trained on; None where there are none."""
     phantom = settings.config(folder.path).dataset.phantom
     return None if phantom is None else phantom.seed
 
@@ -275,6 +276,6 @@ def _phantom_seed(folder: RunFolder) -> int | None:
 def _leak(share: float) -> list[str]:
     if not share:
         return []
-    warning = f"{share:.0%} of the test images are of patients or groups that the run learned from: optimistic."
+    warning = f"{share:.0%} of the test images are of patients or groups that the run trained on: optimistic."
     log.warning(warning)
     return [warning]

@@ -20,28 +20,30 @@ from ddtl.utils.reading import Unreadable
 _NO_MATTER = {"batch_size", "sampling", "num_workers", "harmonize"}
 
 
-class Known:
+class FinishedWork:
     """The runs and evaluations of an earlier record."""
 
     def __init__(self, earlier: Study | None, runs_dir: Path) -> None:
-        """``earlier`` is the record, None where there is none; its folders lie below ``runs_dir``."""
+        """``earlier`` is the record, None where there is none; its folders are below ``runs_dir``."""
         self._jobs = {key_of_labels(job["labels"]): job for job in (earlier["jobs"] if earlier else [])}
         self._runs_dir = runs_dir
         self._digests: dict[str, str] = {}
 
     def run(self, labels: Mapping[str, Any], words: Sequence[str], config: Config) -> str | None:
-        """The folder of a finished and tested run of these labels and words, where the images are as they were."""
+        """Return the folder of a finished and tested run of these labels and words, where the images are as they
+        were.
+        """
         job = self._jobs.get(key_of_labels(labels))
-        return None if job is None or job["overrides"] != list(words) else self._held(job["run"], config)
+        return None if job is None or job["overrides"] != list(words) else self._find(job["run"], config)
 
-    def evaluation(self, labels: Mapping[str, Any], config: Config, asked: Evaluation) -> str | None:
-        """The folder of a run's finished evaluation with the same words, where the images are as they were."""
+    def evaluation(self, labels: Mapping[str, Any], config: Config, requested: Evaluation) -> str | None:
+        """Return the folder of a run's finished evaluation with the same words, where the images are as they were."""
         for found in self._jobs[key_of_labels(labels)]["evaluations"]:
-            if (found["target"], found["words"]) == (asked["target"], asked["words"]):
-                return self._held(found["folder"], rescore.asked(config, asked["words"]).config)
+            if (found["target"], found["words"]) == (requested["target"], requested["words"]):
+                return self._find(found["folder"], rescore.read_request(config, requested["words"]).config)
         return None
 
-    def _held(self, folder: str | None, config: Config) -> str | None:
+    def _find(self, folder: str | None, config: Config) -> str | None:
         if folder is None:
             return None
         try:

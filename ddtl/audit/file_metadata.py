@@ -1,7 +1,7 @@
-"""A classifier on file facts alone: how far one gets without looking at a single pixel.
+"""A classifier on file metadata alone: the score that is reached without a single pixel.
 
 In datasets put together from several sources the classes often differ in how their images were stored. A network that
-reads the images can learn that instead of the disease, and its score means little where this one is as good.
+reads the images can be trained on that instead of the disease, and its score means little where this one is as good.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Facts:
+class FileMetadata:
     """What the header of one image file says; sizes in pixels."""
 
     format: str
@@ -44,12 +44,12 @@ class Facts:
     file_bytes: int
 
     def numbers(self) -> tuple[float, ...]:
-        """Those of ``FEATURES`` that are numbers, in their order."""
+        """Return those of ``FEATURES`` that are numbers, in their order."""
         return self.width, self.height, self.file_bytes
 
 
-def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The facts about image files, from their headers; nothing is decoded.
+def read_metadata(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the facts about image files, from their headers; nothing is decoded.
 
     Returns:
         F names, and (N, F) float64: 0 or 1 for each file format and each colour mode that occurs, then the numbers.
@@ -61,8 +61,8 @@ def facts(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
         return table(list(pool.map(_read, paths)))
 
 
-def table(found: Sequence[Facts]) -> tuple[tuple[str, ...], np.ndarray]:
-    """F names and (N, F) float64 of N headers, as :func:`facts` gives them."""
+def table(found: Sequence[FileMetadata]) -> tuple[tuple[str, ...], np.ndarray]:
+    """F names and (N, F) float64 of N headers, as :func:`read_metadata` gives them."""
     formats, modes = sorted({one.format for one in found}), sorted({one.mode for one in found})
     names = (*(f"{FEATURES[0]} {x}" for x in formats), *(f"{FEATURES[1]} {x}" for x in modes), *FEATURES[2:])
     rows = [
@@ -73,7 +73,7 @@ def table(found: Sequence[Facts]) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 def probabilities(manifest: Manifest) -> np.ndarray:
-    """What a random forest on ``FEATURES`` that learned from training and validation says about the test images.
+    """Return what a random forest on ``FEATURES`` that trained on training and validation says about the test images.
 
     Args:
         manifest: with splits; images in each of training and test.
@@ -85,19 +85,19 @@ def probabilities(manifest: Manifest) -> np.ndarray:
     Raises:
         BadImageError: a file is missing or its header cannot be read.
     """
-    learn, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
-    assert learn, "no image to learn from"
+    train, test = sorted(manifest.rows("train") + manifest.rows("val")), manifest.rows("test")
+    assert train, "no image to train on"
     assert test, "no image to test on"
-    _, numbers = facts([manifest.samples[i].path for i in learn + test])
-    labels = np.array([manifest.samples[i].label for i in learn])
-    p = forest(numbers[: len(learn)], labels, numbers[len(learn) :], len(manifest.classes))
+    _, numbers = read_metadata([manifest.samples[i].path for i in train + test])
+    labels = np.array([manifest.samples[i].label for i in train])
+    p = forest(numbers[: len(train)], labels, numbers[len(train) :], len(manifest.classes))
     return p[:, 1] if len(manifest.classes) == 2 else p
 
 
 def forest(
-    learn: np.ndarray, labels: np.ndarray, score: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
 ) -> np.ndarray:
-    """What a random forest that learned from (L, F) numbers with (L,) labels says about (N, F) others.
+    """Return what a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
 
     Returns:
         (N, classes) probabilities, 0 for a class that is missing in ``labels``; the same on every call and for any
@@ -105,23 +105,23 @@ def forest(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(learn, labels)
-    p = np.zeros((len(score), classes))
-    p[:, model.classes_] = model.predict_proba(score)
+    model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(train, labels)
+    p = np.zeros((len(test), classes))
+    p[:, model.classes_] = model.predict_proba(test)
     return p
 
 
-def _read(path: Path) -> Facts:
+def _read(path: Path) -> FileMetadata:
     try:
         with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             try:
                 with Image.open(file, formats=FORMATS) as image:  # reads the header alone
-                    return Facts(str(image.format), image.mode, image.width, image.height, size)
+                    return FileMetadata(str(image.format), image.mode, image.width, image.height, size)
             except (Image.UnidentifiedImageError, ValueError):  # a deep TIFF; long texts before a PNG's pixels
                 file.seek(0)
                 header = read_header(file.read())
-                return Facts(header.format, header.mode, header.width, header.height, size)
+                return FileMetadata(header.format, header.mode, header.width, header.height, size)
     except BadImageError:
         raise
     # Pillow meets damaged headers with almost any exception: OSError, SyntaxError, struct.error, …
