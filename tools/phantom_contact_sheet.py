@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from ddtl.data.phantom.marks import Box, Picture, mark_box, text_boxes
+from ddtl.data.phantom.marks import Box, Pixels, mark_box, text_boxes
 from ddtl.data.phantom.render import PhantomSpec, has_mark, patient_label, render_slice
 
 SIZE = 128
@@ -58,7 +58,7 @@ def sheet() -> Image.Image:
     return image
 
 
-def column(site: str, spec: PhantomSpec) -> Picture:
+def column(site: str, spec: PhantomSpec) -> Pixels:
     """Return a patient with COVID, the same with the ground truth, and a patient without; one below the other."""
     first = patient_label(spec, site, 0)
     sick, healthy = (0, 1) if first else (1, 0)
@@ -75,7 +75,7 @@ def column(site: str, spec: PhantomSpec) -> Picture:
     return np.vstack([zoomed(image), gap, annotated, gap, zoomed(other)])
 
 
-def zoomed(image: Picture) -> Picture:
+def zoomed(image: Pixels) -> Pixels:
     """Return the image with larger pixels; its brightest levels make room for the colours."""
     return np.minimum(image, min(COLOURS) - 1).repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
 
@@ -86,7 +86,7 @@ def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return grown & ~mask
 
 
-def frame(image: Picture, box: Box, colour: int) -> None:
+def frame(image: Pixels, box: Box, colour: int) -> None:
     """A frame around a box, drawn into the image."""
     inside = np.zeros(image.shape, dtype=np.bool_)
     x0, y0, x1, y1 = (ZOOM * edge for edge in box)

@@ -31,7 +31,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ddtl.data.phantom.marks import Picture
+from ddtl.data.phantom.marks import Pixels
 from ddtl.data.phantom.render import PhantomSpec, render_slice
 from ddtl.models.network import Network
 from ddtl.schema.run import ModelConfig
@@ -49,7 +49,7 @@ BLOCK = 8  # pixels a side of the blocks whose brightness is examined
 class Images:
     """Images of a site, (n, size, size), with a label and a patient's number each."""
 
-    images: Picture
+    images: Pixels
     labels: NDArray[np.int64]
     patients: NDArray[np.int64]
 
@@ -95,11 +95,11 @@ def summaries() -> Figures:
     return figures
 
 
-def _moments(images: Picture) -> Floats:
+def _moments(images: Pixels) -> Floats:
     return np.stack([images.mean(axis=(1, 2)), images.var(axis=(1, 2))], axis=1)
 
 
-def _histogram(images: Picture) -> Floats:
+def _histogram(images: Pixels) -> Floats:
     """Return share of the pixels in each of 16 bins of grey levels."""
     pixels = images.reshape(len(images), -1)
     return np.stack([np.bincount(row // 16, minlength=16) / len(row) for row in pixels])
@@ -111,7 +111,7 @@ def _border(size: int, depth: int) -> NDArray[np.bool_]:
     return border
 
 
-def _corner_blocks(images: Picture) -> Floats:
+def _corner_blocks(images: Pixels) -> Floats:
     """Mean brightness of each of the four blocks in each corner."""
     n, size, _ = images.shape
     blocks = images.reshape(n, size // BLOCK, BLOCK, size // BLOCK, BLOCK).mean(axis=(2, 4))
@@ -155,16 +155,16 @@ def _load(run: Path) -> tuple[Network, int]:
     return network.eval(), settings["dataset"]["image_size"]
 
 
-def _resized(images: Picture, size: int) -> Picture:
+def _resized(images: Pixels, size: int) -> Pixels:
     """As ``ddtl.data.images.decode`` makes them."""
     small = [Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR) for image in images]
     return np.stack([np.asarray(image) for image in small])
 
 
-def _matching(images: Picture, reference: Picture) -> Picture:
+def _matching(images: Pixels, reference: Pixels) -> Pixels:
     """Return the map (256,) that gives the grey levels of ``images`` the distribution of those of ``reference``."""
 
-    def share(pixels: Picture) -> Floats:
+    def share(pixels: Pixels) -> Floats:
         """Return share of the pixels up to each level, half of the level's own among them."""
         counts = np.bincount(pixels.ravel(), minlength=256) / pixels.size
         return np.cumsum(counts) - counts / 2
@@ -172,7 +172,7 @@ def _matching(images: Picture, reference: Picture) -> Picture:
     return np.rint(np.interp(share(images), share(reference), np.arange(256))).astype(np.uint8)
 
 
-def _scores(network: Network, images: Picture) -> Floats:
+def _scores(network: Network, images: Pixels) -> Floats:
     """Probability of COVID for each image."""
     with torch.inference_mode():
         batches = torch.from_numpy(images)[:, None].split(100)

@@ -201,7 +201,7 @@ def _subject(config: Config) -> Subject:
 
 def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
     from ddtl.audit.exclude_list import COLUMNS
-    from ddtl.reports.audit.pairs import shown
+    from ddtl.reports.audit.pairs import pair_views
     from ddtl.reports.audit.report import page
 
     lists = exclude_lists(folder, found)
@@ -210,7 +210,7 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
         for dataset, path in lists.items():
             write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
         write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
-        images = shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
+        images = pair_views(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
         write_text(folder / "report.html", page(record, images))
         write_json(folder / RECORD, record)
     except OSError as error:

@@ -15,7 +15,7 @@ from ddtl.commands.arguments import Command
 from ddtl.config.load import load
 from ddtl.data.datasets.registry import ORIGINS
 from ddtl.data.download import fetching
-from ddtl.data.download.published import Origin, image_files, named, read_index, ways_on
+from ddtl.data.download.published import Origin, fetch_advice, image_files, named, read_index
 from ddtl.data.download.verifying import FINE, Finding, State, verify
 from ddtl.data.images import cached
 from ddtl.schema.run import PathsConfig, Section
@@ -202,7 +202,7 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
     for one in caches:
         table.add_row(
             one.key,
-            "decoded images" if one.holds == "decoded" else "drawn phantom",
+            "decoded images" if one.content == "decoded" else "drawn phantom",
             escape(one.dataset),
             "" if one.images is None else str(one.images),
             "" if one.side is None else f"{one.side} × {one.side}",
@@ -231,7 +231,7 @@ def _verify(origin: Origin, data_dir: Path) -> None:
     if counts[State.MISSING] == len(findings):
         raise UserError(
             f"{origin.title}: no images in {(data_dir / origin.name).absolute()}.\n"
-            f"`ddtl data fetch {origin.name}` fetches them.\n{ways_on(origin)}"
+            f"`ddtl data fetch {origin.name}` fetches them.\n{fetch_advice(origin)}"
         )
     table = Table(title=f"{origin.name}: {len(findings)} images", title_justify="left")
     table.add_column("what the files are")

@@ -102,11 +102,11 @@ def _show(record: Mapping[str, Any]) -> None:
     shown = [image for group in record["groups"] for image in group["images"]]
     with_text = [str(image["sample_id"]) for image in shown if image["with_text"]]
     if with_text:
-        from ddtl.reports.run.sentences import LOOK_AT_EACH
+        from ddtl.reports.run.sentences import CHECK_EACH
 
         some = ", ".join(with_text[:3]) + (", …" if len(with_text) > 3 else "")
         what = f"{len(with_text)} of {len(shown)} images seem to contain text or arrows outside the body ({some})."
-        console.out.print(escape(f"! {what} {LOOK_AT_EACH}"), style="yellow")
+        console.out.print(escape(f"! {what} {CHECK_EACH}"), style="yellow")
     for group in record["groups"]:
         console.out.print(escape(f"{group['title']}: {len(group['images'])} of {group['total']} shown"))
     game, randomised = record["pointing_game"], record["randomised"]

@@ -28,7 +28,7 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
 
     Args:
         config: what is requested.
-        trains: whether it is to be trained; what is only evaluated goes one image at a time as well as any other way.
+        trains: whether it will be trained; what is only evaluated goes one image at a time as well as any other way.
         writes: whether anything is written to paths.runs_dir.
     """
     every = (
@@ -42,7 +42,7 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
 def of_record(config: Config) -> Iterator[str]:
     """The keys of a stored configuration whose values no command can work with.
 
-    What depends on this machine is not looked at.
+    What depends on this machine is not checked.
     """
     d = config.dataset
     for check in (_names, _ranges, _phantom, _evaluation):
@@ -130,7 +130,7 @@ def _paths(c: Config) -> Iterator[str]:
             yield f"{key}={text}: this user has no home folder. Name one that exists or can be made: {key}=/tmp/ddtl"
             continue
         if path.startswith("~"):
-            yield f"{key}={text}: there is no such user. A folder that is called ~ is written ./~."
+            yield f"{key}={text}: there is no such user. A folder with the name ~ is written ./~."
             continue
         if _is_too_long(path):
             yield f"{key}={_short(text)}: this path is longer than a file system takes. Set another {key}."
@@ -147,7 +147,7 @@ def _paths(c: Config) -> Iterator[str]:
 
 
 def no_url(mirror: str) -> str:
-    """Why a text is no URL to fetch from, as a predicate; empty where it is one."""
+    """Why a text is not a URL to fetch from, as a predicate; empty where it is one."""
     if not mirror.startswith(("http://", "https://")):
         return "must begin with https:// or http://"
     try:
@@ -156,7 +156,7 @@ def no_url(mirror: str) -> str:
     except ValueError:  # of the port
         is_host = False
     if not (is_host and mirror.isascii() and mirror.isprintable() and " " not in mirror):
-        return "is no URL. Write signs of a password such as @ : / ? # % and blanks as %40 %3A %2F %3F %23 %25 %20"
+        return "is not a URL. Write signs of a password such as @ : / ? # % and blanks as %40 %3A %2F %3F %23 %25 %20"
     return ""
 
 
@@ -253,7 +253,7 @@ def _averages(c: Config) -> Iterator[str]:
 
 
 def _batch_of_one(c: Config) -> Iterator[str]:
-    """BatchNorm that is trained on one image at a time learns to normalise each image by itself."""
+    """BatchNorm that is trained on one image at a time normalises each image by itself."""
     parts = c.trainer.devices * c.trainer.num_nodes * c.trainer.accumulate
     if not _has_batchnorm(c) or c.dataset.batch_size != parts or c.finetune.batchnorm == "frozen_stats":
         return
@@ -273,7 +273,7 @@ def _weights(c: Config) -> Iterator[str]:
         hint = did_you_mean(weights, ("imagenet", "none"))
         yield f"model.weights={weights}: no such file or folder.{hint} It takes imagenet, none, a file or a run folder."
     elif path.is_dir() and not (path / "model.safetensors").is_file():
-        yield f"model.weights={weights}: not the folder of a finished run, it holds no model.safetensors."
+        yield f"model.weights={weights}: not the folder of a finished run, it contains no model.safetensors."
     elif path.is_file() and path.suffix not in WEIGHT_FILES:
         yield f"model.weights={weights}: a weights file ends in {', '.join(WEIGHT_FILES)}."
 
@@ -287,11 +287,11 @@ def _own(c: Config) -> Iterator[str]:
     """A person's own images: that they are named, and that what is named is there."""
     d = c.dataset
     if d.kind == "folder" and d.root is None:
-        yield "dataset=folder needs dataset.root=FOLDER, which holds a folder of images for each class."
+        yield "dataset=folder needs dataset.root=FOLDER, which contains a folder of images for each class."
     if d.kind == "table" and d.table is None:
         yield "dataset=table needs dataset.table=FILE, a CSV with the columns path and label."
     if d.patient_regex is not None and d.patients is not None:
-        yield "dataset.patient_regex and dataset.patients both say who the patients are; set one of them to null."
+        yield "dataset.patient_regex and dataset.patients both define the patients; set one of them to null."
     if d.patient_regex is not None:
         try:
             re.compile(d.patient_regex)

@@ -40,7 +40,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
             case "--multirun" | "-m":
                 flags["multirun"] = True
             case "--resolve":
-                pass  # Hydra's flag beside --cfg; what ddtl prints is resolved in any case
+                pass  # Hydra's flag that goes with --cfg; what ddtl prints is resolved in any case
             case "--cfg" | "-c":
                 if next(words, None) != "job":
                     raise UserError("--cfg takes one word: `--cfg job` prints the composed configuration.")
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
             case _:
                 overrides.append(word)
     if flags["show_config"] and flags["multirun"]:
-        raise UserError("--cfg job prints one configuration: leave out -m, and give each key one value.")
+        raise UserError("--cfg job prints one configuration: omit -m, and give each key one value.")
     return CommandLine(tuple(overrides), **flags)
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from ddtl.config.overrides import Setting, shown
+from ddtl.config.overrides import Setting, format_value
 from ddtl.config.where import conf_dir, text_of
 from ddtl.schema.backbones import BACKBONES
 from ddtl.schema.run import MOVED, moved
@@ -47,7 +47,7 @@ def _variable(name: str, *default: Any) -> Any:
 
 @contextmanager
 def _variables() -> Iterator[None]:
-    """While settings are resolved. Whoever uses OmegaConf beside ddtl has it as it was."""
+    """While settings are resolved. Other users of OmegaConf in this process have it as it was."""
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     try:
         yield
@@ -69,7 +69,7 @@ def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The files of settings and what the system says of each; a link that leads nowhere, as editors make, is none."""
+    """The files of settings and the stat result of each; a link that leads nowhere, as editors make, is none."""
     for files in walk(folder, _unreadable):
         for entry in files:
             if entry.name.endswith(".yaml"):
@@ -78,7 +78,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _unreadable(folder: Path, why: str) -> NoReturn:
-    raise UserError(f"{folder} {why}. Files of settings are looked for there.")
+    raise UserError(f"{folder} {why}. Files of settings are searched for there.")
 
 
 @contextmanager
@@ -189,7 +189,9 @@ def _at_reference(tree: Any, name: str) -> Any:
     return tree
 
 
-def known(config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]) -> tuple[list[Setting], list[str]]:
+def check_keys(
+    config: DictConfig, settings: Iterable[Setting], groups: Iterable[str]
+) -> tuple[list[Setting], list[str]]:
     """The settings whose key exists, dicts taken apart, the last of each key; and a line for each of the others."""
     tree = OmegaConf.to_container(config, resolve=False)
     there = list(_keys(tree))
@@ -296,7 +298,7 @@ def _parts(setting: Setting, now: Any) -> Iterator[Setting]:
         return
     for name, value in setting.value.items():
         key = f"{setting.key}.{name}"
-        yield from _parts(Setting(key, value, f"{key}={shown(value)}"), now.get(name))
+        yield from _parts(Setting(key, value, f"{key}={format_value(value)}"), now.get(name))
 
 
 def _unknown(key: str, keys: Sequence[str], groups: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.schema.run import Section
 from ddtl.utils.suggest import did_you_mean
 
@@ -89,7 +89,7 @@ def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, 
     """The key of one of pydantic's errors, and a line about it."""
     names, value = _place(item["loc"], tree)
     key = ".".join(names)
-    as_typed = typed.get(key, shown(value))
+    as_typed = typed.get(key, format_value(value))
     inside = len(names) < len(item["loc"])
     if item["type"] == "missing" and isinstance(value, dict):
         full = ".".join([*names, item["loc"][-1]])
@@ -98,15 +98,15 @@ def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, 
         siblings = [".".join([*names[:-1], name]) for name in _fields(names[:-1], schema)]
         return key, f"{key}: no such key.{did_you_mean(key, siblings)}"
     if item["type"] == "missing":
-        return key, f"{key}={shown(value)}: takes two values."
+        return key, f"{key}={format_value(value)}: takes two values."
     words = _literals(_type_of(names, schema))
     if inside and words:  # a number or one of some words: the first error is about the number
-        options = [shown(word) for word in words]
+        options = [format_value(word) for word in words]
         hint = did_you_mean(as_typed, options)
         return key, f"{key}={as_typed}: {_says(item)}, or one of {', '.join(options)}.{hint}"
     if inside:
         keys = f"must be a dict of {', '.join(_fields(names, schema))}" if item["type"] in _NO_SECTION else ""
-        return key, f"{key}={as_typed}: {shown(item['input'])} {keys or _says(item)}."
+        return key, f"{key}={as_typed}: {format_value(item['input'])} {keys or _says(item)}."
     return key, f"{key}={as_typed}: {_wrong(item, key, _type_of(names, schema), as_typed)}"
 
 
@@ -115,10 +115,10 @@ def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
     allowed = _literals(wanted)
     nullable = type(None) in get_args(wanted)
     if item["type"] == "literal_error":
-        options = [shown(option) for option in [*allowed, *([None] if nullable else [])]]
+        options = [format_value(option) for option in [*allowed, *([None] if nullable else [])]]
         if value in options:
             return "must be without quotes."
-        return f"must be one of {', '.join(options)}.{did_you_mean(shown(value), options)}"
+        return f"must be one of {', '.join(options)}.{did_you_mean(format_value(value), options)}"
     if item["type"] in _NO_SECTION:
         first = next(iter(_section(wanted).model_fields), None)
         if first is None:  # in a dict of sections, whose names are free

@@ -72,7 +72,7 @@ def _key_comments(config_name: str) -> dict[str, str]:
 
 
 def row(name: str, text: str) -> str:
-    """A name and what it means, the latter beside or below it."""
+    """A name and what it means, the latter to its right or below it."""
     return textwrap.fill(text, width=118, initial_indent=f"{name:<25} ", subsequent_indent=" " * 26)
 
 

@@ -90,15 +90,15 @@ def typed(
     known_groups = groups(config_name)
     words = read(overrides, known_groups, set(text_keys(schema)))
     base = compose.composed(config_name, words.choices)
-    settings, unknown = compose.known(base, words.settings, [*known_groups, *also])
+    settings, unknown = compose.check_keys(base, words.settings, [*known_groups, *also])
     tree, unresolved = compose.resolved(base, settings)
     config, mistyped = convert(tree, schema, numbers_as_typed(settings))
     problems = [*words.problems, *unknown, *unresolved]
     for key, line in mistyped.items():
-        said = any(_related(setting.key, key) for setting in settings)
-        problems.append(line if said else f"{line} {_origin(key)}")
+        is_given = any(_related(setting.key, key) for setting in settings)
+        problems.append(line if is_given else f"{line} {_origin(key)}")
     if config is None:
-        # The other checks are still worth their answer: look at the rest without the mistyped values.
+        # The other checks are still worth their answer: check the rest without the mistyped values.
         sound = [setting for setting in settings if not any(_related(setting.key, key) for key in mistyped)]
         config, _ = convert(compose.resolved(base, sound)[0], schema)
     if config is not None:
@@ -113,7 +113,7 @@ def typed(
 
 
 def _urls(config: Any) -> Iterator[str | None]:
-    """The settings that may hold a password, wherever they were set."""
+    """The settings that may contain a password, wherever they were set."""
     yield from (config.paths.data_mirror, config.paths.weights_mirror) if hasattr(config, "paths") else ()
     yield config.sweep.storage if hasattr(config, "sweep") else None
 

@@ -33,7 +33,7 @@ class Setting:
 
 @dataclass
 class Overrides:
-    """What a command line asks for.
+    """What a command line requests.
 
     Attributes:
         choices: the option of each group that was named.
@@ -171,13 +171,13 @@ def _key_and_value(text: str, texts: Container[str] = ()) -> tuple[str, Any]:
     # Hydra adds a key with `+`; every key that means something is there already, so `+` changes nothing here.
     key = override.key_or_group
     if override.is_delete():
-        raise _Unreadable("nothing can be taken away. Set the value that you want instead.")
+        raise _Unreadable("nothing can be removed. Set the value that you want instead.")
     if override.package is not None:
         raise _Unreadable(f"settings stay in their place. Write {key}=… without @.")
     if override.is_sweep_override():
         value = text.partition("=")[2]
         if key in texts:
-            as_text = in_shell(f"{key}={shown(value.strip(), quoted=True)}")
+            as_text = in_shell(f"{key}={format_value(value.strip(), quoted=True)}")
             raise _Unreadable(f"several values. Add -m to run each of them, or quote it as one text: {as_text}")
         raise _Unreadable(f"several values. Add -m to run each of them, or put a list in brackets: {key}=[…].")
     if names is not None:
@@ -221,7 +221,7 @@ def _how_to_write(text: str, earlier: str, texts: Container[str]) -> str:
 def _requoted(key: str, value: str, is_text: bool) -> str:
     """A value with closed quotes and brackets, and quotes around what the grammar cannot read in a list or dict."""
     if is_text:
-        return shown(value.strip("'\""), quoted=True)
+        return format_value(value.strip("'\""), quoted=True)
     if value[:1] in ("[", "{") and _NAMES.search(key):
         return class_names.read(value).corrected()
     if value[:1] == "[":
@@ -263,7 +263,7 @@ def _names_of_classes(text: str) -> Setting | _NotNames | None:
 
 
 def _without_names(text: str) -> tuple[str, dict[str, Any]]:
-    """A word with plain words in the place of the class names in its dict, and what they stand for."""
+    """An override with plain text in the place of the class names in its dict, and what they stand for."""
     key, _, value = text.partition("=")
     names: dict[str, Any] = {}
     if not value.lstrip().startswith("{"):
@@ -305,7 +305,7 @@ def in_shell(word: str) -> str:
     return f'"{word}"' if plain else quoted
 
 
-def shown(value: Any, quoted: bool = False) -> str:
+def format_value(value: Any, quoted: bool = False) -> str:
     """A value as it would be typed; ``quoted``: text that Hydra would read as something else is in quotes."""
     match value:
         case None:
@@ -313,17 +313,21 @@ def shown(value: Any, quoted: bool = False) -> str:
         case bool():
             return str(value).lower()
         case list() | tuple():
-            return f"[{', '.join(shown(item, quoted) for item in value)}]"
+            return f"[{', '.join(format_value(item, quoted) for item in value)}]"
         case dict():
-            return f"{{{', '.join(f'{key}: {shown_item(key, item, quoted)}' for key, item in value.items())}}}"
+            return f"{{{', '.join(f'{key}: {format_item(key, item, quoted)}' for key, item in value.items())}}}"
         case str() if quoted and not (value and _reads_as(value)):
             return class_names.quoted(value)
     return str(value)
 
 
-def shown_item(key: Any, value: Any, quoted: bool = True) -> str:
+def format_item(key: Any, value: Any, quoted: bool = True) -> str:
     """The value of a key in a dict: class names keep their own quotes."""
-    return class_names.written(value) if quoted and key in ("class_map", "classes") and value else shown(value, quoted)
+    return (
+        class_names.format_names(value)
+        if quoted and key in ("class_map", "classes") and value
+        else format_value(value, quoted)
+    )
 
 
 def _reads_as(text: str) -> bool:

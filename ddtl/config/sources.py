@@ -8,11 +8,11 @@ from ddtl.schema.run import DatasetConfig
 from ddtl.schema.units import PROTOCOLS
 from ddtl.utils.suggest import did_you_mean
 
-# Folders that ddtl makes beside those of datasets in paths.runs_dir.
+# Folders that ddtl makes next to those of datasets in paths.runs_dir.
 RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
 _EVERYWHERE = tuple(protocol for protocol in PROTOCOLS if protocol != "official")  # protocols of all datasets
-BY_KEYS = ("folder", "table", "pooled")  # datasets that are no source by this name
+BY_KEYS = ("folder", "table", "pooled")  # datasets that cannot be a source by this name
 
 
 def base(source: str) -> str:
@@ -54,9 +54,9 @@ def problems(pooled: DatasetConfig) -> list[str]:
             also = " A folder of your own is declared first: dataset.own={third: {root: /images}}."
             lines.append(f"{shown}: no such dataset as {name}.{did_you_mean(name, known)}{also}")
     if "phantom" in names and set(names) & set(_SITES):
-        lines.append(f"{shown}: phantom holds its sites; name phantom:a and phantom:b instead, or phantom alone.")
+        lines.append(f"{shown}: phantom contains its sites; name phantom:a and phantom:b instead, or phantom alone.")
     if pooled.phantom is None and {base(name) for name in names} & {"phantom"}:
-        lines.append("dataset.phantom is empty: it holds the settings of the sources phantom:a and phantom:b.")
+        lines.append("dataset.phantom is empty: it contains the settings of the sources phantom:a and phantom:b.")
     for name, files in own.items():
         if (
             name in (*datasets, *_SITES, *RESERVED)
@@ -92,6 +92,6 @@ def _phantom(pooled: DatasetConfig, source: str) -> object:
 
 
 def usual(option: str) -> DatasetConfig:
-    """What ``dataset=<option>`` says when nothing else is said."""
+    """The settings of ``dataset=<option>`` alone."""
     tree, _ = compose.resolved(compose.composed("train", {"dataset": option}), [])
     return DatasetConfig.model_validate(tree["dataset"])

@@ -15,7 +15,7 @@ _MOST_VALUES = 100_000  # of a configuration file
 
 
 def conf_dir() -> Path:
-    """``conf/`` inside the installed package, or beside it in a checkout."""
+    """``conf/`` inside the installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
@@ -39,7 +39,7 @@ def text_of(path: Path) -> str:
     """A configuration file's text, which stands for no more values than its size says: aliases copy what they name.
 
     Raises:
-        UserError: it is no regular file, too large, cannot be read, or stands for too many values.
+        UserError: it is not a regular file, too large, cannot be read, or stands for too many values.
     """
     try:
         data = reading.read_bytes(path, reading.SETTINGS)
@@ -54,7 +54,7 @@ def text_of(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
-    """As above; a sweep asks for each of its trials."""
+    """As above; a sweep calls it for each of its trials."""
     try:
         defaults = yaml.safe_load(text_of(path))["defaults"]
     except UserError:

@@ -49,7 +49,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Exclusions:
     """Images that a list took out of a dataset.
 
     Attributes:
@@ -98,7 +98,7 @@ class Manifest:
         classes: class names by label. In a two-class task the last one is the positive class.
         samples: the rows. They are kept by sample id, whatever order they come in: what is drawn for an image in
             training depends on its row.
-        grouping: what ``Sample.group`` means here. Results made without patients say so.
+        grouping: what ``Sample.group`` means here. Results made without patients state it.
         protocol: how ``split`` came about; None while no split is assigned.
         published: the split that the dataset's authors published, by sample id; empty where there is none.
         notes: what results on this dataset must say; :meth:`applicable` has those that apply.
@@ -116,17 +116,17 @@ class Manifest:
     published: Mapping[str, str] | None = None
     notes: tuple[Note, ...] = ()
     fold: tuple[int, int] | None = None
-    left_out: LeftOut | None = None
+    left_out: Exclusions | None = None
     is_positive_known: bool = True
     labels: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise UserError(f"{self.dataset}: the dataset holds no image.")
+            raise UserError(f"{self.dataset}: the dataset contains no image.")
         counts = Counter(sample.sample_id for sample in self.samples)
         twice = [name for name, n in counts.items() if n > 1]
         if twice:
-            raise UserError(f"{self.dataset}: sample ids must be unique; {twice[0]!r} stands {counts[twice[0]]} times.")
+            raise UserError(f"{self.dataset}: sample ids must be unique; {twice[0]!r} occurs {counts[twice[0]]} times.")
         wrong = next((s for s in self.samples if not 0 <= s.label < len(self.classes)), None)
         if wrong is not None:
             n = len(self.classes)

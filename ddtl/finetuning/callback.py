@@ -35,10 +35,10 @@ class ApplySchedule(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         others_train = apply_epoch(self.network, self.schedule, trainer.current_epoch)
         if others_train and isinstance(trainer.strategy, DDPStrategy):
-            wrap_anew(trainer.strategy)
+            wrap_again(trainer.strategy)
 
 
-def wrap_anew(strategy: DDPStrategy) -> None:
+def wrap_again(strategy: DDPStrategy) -> None:
     """Let distributed training average the gradients of the parameters that train now, of all and of no others.
 
     DistributedDataParallel registers the parameters that require a gradient when it is built, once. A stage thawed

@@ -10,7 +10,7 @@ from ddtl.finetuning.schedule import Phase
 
 @dataclass(frozen=True)
 class Demand:
-    """What one split asks of the frozen stages in a phase.
+    """What one split needs of the frozen stages in a phase.
 
     Attributes:
         of: the images in words, as "training images".

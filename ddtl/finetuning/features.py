@@ -138,7 +138,7 @@ class FrozenFeatures(pl.Callback):
         return (stored.batch(keys, slices) for keys in cast(Iterable[list[Key]], images.batch_sampler))
 
     def _begin(self, phase: Phase, depth: int, images: DataLoader) -> None:
-        """Decide about a phase, say so, and store its training images. The validation's follow in their first pass."""
+        """Decide about a phase, report it, and store its training images. The validation's come in its first pass."""
         epochs = range(phase.first, phase.end)
         order = cast(TrainBatches, images.batch_sampler)
         drawn = [key for epoch in epochs for keys in order.in_epoch(epoch) for key in keys]
@@ -147,14 +147,12 @@ class FrozenFeatures(pl.Callback):
         example = self._example(images, keys[0], depth)
         slow = self._slow_to_fetch(example)
         views = self.views(phase.first)
-        way_out = (
-            "finetune.cached_views=4 would keep four views" if depth == self._backbone else "augment=none does not"
-        )
+        advice = "finetune.cached_views=4 would keep four views" if depth == self._backbone else "augment=none does not"
         train = Demand(
             of="views of training images" if views > 1 else "training images",
             passes=len(drawn),
             distinct=len(keys),
-            why_not=slow if views else f"each epoch augments them differently; {way_out}",
+            why_not=slow if views else f"each epoch augments them differently; {advice}",
         )
         val = Demand("validation images", len(epochs) * val_rows, val_rows, slow or self._other_weights(phase, depth))
         bytes_each = example.numel() * example.element_size()

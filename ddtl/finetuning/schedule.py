@@ -56,11 +56,11 @@ class Schedule:
     rewarm: float = 0.0
 
     def at(self, epoch: int) -> dict[str, StageState]:
-        """The states in an epoch; the last ones hold on after the end."""
+        """The states in an epoch; the last ones stay after the end."""
         return self.epochs[min(epoch, len(self.epochs) - 1)]
 
     def phase(self, epoch: int) -> Phase:
-        """The phase of an epoch; the last one holds on after the end."""
+        """The phase of an epoch; the last one stays after the end."""
         return next((phase for phase in self.phases if epoch < phase.end), self.phases[-1])
 
     def thaws(self, stage: str) -> tuple[int, ...]:

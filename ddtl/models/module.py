@@ -23,7 +23,7 @@ class Classifier(pl.LightningModule):
 
     A batch is a dict of ``image`` (N, 1, H, W) float in [0, 1], ``label`` (N,) int, ``row`` (N,) index into the
     manifest and ``real`` (N,) bool, False for copies that only fill up the last batch of a distributed evaluation.
-    Instead of ``image`` it may hold ``features``, what the network's first ``depth`` stages make of it.
+    Instead of ``image`` it may contain ``features``, what the network's first ``depth`` stages make of it.
 
     Args:
         network: the model.

@@ -70,7 +70,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Grayscale images (N, 1, H, W) in [0, 1] to logits (N, n_classes)."""
-        depth = self._prefix if self.training else 0  # who asks for gradients of an evaluation gets all of them
+        depth = self._prefix if self.training else 0  # who needs gradients of an evaluation gets all of them
         with torch.set_grad_enabled(torch.is_grad_enabled() and not depth):
             x = self.embed(images, depth)
         return self.classify(x, depth)

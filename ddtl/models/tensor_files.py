@@ -43,7 +43,7 @@ def load(path: Path, limit: int, *, checked: bool = False) -> Any:
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        Unreadable: it is no regular file, too large, or its parts are compressed or not where they should be.
+        Unreadable: it is not a regular file, too large, or its parts are compressed or not where they should be.
         Exception: damaged files make torch and safetensors raise almost any.
     """
     with reading.opened(path, limit) as file:
@@ -63,7 +63,7 @@ def load(path: Path, limit: int, *, checked: bool = False) -> Any:
         else:
             _check_pickles(path, file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error says it in our words
+            warnings.simplefilter("ignore")  # what torch thinks of an odd pickle; the error is in our words
             if is_zip:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -84,7 +84,7 @@ def _check_zip(path: Path, file: BinaryIO, checked: bool) -> None:
         if twice or lies or archive.comment or sum(part.file_size for part in parts) > total:
             raise Unreadable(path, "is damaged: its parts are not as its table of contents says")
         if checked and archive.testzip() is not None:
-            raise Unreadable(path, "is damaged: a part is not what its checksum says")
+            raise Unreadable(path, "is damaged: a part does not match its checksum")
         pickles = [part for part in parts if part.filename.rpartition("/")[2] == "data.pkl"]
         if any(part.file_size > _HEADER or _unfolds(archive.read(part)) for part in pickles):
             raise Unreadable(path, _UNFOLDS)
@@ -183,7 +183,7 @@ def odd_within(value: Any) -> str:
                 inner.extend(_children(one))
         count += len(inner)
         if count > _MOST_VALUES:
-            return "it holds more values than any"
+            return "it contains more values than any"
         if not inner:
             return ""
         level = inner

@@ -49,7 +49,7 @@ def locate(config: ModelConfig, mirror: str | None) -> Weights:
     """Find the weights on this machine, fetching ImageNet's where they are not here yet.
 
     Raises:
-        UserError: they cannot be had; the message names the ways on.
+        UserError: they cannot be had; the message names what to do.
     """
     if config.weights == "none":
         return Weights("none", None, None)
@@ -96,8 +96,8 @@ def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, T
             raise UserError(f"model.weights={path}: {key} has values of the type {kind}. Give a file of the weights.")
         if not tensor_files.is_finite(theirs[key].to(ours[key].dtype)):
             raise UserError(
-                f"model.weights={path}: {key} holds values that are infinite or no number, of which a network has no "
-                "use. Give another file; the training that wrote this one had diverged."
+                f"model.weights={path}: {key} contains values that are infinite or no number, of which a network has "
+                "no use. Give another file; the training that wrote this one had diverged."
             )
 
 
@@ -118,7 +118,7 @@ def _imagenet(model: str, mirror: str | None) -> Weights:
         except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"model.weights=imagenet: could not fetch {url} ({error}).\n"
-                "Ways on:\n"
+                "What to do:\n"
                 f"  have the file already?     model.weights=/path/to/{name}, or copy it to {path}\n"
                 "  a mirror inside your net?  paths.weights_mirror=https://… or the variable DDTL_WEIGHTS_MIRROR\n"
                 "  start from random weights? model.weights=none"
@@ -167,10 +167,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     items = state.items() if isinstance(state, Mapping) else ()
     tensors = {key: value for key, value in items if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise UserError(f"model.weights={path}: holds no tensors by name. Give the file of a model's state dict.")
+        raise UserError(f"model.weights={path}: contains no tensors by name. Give the file of a model's state dict.")
     if len(tensors) > _MOST_TENSORS or max(map(len, tensors)) > _LONGEST_NAME:
         raise UserError(
-            f"model.weights={path}: holds more tensors, or longer names, than any model. Give the file of a model's "
+            f"model.weights={path}: contains more tensors, or longer names, than any model. Give the file of a model's "
             "state dict."
         )
     for key, tensor in tensors.items():
@@ -182,7 +182,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-# How torch says that a pickle asks for a class or function that is not on its short list.
+# How torch says that a pickle requests a class or function that is not on its short list.
 _ASKS_FOR = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)
 
 
@@ -194,10 +194,10 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return "the file is empty. Fetch it again."
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start):
         return "a text file (a web page or a Git LFS pointer, saved in place of the weights?). Fetch it again."
-    asked = _ASKS_FOR.search(reason)
+    requested = _ASKS_FOR.search(reason)
     another_pickle = isinstance(error, pickle.UnpicklingError) and start.startswith(b"\x80")
-    if asked or another_pickle or "TorchScript" in reason:
-        what = f" (it asks for {asked[1]})" if asked else ""
+    if requested or another_pickle or "TorchScript" in reason:
+        what = f" (it requests {requested[1]})" if requested else ""
         return (
             f"no plain state dict{what}. Loading such a file can run code that it brings, so it was not loaded. "
             "Where its source can be trusted, load it there and write its weights alone: "

@@ -88,15 +88,15 @@ def _environment(name: str) -> Environment:
 
 @cache
 def _plain() -> Environment:
-    return _made(autoescape=False)
+    return _make(autoescape=False)
 
 
 @cache
 def _markdown() -> Environment:
-    return _made(autoescape=True, finalize=_escaping)
+    return _make(autoescape=True, finalize=_escaping)
 
 
-def _made(**rules: Any) -> Environment:
+def _make(**rules: Any) -> Environment:
     import jinja2
     from jinja2 import FunctionLoader, StrictUndefined
 

@@ -94,7 +94,7 @@ def read(text: str) -> Names:
     return found
 
 
-def written(class_map: Sequence[str] | dict[str, str]) -> str:
+def format_names(class_map: Sequence[str] | dict[str, str]) -> str:
     """A list or map of names as it is typed, before a shell's quotes."""
     is_map = isinstance(class_map, dict)
     items = class_map.items() if isinstance(class_map, dict) else ((name, None) for name in class_map)

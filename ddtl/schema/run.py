@@ -50,7 +50,7 @@ PatientIds = Literal["check", "join", "exact"]
 OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
-# are no part of its identity, so that it keeps its name.
+# do not belong to its identity, so that it keeps its name.
 NEUTRAL: dict[str, Any] = {
     "dataset.sources": None,
     "dataset.class_map": None,
@@ -69,7 +69,7 @@ NEUTRAL: dict[str, Any] = {
     **{f"augment.{key}": field.default for key, field in AugmentConfig.model_fields.items() if not field.is_required()},
 }
 
-# Keys that stood under another name in earlier versions, with the name that they have now. They are still read, and an
+# Keys that had another name in earlier versions, with the name that they have now. They are still read, and an
 # identity spells them as it did, so that a run keeps its name.
 MOVED = {"model.label_smoothing": "loss.label_smoothing", "model.class_weights": "loss.class_weights"}
 
@@ -327,7 +327,7 @@ class PathsConfig(Section):
 
 
 class PublishedConfig(Section):
-    """Numbers from a paper, to print beside ours; see ``conf/experiment/``."""
+    """Numbers from a paper, to print next to ours; see ``conf/experiment/``."""
 
     source: str
     protocol: str

@@ -1,4 +1,4 @@
-"""What a sweep can be given, beside the settings of its trials: frozen, typed and checked. No torch, no Optuna."""
+"""What a sweep can be given, apart from the settings of its trials: frozen, typed and checked. No torch, no Optuna."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ddtl.config import sources
-from ddtl.config.overrides import key_of, shown, shown_item
+from ddtl.config.overrides import format_item, format_value, key_of
 from ddtl.config.where import options
 from ddtl.records.study_folder import PLAIN
 from ddtl.schema.run import OwnDataset
@@ -114,8 +114,8 @@ def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
         kind = "folder" if own[name].table is None else "table"
         return (
             f"dataset={kind}",
-            f"dataset.name={shown(name, quoted=True)}",
-            *(f"dataset.{key}={shown_item(key, value)}" for key, value in _given_files(own[name]).items()),
+            f"dataset.name={format_value(name, quoted=True)}",
+            *(f"dataset.{key}={format_item(key, value)}" for key, value in _given_files(own[name]).items()),
         )
     option, _, site = name.partition(":")
     return (f"dataset={option}", f"dataset.phantom.sites=[{site}]") if site else (f"dataset={option}",)
@@ -124,7 +124,7 @@ def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
 def pool_words(names: Sequence[str], own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
     """Return what takes several datasets as one."""
     declared = {name: _given_files(own[name]) for name in names if name in own}
-    more = (f"dataset.own={shown(declared, quoted=True)}",) if declared else ()
+    more = (f"dataset.own={format_value(declared, quoted=True)}",) if declared else ()
     return "dataset=pooled", f"dataset.sources=[{','.join(names)}]", *more
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ddtl.config import load
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.records import study_folder, test_ledger
 from ddtl.records.checking import inside
 from ddtl.records.identity import differences, short_hash
@@ -166,7 +166,7 @@ def _with_weights(plan: StudyPlan, job: StudyJob, first: study_folder.JobRecord)
     if first["run"] is None:
         return job.overrides
     weights = inside(study_folder.runs_dir(plan.folder), first["run"])
-    return *job.overrides, f"model.weights={shown(str(weights), quoted=True)}"
+    return *job.overrides, f"model.weights={format_value(str(weights), quoted=True)}"
 
 
 def _remaining_jobs(plan: StudyPlan, study: Study) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ddtl.config import checks, command_line, load, sources
 from ddtl.config.load import ConfigError
-from ddtl.config.overrides import key_of, shown
+from ddtl.config.overrides import format_value, key_of
 from ddtl.records.study_folder import PLAIN, Labels, Study, key_of_labels
 from ddtl.schema.run import Config
 from ddtl.schema.study import StudyConfig
@@ -141,8 +141,9 @@ def reductions(plan: StudyPlan, earlier: Study) -> list[str]:
     before = {(key_of_labels(job["labels"]), each["target"]) for job in earlier["jobs"] for each in job["evaluations"]}
     lost = [key for key in now if now[key] != was.get(key)] if before - request else []
     changed = [name for name, files in (was["own"] or {}).items() if (now["own"] or {}).get(name, files) != files]
-    return [f"study.{key}: was {shown(was.get(key))}, is {shown(now[key])}" for key in lost] + [
-        f"study.own.{name}: was {shown(was['own'][name])}, is {shown(now['own'][name])}" for name in changed
+    return [f"study.{key}: was {format_value(was.get(key))}, is {format_value(now[key])}" for key in lost] + [
+        f"study.own.{name}: was {format_value(was['own'][name])}, is {format_value(now['own'][name])}"
+        for name in changed
     ]
 
 
@@ -163,7 +164,7 @@ def _contradictions(study: StudyConfig, settings: SweepConfig) -> Iterator[str]:
     for key in ("datasets", "methods", "patients", "schedules", "targets", "protocols"):
         value = getattr(study, key)
         if not isinstance(value, str) and len(set(value)) < len(value):
-            yield f"study.{key}={shown(value)}: names one twice."
+            yield f"study.{key}={format_value(value)}: names one twice."
     if study.patients and study.kind == "cross_dataset" and PLAIN not in study.methods:
         yield f"study.patients: resumes the runs of the method {PLAIN}. Put it into study.methods."
     if study.kind in ("cross_dataset", "paper_vs_honest", "schedules"):

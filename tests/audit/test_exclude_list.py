@@ -15,7 +15,7 @@ from ddtl.audit.exclude_list import to_leave_out
 from ddtl.audit.pairs import Pair
 from ddtl.config.load import ConfigError, load
 from ddtl.data.datasets import registry
-from ddtl.data.manifest import LeftOut, Manifest, Sample
+from ddtl.data.manifest import Exclusions, Manifest, Sample
 from ddtl.data.splits import protocols
 from ddtl.data.splits.exclusion import leave_out
 from ddtl.utils.errors import UserError
@@ -137,7 +137,7 @@ def test_every_dataset_takes_a_list(root: Path, tmp_path: Path, kind: str) -> No
     part = registry.build(load([*words, f"dataset.exclude={listed(tmp_path / 'x.csv', name)}"]))
     assert len(part) == len(whole) - 1
     assert name not in {sample.sample_id for sample in part.samples}
-    assert isinstance(part.left_out, LeftOut)
+    assert isinstance(part.left_out, Exclusions)
 
 
 @pytest.mark.parametrize("name", ["covid19ct", "sarscov2ct"])

@@ -259,7 +259,7 @@ def test_a_list_that_a_shell_has_split_is_one_mistake() -> None:
     [
         ("path,label\n00.png,covid\n", "two classes are needed, and the only label is 'covid'"),
         ("path,label\n00.png,covid\n01.png,covid\n", "two classes are needed"),
-        ("path,label\n", "holds no line"),
+        ("path,label\n", "contains no line"),
     ],
     ids=["one image", "one class", "empty"],
 )

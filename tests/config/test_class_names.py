@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddtl.config.load import load
-from ddtl.config.overrides import read, shown
+from ddtl.config.overrides import format_value, read
 from ddtl.config.where import groups
 from ddtl.data.datasets.classes import classes_override, map_override
 from ddtl.utils.errors import UserError
@@ -56,7 +56,7 @@ def test_any_classes_that_are_printed_and_pasted_come_back(classes: list[str]) -
 @settings(max_examples=40, deadline=None)
 def test_names_inside_a_declared_dataset_come_back(class_map: dict[str, str], classes: list[str]) -> None:
     own = {"third": {"root": "/tmp", "class_map": class_map, "classes": classes}}
-    third = (load([*POOL, f"dataset.own={shown(own, quoted=True)}"]).dataset.own or {})["third"]
+    third = (load([*POOL, f"dataset.own={format_value(own, quoted=True)}"]).dataset.own or {})["third"]
     assert (third.class_map, third.classes, third.root) == (class_map, tuple(classes), "/tmp")
 
 

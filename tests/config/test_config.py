@@ -136,7 +136,7 @@ def value_at(config: Any, key: str) -> Any:
         ("phantom", ["phantom: cannot be read. Write key=value"]),
         ("", ["'': cannot be read"]),
         ("=3", ["no such key"]),
-        ("~optimizer", ["nothing can be taken away"]),
+        ("~optimizer", ["nothing can be removed"]),
         ("--foo", ["--foo: no such flag", "--help"]),
         ("--halp", ["Did you mean --help?"]),
         ("--seed=3", ["without dashes: seed=3"]),

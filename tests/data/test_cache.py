@@ -292,7 +292,7 @@ def test_too_little_space_is_seen_before_the_work(
         open_cache(manifest_of(paths), size=224, root=root, progress=progress)
     assert str(caught.value) == (
         f"Cannot write the decoded images to {root / 'decoded'}: only 2 MB are free. "
-        "They need 8 MB; paths.cache_dir or DDTL_CACHE moves them elsewhere."
+        "They need 8 MB; paths.cache_dir or DDTL_CACHE moves them."
     )
     assert seen == []
     assert left_in(root) == []

@@ -119,11 +119,11 @@ def test_a_slice_is_resized_as_training_images_are(tmp_path: Path, lung: np.ndar
     [
         ({"Modality": "MR"}, "is of modality MR, not CT"),
         ({"Modality": None}, "is of modality unknown, not CT"),
-        ({"NumberOfFrames": 3}, "holds 3 frames"),
+        ({"NumberOfFrames": 3}, "contains 3 frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "is in colour"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "is a localizer"),
         ({"RescaleIntercept": None}, "no Hounsfield units"),
-        ({"ImageOrientationPatient": CORONAL}, "is no axial slice"),
+        ({"ImageOrientationPatient": CORONAL}, "is not an axial slice"),
         ({"Rows": None}, r"without an image \(CT Image Storage\)"),
     ],
 )

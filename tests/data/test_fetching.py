@@ -217,7 +217,7 @@ def test_one_file_that_cannot_be_had_is_named_and_the_others_are_fetched(
     assert A in message
     assert reason in message
     assert "The other 11 are in place" in message
-    assert "Ways on:" in message
+    assert "What to do:" in message
     assert server.times[A] == times
     assert in_place(toy) == without(A)
     del server.faults[path_of(A)]
@@ -232,7 +232,7 @@ def test_wrong_bytes_are_told_with_what_was_expected(toy: Path, server: Server) 
     row = read_index("toy")[0]
     server.faults[path_of(B)] = [Answer(b"x" * 10)]
     message = failure(toy, server)
-    assert f"{B} holds text, not an image (10 bytes, sha256 " in message
+    assert f"{B} contains text, not an image (10 bytes, sha256 " in message
     assert f"where {len(IMAGES[B])}, " in message
     assert f"{A} is a Git LFS pointer instead of the image ({len(LFS_POINTER)} bytes)" in message
     assert row.sample_id == A
@@ -278,7 +278,7 @@ def test_train_py_says_so_before_it_trains(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 2
     assert run.stderr.startswith("error: SARS-CoV-2 CT-scan: its images cannot be fetched")
-    assert run.stderr.count("Ways on:") == 1
+    assert run.stderr.count("What to do:") == 1
     assert "Traceback" not in run.stderr
     assert list(tmp_path.iterdir()) == []
 

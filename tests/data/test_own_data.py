@@ -165,9 +165,13 @@ def test_names_that_would_break_a_table_come_back_from_one(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("names", "classes", "words"),
     [
-        (["a/1.png", "b/x.txt", "b/y.dcm", "b/z.dcm"], None, ["b holds no image", "2 × .dcm, 1 × .txt", "put its"]),
-        (["a/1.png", "b/1.png", "lists/x.txt"], None, ["lists holds no image", "remove it", "dataset.classes=[a,b]"]),
-        (["a/1.png", "b/.1.png"], ["a", "b"], ["b holds no image", "put its images there"]),
+        (["a/1.png", "b/x.txt", "b/y.dcm", "b/z.dcm"], None, ["b contains no image", "2 × .dcm, 1 × .txt", "put its"]),
+        (
+            ["a/1.png", "b/1.png", "lists/x.txt"],
+            None,
+            ["lists contains no image", "remove it", "dataset.classes=[a,b]"],
+        ),
+        (["a/1.png", "b/.1.png"], ["a", "b"], ["b contains no image", "put its images there"]),
         (["a/1.png", "b/1.png"], ["a", "bb"], ["has no folder 'bb'", "Did you mean b?", "There are a, b."]),
         (["a/1.png"], None, ["two classes or more; it has a"]),
         (["1.png", "2.png"], None, ["two classes or more; it has no folder"]),
@@ -441,7 +445,7 @@ def test_bad_images_are_named_before_training(tmp_path: Path) -> None:
     assert "3 of 33 image files cannot be used" in message
     lines = {line.split()[0]: line for line in message.splitlines()[1:4]}
     assert "cut off or damaged" in lines[str(cut)]
-    assert "holds text, not an image" in lines[str(text)]
+    assert "contains text, not an image" in lines[str(text)]
     assert "900 megapixels, over the limit" in lines[str(huge)]
     assert not runs.exists()
 
@@ -498,7 +502,7 @@ def test_the_folders_of_covid19ct(real_data: Path) -> None:
     }
     assert len(own) == 746
     message = mistake(from_folder, root)
-    assert "Data-split holds no image" in message
+    assert "Data-split contains no image" in message
     assert "dataset.classes=[CT_COVID,CT_NonCOVID]" in message
 
 

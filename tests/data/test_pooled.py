@@ -136,7 +136,7 @@ def test_a_folder_joins_by_its_declared_name(tmp_path: Path) -> None:
     [
         (["dataset.sources=[covid19ct]"], "two datasets or more"),
         (["dataset.sources=[covid19ct,sarscov2]"], "Did you mean sarscov2ct?"),
-        (["dataset.sources=[phantom,phantom:a]"], "phantom holds its sites"),
+        (["dataset.sources=[phantom,phantom:a]"], "phantom contains its sites"),
         (["dataset.protocol=official"], "pooled has none"),
         (["dataset.own={third: {root: /x}}"], "dataset.own.third: is not among"),
         (["dataset.sources=[phantom,x]", "dataset.own={x: {root: /no/such}}"], r"dataset\.own\.x\.root=/no/such"),

@@ -54,17 +54,17 @@ STOPPED = {"gradual-row": (*SCHEDULES["gradual"], "trainer.precision=bf16-mixed"
 def jobs(runs_dir: Path) -> list[dict]:
     """The runs, the last one without what this is about."""
     found = [
-        {"name": name, "overrides": [*PLAIN, *settings], "wrap_anew": True} for name, settings in SCHEDULES.items()
+        {"name": name, "overrides": [*PLAIN, *settings], "wrap_again": True} for name, settings in SCHEDULES.items()
     ]
     for name, (precision, accumulate, model) in ROWS.items():
         options = (f"trainer.precision={precision}", f"trainer.accumulate={accumulate}", f"model={model}")
-        found.append({"name": f"{name}-row", "overrides": [*SHORT, *SCHEDULES[name], *options], "wrap_anew": True})
+        found.append({"name": f"{name}-row", "overrides": [*SHORT, *SCHEDULES[name], *options], "wrap_again": True})
     norms = ("model=resnet18", "trainer.ema=0.8", "finetune=full", BACK_AND_FORTH)
-    found.append({"name": "back-and-forth", "overrides": [*SHORT, *norms], "wrap_anew": True})
+    found.append({"name": "back-and-forth", "overrides": [*SHORT, *norms], "wrap_again": True})
     for name, settings in STOPPED.items():
-        again = {"overrides": [*SHORT, *settings, f"run.name={name}-again"], "wrap_anew": True}
+        again = {"overrides": [*SHORT, *settings, f"run.name={name}-again"], "wrap_again": True}
         found += [{"name": f"{name}-stopped", **again, "stop_after": 2}, {"name": f"{name}-again", **again}]
-    found.append({"name": "drifting", "overrides": [*PLAIN, *SCHEDULES["lp_ft"]], "wrap_anew": False})
+    found.append({"name": "drifting", "overrides": [*PLAIN, *SCHEDULES["lp_ft"]], "wrap_again": False})
     for job in found:
         job["overrides"] = small(runs_dir, f"run.name={job['name']}", *job["overrides"], "trainer.devices=2")
     return found

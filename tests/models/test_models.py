@@ -442,14 +442,14 @@ def test_a_bad_answer_leaves_nothing_and_names_the_ways_on(hub, served, monkeypa
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(b"x" * len(content) if fault == "wrong bytes" else content[:-1000])
-    with pytest.raises(UserError, match=r"(?s)could not fetch.*Ways on:.*weights_mirror.*model\.weights=none"):
+    with pytest.raises(UserError, match=r"(?s)could not fetch.*What to do:.*weights_mirror.*model\.weights=none"):
         locate_and_load(network("squeezenet1_1"), "squeezenet1_1", "imagenet", address)
     assert [path for path in hub.glob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("mirror", ["garbage", "http://[", "http://a:b"])
 def test_a_mirror_that_is_no_address_names_the_ways_on(hub, mirror):
-    with pytest.raises(UserError, match=r"(?s)could not fetch.*Ways on:.*DDTL_WEIGHTS_MIRROR"):
+    with pytest.raises(UserError, match=r"(?s)could not fetch.*What to do:.*DDTL_WEIGHTS_MIRROR"):
         locate_and_load(network("squeezenet1_1"), "squeezenet1_1", "imagenet", mirror)
 
 

@@ -210,7 +210,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a PNG of 4 gigapixels": (lambda: png_of(65_535, 65_535), "is too large: 4295 megapixels"),
     "a PNG of one long row": (lambda: png_of(1_000_000, 1, chunk(b"IDAT", b"")), "over the limit of 65,535 a side"),
     "a PNG of many chunks": (
-        lambda: png_of(4, 4, chunk(b"tEXt", b"") * (MAX_CHUNKS + 1)), f"holds more than {MAX_CHUNKS:,} chunks"
+        lambda: png_of(4, 4, chunk(b"tEXt", b"") * (MAX_CHUNKS + 1)), f"contains more than {MAX_CHUNKS:,} chunks"
     ),
     "a PNG whose EXIF repeats itself": (
         lambda: png_of(4, 4, chunk(b"eXIf", overlapping(500, 1 << 20))), "its tags hold more values"
@@ -223,8 +223,8 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a JPEG whose EXIF repeats itself": (
         lambda: jpeg()[:2] + 40 * _exif_part(overlapping(3000, 60_000)[: 65_000 * 2]) + jpeg()[2:], "more values"
     ),
-    "a TIFF of 40,000 pages": (lambda: pages(40_000), f"holds more than {MAX_PAGES:,} pages"),
-    "a TIFF of 3 pages": (lambda: pages(3), "holds 3 pages: save each as a file of its own"),
+    "a TIFF of 40,000 pages": (lambda: pages(40_000), f"contains more than {MAX_PAGES:,} pages"),
+    "a TIFF of 3 pages": (lambda: pages(3), "contains 3 pages: save each as a file of its own"),
     "a TIFF of a huge tile": (
         lambda: tiff_of((322, 4, 1, 1 << 20), (323, 4, 1, 1 << 20), (324, 4, 1, 8), (325, 4, 1, 9)), "GB of pixels"
     ),
@@ -242,7 +242,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff_of(packing=7, body=(b"\xff\xd8" + b"\xff\xfe\0\2" * 50) * 10_000), "segments, as no JPEG"
     ),
     "a JPEG of much EXIF": (
-        lambda: jpeg()[:2] + 80 * _exif_part(bytes(60_000)) + jpeg()[2:], "holds more than 4 MB of EXIF"
+        lambda: jpeg()[:2] + 80 * _exif_part(bytes(60_000)) + jpeg()[2:], "contains more than 4 MB of EXIF"
     ),
     "a TIFF of many fractions": (
         lambda: tiff_of((50_000, 5, 600_000, 122), body=bytes(8 * 600_000)), "its tags hold more values"
@@ -265,7 +265,7 @@ def test_what_asks_for_too_much_is_refused_before_it_is_decoded(name: str) -> No
     make, reason = BOMBS[name]
     data = make()
     for read in (decode_gray, is_deep):
-        if reason.startswith("holds 3 pages") and read is is_deep:
+        if reason.startswith("contains 3 pages") and read is is_deep:
             continue
         with pytest.raises(BadImageError, match=reason.replace("(", "\\(")):
             within(0.5, lambda read=read: read(data, PATH))
@@ -439,8 +439,8 @@ ODD: dict[str, tuple[Callable[[torch.Tensor], object], str]] = {
     "of 8 bits": (lambda t: t.to(torch.float8_e4m3fn), "has values of the type float8_e4m3fn"),
     "whole": (lambda t: t.to(torch.int64), "has values of the type int64"),
     "without values": (lambda t: torch.empty_like(t, device="meta"), "has no values"),
-    "NaN": (lambda t: torch.full_like(t, float("nan")), "holds values that are infinite or no number"),
-    "infinite": (lambda t: t.double() * 1e300, "holds values that are infinite or no number"),
+    "NaN": (lambda t: torch.full_like(t, float("nan")), "contains values that are infinite or no number"),
+    "infinite": (lambda t: t.double() * 1e300, "contains values that are infinite or no number"),
     "of another shape": (lambda t: t[:1].clone(), "1 of another shape"),
 }
 

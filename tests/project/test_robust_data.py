@@ -106,7 +106,7 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "folders `CT_COVID/`, `CT_NonCOVID/`",
-        "`CT_COVID` is positive: the other says non-X of it",
+        "`CT_COVID` is positive: the other is its negation",
         lambda h: folders(h, "CT_COVID", "CT_NonCOVID"),
         check=positive("CT_COVID"),
     ),
@@ -135,7 +135,7 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "folders `covid/`, `nodule/`",
-        "refused: `nodule` begins with no, and says nothing about `covid`",
+        "refused: `nodule` begins with no, and is not a negation of `covid`",
         lambda h: folders(h, "covid", "nodule"),
         refused=("dataset.classes=[covid,nodule]",),
     ),
@@ -149,7 +149,7 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "`a/`, `b/` with `dataset.classes=[b,a]`",
-        "`a` is positive, as said",
+        "`a` is positive, as given",
         lambda h: [*folders(h, "a", "b"), "dataset.classes=[b,a]"],
         check=positive("a", "b"),
     ),
@@ -326,7 +326,7 @@ CLASS_CASES = [
     ),
     Case(
         CLASSES,
-        "pooled with `1/`, `2/` of which 2 is said to be positive",
+        "pooled with `1/`, `2/` of which 2 is given as positive",
         "refused: the names do not tell what 2 is",
         _pool("classes: ['1', '2']", "1", "2"),
         refused=("dataset.own.mine2.class_map=",),
@@ -393,7 +393,7 @@ PATIENT_CASES = [
     Case(
         PATIENTS,
         "ids `12` and `12.0`",
-        "refused, two named, with both ways to go on",
+        "refused, two named, with both fixes",
         _ids(*TWENTY_FOUR),
         refused=("'1' and '1.0' look like one patient", "dataset.patient_ids=join", "dataset.patient_ids=exact"),
     ),
@@ -403,7 +403,7 @@ PATIENT_CASES = [
         "one patient each",
         _ids(*TWENTY_FOUR, mode="join"),
         check=patients(12),
-        noted=("12 patients whose id is spelled in several ways are joined",),
+        noted=("12 patients whose id has several spellings are joined",),
     ),
     Case(
         PATIENTS,
@@ -435,7 +435,7 @@ PATIENT_CASES = [
     Case(
         PATIENTS,
         "`unknown`, `-`, `?`, `n/a`, `NaT`, `<NA>`",
-        "missing, and said",
+        "missing, and reported",
         _ids(*PLAIN, "unknown", "-", "?", "n/a", "NaT", "<NA>"),
         check=patients(12),
         noted=("'unknown', '-', '?' (3 images) names no patient", "6 images are without a patient id"),
@@ -443,7 +443,7 @@ PATIENT_CASES = [
     Case(
         PATIENTS,
         "`ANONYMOUS` for half of the patients",
-        "missing, and said: not one patient",
+        "missing, and reported: not one patient",
         _ids(*PLAIN, *["ANONYMOUS"] * 6),
         check=patients(12),
         noted=("'ANONYMOUS' (6 images) names no patient",),
@@ -451,7 +451,7 @@ PATIENT_CASES = [
     Case(
         PATIENTS,
         "`unknown` with `dataset.patient_ids=exact`",
-        "one patient, as said",
+        "one patient, as given",
         _ids(*PLAIN, "unknown", "unknown", mode="exact"),
         check=patients(13),
     ),
@@ -465,7 +465,7 @@ PATIENT_CASES = [
     Case(
         PATIENTS,
         "no id at all",
-        "trains, and every result says so",
+        "trains, and every result states it",
         lambda h: table(h, labelled("normal", "covid")),
         noted=("the dataset names no patients",),
     ),
@@ -649,7 +649,7 @@ FILE_CASES = [
         "used: an image is known by its content",
         _suffixes,
         check=images(2 * (3 + 7)),
-        noted=("3 files in the class folders are no images: not used (covid: 1 × .dcm, 1 × .txt; normal: 1 × .csv)",),
+        noted=("3 files in the class folders are not images: not used (covid: 1 × .dcm, 1 × .txt; normal: 1 × .csv)",),
     ),
     Case(
         FILES,
@@ -818,7 +818,7 @@ PIXEL_CASES = [
     Case(
         PIXELS,
         "a window for 8-bit images",
-        "refused: they hold grey levels",
+        "refused: they contain grey levels",
         lambda h: [*folders(h, "covid", "normal"), WINDOW],
         refused=("8-bit grey levels, and dataset.window is for values of more bits",),
     ),

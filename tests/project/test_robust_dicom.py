@@ -276,13 +276,13 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     "a slope of two decimals": (tagged(slope=0.25), GRAY, ""),
     # Headers.
     "two-valued windows": (tagged(WindowCenter=[40, -600], WindowWidth=[400, 1200]), GRAY, ""),
-    "windows that are no numbers": (text_tag("WindowCenter", "LUNG"), GRAY, ""),
+    "windows that are not numbers": (text_tag("WindowCenter", "LUNG"), GRAY, ""),
     "empty instance and frame UIDs": (tagged(SOPInstanceUID="", FrameOfReferenceUID=""), GRAY, ""),
     "UIDs that are UUIDs": (
         made(lambda ds: setattr(ds, "SeriesInstanceUID", "4f5f6d0e-8c1b-4d8e-9a55-0d5d1c2b3a4f")), GRAY, ""
     ),
-    "an InstanceNumber that is no number": (text_tag("InstanceNumber", "IM_0001"), GRAY, ""),
-    "a position that is no number": (text_tag("ImagePositionPatient", "left\\0\\0"), GRAY, ""),
+    "an InstanceNumber that is not a number": (text_tag("InstanceNumber", "IM_0001"), GRAY, ""),
+    "a position that is not a number": (text_tag("ImagePositionPatient", "left\\0\\0"), GRAY, ""),
     "a rescale type of HU in small letters": (tagged(RescaleType="hu"), GRAY, ""),
     "a rescale type that is unspecified": (tagged(RescaleType="US"), GRAY, ""),
     "contrast agent in the description": (
@@ -342,10 +342,10 @@ READ: dict[str, tuple[Build, np.ndarray, str]] = {
     "RLE, 8 bits": (
         compressed(RLELossless, bits=8, allocated=8, slope=8), window(np.rint((HU + 1024) / 8) * 8 - 1024), ""
     ),
-    "JPEG Lossless that is called baseline": (
+    "JPEG Lossless under the name of baseline": (
         change_frame(JPEGLosslessSV1, lambda frame: frame, says="1.2.840.10008.1.2.4.50"), GRAY, "read as such"
     ),
-    "JPEG-LS that is called uncompressed": (made(), GRAY, "read as such"),
+    "JPEG-LS under the name of uncompressed": (made(), GRAY, "read as such"),
     "fill bytes before a JPEG marker": (
         change_frame(JPEGLosslessSV1, lambda frame: frame[:2] + b"\xff\xff" + frame[2:]), GRAY, ""
     ),
@@ -388,7 +388,7 @@ def renamed(syntax: str, build: Build | None = None) -> Build:
 for name, build in {
     "meta without a transfer syntax": _without_transfer_syntax,
     "says implicit, is explicit": renamed(ImplicitVRLittleEndian),
-    "JPEG-LS that is called uncompressed": renamed(ExplicitVRLittleEndian, compressed(JPEGLSLossless, bits=12)),
+    "JPEG-LS under the name of uncompressed": renamed(ExplicitVRLittleEndian, compressed(JPEGLSLossless, bits=12)),
 }.items():
     READ[name] = (build, *READ[name][1:])
 
@@ -443,7 +443,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
         made(lambda ds: (setattr(ds, "PixelPaddingValue", 0), setattr(ds, "PixelPaddingRangeLimit", 65535))),
         "no pixel besides padding",
     ),
-    "padding that is no number": (
+    "padding that is not a number": (
         made(lambda ds: ds.add_new("PixelPaddingValue", "LO", "none")), "PixelPaddingValue 'none' is not a number"
     ),
     # What is no slice.
@@ -463,12 +463,12 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "an unknown photometric interpretation": (tagged(PhotometricInterpretation="GRAY"), "Interpretation GRAY, which"),
     "no photometric interpretation": (tagged(PhotometricInterpretation=None), "no PhotometricInterpretation"),
-    "several frames": (enhanced(frames=3), "holds 3 frames"),
-    "frames that are no number": (text_tag("NumberOfFrames", "many"), "NumberOfFrames 'many' is not a number"),
+    "several frames": (enhanced(frames=3), "contains 3 frames"),
+    "frames that are not a number": (text_tag("NumberOfFrames", "many"), "NumberOfFrames 'many' is not a number"),
     # Pixels that cannot be read.
     "no rows": (tagged(Rows=None), "without an image"),
     "no columns": (tagged(Columns=None), "without an image"),
-    "no pixels": (tagged(PixelData=None), "holds no PixelData"),
+    "no pixels": (tagged(PixelData=None), "contains no PixelData"),
     "no BitsStored": (tagged(BitsStored=None), "has no BitsStored"),
     "no PixelRepresentation": (tagged(PixelRepresentation=None), "has no PixelRepresentation"),
     "PixelRepresentation 2": (made(lambda ds: setattr(ds, "PixelRepresentation", 2)), "is neither 0 nor 1"),
@@ -488,7 +488,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "pixels in floating point": (
         made(lambda ds: ds.add_new("FloatPixelData", "OF", HU.astype("<f4").tobytes()), PixelData=None,
-             BitsAllocated=32), "holds FloatPixelData",
+             BitsAllocated=32), "contains FloatPixelData",
     ),
     "big endian of 32 bits": (
         lambda path: saved(path, ExplicitVRBigEndian, bits=32, allocated=32), "32-bit pixels in big endian"
@@ -509,7 +509,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
         change_frame(JPEG2000Lossless, lambda frame: frame, says="1.2.840.10008.1.2.4.201"),
         r"High-Throughput JPEG 2000 .*which is not read",
     ),
-    "High-Throughput JPEG 2000 that is called JPEG 2000": (
+    "High-Throughput JPEG 2000 under the name of JPEG 2000": (
         change_frame(JPEG2000Lossless, lambda frame: frame[:6] + b"\x40\0" + frame[8:]), "is compressed by High-Thr"
     ),
     "a JPEG process that is not read": (

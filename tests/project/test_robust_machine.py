@@ -140,7 +140,7 @@ ENVIRONMENTS = (
     Case("an empty cache folder", (), {"DDTL_CACHE": ""}, 2, ("paths.cache_dir=", "unset DDTL_CACHE")),
     Case("an empty data folder", (), {"DDTL_DATA": ""}, 2, ("paths.data_dir=", "unset DDTL_DATA")),
     Case(
-        "a mirror that is no address",
+        "a mirror that is not an address",
         ("model.weights=imagenet",),
         {"DDTL_WEIGHTS_MIRROR": "garbage"},
         2,

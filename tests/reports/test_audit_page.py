@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddtl.audit.audit import Audit
-from ddtl.reports.audit.pairs import MOST, Shown, shown, worst_first
+from ddtl.reports.audit.pairs import MOST, PairView, pair_views, worst_first
 from ddtl.reports.audit.report import page
 from ddtl.reports.html.page import Photo
 from tests.reports.test_run_page import HOSTILE, Parsed
@@ -20,8 +20,8 @@ from tests.support import audits, browser
 MEGABYTE = 1_000_000
 
 
-def pictures(found: Audit) -> list[Shown]:
-    return shown(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
+def pictures(found: Audit) -> list[PairView]:
+    return pair_views(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
 
 
 def rendered(found: Audit, **changes: Any) -> str:

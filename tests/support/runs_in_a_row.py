@@ -2,7 +2,7 @@
 
     python -m tests.support.runs_in_a_row FOLDER
 
-FOLDER contains jobs.json: a list of {name, overrides, wrap_anew, stop_after}.
+FOLDER contains jobs.json: a list of {name, overrides, wrap_again, stop_after}.
 
 Each process writes FOLDER/<name>-<rank>.jsonl, a line for each epoch. Starting Python and torch takes longer than the
 runs do.
@@ -84,7 +84,7 @@ class StopAfter(EarlyEnd):
 
 
 def main(folder: Path) -> None:
-    build, wrap = train.build_trainer, callback.wrap_anew
+    build, wrap = train.build_trainer, callback.wrap_again
     for job in json.loads((folder / "jobs.json").read_text()):
 
         def recorded(run: Any, *rest: Any, name: str = job["name"], **more: Any) -> pl.Trainer:
@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
             return trainer
 
         train.build_trainer = recorded  # type: ignore[assignment]
-        callback.wrap_anew = wrap if job["wrap_anew"] else lambda strategy: None
+        callback.wrap_again = wrap if job["wrap_again"] else lambda strategy: None
         stop_after = job.get("stop_after")
         try:
             train.train(load(job["overrides"]), [StopAfter(stop_after)] if stop_after else [])

@@ -16,7 +16,7 @@ from dataclasses import replace
 from ddtl.config.overrides import in_shell
 from ddtl.data.datasets.patient_ids import is_missing
 from ddtl.data.manifest import Manifest, Note
-from ddtl.schema.class_names import written
+from ddtl.schema.class_names import format_names
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
@@ -27,14 +27,14 @@ NEGATIVE = frozenset(
     {"normal", "normals", "healthy", "healthycontrol", "control", "controls", "negative", "neg", "benign"}
     | {"nofinding", "nofindings", "nodisease", "background", "0", "-1"}
 )
-_NEGATIVE_BESIDE = {"no": "yes", "false": "true"}  # negative beside one other word alone
+_NEGATIVE_WITH_ONE = {"no": "yes", "false": "true"}  # negative with one other word only
 POSITIVE = frozenset({"positive", "pos", "yes", "true", "1"})
 COVID = frozenset({"covid", "covid19", "covid2019", "sarscov2", "2019ncov", "ncov", "covidpositive", "covid19positive"})
 _NOT = re.compile(r"(?:non|not|no|without)[\s_-]*(.+)", re.IGNORECASE | re.DOTALL)
 
 
 def key(name: str) -> str:
-    """A class name without what is spelled in several ways; two names with one key mean the same class."""
+    """A class name without what has several spellings; two names with one key mean the same class."""
     text = unicodedata.normalize("NFKC", name).casefold()
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc"))
     text = text.strip()
@@ -68,7 +68,7 @@ def check_names(class_of: Mapping[str, str], where: str, class_map: Mapping[str,
     if same is not None:
         one, other = sorted(set(same.values()))[:2]
         raise UserError(
-            f"{where}: the labels {one!r} and {other!r} look like one class spelled in two ways. Rename one of them, "
+            f"{where}: the labels {one!r} and {other!r} look like one class in two spellings. Rename one of them, "
             f"or join them: {map_override({**(class_map or {}), **dict.fromkeys(sorted(same), one.strip())})}"
         )
 
@@ -120,8 +120,8 @@ def ordered(class_of: Mapping[str, str], classes: Sequence[str] | None) -> tuple
 
 
 def is_negative(name: str, other: str) -> bool:
-    """Whether a class name says that the disease is absent, beside the ``other`` class."""
-    if key(name) in NEGATIVE or _NEGATIVE_BESIDE.get(key(name)) == key(other):
+    """Whether a class name says that the disease is absent, given the ``other`` class."""
+    if key(name) in NEGATIVE or _NEGATIVE_WITH_ONE.get(key(name)) == key(other):
         return True
     if any(key(name).startswith(word) for word in NEGATIVE if len(word) > 4):  # normal2, healthy volunteers
         return True
@@ -131,7 +131,7 @@ def is_negative(name: str, other: str) -> bool:
 
 
 def _without_shared_start(name: str, other: str) -> str:
-    """``NonCOVID`` of ``CT_NonCOVID`` beside ``CT_COVID``: what comes behind the words that both begin with."""
+    """``NonCOVID`` of ``CT_NonCOVID``, given ``CT_COVID``: what comes behind the words that both begin with."""
     parts, others = (re.split(r"(?<=[\s_-])", text) for text in (name, other))
     shared = 0
     while shared < min(len(parts), len(others)) - 1 and key(parts[shared]) == key(others[shared]):
@@ -235,15 +235,15 @@ def matched(manifest: Manifest, classes: Sequence[str], override: str = "dataset
     """
     places = match(manifest, classes)
     if places is None:
-        ways = [dict.fromkeys(manifest.classes, "ONE_OF_THEM")]
+        options = [dict.fromkeys(manifest.classes, "ONE_OF_THEM")]
         if len(manifest.classes) == len(classes) == 2:
-            ways = [dict(zip(manifest.classes, order, strict=True)) for order in (classes, classes[::-1])]
+            options = [dict(zip(manifest.classes, order, strict=True)) for order in (classes, classes[::-1])]
         labels = manifest.labels or [(name, name) for name in manifest.classes]
-        ways = [{label: way[class_] for label, class_ in labels} for way in ways]
+        options = [{label: option[class_] for label, class_ in labels} for option in options]
         raise UserError(
             f"{manifest.dataset} has the classes {', '.join(manifest.classes)}, and which of "
-            f"{', '.join(classes)} each is, the names do not tell. Say it: "
-            f"{' or '.join(map_override(way, override) for way in ways)}"
+            f"{', '.join(classes)} each is, the names do not show. Give it: "
+            f"{' or '.join(map_override(option, override) for option in options)}"
         )
     samples = tuple(replace(sample, label=places[sample.label]) for sample in manifest.samples)
     pairs = ", ".join(
@@ -277,16 +277,16 @@ def require_positive(manifest: Manifest) -> None:
         one, other = manifest.classes
         raise UserError(
             f"{manifest.dataset}: which of {one!r} and {other!r} is the positive class (the disease) is not known by "
-            f"the names. Say it, the positive class last: {classes_override((one, other))} or "
+            f"the names. Give it, the positive class last: {classes_override((one, other))} or "
             f"{classes_override((other, one))}"
         )
 
 
 def classes_override(classes: Sequence[str]) -> str:
     """``dataset.classes=[…]``, to be pasted into a shell."""
-    return in_shell(f"dataset.classes={written(classes)}")
+    return in_shell(f"dataset.classes={format_names(classes)}")
 
 
 def map_override(class_map: Mapping[str, str], name: str = "dataset.class_map") -> str:
     """``dataset.class_map={…}``, to be pasted into a shell."""
-    return in_shell(f"{name}={written(dict(class_map))}")
+    return in_shell(f"{name}={format_names(dict(class_map))}")

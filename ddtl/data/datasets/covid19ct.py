@@ -2,7 +2,7 @@
 
 Where it comes from: the COVID images are figures of papers, by their file names from medRxiv and bioRxiv preprints
 (site ``preprint``) and from journals (``journal``; one is from a textbook); the others are from MedPix (``medpix``) and
-crawled from elsewhere (``crawled``). The original repository is offline; the images are read as
+crawled from other sites (``crawled``). The original repository is offline; the images are read as
 github.com/KamalEyubov/sose2020-idv has them at commit 6b3a565629e81220ae89010dceaa2ef1566e23e0 (folder ``Images/``).
 
 Licence: the copyright of the figures stays with the papers they come from, and no licence file was found. The package
@@ -44,7 +44,7 @@ ORIGIN = Origin(
     repository="KamalEyubov/sose2020-idv",
     commit="6b3a565629e81220ae89010dceaa2ef1566e23e0",
     folder="Images",
-    elsewhere=" (first published as UCSD-AI4H/COVID-CT, which is offline)",
+    other_sources=" (first published as UCSD-AI4H/COVID-CT, which is offline)",
     licence="none stated; the figures belong to the papers they come from",
     grouping="patient",
     notes=(

@@ -51,12 +51,12 @@ def build_manifest(
         patient_regex: finds the patient in a sample id, which is the path under ``root``: the group called
             ``patient``, else the first group, else the whole match.
         patients: a CSV with the columns ``sample_id`` and ``patient_id``.
-        class_map: the class of each folder that is called otherwise.
-        patient_id_mode: what ids that are spelled in several ways are, see
+        class_map: the class of each folder with another name.
+        patient_id_mode: what ids with several spellings are, see
             :func:`ddtl.data.datasets.patient_ids.resolve`.
 
     Raises:
-        UserError: folders are not as said above, names cannot be used, or the patients do not fit the images.
+        UserError: folders are not as described above, names cannot be used, or the patients do not fit the images.
     """
     found = _find(root, classes, class_map)
     if classes is None:
@@ -162,7 +162,7 @@ def _images(
 
     Args:
         walked: real paths of the folders seen so far; added to.
-        others: counts what is no image, by ``class_folder`` and suffix; added to.
+        others: counts what is not an image, by ``class_folder`` and suffix; added to.
     """
     found: list[tuple[str, Path]] = []
     for entry in (entry for files in walk(folder, _unreadable, wanted=_is_wanted, seen=walked) for entry in files):
@@ -196,7 +196,7 @@ def _note_of_others(others: Counter[tuple[str, str]]) -> list[Note]:
         for folder in folders
     ]
     n = others.total()
-    what = f"{n} files in the class folders are no images" if n > 1 else "1 file in the class folders is no image"
+    what = f"{n} files in the class folders are not images" if n > 1 else "1 file in the class folders is not an image"
     return [Note(f"{what}: not used ({'; '.join(parts)}).", is_doubt=True)]
 
 
@@ -226,14 +226,14 @@ def _utf8(name: str, path: Path) -> str:
 
 
 def _empty(folder: Path, filled: Sequence[str]) -> str:
-    """Why a folder is no class, and what to do."""
+    """Why a folder is not a class, and what to do."""
     files = (entry for files in walk(folder, lambda folder, why: None) for entry in files)
     suffixes = Counter(Path(file.name).suffix.lower() or "no ending" for file in files if file.is_file())
     found = ", ".join(f"{n} × {suffix}" for suffix, n in suffixes.most_common(3))
     fix = f" or list the class folders: {class_names.classes_override(filled)}" if len(filled) > 1 else ""
     instead = f"but {found}" if found else "and no other file"
     return (
-        f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}) {instead}. If it is a class, put its images "
+        f"{folder} contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}) {instead}. If it is a class, put its images "
         f"there; if not, remove it{fix}."
     )
 

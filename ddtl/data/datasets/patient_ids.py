@@ -56,7 +56,7 @@ def resolve(
         key: the same without a path or pattern, for records that are sent on.
 
     Returns:
-        The patient by sample id, None where nobody knows; and what results must say about it.
+        The patient by sample id, None where nobody knows; and the notes for results.
 
     Raises:
         UserError: two ids look like one patient.
@@ -83,12 +83,12 @@ def resolve(
         one, other = groups[0][:2]
         more = f" (and {len(groups) - 1} more such pairs)" if len(groups) > 1 else ""
         raise UserError(
-            f"{where}: {one!r} and {other!r} look like one patient spelled in two ways{more}. "
+            f"{where}: {one!r} and {other!r} look like one patient in two spellings{more}. "
             "dataset.patient_ids=join takes them for one, dataset.patient_ids=exact for two people."
         )
     as_one = joined(list(known.values())) if mode == "join" else {}
     if as_one:
-        notes.append(f"{key}: {len(groups)} patients whose id is spelled in several ways are joined.")
+        notes.append(f"{key}: {len(groups)} patients whose id has several spellings are joined.")
     return (
         {name: as_one.get(text, text) if (text := known.get(name)) is not None else None for name in ids},
         tuple(Note(text, is_doubt=True) for text in notes),

@@ -50,7 +50,7 @@ def require_images(config: Config) -> None:
     Where all are here this takes one listing of each class folder.
 
     Raises:
-        UserError: they cannot be had; the message names the ways on.
+        UserError: they cannot be had; the message names what to do.
     """
     if config.dataset.kind == "pooled":
         for dataset in config.dataset.of_sources().values():

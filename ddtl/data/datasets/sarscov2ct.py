@@ -1,6 +1,6 @@
 """SARS-CoV-2 CT-scan (Soares, Angelov et al. 2020): 1,252 COVID and 1,229 non-COVID chest-CT slices.
 
-Where it comes from: hospitals of Sao Paulo, Brazil, said to be of 120 patients. Published as Kaggle dataset
+Where it comes from: hospitals of Sao Paulo, Brazil, reportedly of 120 patients. Published as Kaggle dataset
 ``plameneduardo/sarscov2-ctscan-dataset``; sizes and checksums are those of github.com/dwaipayan05/CovCNN-WebApp at
 commit 1b912a4ba27b4548103a598b169e939d0b933806 (folder ``Dataset/``; its newest commit contains only Git LFS pointers).
 ``Non-Covid (151).png`` is missing from public copies.
@@ -24,7 +24,7 @@ ORIGIN = Origin(
     repository="dwaipayan05/CovCNN-WebApp",
     commit="1b912a4ba27b4548103a598b169e939d0b933806",
     folder="Dataset",
-    elsewhere=", and on Kaggle as plameneduardo/sarscov2-ctscan-dataset",
+    other_sources=", and on Kaggle as plameneduardo/sarscov2-ctscan-dataset",
     licence="CC BY-NC-SA 4.0, as its publishers state",
     grouping="near_duplicate",
     notes=(

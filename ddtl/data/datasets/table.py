@@ -39,7 +39,7 @@ _PATIENT_COLUMNS = {
     "participant",
 }
 _SHOWN = 10  # problems that a message tells
-# Names of columns that a message tells: what is longer or looks otherwise is no name, but content of the file.
+# Names of columns that a message tells: what is longer or looks otherwise is not a name, but content of the file.
 _NAME = re.compile(r"[\w .()/|-]{1,40}")
 _SHOWN_NAMES = 20
 # A table of 1,000,000 images is within these.
@@ -64,10 +64,10 @@ class Row:
     cells: dict[str, str]
 
     def text(self, column: str) -> str:
-        """What the cell says, in one Unicode form; a path is better read from ``cells``."""
+        """The text of the cell, in one Unicode form; a path is better read from ``cells``."""
         return nfc(self.cells[column])
 
-    def known(self, column: str) -> str | None:
+    def optional(self, column: str) -> str | None:
         """The same; None where the cell is empty or a program wrote that it is (``nan``, ``NA``, …)."""
         text = self.text(column)
         return None if patient_ids.is_empty(text) else text
@@ -89,8 +89,8 @@ def build_manifest(
             ``patient_id``, ``site`` and ``split``. UTF-8; separated by commas, semicolons or tabs.
         root: where relative paths start.
         classes: the classes in order, the positive one last; None finds the negative one of two by its name.
-        class_map: the class of each label that is called otherwise.
-        patient_id_mode: what ids that are spelled in several ways are, see
+        class_map: the class of each label with another name.
+        patient_id_mode: what ids with several spellings are, see
             :func:`ddtl.data.datasets.patient_ids.resolve`.
 
     Raises:
@@ -125,12 +125,12 @@ def build_manifest(
                 path=path,
                 label=names.index(of_label[row.text("label")]),
                 patient_id=patient_of[sample_id],
-                site=row.known("site") or "unknown",
+                site=row.optional("site") or "unknown",
             )
             for row, path, sample_id in zip(rows, paths, ids, strict=True)
         ),
         grouping="patient" if any(patient_of.values()) else "none",
-        published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.known("split"))} or None,
+        published={i: split for row, i in zip(rows, ids, strict=True) if (split := row.optional("split"))} or None,
         notes=(*_slips(rows), *notes),
         is_positive_known=is_known,
         labels=tuple(sorted(used.items())),
@@ -169,14 +169,14 @@ def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = ()
         if len(cells) > len(header):
             raise UserError(
                 f"{path}, line {line}: has {len(cells)} cells under {len(header)} columns. Put quotes around a text "
-                "that holds the separator."
+                "that contains the separator."
             )
-        # The names of further columns are looked at, and no cells of theirs but the first line's.
+        # The names of further columns are read, and no cells of theirs but the first line's.
         found = zip(header, cells + [""] * (len(header) - len(cells)), strict=True)
         read = {name: cell for name, cell in found if not rows or name in known}
         rows.append(Row(line, dict.fromkeys(optional, "") | read))
     if not rows and not empty:
-        raise UserError(f"{path}: holds no line but the names of its columns. Add a line for each image.")
+        raise UserError(f"{path}: contains no line but the names of its columns. Add a line for each image.")
     return rows
 
 
@@ -245,7 +245,7 @@ def _bounded(path: Path, text: Iterable[str]) -> Iterator[str]:
 
 
 def _separator(first: str, columns: Sequence[str]) -> str:
-    """What divides the first line into the most columns that are looked for."""
+    """What divides the first line into the most columns that are searched for."""
 
     def fit(separator: str) -> tuple[int, int]:
         names = [name.strip(' \t\r\n"') for name in first.split(separator)]
@@ -279,7 +279,7 @@ def _problems(
     """What is wrong with single lines, in their order."""
     first: dict[str, int] = {}
     for row, sample_id in zip(rows, ids, strict=True):
-        line, label, split = row.line, row.text("label"), row.known("split")
+        line, label, split = row.line, row.text("label"), row.optional("split")
         empty = [column for column in REQUIRED if not row.cells[column]]
         if empty:
             yield f"line {line}: {' and '.join(empty)} must not be empty"

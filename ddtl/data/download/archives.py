@@ -1,6 +1,6 @@
 """Reading zip and tar archives of unknown origin: nothing is unpacked here, entries are handed over one by one.
 
-What an archive says of itself is not believed. Names that point out of it, links, devices and encrypted entries are
+Sizes and names in an archive are not trusted. Names that point out of it, links, devices and encrypted entries are
 refused; so are more entries or bytes than any dataset has. Who writes an entry to disk chooses its name himself.
 """
 
@@ -68,7 +68,7 @@ def members(archive: Path) -> Iterator[Member]:
 
 
 def contents_size(file: BinaryIO) -> int:
-    """Bytes of a zip's table of contents, which readers hold in memory; 0 where there is no end of a zip.
+    """Bytes of a zip's table of contents, which readers have in memory; 0 where there is no end of a zip.
 
     Args:
         file: open for reading; where it is read next is changed.
@@ -105,12 +105,12 @@ class _Counted:
         self.entries += 1
         self.total += size
         if self.entries > MAX_ENTRIES:
-            raise self.refused(f"holds more than {MAX_ENTRIES} entries")
+            raise self.refused(f"contains more than {MAX_ENTRIES} entries")
         if self.total > MAX_TOTAL:
             raise self.refused(f"unpacks to more than {MAX_TOTAL / 2**30:.0f} GB")
         plain = name.replace("\\", "/")
         if plain.startswith("/") or re.match(r"[A-Za-z]:", plain) or ".." in plain.split("/") or "\0" in plain:
-            raise self.refused(f"holds an entry that points out of it: {name!r}")
+            raise self.refused(f"contains an entry that points out of it: {name!r}")
         return plain
 
     def refused(self, why: str) -> UserError:
@@ -126,7 +126,7 @@ class _Counted:
         with _explained(self.archive):
             data = read(size + 1)
         if len(data) != size:
-            raise self.refused(f"the entry {name!r} holds {len(data)} bytes or more, but claims {size}")
+            raise self.refused(f"the entry {name!r} contains {len(data)} bytes or more, but claims {size}")
         return data
 
 
@@ -144,7 +144,7 @@ def _explained(archive: Path) -> Iterator[None]:
 
 
 def _zip_members(archive: Path, counted: _Counted) -> Iterator[Member]:
-    """All entries are looked at before the first is handed over."""
+    """All entries are checked before the first is handed over."""
     with _explained(archive):
         opened = zipfile.ZipFile(archive)
     with opened:
@@ -153,7 +153,7 @@ def _zip_members(archive: Path, counted: _Counted) -> Iterator[Member]:
             name = counted.add(info.filename, info.file_size)
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise counted.refused(f"holds a link or a special file: {info.filename!r}")
+                raise counted.refused(f"contains a link or a special file: {info.filename!r}")
             if info.flag_bits & 1:
                 raise counted.refused(f"is encrypted, at {info.filename!r}")
             if not info.is_dir():
@@ -171,7 +171,7 @@ def _zip_reader(opened: zipfile.ZipFile, info: zipfile.ZipInfo, counted: _Counte
 
 
 class _TarEntry(tarfile.TarInfo):
-    """Refuses headers that would fill the memory before anyone can look at them."""
+    """Refuses headers that would fill the memory before they can be checked."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarEntry:
@@ -207,7 +207,7 @@ def _tar_members(archive: Path, counted: _Counted) -> Iterator[Member]:
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():
-                raise counted.refused(f"holds a link or a special file: {info.name!r}")
+                raise counted.refused(f"contains a link or a special file: {info.name!r}")
             yield Member(name, info.size, _tar_reader(opened, info, counted))
 
 

@@ -21,10 +21,10 @@ _PIXELS = 100_000_000  # ten times those of the phantom as it is by default
 
 @contextmanager
 def named_by(config_file: Path, dataset: DatasetConfig) -> Iterator[None]:
-    """While images are read that a stored configuration names: what is wrong with them is said without their content.
+    """While images of a stored configuration are read: their faults are reported without their content.
 
     A shared run may name any file of this machine. Its names, columns and labels are nobody's business but the owner's,
-    who learns them from the command in the message.
+    who sees them by the command in the message.
 
     Args:
         config_file: which names them.
@@ -45,7 +45,7 @@ def named_by(config_file: Path, dataset: DatasetConfig) -> Iterator[None]:
     except Unwritable:
         raise
     except UserError:
-        raise UserError(f"{config_file} names {_shown(named)}. {_why(named, dataset)}") from None
+        raise UserError(f"{config_file} names {_format(named)}. {_why(named, dataset)}") from None
     finally:
         logger.setLevel(level)
 
@@ -63,7 +63,7 @@ def require_drawable(config_file: Path, config: Config) -> None:
         words = [f"dataset.phantom.{key}={value}" for key, value in settings.model_dump().items() if key != "sites"]
         line = shlex.join(["ddtl", "audit", "phantom", *words, f"dataset.phantom.sites=[{','.join(settings.sites)}]"])
         raise UserError(
-            f"{config_file} asks for {settings.n_patients * settings.slices_per_patient:,} images of the phantom to be "
+            f"{config_file} requests {settings.n_patients * settings.slices_per_patient:,} images of the phantom to be "
             f"drawn, of {settings.size} x {settings.size} pixels. If the run is yours, draw them first: {line}"
         )
 
@@ -91,7 +91,7 @@ def own_files(dataset: DatasetConfig) -> dict[str, str]:
     return found
 
 
-def _shown(named: dict[str, str]) -> str:
+def _format(named: dict[str, str]) -> str:
     return " and ".join(f"{key}={shlex.quote(printable(value))}" for key, value in named.items())
 
 

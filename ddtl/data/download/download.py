@@ -30,7 +30,7 @@ class Patience:
         longest: seconds for one file, however slowly it comes.
         tries: how often a file is requested.
         pause: seconds before the second try; doubled before each further one.
-        longest_pause: seconds; a server that asks for a longer one (Retry-After) is not asked again.
+        longest_pause: seconds; a server that requests a longer one (Retry-After) is not tried again.
     """
 
     timeout: float = 20.0
@@ -45,7 +45,7 @@ class DownloadError(Exception):
 
 
 def reach(url: str, timeout: float) -> None:
-    """Whether anything answers at all, be it a refusal; asked once.
+    """Whether anything answers at all, be it a refusal; checked once.
 
     Args:
         timeout: seconds for everything. A socket's own timeout counts for each address of a server again.
@@ -92,8 +92,8 @@ def download(url: str, limit: int, patience: Patience, stop: threading.Event) ->
         except urllib.error.HTTPError as answer:
             with answer:
                 reason = f"the server answers {answer.code} {answer.reason}".rstrip()
-                asked = answer.headers.get("Retry-After", "")
-            wait = max(pause, float(asked)) if asked.isdecimal() else pause
+                requested = answer.headers.get("Retry-After", "")
+            wait = max(pause, float(requested)) if requested.isdecimal() else pause
             if answer.code not in _AGAIN or wait > patience.longest_pause:
                 raise DownloadError(reason) from None
         except (OSError, http.client.HTTPException) as error:

@@ -1,7 +1,7 @@
 """Fetching the images of the public datasets: from their source, a mirror, an archive or a folder.
 
 Every file is checked before it gets its name, so that whatever is under a name is whole and what it should be, and
-a fetch that was stopped goes on where it was.
+a fetch that was stopped resumes where it was.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from filelock import FileLock, Timeout
 from ddtl.config.checks import no_url
 from ddtl.data.download.archives import Member, members
 from ddtl.data.download.download import DownloadError, Patience, download, reach
-from ddtl.data.download.published import IndexRow, Origin, class_folders, image_files, read_index, too_deep, ways_on
+from ddtl.data.download.published import (
+    IndexRow,
+    Origin,
+    class_folders,
+    fetch_advice,
+    image_files,
+    read_index,
+    too_deep,
+)
 from ddtl.data.download.verifying import FINE, Checker, Finding, State, verify
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.utils.errors import UserError
@@ -42,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 def missing(origin: Origin, data_dir: Path) -> list[IndexRow]:
-    """The images without a file; what is in the files is not looked at.
+    """The images without a file; the content of the files is not checked.
 
     Raises:
         UserError: ``data_dir`` is the dataset's own folder, or a folder cannot be read.
@@ -126,7 +134,7 @@ def _sorted_out(origin: Origin, wanted: Sequence[IndexRow], found: Sequence[Find
         lines.append(f"  {len(wanted) - len(found)} were not tried after {GIVE_UP} failures in a row")
     if good:
         lines.append(f"The other {len(good)} are in place. The same command tries only the rest again.")
-    raise UserError("\n".join([*lines, ways_on(origin)]))
+    raise UserError("\n".join([*lines, fetch_advice(origin)]))
 
 
 def _announce(origin: Origin, wanted: Sequence[IndexRow], where: str, root: Path) -> None:
@@ -164,7 +172,9 @@ def _require_answer(origin: Origin, url: str) -> None:
         reach(url, min(_REACH, PATIENCE.timeout))
     except DownloadError as error:
         host = "/".join(url.split("/")[:3])
-        raise UserError(f"{origin.title}: its images cannot be fetched, {host}: {error}.\n{ways_on(origin)}") from None
+        raise UserError(
+            f"{origin.title}: its images cannot be fetched, {host}: {error}.\n{fetch_advice(origin)}"
+        ) from None
 
 
 def _download_all(base: str, rows: Sequence[IndexRow], checker: Checker, root: Path) -> Generator[Finding, None, None]:
@@ -280,5 +290,5 @@ def _explained(root: Path, rows: Sequence[IndexRow]) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"Cannot write the images to {root}: {error.strerror or error}. They need {megabytes(rows)} MB; "
-            "paths.data_dir=FOLDER or the variable DDTL_DATA puts them elsewhere."
+            "paths.data_dir=FOLDER or the variable DDTL_DATA changes the folder."
         ) from error

@@ -45,17 +45,17 @@ class IndexRow:
 
 @dataclass(frozen=True)
 class Origin:
-    """A public dataset: where its images come from and what must be said about results on them.
+    """A public dataset: where its images come from and what results on them must state.
 
     Attributes:
         name: of the dataset, its folder under the data folder and its index table.
         title: what the dataset is called in the literature.
         repository, commit: a public copy of the images, ``https://github.com/<repository>`` at a fixed commit.
         folder: the folder of the repository that contains the class folders.
-        elsewhere: other places that publish it, as the end of a sentence.
+        other_sources: other places that publish it, as the end of a sentence.
         licence: under which its images are published.
         grouping: what an image's group is.
-        notes: what results on it must say.
+        notes: notes that results on it must contain.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Origin:
     repository: str
     commit: str
     folder: str
-    elsewhere: str
+    other_sources: str
     licence: str
     grouping: Grouping
     notes: tuple[Note, ...]
@@ -113,7 +113,7 @@ def published_manifest(origin: Origin, data_dir: Path) -> Manifest:
 
 
 def image_files(root: Path, rows: Iterable[IndexRow]) -> set[str]:
-    """Sample ids of the image files in the class folders under ``root``: one listing a folder, no look at each file.
+    """Sample ids of the image files in the class folders under ``root``: one listing a folder, no stat of each file.
 
     Raises:
         UserError: a folder cannot be read.
@@ -136,15 +136,15 @@ def class_folders(rows: Iterable[IndexRow]) -> list[str]:
     return sorted({row.sample_id.partition("/")[0] for row in rows})
 
 
-def ways_on(origin: Origin) -> str:
+def fetch_advice(origin: Origin) -> str:
     """What a person can do where the images are not here and cannot be fetched; lines to put behind an error."""
     layout = " and ".join(f"{origin.name}/{folder}/" for folder in class_folders(read_index(origin.name)))
     return (
-        "Ways on:\n"
-        "- You have the images: set paths.data_dir=FOLDER or the variable DDTL_DATA to the folder that holds "
+        "What to do:\n"
+        "- You have the images: set paths.data_dir=FOLDER or the variable DDTL_DATA to the folder that contains "
         f"{layout} with the published file names.\n"
         f"- Another machine can download: they are in {origin.folder}/ of https://github.com/{origin.repository} "
-        f"at commit {origin.commit}{origin.elsewhere}. Bring the archive "
+        f"at commit {origin.commit}{origin.other_sources}. Bring the archive "
         f"https://github.com/{origin.repository}/archive/{origin.commit}.zip here, then "
         f"`ddtl data fetch {origin.name} from=ARCHIVE.zip` (a folder will do, too).\n"
         "- A mirror in your net: set paths.data_mirror=URL or the variable DDTL_DATA_MIRROR; it serves "
@@ -159,7 +159,7 @@ def too_deep(origin: Origin, data_dir: Path) -> str:
     if (data_dir / origin.name).is_dir() or image_files(data_dir, rows).isdisjoint(row.sample_id for row in rows):
         return ""
     folder = class_folders(rows)[0]
-    return f" {data_dir} itself holds {folder}/: rename it to {origin.name} and give the folder above it."
+    return f" {data_dir} itself contains {folder}/: rename it to {origin.name} and give the folder above it."
 
 
 def named(sample_ids: Sequence[str]) -> str:
@@ -185,7 +185,7 @@ def _missing(origin: Origin, data_dir: Path, missing: list[str], total: int) -> 
         what = f"no images in {root}.{too_deep(origin, data_dir)}"
     else:
         what = f"{len(missing)} of {total} images are missing under {root}: {named(missing)}."
-    return f"{origin.title}: {what}\n`ddtl data fetch {origin.name}` fetches what is missing.\n{ways_on(origin)}"
+    return f"{origin.title}: {what}\n`ddtl data fetch {origin.name}` fetches what is missing.\n{fetch_advice(origin)}"
 
 
 def _extra_files(extra: list[str]) -> list[Note]:

@@ -1,6 +1,6 @@
-"""What an image file asks of a decoder, checked before one sees it: a file of a few kilobytes can ask for hours.
+"""What an image file requires of a decoder, checked before one sees it: a file of a few kilobytes can ask for hours.
 
-Decoders trust what a file says of itself: how many pages, parts, scans and numbers it has, and how large they are. The
+Decoders trust the header of a file: how many pages, parts, scans and numbers it has, and how large they are. The
 checks read the structure alone; no pixel is unpacked. Each limit is above what any CT image has, and low enough for a
 file within it to take a second or two, and less than a gigabyte.
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 MAX_PIXELS = 64_000_000
 MAX_COLOURED = 40_000_000  # of colour or with transparency, of which decoders keep four bytes a pixel and four copies
 LARGE = 16_000_000  # pixels: of such images one at a time is decoded, however many threads there are
-MAX_SIDE = 65_535  # pixels: what JPEG and DICOM can say; Pillow's kernels and BMP's rows grow with it
+MAX_SIDE = 65_535  # pixels: the largest of JPEG and DICOM; Pillow's kernels and BMP's rows grow with it
 MAX_BYTES = 8 * MAX_PIXELS  # of unpacked pixels: four channels of 16 bits
 MAX_CHUNKS = 100_000  # of a PNG: 64 megapixels in the 8 KiB parts that libpng writes have 31,000
 MAX_SEGMENTS = 10_000  # of a JPEG: its longest profiles and thumbnails take a few hundred
@@ -40,17 +40,17 @@ _TOO_MANY_PARTS = f"is in more than {MAX_PARTS:,} parts, as no image is: save it
 
 
 class Excess(Exception):
-    """A file that asks for too much; the message is a predicate: ``holds more than 1,000 pages``."""
+    """A file that requires too much; the message is a predicate: ``contains more than 1,000 pages``."""
 
 
 def check(data: bytes) -> int:
-    """Look through a file's structure; what is no PNG, JPEG, TIFF or BMP, or is cut off, is left for the decoder.
+    """Look through a file's structure; what is not a PNG, JPEG, TIFF or BMP, or is cut off, is left for the decoder.
 
     Returns:
-        How many pixels it says it has; 0 where it does not say.
+        The number of pixels in its header; 0 where there is none.
 
     Raises:
-        Excess: it asks for too much.
+        Excess: it requires too much.
     """
     if data.startswith(PNG):
         return _check_png(data)
@@ -95,7 +95,7 @@ def _check_png(data: bytes) -> int:
     pixels = 0
     for number, (kind, chunk) in enumerate(png_chunks(data), start=1):
         if number > MAX_CHUNKS:
-            raise Excess(f"holds more than {MAX_CHUNKS:,} chunks, as no PNG does")
+            raise Excess(f"contains more than {MAX_CHUNKS:,} chunks, as no PNG does")
         if kind == b"IHDR" and len(chunk) >= 16:
             pixels = check_size(*struct.unpack_from(">II", chunk, 8))
         elif kind == b"eXIf":
@@ -136,18 +136,18 @@ def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
         length = int.from_bytes(data[at : at + 2], "big")
         segments += 1
         if segments > most:
-            raise Excess(f"holds more than {MAX_SEGMENTS:,} segments, as no JPEG does")
+            raise Excess(f"contains more than {MAX_SEGMENTS:,} segments, as no JPEG does")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(data) >= at + 7:
             height, width = struct.unpack_from(">HH", data, at + 3)
             pixels = max(pixels, check_size(width, height))
         elif marker == 0xDA:
             scans += 1
             if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
-                raise Excess(f"holds {scans} or more scans of {pixels / 1e6:.1f} megapixels, as no JPEG does")
+                raise Excess(f"contains {scans} or more scans of {pixels / 1e6:.1f} megapixels, as no JPEG does")
         elif marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0":  # Pillow puts several of them together
             exif.append(data[at + 8 : at + length])
             if len(exif) * 65_536 > MAX_EXIF:
-                raise Excess(f"holds more than {MAX_EXIF >> 20} MB of EXIF, as no JPEG does")
+                raise Excess(f"contains more than {MAX_EXIF >> 20} MB of EXIF, as no JPEG does")
         elif marker == 0xE2 and data[at + 2 : at + 6] == b"MPF\0":
             _check_exif(data[at + 6 : at + length])
         at += max(length, 2)
@@ -159,7 +159,7 @@ class _Entry(NamedTuple):
     """An entry of a TIFF directory.
 
     Attributes:
-        first: its first value; 0 where it is no whole number.
+        first: its first value; 0 where it is not a whole number.
         largest: the largest of the first few.
         values: how many there are.
     """
@@ -190,7 +190,7 @@ def _directories(data: bytes, most: int) -> Iterator[dict[int, _Entry]]:
         (at,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
         while 0 < at < len(data) and at not in seen:
             if len(seen) == most:
-                raise Excess(f"holds more than {most:,} pages: save each as a file of its own")
+                raise Excess(f"contains more than {most:,} pages: save each as a file of its own")
             seen.add(at)
             (count,) = struct.unpack_from(order + head, data, at)
             start = at + struct.calcsize(head)
@@ -210,7 +210,7 @@ def _directories(data: bytes, most: int) -> Iterator[dict[int, _Entry]]:
                 total += there
                 numbers += 0 if kind in _BYTES else there // width
                 if total > len(data) + _MAX_TAG_BYTES or numbers > MAX_NUMBERS:
-                    raise Excess("is damaged: its tags hold more values than those of an image")
+                    raise Excess("is damaged: its tags contain more values than those of an image")
                 found.setdefault(tag, _entry(data, order, kind, values, offset))
             yield found
             (at,) = struct.unpack_from(order + pointer, data, start + count * one)

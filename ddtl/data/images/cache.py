@@ -304,7 +304,7 @@ class _Job:
         except OSError as error:
             raise Unwritable(
                 f"Cannot write the decoded images to {self.decoded}: {error.strerror or error}. They need "
-                f"{math.ceil(math.prod(self.shape) / 1e6)} MB; paths.cache_dir or DDTL_CACHE moves them elsewhere."
+                f"{math.ceil(math.prod(self.shape) / 1e6)} MB; paths.cache_dir or DDTL_CACHE moves them."
             ) from error
 
 
@@ -314,7 +314,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _remove_leftovers(decoded: Path) -> None:
-    """Removes what killed builders of other caches left. One that is at work holds its lock and is left alone."""
+    """Removes what killed builders of other caches left. One that is at work contains its lock and is left alone."""
     for partial in decoded.glob("*.partial"):
         with suppress(Timeout), FileLock(partial.with_suffix(".lock"), timeout=0):
             shutil.rmtree(partial, ignore_errors=True)

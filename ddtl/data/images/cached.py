@@ -25,7 +25,7 @@ class Cached:
 
     Attributes:
         folder: where it is.
-        holds: ``decoded`` (patients' pixels) or ``phantom`` (nobody's).
+        content: ``decoded`` (patients' pixels) or ``phantom`` (nobody's).
         dataset: of which it was made first; empty where that was not written down.
         images, side: how many, and of how many pixels; None for a phantom and where that cannot be read.
         size: bytes.
@@ -33,7 +33,7 @@ class Cached:
     """
 
     folder: Path
-    holds: str
+    content: str
     dataset: str
     images: int | None
     side: int | None
@@ -57,18 +57,18 @@ def found(root: Path) -> list[Cached]:
             "which the images are, or delete the link."
         )
     folders = [
-        (path, holds)
-        for parent, pattern, holds in ((root / "decoded", _DECODED, "decoded"), (root, _PHANTOM, "phantom"))
+        (path, content)
+        for parent, pattern, content in ((root / "decoded", _DECODED, "decoded"), (root, _PHANTOM, "phantom"))
         if parent.is_dir()
         for path in sorted(parent.iterdir())
         if pattern.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
     ]
-    return sorted((_cached(path, holds) for path, holds in folders), key=lambda one: -one.size)
+    return sorted((_cached(path, content) for path, content in folders), key=lambda one: -one.size)
 
 
-def _cached(path: Path, holds: str) -> Cached:
+def _cached(path: Path, content: str) -> Cached:
     dataset, images, side = "", None, None
-    if holds == "decoded":
+    if content == "decoded":
         with suppress(OSError, UserError):
             index = small.cache_index(path)
             images, side, dataset = len(index["files"]), index["size"], index.get("dataset", "")
@@ -77,7 +77,7 @@ def _cached(path: Path, holds: str) -> Cached:
         for entry in files:
             with suppress(OSError):
                 size += entry.stat(follow_symlinks=False).st_size
-    return Cached(path, holds, dataset, images, side, size, path.stat().st_mtime)
+    return Cached(path, content, dataset, images, side, size, path.stat().st_mtime)
 
 
 def chosen(caches: list[Cached], words: list[str], days: float) -> list[Cached]:

@@ -37,7 +37,7 @@ def checked(
 
 
 def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflicts: bool) -> Iterator[Note]:
-    """A note for each way in which one file is in a dataset twice and should not be."""
+    """A note for each case in which one file is in a dataset twice and should not be."""
     found: dict[str, list[Sample]] = defaultdict(list)
     for sample, file_hash in zip(manifest.samples, file_hashes, strict=True):
         found[file_hash].append(sample)
@@ -48,8 +48,9 @@ def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflict
         text = f"{len(conflicts)} file{_s(conflicts)} {_is(conflicts)} in two classes with the same bytes"
         if not allow_label_conflicts:
             raise UserError(
-                f"{manifest.dataset}: {text}: {shown}. Remove the wrong ones (dataset.exclude=FILE lists what to leave "
-                "out, and `ddtl audit` writes such a list), or train all the same: dataset.allow_label_conflicts=true"
+                f"{manifest.dataset}: {text}: {shown}. Remove the wrong ones (dataset.exclude=FILE lists what to "
+                "exclude, and `ddtl audit` writes such a list), or train all the same: "
+                "dataset.allow_label_conflicts=true"
             )
         yield Note(f"{text} (dataset.allow_label_conflicts=true).", is_doubt=True, names=shown)
     torn = [samples for samples in copies if len({s.split for s in samples} - {None}) > 1]

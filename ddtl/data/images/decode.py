@@ -66,7 +66,7 @@ class BadImageError(UserError):
 
     Attributes:
         path: the file.
-        reason: why, as a predicate: ``is empty (0 bytes)``, ``holds text, not an image``, …
+        reason: why, as a predicate: ``is empty (0 bytes)``, ``contains text, not an image``, …
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -82,7 +82,7 @@ def read_bytes(path: Path) -> bytes:
     """The file's content.
 
     Raises:
-        BadImageError: there is no such file, it is no regular one or too large, or it cannot be read.
+        BadImageError: there is no such file, it is not a regular one or is too large, or it cannot be read.
     """
     with _named_unreadable(path):
         return reading.read_bytes(path, reading.IMAGE)
@@ -220,7 +220,7 @@ _turn = threading.RLock()  # of large images, which take up to a gigabyte
 
 @contextmanager
 def _named_failures(data: bytes, path: Path) -> Iterator[None]:
-    """Refuse what asks for too much; make a ``BadImageError`` of whatever decoders raise: OSError, SyntaxError, …"""
+    """Refuse what requires too much; make a ``BadImageError`` of whatever decoders raise: OSError, SyntaxError, …"""
     try:
         with _turn if bounds.check(data) > bounds.LARGE else nullcontext():
             yield
@@ -269,7 +269,7 @@ def stored_range(data: bytes, path: Path) -> tuple[int, float, float] | None:
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself, before conversion.
+    """The header of an image file, before conversion.
 
     Attributes:
         format: ``PNG``, ``JPEG``, ``MPO``, ``TIFF`` or ``BMP``.
@@ -352,7 +352,7 @@ def _check_whole(data: bytes, path: Path) -> np.ndarray | None:
 
 
 def _check_jpeg(data: bytes, mode: str, path: Path) -> np.ndarray | None:
-    """Refuse a JPEG in which libjpeg met damage: it invents the pixels after it, and Pillow says nothing.
+    """Refuse a JPEG in which libjpeg met damage: it invents the pixels after it, and Pillow gives no warning.
 
     Args:
         mode: of its pixels, as Pillow names it.
@@ -392,11 +392,11 @@ def _most_pixels(image: Image.Image) -> int:
 
 def _check_pages(pages: int, path: Path) -> None:
     if pages > 1:
-        raise BadImageError(path, f"holds {pages} pages: save each as a file of its own")
+        raise BadImageError(path, f"contains {pages} pages: save each as a file of its own")
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 (upright) where there is none; unreadable EXIF is no reason to refuse the image."""
+    """EXIF orientation, 1 (upright) where there is none; an image with unreadable EXIF is not refused."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -419,11 +419,11 @@ def _gray(image: Image.Image, path: Path) -> Image.Image:
 
 
 _GREY_LEVELS = (
-    "holds 8-bit grey levels, and dataset.window is for values of more bits: list these images in a dataset of their "
-    "own"
+    "contains 8-bit grey levels, and dataset.window is for values of more bits: list these images in a dataset of "
+    "their own"
 )
 _NO_WHITE = (
-    "holds signed, 32-bit or floating-point values, which have no fixed white: say how they become grey levels with "
+    "contains signed, 32-bit or floating-point values, which have no fixed white: say how they become grey levels with "
     "dataset.window (docs/own_data.md), or save it as 8-bit gray after windowing"
 )
 
@@ -484,7 +484,9 @@ def _deep_tiff(data: bytes, path: Path) -> tuple[np.ndarray, _Values] | None:
         alpha = None
         if page.samplesperpixel > channels:
             if kind != "u":
-                raise BadImageError(path, "holds several channels of signed or floating-point values: save it as gray")
+                raise BadImageError(
+                    path, "contains several channels of signed or floating-point values: save it as gray"
+                )
             if page.extrasamples[:1] == (tifffile.EXTRASAMPLE.UNASSALPHA,):
                 alpha = values[..., channels] / np.iinfo(values.dtype).max
             values = values[..., :channels]
@@ -516,7 +518,7 @@ def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Wi
             what = "is in colour" if values.ndim > 2 else "stores 0 as white"
             raise BadImageError(path, f"{what}, and dataset.window is for values that grow with Hounsfield units")
         if meaning.kind == "f" and not np.isfinite(values).all():
-            raise BadImageError(path, "holds values that are infinite or no number")
+            raise BadImageError(path, "contains values that are infinite or no number")
         levels = window.grey_levels(values)
     elif meaning.kind != "u" or meaning.bits > 16:
         raise BadImageError(path, _NO_WHITE)
@@ -542,7 +544,7 @@ def starts_as_image(start: bytes) -> bool:
 
 
 def _what_it_is(data: bytes) -> str:
-    """Why ``data`` is no image, for someone who expected one."""
+    """Why ``data`` is not an image."""
     if not data:
         return "is empty (0 bytes)"
     start = data[:1024]
@@ -552,7 +554,7 @@ def _what_it_is(data: bytes) -> str:
     if data[128:132] == b"DICM":
         return "is a DICOM file, not an image: export it as PNG"
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in start):
-        return "holds text, not an image"
+        return "contains text, not an image"
     if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM")):
         return "is cut off or damaged: its header cannot be read"
     return "is not a PNG, JPEG, TIFF or BMP image"

@@ -50,7 +50,7 @@ _CAPTURE = uid.SecondaryCaptureImageStorage  # multi-frame and colour kinds are 
 
 @dataclass(frozen=True)
 class Slice:
-    """What a header says about where a slice belongs.
+    """The place of a slice, from its header.
 
     Attributes:
         patient: PatientID; may be empty.
@@ -74,7 +74,7 @@ class Slice:
 
 
 def read_slice(path: Path) -> Slice | None:
-    """Return what the header says about a slice; its pixels are not read. None for a DICOMDIR.
+    """Return the header of a slice; its pixels are not read. None for a DICOMDIR.
 
     Raises:
         BadImageError: no axial CT slice with Hounsfield units; the reason says what it is instead.
@@ -149,7 +149,7 @@ def decode_slice(
 def gray_levels(stored: Stored, ds: Any, level: float = LEVEL, width: float = WIDTH) -> np.ndarray:
     """Return a slice in a window: uint8, (rows, columns), by DICOM's linear function (PS3.3 C.11.2.1.2).
 
-    Air and padding are black. PhotometricInterpretation MONOCHROME1 says that low values are to be shown white. What
+    Air and padding are black. PhotometricInterpretation MONOCHROME1 shows low values white. What
     files mean by it differs: nothing, the values being Hounsfield units all the same; stored values turned upside down;
     or, as the standard has it, an image to be inverted after the window. That it must show tissue with air around it
     tells which.
@@ -215,7 +215,7 @@ def _rescale(ds: Any) -> tuple[float, float]:
     if slope is None or intercept is None:
         lut = " (a ModalityLUTSequence is not read)" if "ModalityLUTSequence" in ds else ""
         raise HeaderError(
-            f"has no RescaleSlope and RescaleIntercept, without which its values are no Hounsfield units{lut}"
+            f"has no RescaleSlope and RescaleIntercept, without which its values are not Hounsfield units{lut}"
         )
     if max(abs(slope), abs(intercept)) > _LARGEST:
         raise HeaderError(
@@ -227,7 +227,7 @@ def _rescale(ds: Any) -> tuple[float, float]:
 
 
 def _check(ds: Any) -> None:
-    """Refuse what is no axial CT slice in Hounsfield units."""
+    """Refuse what is not an axial CT slice in Hounsfield units."""
     kind = _kind(ds)
     rows, columns = (integer(ds, name) or 0 for name in ("Rows", "Columns"))
     frames = integer(ds, "NumberOfFrames") or 1
@@ -235,13 +235,13 @@ def _check(ds: Any) -> None:
     color = text_of(ds, "PhotometricInterpretation").upper()
     normal = _normal(ds)
     if not (rows or kind):
-        raise HeaderError("is no DICOM file, whatever its name says")
+        raise HeaderError("is not a DICOM file, whatever its name is")
     if rows <= 0 or columns <= 0:
         raise HeaderError(f"is a DICOM file without an image ({str(uid.UID(kind).name)[:60]})")
     if text_of(ds, "Modality").upper() != "CT":
         raise HeaderError(f"is of modality {text_of(ds, 'Modality')[:20] or 'unknown'}, not CT")
     if frames > 1:
-        raise HeaderError(f"holds {frames} frames: save each slice as a file of its own")
+        raise HeaderError(f"contains {frames} frames: save each slice as a file of its own")
     if not color:
         raise HeaderError("has no PhotometricInterpretation, without which its pixels cannot be read")
     if color in _COLORS or color.startswith("YBR"):
@@ -257,20 +257,20 @@ def _check(ds: Any) -> None:
     if rows * columns > MAX_PIXELS:
         raise HeaderError(f"is too large: {rows} × {columns} pixels")
     if normal is not None and abs(normal[2]) < _AXIAL:
-        raise HeaderError("is no axial slice (ImageOrientationPatient)")
+        raise HeaderError("is not an axial slice (ImageOrientationPatient)")
 
 
 def _check_quantity(ds: Any, image_type: set[str]) -> None:
-    """Refuse values that are no Hounsfield units."""
+    """Refuse values that are not Hounsfield units."""
     kind = text_of(ds, "RescaleType")
     if kind.upper() not in _RESCALE_TYPES:
-        raise HeaderError(f"holds no Hounsfield units: RescaleType is {kind[:60]!r}")
+        raise HeaderError(f"contains no Hounsfield units: RescaleType is {kind[:60]!r}")
     for word in sorted(image_type):
         if any(sign in word.replace(" ", "_") for sign in _MAPS):
-            raise HeaderError(f"holds no Hounsfield units: ImageType says {word[:60]}")
+            raise HeaderError(f"contains no Hounsfield units: ImageType says {word[:60]}")
     description = text_of(ds, "SeriesDescription")
     if any(sign in description.casefold() for sign in _MAP_DESCRIPTIONS):
-        raise HeaderError(f"holds no Hounsfield units: SeriesDescription is {description[:60]!r}")
+        raise HeaderError(f"contains no Hounsfield units: SeriesDescription is {description[:60]!r}")
 
 
 def _kind(ds: Any) -> str:

@@ -242,7 +242,7 @@ _PIXELS = 0x7FE00008  # FloatPixelData, the first element of pixels
 
 
 def _merge_groups(ds: Any) -> None:
-    """Copy what functional groups say about the file's one frame into the dataset."""
+    """Copy the functional groups of the file's one frame into the dataset."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         frames = _items(ds, groups)
         if len(frames) != 1:
@@ -298,7 +298,7 @@ def text_of(ds: Any, keyword: str) -> str:
         value = value.decode("latin-1")
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
         value = "\\".join(map(str, value))
-    # What is no Unicode text could not be written to the tables.
+    # What is not Unicode text could not be written to the tables.
     text = "" if value is None else str(value).encode(errors="backslashreplace").decode()
     return text.strip(" \0\t\r\n")
 

@@ -73,7 +73,7 @@ class Stored:
 
     Attributes:
         values: signed integers, (rows, columns).
-        padding: bool, (rows, columns): what is no measurement.
+        padding: bool, (rows, columns): what is not a measurement.
         layout: of the file.
         notes: what had to be guessed, as predicates.
     """
@@ -94,9 +94,9 @@ def read(file: File) -> Stored:
     layout = Layout.of(ds)
     for keyword in ("FloatPixelData", "DoubleFloatPixelData"):
         if keyword in ds:
-            raise HeaderError(f"holds {keyword}, which is not read: save it with whole numbers in PixelData")
+            raise HeaderError(f"contains {keyword}, which is not read: save it with whole numbers in PixelData")
     if "PixelData" not in ds:
-        raise HeaderError("holds no PixelData: it is cut off, or its pixels are in another file")
+        raise HeaderError("contains no PixelData: it is cut off, or its pixels are in another file")
     element = ds["PixelData"]
     data = bytes(element.value or b"")
     encapsulated = bool(element.is_undefined_length) or (
@@ -134,7 +134,9 @@ def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
         )
     if not little and vr == "OW" and layout.allocated != 16:
         if layout.allocated == 32:
-            raise HeaderError("holds 32-bit pixels in big endian order, which are not read", "dcmconv +te {old} {new}")
+            raise HeaderError(
+                "contains 32-bit pixels in big endian order, which are not read", "dcmconv +te {old} {new}"
+            )
         padded = data + b"\0" * (len(data) % 2)
         data = np.frombuffer(padded, ">u2").astype("<u2").tobytes()
     words = np.frombuffer(data, f"{'<' if little else '>'}u{layout.allocated // 8}", layout.rows * layout.columns)
@@ -143,13 +145,13 @@ def _native(data: bytes, layout: Layout, little: bool, vr: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Codestream:
-    """What a compressed image says about itself.
+    """The header of a compressed image.
 
     Attributes:
         syntax: UID of a transfer syntax for it.
         rows, columns, components: of the image.
         precision: bits of a sample.
-        signed: whether it says that samples are signed; only JPEG 2000 says so.
+        signed: whether it says that samples are signed; only JPEG 2000 has this.
     """
 
     syntax: str
@@ -188,8 +190,8 @@ def _compressed(data: bytes, syntax: str, layout: Layout) -> tuple[np.ndarray, t
         raise HeaderError(_DAMAGED.format(f"its {name} pixels have no header that can be read"))
     name = syntax_name(stream.syntax)
     if _family(stream.syntax) != _family(syntax):
-        said = f"says that it is {syntax_name(syntax)}" if syntax else "says nothing of a compression"
-        notes = (f"{said}; its pixels are {name} and were read as such",)
+        stated = f"says that it is {syntax_name(syntax)}" if syntax else "names no compression"
+        notes = (f"{stated}; its pixels are {name} and were read as such",)
     _check(stream, layout, name)
     if stream.syntax != RLE:
         end = frame.rstrip(b"\0").rfind(b"\xff\xd9")
@@ -243,7 +245,7 @@ def _check(stream: _Codestream, layout: Layout, name: str) -> None:
 
 
 def _codestream(frame: bytes) -> _Codestream | None:
-    """Return what the image's own header says; None where it has none, as RLE."""
+    """Return the image's own header; None where it has none, as RLE."""
     try:
         if frame.startswith(b"\xff\xd8"):
             return _jpeg(frame)

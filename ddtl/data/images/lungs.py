@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 SIDE = 128  # of the masks, in pixels; the image is squashed to it
 
 _SMALLEST_BODY = 0.01  # share of the image: smaller bright parts are text or the table
-_SMALLEST_LUNG = 0.004  # smaller dark parts are no lung
+_SMALLEST_LUNG = 0.004  # smaller dark parts are not lung
 _DARKER = 8  # grey levels by which the air around the body is darker than the lungs, at least
 _VESSELS = 8  # standard deviation of the grey levels of a lung, at least; air has noise alone
 _RIM = 3  # pixels around the lungs that are excluded with them
@@ -49,16 +49,16 @@ class Regions:
 
 def regions(gray: Image.Image) -> Regions:
     """The parts of an image of mode ``L``, of any size and window."""
-    picture = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    smooth = ndimage.uniform_filter(picture, 3)
-    paper = _paper(picture)
+    pixels = np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    smooth = ndimage.uniform_filter(pixels, 3)
+    paper = _paper(pixels)
     lit = (smooth > otsu(smooth[~paper])) & ~paper if not paper.all() else np.zeros_like(paper)
     body = _large_parts(ndimage.binary_opening(lit, _SQUARE), _SMALLEST_BODY)
     outline = hull(body)
     dark = ~lit & ~paper
     inner = ndimage.binary_erosion(outline, _SQUARE, 2, border_value=1)
     lungs = _large_parts(ndimage.binary_opening(dark & inner, _CROSS), _SMALLEST_LUNG)
-    lungs = lungs | _cut_off(dark & ~inner, picture, lungs)
+    lungs = lungs | _cut_off(dark & ~inner, pixels, lungs)
     chest = ndimage.binary_dilation(hull(lungs | _mirrored(lungs, outline)), _CROSS, _RIM) if lungs.any() else lungs
     around = ndimage.binary_dilation(ndimage.binary_fill_holes(body | chest), _SQUARE, 2)
     return Regions(lungs, chest, ~around, paper)
@@ -106,9 +106,9 @@ def _turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
 
 
-def _paper(picture: np.ndarray) -> Mask:
+def _paper(pixels: np.ndarray) -> Mask:
     """The white ground of a figure: white parts that fill whole rows or columns at the image's sides."""
-    white = picture >= _WHITE
+    white = pixels >= _WHITE
     mask = np.zeros_like(white)
     for turned, out in ((white, mask), (white[::-1], mask[::-1]), (white.T, mask.T), (white.T[::-1], mask.T[::-1])):
         whole = turned.mean(axis=1) > 0.97
@@ -124,13 +124,13 @@ def _large_parts(mask: Mask, least: float) -> Mask:
     return np.asarray(kept[parts])
 
 
-def _cut_off(dark: Mask, picture: np.ndarray, lungs: Mask) -> Mask:
+def _cut_off(dark: Mask, pixels: np.ndarray, lungs: Mask) -> Mask:
     """Lungs that the image's side cuts, so that no body closes around them: as bright as a lung, and with vessels."""
-    floor = np.median(picture[lungs]) - _DARKER if lungs.any() else 0.0
+    floor = np.median(pixels[lungs]) - _DARKER if lungs.any() else 0.0
     result = np.zeros_like(dark)
     parts, count = ndimage.label(_large_parts(ndimage.binary_opening(dark, _SQUARE), _SMALLEST_LUNG))
     for part in range(1, count + 1):
-        values = picture[parts == part]
+        values = pixels[parts == part]
         if np.median(values) > floor and values.std() > _VESSELS:
             result |= parts == part
     return result

@@ -77,7 +77,7 @@ class Slices(Dataset[dict[str, Tensor]]):
 
 
 class _Loader(DataLoader[dict[str, Tensor]]):
-    """torch's, whose processes are not ended by what is meant for their parent before they can say so themselves."""
+    """torch's, whose processes are not ended by what is meant for their parent before they can report it themselves."""
 
     def __iter__(self) -> Any:
         with signals.held():
@@ -121,5 +121,5 @@ def _quiet_worker(worker: int) -> None:
 
 
 def _give_up(error: Exception, what: object) -> None:
-    """End this loader process; its parent notices, and says so."""
+    """End this loader process; its parent notices and reports it."""
     os._exit(EXIT_FAILURE)

@@ -50,8 +50,8 @@ def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
 def balanced(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """As many draws as there are images, each class equally often (to one draw), in random order.
 
-    Within a class no image is drawn again before every other one has been drawn as often; which ones are drawn once
-    more, or not at all, is another draw in each epoch.
+    Within a class no image is drawn again before every other one has been drawn as often; which ones
+    are drawn again, or not at all, is another draw in each epoch.
 
     Args:
         labels: (N,) class of each image.

@@ -53,7 +53,7 @@ def grow_vessels(rng: Rng, width: float, depth: float, girth: float) -> Array:
     """Both lungs' vessel trees, each grown from its hilum by forking; returns (n, 4) points x, y, z, radius."""
     points = []
     for side in (-1.0, 1.0):
-        way = rng.standard_normal((26, 3)) * [1.0, 1.1, 1.5] + [side * 0.8, 0.1, 0.0]
+        heading = rng.standard_normal((26, 3)) * [1.0, 1.1, 1.5] + [side * 0.8, 0.1, 0.0]
         start = np.array([side * 0.27 * width, 0.05 * depth, 0.5 * LUNG_HEIGHT]) + rng.standard_normal((26, 3)) * [
             0.7,
             0.9,
@@ -61,16 +61,16 @@ def grow_vessels(rng: Rng, width: float, depth: float, girth: float) -> Array:
         ]
         radius = girth * rng.uniform(0.2, 0.55, 26)
         for generation in range(7):
-            way = way / np.sqrt((way**2).sum(axis=1, keepdims=True))
+            heading = heading / np.sqrt((heading**2).sum(axis=1, keepdims=True))
             along = np.linspace(0.0, 1.0, 16 - 2 * generation)[None, :, None]
-            length = 3.1 * 0.83**generation * rng.uniform(0.6, 1.3, len(way))[:, None]
-            end = start + way * length
+            length = 3.1 * 0.83**generation * rng.uniform(0.6, 1.3, len(heading))[:, None]
+            end = start + heading * length
             xyz = start[:, None] + (end - start)[:, None] * along
-            bow = rng.standard_normal((len(way), 1, 3)) * 0.06 * length[:, None]
+            bow = rng.standard_normal((len(heading), 1, 3)) * 0.06 * length[:, None]
             xyz = xyz + bow * along * (1.0 - along) * 4.0
             points.append(np.concatenate([xyz, radius[:, None, None] * (1.0 - 0.22 * along)], axis=2).reshape(-1, 4))
-            start, way, radius = np.repeat(end, 2, axis=0), np.repeat(way, 2, axis=0), np.repeat(radius, 2)
-            way = way + rng.standard_normal(way.shape) * 0.42
+            start, heading, radius = np.repeat(end, 2, axis=0), np.repeat(heading, 2, axis=0), np.repeat(radius, 2)
+            heading = heading + rng.standard_normal(heading.shape) * 0.42
             radius = np.maximum(radius * rng.uniform(0.58, 0.84, len(radius)), 0.07)
     return np.concatenate(points)
 

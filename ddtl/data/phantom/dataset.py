@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.data.phantom.marks import Box, Picture, grey_map, mark_box, text_boxes
+from ddtl.data.phantom.marks import Box, Pixels, grey_map, mark_box, text_boxes
 from ddtl.data.phantom.render import GENERATOR_VERSION, PhantomSpec, has_mark, render_slice
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import lock
@@ -26,7 +26,7 @@ from ddtl.utils.reading import Unreadable, read_object, read_table
 
 CLASSES = ("non-COVID", "COVID")
 COLUMNS = ("sample_id", "path", "label", "patient_id", "site", "mark", "lesion_pixels")
-NOTE = "The phantom is synthetic: its images are drawn by a program, and scores on it say nothing about patients."
+NOTE = "The phantom is synthetic: its images are drawn by a program, and scores on it tell nothing about patients."
 
 
 def generate(spec: PhantomSpec, folder: Path, progress: Progress | None = None) -> None:
@@ -64,7 +64,7 @@ def _is_complete(spec: PhantomSpec, folder: Path) -> bool:
             return True
     except (OSError, Unreadable):
         pass
-    raise UserError(f"{folder} holds something other than this phantom; remove it or name another folder.")
+    raise UserError(f"{folder} contains something other than this phantom; remove it or name another folder.")
 
 
 def _write(spec: PhantomSpec, folder: Path, progress: Progress | None) -> None:
@@ -102,7 +102,7 @@ def build_manifest(spec: PhantomSpec, root: Path, progress: Progress | None = No
         except OSError as error:
             raise UserError(
                 f"Cannot draw the phantom into {folder}: {error.strerror or error}. paths.cache_dir or DDTL_CACHE "
-                "moves it elsewhere."
+                "moves it."
             ) from error
     samples = tuple(
         Sample(row["sample_id"], folder / row["path"], int(row["label"]), row["patient_id"], row["site"])
@@ -140,7 +140,7 @@ class Truth:
     lesions: Path
     mark: Box | None
     text: tuple[Box, ...]
-    grey_map: Picture | None
+    grey_map: Pixels | None
 
 
 def truth(sample: Sample) -> Truth:
@@ -161,6 +161,6 @@ def truth(sample: Sample) -> Truth:
 
 @lru_cache(maxsize=4)
 def _record(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
-    """What ``phantom.json`` says, and the rows of ``manifest.csv`` by sample id."""
+    """The content of ``phantom.json``, and the rows of ``manifest.csv`` by sample id."""
     rows = {row["sample_id"]: row for row in read_table(folder / "manifest.csv")}
     return read_object(folder / "phantom.json"), rows

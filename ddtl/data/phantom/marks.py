@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # first column and row, and the column and row after the last
 
 CANVAS = 128
@@ -62,7 +62,7 @@ MARK = (
     "...########",
 )
 
-# Where lines of text start (column, row) and how many characters they hold at most: all outside the round field of
+# Where lines of text start (column, row) and how many characters they contain at most: all outside the round field of
 # view, in the corners that the mark leaves free.
 LINES: dict[str, tuple[int, int, int]] = {
     "right": (3, 19, 1),
@@ -115,7 +115,7 @@ def draw_annotation(rng: np.random.Generator) -> Annotation:
     )
 
 
-def burn_in(picture: Picture, lines: dict[str, str]) -> Picture:
+def burn_in(pixels: Pixels, lines: dict[str, str]) -> Pixels:
     """The image with text in its corners, flush with its sides."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=np.int64)
     for place, text in lines.items():
@@ -126,11 +126,11 @@ def burn_in(picture: Picture, lines: dict[str, str]) -> Picture:
         for character in text:
             canvas[row : row + GLYPH[1], column : column + GLYPH[0]] = _glyph(character)
             column += GLYPH[0] + 1
-    return _lay_over(picture, canvas)
+    return _lay_over(pixels, canvas)
 
 
 def text_boxes(size: int) -> tuple[Box, ...]:
-    """Where text may be in an image of ``size`` pixels a side; no pixel elsewhere is touched by it."""
+    """Where text may be in an image of ``size`` pixels a side; no other pixel is touched by it."""
     width, height = GLYPH
     return tuple(
         _scaled((column, row, column + room * (width + 1) - 1, row + height), size)
@@ -138,25 +138,25 @@ def text_boxes(size: int) -> tuple[Box, ...]:
     )
 
 
-def draw_mark(picture: Picture) -> Picture:
+def draw_mark(pixels: Pixels) -> Pixels:
     """The image with the planted mark."""
     canvas = np.zeros((CANVAS, CANVAS), dtype=np.int64)
     column, row = MARK_AT
     canvas[row : row + len(MARK), column : column + len(MARK[0])] = [[dot == "#" for dot in line] for line in MARK]
-    return _lay_over(picture, canvas)
+    return _lay_over(pixels, canvas)
 
 
 def mark_box(size: int) -> Box:
-    """Where the planted mark is in an image of ``size`` pixels a side; no pixel elsewhere is touched by it."""
+    """Where the planted mark is in an image of ``size`` pixels a side; no other pixel is touched by it."""
     column, row = MARK_AT
     return _scaled((column, row, column + len(MARK[0]), row + len(MARK)), size)
 
 
-def grey_map() -> Picture:
+def grey_map() -> Pixels:
     """The gap of grey levels alone: uint8 (256,), the level at site b of each level at site a; monotone.
 
     A pale print: black becomes dark grey, white light grey, and the dark half brightens. A gamma alone would not do, as
-    models learn to bear one from their augmentation.
+    models get used to one by their augmentation.
     """
     levels = np.arange(256) / 255.0
     return np.rint(255.0 * (0.25 + 0.5 * levels**0.6)).astype(np.uint8)
@@ -167,12 +167,12 @@ def _glyph(character: str) -> NDArray[np.int64]:
     return (np.array(FONT[character])[:, None] >> bits) & 1
 
 
-def _lay_over(picture: Picture, canvas: NDArray[np.int64]) -> Picture:
+def _lay_over(pixels: Pixels, canvas: NDArray[np.int64]) -> Pixels:
     """White over the image where the canvas contains ones, by the share of each pixel that they cover."""
-    size = len(picture)
+    size = len(pixels)
     cover = _resized(_resized(canvas, size).T, size).T
     whole = CANVAS * CANVAS
-    return ((picture * (whole - cover) + WHITE * cover + whole // 2) // whole).astype(np.uint8)
+    return ((pixels * (whole - cover) + WHITE * cover + whole // 2) // whole).astype(np.uint8)
 
 
 def _resized(canvas: NDArray[np.int64], size: int) -> NDArray[np.int64]:

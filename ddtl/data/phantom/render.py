@@ -106,7 +106,7 @@ def has_mark(spec: PhantomSpec, site: str, patient_index: int) -> bool:
     """Whether the planted mark is in a patient's images.
 
     A shortcut of strength s > 0 puts it into 0.5 + s/2 of the patients with COVID and 0.5 - s/2 of the others, so that
-    whoever looks at the mark alone is right in 0.5 + s/2 of each class and has that ROC AUC. Without one there is none.
+    a classifier of the mark alone is right in 0.5 + s/2 of each class and has that ROC AUC. Without one there is none.
     """
     if spec.shortcut == 0:
         return False
@@ -210,14 +210,14 @@ def _draw(
         centre = (spec.size - 1) / 2
         rows, cols = np.ogrid[: spec.size, : spec.size]
         grey = np.where((rows - centre) ** 2 + (cols - centre) ** 2 <= (spec.size / 2) ** 2, grey, 0.0)
-    picture = np.rint(grey).astype(np.uint8)
+    pixels = np.rint(grey).astype(np.uint8)
     if scanner.circle:
-        picture = marks.burn_in(picture, patient.annotation.lines(site, level * LUNG_HEIGHT))
+        pixels = marks.burn_in(pixels, patient.annotation.lines(site, level * LUNG_HEIGHT))
     if has_mark(spec, site, patient_index):
-        picture = marks.draw_mark(picture)
+        pixels = marks.draw_mark(pixels)
     if spec.gap == "grey" and site == "b":
-        picture = marks.grey_map()[picture]
-    return picture, added > 0, patient.label
+        pixels = marks.grey_map()[pixels]
+    return pixels, added > 0, patient.label
 
 
 def render_slice(

@@ -112,7 +112,7 @@ def ellipse(g: Grid, centre: tuple[float, float], a: float, b: float, turn: floa
 
 
 def oval(g: Grid, cy: float, a: float, b: float) -> Array:
-    """An upright ellipse, but boxier (exponent 2.5)."""
+    """An axis-parallel ellipse, but boxier (exponent 2.5)."""
     x, y = np.abs(g.x) / a, np.abs(g.y - cy) / b
     unit = np.maximum((x * x * np.sqrt(x) + y * y * np.sqrt(y)) ** 0.4, 1e-9)
     return (1.0 - unit) / unit * np.sqrt(g.x**2 + (g.y - cy) ** 2)

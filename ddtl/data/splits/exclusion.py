@@ -7,14 +7,14 @@ from pathlib import Path
 
 from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import named
-from ddtl.data.manifest import LeftOut, Manifest, Note
+from ddtl.data.manifest import Exclusions, Manifest, Note
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import text_of_cell
 
 
 def leave_out(manifest: Manifest, path: Path) -> Manifest:
-    """The dataset without the images whose ``sample_id`` is in a CSV; it says so in its notes.
+    """The dataset without the images whose ``sample_id`` is in a CSV; its notes state it.
 
     A list without a line leaves the dataset as it is.
 
@@ -37,7 +37,7 @@ def leave_out(manifest: Manifest, path: Path) -> Manifest:
             f"dataset.exclude={path}: lists all {len(of)} images of {manifest.dataset}, and none would be left. "
             "Take lines out of it, or set dataset.exclude=null."
         )
-    left_out = LeftOut(len(listed), reading.sha256(path, reading.TABLE))
+    left_out = Exclusions(len(listed), reading.sha256(path, reading.TABLE))
     note = (
         f"{len(listed)} of the dataset's {len(of)} images are excluded by a list (dataset.exclude, sha256 "
         f"{left_out.list_digest[:12]})."

@@ -17,7 +17,7 @@ from ddtl.data.splits.assignment import Assignment, Units, assign_units, cut, fi
 from ddtl.schema.units import PROTOCOLS, SCORED, SPLITS
 from ddtl.utils.errors import UserError
 
-_FAR = 0.05  # beyond this distance from what was requested the user is warned
+_TOLERANCE = 0.05  # beyond this distance from what was requested the user is warned
 
 
 def assign(
@@ -56,14 +56,15 @@ def assign(
     shares = {"test": test_fraction, "val": val_fraction, "train": 1 - val_fraction - test_fraction}
     assignment = assign_units(units, shares, str(seed), cut)
     if assignment is None or not _has_every_class(manifest):
-        asked = f"dataset.val_fraction={val_fraction:g}, dataset.test_fraction={test_fraction:g}"
+        requested = f"dataset.val_fraction={val_fraction:g}, dataset.test_fraction={test_fraction:g}"
         raise UserError(
-            f"{_too_few(manifest, units, protocol)} for training, validation and test to get their share ({asked}). "
-            f"Each split needs {_kind(manifest, protocol)} of every class; add some, or change the fractions."
+            f"{_too_few(manifest, units, protocol)} for training, validation and test to get their share "
+            f"({requested}). Each split needs {_kind(manifest, protocol)} of every class; add some, or change the "
+            "fractions."
         )
     result = manifest.with_splits(assignment, protocol)
-    result = _noted_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
-    result = _noted_if_far(result, "test", test_fraction, f"dataset.test_fraction={test_fraction:g}")
+    result = _note_unmet_share(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    result = _note_unmet_share(result, "test", test_fraction, f"dataset.test_fraction={test_fraction:g}")
     if protocol == "grouped":
         assert_disjoint(result)
     return result
@@ -174,8 +175,8 @@ def _kfold(manifest: Manifest, seed: int, val_fraction: float, n_folds: int, fol
     if others is None:
         raise UserError(_too_few_for_folds(manifest, units, n_folds))
     result = manifest.with_splits(assignment | others, "kfold", (fold, n_folds))
-    result = _noted_if_far(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
-    result = _noted_if_far(result, "test", 1 / n_folds, f"dataset.n_folds={n_folds}")
+    result = _note_unmet_share(result, "val", val_fraction, f"dataset.val_fraction={val_fraction:g}")
+    result = _note_unmet_share(result, "test", 1 / n_folds, f"dataset.n_folds={n_folds}")
     assert_disjoint(result)
     return result
 
@@ -237,14 +238,14 @@ def _too_few_for_folds(manifest: Manifest, units: Units, n_folds: int) -> str:
     fix = f"Set dataset.n_folds={most} or less, or add some." if n >= 3 and most >= 2 else "Add some."
     return (
         f"{_too_few(manifest, units, 'kfold')} for a test in each of dataset.n_folds={n_folds} parts, and for training "
-        f"and validation beside it. {fix}"
+        f"and validation too. {fix}"
     )
 
 
-def _noted_if_far(manifest: Manifest, split: str, wanted: float, named: str) -> Manifest:
+def _note_unmet_share(manifest: Manifest, split: str, wanted: float, named: str) -> Manifest:
     """The manifest with a doubt where a split has another share of the images than was requested."""
     share = len(manifest.rows(split)) / len(manifest)
-    if abs(share - wanted) <= _FAR:
+    if abs(share - wanted) <= _TOLERANCE:
         return manifest
     text = f"{named} cannot be met with these group sizes; {split} gets {share:.2f} of the images."
     return replace(manifest, notes=(*manifest.notes, Note(text, is_doubt=True)))

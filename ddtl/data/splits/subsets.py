@@ -28,16 +28,18 @@ def train_on(manifest: Manifest, patients: int | float, seed: int) -> Manifest:
     """
     order = _order(manifest, seed)
     wanted = patients if isinstance(patients, int) else max(round(patients * len(order)), len(manifest.classes))
-    asked, called = f"dataset.train_patients={patients}", SCORED[manifest.grouping]
+    requested, unit_name = f"dataset.train_patients={patients}", SCORED[manifest.grouping]
     if wanted > len(order):
-        raise UserError(f"{asked}: the training part has {len(order)} {called}. Ask for fewer, or set it to null.")
+        raise UserError(
+            f"{requested}: the training part has {len(order)} {unit_name}. Ask for fewer, or set it to null."
+        )
     if wanted < len(manifest.classes):
-        raise UserError(f"{asked}: each of {len(manifest.classes)} classes needs one. Ask for more.")
+        raise UserError(f"{requested}: each of {len(manifest.classes)} classes needs one. Ask for more.")
     kept = set(order[:wanted])
     samples = tuple(
         s if s.split != "train" or s.group in kept else replace(s, split=None) for s in manifest.samples
     )  # fmt: skip
-    note = f"Trained on {wanted} of the {len(order)} {called} of the training part ({asked})."
+    note = f"Trained on {wanted} of the {len(order)} {unit_name} of the training part ({requested})."
     return replace(manifest, samples=samples, notes=(*manifest.notes, Note(note, of_training=True)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddtl.reports.audit.pairs import Shown
+    from ddtl.reports.audit.pairs import PairView
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Audited:
     """
 
     record: Mapping[str, Any]
-    shown: Sequence[Shown]
+    shown: Sequence[PairView]
 
     @property
     def names(self) -> list[str]:

@@ -40,7 +40,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Shown:
+class PairView:
     """A pair for the page: what it breaks, its images, and how they were matched."""
 
     title: str
@@ -54,7 +54,7 @@ def worst_first(pairs: Sequence[Pair], leaks: Leaks) -> list[Pair]:
     return sorted(pairs, key=lambda pair: [pair not in found for found in lists])
 
 
-def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) -> list[Shown]:
+def pair_views(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) -> list[PairView]:
     """Return the worst ``MOST`` pairs; images that no longer exist are skipped."""
     names = {
         "different labels": set(leaks.across_labels),
@@ -76,7 +76,7 @@ def shown(pairs: Sequence[Pair], leaks: Leaks, manifests: Sequence[Manifest]) ->
         turned = "" if pair.transform == "none" else f", the second rotated back: {pair.transform}"
         how = f"{_KINDS[pair.kind]}{turned}; {pair.distance} of 256 bits differ, correlation {pair.similarity:.3f}"
         try:
-            found.append(Shown(" and ".join(broken) or "in one split", (end(pair.first), end(pair.second)), how))
+            found.append(PairView(" and ".join(broken) or "in one split", (end(pair.first), end(pair.second)), how))
         except BadImageError:
             continue
     return found

@@ -17,7 +17,7 @@ from ddtl.reports.sections.findings import LABELS
 from ddtl.utils import wording
 
 if TYPE_CHECKING:
-    from ddtl.reports.audit.pairs import Shown
+    from ddtl.reports.audit.pairs import PairView
 
 Record = Mapping[str, Any]
 
@@ -61,13 +61,13 @@ def _counted(details: Mapping[str, Any]) -> dict[str, str]:
     return {what: f"{len(found):,}, by name in audit.json" for what, found in named.items()}
 
 
-def page(record: Record, shown: Sequence[Shown], warnings: Sequence[str] = (_PRIVATE,)) -> str:
+def page(record: Record, shown: Sequence[PairView], warnings: Sequence[str] = (_PRIVATE,)) -> str:
     """Return the page as HTML."""
     found = Audited(record, shown)
     with_text = sum(end.with_text for pair in shown for end in pair.ends)
     if with_text:
         what = wording.count(with_text, "of the images below seems", "of the images below seem")
-        warnings = [*warnings, f"{what} to contain text or arrows outside the body. {sentences.LOOK_AT_EACH}"]
+        warnings = [*warnings, f"{what} to contain text or arrows outside the body. {sentences.CHECK_EACH}"]
     return render(
         Page(
             eyebrow="ddtl audit",

@@ -38,8 +38,8 @@ def _probes(record: Mapping[str, Any], dataset: str) -> list[Block]:
     }
     note = (
         f"Scored on {scored[probes[0]['protocol']]}; in brackets 95 % intervals by patient or group. A shortcut is "
-        "a view in which nothing can be the disease and which beats its own control: the same probe with shuffled "
-        "labels. Where disease may show in a view, its score says how far one gets without a network."
+        "a view in which nothing can be the disease and which is better than its own control: the same probe with "
+        "shuffled labels. Where disease may show in a view, its score says how far one gets without a network."
     )
     columns = ["given alone", "ROC AUC", "accuracy", "majority class", "labels shuffled", "images", "verdict"]
     power = next(one.get("power") for one in record["datasets"] if one["dataset"] == dataset)

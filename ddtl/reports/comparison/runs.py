@@ -29,7 +29,7 @@ _AGAIN = "Delete results.json there and repeat the command that made it: it scor
 
 @dataclass(frozen=True)
 class Compared:
-    """Runs that are to be compared.
+    """Runs to compare.
 
     Attributes:
         methods: in the order in which the first run of each was named.
@@ -111,7 +111,7 @@ def _spelled(value: Any) -> str:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what makes a method, by dotted key."""
     own = {key: value for key, value in config.items() if key not in _NEUTRAL_GROUPS}
-    if isinstance(own.get("dataset"), Mapping):  # what follows from the sources' names is no setting more
+    if isinstance(own.get("dataset"), Mapping):  # what follows from the sources' names is not a further setting
         own["dataset"] = {key: value for key, value in own["dataset"].items() if key != "source_settings"}
     # A setting that earlier versions did not have is, at its default, no other method.
     return {key: value for key, value in _flat(own) if key not in _NEUTRAL and NEUTRAL.get(key, ...) != value}

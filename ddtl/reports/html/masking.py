@@ -28,7 +28,7 @@ _STRUCTURE = {"classes", "positive", "dataset", "sources", "protocol", "monitor"
 class Names:
     """The names of a dataset's images and patients.
 
-    Short ones, such as the number of a patient, are names only after a word that says so: ``patient 12``.
+    Short ones, such as the number of a patient, are names only after a word such as ``patient 12``.
     """
 
     def __init__(self, names: Iterable[object]) -> None:

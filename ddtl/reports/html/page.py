@@ -2,7 +2,7 @@
 
 A page is described by the dataclasses here and rendered by one template. Its sections are functions of the facts that
 it is about, one file each: see :func:`make_sections`. All text is escaped on its way into the page, inside the JSON of
-figures and in drawings too, so a class or a file may have any name. The page asks the network for nothing, which its
+figures and in drawings too, so a class or a file may have any name. The page makes no network requests, which its
 own content security policy also forbids; it lets no script run but ours, and no style be set but ours. Tables and
 drawings need no JavaScript, figures and the sorting of tables need it.
 """
@@ -76,7 +76,7 @@ class Figure:
     Attributes:
         title: what it shows, above it.
         spec: ``{"data": […], "layout": {…}}`` as Plotly takes it; colours may be ``var(--name)`` of ``style.css``.
-        alt: what is to be seen on it, for those who do not see it.
+        alt: what it shows, for those who do not see it.
         caption: what a reader must know about it, below.
     """
 
@@ -144,9 +144,9 @@ class Photo:
     """A small photograph.
 
     Attributes:
-        uri: a ``data:`` URI, for a page asks the network for nothing.
+        uri: a ``data:`` URI, since a page makes no network requests.
         text, note: what is below it.
-        alt: what it shows, for those who do not see it, where ``text`` does not say it.
+        alt: what it shows, for those who do not see it, where ``text`` does not describe it.
     """
 
     uri: str

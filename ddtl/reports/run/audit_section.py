@@ -10,7 +10,7 @@ from ddtl.utils import wording
 
 
 def section(stored: Stored) -> Section:
-    """Return every finding, or the command that looks for them."""
+    """Return every finding, or the command that finds them."""
     return Section("Audit", _blocks(stored))
 
 

@@ -12,7 +12,7 @@ from ddtl.records import explanation
 from ddtl.records.checking import inside
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Cell, Photo, Photos, Section, Table, Text
-from ddtl.reports.run.sentences import LOOK_AT_EACH
+from ddtl.reports.run.sentences import CHECK_EACH
 from ddtl.reports.run.stored import Stored
 from ddtl.utils.reading import Unreadable, read_bytes
 
@@ -38,7 +38,7 @@ def _blocks(stored: Stored) -> list[Block]:
         if (record["digest"], record["threshold"]) != (stored.record.get("digest"), threshold):
             return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
         shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
-        return [*_with_text(record), *_how_far(record), *(photos for photos in shown if photos.photos)]
+        return [*_with_text(record), *_distance(record), *(photos for photos in shown if photos.photos)]
     except Unreadable as problem:
         why = f"The heat maps in explain/ cannot be shown: {problem.path.name} {problem.reason}."
     except OSError as error:
@@ -75,11 +75,11 @@ def _with_text(record: Mapping[str, Any]) -> list[Block]:
         return []
     seem = "seems" if found == 1 else "seem"
     return [
-        Text(f"{found} of {len(shown)} images {seem} to contain text or arrows outside the body. {LOOK_AT_EACH}", "bad")
+        Text(f"{found} of {len(shown)} images {seem} to contain text or arrows outside the body. {CHECK_EACH}", "bad")
     ]
 
 
-def _how_far(record: Mapping[str, Any]) -> list[Block]:
+def _distance(record: Mapping[str, Any]) -> list[Block]:
     """Return what the heat maps are, and how far they can be trusted."""
     h, w = record["cells"]
     blocks: list[Block] = [

@@ -31,7 +31,7 @@ def _card(stored: Stored) -> Table:
     facts = {
         "dataset": record["dataset"] if origin is None else f"{origin.title} ({record['dataset']})",
         "kind": "synthetic: drawn by a program" if record["dataset"] == "phantom" else None,
-        "source": origin and f"github.com/{origin.repository}, commit {origin.commit[:12]}{origin.elsewhere}",
+        "source": origin and f"github.com/{origin.repository}, commit {origin.commit[:12]}{origin.other_sources}",
         "licence": origin and origin.licence,
         "images": f"{images:,}",
         "classes": wording.listed(stored.classes),

@@ -15,7 +15,7 @@ from ddtl.reports.html.page import Code, Figure, Headline, Page, Section, Table,
 TESTS = {"head": "the head, backbone frozen", "network": "all that the schedule trains"}
 _ENDS = {
     "": "the ramp ran to its end",
-    "diverged": "the ramp was stopped when the loss ran away",
+    "diverged": "the ramp was stopped when the loss diverged",
     "not finite": "the ramp was stopped when the loss became infinite or no number",
 }
 
@@ -38,7 +38,7 @@ def suggestions(record: Mapping[str, Any]) -> Table:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each test that suggests nothing, and what is to be known about the others."""
+    """Return a sentence for each test that suggests nothing, and what readers must know about the others."""
     found = []
     for name, test in record["tests"].items():
         lines = [test["why_not"]] if test["why_not"] else test["notes"]
@@ -105,7 +105,7 @@ def _ramp(
         reading = point(rate, float(np.interp(math.log(rate), np.log(rates), smoothed)), rule)
         reading["marker"]["color"] = SERIES[place]
         traces.append(reading)
-    # The fall fills the chart; where the loss runs away, it may leave it.
+    # The fall fills the chart; where the loss diverges, it may leave it.
     low, first = float(losses.min()), float(losses[: max(1, len(losses) // 10)].max())
     room = 0.15 * (first - low) or 0.1
     x = {**scale("learning rate"), "type": "log", "range": [math.log10(end) for end in ends], "exponentformat": "power"}

@@ -1,4 +1,4 @@
-"""``methods.md``: what a paper must say about a run, as far as the run knows it, and the CLAIM checklist.
+"""``methods.md``: what a paper must state about a run, as far as the run knows it, and the CLAIM checklist.
 
 The text is in ``templates/methods.md.jinja`` and those that it imports; here are the facts. Everything comes from the
 record; what no record can know is a blank, ``[to be filled in: …]``.

@@ -1,4 +1,4 @@
-"""What a record says, in sentences: shared by the page, the methods text and the model card. No sentence is markup."""
+"""A record in sentences: shared by the page, the methods text and the model card. No sentence is markup."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ddtl.utils import wording
 _WORDS = Words("sentences.txt.jinja")
 _SMALL = 100  # patients: below, intervals are too wide to distinguish good models
 
-# What is to be done about images in which text was found (ddtl.audit.burned_in).
-LOOK_AT_EACH = (
+# What to do about images in which text was found (ddtl.audit.burned_in).
+CHECK_EACH = (
     "It may be a name or a date: check each image before the page is shared, or share that of `ddtl report` with "
     "share=true, which has no images."
 )

@@ -76,7 +76,7 @@ def _predictive_values(stored: Stored) -> Table | None:
 
 
 def _decision(stored: Stored) -> Figure | None:
-    """Return the decision curve; a share of votes is no probability to weigh harm and benefit by."""
+    """Return the decision curve; a share of votes is not a probability to weigh harm and benefit by."""
     if stored.main.get("aggregation") == "vote" or sum(n > 0 for n in stored.scores["classes"].values()) < 2:
         return None
     rows = {"model": stored.unit_arrays()}
@@ -117,7 +117,7 @@ def _decision_spec(rows: Mapping[str, Sequence[NetBenefit]], threshold: float, l
     """
     first = next(iter(rows.values()))
     t = np.array([row.threshold for row in first])
-    # What runs far below zero says nothing more, and would leave no height for the rest.
+    # What runs far below zero adds nothing, and would leave no height for the rest.
     best = max([row.model or 0.0 for found in rows.values() for row in found] + [first[0].treat_all or 0.0, 0.01])
     traces = [
         *band(limits, x=t),

@@ -8,7 +8,7 @@ from typing import Any
 from ddtl.reports.html.format import capitalised
 from ddtl.reports.html.page import Notice
 
-# Severities as a reader knows them, and how each looks.
+# Severities as a reader knows them, and the style of each.
 LABELS = {"fail": "fails", "warn": "warning", "note": "note"}
 _TONES: Mapping[str, Any] = {"fail": "bad", "warn": "warn", "note": "plain"}
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ddtl.config import sources
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.reports.html.page import Code, Fold
 from ddtl.schema.run import OWN_FILES
 
@@ -37,7 +37,7 @@ def command(environment: Mapping[str, Any]) -> str | None:
     if not words:
         return None
     program, *arguments = words
-    shown = [_shown(word) for word in arguments if not _is_local(word)]
+    shown = [_format(word) for word in arguments if not _is_local(word)]
     start = ["python", "-m", "ddtl"] if program == "__main__.py" else [program]
     if program.endswith(".py") and program != "__main__.py":
         start = ["python", program]
@@ -55,7 +55,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_yaml(title: str, tree: Mapping[str, Any]) -> Fold:
-    """Return settings as YAML, folded away."""
+    """Return settings as YAML, folded."""
     return Fold(title, [Code(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100).rstrip())])
 
 
@@ -77,7 +77,7 @@ def audit_command(config: Mapping[str, Any], environment: Mapping[str, Any], *, 
         is_external: the record is an evaluation on other data, which that command names and the settings do not.
     """
     typed = [word for word in environment.get("command") or () if word.startswith(("dataset=", "dataset."))]
-    words = list(map(_shown, typed)) if is_external or not config else _data_words(config["dataset"])
+    words = list(map(_format, typed)) if is_external or not config else _data_words(config["dataset"])
     return shlex.join(["ddtl", "audit", *(words or ["dataset=NAME"])])
 
 
@@ -96,7 +96,7 @@ def _data_words(found: Mapping[str, Any]) -> list[str]:
 def _changed(key: str, value: Any, usual: Any) -> list[str]:
     if isinstance(value, Mapping) and isinstance(usual, Mapping):
         return [word for name in value for word in _changed(f"{key}.{name}", value[name], usual.get(name))]
-    return [] if value == usual else [f"{key}={shown(value)}"]
+    return [] if value == usual else [f"{key}={format_value(value)}"]
 
 
 def _is_local(word: str) -> bool:
@@ -104,7 +104,7 @@ def _is_local(word: str) -> bool:
     return key.partition(".")[0] in _OF_THE_MACHINE
 
 
-def _shown(word: str) -> str:
+def _format(word: str) -> str:
     key, equals, value = word.partition("=")
     plain = key.lstrip("+~")
     if plain.removeprefix("dataset.") in _OWN and plain.startswith("dataset."):

@@ -39,7 +39,7 @@ _PATH = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\]([^\s/\\:'\"]+)")
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's record, and what its page asks of it more than once."""
+    """A sweep's record, and what its page needs of it more than once."""
 
     record: Mapping[str, Any]
 

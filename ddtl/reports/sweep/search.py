@@ -56,7 +56,7 @@ def history_spec(trials: Sequence[Trial], monitor: str, sign: int, best: bool = 
         sign: 1 where more is better, else -1.
         best: whether the best so far is drawn.
     """
-    steps = best_so_far(trials, sign) if best else []
+    steps = running_best(trials, sign) if best else []
     traces = [stroke([n for n, _ in steps], [v for _, v in steps], "best so far", 1, shape="hv")] if steps else []
     for state in ("complete", "pruned", "running"):
         shown = [trial for trial in trials if trial["state"] == state and last_score(trial) is not None]
@@ -68,7 +68,7 @@ def history_spec(trials: Sequence[Trial], monitor: str, sign: int, best: bool = 
     return chart(traces, x, scale(monitor), legend="outside")
 
 
-def best_so_far(trials: Sequence[Trial], sign: int) -> list[tuple[int, float]]:
+def running_best(trials: Sequence[Trial], sign: int) -> list[tuple[int, float]]:
     """Return (number, score) of each completed trial that was better than all before it, and of the last trial.
 
     Trials that were pruned raise nothing: their scores are those of unfinished training.

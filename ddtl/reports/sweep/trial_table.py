@@ -8,7 +8,7 @@ from ddtl.reports.sweep.record import REASONS, Sweep, duration, varied
 from ddtl.reports.sweep.trials import Trial, last_score, ranked
 from ddtl.utils import wording
 
-_SHOWN = 10  # trials in the table that is not folded away
+_SHOWN = 10  # trials in the table that is not folded
 
 
 def section(sweep: Sweep) -> Section:

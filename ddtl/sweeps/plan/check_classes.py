@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.schema.sweep import ClassConfig, SweepConfig
 from ddtl.utils.suggest import did_you_mean
 
@@ -49,7 +49,7 @@ def _sampler(chosen: ClassConfig, known: Mapping[str, type]) -> Iterator[str]:
         return
     takes = inspect.signature(known[chosen.name]).parameters
     if "seed" in chosen.args:
-        yield f"sampler.args.seed={shown(chosen.args['seed'])}: the sampler is seeded by sweep.seed. Set that."
+        yield f"sampler.args.seed={format_value(chosen.args['seed'])}: the sampler is seeded by sweep.seed. Set that."
         return
     unknown = list(_arguments("sampler", chosen, takes))
     yield from unknown or _try_making("sampler", chosen, lambda name, args: known[name](**args))
@@ -65,7 +65,7 @@ def _pruner(
     inner = chosen.args.get("inner", takes["inner"].default if "inner" in takes else None)
     if inner is not None:  # the arguments that are not its own are for the pruner that it wraps
         if inner not in known or inner == chosen.name:
-            yield f"pruner.args.inner={shown(inner)}: {_unknown('pruner', str(inner), known).partition(': ')[2]}"
+            yield f"pruner.args.inner={format_value(inner)}: {_unknown('pruner', str(inner), known).partition(': ')[2]}"
             return
         takes = {name: p for name, p in takes.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
         takes |= inspect.signature(known[inner]).parameters
@@ -81,7 +81,7 @@ def _arguments(kind: str, chosen: ClassConfig, takes: Mapping[str, inspect.Param
     for name, value in chosen.args.items():
         if name not in takes:
             hint = did_you_mean(name, takes)
-            yield f"{kind}.args.{name}={shown(value)}: {chosen.name} takes no such argument.{hint}"
+            yield f"{kind}.args.{name}={format_value(value)}: {chosen.name} takes no such argument.{hint}"
     for name, parameter in takes.items():
         needed = parameter.default is inspect.Parameter.empty and parameter.kind is not inspect.Parameter.VAR_KEYWORD
         if needed and name not in chosen.args:
@@ -93,4 +93,4 @@ def _try_making(kind: str, chosen: ClassConfig, make: Callable[[str, Mapping[str
         make(chosen.name, chosen.args)
     except (TypeError, ValueError, AttributeError) as error:
         problem = " ".join(str(error).split()).rstrip(".")
-        yield f"{kind}.args={shown(chosen.args)}: {chosen.name} does not take them: {problem}."
+        yield f"{kind}.args={format_value(chosen.args)}: {chosen.name} does not take them: {problem}."

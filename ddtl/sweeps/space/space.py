@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ddtl.config.load import ConfigError
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.sweeps.space import syntax
 from ddtl.sweeps.space.syntax import Choice, Numbers, Option, Parameter
 
@@ -71,7 +71,7 @@ class ParameterPlace:
 
     def format_condition(self) -> str:
         """Its conditions as a person reads them."""
-        return " ".join(f"{choice.key}={shown(option.value)}" for choice, option in self.above)
+        return " ".join(f"{choice.key}={format_value(option.value)}" for choice, option in self.above)
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ def _draw(trial: BaseTrial, parameters: Sequence[Parameter]) -> Iterator[str]:
         if isinstance(parameter, Choice):
             stored = trial.suggest_categorical(parameter.name, [option.stored for option in parameter.options])
             option = next(option for option in parameter.options if _same(option.stored, stored))
-            yield f"{parameter.key}={shown(option.value, quoted=True)}"
+            yield f"{parameter.key}={format_value(option.value, quoted=True)}"
             yield from _draw(trial, option.parameters)
         else:
-            yield f"{parameter.key}={shown(_number(trial, parameter))}"
+            yield f"{parameter.key}={format_value(_number(trial, parameter))}"
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -195,7 +195,7 @@ def _rename(parameters: tuple[Parameter, ...], prefix: str, ambiguous: set[str])
         name = f"{prefix}{parameter.key}" if parameter.key in ambiguous else parameter.key
         if isinstance(parameter, Choice):
             options = tuple(
-                replace(o, parameters=_rename(o.parameters, f"{prefix}{shown(o.value)}/", ambiguous))
+                replace(o, parameters=_rename(o.parameters, f"{prefix}{format_value(o.value)}/", ambiguous))
                 for o in parameter.options
             )
             done.append(replace(parameter, name=name, options=options))

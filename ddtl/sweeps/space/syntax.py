@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddtl.config.overrides import shown
+from ddtl.config.overrides import format_value
 from ddtl.utils.suggest import did_you_mean
 
 _KINDS = {"float": ("log", "step"), "int": ("log", "step"), "choice": ()}
@@ -85,7 +85,7 @@ def _read(tree: Mapping[str, Any], problems: list[str]) -> tuple[Parameter, ...]
         try:
             found.append(_parameter(str(key), spec, problems))
         except _Faulty as problem:
-            problems.append(f"{_AT}.{key}={shown(spec)}: {problem}")
+            problems.append(f"{_AT}.{key}={format_value(spec)}: {problem}")
     return tuple(found)
 
 
@@ -118,12 +118,14 @@ def _options(given: Any, problems: list[str]) -> tuple[Option, ...]:
     for value in given:
         inner = below.get(value) if below else None
         if inner is not None and not isinstance(inner, Mapping):
-            raise _Faulty(f"below {shown(value)} are the parameters that it brings, as KEY: {{float: [low, high]}}.")
-        stored = value if value is None or isinstance(value, (bool, int, float, str)) else shown(value)
+            raise _Faulty(
+                f"below {format_value(value)} are the parameters that it brings, as KEY: {{float: [low, high]}}."
+            )
+        stored = value if value is None or isinstance(value, (bool, int, float, str)) else format_value(value)
         if any(stored == option.stored for option in options):
-            raise _Faulty(f"choice names {shown(value)} twice.")
+            raise _Faulty(f"choice names {format_value(value)} twice.")
         if isinstance(stored, float) and not math.isfinite(stored):
-            raise _Faulty(f"{shown(value)} is not a number to train with.")
+            raise _Faulty(f"{format_value(value)} is not a number to train with.")
         options.append(Option(value, stored, _read(inner or {}, problems)))
     return tuple(options)
 
@@ -137,9 +139,9 @@ def _numbers(key: str, spec: Mapping[str, Any], whole: bool) -> Numbers:
         raise _Faulty("log must be true or false.")
     low, high = bounds
     if low > high:
-        raise _Faulty(f"the lower bound comes first: [{shown(high)}, {shown(low)}].")
+        raise _Faulty(f"the lower bound comes first: [{format_value(high)}, {format_value(low)}].")
     if low == high:
-        raise _Faulty(f"leaves one value. Set {key}={shown(low)} on the command line instead.")
+        raise _Faulty(f"leaves one value. Set {key}={format_value(low)} on the command line instead.")
     if log and low <= 0:
         raise _Faulty("log: true needs bounds above 0.")
     if step is not None:
@@ -155,7 +157,7 @@ def _check_step(low: float, high: float, log: bool, step: Any, whole: bool) -> N
         raise _Faulty(f"step must be a {'whole ' if whole else ''}number above 0.")
     steps = (high - low) / step
     if steps < 1 or abs(steps - round(steps)) > 1e-6:
-        raise _Faulty(f"steps of {shown(step)} do not lead from {shown(low)} to {shown(high)}.")
+        raise _Faulty(f"steps of {format_value(step)} do not lead from {format_value(low)} to {format_value(high)}.")
 
 
 def _is_number(value: Any, whole: bool) -> bool:
