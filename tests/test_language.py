@@ -262,6 +262,7 @@ ALLOWED = (
     Allowed("ddtl/explain/explain.py", "picture", "a key of explain.json"),
     Allowed("ddtl/records/explanation.py", "picture", "that key of explain.json"),
     Allowed("ddtl/records/explanation.py", "called", "a key of explain.json"),
+    Allowed("ddtl/sweeps/store/storages.py", "beats", "the folder of heartbeats in a sweep's folder"),
     Allowed("ddtl/records/ledger.py", "look", "a key of ledgers that earlier versions wrote"),
     Allowed("ddtl/records/run.py", "look", "a key of results.json that earlier versions wrote"),
 )
