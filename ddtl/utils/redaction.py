@@ -95,9 +95,9 @@ def _secrets_of(url: str) -> set[str]:
 def redact(text: str) -> str:
     """Return the text with a mask in the place of each secret; the same text where it contains none.
 
-    >>> redacted("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
+    >>> redact("sweep.storge=postgresql://me:pass@host/db?sslpassword=1")
     'sweep.storge=postgresql://me:***@host/db?sslpassword=***'
-    >>> redacted("https://TOKEN@host/data?size=3")
+    >>> redact("https://TOKEN@host/data?size=3")
     'https://***@host/data?size=3'
     """
     text = _in_urls(text, _START)

@@ -338,7 +338,7 @@ def test_several_devices_are_refused_in_a_sweep(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "Start such runs one by one" in ended.stderr
-    assert "seed=0 trainer.devices=2 asks for trainer.devices=2" in ended.stderr
+    assert "seed=0 trainer.devices=2 requests trainer.devices=2" in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

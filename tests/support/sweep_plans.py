@@ -67,7 +67,7 @@ import os, sys, time, random
 from pathlib import Path
 from ddtl.sweeps.store import open as opening
 from ddtl.sweeps.store.outcome import completed
-store = opening.reopened(Path(sys.argv[1]))
+store = opening.reopen(Path(sys.argv[1]))
 while (task := store.next()) is not None:
     store.report(task.number, 0, 0.5)
     print(task.number, flush=True)

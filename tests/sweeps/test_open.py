@@ -81,7 +81,7 @@ def test_sqlite_is_refused_for_several_with_the_reason(tmp_path: Path, words: li
     ("storage", "message"),
     [
         ("mysql://me:hush@host/db", "only postgresql"),
-        ("postgresql//me:hush@host", "no URL"),
+        ("postgresql//me:hush@host", "not a URL"),
         ("postgresql://me:hush@127.0.0.1:1/db", "cannot be opened"),
         ("postgresql://me@127.0.0.1:1/db?password=hush", "cannot be opened"),
     ],

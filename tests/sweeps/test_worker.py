@@ -158,7 +158,7 @@ def body(job):
 
 trial._run = body
 processes.prepare = lambda **_: multiprocessing.get_context("fork")
-store = opening.opened(plan(Path({str(tmp_path)!r}), "n_trials=1"))
+store = opening.open_sweep(plan(Path({str(tmp_path)!r}), "n_trials=1"))
 worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: None)
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)

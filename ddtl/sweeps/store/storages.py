@@ -54,7 +54,7 @@ class JournalPlace:
     """A file; times are those of the file's server, so hosts' clocks need not agree."""
 
     def __init__(self, folder: Path) -> None:
-        self._beats = folder / "heartbeats"
+        self._beats = folder / "beats"
         self._lock = FileLock(folder / ".lock")
         self.storage = journal.storage(folder / "journal.log")
 
