@@ -38,7 +38,7 @@ def _blocks(stored: Stored) -> list[Block]:
         if (record["digest"], record["threshold"]) != (stored.record.get("digest"), threshold):
             return [Text("The heat maps in explain/ are of another threshold or of other images: run `ddtl explain`.")]
         shown = [_photos(folder, group) for group in record["groups"] if group["images"]]
-        return [*_with_text(record), *_distance(record), *(photos for photos in shown if photos.photos)]
+        return [*_with_text(record), *_heat_maps(record), *(photos for photos in shown if photos.photos)]
     except Unreadable as problem:
         why = f"The heat maps in explain/ cannot be shown: {problem.path.name} {problem.reason}."
     except OSError as error:
@@ -79,7 +79,7 @@ def _with_text(record: Mapping[str, Any]) -> list[Block]:
     ]
 
 
-def _distance(record: Mapping[str, Any]) -> list[Block]:
+def _heat_maps(record: Mapping[str, Any]) -> list[Block]:
     """Return what the heat maps are, and how far they can be trusted."""
     h, w = record["cells"]
     blocks: list[Block] = [

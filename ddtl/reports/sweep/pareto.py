@@ -1,4 +1,4 @@
-"""Score against time, where a sweep has both for objectives: the trials that no other one exceeds in both."""
+"""Score against time, where a sweep has both for objectives: the trials than which no other one is better in both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def section(sweep: Sweep) -> Section:
 
 
 def front(trials: Sequence[Trial], signs: Sequence[int]) -> list[Trial]:
-    """Return completed trials that no other one exceeds in one objective without losing in the other, by the second."""
+    """Return the completed trials than which no other is better in one objective and not worse in the other."""
     done = sorted(
         (trial for trial in trials if trial["state"] == "complete"),
         key=lambda trial: (-signs[1] * trial["values"][1], -signs[0] * trial["values"][0], trial["number"]),
@@ -48,7 +48,7 @@ def _spec(trials: Sequence[Trial], front: Sequence[Trial], names: Sequence[str])
 
     Args:
         trials: the complete ones.
-        front: those that no other one exceeds in both, ordered by the second objective.
+        front: those than which no other one is better in both, ordered by the second objective.
         names: of the objectives.
     """
     inside = {trial["number"] for trial in front}

@@ -25,8 +25,8 @@ def _blocks(sweep: Sweep) -> list[Block]:
     best = format.score(winner["values"][0])
     chosen = Text(f"Trial {winner['number']} has the best validation {sweep.title}, {best}: {varied(winner)}.")
     if sweep.replicates:
-        progress = spread(sweep.settings[0])
-        chosen = Text(f"The best mean validation {sweep.title} is {best} ({progress}): {varied(winner)}.")
+        limits = spread(sweep.settings[0])
+        chosen = Text(f"The best mean validation {sweep.title} is {best} ({limits}): {varied(winner)}.")
     command = Code(line(winner, test=True))
     if final is None:
         text = f"{_unused(sweep)} This command takes the winner's run, or trains it, and scores it:"
