@@ -41,7 +41,7 @@ from benchmarks.measuring import finish
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import METHODS, intervals
-from ddtl.evaluation.intervals.resampling import weighted_scores
+from ddtl.evaluation.metrics import weighted_scores
 from ddtl.schema.scores import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,10 +1,17 @@
-"""Scores of a prediction, each by the library that the field trusts for it."""
+"""Scores of a prediction, each by the library that the field trusts for it; and of weighted images, many at once.
+
+A new score gets its title in ``ddtl/schema/scores.py`` and its line in ``_of_one_class`` and in
+``_weighted_of_one_class``. Tables, pages, intervals and comparisons then have it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 Scores = dict[str, float | None]
+Replicates = dict[str, np.ndarray]
+
+_NOTHING = 1e-300  # in place of a weight of 0 below a fraction whose numerator is 0
 
 
 def binary_scores(
@@ -86,6 +93,57 @@ def multiclass_confusion(labels: np.ndarray, probabilities: np.ndarray) -> list[
     return table
 
 
+def weighted_scores(
+    labels: np.ndarray,
+    p: np.ndarray,
+    weights: np.ndarray,
+    threshold: float | np.ndarray,
+    rank: np.ndarray | None = None,
+) -> Replicates:
+    """Return the scores of :func:`binary_scores` for every row of weights.
+
+    Args:
+        labels: (N,) 0 or 1.
+        p: (N,) probability of the positive class; ties are handled as scikit-learn does.
+        weights: (B, N) not negative.
+        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
+        rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``p``.
+
+    Returns:
+        (B,) values by name of score, NaN where a score is not defined.
+    """
+    return _weighted_of_one_class(labels, p, (p >= threshold).astype(int), weights, p if rank is None else rank)
+
+
+def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Replicates:
+    """Return the scores of :func:`multiclass_scores` for every row of weights.
+
+    Args:
+        labels: (N,) 0 to K - 1.
+        probabilities: (N, K).
+        weights: (B, N) not negative.
+    """
+    n_classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    each = [
+        _weighted_of_one_class(
+            (labels == k).astype(int), probabilities[:, k], (predicted == k).astype(int), weights, probabilities[:, k]
+        )
+        for k in range(n_classes)
+    ]
+    table = (weights @ np.eye(n_classes**2)[labels * n_classes + predicted]).reshape(-1, n_classes, n_classes)
+    everyone = (table.sum(axis=2) > 0).all(axis=1)
+    means = {name: np.where(everyone, np.mean([one[name] for one in each], axis=0), np.nan) for name in each[0]}
+    error = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
+    return {
+        **means,
+        "accuracy": _ratios(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2))),
+        "balanced_accuracy": means["sensitivity"],
+        "mcc": table_mcc(table),
+        "brier": _ratios(weights @ error, table.sum(axis=(1, 2))),
+    }
+
+
 def _of_one_class(
     labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray, rank: np.ndarray | None = None
 ) -> Scores:
@@ -121,3 +179,62 @@ def _ratio(part: int, whole: int) -> float | None:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
+
+
+def _weighted_of_one_class(
+    labels: np.ndarray, p: np.ndarray, predicted: np.ndarray, weights: np.ndarray, rank: np.ndarray
+) -> Replicates:
+    """``labels`` and ``predicted`` (N,) are 1 for the positive class and 0 for the rest."""
+    weights = weights.astype(np.float64)
+    sums = weights @ np.stack([np.ones(len(p)), labels, predicted, labels * predicted, (p - labels) ** 2], axis=1)
+    total, positive, yes, tp, error = sums.T
+    negative = total - positive
+    fp, fn = yes - tp, positive - tp
+    tn = negative - fp
+    sensitivity, specificity = _ratios(tp, positive), _ratios(tn, negative)
+    auc, precision_at_recall = _ranking(labels, rank, weights)
+    return {
+        "roc_auc": _ratios(auc, positive * negative),
+        "average_precision": np.where(negative > 0, _ratios(precision_at_recall, positive), np.nan),
+        "accuracy": _ratios(tp + tn, total),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "precision": _ratios(tp, yes),
+        "f1": _ratios(2 * tp, 2 * tp + fp + fn),
+        "mcc": _ratios(tp * tn - fp * fn, np.sqrt(positive * negative * yes * (total - yes))),
+        "brier": _ratios(error, total),
+    }
+
+
+def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at
+    theirs.
+    """
+    order = np.argsort(-p, kind="stable")
+    positives = weights[:, order]
+    negatives = positives * (1 - labels[order])
+    positives *= labels[order]
+    starts = np.flatnonzero(np.diff(p[order], prepend=np.inf))  # the first image of each group of ties
+    if len(starts) < len(p):
+        positives = np.add.reduceat(positives, starts, axis=1)
+        negatives = np.add.reduceat(negatives, starts, axis=1)
+    above = np.cumsum(positives, axis=1)
+    everyone = np.cumsum(negatives, axis=1)
+    everyone += above
+    precision = above / np.maximum(everyone, _NOTHING)
+    pairs = np.einsum("bg,bg->b", negatives, above) - np.einsum("bg,bg->b", negatives, positives) / 2
+    return pairs, np.einsum("bg,bg->b", positives, precision)
+
+
+def table_mcc(table: np.ndarray) -> np.ndarray:
+    """Return Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
+    truth, predicted = table.sum(axis=2), table.sum(axis=1)
+    total = table.sum(axis=(1, 2))
+    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * predicted).sum(axis=1)
+    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
+    return _ratios(covariance, np.sqrt(spread))
+
+
+def _ratios(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -23,7 +23,7 @@ from ddtl.records.checking import (
     agree,
     check,
 )
-from ddtl.schema.scores import PER_CLASS, SCORES
+from ddtl.schema.scores import ALWAYS_RECORDED, PER_CLASS
 from ddtl.schema.units import SPLITS
 from ddtl.utils.reading import Unreadable, read_object
 
@@ -509,14 +509,14 @@ def _of_split(split: str, scores: Mapping[str, Any], classes: list[str]) -> Iter
         yield Contradiction(f"{split}.images", "should be at least 1")
     if not set(classes) <= scores["classes"].keys():
         yield Contradiction(f"{split}.classes", "should count each of the classes")
-    lacking = [name for name in SCORES if name not in scores]
+    lacking = [name for name in ALWAYS_RECORDED if name not in scores]
     if lacking:
         yield Contradiction(f"{split}.{lacking[0]}", "is missing")
     if len(classes) == 2:
         yield from _four(f"{split}.confusion", scores["confusion"])
         patients = scores.get("patients")
         if patients and "why_not" not in patients:
-            for key in (*SCORES, "aggregation", "patients", "confusion"):
+            for key in (*ALWAYS_RECORDED, "aggregation", "patients", "confusion"):
                 if key not in patients:
                     yield Contradiction(f"{split}.patients.{key}", "is missing")
             yield from _four(f"{split}.patients.confusion", patients["confusion"])

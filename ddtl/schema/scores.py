@@ -33,6 +33,12 @@ TITLES = {
 }
 SCORES: tuple[str, ...] = tuple(TITLES)
 
+# Those that records of every version contain; one that came later may be missing from earlier records.
+ALWAYS_RECORDED: tuple[str, ...] = (
+    "roc_auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1",
+    "mcc", "brier",
+)  # fmt: skip
+
 # What is there for each class against all others, where there are more than two.
 PER_CLASS: tuple[str, ...] = ("roc_auc", "sensitivity", "specificity", "precision", "f1")
 

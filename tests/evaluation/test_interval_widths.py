@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
+from ddtl.evaluation import metrics
+from ddtl.evaluation.intervals import influence
 from ddtl.evaluation.intervals.clusters import Clusters, effective_clusters
 from ddtl.evaluation.intervals.delong import components
-from ddtl.evaluation.intervals.influence import influences, spread
+from ddtl.evaluation.intervals.influence import influences, numeric_influences, spread
 from ddtl.evaluation.intervals.rates import Rate, rate, rate_limits
 from ddtl.evaluation.intervals.robust import ranked_wrong, robust_intervals
 
@@ -80,3 +84,40 @@ def test_the_average_precision_leaves_room_for_negatives_that_did_not_come() -> 
     found = robust_intervals(p, Clusters(labels, np.arange(100), "cohort"), 0.5, 0.95)["average_precision"]
     assert found.low < 60 / 62  # as two negatives in the top group would leave it
     assert found.low > 0.8
+
+
+@given(seed=st.integers(0, 500), ties=st.booleans())
+@settings(max_examples=25)
+def test_numeric_influences_are_those_of_the_closed_forms(seed: int, ties: bool) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(30) % 2)
+    p = rng.random(30).round(1 if ties else 6)
+    exact = influences(labels, p, 0.5)
+    found = numeric_influences(tuple(exact), labels, p, 0.5)
+    assert found.keys() == exact.keys()
+    for name, values in exact.items():
+        # A weight splits no tie of the ranking: what differs is the step of the differences alone.
+        assert found[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_a_score_without_an_interval_of_its_own_has_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = metrics._weighted_of_one_class
+
+    def with_youden(*arguments: np.ndarray) -> metrics.Replicates:
+        found = whole(*arguments)
+        return {**found, "youden": found["sensitivity"] + found["specificity"] - 1}
+
+    monkeypatch.setattr(metrics, "_weighted_of_one_class", with_youden)
+    monkeypatch.setattr(influence, "SCORES", (*influence.SCORES, "youden"))
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    p = np.clip(labels * 0.3 + rng.random(80) * 0.7, 0, 1)
+    clusters = Clusters(labels, np.arange(80))
+    of_score = spread(influences(labels, p, 0.5)["youden"], clusters)
+    sensitivity, specificity = (float(np.mean((p >= 0.5)[labels == k] == k)) for k in (1, 0))
+    found = robust_intervals(p, clusters, 0.5, 0.95)["youden"]
+    assert (found.low + found.high) / 2 == pytest.approx(sensitivity + specificity - 1)
+    # Independent proportions: their variances add up (with the correction of leaving one out).
+    variance = sum(rate * (1 - rate) / 39 for rate in (sensitivity, specificity))
+    assert of_score.variance == pytest.approx(variance, rel=0.05)
+    assert found.method == "student"

@@ -10,9 +10,8 @@ from rich.console import Console
 
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import multiclass_intervals
-from ddtl.evaluation.intervals.resampling import weighted_multiclass
 from ddtl.evaluation.intervals.unmoved import unmoved_intervals
-from ddtl.evaluation.metrics import multiclass_scores
+from ddtl.evaluation.metrics import multiclass_scores, weighted_multiclass
 from ddtl.evaluation.score import score
 from ddtl.records.predictions import Predictions
 from ddtl.reports import terminal

@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from ddtl.evaluation.intervals import resampling
-from ddtl.evaluation.intervals.resampling import (
-    cluster_weights,
-    jackknife,
-    resample,
-    strata,
-    weighted_multiclass,
-    weighted_scores,
-)
-from ddtl.evaluation.metrics import binary_scores, multiclass_scores
+from ddtl.evaluation.intervals.resampling import cluster_weights, jackknife, resample, strata
+from ddtl.evaluation.metrics import binary_scores, multiclass_scores, weighted_multiclass, weighted_scores
 from ddtl.schema.scores import SCORES
 
 FEW = settings(max_examples=40, deadline=None)

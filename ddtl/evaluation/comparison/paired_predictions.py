@@ -9,8 +9,14 @@ from typing import Literal
 import numpy as np
 
 from ddtl.evaluation.intervals.clusters import Design
-from ddtl.evaluation.intervals.resampling import Replicates, weighted_multiclass, weighted_scores
-from ddtl.evaluation.metrics import Scores, binary_scores, multiclass_scores
+from ddtl.evaluation.metrics import (
+    Replicates,
+    Scores,
+    binary_scores,
+    multiclass_scores,
+    weighted_multiclass,
+    weighted_scores,
+)
 from ddtl.evaluation.predictions import Predictions
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable

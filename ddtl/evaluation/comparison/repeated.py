@@ -18,8 +18,8 @@ import numpy as np
 from ddtl.evaluation.comparison.flips import Contributions, Flips
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.intervals.clusters import Design
-from ddtl.evaluation.intervals.resampling import Replicates, jackknife
-from ddtl.evaluation.metrics import Scores
+from ddtl.evaluation.intervals.resampling import jackknife
+from ddtl.evaluation.metrics import Replicates, Scores
 from ddtl.schema.scores import SCORES
 
 # Methods of ``interval.DESCRIPTIONS``.

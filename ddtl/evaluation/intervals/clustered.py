@@ -9,7 +9,8 @@ import numpy as np
 
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Design, fewest_clusters
 from ddtl.evaluation.intervals.interval import logit_limits
-from ddtl.evaluation.intervals.resampling import Replicates, cluster_codes, jackknife, resample
+from ddtl.evaluation.intervals.resampling import cluster_codes, jackknife, resample
+from ddtl.evaluation.metrics import Replicates
 
 Limits = tuple[float, float]
 

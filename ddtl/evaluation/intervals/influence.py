@@ -8,14 +8,20 @@ cluster-robust variance CR3 (Bell and McCaffrey, 2002, Survey Methodology 28:169
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ddtl.evaluation.intervals.clusters import Clusters
 from ddtl.evaluation.intervals.delong import components
+from ddtl.evaluation.metrics import weighted_scores
+from ddtl.schema.scores import ALWAYS_RECORDED, SCORES
 
 Influences = dict[str, np.ndarray]
+
+_STEP = 1e-4  # of a weight
+_CELLS = 1 << 19  # of a block of weights
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,37 @@ def influences(
         found["average_precision"] = average_precision(y, order)[1]
         if 0 < predicted.sum() < n:
             found["mcc"] = _of_mcc(tp, fp, fn, tn)
-    return found
+    # The scores above, where they are defined, have closed forms.
+    missing = [name for name in SCORES if name not in found and name not in ALWAYS_RECORDED]
+    return {**found, **numeric_influences(missing, labels, p, threshold, rank)} if missing else found
+
+
+def numeric_influences(
+    names: Sequence[str],
+    labels: np.ndarray,
+    p: np.ndarray,
+    threshold: float | np.ndarray,
+    rank: np.ndarray | None = None,
+) -> Influences:
+    """Return the influence values of scores without a closed form here, by central differences of the weights.
+
+    Args:
+        names: of scores in ``schema.scores.SCORES``.
+        labels, p, threshold, rank: as in :func:`influences`.
+
+    Returns:
+        (N,) values by name; without the scores that are not defined.
+    """
+    n, rows = len(labels), max(1, _CELLS // len(labels))
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for start in range(0, n, rows):
+        moved = np.zeros((min(rows, n - start), n))
+        moved[np.arange(len(moved)), start + np.arange(len(moved))] = _STEP
+        above, below = (weighted_scores(labels, p, 1 + sign * moved, threshold, rank) for sign in (1, -1))
+        for name in names:
+            parts[name].append((above[name] - below[name]) / (2 * _STEP))
+    found = {name: np.concatenate(values) for name, values in parts.items()}
+    return {name: values for name, values in found.items() if np.isfinite(values).all()}
 
 
 def spread(values: np.ndarray, clusters: Clusters) -> Spread:

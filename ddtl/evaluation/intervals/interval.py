@@ -12,6 +12,7 @@ DESCRIPTIONS = {
     "score": "score interval (Newcombe, 2006) with the variance of Obuchowski (1997), small-sample corrected",
     "influence": "logit-transformed, cluster-robust variance (CR3) of influence values, Student's t",
     "next-patient": "logit-transformed, cluster-robust variance (CR3), Student's t, room for one more patient",
+    "student": "cluster-robust variance (CR3) of influence values, Student's t",
     "paired": "cluster-robust variance (CR3) of the difference, Student's t",
     "patients-and-seeds": "the runs' own intervals, widened by the variance between seeds, on the logit scale",
     "drop": "of two means over seeds, the variance between patients and that between seeds, Student's t",

@@ -10,13 +10,13 @@ import numpy as np
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clustered import Clustered, Limits
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters, Design
-from ddtl.evaluation.intervals.influence import Spread, influences, spread
+from ddtl.evaluation.intervals.influence import influences, spread
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.proportions import Proportion, proportion, wilson
 from ddtl.evaluation.intervals.rates import rate, scores_of
-from ddtl.evaluation.intervals.resampling import weighted_multiclass, weighted_scores
-from ddtl.evaluation.intervals.robust import least_precision, robust_intervals
+from ddtl.evaluation.intervals.robust import least_precision, robust_intervals, student_limits
 from ddtl.evaluation.intervals.unmoved import brier_interval, unmoved_intervals
+from ddtl.evaluation.metrics import weighted_multiclass, weighted_scores
 from ddtl.schema.scores import SCORES
 from ddtl.utils.errors import UserError
 
@@ -200,17 +200,11 @@ def paired_intervals(
         if of_difference.variance <= _ROUNDING**2:
             found[name] = _same(name, apart[name], given, level)
         elif method == "default":
-            found[name] = Interval(*_student(apart[name], of_difference, level), "paired")
+            low, high = student_limits(apart[name], of_difference, level)
+            found[name] = Interval(max(-1.0, low), min(1.0, high), "paired")
         else:
             found[name] = _by(clustered, name, method)
     return found
-
-
-def _student(value: float, of_difference: Spread, level: float) -> Limits:
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(of_difference.freedom, (1 + level) / 2) * np.sqrt(of_difference.variance))
-    return max(-1.0, value - half), min(1.0, value + half)
 
 
 def _same(name: str, value: float, clusters: Clusters, level: float) -> Interval | None:

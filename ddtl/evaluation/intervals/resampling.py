@@ -1,7 +1,7 @@
 """Whole clusters drawn with replacement, and the scores of every such replicate at once.
 
 A replicate is a row of weights: how often each image is in it. Scores are computed from the weights, so that no image
-is ever copied and the images are sorted once for all replicates.
+is ever copied and the images are sorted once for all replicates (:func:`ddtl.evaluation.metrics.weighted_scores`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ddtl.evaluation.metrics import Replicates
+
 _CELLS = 1 << 19  # of a block of weights: a few MB, whatever the numbers of images and replicates
 
 _MOST_LEFT_OUT = 500  # turns of a jackknife in a stratum
-_NOTHING = 1e-300  # in place of a weight of 0 below a fraction whose numerator is 0
-
-Replicates = dict[str, np.ndarray]
 
 
 def cluster_codes(clusters: np.ndarray) -> np.ndarray:
@@ -86,57 +85,6 @@ def jackknife(
     return tables
 
 
-def weighted_scores(
-    labels: np.ndarray,
-    p: np.ndarray,
-    weights: np.ndarray,
-    threshold: float | np.ndarray,
-    rank: np.ndarray | None = None,
-) -> Replicates:
-    """Return the scores of ``metrics.binary_scores`` for every row of weights.
-
-    Args:
-        labels: (N,) 0 or 1.
-        p: (N,) probability of the positive class; ties are handled as scikit-learn does.
-        weights: (B, N) not negative.
-        threshold: from which probability on a sample is predicted positive; (N,) where samples have their own.
-        rank: (N,) what orders the samples for ROC AUC and average precision, where that is not ``p``.
-
-    Returns:
-        (B,) values by name of score, NaN where a score is not defined.
-    """
-    return _of_one_class(labels, p, (p >= threshold).astype(int), weights, p if rank is None else rank)
-
-
-def weighted_multiclass(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray) -> Replicates:
-    """Return the scores of ``metrics.multiclass_scores`` for every row of weights.
-
-    Args:
-        labels: (N,) 0 to K - 1.
-        probabilities: (N, K).
-        weights: (B, N) not negative.
-    """
-    n_classes = probabilities.shape[1]
-    predicted = probabilities.argmax(axis=1)
-    each = [
-        _of_one_class(
-            (labels == k).astype(int), probabilities[:, k], (predicted == k).astype(int), weights, probabilities[:, k]
-        )
-        for k in range(n_classes)
-    ]
-    table = (weights @ np.eye(n_classes**2)[labels * n_classes + predicted]).reshape(-1, n_classes, n_classes)
-    everyone = (table.sum(axis=2) > 0).all(axis=1)
-    means = {name: np.where(everyone, np.mean([one[name] for one in each], axis=0), np.nan) for name in each[0]}
-    error = ((probabilities - np.eye(n_classes)[labels]) ** 2).sum(axis=1)
-    return {
-        **means,
-        "accuracy": _ratio(np.trace(table, axis1=1, axis2=2), table.sum(axis=(1, 2))),
-        "balanced_accuracy": means["sensitivity"],
-        "mcc": table_mcc(table),
-        "brier": _ratio(weights @ error, table.sum(axis=(1, 2))),
-    }
-
-
 def _blocks(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarray | None) -> Iterator[np.ndarray]:
     codes = cluster_codes(clusters)
     count = codes.max() + 1
@@ -155,62 +103,3 @@ def _blocks(clusters: np.ndarray, n_replicates: int, seed: int, labels: np.ndarr
         )
         cells = (drawn + count * np.arange(block)[:, None]).ravel()
         yield np.bincount(cells, minlength=block * count).reshape(block, count)[:, codes]
-
-
-def _of_one_class(
-    labels: np.ndarray, p: np.ndarray, predicted: np.ndarray, weights: np.ndarray, rank: np.ndarray
-) -> Replicates:
-    """``labels`` and ``predicted`` (N,) are 1 for the positive class and 0 for the rest."""
-    weights = weights.astype(np.float64)
-    sums = weights @ np.stack([np.ones(len(p)), labels, predicted, labels * predicted, (p - labels) ** 2], axis=1)
-    total, positive, yes, tp, error = sums.T
-    negative = total - positive
-    fp, fn = yes - tp, positive - tp
-    tn = negative - fp
-    sensitivity, specificity = _ratio(tp, positive), _ratio(tn, negative)
-    auc, precision_at_recall = _ranking(labels, rank, weights)
-    return {
-        "roc_auc": _ratio(auc, positive * negative),
-        "average_precision": np.where(negative > 0, _ratio(precision_at_recall, positive), np.nan),
-        "accuracy": _ratio(tp + tn, total),
-        "balanced_accuracy": (sensitivity + specificity) / 2,
-        "sensitivity": sensitivity,
-        "specificity": specificity,
-        "precision": _ratio(tp, yes),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "mcc": _ratio(tp * tn - fp * fn, np.sqrt(positive * negative * yes * (total - yes))),
-        "brier": _ratio(error, total),
-    }
-
-
-def _ranking(labels: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (B,) weight of pairs in the right order, ties by half, and (B,) weight of positives times precision at
-    theirs.
-    """
-    order = np.argsort(-p, kind="stable")
-    positives = weights[:, order]
-    negatives = positives * (1 - labels[order])
-    positives *= labels[order]
-    starts = np.flatnonzero(np.diff(p[order], prepend=np.inf))  # the first image of each group of ties
-    if len(starts) < len(p):
-        positives = np.add.reduceat(positives, starts, axis=1)
-        negatives = np.add.reduceat(negatives, starts, axis=1)
-    above = np.cumsum(positives, axis=1)
-    everyone = np.cumsum(negatives, axis=1)
-    everyone += above
-    precision = above / np.maximum(everyone, _NOTHING)
-    pairs = np.einsum("bg,bg->b", negatives, above) - np.einsum("bg,bg->b", negatives, positives) / 2
-    return pairs, np.einsum("bg,bg->b", positives, precision)
-
-
-def table_mcc(table: np.ndarray) -> np.ndarray:
-    """Return Matthews' coefficient of (B, K, K) tables (Gorodkin, 2004, Computational Biology and Chemistry 28:367)."""
-    truth, predicted = table.sum(axis=2), table.sum(axis=1)
-    total = table.sum(axis=(1, 2))
-    covariance = np.trace(table, axis1=1, axis2=2) * total - (truth * predicted).sum(axis=1)
-    spread = (total**2 - (truth**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1))
-    return _ratio(covariance, np.sqrt(spread))
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -12,6 +12,7 @@ from ddtl.evaluation.intervals.delong import Components, components
 from ddtl.evaluation.intervals.influence import Spread, average_precision, influences, spread
 from ddtl.evaluation.intervals.interval import Interval, logit_limits
 from ddtl.evaluation.intervals.rates import FROM_RATES, Limits, Rate, rate_limits
+from ddtl.evaluation.metrics import weighted_scores
 
 # The clusters of a class that are ranked wrong somewhere show how much rankings vary. Where they are few, what is known
 # of any ranking takes their place, as if seen in so many clusters. Chosen by simulation.
@@ -47,7 +48,20 @@ def robust_intervals(
         limits = auc_limits(parts, spread(moved["roc_auc"], clusters), clusters, level)
         found["roc_auc"] = Interval(*limits, "score")
         found["average_precision"] = _average_precision(order, parts, limits, clusters, level)
+    for name in moved.keys() - found.keys():  # scores without an interval of their own
+        value = float(weighted_scores(clusters.labels, p, np.ones((1, len(p))), threshold, rank)[name][0])
+        of_score = spread(moved[name], clusters)
+        if of_score.variance:
+            found[name] = Interval(*student_limits(value, of_score, level), "student")
     return found
+
+
+def student_limits(value: float, of_score: Spread, level: float) -> Limits:
+    """Return the limits of a score by Student's t and its cluster-robust variance, on its own scale."""
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(of_score.freedom, (1 + level) / 2)) * float(np.sqrt(of_score.variance))
+    return value - half, value + half
 
 
 def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: float) -> Limits:

@@ -9,8 +9,8 @@ import numpy as np
 from ddtl.evaluation.intervals.clusters import Clusters
 from ddtl.evaluation.intervals.influence import spread
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.evaluation.intervals.resampling import table_mcc
 from ddtl.evaluation.intervals.robust import mean_limits, robust_intervals
+from ddtl.evaluation.metrics import table_mcc
 
 # Means over the classes, each against all others, by the score of the two-class problem that they are the mean of.
 _MACRO = {
