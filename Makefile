@@ -1,5 +1,5 @@
 # make quickstart   set up everything and train on the built-in phantom
-# make test         set up everything and run the tests (test-all: the slow ones too)
+# make test         set up everything and run the tests (test-all: the slow ones too; test-NAME: those of tests/NAME)
 # make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
 # make lint         ruff, mypy, and the layers of the package
 # make lock         resolve the dependencies again into requirements.lock, and uv itself into requirements-uv.lock
@@ -29,6 +29,9 @@ test: env
 
 test-all: env
 	$(PYTEST)
+
+test-%: env
+	$(PYTEST) tests/$*
 
 fuzz: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ddtl.schema.run import NonNegativeInt, Positive, PositiveInt, Section, Seed, Text
 from ddtl.schema.study import StudyConfig, Texts
@@ -18,9 +18,12 @@ class SearchConfig(Section):
 
 
 class EngineConfig(Section):
-    """Where trials run; see ``conf/engine/``."""
+    """Where trials run; see ``conf/engine/``. Further keys are settings of one engine."""
 
-    kind: Literal["local", "ray", "slurm"]
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | int | float | str | None]
+
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z_]*$")]  # a module of ddtl/sweeps/engines
     workers: PositiveInt | Literal["auto"]
     gpus_per_trial: PositiveInt
     # Only in conf/engine/ray.yaml.

@@ -29,6 +29,7 @@ SCOPE = (
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "CONTRIBUTING.md",
     "Makefile",
     "pyproject.toml",
     "train.py",

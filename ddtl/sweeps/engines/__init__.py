@@ -1,4 +1,7 @@
-"""Where workers run. An engine only places them: each is a thin layer on what exists, and all share one store."""
+"""Where workers run. An engine only places them: each is a thin layer on what exists, and all share one store.
+
+A new engine is a module of this folder with :class:`Engine`'s ``run``, and its settings in ``conf/engine/``.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from ddtl.config import checks, command_line, compose, load
@@ -151,6 +152,9 @@ def _has_branches(spec: Any) -> bool:
 
 def _problems(config: SweepConfig, typed: set[str], grid: bool) -> list[str]:
     found = check_classes.problems(config)
+    kind = config.engine.kind
+    if find_spec(f"ddtl.sweeps.engines.{kind}") is None:
+        found.append(f"engine.kind={kind}: there is no such engine; ddtl/sweeps/engines/{kind}.py does not exist.")
     name, objective = config.sweep.name, config.sweep.objective
     if name is not None and not checks.is_folder_name(name):
         found.append(f"sweep.name={name}: must be a plain folder name; paths.runs_dir says where that folder is.")
