@@ -185,7 +185,7 @@ def test_a_fall_in_noise_is_read_near_where_it_is_without():
         (np.full(STEPS, 0.7), "", ["no descent", "Raise lr_max"]),
         (np.linspace(0.7, 2, STEPS), "diverged", ["no descent", "Lower lr_min"]),
         (np.linspace(0.7, 0.8, STEPS), "not finite", ["no descent", "Lower lr_min"]),
-        (np.array([0.7, 0.8, 90.0]), "diverged", ["ran away after 3 steps", "lower lr_min"]),
+        (np.array([0.7, 0.8, 90.0]), "diverged", ["diverged after 3 steps", "lower lr_min"]),
         (np.array([0.7, 0.8]), "not finite", ["no number after 2 steps", "lower lr_min"]),
     ],
 )

@@ -624,7 +624,7 @@ def test_ordinary_aliases_and_what_editors_leave_are_no_matter(conf: Path) -> No
 
 def test_a_pipe_among_the_settings_is_named(conf: Path) -> None:
     pipe(conf / "experiment" / "x.yaml")
-    with pytest.raises(UserError, match=r"experiment/x\.yaml: is no regular file"):
+    with pytest.raises(UserError, match=r"experiment/x\.yaml: is not a regular file"):
         within(2, lambda: load(["experiment=x"]))
 
 

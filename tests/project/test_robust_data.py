@@ -663,14 +663,14 @@ FILE_CASES = [
         "a named pipe called `.png`",
         "refused at once; nothing waits for it",
         _pipe,
-        refused=("pipe.png is no regular file",),
+        refused=("pipe.png is not a regular file",),
     ),
     Case(
         FILES,
         "a link to `/dev/zero` called `.png`",
         "refused at once",
         _device,
-        refused=("zero.png is no regular file",),
+        refused=("zero.png is not a regular file",),
     ),
     Case(
         FILES,
