@@ -46,7 +46,7 @@ def run(root: Path, *words: str) -> int:
 
 def test_what_is_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = cached.found(root)
-    assert [(one.holds, one.dataset, one.images, one.side) for one in found] == [
+    assert [(one.content, one.dataset, one.images, one.side) for one in found] == [
         ("decoded", "mine", 4, 64),
         ("decoded", "mine", 4, 32),
         ("phantom", "", None, None),

@@ -165,8 +165,8 @@ def test_the_same_record_gives_the_same_page() -> None:
 def test_only_completed_trials_raise_the_best_so_far() -> None:
     pruned = done(1, 0.99) | {"state": "pruned", "values": None, "curve": [[0, 0.99]]}
     trials = [done(0, 0.7), pruned, done(2, 0.6), done(3, 0.8), pruned | {"number": 4}]
-    assert search.best_so_far(trials, 1) == [(0, 0.7), (3, 0.8), (4, 0.8)]
-    assert search.best_so_far(trials, -1) == [(0, 0.7), (2, 0.6), (4, 0.6)]
+    assert search.running_best(trials, 1) == [(0, 0.7), (3, 0.8), (4, 0.8)]
+    assert search.running_best(trials, -1) == [(0, 0.7), (2, 0.6), (4, 0.6)]
     spec = search.history_spec(trials, "val/roc_auc", 1)
     assert trace(spec, "pruned")["y"] == [0.99, 0.99]
     assert trace(spec, "complete")["x"] == [0, 2, 3]
