@@ -328,7 +328,7 @@ def test_runs_of_two_designs_are_refused() -> None:
     run = Hospital(40).run(2)
     message = refused(run, replace(run, name="other", design="cohort"))
     assert "run was scored with evaluation.design=case_control and other with evaluation.design=cohort" in message
-    assert "`ddtl evaluate FOLDER evaluation.design=case_control`" in message
+    assert "`ddtl evaluate other evaluation.design=case_control`" in message
 
 
 def test_a_cohorts_class_counts_came_by_chance() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -115,7 +116,7 @@ def _ordered_as(first: RunPredictions, run: RunPredictions) -> RunPredictions:
         raise UserError(
             f"{first.name} was scored with evaluation.design={first.design} and {run.name} with "
             f"evaluation.design={run.design}: of a test set only one is true. Score both alike, without training: "
-            f"`ddtl evaluate FOLDER evaluation.design={first.design}` with the folder of each run."
+            f"`ddtl evaluate {shlex.quote(run.name)} evaluation.design={first.design}`"
         )
     row = {sample_id: i for i, sample_id in enumerate(theirs.sample_id.tolist())}
     order = np.array([row[name] for name in ours.sample_id.tolist() if name in row], dtype=np.intp)
