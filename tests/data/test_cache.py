@@ -133,7 +133,7 @@ def test_all_bad_files_come_in_one_error(paths: list[Path], root: Path) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "toy: 5 of 150 image files cannot be used:"
     assert [line.split()[0] for line in lines[1:6]] == [str(paths[i]) for i in (2, 5, 6, 80, 149)]
-    for line, words in zip(lines[1:], ["cut off", "0 bytes", "0 bytes", "holds text", "git lfs pull"], strict=False):
+    for line, words in zip(lines[1:], ["cut off", "0 bytes", "0 bytes", "contains text", "git lfs pull"], strict=False):
         assert words in line
     assert lines[6] == "Replace these files, or remove them from the dataset."
     assert left_in(root) == []
@@ -142,7 +142,7 @@ def test_all_bad_files_come_in_one_error(paths: list[Path], root: Path) -> None:
 def test_missing_files_and_undecodable_ones_are_reported_together(paths: list[Path], root: Path) -> None:
     paths[1].unlink()
     paths[4].write_text("a note")
-    with pytest.raises(UserError, match=r"2 of 150(.|\n)*001\.png does not exist(.|\n)*004\.png holds text"):
+    with pytest.raises(UserError, match=r"2 of 150(.|\n)*001\.png does not exist(.|\n)*004\.png contains text"):
         open_cache(manifest_of(paths), size=SIZE, root=root)
     assert not root.exists()
 

@@ -186,7 +186,7 @@ def test_the_suffix_does_not_matter(tmp_path: Path) -> None:
     ("data", "words"),
     [
         (b"", "is empty (0 bytes)"),
-        (b"hello, this is a note\n", "holds text"),
+        (b"hello, this is a note\n", "contains text"),
         (LFS_POINTER, "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html><body>404", "web page"),
         (b"GIF89a" + bytes(50), "GIF"),

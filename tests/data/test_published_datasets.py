@@ -177,7 +177,7 @@ def test_absent_images_are_one_error_with_the_ways_on(name: str, build: Build, f
         "paths.data_mirror=", "DDTL_DATA_MIRROR",
     ):  # fmt: skip
         assert hint in message
-    assert "itself holds" not in message
+    assert "itself contains" not in message
 
 
 def test_sarscov2ct_error_names_the_kaggle_dataset_and_the_layout(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_sarscov2ct_error_names_the_kaggle_dataset_and_the_layout(tmp_path: Path
 
 def test_a_folder_given_one_level_too_deep_is_recognised(tmp_path: Path) -> None:
     root = make_empty_files(tmp_path, "covid19ct")
-    with pytest.raises(UserError, match="itself holds CT_COVID/"):
+    with pytest.raises(UserError, match="itself contains CT_COVID/"):
         published_manifest(covid19ct.ORIGIN, root)
 
 

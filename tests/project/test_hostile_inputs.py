@@ -213,10 +213,10 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: png_of(4, 4, chunk(b"tEXt", b"") * (MAX_CHUNKS + 1)), f"contains more than {MAX_CHUNKS:,} chunks"
     ),
     "a PNG whose EXIF repeats itself": (
-        lambda: png_of(4, 4, chunk(b"eXIf", overlapping(500, 1 << 20))), "its tags hold more values"
+        lambda: png_of(4, 4, chunk(b"eXIf", overlapping(500, 1 << 20))), "its tags contain more values"
     ),
-    "a JPEG of 3,000 scans": (lambda: scans(3000), f"holds {MAX_SCANS + 1} or more scans"),
-    "a JPEG of 3,000 scans behind an end": (lambda: hidden_scans(3000), f"holds {MAX_SCANS + 1} or more scans"),
+    "a JPEG of 3,000 scans": (lambda: scans(3000), f"contains {MAX_SCANS + 1} or more scans"),
+    "a JPEG of 3,000 scans behind an end": (lambda: hidden_scans(3000), f"contains {MAX_SCANS + 1} or more scans"),
     "a JPEG of many comments": (
         lambda: jpeg()[:2] + b"\xff\xfe\0\2" * (MAX_SEGMENTS + 1) + jpeg()[2:], f"more than {MAX_SEGMENTS:,} segments"
     ),
@@ -234,7 +234,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
             struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 4, MAX_PARTS + 1, 122)
         ), f"is in more than {MAX_PARTS:,} parts",
     ),
-    "a TIFF whose tags repeat themselves": (lambda: overlapping(500, 1 << 20), "its tags hold more values"),
+    "a TIFF whose tags repeat themselves": (lambda: overlapping(500, 1 << 20), "its tags contain more values"),
     "a TIFF of many tags": (
         lambda: tiff_of(*((50_000 + i % 9_000, 4, 1, 8) for i in range(30_000))), "more tags than an image"
     ),
@@ -245,7 +245,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: jpeg()[:2] + 80 * _exif_part(bytes(60_000)) + jpeg()[2:], "contains more than 4 MB of EXIF"
     ),
     "a TIFF of many fractions": (
-        lambda: tiff_of((50_000, 5, 600_000, 122), body=bytes(8 * 600_000)), "its tags hold more values"
+        lambda: tiff_of((50_000, 5, 600_000, 122), body=bytes(8 * 600_000)), "its tags contain more values"
     ),
     "a TIFF of an unknown compression": (lambda: tiff_of(packing=48_124), "compression 48124, which is not read"),
     "a BMP of runs": (

@@ -406,7 +406,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "RescaleSlope '1e999'": (text_tag("RescaleSlope", "1e999"), "RescaleSlope '1e999' is not finite"),
     "RescaleIntercept 'inf'": (text_tag("RescaleIntercept", "inf"), "RescaleIntercept 'inf' is not a number"),
     "RescaleSlope 0": (made(lambda ds: setattr(ds, "RescaleSlope", 0)), "RescaleSlope is 0"),
-    "RescaleSlope empty": (made(lambda ds: setattr(ds, "RescaleSlope", None)), "no Hounsfield units"),
+    "RescaleSlope empty": (made(lambda ds: setattr(ds, "RescaleSlope", None)), "not Hounsfield units"),
     "a modality table instead of a rescale": (
         made(lambda ds: setattr(ds, "ModalityLUTSequence", Sequence([Dataset()])), RescaleSlope=None),
         "ModalityLUTSequence is not read",
@@ -437,7 +437,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
         enhanced(lambda ds, shared: setattr(ds, "RescaleIntercept", -8192)), "says RescaleIntercept twice"
     ),
     "enhanced CT without a rescale": (
-        enhanced(lambda ds, shared: delattr(shared, "PixelValueTransformationSequence")), "no Hounsfield units"
+        enhanced(lambda ds, shared: delattr(shared, "PixelValueTransformationSequence")), "not Hounsfield units"
     ),
     "padding everywhere": (
         made(lambda ds: (setattr(ds, "PixelPaddingValue", 0), setattr(ds, "PixelPaddingRangeLimit", 65535))),
