@@ -113,7 +113,7 @@ def test_secrets_of_the_environment_are_masked(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_mirror_that_is_no_url_is_refused(url: str) -> None:
     quoted = "'" + url + "'"
-    with pytest.raises(ConfigError, match="is no URL") as refusal:
+    with pytest.raises(ConfigError, match="is not a URL") as refusal:
         load.load([f"paths.weights_mirror={quoted}", "model.weights=imagenet"])
     assert "me:a" not in redact(str(refusal.value))
     assert checks.no_url(url)
