@@ -87,7 +87,7 @@ def test_the_positive_class_is_known_by_a_negative_name_alone(names: tuple[str, 
 )
 def test_spellings_of_one_class(one: str, other: str) -> None:
     assert classes.key(one) == classes.key(other)
-    with pytest.raises(UserError, match="one class spelled in two ways"):
+    with pytest.raises(UserError, match="one class in two spellings"):
         classes.check_names({one: one, other: other}, "here")
 
 

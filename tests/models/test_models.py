@@ -337,7 +337,7 @@ def test_a_file_never_runs_code(tmp_path, monkeypatch, how):
 def test_a_whole_pickled_model_is_told_to_save_its_state_dict(tmp_path):
     saved(torchvision.models.squeezenet1_1(weights=None), tmp_path / "model.pth")
     with pytest.raises(
-        UserError, match=r"it asks for torchvision\.models\.squeezenet\.SqueezeNet\).*state_dict\(\), FILE"
+        UserError, match=r"it requests torchvision\.models\.squeezenet\.SqueezeNet\).*state_dict\(\), FILE"
     ):
         locate_and_load(network("squeezenet1_1"), "squeezenet1_1", tmp_path / "model.pth")
 

@@ -218,14 +218,14 @@ CLASS_CASES = [
         "labels `covid` and `covid` with a zero-width space",
         "refused, both named",
         lambda h: table(h, labelled("covid", "normal", "co\u200bvid")),
-        refused=("one class spelled in two ways",),
+        refused=("one class in two spellings",),
     ),
     Case(
         CLASSES,
         "labels `0`, `0.0` and `1`",
         "refused, both named",
         lambda h: table(h, labelled("0", "0.0", "1")),
-        refused=("'0'", "'0.0'", "one class spelled in two ways"),
+        refused=("'0'", "'0.0'", "one class in two spellings"),
     ),
     Case(
         CLASSES,

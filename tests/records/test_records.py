@@ -374,7 +374,7 @@ def test_a_stored_phantom_is_drawn_only_where_that_is_quick_or_done(tmp_path: Pa
         config = asks(word)
         with pytest.raises(UserError) as error:
             claims.require_drawable(tmp_path / "config.yaml", config)
-        assert str(error.value).startswith(f"{tmp_path / 'config.yaml'} asks for ")
+        assert str(error.value).startswith(f"{tmp_path / 'config.yaml'} requests ")
         assert "ddtl audit phantom " in str(error.value)
         assert word in str(error.value)
         assert not (tmp_path / "c").exists()
