@@ -23,7 +23,7 @@ from ddtl.records.checking import (
     agree,
     check,
 )
-from ddtl.schema.scores import ALWAYS_RECORDED, PER_CLASS
+from ddtl.schema.scores import ALWAYS_RECORDED, PER_CLASS, RANGES
 from ddtl.schema.units import SPLITS
 from ddtl.utils.reading import Unreadable, read_object
 
@@ -34,7 +34,9 @@ NAME = "results.json"
 _FIX = "Delete it and repeat the command that made it: it scores again, without training."
 
 # A score; a Brier score of several classes reaches 2.
-Score = Annotated[float, Field(ge=-1, le=2)]
+_LEAST = min(0.0, *(low for low, _ in RANGES.values()))
+_LARGEST = max(2.0, *(high for _, high in RANGES.values()))
+Score = Annotated[float, Field(ge=_LEAST, le=_LARGEST, allow_inf_nan=False)]
 _Use = Annotated[int, Field(ge=1, le=10**9)]
 _Threshold = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]

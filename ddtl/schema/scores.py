@@ -32,6 +32,8 @@ TITLES = {
     "brier": "Brier score (lower is better)",
 }
 SCORES: tuple[str, ...] = tuple(TITLES)
+# From the least to the largest value, where that is not 0 to 1; the Brier score of several classes reaches 2.
+RANGES: dict[str, tuple[float, float]] = {"mcc": (-1.0, 1.0)}
 
 # Those that records of every version contain; one that came later may be missing from earlier records.
 ALWAYS_RECORDED: tuple[str, ...] = (

@@ -54,7 +54,7 @@ def test_flags(line: str, expected: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [("--cfg", "--cfg job"), ("--cfg all", "--cfg job"), ("-m --cfg job seed=1,2", "leave out -m")],
+    [("--cfg", "--cfg job"), ("--cfg all", "--cfg job"), ("-m --cfg job seed=1,2", "omit -m")],
 )
 def test_flags_that_cannot_be(line: str, says: str) -> None:
     with pytest.raises(UserError, match=says):

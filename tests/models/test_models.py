@@ -455,7 +455,7 @@ def test_a_mirror_that_is_no_address_names_the_ways_on(hub, mirror):
 
 def test_an_unreachable_server_is_no_silent_random_start(hub):
     with pytest.raises(
-        UserError, match=r"(?s)could not fetch http://127\.0\.0\.1:9/densenet121-a639ec97\.pth.*Ways on"
+        UserError, match=r"(?s)could not fetch http://127\.0\.0\.1:9/densenet121-a639ec97\.pth.*What to do"
     ):
         locate_and_load(network("densenet121"), "densenet121", "imagenet", "http://127.0.0.1:9")
 

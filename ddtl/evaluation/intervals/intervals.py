@@ -17,7 +17,7 @@ from ddtl.evaluation.intervals.rates import rate, scores_of
 from ddtl.evaluation.intervals.robust import least_precision, robust_intervals, student_limits
 from ddtl.evaluation.intervals.unmoved import brier_interval, unmoved_intervals
 from ddtl.evaluation.metrics import weighted_multiclass, weighted_scores
-from ddtl.schema.scores import SCORES
+from ddtl.schema.scores import RANGES, SCORES
 from ddtl.utils.errors import UserError
 
 METHODS = ("percentile", "bca", "logit", "wilson")
@@ -25,7 +25,6 @@ METHODS = ("percentile", "bca", "logit", "wilson")
 _SHARES = ("accuracy", "sensitivity", "specificity", "precision")
 _FROM_CALLS = ("balanced_accuracy", "f1", "mcc")
 _ROUNDING = 1e-12  # a standard error that is nothing but rounding
-_BOUNDS: dict[str, Limits] = {"mcc": (-1.0, 1.0)}
 
 
 def intervals(
@@ -123,7 +122,7 @@ def multiclass_intervals(
     clustered = Clustered(
         lambda weights: weighted_multiclass(labels, probabilities, weights), labels, clusters, level, replicates, seed
     )
-    bounds = {**_BOUNDS, "brier": (0.0, 2.0)}
+    bounds = {**RANGES, "brier": (0.0, 2.0)}
     chosen = dict.fromkeys(clustered.estimates, "logit" if method in ("default", "wilson") else method)
     found = {name: _by(clustered, name, chosen[name], bounds) for name in clustered.estimates}
     right = (probabilities.argmax(axis=1) == labels).astype(int)
@@ -221,7 +220,7 @@ def _same(name: str, value: float, clusters: Clusters, level: float) -> Interval
     return Interval(*delong.around(value, -1, 1, delong.unseen(independent[name], level)), "clopper-pearson")
 
 
-def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] = _BOUNDS) -> Interval | None:
+def _by(clustered: Clustered, name: str, method: str, bounds: dict[str, Limits] = RANGES) -> Interval | None:
     methods = {
         "percentile": clustered.percentile,
         "bca": clustered.bca,

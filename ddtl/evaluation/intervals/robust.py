@@ -13,10 +13,12 @@ from ddtl.evaluation.intervals.influence import Spread, average_precision, influ
 from ddtl.evaluation.intervals.interval import Interval, logit_limits
 from ddtl.evaluation.intervals.rates import FROM_RATES, Limits, Rate, rate_limits
 from ddtl.evaluation.metrics import weighted_scores
+from ddtl.schema.scores import RANGES
 
 # The clusters of a class that are ranked wrong somewhere show how much rankings vary. Where they are few, what is known
 # of any ranking takes their place, as if seen in so many clusters. Chosen by simulation.
 _PRIOR_AUC, _PRIOR_AP = 2.5, 4.0
+_ROUNDING = 1e-12  # a standard error that is nothing but rounding
 _MORE = 2  # negative clusters that might come next
 _UNSEEN_ERROR = 0.5  # squared error, or share that is ranked wrong, of the patient that might come next
 
@@ -51,8 +53,10 @@ def robust_intervals(
     for name in moved.keys() - found.keys():  # scores without an interval of their own
         value = float(weighted_scores(clusters.labels, p, np.ones((1, len(p))), threshold, rank)[name][0])
         of_score = spread(moved[name], clusters)
-        if of_score.variance:
-            found[name] = Interval(*student_limits(value, of_score, level), "student")
+        if of_score.variance > _ROUNDING**2:
+            low, high = student_limits(value, of_score, level)
+            least, largest = RANGES.get(name, (0.0, 1.0))
+            found[name] = Interval(max(least, low), min(largest, high), "student")
     return found
 
 

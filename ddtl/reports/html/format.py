@@ -81,5 +81,5 @@ def cell(scores: Mapping[str, Any], name: str) -> Cell:
     value = scores.get(name)
     if value is None:
         known = (scores.get("undefined") or {}).get(name)
-        return Cell(NONE, known or (_NEEDS.get(name, "") if name in scores else ""))
+        return Cell(NONE, known or (_NEEDS.get(name, "not defined for these images") if name in scores else ""))
     return Cell(score(value), interval(interval_of(scores, name)))
