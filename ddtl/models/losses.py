@@ -69,14 +69,20 @@ def build_loss(config: LossConfig) -> Loss:
     """Return the loss as a function of logits (N, classes), labels (N,) and class weights (classes,) or None.
 
     Raises:
-        UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take.
+        UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take; or labels
+            are smoothed for one that does not.
     """
     function = LOSSES.get(config.name)
     if function is None:
         raise UserError(f"loss={config.name}: ddtl/models/losses.py has no such loss. It has {', '.join(LOSSES)}.")
-    own = {"label_smoothing": config.label_smoothing, **(config.model_extra or {})}
+    own: dict[str, float] = dict(config.model_extra or {})
+    signature = inspect.signature(function)
+    if "label_smoothing" in signature.parameters:
+        own["label_smoothing"] = config.label_smoothing
+    elif config.label_smoothing:
+        raise UserError(f"loss.label_smoothing={config.label_smoothing:g}: loss={config.name} has none. Set it to 0.")
     try:
-        inspect.signature(function).bind(None, None, None, **own)
+        signature.bind(None, None, None, **own)
     except TypeError as error:
         raise UserError(
             f"loss={config.name}: conf/loss/{config.name}.yaml does not fit its function ({error})."

@@ -122,7 +122,7 @@ def test_a_slice_is_resized_as_training_images_are(tmp_path: Path, lung: np.ndar
         ({"NumberOfFrames": 3}, "contains 3 frames"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "is in colour"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "is a localizer"),
-        ({"RescaleIntercept": None}, "no Hounsfield units"),
+        ({"RescaleIntercept": None}, "not Hounsfield units"),
         ({"ImageOrientationPatient": CORONAL}, "is not an axial slice"),
         ({"Rows": None}, r"without an image \(CT Image Storage\)"),
     ],
@@ -151,5 +151,5 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="is cut off or damaged"):
         dicom.decode_slice(tmp_path / "cut")
     for name in ("text.dcm", "empty.dcm"):
-        with pytest.raises(BadImageError, match=r"is no DICOM file|is cut off or damaged"):
+        with pytest.raises(BadImageError, match=r"is not a DICOM file|is cut off or damaged"):
             dicom.read_slice(tmp_path / name)

@@ -89,6 +89,17 @@ def test_a_file_that_fits_no_function_is_refused() -> None:
         build_loss(focal.model_copy(update={"name": "cross_entropy"}))
 
 
+def test_labels_are_not_smoothed_for_a_loss_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def squared(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        return ((logits.softmax(1)[:, 1] - labels) ** 2).mean()
+
+    monkeypatch.setitem(LOSSES, "squared", squared)
+    loss = load([]).loss.model_copy(update={"name": "squared"})
+    assert build_loss(loss)(torch.zeros(2, 2), torch.tensor([0, 1]), None) == 0.25
+    with pytest.raises(UserError, match=r"loss\.label_smoothing=0\.1: loss=squared has none"):
+        build_loss(loss.model_copy(update={"label_smoothing": 0.1}))
+
+
 def test_the_names_of_before_are_read() -> None:
     now = load(["loss.label_smoothing=0.1", "loss.class_weights=balanced"])
     assert load(["model.label_smoothing=0.1", "model.class_weights=balanced"]) == now
