@@ -69,8 +69,8 @@ def build_loss(config: LossConfig) -> Loss:
     """Return the loss as a function of logits (N, classes), labels (N,) and class weights (classes,) or None.
 
     Raises:
-        UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take; or labels
-            are smoothed for one that does not.
+        UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take; or
+            labels are smoothed for one that does not.
     """
     function = LOSSES.get(config.name)
     if function is None:
