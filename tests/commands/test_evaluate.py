@@ -298,7 +298,7 @@ def test_own_classes_are_matched_by_name(a_run: Path, own_images: Path) -> None:
     assert [name.startswith("covid/") for name in table.sample_id.tolist()] == (table.label == 1).tolist()
     again = on_own(a_run, own_images, "dataset.classes=[normal,covid]", name="one")
     assert again["test"]["roc_auc"] == found["test"]["roc_auc"]
-    with pytest.raises(UserError, match="the names do not tell"):  # what was said, and what the names say
+    with pytest.raises(UserError, match="the names do not show"):  # what was said, and what the names say
         on_own(a_run, own_images, "dataset.classes=[covid,normal]", name="two")
 
 

@@ -327,7 +327,7 @@ CLASS_CASES = [
     Case(
         CLASSES,
         "pooled with `1/`, `2/` of which 2 is given as positive",
-        "refused: the names do not tell what 2 is",
+        "refused: the names do not show what 2 is",
         _pool("classes: ['1', '2']", "1", "2"),
         refused=("dataset.own.mine2.class_map=",),
     ),
