@@ -100,6 +100,7 @@ def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[st
         "positive": results["positive"],
         "image_size": config.dataset.image_size,
         "input": "gray levels / 255 of the whole image, resized to a square by antialiased bilinear filter",
+        **({} if config.dataset.harmonize == "none" else {"harmonize": config.dataset.harmonize}),
         "threshold": results["threshold"] if results["positive"] is not None else None,
         "temperature": results["calibration"]["temperature"],
         "trained_on": {key: results[key] for key in ("dataset", "protocol")},

@@ -38,15 +38,16 @@ def reference(folder: RunFolder, config: Config, digest: str, predictor: Predict
         UserError: there is nothing stored, and the images that the run trained on are not here.
     """
     path = folder.path / NAME
-    stored = _load_stored(path, digest, predictor.network.backbone.features)
+    key = _key(digest, config.dataset.harmonize)
+    stored = _load_stored(path, key, predictor.network.backbone.features)
     if stored is not None:
         return stored
     found = _compute(folder, config, results.read(folder.path), predictor, batch_size)
-    _store(path, found, digest)
+    _store(path, found, key)
     return found
 
 
-def _load_stored(path: Path, digest: str, features: int) -> Reference | None:
+def _load_stored(path: Path, key: dict[str, Any], features: int) -> Reference | None:
     """Return what the file holds; None where there is none, it is damaged, or belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
@@ -55,7 +56,7 @@ def _load_stored(path: Path, digest: str, features: int) -> Reference | None:
             if int.from_bytes(start.read(8), "little") > MIB:  # of its header, which is a line
                 return None
         with safe_open(path, framework="np") as file:
-            if parse_json((file.metadata() or {}).get("ddtl", "{}")) != _key(digest):
+            if parse_json((file.metadata() or {}).get("ddtl", "{}")) != key:
                 return None
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in ("train", "val")}
             if len(shapes["train"]) != 2 or shapes["train"][1] != features or len(shapes["val"]) != 1:
@@ -67,17 +68,18 @@ def _load_stored(path: Path, digest: str, features: int) -> Reference | None:
     return found if is_whole and (np.diff(found.val) >= 0).all() else None
 
 
-def _store(path: Path, found: Reference, digest: str) -> None:
+def _store(path: Path, found: Reference, key: dict[str, Any]) -> None:
     from safetensors.numpy import save
 
     try:
-        write_bytes(path, save({"train": found.train, "val": found.val}, {"ddtl": json.dumps(_key(digest))}))
+        write_bytes(path, save({"train": found.train, "val": found.val}, {"ddtl": json.dumps(key)}))
     except OSError as error:
         log.warning("%s cannot be written (%s): the next prediction computes it again.", path, error.strerror)
 
 
-def _key(digest: str) -> dict[str, Any]:
-    return {"version": _VERSION, "weights": digest}
+def _key(digest: str, harmonize: str) -> dict[str, Any]:
+    key: dict[str, Any] = {"version": _VERSION, "weights": digest}
+    return key if harmonize == "none" else {**key, "harmonize": harmonize}
 
 
 def _compute(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddtl.data.images.harmonize import Harmonizer
 from ddtl.data.loading.transforms import Augmenter
 from ddtl.models import weights
 from ddtl.models.network import Network
@@ -36,9 +37,11 @@ class Predictor:
     Args:
         network: in evaluation mode; it is moved to the machine's device.
         config: of the run; its trainer says which accelerator and precision are requested.
+        harmonizer: what happens to the grey levels of an image first.
     """
 
-    def __init__(self, network: Network, config: Config) -> None:
+    def __init__(self, network: Network, config: Config, harmonizer: Harmonizer | None = None) -> None:
+        self._harmonizer = harmonizer
         self.machine = hardware.resolve(config.trainer)
         self.device = torch.device("cuda" if self.machine.accelerator == "gpu" else "cpu")
         self.network = network.to(self.device)
@@ -52,6 +55,8 @@ class Predictor:
         Args:
             images: N, uint8 (size, size), as the decoded cache contains them.
         """
+        if self._harmonizer is not None:
+            images = [self._harmonizer(image, 0) for image in images]
         x = torch.from_numpy(np.stack([self._floats(image, ()) for image in images])).to(self.device)
         depth = len(self.network.backbone.stages)
         with torch.inference_mode(), self.autocast():

@@ -13,6 +13,7 @@ import numpy as np
 
 from ddtl.data.datasets.kind import window_of
 from ddtl.data.images.decode import BadImageError, Window
+from ddtl.data.images.harmonize import Harmonizer, harmonizer_of_files
 from ddtl.inference import network
 from ddtl.inference import ood as far
 from ddtl.inference.embeddings import reference
@@ -22,6 +23,7 @@ from ddtl.inference.output import Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
+from ddtl.training.evaluate_external import reference_histogram
 from ddtl.utils import console, threads
 from ddtl.utils.errors import UserError
 
@@ -110,11 +112,11 @@ def predict(
         false_alarms: the share of images like the validation images that may be reported as out of distribution.
 
     Raises:
-        UserError: the run's weights are damaged, or nothing can be written.
+        UserError: the run's weights are damaged, nothing can be written, or new files cannot be harmonised as its own.
     """
     rule = Rule.of(results)
     net, digest = network.load(folder, config, len(rule.classes))
-    predictor = network.Predictor(net, config)
+    predictor = network.Predictor(net, config, _harmonizer(folder, config))
     console.line(f"{predictor.machine.reason}: {predictor.machine.accelerator}, {predictor.machine.precision}")
     tally = Tally()
     yardstick: _Yardstick | None = None
@@ -177,6 +179,15 @@ def _batches(
             yield files, images
             files, images = [], []
         bar(done, total)
+
+
+def _harmonizer(folder: RunFolder, config: Config) -> Harmonizer | None:
+    """Return what the run did to the grey levels of its own images.
+
+    Raises:
+        UserError: it cannot be known for new files, or the run lacks its histogram.
+    """
+    return harmonizer_of_files(config.dataset, lambda: reference_histogram(folder))
 
 
 def _window(config: Config) -> Window | None:

@@ -123,7 +123,7 @@ def embed_own(folder: RunFolder, config: Config) -> None:
 
 def _assemble(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run:
     """Return the run's network and the other dataset, its classes matched to the run's."""
-    reference = _reference(folder) if config.dataset.harmonize.startswith("match") else None
+    reference = reference_histogram(folder) if config.dataset.harmonize.startswith("match") else None
     own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
     is_stored = bool(own) and own == claims.own_files(stored)
     if claims.pixels(stored.phantom) == claims.pixels(config.dataset.phantom):
@@ -233,7 +233,7 @@ def score_refitted(both: Predictions, config: EvaluationConfig, manifest: Manife
     return {"note": note, "val_images": len(val), **how, "test": record.of_split(both.of("test"), choices, config)}
 
 
-def _reference(folder: RunFolder) -> np.ndarray:
+def reference_histogram(folder: RunFolder) -> np.ndarray:
     """Return the grey levels of the images that the run trained on, as a histogram."""
     try:
         return np.array(small.histogram(folder.histogram), dtype=np.int64)

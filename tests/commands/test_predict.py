@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from ddtl.commands import cli
+from ddtl.commands import cli, export
 from ddtl.data.datasets import registry
 from ddtl.data.images.decode import BadImageError
+from ddtl.data.images.harmonize import harmonizer_of_files
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs
@@ -440,3 +441,23 @@ def test_a_folder_without_a_picture_is_named(trained: Path, tmp_path: Path) -> N
 def test_a_mistake_is_answered_without_torch() -> None:
     code = "import sys, ddtl.commands.predict, ddtl.inference.inputs; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("method", ["equalize", "match_image", "match"])
+def test_new_files_are_harmonised_as_the_runs_own(method: str, tmp_path: Path) -> None:
+    words = (f"dataset.harmonize={method}", "trainer.max_epochs=1", "trainer.limit_batches=2", "trainer.precision=32")
+    folder = run(tmp_path, *words).folder
+    table = prediction_table.read(folder / "predictions.csv").of("test")
+    paths = {sample.sample_id: sample.path for sample in registry.prepared(config(tmp_path, *words)).samples}
+    code, rows, _ = predict(folder, tmp_path / "out", *(paths[name] for name in table.sample_id.tolist()[:8]))
+    assert code == 0
+    found = [[float(row[name]) for name in COLUMNS] for row in rows]
+    np.testing.assert_allclose(found, table.logits[:8], atol=1e-4)
+    results = json.loads((folder / "results.json").read_text())
+    assert export.metadata(config(tmp_path, *words), results, "")["harmonize"] == method
+
+
+def test_files_of_unknown_source_are_refused_where_each_source_has_its_map(tmp_path: Path) -> None:
+    dataset = config(tmp_path).dataset.model_copy(update={"harmonize": "match", "kind": "pooled"})
+    with pytest.raises(UserError, match=r"one map for each source.*dataset\.harmonize=match_image"):
+        harmonizer_of_files(dataset, lambda: np.zeros(256, dtype=np.int64))

@@ -10,13 +10,15 @@ that of the images that the run was trained on (histogram specification, Gonzale
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ddtl.data.images.cache import DecodedCache
+from ddtl.schema.run import DatasetConfig
+from ddtl.utils.errors import UserError
 
 LEVELS = 256
 _CHUNK = 64  # images counted at a time
@@ -95,6 +97,28 @@ def build_harmonizer(
     rows = [[row for row in train if sites[row] == name] for name in names]
     tables = np.stack([matching(pooled_histogram(cache, of_site), reference) for of_site in rows])
     return Harmonizer(method, None, tables, np.array([names.index(site) for site in sites]))
+
+
+def harmonizer_of_files(config: DatasetConfig, trained_on: Callable[[], Counts]) -> Harmonizer | None:
+    """Return what happens to the grey levels of new files before a network sees them; None where nothing does.
+
+    Args:
+        config: of the dataset that the network was trained on.
+        trained_on: gives the grey levels of its training images, for ``match_image``.
+
+    Raises:
+        UserError: each source of a pool was matched by a map of its own, and which is a new file's is not known.
+    """
+    method = config.harmonize
+    if method == "match" and config.kind == "pooled":
+        raise UserError(
+            "the run was trained with dataset.harmonize=match, one map for each source, and which of them a new file "
+            "needs cannot be known. Score a dataset of such files by `ddtl evaluate RUN dataset=…`, or train with "
+            "dataset.harmonize=match_image."
+        )
+    if method in ("none", "match"):  # the map of one dataset brings its images to themselves
+        return None
+    return Harmonizer(method, trained_on() if method == "match_image" else None)
 
 
 def histogram(images: Sequence[np.ndarray] | np.ndarray) -> Counts:

@@ -72,6 +72,7 @@ def _training(stored: Stored) -> dict[str, Any]:
         "model": config.get("model", {}).get("name"),
         "grayscale": config.get("model", {}).get("grayscale"),
         "image_size": config.get("dataset", {}).get("image_size"),
+        "harmonize": config.get("dataset", {}).get("harmonize", "none"),
         "loss": config.get("loss", {}),
         "further_augmentations": [
             f"{key.replace('_', ' ')} ({value})"
