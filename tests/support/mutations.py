@@ -202,7 +202,7 @@ def _histogram(folder: Path) -> int:
     from ddtl.training.evaluate_external import _reference, _share_seen
 
     run = RunFolder(folder / RUN)
-    _reference(run)
+    reference_histogram(run)
     _share_seen(run, predictions.read(folder / OTHER / "predictions.csv"), "phantom", {"dataset": "phantom"}, 0)
     return 0
 
