@@ -199,7 +199,7 @@ def _owner(folder: Path) -> int:
 def _histogram(folder: Path) -> int:
     from ddtl.records import predictions
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.evaluate_external import _reference, _share_seen
+    from ddtl.training.evaluate_external import _share_seen, reference_histogram
 
     run = RunFolder(folder / RUN)
     reference_histogram(run)
