@@ -127,7 +127,7 @@ def test_two_processes_decode_as_one_does(clean: Manifest) -> None:
     assert one.measured[0] == (clean.samples[0].path.stat().st_size, (160, 160))
 
 
-def test_the_hash_of_a_turned_picture_is_known_from_the_upright_one(clean: Manifest) -> None:
+def test_the_hash_of_a_turned_image_is_known_from_the_upright_one(clean: Manifest) -> None:
     with Image.open(clean.samples[5].path) as image:
         gray = image.convert("L")
     hashes = orientation_hashes(gray)
@@ -154,7 +154,7 @@ def test_a_known_fit_is_found(x_scale: float, y_scale: float, x_offset: float, y
     )
 
 
-def test_equal_pictures_fit_as_they_are(clean: Manifest) -> None:
+def test_equal_images_fit_as_they_are(clean: Manifest) -> None:
     pictures = decode([clean])
     fit = align(pictures.thumbnails[0], pictures.thumbnails[0])
     assert fit is not None

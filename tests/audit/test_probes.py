@@ -190,7 +190,7 @@ def test_the_same_on_every_call() -> None:
     assert first == second
 
 
-def test_looks_of_pictures_of_any_kind(tmp_path: Path) -> None:
+def test_looks_of_images_of_any_kind(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     for i, mode in enumerate(["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"]):
@@ -227,7 +227,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
 
 
 @pytest.mark.parametrize("view", ["border", "marks"])
-def test_a_mark_in_the_pictures_is_found(
+def test_a_mark_in_the_images_is_found(
     view: str, drawn: dict[float, tuple[Manifest, list[Measurements | None]]]
 ) -> None:
     manifest, looks = drawn[0.8]

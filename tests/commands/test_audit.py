@@ -287,7 +287,7 @@ def test_one_class_left_by_an_exclude_list(own: Path) -> None:
     assert {"label conflicts", "differences between classes"} <= undone
 
 
-def test_several_datasets_share_pictures(own: Path) -> None:
+def test_several_datasets_share_images(own: Path) -> None:
     other = own / "other"
     other.mkdir()
     for i in range(12):

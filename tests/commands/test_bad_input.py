@@ -77,7 +77,7 @@ except BadImageError:
 """
 
 
-def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     """Its 900 megapixels would take 900 MB."""
     huge_png(tmp_path / "huge.png")
     asked = [sys.executable, "-c", MEMORY, str(tmp_path / "huge.png")]

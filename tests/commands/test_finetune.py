@@ -92,7 +92,7 @@ def test_a_network_without_batchnorm_is_told_nothing_of_it(shown: io.StringIO) -
     assert "its rate rises linearly, for 0.5 of an epoch's length" in text
 
 
-def test_the_picture_is_written(shown: io.StringIO, tmp_path: Path) -> None:
+def test_the_image_is_written(shown: io.StringIO, tmp_path: Path) -> None:
     file = tmp_path / "a b.svg"
     finetune.main(["show", "finetune=gradual", f"svg={file}"])
     assert ET.parse(file).getroot().tag == f"{SVG}svg"
@@ -106,7 +106,7 @@ def test_the_picture_is_written(shown: io.StringIO, tmp_path: Path) -> None:
     ("name", "says"),
     [("", "is a folder. Name a file in it"), ("a.png", "the image is an SVG. Name it so"), ("/proc/x.svg", "/proc")],
 )
-def test_a_picture_that_cannot_be_written_is_refused_before_the_table(
+def test_an_image_that_cannot_be_written_is_refused_before_the_table(
     shown: io.StringIO, tmp_path: Path, name: str, says: str
 ) -> None:
     with pytest.raises(UserError) as error:
@@ -157,7 +157,7 @@ def test_the_darker_a_stage_the_higher_its_rate() -> None:
     assert float(found[0]) > float(found[-1])
 
 
-def test_the_picture_tells_those_who_do_not_see_it() -> None:
+def test_the_image_tells_those_who_do_not_see_it() -> None:
     title = ET.fromstring(schedule_svg.svg(gradual(), True)).find(f"{SVG}title")
     assert title is not None
     assert title.text is not None

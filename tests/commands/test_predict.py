@@ -183,7 +183,7 @@ def test_bad_files_are_named_and_the_others_predicted(
     assert "5 files were excluded" in capsys.readouterr().out
 
 
-def test_pictures_are_known_by_content(
+def test_images_are_known_by_content(
     trained: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = next(own.rglob("*.png"))
@@ -285,7 +285,7 @@ def test_a_file_named_twice_is_predicted_once(trained: Path, own: Path, tmp_path
     assert len(rows) == len(list(own.rglob("*.png")))
 
 
-def test_pictures_of_another_kind_are_far_and_the_runs_own_are_not(
+def test_images_of_another_kind_are_far_and_the_runs_own_are_not(
     trained: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
@@ -319,7 +319,7 @@ def test_the_training_images_are_looked_at_once_for_a_run(
     assert float(third[0]["distance"]) == pytest.approx(float(first[0]["distance"]))
 
 
-def test_without_the_training_images_pictures_are_predicted_all_the_same(
+def test_without_the_training_images_images_are_predicted_all_the_same(
     trained: Path, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
@@ -348,7 +348,7 @@ def test_the_distance_is_that_to_the_kth_neighbour() -> None:
 
 
 @pytest.mark.parametrize(("n", "asked"), [(10, 0.05), (19, 0.05), (60, 0.05), (200, 0.1)])
-def test_new_pictures_like_the_validation_images_are_called_far_as_often_as_said(n: int, asked: float) -> None:
+def test_new_images_like_the_validation_images_are_called_far_as_often_as_said(n: int, asked: float) -> None:
     rng = np.random.default_rng(1)
     train = rng.normal(size=(100, 5)) + 2
     rates, expected = [], 0.0
@@ -369,7 +369,7 @@ def test_more_false_alarms_never_move_the_cut_away(n: int, asked: float) -> None
 
 @settings(deadline=None, max_examples=20)
 @given(n=st.integers(0, 40), ahead=st.integers(1, 7), workers=st.integers(1, 4))
-def test_pictures_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, workers: int) -> None:
+def test_images_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, workers: int) -> None:
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
@@ -432,7 +432,7 @@ def test_a_mistake_is_named(trained: Path, words: list[str], message: str, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_a_picture_is_named(trained: Path, tmp_path: Path) -> None:
+def test_a_folder_without_an_image_is_named(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(UserError, match="no image in 1 files"):
         cli.main(["predict", str(trained), str(tmp_path), f"output={tmp_path / 'out'}"])

@@ -45,7 +45,7 @@ def test_a_terminal_that_takes_nothing_does_not_end_a_training(tmp_path: Path, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("whole_group", [False, True])
-def test_a_hang_up_says_how_to_go_on_and_nothing_else(tmp_path: Path, whole_group: bool) -> None:
+def test_a_hang_up_says_how_to_resume_and_nothing_else(tmp_path: Path, whole_group: bool) -> None:
     words = small(tmp_path, *TINY, "trainer.max_epochs=500", "dataset.num_workers=2")
     line = [sys.executable, str(ROOT / "train.py"), *words]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:

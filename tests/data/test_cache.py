@@ -103,7 +103,7 @@ def test_identical_files_share_a_row(paths: list[Path], root: Path) -> None:
     assert cache.rows[3] == cache.rows[9]
 
 
-def test_a_changed_file_is_decoded_anew(paths: list[Path], root: Path) -> None:
+def test_a_changed_file_is_decoded_again(paths: list[Path], root: Path) -> None:
     before = open_cache(manifest_of(paths), size=SIZE, root=root)[0].copy()
     Image.new("L", (8, 8), 77).save(paths[0])
     after = open_cache(manifest_of(paths), size=SIZE, root=root)[0]

@@ -55,7 +55,7 @@ def test_pydicoms_own_ct_slice_comes_out_as_pydicom_windows_it() -> None:
         {"slope": -0.25, "intercept": 1000},
     ],
 )
-def test_a_picture_comes_back_however_a_file_holds_it(
+def test_an_image_comes_back_however_a_file_holds_it(
     tmp_path: Path, lung: np.ndarray, how: dict[str, Any], inverted: str
 ) -> None:
     path = ct_slices.write(tmp_path / "slice", ct_slices.hounsfield(lung), inverted=inverted, **how)

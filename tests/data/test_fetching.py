@@ -141,7 +141,7 @@ def test_the_first_use_of_a_complete_folder_asks_nobody(toy: Path, monkeypatch: 
     assert not (toy / ".fetch.lock").exists()
 
 
-def test_a_fetch_by_hand_replaces_what_is_wrong_and_leaves_the_same_pictures(toy: Path, server: Server) -> None:
+def test_a_fetch_by_hand_replaces_what_is_wrong_and_leaves_the_same_images(toy: Path, server: Server) -> None:
     fetch(toy, server)
     server.asked.clear()
     same = encoded(picture(0).resize((60, 50)))
@@ -155,7 +155,7 @@ def test_a_fetch_by_hand_replaces_what_is_wrong_and_leaves_the_same_pictures(toy
     assert in_place(toy) == {**IMAGES, A: same}
 
 
-def test_a_mirror_of_copies_saved_anew_is_used_and_said_to_be_one(
+def test_a_mirror_of_copies_saved_again_is_used_and_said_to_be_one(
     toy: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     copy = encoded(picture(0), "JPEG", quality=90)
@@ -367,7 +367,7 @@ def test_processes_that_start_together_fetch_each_file_once(toy: Path, server: S
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_fetch_that_was_stopped_goes_on(toy: Path, server: Server, signum: signal.Signals, code: int) -> None:
+def test_a_fetch_that_was_stopped_resumes(toy: Path, server: Server, signum: signal.Signals, code: int) -> None:
     server.delay = 0.2
     process = start(toy, server)
     wait_for_images(toy, 1)

@@ -192,7 +192,7 @@ def test_a_deep_tiff_that_cannot_be_known_is_refused(values: np.ndarray, words: 
     slope=st.sampled_from([0.5, 1.0, 2.0]),
     intercept=st.sampled_from([-1024.0, 0.0, 100.0]),
 )
-def test_a_window_makes_one_picture_of_any_number_type(
+def test_a_window_makes_one_image_of_any_number_type(
     seed: int, kind: str, byteorder: str, slope: float, intercept: float
 ) -> None:
     """Grey = 255 · ((HU - (center - 0.5)) / (width - 1) + 0.5), HU = slope · value + intercept (DICOM PS3.3)."""
@@ -294,7 +294,7 @@ def test_a_transparent_grey_of_a_png_is_black() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
-def test_a_jpeg_of_any_colour_space_is_the_picture(mode: str) -> None:
+def test_a_jpeg_of_any_colour_space_is_the_image(mode: str) -> None:
     picture = np.repeat(np.repeat(np.arange(0, 256, 16, dtype=np.uint8)[None], 16, axis=1), 16, axis=0)
     image = Image.fromarray(picture).convert("RGB").convert(mode)
     buffer = io.BytesIO()

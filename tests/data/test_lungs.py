@@ -81,14 +81,14 @@ def test_a_mark_in_a_corner_lies_outside_the_body() -> None:
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (512, 512)])
-def test_an_empty_picture_has_no_lungs(level: int, size: tuple[int, int]) -> None:
+def test_an_empty_image_has_no_lungs(level: int, size: tuple[int, int]) -> None:
     parts = regions(Image.new("L", size, level))
     assert not parts.lungs.any()
     assert not parts.chest.any()
     assert parts.paper.all() == (level == 255)
 
 
-def test_paper_around_a_picture_is_neither_lung_nor_body() -> None:
+def test_paper_around_an_image_is_neither_lung_nor_body() -> None:
     picture, *_ = render_slice(SPEC, "a", 1, 1)
     page = np.full((160, 192), 255, dtype=np.uint8)
     page[16:144, 32:160] = picture

@@ -68,16 +68,16 @@ def digest(spec: PhantomSpec, site: str, patient: int, index: int) -> str:
 
 
 @pytest.mark.parametrize("where", GOLDEN, ids=str)
-def test_pictures_are_the_golden_ones(where: tuple[str, int, int]) -> None:
+def test_images_are_the_golden_ones(where: tuple[str, int, int]) -> None:
     assert digest(BOTH, *where) == GOLDEN[where]
 
 
 @pytest.mark.parametrize("where", DEFAULT, ids=str)
-def test_the_default_pictures_stay(where: tuple[int, int]) -> None:
+def test_the_default_images_stay(where: tuple[int, int]) -> None:
     assert digest(PhantomSpec(), "a", *where) == DEFAULT[where]
 
 
-def test_a_picture_comes_out_the_same_twice() -> None:
+def test_an_image_comes_out_the_same_twice() -> None:
     first = digest(BOTH, "b", 3, 1)
     pictures._draw_patient.cache_clear()
     assert digest(BOTH, "b", 3, 1) == first
@@ -88,7 +88,7 @@ def test_a_patient_does_not_depend_on_the_others(other: PhantomSpec) -> None:
     assert digest(other, "a", 2, 1) == digest(BOTH, "a", 2, 1)
 
 
-def test_seed_site_patient_and_slice_each_change_the_picture() -> None:
+def test_seed_site_patient_and_slice_each_change_the_image() -> None:
     reseeded = PhantomSpec(sites=("a", "b"), seed=1)
     digests = [
         digest(reseeded, "a", 0, 0),

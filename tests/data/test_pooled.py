@@ -57,7 +57,7 @@ def test_samples_keep_split_and_label_and_are_told_apart() -> None:
         pool("both", [Source("x", one, [0, 1]), Source("y", dataset("z", sample("a"), classes=("a", "b", "c")), [9])])
 
 
-def test_a_picture_that_stands_in_two_sources_costs_the_later_one_its_patient() -> None:
+def test_an_image_that_stands_in_two_sources_costs_the_later_one_its_patient() -> None:
     one = dataset("one", sample("a", 0, "p"))
     other = dataset("other", sample("a", 1, "q"), sample("b", 1, "q"), sample("c", 1, "r"), sample("d", 0, "s"))
     near, far = 2**NEAR - 1, 2 ** (NEAR + 1) - 1  # 20 and 21 bits from 0
@@ -150,7 +150,7 @@ def test_a_mistake_names_the_key(words: list[str], message: str) -> None:
         load(["dataset=pooled", *words])
 
 
-def test_the_public_datasets_share_no_picture(real_data: Path) -> None:
+def test_the_public_datasets_share_no_image(real_data: Path) -> None:
     manifest = registry.build(load(["dataset=pooled", f"paths.data_dir={real_data}"]))
     assert len(manifest) == 746 + 2481
     assert {s.site for s in manifest.samples} == {"covid19ct", "sarscov2ct"}

@@ -256,7 +256,7 @@ def test_erase_blackens_one_rectangle() -> None:
 
 
 @pytest.mark.parametrize("spec", PRESETS.values(), ids=PRESETS)
-def test_presets_keep_the_picture_recognisable(spec: AugmentConfig) -> None:
+def test_presets_keep_the_image_recognisable(spec: AugmentConfig) -> None:
     image = smooth()
     augmenter = Augmenter(spec.model_copy(update={"horizontal_flip": 0.0}), 64)
     likeness = [np.corrcoef(augmenter(image, (i,)).ravel(), image.ravel())[0, 1] for i in range(100)]

@@ -66,7 +66,7 @@ def test_a_hash_says_which_pixels_are_brighter_than_their_left_neighbours() -> N
     ],
     ids=["jpeg", "rgba", "bmp", "smaller", "stretched"],
 )
-def test_a_picture_saved_again_is_the_same_picture(toy: Path, again) -> None:
+def test_an_image_saved_again_is_the_same_image(toy: Path, again) -> None:
     (toy / NAMES[3]).write_bytes(again(picture(3)))
     finding = verify(toy, read_index("toy"))[3]
     assert finding.state is State.SAME
@@ -81,7 +81,7 @@ def test_another_image_of_the_dataset_is_named(toy: Path) -> None:
         assert f"shows the image {NAMES[5]}" in str(finding)
 
 
-def test_a_picture_from_elsewhere_is_another_picture(toy: Path) -> None:
+def test_an_image_from_elsewhere_is_another_image(toy: Path) -> None:
     (toy / NAMES[2]).write_bytes(encoded(picture(99)))
     finding = verify(toy, read_index("toy"))[2]
     assert finding.state is State.OTHER
@@ -127,7 +127,7 @@ def verified(toy: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_verify_is_content_with_published_files_and_the_same_pictures(
+def test_verify_is_content_with_published_files_and_the_same_images(
     toy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "as published" in verified(toy, capsys)

@@ -98,7 +98,7 @@ def test_a_perfect_a_blind_and_a_wrong_map_in_the_pointing_game() -> None:
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 80))
-def test_the_hottest_cell_lies_in_the_picture_and_is_the_maximum(h: int, w: int, cell: int) -> None:
+def test_the_hottest_cell_lies_in_the_image_and_is_the_maximum(h: int, w: int, cell: int) -> None:
     maps = np.zeros((1, h, w))
     maps.reshape(-1)[cell % (h * w)] = 1.0
     ((x, y),) = pointing.hottest(maps)

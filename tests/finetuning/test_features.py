@@ -166,7 +166,7 @@ class PullThePlugError(Exception):
 
 @pytest.mark.parametrize("settings", [("augment=none",), ("augment=strong", "finetune.cached_views=3")])
 @pytest.mark.parametrize("stop", [(1, 0), (2, 3), (4, 5)])
-def test_a_run_stopped_in_a_stored_phase_goes_on_to_the_same_bit(tiny, tmp_path, monkeypatch, settings, stop):
+def test_a_run_stopped_in_a_stored_phase_resumes_to_the_same_bit(tiny, tmp_path, monkeypatch, settings, stop):
     command = (tiny, *SHORT, *settings, PROBE, "trainer.max_epochs=5", "model.head.dropout=0.5")
     whole = fitted(tmp_path / "whole", *command)
     step = Classifier.training_step

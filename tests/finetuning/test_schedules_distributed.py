@@ -100,7 +100,7 @@ def test_two_processes_hold_the_same_weights_after_every_epoch(made, name):
 
 
 @pytest.mark.parametrize("name", STOPPED)
-def test_two_processes_that_go_on_with_a_stopped_run_end_with_the_same_weights(made, name):
+def test_two_processes_that_resume_with_a_stopped_run_end_with_the_same_weights(made, name):
     stopped, again = rows(made[0], f"{name}-stopped"), rows(made[0], f"{name}-again")
     assert [row["epoch"] for row in stopped[0]] == [0, 1], made[1][-5000:]
     assert [row["epoch"] for row in again[0]] == [2, 3, 4]

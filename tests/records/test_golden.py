@@ -166,7 +166,7 @@ def test_a_killed_run_resumes_and_equals_one_that_was_not(tmp_path: Path) -> Non
     assert (run / "metrics.jsonl").read_text().splitlines()[: len(before)] == before
 
 
-def test_a_half_done_sweep_goes_on_to_its_end(tmp_path: Path) -> None:
+def test_a_half_done_sweep_resumes_to_its_end(tmp_path: Path) -> None:
     folder = opened("sweep", tmp_path)
     sweep = folder / "runs/sweeps" / commands.SWEEP_NAME
     done = {path: path.read_bytes() for path in folder.glob("runs/phantom/*/results.json")}
@@ -185,7 +185,7 @@ def test_a_half_done_sweep_goes_on_to_its_end(tmp_path: Path) -> None:
     assert (sweep / "report.html").exists()
 
 
-def test_a_half_done_study_goes_on_to_its_end(tmp_path: Path) -> None:
+def test_a_half_done_study_resumes_to_its_end(tmp_path: Path) -> None:
     folder = opened("study", tmp_path)
     study = folder / "runs/studies" / commands.STUDY_NAME
     typed(folder, "report", str(study.relative_to(folder)))

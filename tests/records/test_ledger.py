@@ -162,7 +162,7 @@ def test_a_damaged_line_counts_as_a_use_and_is_named(
     assert line in path.read_text(), "nothing is taken out of a ledger"
 
 
-def test_an_earlier_versions_ledger_goes_on(tmp_path: Path) -> None:
+def test_an_earlier_versions_ledger_resumes(tmp_path: Path) -> None:
     path = ledger_in(tmp_path)
     path.parent.mkdir()
     rows = [{"look": n, "when": "2026-01-01T00:00:00+00:00", "run": run, "checkpoint": "epoch 1", "digest": "d"}

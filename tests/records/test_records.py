@@ -176,7 +176,7 @@ def test_a_line_of_a_journal_that_optuna_cannot_replay_is_named(
     journal.check(tmp_path / "none.log")
 
 
-def test_a_plan_that_is_no_plan_is_refused_before_a_sweep_goes_on(tmp_path: Path) -> None:
+def test_a_plan_that_is_no_plan_is_refused_before_a_sweep_resumes(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("[]")
     with pytest.raises(
         Unreadable, match=r"plan\.json: is damaged, no JSON object\. Delete it; the command of the sweep"

@@ -80,7 +80,7 @@ def test_a_new_folder_holds_the_identity_and_no_owner_afterwards(tmp_path: Path)
     assert not (folder.path / ".owner.json").exists()
 
 
-def test_a_run_is_gone_on_with_and_finished_with_its_results(tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_and_finished_with_its_results(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     with open_run(tmp_path / "a", IDENTITY, overwrite=False) as folder:
         assert folder.finished() == json.loads(json.dumps(records.record(records.table())))
@@ -158,7 +158,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
         pass
 
 
-def test_overwrite_starts_anew_and_follows_no_link(tmp_path: Path) -> None:
+def test_overwrite_starts_again_and_follows_no_link(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "a")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "last.ckpt").write_text("precious")

@@ -198,7 +198,7 @@ def test_an_evaluation_elsewhere_names_the_other_dataset(tmp_path: Path) -> None
     assert audit_section.command(stored.read(folder)) == "ddtl audit dataset=sarscov2ct"
 
 
-def test_the_report_written_anew_takes_in_an_audit_made_since(tmp_path: Path) -> None:
+def test_the_report_written_again_takes_in_an_audit_made_since(tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
     folder = records.write(runs_dir / "chest" / "run", dataset="chest", digest=DIGEST)
     assert report.main([str(folder)]) == 0

@@ -74,7 +74,7 @@ def test_heat_maps_of_another_threshold_are_not_shown(run: Path) -> None:
     assert "another threshold" in block.text
 
 
-def test_a_picture_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:
+def test_an_image_outside_the_folder_is_not_taken(run: Path, tmp_path: Path) -> None:
     record = explained.write(run)
     (tmp_path / "secret.webp").write_bytes(b"secret")
     record["groups"][0]["images"][0]["picture"] = "../../secret.webp"

@@ -84,7 +84,7 @@ def test_what_failed_is_a_dash_with_its_reason_and_in_no_mean(cross: Cells) -> N
     assert "/data" not in table.note
 
 
-def test_shared_pictures_are_left_out_and_counted(cross: Cells) -> None:
+def test_shared_images_are_left_out_and_counted(cross: Cells) -> None:
     cell, other = cross.at(alpha(), "beta"), cross.at(beta(), "beta")
     assert cell is not None and cell.measured is not None  # noqa: PT018
     assert other is not None and other.measured is not None  # noqa: PT018

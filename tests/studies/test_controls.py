@@ -44,7 +44,7 @@ def subject(
     return ControlSubject(name, manifest, image_hashes(manifest, published=False))
 
 
-def test_a_shared_picture_takes_its_patient_out_of_the_test(tmp_path: Path) -> None:
+def test_a_shared_image_takes_its_patient_out_of_the_test(tmp_path: Path) -> None:
     source, target = subject(tmp_path, "a", seed=0), subject(tmp_path, "b", seed=1)
     test, train = target.manifest.rows("test")[0], source.manifest.rows("train")[0]
     hashes = list(target.hashes)
@@ -97,7 +97,7 @@ def test_controls_of_the_same_images_are_kept(tmp_path: Path, monkeypatch: pytes
     assert changed.pairs["a", "b"]["images"] != first.pairs["a", "b"]["images"]
 
 
-def test_a_damaged_file_is_told_and_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_file_is_told_and_written_again(tmp_path: Path) -> None:
     (tmp_path / study_controls.NAME).write_text("{")
     with pytest.raises(UserError, match="damaged"):
         study_controls.read(tmp_path)

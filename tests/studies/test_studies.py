@@ -114,7 +114,7 @@ def test_methods_of_the_evaluation_share_the_plain_runs():
     assert not any("harmonize" in word for target in pool.targets for word in target.words)
 
 
-def test_adaptation_goes_on_with_the_plain_run_of_the_same_seed():
+def test_adaptation_resumes_with_the_plain_run_of_the_same_seed():
     plan = settings.read([*TWO, "study.methods=[match,plain]", "study.patients=[5,0.5]"])
     adapted = [(job, each) for job, each in zip(plan.jobs, plan.labels, strict=True) if job.after is not None]
     assert len(adapted) == 2 * 2 * 2
@@ -374,7 +374,7 @@ def test_what_was_defined_before_the_first_score_is_one_planned_use_and_what_cam
 
 
 @pytest.mark.usefixtures("images")
-def test_a_study_of_an_earlier_version_goes_on_as_the_plan_that_it_had_written(tmp_path):
+def test_a_study_of_an_earlier_version_resumes_as_the_plan_that_it_had_written(tmp_path):
     with pytest.raises(Stopped):
         call(tmp_path, Engine(ends_after=1))
     path = tmp_path / "studies" / "small" / study_folder.NAME
@@ -423,7 +423,7 @@ def test_what_asks_for_less_or_for_something_else_is_refused_with_what_differs(t
 
 @pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("behind", [1, 5, 9])
-def test_ended_anywhere_it_goes_on_to_the_same_record(tmp_path, behind):
+def test_ended_anywhere_it_resumes_to_the_same_record(tmp_path, behind):
     words = ["study.methods=[plain,match,strong]", "study.patients=[5]"]
     whole, rest = Engine(), Engine()
     expected = call(tmp_path / "whole", whole, *words)
@@ -472,7 +472,7 @@ def test_a_failed_evaluation_leaves_the_run_and_its_other_cells(tmp_path):
     assert not study_folder.lost(call(tmp_path, Engine()))
 
 
-def test_other_images_are_trained_on_anew(tmp_path, images):
+def test_other_images_are_trained_on_again(tmp_path, images):
     call(tmp_path, Engine())
     images["digest"] = "other"
     again = Engine()

@@ -80,7 +80,7 @@ def test_a_failed_trial_has_a_reason_and_the_next_one_runs(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_a_killed_trial_is_gone_on_with(monkeypatch, tmp_path, signum):
+def test_a_killed_trial_is_resumed_with(monkeypatch, tmp_path, signum):
     def killed_once(job: TrialJob) -> Outcome:
         first = job.log.with_suffix(".first")
         if not first.exists():
@@ -105,7 +105,7 @@ def test_a_trial_that_is_always_killed_fails_in_the_end(monkeypatch, tmp_path):
     assert store.trials()[0].user_attrs["words"].startswith("killed 3 times; at last: ended by SIGKILL")
 
 
-def test_a_full_disk_stops_the_sweep_and_the_same_command_goes_on(monkeypatch, tmp_path):
+def test_a_full_disk_stops_the_sweep_and_the_same_command_resumes(monkeypatch, tmp_path):
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def unwritable(job: TrialJob) -> Outcome:

@@ -114,7 +114,7 @@ def test_equal_methods_are_not_claimed_to_differ(tmp_path):
     assert "no difference in ROC AUC between the winner and the default may be claimed" in found["claim"]
 
 
-def test_it_goes_on_where_it_was_stopped_and_repeats_nothing(tmp_path):
+def test_it_resumes_where_it_was_stopped_and_repeats_nothing(tmp_path):
     store = searched(tmp_path)
     done: list[str] = []
 

@@ -38,7 +38,7 @@ def record(runs: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_sweep_with_a_word_and_with_room_it_resumes(tmp_path: Path) -> None:
     with mounts.mounted(tmp_path / "runs", size="24m") as runs:
         words = [
             "optimizer.lr=0.001,0.002,0.003",
@@ -91,7 +91,7 @@ def _removed(group: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_goes_on(tmp_path: Path) -> None:
+def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_resumes(tmp_path: Path) -> None:
     with limited(3000) as group:
         words = [
             "dataset.batch_size=24", "dataset.image_size=32,1024,48",

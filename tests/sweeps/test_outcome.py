@@ -42,7 +42,7 @@ def test_what_is_no_fault_of_the_trial_never_counts_against_it(outcome: Outcome)
     assert verdict(outcome, [KILLED] * 9, retries=0)[0] == "wait"
 
 
-def test_a_killed_trial_goes_on_as_often_as_retries_say() -> None:
+def test_a_killed_trial_resumes_as_often_as_retries_say() -> None:
     ends = [verdict(failed("killed", "SIGKILL"), [KILLED] * before, retries=2) for before in range(4)]
     assert [what for what, _ in ends] == ["wait", "wait", "fail", "fail"]
     assert ends[2][1] == "killed 3 times; at last: SIGKILL"
@@ -76,7 +76,7 @@ def test_a_process_whose_parent_has_not_noticed_its_end_is_gone() -> None:
     os.waitpid(child, 0)
 
 
-def test_a_number_that_was_given_anew_is_another_process() -> None:
+def test_a_number_that_was_given_again_is_another_process() -> None:
     assert processes.alive({**processes.me(), "started": "1"}) is False
 
 

@@ -78,7 +78,7 @@ def test_the_database_knows_whose_signs_of_life_have_stopped(
     there.close()
 
 
-def test_a_sweep_goes_on_and_refuses_another_as_in_a_file(tmp_path: Path, url: str) -> None:
+def test_a_sweep_resumes_and_refuses_another_as_in_a_file(tmp_path: Path, url: str) -> None:
     words = [f"sweep.storage='{url}'", "sweep.name=goes-on"]
     store = open.open_sweep(plan(tmp_path, *words))
     task = store.next()
@@ -95,7 +95,7 @@ def test_a_sweep_goes_on_and_refuses_another_as_in_a_file(tmp_path: Path, url: s
     after.close()
 
 
-def test_a_lost_connection_is_made_anew(tmp_path: Path, url: str) -> None:
+def test_a_lost_connection_is_made_again(tmp_path: Path, url: str) -> None:
     from sqlalchemy import create_engine, text
 
     store = open.open_sweep(plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=lost"))

@@ -62,14 +62,14 @@ def test_time_left_counts_the_trials_of_this_call_alone(monkeypatch):
     assert "left" not in said[2]  # nothing is
 
 
-def test_a_terminal_keeps_one_picture(monkeypatch):
+def test_a_terminal_keeps_one_image(monkeypatch):
     file = lines_of(monkeypatch, terminal=True)
     watched([(0, START), (30, UNDER_WAY)])
     assert "4 of 10 trials: 2 complete, 1 pruned, 1 failed, 1 running; best val/roc_auc 0.9012" in file.getvalue()
     assert "trial 3" in file.getvalue()
 
 
-def test_the_picture_tells_running_trials_and_the_last_failure():
+def test_the_image_tells_running_trials_and_the_last_failure():
     text = shown(replace(UNDER_WAY, failures=("trial 7: error: [bold]first\nlast [/x] line",)), left=90)
     row = next(line for line in text.splitlines() if line.startswith("trial 3"))
     assert row.split() == ["trial", "3", "5/10", "0.8123", "2", "min"]
@@ -104,7 +104,7 @@ def test_quiet_processes_say_nothing(monkeypatch):
     assert file.getvalue() == ""
 
 
-def test_the_live_picture_ends_when_the_sweep_breaks(monkeypatch):
+def test_the_live_image_ends_when_the_sweep_breaks(monkeypatch):
     file = lines_of(monkeypatch, terminal=True)
     with suppress(KeyboardInterrupt), progress.ProgressDisplay("val/loss") as found:
         found.update(UNDER_WAY)

@@ -77,7 +77,7 @@ def test_a_run_that_was_pruned_becomes_the_run_that_nobody_pruned(tiny, tmp_path
     runs.assert_same_run(finished.folder, train(alone).folder)
 
 
-def test_a_run_that_is_gone_on_with_reports_its_earlier_epochs_and_hears_the_last_answer_again(tiny, tmp_path):  # noqa: F811
+def test_a_run_that_is_resumed_with_reports_its_earlier_epochs_and_hears_the_last_answer_again(tiny, tmp_path):  # noqa: F811
     config = runs.config(tmp_path, tiny, *QUICK)
     with pytest.raises(EndedEarly):
         train(config, [asked(Answers(1), tmp_path / "stop")])

@@ -131,7 +131,7 @@ def test_a_grid_is_found_again_and_another_one_is_another() -> None:
     assert one.name.startswith("phantom-grid-")
 
 
-def test_a_grid_is_trained_anew_or_ended_early_where_that_is_asked_for() -> None:
+def test_a_grid_is_trained_again_or_ended_early_where_that_is_asked_for() -> None:
     plan = read("seed=0,1", "finalize=true", "pruner.name=MedianPruner")
     assert (plan.settings.finalize, plan.settings.pruner.name) == (True, "MedianPruner")
 

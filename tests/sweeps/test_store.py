@@ -86,7 +86,7 @@ def test_a_trial_that_is_kept_is_the_next_one_under_its_number(tmp_path: Path, o
     assert states(store) == {"RUNNING": 2}
 
 
-def test_a_trial_whose_worker_is_gone_goes_on_as_often_as_retries_say(tmp_path: Path) -> None:
+def test_a_trial_whose_worker_is_gone_resumes_as_often_as_retries_say(tmp_path: Path) -> None:
     asked = plan(tmp_path, "sweep.retries=2", "n_trials=1")
     for attempt in (1, 2, 3):
         store = open.open_sweep(asked)
@@ -110,7 +110,7 @@ def test_a_new_command_leaves_nothing_running_that_is_dead(tmp_path: Path) -> No
     assert states(open.open_sweep(plan(tmp_path))) == {"WAITING": 3}
 
 
-def test_nobody_goes_on_while_the_trials_own_process_still_ends(tmp_path: Path) -> None:
+def test_nobody_resumes_while_the_trials_own_process_still_ends(tmp_path: Path) -> None:
     store = open.open_sweep(plan(tmp_path, "n_trials=1"))
     task = store.next()
     assert task is not None

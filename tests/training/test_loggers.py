@@ -137,7 +137,7 @@ def test_a_failed_run_is_marked_as_failed(folder: RunFolder) -> None:
     assert wandb_file.exit_code(the_file(folder)) == 1
 
 
-def test_a_run_gone_on_with_offline_is_a_further_piece_of_its_group(folder: RunFolder) -> None:
+def test_a_run_resumed_with_offline_is_a_further_piece_of_its_group(folder: RunFolder) -> None:
     run(config(), folder)
     base = folder.wandb_id.read_text()
     run(config(), folder)
@@ -318,7 +318,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-def test_a_run_gone_on_with_online_keeps_its_id(folder: RunFolder, server: Server) -> None:
+def test_a_run_resumed_with_online_keeps_its_id(folder: RunFolder, server: Server) -> None:
     run(config("auto"), folder)
     with pytest.raises(ZeroDivisionError), loggers.opened(config("auto"), folder, PUBLIC):
         raise ZeroDivisionError
@@ -493,7 +493,7 @@ def test_the_variable_decides_where_the_configuration_does_not(
 
 
 @pytest.mark.parametrize("how", ["not installed", "broken"])
-def test_without_w_and_b_the_run_goes_on(
+def test_without_w_and_b_the_run_resumes(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     if how == "not installed":
@@ -568,7 +568,7 @@ def test_lightning_works_with_the_csv_file(tmp_path: Path) -> None:
     ]
 
 
-def test_the_csv_file_of_a_run_gone_on_with_goes_on(tmp_path: Path) -> None:
+def test_the_csv_file_of_a_run_resumed_with_resumes(tmp_path: Path) -> None:
     path = tmp_path / "csv" / "metrics.csv"
     first = CSVFile(path)
     for step in range(4):

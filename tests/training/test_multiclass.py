@@ -70,7 +70,7 @@ def test_a_class_without_images_has_no_part_in_an_epochs_means() -> None:
         assert found[f"val/{name}"] == pytest.approx(np.mean([scores[ours] for scores in each[:2]]), abs=1e-6), name
 
 
-def test_an_epochs_scores_start_anew() -> None:
+def test_an_epochs_scores_start_again() -> None:
     torch.manual_seed(0)
     labels = torch.arange(30) % 3
     first, scores = scores_of(torch.randn(30, 3), labels)

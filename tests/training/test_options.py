@@ -124,7 +124,7 @@ class PullThePlugError(Exception):
     ],
     ids=["ema", "accumulate", "balanced", "compile"],
 )
-def test_a_run_that_broke_goes_on_to_the_same_bit(tmp_path, monkeypatch, options):
+def test_a_run_that_broke_resumes_to_the_same_bit(tmp_path, monkeypatch, options):
     command = (*PLAIN, "model.head.dropout=0.3", *options)
     whole = run(tmp_path / "whole", *command).folder
     assert not any("_orig_mod" in name for name in last(whole))

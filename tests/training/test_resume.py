@@ -36,7 +36,7 @@ def uninterrupted(tmp_path_factory) -> Path:
         pytest.param(signal.SIGHUP, 2, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_run_goes_on_to_the_same_bit(uninterrupted, tmp_path, signum, workers):
+def test_a_stopped_run_resumes_to_the_same_bit(uninterrupted, tmp_path, signum, workers):
     command = small(tmp_path, *HARD, f"dataset.num_workers={workers}")
     process = start(command)
     folder = wait_for_epochs(tmp_path, process, epochs=1)
