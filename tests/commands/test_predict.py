@@ -368,8 +368,8 @@ def test_more_false_alarms_never_move_the_cut_away(n: int, asked: float) -> None
 
 
 @settings(deadline=None, max_examples=20)
-@given(n=st.integers(0, 40), ahead=st.integers(1, 7), workers=st.integers(1, 4))
-def test_images_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, workers: int) -> None:
+@given(n=st.integers(0, 40), ahead=st.integers(1, 7), workers=st.integers(1, 4), in_turns=st.booleans())
+def test_images_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, workers: int, in_turns: bool) -> None:
     lock, handed_out, started = threading.Lock(), [0], [0]
     most = [0]
 
@@ -385,7 +385,7 @@ def test_images_are_decoded_a_few_ahead_and_come_in_order(n: int, ahead: int, wo
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "decode", slowly)
         names = []
-        for one in decode_all([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers):
+        for one in decode_all([InputFile(Path(str(i))) for i in range(n)], 4, ahead, workers, in_turns=in_turns):
             with lock:
                 handed_out[0] += 1
             names.append(int(one.file.path.name))
