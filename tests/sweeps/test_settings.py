@@ -191,7 +191,11 @@ def test_what_has_no_effect_here_is_left_out_and_told() -> None:
     [
         ((), ["nothing to search", "search=…", "augment, lr, lr_unfreeze", "optimizer.lr=1e-4,1e-3"]),
         (("search=lrr",), ["search=lrr: no such option", "Did you mean lr?"]),
-        (("search=lr", "engine.kind=cloud"), ["engine.kind=cloud: there is no such engine"]),
+        (
+            ("search=lr", "engine.kind=cloud"),
+            ["engine.kind=cloud: there is no such engine. There are local, ray, slurm"],
+        ),
+        (("search=lr", "engine.kind=remote"), ["engine.kind=remote: there is no such engine"]),
         (("search=lr", "engine=locl"), ["engine=locl: no such option", "Did you mean local?"]),
         (("search=lr", "n_trial=3"), ["n_trial=3: no such key", "Did you mean n_trials?"]),
         (("search=lr", "worker=3"), ["worker=3: no such key", "Did you mean engine.workers?"]),

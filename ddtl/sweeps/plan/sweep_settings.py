@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
-from ddtl.config import checks, command_line, compose, load
+from ddtl.config import checks, command_line, compose, load, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError
 from ddtl.config.overrides import Setting, key_of
 from ddtl.config.overrides import read as read_words
 from ddtl.schema.sweep import SearchConfig, SweepConfig
 from ddtl.sweeps.plan import check_classes
+from ddtl.utils.suggest import did_you_mean
 
 CONFIG_NAME = "sweep"
 _NO_PRUNER = "NopPruner"
@@ -153,8 +153,10 @@ def _has_branches(spec: Any) -> bool:
 def _problems(config: SweepConfig, typed: set[str], grid: bool) -> list[str]:
     found = check_classes.problems(config)
     kind = config.engine.kind
-    if find_spec(f"ddtl.sweeps.engines.{kind}") is None:
-        found.append(f"engine.kind={kind}: there is no such engine; ddtl/sweeps/engines/{kind}.py does not exist.")
+    engines = where.options("engine")
+    if kind not in engines:
+        hint = did_you_mean(kind, engines)
+        found.append(f"engine.kind={kind}: there is no such engine.{hint} There are {', '.join(engines)}.")
     name, objective = config.sweep.name, config.sweep.objective
     if name is not None and not checks.is_folder_name(name):
         found.append(f"sweep.name={name}: must be a plain folder name; paths.runs_dir says where that folder is.")
