@@ -103,9 +103,9 @@ class Bench:
         import torch
 
         from ddtl.utils import console
-        from ddtl.utils.memory import keep_freed_memory
+        from ddtl.utils.memory import tune_allocator
 
-        keep_freed_memory()
+        tune_allocator()
         console.set_up_logging()
         torch.set_float32_matmul_precision("high")
         self.settings = settings

@@ -120,9 +120,9 @@ def bare(folder: str, images: int, batch: int) -> Callable[[], float]:
     from ddtl.inference import network
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import load_run
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
-    keep_freed_memory()  # as the command does
+    tune_allocator()  # as the command does
     of = RunFolder(Path(folder))
     config, results = load_run(of)
     predictor = network.Predictor(network.load(of, config, len(results["classes"]))[0], config)

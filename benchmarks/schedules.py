@@ -71,11 +71,11 @@ def trained(words: Sequence[str]) -> Path:
     from ddtl.config.load import load
     from ddtl.training.train import train
     from ddtl.utils import console
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
     console.set_up_logging()
     console.line(f"\n{' '.join(words)}")
-    keep_freed_memory()
+    tune_allocator()
     return train(load(words)).folder
 
 

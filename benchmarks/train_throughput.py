@@ -115,9 +115,9 @@ def ours(settings: list[str], folder: str) -> Callable[[], float]:
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.train import assemble
     from ddtl.training.trainer import build_trainer
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
-    keep_freed_memory()
+    tune_allocator()
     torch.set_float32_matmul_precision("high")
     run = assemble(load(settings))
     if run.config.trainer.compile:

@@ -92,11 +92,11 @@ def _tell_own_runs(words: Sequence[str], config: Config) -> None:
 def _on_dataset(folder: RunFolder, config: Config, before: dict[str, Any]) -> RunResult:
     """Return the run's network on another test set."""
     from ddtl.data.datasets import registry
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
     config = with_weights(config, folder.path)
     registry.require_images(config)
-    keep_freed_memory()
+    tune_allocator()
     from ddtl.training.evaluate_external import score_external
 
     return score_external(folder, config, before)

@@ -76,10 +76,10 @@ def main(argv: Sequence[str]) -> int:
 
     gradcam.require()
     from ddtl.data.datasets import registry
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
     registry.require_images(config)
-    keep_freed_memory()
+    tune_allocator()
     from ddtl.commands.report import write
     from ddtl.explain.explain import FOLDER, ExplainOptions, explain
 

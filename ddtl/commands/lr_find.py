@@ -79,10 +79,10 @@ def main(argv: Sequence[str]) -> int:
     words, config = parse(command.overrides)
     settings = words.settings
     from ddtl.data.datasets import registry
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
     registry.require_images(config)
-    keep_freed_memory()
+    tune_allocator()
     from ddtl.training.failures import reported_failures
     from ddtl.training.train import assemble
 

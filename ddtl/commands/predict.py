@@ -87,9 +87,9 @@ def main(argv: Sequence[str]) -> int:
         )
     with console.progress("examining the files") as bar:
         found = find(words.rest, by_folder=settings.patients == "folder", progress=bar)
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
 
-    keep_freed_memory()
+    tune_allocator()
     from ddtl.inference.predict import predict
 
     tally = predict(

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     """Read the command line, check all of it, then train."""
     from ddtl.config import command_line, help_page, load
     from ddtl.data.datasets import registry
-    from ddtl.utils.memory import keep_freed_memory
+    from ddtl.utils.memory import tune_allocator
     from ddtl.utils.threads import share_out
 
     command = command_line.parse(argv)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     config = load.load(command.overrides)
     registry.require_images(config)
     share_out(config.trainer.devices)
-    keep_freed_memory()
+    tune_allocator()
     from ddtl.reports import terminal
     from ddtl.reports.run.publish import publish
     from ddtl.training.train import train

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from ddtl.data.images.harmonize import Harmonizer
-from ddtl.data.loading.transforms import Augmenter
 from ddtl.models import weights
 from ddtl.models.network import Network
 from ddtl.records.run_folder import RunFolder
-from ddtl.schema.augment import NONE
 from ddtl.schema.run import Config
 from ddtl.training import hardware
 
@@ -47,7 +45,6 @@ class Predictor:
         self.network = network.to(self.device)
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self._floats = Augmenter(NONE, config.dataset.image_size)
 
     def __call__(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
@@ -57,7 +54,7 @@ class Predictor:
         """
         if self._harmonizer is not None:
             images = [self._harmonizer(image, 0) for image in images]
-        x = torch.from_numpy(np.stack([self._floats(image, ()) for image in images])).to(self.device)
+        x = torch.from_numpy(np.stack(images)).to(self.device)[:, None] * (1 / 255)  # to the bit as in training
         depth = len(self.network.backbone.stages)
         with torch.inference_mode(), self.autocast():
             feature_map = self.network.embed(x, depth)
@@ -66,7 +63,10 @@ class Predictor:
         return logits.float().cpu().numpy().astype(np.float64), features.cpu().numpy()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the run's precision, as Lightning sets it around a predict step."""
+        """Return the run's precision, as Lightning sets it around a predict step.
+
+        Within it the weights are converted once, not in each call.
+        """
         if self.machine.precision == "32-true":
             return nullcontext()
         dtype = torch.bfloat16 if self.machine.precision == "bf16-mixed" else torch.float16

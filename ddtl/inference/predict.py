@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,9 @@ def predict(
     head = _head(folder, results, rule, digest, predictor, batch_size) | {"far_from_training": _about(yardstick, tally)}
     patients = Patients(rule)
     names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
-    with Tables(to, names, head) as tables, console.progress("predicting") as bar:
-        in_turns = predictor.device.type == "cpu"
+    in_turns = predictor.device.type == "cpu"
+    blas = threads.single_blas_thread() if in_turns else nullcontext()
+    with Tables(to, names, head) as tables, console.progress("predicting") as bar, predictor.autocast(), blas:
         for files, images in _batches(found, config, batch_size, in_turns, tally, bar):
             logits, features = predictor(images)
             measured = yardstick.measure(features) if yardstick else [_ood_columns()] * len(images)

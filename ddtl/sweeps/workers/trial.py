@@ -149,7 +149,7 @@ def _run(job: TrialJob) -> Outcome:
     config = _group_runs(load.load(job.overrides), job.sweep.name)
     registry.require_images(config)
     threads.share_out(config.trainer.devices)
-    memory.keep_freed_memory()
+    memory.tune_allocator()
     store = open.reopen(job.sweep) if ranks.is_first() else None
     ask = AskSweep(store, job.number, config.trainer.monitor, job.stop)
     if store is None:
