@@ -71,7 +71,11 @@ def wait_for_epochs(runs_dir: Path, process: subprocess.Popen[str], epochs: int)
     while True:
         for checkpoint in runs_dir.glob("*/*/checkpoints/last.ckpt"):
             folder = checkpoint.parents[1]
-            if len(read_lines(folder / "metrics.jsonl")) >= epochs:
+            metrics = folder / "metrics.jsonl"
+            done = len(read_lines(metrics))
+            # An epoch's row is written before its checkpoint: the checkpoint of the last row may be still to come.
+            saved = checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns
+            if done > epochs or (done == epochs and saved):
                 return folder
         assert process.poll() is None, finish(process)[1]
         time.sleep(0.02)
