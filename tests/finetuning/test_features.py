@@ -188,9 +188,10 @@ def test_a_run_stopped_in_a_stored_phase_resumes_to_the_same_bit(tiny, tmp_path,
 @pytest.mark.slow
 def test_two_processes_store_what_they_draw_and_come_to_the_same_numbers(tmp_path):
     command = small(tmp_path, *PLAIN, "model=squeezenet1_1", PROBE, "trainer.devices=2")
-    for more in ([], [NOTHING_KEPT]):
+    for more, decision in (([], "output is computed once and kept"), ([NOTHING_KEPT], "finetune.cache_gb=0")):
         code, text = finish(start([*command, *more], OMP_NUM_THREADS="1"))
         assert code == 0, text
+        assert decision in " ".join(text.split())
     kept, computed = tmp_path.glob("phantom/*")
     assert_same_training(kept, computed)
 
