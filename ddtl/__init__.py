@@ -1,3 +1,28 @@
-"""ddtl: deep transfer learning on small chest-CT datasets, with results that can be defended."""
+"""ddtl: deep transfer learning on small chest-CT datasets, with results that can be defended.
+
+The names in ``__all__`` are what scripts and notebooks may use; all else may change.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddtl.api import Run, Scored, compare, load, runs, train
+    from ddtl.utils.errors import TrainingFailure, UserError
 
 __version__ = "0.1.0"
+__all__ = ["Run", "Scored", "TrainingFailure", "UserError", "compare", "load", "runs", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is requested: ``import ddtl`` alone stays quick, and the commands import what they need."""
+    from importlib import import_module
+
+    if name not in __all__:
+        raise AttributeError(f"module 'ddtl' has no attribute {name!r}")
+    return getattr(import_module("ddtl.utils.errors" if name in ("TrainingFailure", "UserError") else "ddtl.api"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -48,12 +48,29 @@ def main(argv: Sequence[str]) -> int:
     if not argv or {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
-    from ddtl.records.run_folder import RunFolder
     from ddtl.reports import terminal
+
+    terminal.score_table(evaluate(Path(argv[0]).expanduser(), argv[1:]).results)
+    return 0
+
+
+def evaluate(path: Path, words: Sequence[str]) -> RunResult:
+    """Score a trained run as ``words`` say, and write the record and its page.
+
+    Args:
+        path: the run's folder.
+        words: what train.py takes.
+
+    Returns:
+        The record and its folder: the run's, or one of its evaluations on other images.
+
+    Raises:
+        UserError: a mistake in the words, or a run that cannot be evaluated so.
+    """
+    from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run.write import write_page
 
-    named, *words = argv
-    folder = RunFolder(Path(named).expanduser())
+    folder = RunFolder(path)
     saved, results = load_run(folder)
     found = read_request(saved, words)
     found = replace(found, config=with_own_runs(found.config, folder.path, results["dataset"]))
@@ -61,8 +78,7 @@ def main(argv: Sequence[str]) -> int:
     _tell_own_runs(words, found.config)
     done = _on_dataset(folder, found.config, results) if found.external else rescore_run(folder, found.config, results)
     write_page(done.folder)
-    terminal.score_table(done.results)
-    return 0
+    return done
 
 
 def _check_test(words: Sequence[str], found: RescoreRequest, before: dict[str, Any]) -> None:

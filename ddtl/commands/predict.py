@@ -69,14 +69,32 @@ def main(argv: Sequence[str]) -> int:
     """
     if COMMAND.wants_help(argv):
         return 0
+    words = COMMAND.read(argv[1:], problems=problems)
+    tally, classes = predict_files(Path(argv[0]).expanduser(), words)
+    _show(tally, classes, words.settings.output)
+    return EXIT_FAILURE if tally.bad else 0
+
+
+def predict_files(path: Path, words: Words[PredictSettings]) -> tuple[Tally, Sequence[str]]:
+    """Predict the files that the words name and write the tables.
+
+    Args:
+        path: the run's folder.
+        words: what the command takes behind it.
+
+    Returns:
+        What became of the images, and the classes.
+
+    Raises:
+        UserError: a run that is not finished, or no image.
+    """
     from ddtl.inference import output as writing
     from ddtl.inference.inputs import find
     from ddtl.records import run as results_of
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import load_run
 
-    words = COMMAND.read(argv[1:], problems=_problems)
-    settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
+    settings, folder = words.settings, RunFolder(path)
     saved, results = load_run(folder)
     results_of.require(folder.results, results, "evaluation.patient")
     there = writing.existing(settings.output)
@@ -100,11 +118,11 @@ def main(argv: Sequence[str]) -> int:
         by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
         console.line(f"{found.others.total()} files in the folders are not images and were passed over ({kinds})")
-    _show(tally, results["classes"], settings.output)
-    return EXIT_FAILURE if tally.bad else 0
+    return tally, results["classes"]
 
 
-def _problems(settings: PredictSettings, words: tuple[str, ...]) -> list[str]:
+def problems(settings: PredictSettings, words: tuple[str, ...]) -> list[str]:
+    """Return what the words lack, a line each."""
     return [] if words else ["ddtl predict needs images behind the run: files or folders."]
 
 

@@ -16,6 +16,7 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.files import Fresh, spreadsheet_cell, write_csv
 
 CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
+IMAGE_ROWS, PATIENT_ROWS = "pictures", "patients"  # keys of the JSON
 
 
 class Tables:
@@ -41,7 +42,7 @@ class Tables:
                 self._files[name] = io.TextIOWrapper(self._fresh[name].file, encoding="utf-8", newline="")
         self._csv = csv.writer(self._files[CSV], lineterminator="\n")
         self._csv.writerow(self._columns)
-        self._files[JSON].write(f'{_json(head)[:-1]}, "pictures": [')
+        self._files[JSON].write(f'{_json(head)[:-1]}, "{IMAGE_ROWS}": [')
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One image."""
@@ -53,7 +54,7 @@ class Tables:
     def finish(self, patients: Sequence[Mapping[str, Any]], tail: Mapping[str, Any]) -> None:
         """Write the patients and what follows them in the JSON; all files appear."""
         with _named_errors(self.folder):
-            end = {"patients": list(patients), **tail}
+            end = {PATIENT_ROWS: list(patients), **tail}
             self._files[JSON].write(f"\n], {_json(end)[1:]}\n")
             if patients:
                 rows = ([_cell(value) for value in row.values()] for row in patients)

@@ -245,7 +245,6 @@ ALLOWED = (
     Allowed("benchmarks/sentences.py", "file_facts", "that key of results.json"),
     Allowed("ddtl/inference", "far_from_training", "a key of predictions.json and a column of predictions.csv"),
     Allowed("ddtl/inference", "pictures", "a key of predictions.json"),
-    Allowed("ddtl/inference/output.py", '"pictures": [', "that key of predictions.json"),
     Allowed("ddtl/explain/explain.py", "pictures", "the folder of the images below explain/, which explain.json names"),
     Allowed("ddtl/explain/explain.py", "pictures/{}-{}.webp", "a file in that folder"),
     Allowed("ddtl/explain/explain.py", "picture", "a key of explain.json"),
