@@ -71,7 +71,7 @@ def test_the_command_writes_page_and_tables(folder: Path) -> None:
 def test_the_first_thing_read_is_what_is_missing(page: Page) -> None:
     assert page.warnings[0].startswith("3 cells lack runs or all of them")
     assert [headline.label for headline in page.headlines][:2] == [
-        "ROC AUC by patient, alpha, plain", "ROC AUC by patient, alpha, plain → beta",
+        "ROC AUC by image, alpha, plain", "ROC AUC by image, alpha, plain → beta",
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ddtl.reports.html.page import Cell, Table
 from ddtl.reports.prose import escaped
 from ddtl.reports.run.methods import markdown_table
 from ddtl.schema.scores import TITLES
+from ddtl.schema.units import UNITS
 
 _ALSO = ("roc_auc", "accuracy", "sensitivity", "specificity")
 
@@ -33,7 +34,7 @@ def of_methods(compared: Compared, result: Result) -> Table:
     run = compared.runs[0].record
     where = {"test": "test", "val": "validation"}[compared.split]
     return Table(
-        f"{run['dataset']}, protocol {run['protocol']}, {where}: by {first.unit}, {claims.images(first)}",
+        f"{run['dataset']}, protocol {run['protocol']}, {where}: by image, {claims.images(first)}",
         ["method", "runs", *(_heading(name) for name in names)],
         rows,
     )
@@ -59,7 +60,8 @@ def of_pairs(result: Result) -> Table:
         *(f"{format.NONE}: {reason}." for reason in why),
     ]
     return Table(
-        f"{_heading(first.score)} by {first.unit}, first minus second, {format.level(first.level)} intervals",
+        f"{_heading(first.score)} by image, first minus second, {format.level(first.level)} intervals over "
+        f"{UNITS[first.unit][1]}",
         ["pair", "difference", "DeLong p", "McNemar p", "Holm p"],
         rows,
         " ".join(notes),

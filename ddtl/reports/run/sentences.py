@@ -32,7 +32,7 @@ def warnings(stored: Stored) -> list[str]:
     record = stored.record
     found = []
     if stored.split == "val" and stored.trained_on is None:
-        found.append(_WORDS.validation_only(test_use.before(record)))
+        found.append(_WORDS.validation_only(test_use.before(record), "averaged_epochs" in record))
     if stored.split == "test" and not test_use.is_first(record):
         found.append(_WORDS.repeated_use(test_use.label(record), test_use.history(record)))
     found += map(format.sentence, record["warnings"])

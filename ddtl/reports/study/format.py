@@ -77,10 +77,11 @@ def basis(cells: Sequence[Cell]) -> list[str]:
     return [how, counts(known)]
 
 
-def by_unit(cells: Iterable[Cell]) -> str:
-    """Return ``by patient``: what the scores of cells are computed over; empty where nothing is measured."""
-    units = dict.fromkeys(cell.measured.unit for cell in cells if cell.measured is not None)
-    return f"by {' or '.join(units)}" if units else ""
+def unit_of_scores(cells: Iterable[Cell]) -> str:
+    """Return ``by image``: what the scores of cells are computed over, whatever is resampled for their intervals;
+    empty where nothing is measured.
+    """
+    return "by image" if any(cell.measured is not None for cell in cells) else ""
 
 
 def counts(cells: Sequence[Cell]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ddtl.reports.html.page import Headline, Page, Section, make_sections, render
 from ddtl.reports.study import calibration, cells, embeddings, export, learning_curve, reproduce, roc, tables
 from ddtl.reports.study.cells import SCORE, Cell, Cells
-from ddtl.reports.study.format import by_unit, score_of
+from ddtl.reports.study.format import score_of, unit_of_scores
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import title_of
 from ddtl.utils import wording
@@ -71,7 +71,7 @@ def _headlines(found: Cells) -> list[Headline]:
         where = found.name(cell.row) if cell.is_in_domain else f"{found.name(cell.row)} → {cell.target}"
         value, _, spread = shown.text.partition(" ± ")
         note = f"± {spread} {shown.note}" if spread else shown.note
-        headlines.append(Headline(f"{title_of(SCORE)} {by_unit([cell])}, {where}", value, note))
+        headlines.append(Headline(f"{title_of(SCORE)} {unit_of_scores([cell])}, {where}", value, note))
     return headlines
 
 

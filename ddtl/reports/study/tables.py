@@ -15,7 +15,6 @@ from ddtl.reports.study.format import (  # fmt: skip
     LOWER_IS_BETTER,
     as_mapping,
     basis,
-    by_unit,
     copies,
     count_seeds,
     counts,
@@ -24,6 +23,7 @@ from ddtl.reports.study.format import (  # fmt: skip
     score_of,
     shaded,
     temperature_of,
+    unit_of_scores,
     value_of,
 )
 from ddtl.schema.scores import TITLES, title_of
@@ -64,7 +64,7 @@ def matrix(found: Cells, score: str) -> Table:
         *copies(found),
         *lost(found, found.cells),
     ]
-    title = f"{TITLES[score]} {by_unit(found.cells)}".rstrip()
+    title = f"{TITLES[score]} {unit_of_scores(found.cells)}".rstrip()
     return Table(f"{title} on every test set", ["", *found.targets], rows, " ".join(notes))
 
 
@@ -89,7 +89,7 @@ def drops(found: Cells, score: str) -> Table:
         *lost(found, [cell for cell in found.cells if cell in used or (cell.is_in_domain and cell.row in rows_used)]),
     ]
     return Table(
-        f"Drop of {title_of(score)} {by_unit(used)} on external test sets (in-domain minus external)",
+        f"Drop of {title_of(score)} {unit_of_scores(used)} on external test sets (in-domain minus external)",
         ["", *targets],
         rows,
         " ".join(notes),
@@ -126,7 +126,7 @@ def thresholds(found: Cells) -> Table:
     named = (title_of(name) for name in (*_AT_THRESHOLD, "brier"))
     columns = ["", "threshold and temperature from", *named]
     columns.insert(-1, "temperature")
-    return Table(f"At a threshold, on external test sets, {by_unit(used)}", columns, rows, " ".join(notes), (1,))
+    return Table(f"At a threshold, on external test sets, {unit_of_scores(used)}", columns, rows, " ".join(notes), (1,))
 
 
 def selection(found: Cells, score: str) -> Table:
@@ -157,7 +157,7 @@ def selection(found: Cells, score: str) -> Table:
         *basis(used),
         *lost(found, used),
     ]
-    shown = f"{title_of(score)} {by_unit(used)}".rstrip()
+    shown = f"{title_of(score)} {unit_of_scores(used)}".rstrip()
     return Table("Which method to choose", ["", "chosen by", "", shown], rows, " ".join(notes), (1, 2))
 
 
@@ -185,7 +185,7 @@ def listed(found: Cells) -> Table:
     )  # fmt: skip
     notes = [*pooled, *basis(found.cells), *lost(found, found.cells)]
     return Table(
-        f"Scores {by_unit(found.cells)}".rstrip(),
+        f"Scores {unit_of_scores(found.cells)}".rstrip(),
         ["", *(title_of(name) for name in _SHOWN)],
         rows,
         " ".join(notes),
@@ -207,7 +207,7 @@ def protocols(found: Cells, score: str) -> Table:
         *basis(found.cells),
         *lost(found, found.cells),
     ]
-    shown = f"{title_of(score)} {by_unit(found.cells)}".rstrip()
+    shown = f"{title_of(score)} {unit_of_scores(found.cells)}".rstrip()
     columns = ["", "protocol", shown, "file metadata by image", "leaked", "random minus this"]
     return Table("By the slice, and with patients never split", columns, rows, " ".join(notes), (1,))
 
