@@ -24,8 +24,7 @@ from ddtl.explain import gradcam, pointing, sheets
 from ddtl.explain.select import Group, groups, predicted_classes
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run as results_of
+from ddtl.records import predictions as prediction_table, run as results_of
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.training import hardware

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as tm
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression

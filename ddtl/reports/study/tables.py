@@ -8,8 +8,7 @@ from typing import Any
 
 from ddtl.evaluation.comparison.matrix import drop
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell as PageCell
-from ddtl.reports.html.page import Rows, Table
+from ddtl.reports.html.page import Cell as PageCell, Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
     LOWER_IS_BETTER,
