@@ -102,7 +102,7 @@ def _verify(
         append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
     elif trainer.is_global_zero:
         try:
-            recorded = verification.epoch_row(folder, epoch)
+            recorded = next((row for row in folder.epochs() if row["epoch"] == epoch), None)
             found = "", verification.check_epoch(run, recorded, val, epoch, checkpoint.get(MACHINE))
         except InconsistentRecord as error:
             found = str(error), []
