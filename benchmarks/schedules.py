@@ -94,8 +94,7 @@ def evaluated(run: Path, words: Sequence[str]) -> Path:
 def table(folders: Sequence[Path], split: str) -> dict[str, object]:
     """Print the comparison of the runs, and hands over means and intervals."""
     from ddtl.evaluation.comparison.comparison import compare
-    from ddtl.reports.comparison import runs as compared
-    from ddtl.reports.comparison import tables as comparison_tables
+    from ddtl.reports.comparison import runs as compared, tables as comparison_tables
     from ddtl.reports.run.methods import markdown_table
 
     runs = compared.read(folders, split)

@@ -22,6 +22,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
@@ -83,13 +84,11 @@ class Words(Generic[S]):
         settings: the values.
         rest: words that are not settings, in their order.
         passed: words for the configuration of train.py, such as ``paths.data_dir=…``.
-        given: the keys of the settings that were typed.
     """
 
     settings: S
     rest: tuple[str, ...]
     passed: tuple[str, ...]
-    given: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class Command(Generic[S]):
         assert settings is not None
         for key in sorted(twice):
             log.warning("%s is given several times; the last one counts: %s", key, typed[key])
-        return Words(settings, tuple(rest), tuple(passed), frozenset(typed))
+        return Words(settings, tuple(rest), tuple(passed))
 
     def _is_mistyped(self, key: str) -> bool:
         """Return whether a key is more like one of these settings than like one of train.py's."""
@@ -232,16 +231,10 @@ def _data(text: str, wanted: Any) -> Any:
         return text.lower() == "true"
     if type(None) in parts and text == "null":
         return None
-    if int in parts:
-        try:
-            return int(text)
-        except ValueError:
-            pass
-    if float in parts or int in parts:
-        try:
-            return float(text)
-        except ValueError:
-            pass
+    for number in (int, float):
+        if number in parts or int in parts:
+            with suppress(ValueError):
+                return number(text)
     return text
 
 

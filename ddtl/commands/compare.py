@@ -71,9 +71,7 @@ def main(argv: list[str]) -> int:
     words = COMMAND.read(argv, problems=_problems)
     settings, folders = words.settings, [Path(word).expanduser() for word in words.rest]
     from ddtl.evaluation.comparison.comparison import compare
-    from ddtl.reports.comparison import claims
-    from ddtl.reports.comparison import runs as compared
-    from ddtl.reports.comparison import tables as comparison_tables
+    from ddtl.reports.comparison import claims, runs as compared, tables as comparison_tables
     from ddtl.reports.comparison.page import render_comparison
 
     runs = compared.read(folders, settings.split)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ddtl.utils import console, notices, ranks, signals, streams
 from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
+from ddtl.utils.isolation import has_folder
 from ddtl.utils.redaction import MASK, add_secrets_of_command, redact
 from ddtl.utils.signals import stop_signals
 
@@ -39,7 +40,7 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
 
 
 def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
-    was_gone = _is_folder_gone()
+    was_gone = not has_folder()
     try:
         ranks.check()
         if not ranks.is_first():
@@ -76,7 +77,7 @@ def _message(error: Exception) -> str:
     if _is_out_of_memory(error):
         why = " ".join(str(error).split())
         return f"a library cannot be loaded into memory ({why}). Raise the limit: ulimit -v unlimited"
-    if _is_folder_gone():
+    if not has_folder():
         return "the current folder has been deleted or moved. Change to one that is there: cd ~"
     # What the machine denied at a place where nobody expected it.
     what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
@@ -89,14 +90,6 @@ def _message(error: Exception) -> str:
 def _is_out_of_memory(error: Exception) -> bool:
     """Return whether the system's loader found no room for a library."""
     return any(words in str(error) for words in _NOT_MAPPED)
-
-
-def _is_folder_gone() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return True
-    return False
 
 
 def _unraisable(what: Any) -> None:

@@ -10,18 +10,13 @@ from pydantic import Field
 
 from ddtl.audit import record as audits
 from ddtl.commands.arguments import Command
-from ddtl.records import audit as audit_record
-from ddtl.records import run as results_of
-from ddtl.records import study_folder as study_record
+from ddtl.records import audit as audit_record, run as results_of, study_folder as study_record
 from ddtl.reports.audit import report
 from ddtl.reports.html.masking import cells_without_names, sweep_without_words, without_names
-from ddtl.reports.run import report as run_report
-from ddtl.reports.run import stored
+from ddtl.reports.run import report as run_report, stored
 from ddtl.reports.run.write import write_page
-from ddtl.reports.study import cells
-from ddtl.reports.study import report as study_report
-from ddtl.reports.sweep import record
-from ddtl.reports.sweep import report as sweep_report
+from ddtl.reports.study import cells, report as study_report
+from ddtl.reports.sweep import record, report as sweep_report
 from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError

@@ -214,10 +214,6 @@ def _has_batchnorm(c: Config) -> bool:
     return c.model.name in BACKBONES and BACKBONES[c.model.name].has_batchnorm
 
 
-def _augments(c: Config) -> bool:
-    return bool(c.augment.steps(c.dataset.image_size))
-
-
 def _hardware(c: Config) -> Iterator[str]:
     """The batch, the processes, the hardware, and the length of the run."""
     yield from _averages(c)
@@ -348,7 +344,11 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("finetune.backbone_lr_ratio", lambda c: min(_still(c)) >= _backbone(c), "the backbone is frozen"),
     ("finetune.cache_gb", lambda c: max(_still(c)) == 0, "the network's first stage always trains"),
     ("finetune.probe", lambda c: not phases.takes(c.finetune, c.finetune.probe), "no phase refers to it"),
-    ("finetune.cached_views", lambda c: not _augments(c), "images are not augmented, so all their views are equal"),
+    (
+        "finetune.cached_views",
+        lambda c: not c.augment.steps(c.dataset.image_size),
+        "images are not augmented, so all their views are equal",
+    ),
     ("dataset.split_seed", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.val_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),
     ("dataset.test_fraction", lambda c: c.dataset.protocol == "official", "the official split is fixed"),

@@ -321,14 +321,6 @@ def fit_platt(labels: np.ndarray, difference: np.ndarray) -> Platt:
     return Platt(float(slope / scale), float(intercept - slope * centre / scale))
 
 
-def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
-    """Return (N,) probabilities of the positive class from the positive logit less the negative one."""
-    from scipy import special
-
-    p: np.ndarray = special.expit(platt.slope * difference + platt.intercept)
-    return p
-
-
 def _apply_line(difference: np.ndarray, platt: Platt) -> np.ndarray:
     """Return (N, 2) logits of the probabilities after Platt scaling."""
     return np.column_stack([np.zeros(len(difference)), platt.slope * difference + platt.intercept])

@@ -217,12 +217,11 @@ def patient_logits(difference: np.ndarray, patient: np.ndarray, aggregation: str
 
 @dataclass(frozen=True)
 class _Fit:
-    """A logistic regression: design (N, P), probabilities (N,), parameters (P,) and information (P, P)."""
+    """A logistic regression: design (N, P), probabilities (N,) and parameters (P,)."""
 
     design: np.ndarray
     p: np.ndarray
     parameters: np.ndarray
-    information: np.ndarray
 
 
 def _fit(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> _Fit | None:
@@ -249,8 +248,7 @@ def _fit(design: np.ndarray, labels: np.ndarray, offset: np.ndarray) -> _Fit | N
         theta = theta + size * step
         now = loss(theta)
         if np.abs(size * step).max() < 1e-9:
-            p = expit(design @ theta + offset)
-            return _Fit(design, p, theta, (design * (p * (1 - p))[:, None]).T @ design)
+            return _Fit(design, expit(design @ theta + offset), theta)
     return None
 
 

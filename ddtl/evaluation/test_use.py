@@ -50,11 +50,6 @@ def list_changes(record: Mapping[str, Any]) -> list[str]:
     return [str(line) for line in _uses(record).get("changed", ())]
 
 
-def has_changed(record: Mapping[str, Any], key: str) -> bool:
-    """Return whether this run was scored on the test set before with another value of a setting."""
-    return any(line.startswith(f"{key}:") for line in list_changes(record))
-
-
 def before(record: Mapping[str, Any]) -> str:
     """Of a record without scores on the test set, that this run was scored on it before; empty where it was not."""
     n = record.get(BEFORE)

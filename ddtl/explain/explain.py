@@ -24,8 +24,7 @@ from ddtl.explain import gradcam, pointing, sheets
 from ddtl.explain.select import Group, groups, predicted_classes
 from ddtl.inference import network as stored_network
 from ddtl.models.network import Network
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run as results_of
+from ddtl.records import predictions as prediction_table, run as results_of
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.training import hardware
@@ -255,10 +254,11 @@ def rank_correlation(maps: np.ndarray, others: np.ndarray) -> float | None:
     """Return Spearman's, between the cells of two maps of one image, mean over images; None where all maps are flat."""
     from scipy.stats import rankdata
 
-    values = []
-    for a, b in zip(maps.reshape(len(maps), -1), others.reshape(len(others), -1), strict=True):
-        if np.ptp(a) > 0 and np.ptp(b) > 0:
-            values.append(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    values = [
+        np.corrcoef(rankdata(a), rankdata(b))[0, 1]
+        for a, b in zip(maps.reshape(len(maps), -1), others.reshape(len(others), -1), strict=True)
+        if np.ptp(a) > 0 and np.ptp(b) > 0
+    ]
     return float(np.mean(values)) if values else None
 
 

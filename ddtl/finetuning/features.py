@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -104,13 +104,9 @@ class FrozenFeatures(pl.Callback):
         """How many stages the backbone has."""
         return len(self.network.backbone.stages)
 
-    def train_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
-        """Batches of activations in epochs that have them, else of images."""
-        return _Loader(images, self._train_epoch)
-
-    def val_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
-        """Batches of activations after epochs whose phase keeps them, else of images."""
-        return _Loader(images, self._val_epoch)
+    def loader(self, images: DataLoader, split: Literal["train", "val"]) -> Iterable[dict[str, Any]]:
+        """Batches of activations in epochs that have them, and after those whose phase keeps them, else of images."""
+        return _Loader(images, self._train_epoch if split == "train" else self._val_epoch)
 
     def _train_epoch(self, images: DataLoader) -> Iterator[dict[str, Any]]:
         # Reached at an epoch's first step: every stage is in that epoch's state.

@@ -15,8 +15,7 @@ import numpy as np
 from ddtl.data.datasets.kind import window_of
 from ddtl.data.images.decode import BadImageError, Window
 from ddtl.data.images.harmonize import Harmonizer, harmonizer_of_files
-from ddtl.inference import network
-from ddtl.inference import ood as far
+from ddtl.inference import network, ood as far
 from ddtl.inference.embeddings import reference
 from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path
 from ddtl.inference.ood import Cut, Reference

@@ -156,7 +156,8 @@ def suggest(curve: Curve, steps: int) -> Suggestion:
         return Suggestion(None, {}, smoothed, _no_descent(curve, smoothed, fall, least))
     onset = int(np.flatnonzero(smoothed[: lowest + 1] >= smoothed[0] - _ONSET * fall)[-1])
     part = slice(onset, lowest + 1)
-    places = {"valley": onset + valley(smoothed[part]), "steep": onset + _steepest(smoothed[part], rates[part])}
+    steepest = int(np.argmin(np.gradient(smoothed[part], np.log(rates[part]))))
+    places = {"valley": onset + valley(smoothed[part]), "steep": onset + steepest}
     rules = {name: float(rates[place]) for name, place in places.items()}
     rules |= {"minimum / 10": float(rates[lowest]) / 10, "minimum / 3": float(rates[lowest]) / 3}
     return Suggestion(rules[RULES[-1]], rules, smoothed, notes=tuple(_notes(curve, onset, lowest, steps)))
@@ -200,10 +201,6 @@ def _standard_error(unexplained: np.ndarray, lowest: int, steps: int) -> float:
     """
     window = _window(len(unexplained), steps)
     return float(np.linalg.norm((window[lowest] - window[0]) * unexplained / (1 - np.diag(window))))
-
-
-def _steepest(losses: np.ndarray, rates: np.ndarray) -> int:
-    return int(np.argmin(np.gradient(losses, np.log(rates))))
 
 
 def _no_descent(curve: Curve, smoothed: np.ndarray, fall: float, least: float) -> str:

@@ -50,11 +50,8 @@ def of_predictions(logits: Tensor, labels: Tensor) -> dict[str, float]:
     for metric in scores.values():
         metric.distributed_available_fn = lambda: False  # these are all of them already, in every process
     update(scores, logits, labels)
-    return {**{name: float(value) for name, value in scores.compute().items()}, "val/loss": _loss(logits, labels)}
-
-
-def _loss(logits: Tensor, labels: Tensor) -> float:
-    return float(F.cross_entropy(logits.double(), labels))
+    loss = F.cross_entropy(logits.double(), labels)
+    return {name: float(value) for name, value in {**scores.compute(), "val/loss": loss}.items()}
 
 
 def _two() -> dict[str, Metric | MetricCollection]:

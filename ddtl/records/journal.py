@@ -129,12 +129,6 @@ class _Checker:
             return "directions should be one or two of 1 and 2"
         return "" if isinstance(log.get("study_name"), str) else "study_name should be text"
 
-    def study_attr(self, log: Mapping[str, Any]) -> str:
-        return self._study(log) or _attribute(log, "user_attr", _OF_STUDY)
-
-    def study_system_attr(self, log: Mapping[str, Any]) -> str:
-        return self._study(log) or _attribute(log, "system_attr", {})
-
     def create_trial(self, log: Mapping[str, Any]) -> str:
         self._trials += 1
         if self._trials > _MOST_TRIALS:
@@ -142,7 +136,7 @@ class _Checker:
         given = sorted(log.keys() - {"op_code", "worker_id", "study_id", "datetime_start", "begin"})
         if given:  # of trials that were run by another program, which ddtl adds to no study
             return "contains a key that ddtl does not write there"
-        return self._study(log) or _time(log, "datetime_start")
+        return self.of_study(log) or _time(log, "datetime_start")
 
     def param(self, log: Mapping[str, Any]) -> str:
         text, name = log.get("distribution"), log.get("param_name")
@@ -156,7 +150,7 @@ class _Checker:
         value = log.get("param_value_internal")
         if isinstance(value, bool) or not isinstance(value, int | float) or not known._contains(value):
             return "param_value_internal should be a value of the distribution"
-        return self._trial(log)
+        return self.of_trial(log)
 
     def state(self, log: Mapping[str, Any]) -> str:
         state, values = log.get("state"), log.get("values")
@@ -167,38 +161,32 @@ class _Checker:
         if state == 1 and values is None:
             return "values is missing"
         when = "datetime_start" if state == 0 else "datetime_complete" if state in (1, 2, 3) else ""
-        return self._trial(log) or (_time(log, when, needed=True) if when else "")
+        return self.of_trial(log) or (_time(log, when, needed=True) if when else "")
 
     def intermediate(self, log: Mapping[str, Any]) -> str:
         if not _is_count(log.get("step")) or log["step"] > 10**6:
             return "step should be the number of an epoch"
-        return self._trial(log) or ("" if _is_float(log.get("intermediate_value")) else "should contain a number")
+        return self.of_trial(log) or ("" if _is_float(log.get("intermediate_value")) else "should contain a number")
 
-    def trial_attr(self, log: Mapping[str, Any]) -> str:
-        return self._trial(log) or _attribute(log, "user_attr", _OF_TRIAL)
-
-    def trial_system_attr(self, log: Mapping[str, Any]) -> str:
-        return self._trial(log) or _attribute(log, "system_attr", {})
-
-    def _study(self, log: Mapping[str, Any]) -> str:
+    def of_study(self, log: Mapping[str, Any]) -> str:
         study = log.get("study_id")
         return "" if _is_count(study) and study < self._studies else "study_id is that of no study"
 
-    def _trial(self, log: Mapping[str, Any]) -> str:
+    def of_trial(self, log: Mapping[str, Any]) -> str:
         trial = log.get("trial_id")
         return "" if _is_count(trial) and trial < self._trials else "trial_id is that of no trial"
 
 
 _OPERATIONS: Mapping[int, Callable[[_Checker, Mapping[str, Any]], str]] = {
     0: _Checker.create_study,
-    2: _Checker.study_attr,
-    3: _Checker.study_system_attr,
+    2: lambda checker, log: checker.of_study(log) or _attribute(log, "user_attr", _OF_STUDY),
+    3: lambda checker, log: checker.of_study(log) or _attribute(log, "system_attr", {}),
     4: _Checker.create_trial,
     5: _Checker.param,
     6: _Checker.state,
     7: _Checker.intermediate,
-    8: _Checker.trial_attr,
-    9: _Checker.trial_system_attr,
+    8: lambda checker, log: checker.of_trial(log) or _attribute(log, "user_attr", _OF_TRIAL),
+    9: lambda checker, log: checker.of_trial(log) or _attribute(log, "system_attr", {}),
 }
 
 
@@ -214,10 +202,9 @@ def _distribution(text: str) -> BaseDistribution | None:
     from optuna.distributions import json_to_distribution
 
     try:
-        found = json_to_distribution(text)
+        return json_to_distribution(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return found
 
 
 def _time(log: Mapping[str, Any], key: str, needed: bool = False) -> str:

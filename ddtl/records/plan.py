@@ -61,8 +61,3 @@ def _is_target(target: Any) -> bool:
         and isinstance(target[1], list)
         and all(isinstance(word, str) for word in target[1])
     )
-
-
-def refuse(folder: Path, reason: str) -> Unreadable:
-    """Return the refusal of a plan that is not a plan of this version."""
-    return Unreadable(folder / NAME, reason, _FIX)

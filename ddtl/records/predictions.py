@@ -57,10 +57,8 @@ _MOST_CHARACTERS = 500_000_000
 
 
 def _read(path: Path) -> Predictions:
-    rows: list[dict[str, str]] = []
     try:
-        for row in read_table(path):
-            rows.append(row)
+        rows = list(read_table(path))
     except Unreadable as problem:
         raise Unreadable(path, problem.reason, AGAIN) from None
     if not rows:

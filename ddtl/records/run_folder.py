@@ -13,8 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ddtl.records import epochs, small
-from ddtl.records import run as results
+from ddtl.records import epochs, run as results, small
 from ddtl.records.identity import differences
 from ddtl.utils import processes
 from ddtl.utils.errors import UserError

@@ -25,6 +25,7 @@ from ddtl.records.checking import (
     fault,
     is_number,
 )
+from ddtl.records.run import Limits
 from ddtl.schema.scores import SCORES
 from ddtl.utils.reading import Unreadable, read_object
 
@@ -72,12 +73,6 @@ class Trial(TypedDict):
     predict_seconds: NotRequired[Number | None]
     run: NotRequired[Text | None]
     worker: NotRequired[Text | None]
-
-
-@with_config(OPEN)
-class Limits(TypedDict):
-    low: Number
-    high: Number
 
 
 @with_config(OPEN)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _SPACES = re.compile(r"[ \n]+")
+_MARKDOWN = ".md.jinja"
 
 
 class Words:
@@ -37,13 +38,13 @@ class Words:
         self._name = name
 
     def __getattr__(self, macro: str) -> Callable[..., str]:
-        found = getattr(_environment(self._name).get_template(self._name).module, macro)
+        found = getattr(_environment(self._name.endswith(_MARKDOWN)).get_template(self._name).module, macro)
         return lambda *facts, **named: _line(found(*facts, **named))
 
 
 def document(name: str, /, **facts: Any) -> str:
     """Return a whole template, such as a file in Markdown, filled with facts."""
-    return _environment(name).get_template(name).render(**facts).strip() + "\n"
+    return _environment(name.endswith(_MARKDOWN)).get_template(name).render(**facts).strip() + "\n"
 
 
 def escaped(text: object) -> str:
@@ -82,21 +83,8 @@ def _escaping(value: Any) -> Any:
     return value if hasattr(value, "__html__") else Markdown(_inline(value))
 
 
-def _environment(name: str) -> Environment:
-    return _markdown() if name.endswith(".md.jinja") else _plain()
-
-
 @cache
-def _plain() -> Environment:
-    return _make(autoescape=False)
-
-
-@cache
-def _markdown() -> Environment:
-    return _make(autoescape=True, finalize=_escaping)
-
-
-def _make(**rules: Any) -> Environment:
+def _environment(is_markdown: bool) -> Environment:
     import jinja2
     from jinja2 import FunctionLoader, StrictUndefined
 
@@ -113,7 +101,8 @@ def _make(**rules: Any) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        **rules,
+        autoescape=is_markdown,
+        finalize=_escaping if is_markdown else None,
     )
     environment.filters |= {
         "capital": lambda text: type(text)(format.capitalised(text)),

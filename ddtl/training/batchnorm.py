@@ -91,8 +91,8 @@ def measure(
         count, total, squares = sums.to(mean.device)
         measured = total / count
         spread = (squares / count - measured**2).clamp(min=0) * count / (count - 1)
-        mixed = [(prior * old + n * new) / (prior + n) for old, new in ((mean, measured), (variance, spread))]
-        _set(layer, *mixed)
+        layer.running_mean.copy_((prior * mean + n * measured) / (prior + n))  # type: ignore[union-attr]
+        layer.running_var.copy_((prior * variance + n * spread) / (prior + n))  # type: ignore[union-attr]
 
 
 class _Meter(pl.Callback):
@@ -137,8 +137,3 @@ class _Meter(pl.Callback):
         for sums in self.sums:
             if dist.is_available() and dist.is_initialized():
                 dist.all_reduce(sums)
-
-
-def _set(layer: BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    layer.running_mean.copy_(mean)  # type: ignore[union-attr]
-    layer.running_var.copy_(variance)  # type: ignore[union-attr]

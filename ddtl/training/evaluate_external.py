@@ -20,9 +20,7 @@ from ddtl.data.manifest import Manifest
 from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.models.module import Classifier
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run as results_of
-from ddtl.records import settings, small
+from ddtl.records import predictions as prediction_table, run as results_of, settings, small
 from ddtl.records.identity import short_hash
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config, EvaluationConfig

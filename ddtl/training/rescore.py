@@ -12,8 +12,7 @@ from ddtl.config import overrides as override_grammar
 from ddtl.config.convert import text_keys
 from ddtl.config.load import check
 from ddtl.config.where import groups
-from ddtl.records import run as results_of
-from ddtl.records import settings
+from ddtl.records import run as results_of, settings
 from ddtl.schema.run import Config, DatasetConfig
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder

@@ -12,8 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.audit import file_metadata
-from ddtl.audit import record as audits
+from ddtl.audit import file_metadata, record as audits
 from ddtl.config.sources import base
 from ddtl.data.images.decode import BadImageError
 from ddtl.data.loading.datamodule import CTDataModule
@@ -25,9 +24,7 @@ from ddtl.finetuning.callback import apply_epoch
 from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run as results_of
-from ddtl.records import test_ledger
+from ddtl.records import predictions as prediction_table, run as results_of, test_ledger
 from ddtl.records.epochs import AVERAGED
 from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.run import EvaluationConfig
@@ -105,7 +102,7 @@ def _verify(
         append_line(folder.metrics, {**row, **dict(sorted(scores.items()))})
     elif trainer.is_global_zero:
         try:
-            recorded = verification.epoch_row(folder, epoch)
+            recorded = next((row for row in folder.epochs() if row["epoch"] == epoch), None)
             found = "", verification.check_epoch(run, recorded, val, epoch, checkpoint.get(MACHINE))
         except InconsistentRecord as error:
             found = str(error), []

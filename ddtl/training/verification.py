@@ -18,7 +18,6 @@ from torch import Tensor
 from ddtl.evaluation.predictions import Predictions
 from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
-from ddtl.records.run_folder import RunFolder
 from ddtl.training import hardware
 from ddtl.training.run import Run
 from ddtl.utils.errors import InconsistentRecord
@@ -26,11 +25,6 @@ from ddtl.utils.errors import InconsistentRecord
 TOLERANCE = 1e-6
 # How far logits may be apart by rounding, as a share of the largest of them: some hundred steps of the number format.
 ROUNDING = {"32-true": 2.0**-14, "bf16-mixed": 2.0**-4, "16-mixed": 2.0**-7}
-
-
-def epoch_row(folder: RunFolder, epoch: int) -> dict[str, Any] | None:
-    """Return what was recorded of an epoch; None where there is no record of it."""
-    return next((row for row in folder.epochs() if row["epoch"] == epoch), None)
 
 
 def check_epoch(

@@ -19,7 +19,7 @@ def isolate() -> None:
     To be called before anything else is imported. Does nothing to the folder that this package was imported from.
     """
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    relative = {os.path.abspath(entry) for entry in given if not os.path.isabs(entry)} if _has_folder() else set()
+    relative = {os.path.abspath(entry) for entry in given if not os.path.isabs(entry)} if has_folder() else set()
     by_module = getattr(sys.modules["__main__"], "__spec__", None) is not None and not sys.flags.safe_path
     first = sys.path[:1] if by_module else []  # put there for -m
     unwanted = {"", *relative, *first} - {_PACKAGE}
@@ -43,7 +43,7 @@ def isolate_children() -> None:
 
 def skip_matplotlibrc() -> None:
     """Have Matplotlib, which torchmetrics imports, not read ``matplotlibrc`` in the current folder: a pipe?"""
-    if not _has_folder() or not os.path.lexists("matplotlibrc"):
+    if not has_folder() or not os.path.lexists("matplotlibrc"):
         return
     here = os.getcwd()
     os.chdir(NEUTRAL_FOLDER)
@@ -55,10 +55,11 @@ def skip_matplotlibrc() -> None:
 
 def is_checkout() -> bool:
     """Return whether the current folder is the checkout that this package was imported from."""
-    return _has_folder() and os.path.realpath(os.curdir) == os.path.realpath(_PACKAGE)
+    return has_folder() and os.path.realpath(os.curdir) == os.path.realpath(_PACKAGE)
 
 
-def _has_folder() -> bool:
+def has_folder() -> bool:
+    """Return whether the current folder still exists."""
     try:
         os.getcwd()
     except FileNotFoundError:

@@ -47,7 +47,6 @@ def test_values_are_of_their_types(tmp_path: Path) -> None:
     assert found.output == tmp_path
     assert found.most is None
     assert (typed.rest, typed.passed) == (("RUN",), ("paths.data_dir=/x",))
-    assert typed.given == {"kind", "images", "share", "yes", "from", "output"}
     assert COMMAND.read([]).settings == Settings()
     assert COMMAND.read(["most=null", "share=0.5"]).settings.share == 0.5
 

@@ -22,8 +22,7 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.export import onnx as exporting
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
-from ddtl.reports.run import model_card as card
-from ddtl.reports.run import stored
+from ddtl.reports.run import model_card as card, stored
 from ddtl.schema.backbones import BACKBONES
 from ddtl.utils.errors import UserError
 from tests.support import records

@@ -17,8 +17,7 @@ from ddtl.commands import cli, finetune
 from ddtl.config import compose, where
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.html.page import Drawing, Fold, Table
-from ddtl.reports.run import methods, report, schedule_svg, stored
-from ddtl.reports.run import schedule as schedule_of_a_run
+from ddtl.reports.run import methods, report, schedule as schedule_of_a_run, schedule_svg, stored
 from ddtl.schema.backbones import stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import console

@@ -8,15 +8,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.table import Table
 
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.splits.exclusion import leave_out
 from ddtl.inference.output import Tables
-from ddtl.reports.html.page import Cell
-from ddtl.reports.html.page import Table as PageTable
+from ddtl.reports.html.page import Cell, Table as PageTable
 from ddtl.reports.study import export
 from ddtl.utils import console
 from ddtl.utils.console import Screen, safe

@@ -7,8 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from ddtl.config.load import load
 from ddtl.config.overrides import format_value, read

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ddtl.data.datasets.patient_ids import is_missing, is_placeholder
 from ddtl.data.images.dicom import Slice

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ddtl.data.datasets.patient_ids import alike, is_missing, is_placeholder, resolve, spelling_key
 from ddtl.utils.errors import UserError

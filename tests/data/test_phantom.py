@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -25,8 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ddtl.config.load import ConfigError, load
 from ddtl.data.manifest import Manifest
-from ddtl.data.phantom import marks
-from ddtl.data.phantom import render as pictures
+from ddtl.data.phantom import marks, render as pictures
 from ddtl.data.phantom.dataset import PhantomSpec, build_manifest, generate, has_mark, mask_path, render_slice, truth
 from ddtl.data.phantom.render import patient_label
 from ddtl.utils.errors import UserError

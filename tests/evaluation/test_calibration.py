@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as tm
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
+from scipy import special
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
@@ -21,7 +21,6 @@ from ddtl.evaluation.calibration import (
     LOWEST_TEMPERATURE,
     By,
     Platt,
-    apply_platt,
     apply_temperature,
     ece,
     fit,
@@ -35,6 +34,10 @@ from ddtl.evaluation.metrics import binary_scores
 
 FEW = settings(max_examples=50, deadline=None)
 WAYS: tuple[By, ...] = ("width", "mass")
+
+
+def apply_platt(difference: np.ndarray, platt: Platt) -> np.ndarray:
+    return special.expit(platt.slope * difference + platt.intercept)
 
 
 def sample(n: int, classes: int = 2, temperature: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.classification as tm
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.evaluation.metrics import binary_scores, confusion, multiclass_confusion, multiclass_scores

@@ -17,8 +17,7 @@ from ddtl.models.network import Network
 from ddtl.schema.run import Config
 from ddtl.training.callbacks import EpochEnd
 from tests.support.runs import run, same_tensors, state
-from tests.support.tiny import STAGES as TINY_STAGES
-from tests.support.tiny import tiny
+from tests.support.tiny import STAGES as TINY_STAGES, tiny
 
 __all__ = ["tiny"]  # a fixture
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ddtl.lr_find.rules import Curve, LossWatch, ramp, settings_for, smooth, suggest, valley
 

@@ -21,8 +21,7 @@ from torch import nn
 
 from ddtl.config.load import load
 from ddtl.finetuning.optimizer import parameter_groups
-from ddtl.models import tensor_files
-from ddtl.models import weights as weights_module
+from ddtl.models import tensor_files, weights as weights_module
 from ddtl.models.backbones import Backbone
 from ddtl.models.network import HEAD, Network
 from ddtl.models.weights import Weights, load_into, locate

@@ -11,8 +11,7 @@ import pytest
 from ddtl.audit import findings
 from ddtl.audit.record import SEVERITIES, newest
 from ddtl.commands import report
-from ddtl.reports.run import audit_section, methods, stored
-from ddtl.reports.run import report as run_report
+from ddtl.reports.run import audit_section, methods, report as run_report, stored
 from ddtl.utils.files import write_json
 from tests.support import audits, records
 

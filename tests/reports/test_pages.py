@@ -12,8 +12,7 @@ from ddtl.commands import report
 from ddtl.reports.run import lr_find
 from ddtl.reports.study import report as study_report
 from ddtl.reports.sweep import report as sweep_report
-from tests.reports.test_audit_page import hostile as hostile_audit
-from tests.reports.test_audit_page import rendered as rendered_audit
+from tests.reports.test_audit_page import hostile as hostile_audit, rendered as rendered_audit
 from tests.reports.test_run_page import HOSTILE
 from tests.reports.test_study_page import hostile as hostile_study
 from tests.reports.test_sweep_page import hostile as hostile_sweep

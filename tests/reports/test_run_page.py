@@ -15,15 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ddtl.commands import report as command
 from ddtl.reports.html import format
 from ddtl.reports.html.curves import GRID, Curves, curves
 from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
-from ddtl.reports.run import report as run_report
-from ddtl.reports.run import scores, sentences, stored
+from ddtl.reports.run import report as run_report, scores, sentences, stored
 from ddtl.reports.sections import reproduce
 from ddtl.schema.scores import TITLES
 from ddtl.utils import wording

@@ -18,11 +18,9 @@ from ddtl.records import predictions
 from ddtl.records.study_folder import JobRecord
 from ddtl.reports.html.curves import GRID, curves, roc_over_seeds
 from ddtl.reports.html.page import Figure, Page
-from ddtl.reports.study import calibration, cells, embeddings
-from ddtl.reports.study import report as study_report
+from ddtl.reports.study import calibration, cells, embeddings, report as study_report
 from tests.reports.test_run_page import HOSTILE, Parsed, blocks
-from tests.support import browser
-from tests.support import study_records as made
+from tests.support import browser, study_records as made
 from tests.support.hospital import Hospital
 
 QUICK = MeasurementSettings()

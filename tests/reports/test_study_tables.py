@@ -13,8 +13,7 @@ import pytest
 
 from ddtl.evaluation.comparison.matrix import MeasurementSettings
 from ddtl.records import study_folder
-from ddtl.reports.html.page import Cell as Shown
-from ddtl.reports.html.page import Table
+from ddtl.reports.html.page import Cell as Shown, Table
 from ddtl.reports.study import cells, export, tables
 from ddtl.reports.study.cells import Cells, Row
 from ddtl.utils.errors import UserError

@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ddtl.commands import report
 from ddtl.reports.html.page import Figure, Page, Table, Text
-from ddtl.reports.sweep import parameters, pareto, search, workers
-from ddtl.reports.sweep import record as sweep_stored
-from ddtl.reports.sweep import report as sweep_report
-from ddtl.reports.sweep import trials as sweep_trials
+from ddtl.reports.sweep import (
+    parameters,
+    pareto,
+    record as sweep_stored,
+    report as sweep_report,
+    search,
+    trials as sweep_trials,
+    workers,
+)
 from ddtl.reports.sweep.parameters import Parameter
 from ddtl.reports.sweep.record import Sweep
 from ddtl.utils.errors import UserError

@@ -14,9 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as setting
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings as setting, strategies as st
 from optuna.storages.journal import JournalFileBackend
 
 from ddtl.records import journal as record

@@ -9,8 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ddtl.config import where
 from ddtl.config.load import ConfigError, check

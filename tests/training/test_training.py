@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 
 from ddtl.config.load import load
 from ddtl.evaluation.score import score
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run_folder
+from ddtl.records import predictions as prediction_table, run_folder
 from ddtl.schema.scores import MONITORS, SCORES
 from ddtl.training.train import assemble, train
 from ddtl.utils import console

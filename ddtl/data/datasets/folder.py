@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ddtl.data.datasets import classes as class_names
-from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets import classes as class_names, patient_ids
 from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import IMAGE_SUFFIXES, named

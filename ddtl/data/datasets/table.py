@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from ddtl.data.datasets import classes as class_names
-from ddtl.data.datasets import patient_ids
+from ddtl.data.datasets import classes as class_names, patient_ids
 from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.manifest import SPLITS, Manifest, Note, Sample
 from ddtl.schema.run import Config, PatientIds

@@ -237,13 +237,9 @@ def _take(source: Path, rows: Sequence[IndexRow], checker: Checker, root: Path) 
 def _folder_members(folder: Path) -> Iterator[Member]:
     """The files below a folder; named from the folder's own name on, which may be that of a class."""
     folder = folder.resolve()
-    for files in walk(folder, _pass_over, links=False):
+    for files in walk(folder, partial(logger.warning, "%s %s; it is passed over"), links=False):
         for file in map(Path, files):
             yield Member(file.relative_to(folder.parent).as_posix(), 0, partial(read_bytes, file))
-
-
-def _pass_over(folder: Path, why: str) -> None:
-    logger.warning("%s %s; it is passed over", folder, why)
 
 
 # ---- writing

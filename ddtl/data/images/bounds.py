@@ -295,10 +295,6 @@ def _check_jpeg_2000(data: bytes, at: int) -> None:
         raise Excess("is damaged: its JPEG 2000 pixels have more parts than an image")
 
 
-def _check_png_header(data: bytes, at: int) -> None:
-    check_size(*struct.unpack_from(">II", data, at + 16))
-
-
 def _check_lerc(data: bytes, at: int) -> None:
     """By the header of Lerc2: magic, version, from version 3 on a checksum, rows, columns, from 4 on bands."""
     (version,) = struct.unpack_from("<i", data, at + 6)
@@ -330,6 +326,6 @@ def _check_jpeg_xl(data: bytes, at: int) -> None:
 _STREAMS: dict[int, tuple[bytes, Callable[[bytes, int], object]]] = {
     **dict.fromkeys((33003, 33004, 33005, 34712), (b"\xff\x4f\xff\x51", _check_jpeg_2000)),
     34887: (b"Lerc2 ", _check_lerc),
-    34933: (PNG, _check_png_header),
+    34933: (PNG, lambda data, at: check_size(*struct.unpack_from(">II", data, at + 16))),
     **dict.fromkeys((50002, 52546), (b"\xff\x0a", _check_jpeg_xl)),
 }

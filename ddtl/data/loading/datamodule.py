@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -33,11 +33,7 @@ class Features(Protocol):
         """How many fixed augmentations an image has in an epoch; 0 where each epoch draws new ones."""
         ...
 
-    def train_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
-        """As many batches as ``images``, of the same rows."""
-        ...
-
-    def val_loader(self, images: DataLoader) -> Iterable[dict[str, Any]]:
+    def loader(self, images: DataLoader, split: Literal["train", "val"]) -> Iterable[dict[str, Any]]:
         """As many batches as ``images``, of the same rows."""
         ...
 
@@ -129,11 +125,11 @@ class CTDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> Iterable[dict[str, Any]]:
         images = self._loader(self._train_batches(), self.config.augment)
-        return self.features.train_loader(images) if self.features else images
+        return self.features.loader(images, "train") if self.features else images
 
     def val_dataloader(self) -> Iterable[dict[str, Any]]:
         images = self.eval_loader("val")
-        return self.features.val_loader(images) if self.features else images
+        return self.features.loader(images, "val") if self.features else images
 
     def eval_loader(self, *names: str) -> DataLoader:
         """The images of some splits in manifest order, as they are."""

@@ -34,7 +34,6 @@ class Anatomy:
     gravity: float  # HU by which the back of the lung is denser than its front
     spine: float  # relative size
     rib_phase: float
-    girth: float  # relative vessel radius
     vessels: Array  # (n, 4): x, y, z, radius of points along the pulmonary vessels
 
     def cavity(self, level: float) -> tuple[float, float]:
@@ -91,7 +90,6 @@ def draw_anatomy(rng: Rng) -> Anatomy:
         gravity=rng.uniform(10.0, 90.0),
         spine=rng.uniform(0.88, 1.12),
         rib_phase=rng.uniform(0.0, 1.0),
-        girth=girth,
         vessels=grow_vessels(rng, width, depth, girth),
     )
 
@@ -122,23 +120,27 @@ class Slice:
         blood, organs = BLOOD + who.contrast, []
         great = float(step(level, 0.30, 0.18))  # the vessels above the arch
         if great > 0.05:
-            for x, y, r in ((-1.9, -0.30, 0.95), (-0.3, -0.38, 0.8), (1.7, -0.15, 0.75), (2.1, -0.42, 0.8)):
-                organs.append((ellipse(g, (x, y * b), r * great, r * great), blood))
+            vessels = ((-1.9, -0.30, 0.95), (-0.3, -0.38, 0.8), (1.7, -0.15, 0.75), (2.1, -0.42, 0.8))
+            organs += [(ellipse(g, (x, y * b), r * great, r * great), blood) for x, y, r in vessels]
         arch = float(np.exp(-(((level - 0.26) / 0.07) ** 2)))
         if arch > 0.05:
             organs.append((ellipse(g, (1.2, -0.05 * b), 1.5 * arch, 0.45 * b * arch, -0.3), blood))
         outflow = float(step(level, 0.26, 0.36) * step(level, 0.72, 0.55))
         if outflow > 0.05:
-            organs.append((ellipse(g, (-1.3, -0.33 * b), 1.9 * outflow, 1.8 * outflow), blood))  # ascending aorta
-            organs.append((ellipse(g, (-2.9, -0.15 * b), 1.0 * outflow, 1.2 * outflow), BLOOD))  # superior vena cava
+            organs += [
+                (ellipse(g, (-1.3, -0.33 * b), 1.9 * outflow, 1.8 * outflow), blood),  # ascending aorta
+                (ellipse(g, (-2.9, -0.15 * b), 1.0 * outflow, 1.2 * outflow), BLOOD),  # superior vena cava
+            ]
             pulmonary = outflow * float(step(level, 0.34, 0.42))
             if pulmonary > 0.05:
                 organs.append((ellipse(g, (1.6, -0.28 * b), 3.0 * pulmonary, 1.5 * pulmonary, -0.5), blood))
         heart = who.heart * float(step(level, 0.40, 0.62)) * (1.0 - 0.35 * float(step(level, 0.85, 1.05)))
         if heart > 0.05:
-            organs.append((ellipse(g, (2.1, -0.27 * b), 6.0 * heart, 0.46 * b * heart, who.heart_tilt), MUSCLE))
-            organs.append((ellipse(g, (-0.6, -0.2 * b), 3.9 * heart, 0.42 * b * heart, 0.2), blood))
-            organs.append((ellipse(g, (3.2, -0.25 * b), 2.9 * heart, 0.27 * b * heart, who.heart_tilt), blood))
+            organs += [
+                (ellipse(g, (2.1, -0.27 * b), 6.0 * heart, 0.46 * b * heart, who.heart_tilt), MUSCLE),
+                (ellipse(g, (-0.6, -0.2 * b), 3.9 * heart, 0.42 * b * heart, 0.2), blood),
+                (ellipse(g, (3.2, -0.25 * b), 2.9 * heart, 0.27 * b * heart, who.heart_tilt), blood),
+            ]
         if level > 0.24:
             organs.append((ellipse(g, (1.9, yv - 1.9), 1.3, 1.3), blood))  # descending aorta
         organs.append((ellipse(g, (0.4, yv - 2.3), 0.8, 0.6), MUSCLE))  # oesophagus

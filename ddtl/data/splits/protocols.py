@@ -9,7 +9,6 @@ the test. ``random`` shares out single images, as most papers do, and leaks. How
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ddtl.data.manifest import Manifest, Note, Sample
@@ -142,8 +141,9 @@ def _official(manifest: Manifest) -> Manifest:
     if unknown:
         raise UserError(f"{manifest.dataset}: its split {unknown[0]!r} is not one of {', '.join(SPLITS)}.")
     result = manifest.with_splits(manifest.published, "official")
-    for split, classes in _classes_by_split(manifest, result.samples).items():
-        lacking = sorted(set(manifest.classes) - classes)
+    for split in SPLITS:
+        present = {manifest.classes[sample.label] for sample in result.samples if sample.split == split}
+        lacking = sorted(set(manifest.classes) - present)
         if lacking:
             raise UserError(f"{manifest.dataset}: its published split has no {lacking[0]} image in {split}; {others}.")
     torn = _torn_groups(result)
@@ -203,10 +203,6 @@ def _torn_groups(manifest: Manifest) -> list[str]:
         if sample.split is not None:
             splits[sample.group].add(sample.split)
     return sorted(group for group, where in splits.items() if len(where) > 1)
-
-
-def _classes_by_split(manifest: Manifest, samples: Sequence[Sample]) -> dict[str, set[str]]:
-    return {split: {manifest.classes[s.label] for s in samples if s.split == split} for split in SPLITS}
 
 
 def _has_every_class(manifest: Manifest) -> bool:

@@ -250,10 +250,11 @@ def difference(a: Influences, b: Influences, *, same_runs: bool) -> Chance:
 
 def patients(influences: Influences) -> Part:
     """Return the variance between clusters of the mean over the runs, by the jackknife."""
-    parts = []
-    for table in _center(influences.mean.moves):
-        if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING:
-            parts.append(Part(variance, table.shape[1] - 1.0))
+    parts = [
+        Part(variance, table.shape[1] - 1.0)
+        for table in _center(influences.mean.moves)
+        if table.shape[1] > 1 and (variance := _factor(table) * float(np.square(table).sum())) > _ROUNDING
+    ]
     return sum(parts, NOTHING)
 
 

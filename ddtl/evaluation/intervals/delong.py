@@ -50,21 +50,6 @@ class Components:
         )
 
 
-def auc_variance(labels: np.ndarray, p: np.ndarray, clusters: np.ndarray | None = None) -> tuple[float, float]:
-    """Return ROC AUC and its variance.
-
-    Args:
-        labels: (N,) 0 or 1; both must be there, each in two clusters at least.
-        p: (N,) probability, or any other score, of the positive class.
-        clusters: (N,) codes, alike for images of one patient; None for independent images.
-
-    Raises:
-        ValueError: a class has fewer than two clusters, or a probability is not a number.
-    """
-    parts = components(labels, p)
-    return parts.auc, variance(labels, parts, clusters)[0]
-
-
 def compare_paired(
     labels: np.ndarray, p_a: np.ndarray, p_b: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
 ) -> Paired:
@@ -76,7 +61,7 @@ def compare_paired(
     true difference, a probability of (1 + abs(d)) ** -k at most.
 
     Raises:
-        ValueError: as :func:`auc_variance`.
+        ValueError: a class has fewer than two clusters, or a probability is not a number.
     """
     from scipy.special import stdtr, stdtrit
 

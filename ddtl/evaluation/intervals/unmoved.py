@@ -80,9 +80,8 @@ def brier_interval(labels: np.ndarray, probabilities: np.ndarray, clusters: np.n
 def _least_mcc(images: np.ndarray, sensitivities: np.ndarray) -> float:
     k = len(images)
     right, wrong = images * sensitivities, images * (1 - sensitivities)
-    tables = []
-    for shift in range(1, k):  # a neighbour's
-        tables.append(np.diag(right) + np.roll(np.diag(wrong), shift, axis=1))
+    # A neighbour's errors.
+    tables = [np.diag(right) + np.roll(np.diag(wrong), shift, axis=1) for shift in range(1, k)]
     for sink in range(k):  # one class's; its own errors are the next one's
         to = np.where(np.arange(k) == sink, (sink + 1) % k, sink)
         table = np.diag(right)

@@ -260,8 +260,8 @@ def side_by_side(charts: Sequence[Figure]) -> list[Block]:
 def render(page: Page) -> str:
     """Return the page as HTML, which loads nothing from the network and runs no script but ours: see :func:`policy`."""
     shown = [block for section in page.sections for block in section.blocks]
-    sortable = any(_has(block, _is_sortable) for block in shown)
-    charts = any(_has(block, _is_figure) for block in shown)
+    sortable = any(_has(block, lambda one: isinstance(one, Table) and one.sortable) for block in shown)
+    charts = any(_has(block, lambda one: isinstance(one, Figure)) for block in shown)
     parts = _parts()
     scripts = [parts.tables] * sortable + [parts.plotly, parts.charts] * charts
     styles = [parts.style] + [parts.plotly_style] * charts
@@ -347,14 +347,6 @@ def _parts() -> _Parts:
 def _has(block: Block, what: Callable[[Block], bool]) -> bool:
     """Return whether a block is of a kind, or contains one."""
     return what(block) or (isinstance(block, Row | Fold) and any(_has(inner, what) for inner in block.blocks))
-
-
-def _is_figure(block: Block) -> bool:
-    return isinstance(block, Figure)
-
-
-def _is_sortable(block: Block) -> bool:
-    return isinstance(block, Table) and block.sortable
 
 
 @cache

@@ -164,11 +164,12 @@ def markdown_table(table: Table) -> str:
     """Return a pipe table; numbers to the right."""
     rule = ["---", *["---:"] * (len(table.columns) - 1)]
     lines = [
-        rule if line is rule else [prose.escaped(_text(cell)) for cell in line]
+        rule if line is rule else [prose.escaped(text_of(cell)) for cell in line]
         for line in (table.columns, rule, *table.rows)
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _text(value: str | Cell) -> str:
+def text_of(value: str | Cell) -> str:
+    """Return the text of a cell of a table, small print after its number."""
     return value if isinstance(value, str) else f"{value.text} {value.note}".strip()

@@ -105,7 +105,8 @@ def _uses_before_fixing(record: Mapping[str, Any], config: Mapping[str, Any]) ->
     """
     at_first = config.get("evaluation", {}).get("threshold")
     is_same = test_use.is_first(record) if at_first is None else at_first == record["threshold"]
-    if is_same and not test_use.has_changed(record, "evaluation.threshold"):
+    changed = any(line.startswith("evaluation.threshold:") for line in test_use.list_changes(record))
+    if is_same and not changed:
         return None
     return max(0, test_use.total(record) - 1)
 

@@ -13,9 +13,7 @@ import numpy as np
 from ddtl.evaluation.intervals.clusters import Design
 from ddtl.evaluation.patients import PatientTable, WhyNot, by_patient
 from ddtl.evaluation.predictions import Predictions
-from ddtl.records import epochs, settings, small
-from ddtl.records import predictions as prediction_table
-from ddtl.records import run as results
+from ddtl.records import epochs, predictions as prediction_table, run as results, settings, small
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder
 

@@ -13,9 +13,7 @@ from ddtl.evaluation import calibration
 from ddtl.evaluation.comparison.matrix import Drop, Measured, MeasurementSettings, drop, measure, pool_folds
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
 from ddtl.evaluation.comparison.repeated import mean
-from ddtl.records import run as results
-from ddtl.records import study_controls
-from ddtl.records import study_folder as record
+from ddtl.records import run as results, study_controls, study_folder as record
 from ddtl.records.checking import inside
 from ddtl.records.study_controls import Controls
 from ddtl.records.study_folder import Evaluation, JobRecord, Study

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddtl.records import arrays
-from ddtl.records import predictions as prediction_table
+from ddtl.records import arrays, predictions as prediction_table
 from ddtl.reports.html.figures import SERIES, Spec, chart, scale, stroke
 from ddtl.reports.html.page import Figure, Section, side_by_side
 from ddtl.reports.study.cells import Cells

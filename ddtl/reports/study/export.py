@@ -9,9 +9,9 @@ from dataclasses import asdict
 
 from ddtl.evaluation.comparison.matrix import Mean
 from ddtl.evaluation.intervals.interval import Interval
-from ddtl.reports.html.page import Cell, Rows, Table
+from ddtl.reports.html.page import Rows, Table
 from ddtl.reports.prose import escaped
-from ddtl.reports.run.methods import markdown_table
+from ddtl.reports.run.methods import markdown_table, text_of
 from ddtl.reports.study.cells import Cells
 from ddtl.schema.scores import SCORES
 from ddtl.utils.files import spreadsheet_cell
@@ -54,7 +54,7 @@ def as_csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.columns)
-    writer.writerows([spreadsheet_cell(_one_line(cell)) for cell in row] for row in table.rows)
+    writer.writerows([spreadsheet_cell(text_of(cell)) for cell in row] for row in table.rows)
     return buffer.getvalue()
 
 
@@ -98,9 +98,7 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {"txt": text, "md": markd
 
 def _latex(table: Table) -> str:
     kinds = "".join("l" if i == 0 or i in table.words else "r" for i in range(len(table.columns)))
-    head, *rows = (
-        " & ".join(_quoted(_one_line(cell)) for cell in row) + r" \\" for row in (table.columns, *table.rows)
-    )
+    head, *rows = (" & ".join(_quoted(text_of(cell)) for cell in row) + r" \\" for row in (table.columns, *table.rows))
     note = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {_quoted(table.note)}}}"
     lines = [
         r"\begin{table}",
@@ -117,10 +115,6 @@ def _latex(table: Table) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _one_line(cell: str | Cell) -> str:
-    return cell if isinstance(cell, str) else f"{cell.text} {cell.note}".strip()
 
 
 def _quoted(words: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 from ddtl.evaluation.comparison.matrix import drop
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell as PageCell
-from ddtl.reports.html.page import Rows, Table
+from ddtl.reports.html.page import Cell as PageCell, Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
     LOWER_IS_BETTER,
@@ -196,7 +195,7 @@ def protocols(found: Cells, score: str) -> Table:
     """Return the protocol of many papers next to one that never splits patients."""
     rows: Rows = []
     for cell in found.cells:
-        random = found.at(_with_protocol(cell.row, "random"), cell.target)
+        random = found.at(replace(cell.row, protocol="random"), cell.target)
         blind, against = _in_domain(cell, "file_facts", score), _against(random, cell, score)
         rows.append([cell.target, cell.row.protocol, score_of(cell, score), blind, _leaked(cell), against])
     notes = [
@@ -252,10 +251,6 @@ def _blind(scores: Mapping[str, Any] | None, score: str) -> str | PageCell:
 def _leaked(cell: Cell) -> str:
     share = cell.records[0].get("leaked_share") if cell.records else None
     return format.NONE if share is None else wording.percent(share)
-
-
-def _with_protocol(row: Row, protocol: str) -> Row:
-    return Row(**{**asdict(row), "protocol": protocol})
 
 
 def _level(found: Cells) -> str:

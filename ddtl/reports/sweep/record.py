@@ -14,8 +14,7 @@ from typing import Any
 
 from ddtl.records import sweep
 from ddtl.reports.sections import reproduce
-from ddtl.reports.sweep import replicates as sweep_replicates
-from ddtl.reports.sweep import trials as sweep_trials
+from ddtl.reports.sweep import replicates as sweep_replicates, trials as sweep_trials
 from ddtl.reports.sweep.replicates import Setting
 from ddtl.reports.sweep.trials import Trial, score
 from ddtl.schema.run import OWN_FILES

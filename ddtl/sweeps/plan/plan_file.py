@@ -29,7 +29,9 @@ def without_password(plan: Plan) -> Plan:
     shown = storages.without_password(plan.settings.sweep.storage)
     section = plan.settings.sweep.model_copy(update={"storage": shown})
     settings = plan.settings.model_copy(update={"sweep": section})
-    words = tuple(f"sweep.storage={shown}" if _is_storage(word) else word for word in plan.words)
+    words = tuple(
+        f"sweep.storage={shown}" if word.lstrip("+").startswith("sweep.storage=") else word for word in plan.words
+    )
     return replace(plan, settings=settings, words=words)
 
 
@@ -65,7 +67,7 @@ def read(folder: Path) -> Plan:
     from ddtl.sweeps.plan.settings import Plan
     from ddtl.sweeps.space.space import Space, list_jobs, read_space
 
-    document = document_in(folder)
+    document = plan_record.read(folder)
     if document is None:
         raise UserError(f"{folder}: is not the folder of a sweep: it has no readable {NAME}.")
     try:
@@ -80,15 +82,6 @@ def read(folder: Path) -> Plan:
     planned = tuple(document.get("planned", []))
     fixed = tuple(document["fixed"])
     return Plan(settings, fixed, space, base, document["name"], folder, words, targets=targets, planned=planned)
-
-
-def document_in(folder: Path) -> dict[str, Any] | None:
-    """Return what is in the folder's file; None where there is none.
-
-    Raises:
-        Unreadable: it is damaged.
-    """
-    return plan_record.read(folder)
 
 
 def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
@@ -106,7 +99,3 @@ def check_same(earlier: Mapping[str, Any] | None, plan: Plan) -> None:
             f"sweep {plan.name} in {plan.folder} is another search. What differs:\n{lines}\n"
             "Set another sweep.name=… for this one, or undo what differs."
         )
-
-
-def _is_storage(word: str) -> bool:
-    return word.lstrip("+").startswith("sweep.storage=")

@@ -8,8 +8,7 @@ from typing import Any
 from ddtl.config import checks, command_line, compose, load, where
 from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError
-from ddtl.config.overrides import Setting, key_of
-from ddtl.config.overrides import read as read_words
+from ddtl.config.overrides import Setting, key_of, read as read_words
 from ddtl.schema.sweep import SearchConfig, SweepConfig
 from ddtl.sweeps.plan import check_classes
 from ddtl.utils.suggest import did_you_mean

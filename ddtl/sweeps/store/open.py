@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.study import StudyDirection
 
-from ddtl.records import journal
+from ddtl.records import journal, plan as plan_record
 from ddtl.schema.scores import MONITORS
 from ddtl.sweeps.plan import plan_file
 from ddtl.sweeps.sampling import pruner, sampler
@@ -49,7 +49,7 @@ def open_sweep(plan: Plan, workers: int | None = None) -> Store:
         )
     plan = plan_file.without_password(plan)
     os.environ.update(_environment(url))  # for what this process starts, and for other studies in the same storage
-    document = plan_file.document_in(plan.folder)
+    document = plan_record.read(plan.folder)
     plan_file.check_same(document and document["identity"], plan)
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
-from ddtl.records import epochs
-from ddtl.records import run as results_of
+from ddtl.records import epochs, run as results_of
 from ddtl.records.checking import is_number
 from ddtl.records.run_folder import RunFolder
 from ddtl.training.callbacks import EarlyEnd

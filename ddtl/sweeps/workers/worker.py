@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddtl.sweeps.store import open
-from ddtl.sweeps.store import outcome as settle
+from ddtl.sweeps.store import open, outcome as settle
 from ddtl.sweeps.store.task import Task
 from ddtl.sweeps.workers import cleanup, processes
 from ddtl.sweeps.workers.processes import Slot, TrialProcess
