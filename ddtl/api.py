@@ -13,9 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddtl.records import predictions as stored_predictions
-from ddtl.records import run as run_record
-from ddtl.records import settings as stored_settings
+from ddtl.records import predictions as stored_predictions, run as run_record, settings as stored_settings
 from ddtl.schema.scores import SCORES, title_of
 from ddtl.utils.errors import UserError
 
@@ -222,8 +220,7 @@ def compare(*runs: Run | str | Path, score: str = "roc_auc", split: str = "test"
 
     from ddtl.commands.compare import COMMAND
     from ddtl.evaluation.comparison.comparison import compare as compare_methods
-    from ddtl.reports.comparison import claims
-    from ddtl.reports.comparison import runs as compared
+    from ddtl.reports.comparison import claims, runs as compared
 
     paths = [run.path if isinstance(run, Scored) else Path(run).expanduser() for run in runs]
     words = [*map(str, paths), *as_words({"score": score, "split": split, "level": level})]
