@@ -221,8 +221,9 @@ def clustering(predictions: Predictions, threshold: float, design: Design) -> di
 
     Returns:
         By score: ``design_effect``, the variance between patients over that of as many independent images;
-        ``correlation``, which within patients would give it (1 where none would give as much); ``effective_images``,
-        how many independent images would tell as much. And ``effective_patients`` of each class, (sum k)² / sum k² of their numbers of images k.
+        ``correlation``, which within patients would give it (1 where none would give as much);
+        ``effective_images``, how many independent images would tell as much. And ``effective_patients`` of each class,
+        (sum k)² / sum k² of their numbers of images k.
     """
     clusters = Clusters(predictions.label, predictions.group, design)
     if clusters.independent or clusters.fewest < MIN_CLUSTERS:
