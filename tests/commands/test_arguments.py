@@ -120,6 +120,19 @@ def test_every_command_explains_all_that_it_takes(name: str) -> None:
     assert command.read([]).settings == command.schema(), "its defaults are sound"
 
 
+@pytest.mark.parametrize("name", ["evaluate", "predict", "explain", "export"])
+def test_a_mistyped_option_is_no_folder(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^--hep: no such option of `ddtl {name}`\. Did you mean --help\?"):
+        cli.main([name, "--hep"])
+
+
+def test_a_setting_that_may_be_empty_says_what_that_means() -> None:
+    with pytest.raises(UserError) as error:
+        DECLARED["predict"].read(["patients=x"])
+    assert str(error.value).startswith("patients=x: must be folder, or empty (patients=). folder: the images of a ")
+    assert "else the patient in the DICOM headers" in str(error.value)
+
+
 # --- completion ------------------------------------------------------------------------------------------------------
 
 _ASK = """
