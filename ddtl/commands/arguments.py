@@ -203,11 +203,18 @@ class Command(Generic[S]):
 
     def completions(self) -> list[str]:
         """Return the words that a shell may offer: keys with ``=``, and with each of their choices."""
-        found = [*_HELP[:1], *self.flags]
-        for key, about in self.keys.items():
-            choices = _choices(about.annotation)
-            found += [f"{key}={choice}" for choice in choices] or [f"{key}="]
-        return [*found, *(f"{key}=" for key in self.passes)]
+        return [*_HELP[:1], *self.flags, *settings(self.schema), *(f"{key}=" for key in self.passes)]
+
+
+def settings(schema: type[Section], prefix: str = "") -> list[str]:
+    """Return the words that a shell may offer for a section: keys with ``=``, and with each of their choices."""
+    found = []
+    for name, about in schema.model_fields.items():
+        parts = _parts(about.annotation)
+        if not any(isinstance(part, type) and issubclass(part, Section) for part in parts):
+            key = prefix + (about.alias or name)
+            found += [f"{key}={choice}" for choice in _choices(about.annotation)] or [f"{key}="]
+    return found
 
 
 def run_folder(name: str, argv: Sequence[str]) -> Path:
