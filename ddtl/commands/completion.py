@@ -45,7 +45,7 @@ _MORE: Mapping[str, Sequence[str]] = {
     ),
     "audit": (*(f"{key}=" for key in PATHS), "paths.runs_dir="),
 }
-# Commands whose words are folders or files too; elsewhere these are behind a =.
+# Commands whose words are folders or files too; those of others are behind a =.
 _FILES = ("evaluate", "compare", "predict", "explain", "export", "report", "runs")
 
 _BASH = """\
@@ -126,7 +126,8 @@ def _zsh(candidates: Mapping[str, Sequence[str]]) -> str:
         f"if (( CURRENT == 2 )); then known=({' '.join(candidates)} --help --version); else\n"
         f"  case $words[2] in\n{cases}\n  esac\nfi\n"
         # Behind a = for which there are no choices: files.
-        "if [[ $PREFIX == *=* ]] && (( ! ${#${(M)known:#${(b)PREFIX}?*}} )); then\n"
+        "local -a further=(${(M)known:#$PREFIX?*})\n"
+        "if [[ $PREFIX == *=* ]] && (( ! $#further )); then\n"
         "  compset -P 1 '*='; _files; return\nfi\n"
         "compadd -S '' -- ${(M)known:#*=}\n"
         "compadd -- ${known:#*=}\n"
