@@ -164,12 +164,12 @@ class Command(Generic[S]):
                 rest.append(word)
             else:
                 known = [*keys, *self.passes, *self.flags]
-                hint = did_you_mean(key, known)
+                hint = did_you_mean(key, [*known, *_HELP[:1]])
                 there = f" There are {', '.join(known)}." if known else ""
                 faults.append(f"{word}: not a setting of `ddtl {self.name}`.{hint}{there}")
         tree = {key: _data(value, keys[key].annotation) for key, value in typed.items()}
         settings, lines = convert(tree, self.schema, typed)
-        faults += lines.values()
+        faults += (f"{line}{_of_none(keys.get(key))}" for key, line in lines.items())
         # The other checks are still worth their answer: examine the rest without the mistyped values.
         sound, _ = convert({key: value for key, value in tree.items() if key not in lines}, self.schema)
         if sound is not None:
@@ -202,11 +202,33 @@ class Command(Generic[S]):
 
     def completions(self) -> list[str]:
         """Return the words that a shell may offer: keys with ``=``, and with each of their choices."""
-        found = [*_HELP[:1], *self.flags]
-        for key, about in self.keys.items():
-            choices = _choices(about.annotation)
-            found += [f"{key}={choice}" for choice in choices] or [f"{key}="]
-        return [*found, *(f"{key}=" for key in self.passes)]
+        return [*_HELP[:1], *self.flags, *settings(self.schema), *(f"{key}=" for key in self.passes)]
+
+
+def settings(schema: type[Section], prefix: str = "") -> list[str]:
+    """Return the words that a shell may offer for a section: keys with ``=``, and with each of their choices."""
+    found = []
+    for name, about in schema.model_fields.items():
+        parts = _parts(about.annotation)
+        if not any(isinstance(part, type) and issubclass(part, Section) for part in parts):
+            key = prefix + (about.alias or name)
+            found += [f"{key}={choice}" for choice in _choices(about.annotation)] or [f"{key}="]
+    return found
+
+
+def run_folder(name: str, argv: Sequence[str]) -> Path:
+    """Return the folder that the first word behind ``ddtl NAME`` names.
+
+    Raises:
+        UserError: it is a mistyped option, such as ``--hep``.
+    """
+    word = argv[0]
+    if word.startswith("-") and not Path(word).exists():
+        raise UserError(
+            f"{word}: no such option of `ddtl {name}`.{did_you_mean(word, _HELP[:1])} The folder of a run is its first "
+            f"word: ddtl {name} RUN."
+        )
+    return Path(word).expanduser()
 
 
 def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
@@ -256,6 +278,11 @@ def _choices(wanted: Any) -> list[str]:
         elif part is bool:
             found += ["true", "false"]
     return found
+
+
+def _of_none(about: Any) -> str:
+    """Return what a field means, where it may also be left empty."""
+    return f" {about.description}." if about is not None and "" in _choices(about.annotation) else ""
 
 
 def _default(about: Any) -> str:

@@ -25,6 +25,7 @@ from ddtl.utils import console, reading
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import spreadsheet_cell, write_csv, write_json, write_text
 from ddtl.utils.suggest import did_you_mean
+from ddtl.utils.wording import count
 
 log = logging.getLogger(__name__)
 
@@ -264,5 +265,5 @@ def _show(found: Audit, settings: AuditRequest) -> None:
     for dataset, path in exclude_lists(settings.folder, found).items():
         n = len(found.to_leave_out(dataset))
         if n:
-            console.out.print(escape(f"{dataset}: {n} images to exclude: dataset.exclude={path}"))
+            console.out.print(escape(f"{dataset}: {count(n, 'image')} to exclude: dataset.exclude={path}"))
     console.line(f"report: {settings.folder / 'report.html'}")

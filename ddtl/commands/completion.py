@@ -6,9 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from ddtl.commands.arguments import Command
+from ddtl.commands.arguments import PATHS, Command, settings
+from ddtl.commands.data import CACHE
 from ddtl.config.where import groups, options
-from ddtl.schema.run import Section
+from ddtl.data.datasets.registry import ORIGINS
+from ddtl.schema.run import EvaluationConfig, Section
+from ddtl.schema.sweep import SweepConfig, SweepSection
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
@@ -25,36 +28,52 @@ COMMAND = Command(
     ),
     exit_codes="0 printed, 2 no such shell",
 )
-# What follows a command at once, and is not a setting.
+# What follows a command, and is not a setting.
 _ACTIONS: Mapping[str, Sequence[str]] = {
-    "data": ("list", "fetch", "verify", "cache"),
+    "data": ("list", "fetch", "verify", "cache", "delete", *ORIGINS),
     "runs": ("list", "show", "clean"),
     "finetune": ("show",),
     "completion": SHELLS,
 }
+# Settings and flags of commands that have none declared, as those of Hydra's grammar.
+_MORE: Mapping[str, Sequence[str]] = {
+    "train": ("--cfg", "-m"),
+    "sweep": ("--cfg", *settings(SweepConfig), *settings(SweepSection, "sweep.")),
+    "evaluate": (
+        *(word for word in settings(EvaluationConfig, "evaluation.") if not word.startswith("evaluation.test=")),
+        *(f"{key}=" for key in ("paths.data_dir", "paths.cache_dir", "trainer.accelerator", "trainer.precision")),
+    ),
+    "audit": (*(f"{key}=" for key in PATHS), "paths.runs_dir="),
+}
+# Commands whose words are folders or files too; those of others are behind a =.
+_FILES = ("evaluate", "compare", "predict", "explain", "export", "report", "runs")
 
 _BASH = """\
 # ddtl's completion for bash
 _ddtl() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} line=${{COMP_LINE:0:COMP_POINT}} words
+  local word=${{COMP_WORDS[COMP_CWORD]}} line=${{COMP_LINE:0:COMP_POINT}} words files=
   COMPREPLY=()
-  [ "$word" = "=" ] && word=
   local typed=${{line##* }}
+  [[ $word == *\\\\* || $word == [\\"\\']* ]] && typed=$word  # a blank may be in it
   if [ "$COMP_CWORD" -eq 1 ]; then words="{commands} --help --version"; else
     case ${{COMP_WORDS[1]}} in
 {cases}
       *) words= ;;
     esac
+    case ${{COMP_WORDS[1]}} in {files}) files=yes ;; esac
   fi
   local each found=()
-  for each in $words; do [[ $each == "$typed"* ]] && found+=("$each"); done
+  for each in $words; do [[ $each == "$typed"?* || $each == "$typed" && $each != *= ]] && found+=("$each"); done
   # What is before a = is a word of its own to bash, and not to be repeated.
   local before=; [[ $typed == *=* && $COMP_WORDBREAKS == *=* ]] && before=${{typed%"${{typed##*=}}"}}
   for each in "${{found[@]}}"; do COMPREPLY+=("${{each#"$before"}}"); done
-  if [ ${{#COMPREPLY[@]}} -eq 0 ]; then COMPREPLY=($(compgen -f -- "$word")); fi
   [[ ${{#COMPREPLY[@]}} -eq 1 && ${{COMPREPLY[0]}} == *= ]] && compopt -o nospace
+  # Where none of the words is meant, bash completes files itself.
+  if [[ -n $files && ${{#COMPREPLY[@]}} -gt 0 && $typed != *=* && $typed != -* ]]; then
+    while IFS= read -r each; do COMPREPLY+=("$each"); compopt -o filenames; done < <(compgen -f -- "$typed")
+  fi
 }}
-complete -o filenames -F _ddtl ddtl
+complete -o default -F _ddtl ddtl
 """
 
 
@@ -82,19 +101,21 @@ def words() -> dict[str, list[str]]:
     for name, (module, _) in COMMANDS.items():
         declared = getattr(import_module(module), "COMMAND", None)
         candidates = [*_ACTIONS.get(name, ()), *(declared.completions() if declared is not None else ["--help"])]
-        if declared is None or declared.configures:
-            config = "sweep" if name == "sweep" else "train"
-            candidates += [f"{group}={option}" for group in groups(config) for option in options(group)]
-        if name in ("sweep", "evaluate", "audit"):
-            chosen = groups("train") if name == "sweep" else ("dataset",)
-            candidates += [f"{group}={option}" for group in chosen for option in options(group)]
+        if name in ("train", "sweep") or (declared is not None and declared.configures):
+            chosen = [*groups("train"), *(groups("sweep") if name == "sweep" else ())]
+        else:
+            chosen = ["dataset"] if name in ("evaluate", "audit") else []
+        candidates += [f"{group}={option}" for group in chosen for option in options(group)]
+        candidates += _MORE.get(name, ())
+        if name == "data":
+            candidates += CACHE.completions()
         found[name] = list(dict.fromkeys(candidates))
     return found
 
 
 def _bash(candidates: Mapping[str, Sequence[str]]) -> str:
     cases = "\n".join(f'      {name}) words="{" ".join(each)}" ;;' for name, each in candidates.items())
-    return _BASH.format(commands=" ".join(candidates), cases=cases)
+    return _BASH.format(commands=" ".join(candidates), cases=cases, files="|".join(_FILES))
 
 
 def _zsh(candidates: Mapping[str, Sequence[str]]) -> str:
@@ -104,6 +125,10 @@ def _zsh(candidates: Mapping[str, Sequence[str]]) -> str:
         "local -a known\n"
         f"if (( CURRENT == 2 )); then known=({' '.join(candidates)} --help --version); else\n"
         f"  case $words[2] in\n{cases}\n  esac\nfi\n"
+        # Behind a = for which there are no choices: files.
+        "local -a further=(${(M)known:#$PREFIX?*})\n"
+        "if [[ $PREFIX == *=* ]] && (( ! $#further )); then\n"
+        "  compset -P 1 '*='; _files; return\nfi\n"
         "compadd -S '' -- ${(M)known:#*=}\n"
         "compadd -- ${known:#*=}\n"
         "_files\n"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddtl.commands.arguments import run_folder
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.reports import terminal
 
-    terminal.score_table(evaluate(Path(argv[0]).expanduser(), argv[1:]).results)
+    terminal.score_table(evaluate(run_folder("evaluate", argv), argv[1:]).results)
     return 0
 
 

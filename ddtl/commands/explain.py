@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command
+from ddtl.commands.arguments import PATHS, Command, run_folder
 from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
@@ -59,12 +58,13 @@ def main(argv: Sequence[str]) -> int:
     """
     if COMMAND.wants_help(argv):
         return 0
+    path = run_folder("explain", argv)
     words = COMMAND.read(argv[1:])
     settings = words.settings
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import load_run, on_this_machine
 
-    folder = RunFolder(Path(argv[0]).expanduser())
+    folder = RunFolder(path)
     saved, results = load_run(folder)
     if "test" in results and results.get("evaluation", {}).get("batchnorm", "stored") != "stored":
         raise UserError(

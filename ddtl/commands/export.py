@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words, run_folder
 from ddtl.config.load import load
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console
@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> int:
     from ddtl.reports.run import stored
     from ddtl.training.rescore import load_run
 
+    folder = RunFolder(run_folder("export", argv))
     words = COMMAND.read(argv[1:])
-    settings, folder = words.settings, RunFolder(Path(argv[0]).expanduser())
+    settings = words.settings
     saved, results = load_run(folder)
     found = stored.read(folder.path)
     to = settings.output or folder.path / "export"

@@ -21,6 +21,7 @@ from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import cannot_write, write_text
 from ddtl.utils.suggest import did_you_mean
+from ddtl.utils.wording import count
 
 
 def _svg_file(file: object) -> object:
@@ -82,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     stages, epochs = stages_of(config.model.name), config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
     has_batchnorm = BACKBONES[config.model.name].has_batchnorm
-    title = f"{config.finetune.name} · {config.model.name} · {epochs} epochs"
+    title = f"{config.finetune.name} · {config.model.name} · {count(epochs, 'epoch')}"
     console.out.print(table(schedule, title, has_batchnorm))
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))
     if typed.settings.svg is not None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words, run_folder
 from ddtl.data.loading.samplers import Shares
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
     from ddtl.inference.predict import Tally
@@ -69,8 +70,9 @@ def main(argv: Sequence[str]) -> int:
     """
     if COMMAND.wants_help(argv):
         return 0
+    path = run_folder("predict", argv)
     words = COMMAND.read(argv[1:], problems=problems)
-    tally, classes = predict_files(Path(argv[0]).expanduser(), words)
+    tally, classes = predict_files(path, words)
     _show(tally, classes, words.settings.output)
     return EXIT_FAILURE if tally.bad else 0
 
@@ -117,7 +119,9 @@ def predict_files(path: Path, words: Words[PredictSettings]) -> tuple[Tally, Seq
     if found.others:
         by_number = sorted(found.others.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in by_number[:5])
-        console.line(f"{found.others.total()} files in the folders are not images and were passed over ({kinds})")
+        n = found.others.total()
+        verbs = "is not an image and was" if n == 1 else "are not images and were"
+        console.line(f"{count(n, 'file')} in the folders {verbs} passed over ({kinds})")
     return tally, results["classes"]
 
 
@@ -145,11 +149,13 @@ def scored_batch(config: Config) -> int:
 def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
     total = tally.predicted.total()
     parts = ", ".join(f"{tally.predicted[name]} {name}" for name in classes)
-    patients = f", {tally.patients} patients" if tally.patients else ""
-    console.out.print(escape(f"{total} images{patients}: {parts}"))
+    patients = f", {count(tally.patients, 'patient')}" if tally.patients else ""
+    console.out.print(escape(f"{count(total, 'image')}{patients}: {parts}"))
     if tally.cut is not None and total:
         expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
-        console.out.print(f"{tally.ood} of {total} are out of distribution ({expected})")
+        console.out.print(
+            f"{tally.ood} of {total} {'is' if tally.ood == 1 else 'are'} out of distribution ({expected})"
+        )
         if _many(tally, total):
             console.out.print(
                 "! That is more than chance: the network was not trained on images like these, and its answers to "
@@ -157,7 +163,9 @@ def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
                 style="yellow",
             )
     if tally.bad:
-        console.out.print(f"! {len(tally.bad)} files were excluded; predictions.json names each", style="yellow")
+        console.out.print(
+            f"! {count(len(tally.bad), 'file was', 'files were')} excluded; predictions.json names each", style="yellow"
+        )
     console.out.print(escape(f"written to {output}"))
 
 

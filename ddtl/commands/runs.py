@@ -27,6 +27,7 @@ from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import walk
 from ddtl.utils.suggest import did_you_mean
+from ddtl.utils.wording import count
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
         console.out.print(table)
     else:
         sys.stdout.write("".join("\t".join(map(console.safe, line)) + "\n" for line in [_HEADINGS, *lines]))
-    console.line(f"{len(found)} of {len(rows)} rows" if words else f"{len(rows)} rows")
+    console.line(f"{len(found)} of {len(rows)} rows" if words else count(len(rows), "row"))
     return 0
 
 

@@ -15,6 +15,7 @@ from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import RECORD, read_text
 from ddtl.utils.redaction import redact_tree
+from ddtl.utils.wording import count
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def _run(plan: StudyPlan) -> int:
     for config in {config.dataset.model_dump_json(): config for config in plan.configs}.values():
         registry.require_images(config)
     evaluations = sum(len(job.targets) for job in plan.jobs)
-    console.line(f"study {plan.name}: {len(plan.jobs)} runs, {evaluations} scores")
+    console.line(f"study {plan.name}: {count(len(plan.jobs), 'run')}, {count(evaluations, 'score')}")
     console.line(f"folder: {plan.folder}")
     with ProgressDisplay(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
         # The best of runs on several datasets gives no information.
@@ -66,14 +67,14 @@ def _run(plan: StudyPlan) -> int:
     return EXIT_FAILURE if lost else 0
 
 
-def _preview(plan: StudyPlan, count: int) -> list[str]:
+def _preview(plan: StudyPlan, most: int) -> list[str]:
     """Return the first runs as commands, each with its evaluations."""
     import shlex
 
     from ddtl.utils.wording import train_command
 
     lines = []
-    for job in plan.jobs[:count]:
+    for job in plan.jobs[:most]:
         lines.append(train_command(job.overrides) + (" model.weights=RUN" if job.after is not None else ""))
         lines += [f"  ddtl evaluate RUN {shlex.join(target.words)}" for target in job.targets if target.words]
     return lines

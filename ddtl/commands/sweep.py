@@ -16,6 +16,7 @@ from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.redaction import move_to_environment
+from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
@@ -98,7 +99,7 @@ def _announce(store: Store) -> None:
     """Print the state of the sweep, and how to watch it."""
     now = store.snapshot()
     begun = now.total - now.left
-    console.line(f"sweep {store.plan.name}: {now.total} trials{f', {begun} of them done' if begun else ''}")
+    console.line(f"sweep {store.plan.name}: {count(now.total, 'trial')}{f', {begun} of them done' if begun else ''}")
     console.line(f"folder: {store.folder}")
     journal = store.folder / "journal.log"
     if importlib.util.find_spec("optuna_dashboard") is not None and journal.exists():

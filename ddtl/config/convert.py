@@ -110,15 +110,20 @@ def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, 
     return key, f"{key}={as_typed}: {_wrong(item, key, _type_of(names, schema), as_typed)}"
 
 
+_UNQUOTED = "must be without quotes."
+
+
 def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
     value = item["input"]
     allowed = _literals(wanted)
     nullable = type(None) in get_args(wanted)
     if item["type"] == "literal_error":
         options = [format_value(option) for option in [*allowed, *([None] if nullable else [])]]
-        if value in options:
-            return "must be without quotes."
-        return f"must be one of {', '.join(options)}.{did_you_mean(format_value(value), options)}"
+        named = [option for option in options if option != ""]
+        choice = (
+            f"one of {', '.join(named)}" if len(named) == len(options) else f"{', '.join(named)}, or empty ({key}=)"
+        )
+        return f"must be {choice}.{did_you_mean(format_value(value), named)}" if value not in options else _UNQUOTED
     if item["type"] in _NO_SECTION:
         first = next(iter(_section(wanted).model_fields), None)
         if first is None:  # in a dict of sections, whose names are free

@@ -68,7 +68,8 @@ def _reasons_undefined(means: Scores, each: Sequence[Scores], counts: Mapping[st
         elif absent:
             reasons[name] = f"no image of {_some(absent)}"
         else:
-            reasons[name] = f"no image is predicted {_some(without)}"
+            one = f"no image is predicted {without[0]}"
+            reasons[name] = one if len(without) == 1 else f"{len(without)} classes are predicted for no image"
     return reasons
 
 

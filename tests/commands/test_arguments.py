@@ -119,6 +119,19 @@ def test_every_command_explains_all_that_it_takes(name: str) -> None:
     assert command.read([]).settings == command.schema(), "its defaults are sound"
 
 
+@pytest.mark.parametrize("name", ["evaluate", "predict", "explain", "export"])
+def test_a_mistyped_option_is_no_folder(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^--hep: no such option of `ddtl {name}`\. Did you mean --help\?"):
+        cli.main([name, "--hep"])
+
+
+def test_a_setting_that_may_be_empty_says_what_that_means() -> None:
+    with pytest.raises(UserError) as error:
+        DECLARED["predict"].read(["patients=x"])
+    assert str(error.value).startswith("patients=x: must be folder, or empty (patients=). folder: the images of a ")
+    assert "else the patient in the DICOM headers" in str(error.value)
+
+
 # --- completion ------------------------------------------------------------------------------------------------------
 
 _ASK = """
@@ -146,12 +159,46 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ddtl export RUN format=", ["ddtl", "export", "RUN", "format", "="], ["onnx", "safetensors"]),
         ("ddtl runs cl", ["ddtl", "runs", "cl"], ["clean"]),
         ("ddtl sweep search=lr_u", ["ddtl", "sweep", "search", "=", "lr_u"], ["lr_unfreeze"]),
+        ("ddtl ru", ["ddtl", "ru"], ["runs"]),
+        ("ddtl sweep n_", ["ddtl", "sweep", "n_"], ["n_trials="]),
+        ("ddtl sweep prev", ["ddtl", "sweep", "prev"], ["preview="]),
+        ("ddtl train -", ["ddtl", "train", "-"], ["--help", "--cfg", "-m"]),
+        ("ddtl data fetch cov", ["ddtl", "data", "fetch", "cov"], ["covid19ct"]),
+        ("ddtl data cache d", ["ddtl", "data", "cache", "d"], ["delete"]),
+        ("ddtl evaluate RUN evaluation.des", ["ddtl", "evaluate", "RUN", "evaluation.des"],
+         ["evaluation.design=case_control", "evaluation.design=cohort"]),
+        ("ddtl evaluate RUN mod", ["ddtl", "evaluate", "RUN", "mod"], []),
+        # A file as well as a setting may be meant, and a file's name is one word, blanks and all.
+        ("ddtl report s", ["ddtl", "report", "s"], ["share=true", "share=false", "sc an.png", "scans"]),
+        # Nothing: bash completes the file itself, and so escapes its blanks.
+        ("ddtl report sc", ["ddtl", "report", "sc"], []),
+        ("ddtl predict RUN output=", ["ddtl", "predict", "RUN", "output", "="], []),
+        ("ddtl predict RUN output=s", ["ddtl", "predict", "RUN", "output", "=", "s"], []),
     ],
-)
-def test_bash_completes(script: Path, line: str, words: list[str], found: list[str]) -> None:
+)  # fmt: skip
+def test_bash_completes(script: Path, tmp_path: Path, line: str, words: list[str], found: list[str]) -> None:
+    for name in ("runs", "scans"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sc an.png").touch()
     asked = _ASK.format(script=shlex.quote(str(script)), line=shlex.quote(line), words=shlex.join(words))
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path)
+    offered = [each for each in done.stdout.splitlines() if each]
+    assert sorted(offered) == sorted(found)
+
+
+def test_bash_takes_no_word_for_the_name_of_a_file(script: Path) -> None:
+    asked = f"source {shlex.quote(str(script))}; complete -p ddtl"
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == found
+    assert done.stdout == "complete -o default -F _ddtl ddtl\n", "else = is escaped, and a folder's / put behind a word"
+
+
+def test_evaluate_is_offered_nothing_that_it_refuses() -> None:
+    from ddtl.training.rescore import _KEYS, _SECTIONS
+
+    offered = [word.partition("=")[0] for word in completion.words()["evaluate"] if "=" in word]
+    assert all(key in _KEYS or key.split(".")[0] in _SECTIONS for key in offered)
+    assert "evaluation.threshold" in offered
+    assert "evaluation.test" not in offered
 
 
 def test_every_shell_has_a_script_with_every_command(capsys: pytest.CaptureFixture[str]) -> None:

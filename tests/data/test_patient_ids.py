@@ -109,6 +109,14 @@ def test_a_number_that_a_spreadsheet_rounded_is_refused(text: str) -> None:
     assert resolve({"a": text}, "exact", "here", "here")[0] == {"a": text}
 
 
+@pytest.mark.parametrize(("n", "more"), [(1, "spellings."), (2, "(and 1 more such pair)"), (3, "2 more such pairs)")])
+def test_further_pairs_are_counted(n: int, more: str) -> None:
+    ids = {f"{i}{end}": f"{spelling}{i}" for i in range(n) for end, spelling in (("a", "P"), ("b", "p"))}
+    with pytest.raises(UserError) as error:
+        resolve(ids, "check", "here", "here")
+    assert more in str(error.value)
+
+
 def test_one_id_in_one_spelling_is_left_as_it_is() -> None:
     found, notes = resolve({"a": " P007", "b": " P007", "c": None, "d": ""}, "check", "here", "here")
     assert found == {"a": " P007", "b": " P007", "c": None, "d": None}

@@ -66,6 +66,9 @@ def test_a_class_that_is_never_predicted_leaves_the_precision_alone_undefined() 
     p[:2] = [0.8, 0.1, 0.1]
     found = score(predictions(labels, p), 0.5)
     assert found["undefined"] == {"precision": "no image is predicted z"}
+    p[:2] = [0.1, 0.8, 0.1]
+    found = score(predictions(labels, p), 0.5)
+    assert found["undefined"]["precision"] == "2 classes are predicted for no image"
     assert score(predictions(labels, np.eye(3)[labels]), 0.5)["undefined"] == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -239,3 +240,28 @@ def test_a_command_within_a_sentence_works(line: Line, here: Path, monkeypatch: 
 def test_programs_are_known() -> None:
     assert set(ELSEWHERE) <= set(PROGRAMS)
     assert importlib.util.find_spec("benchmarks") is not None or ROOT in map(Path, sys.path)
+
+
+def test_the_sampler_of_the_guide_can_be_made_here() -> None:
+    """What CONTRIBUTING offers to paste works with what `make env` installs."""
+    from ddtl.sweeps.plan import settings
+
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"`python sweep\.py (\S+ sampler\.name=[^`]+)`", text)
+    assert settings.read(shlex.split(found)).settings.sampler.name in found
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_link_within_the_docs_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, heading = link.partition("#")
+        if ":" in name:
+            continue
+        leads_to = page.parent / name if name else page
+        assert leads_to.exists(), link
+        if heading:
+            assert heading in {_anchor(found) for found in re.findall(r"^#+ (.+)$", leads_to.read_text(), re.M)}, link
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

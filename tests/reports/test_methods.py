@@ -101,6 +101,12 @@ def test_settings_in_words(run: Path, tmp_path: Path) -> None:
         assert words not in default or words == "All layers were trained", setting
 
 
+def test_one_of_a_thing_is_singular(tmp_path: Path) -> None:
+    found = text(records.write(tmp_path / "run", overrides=("model.head.hidden=[1]", "trainer.max_epochs=1")))
+    assert "a hidden layer of 1 unit, dropout" in found
+    assert "for up to 1 epoch in batches of" in found
+
+
 def test_another_loss_in_words(tmp_path: Path) -> None:
     words = ("loss=focal", "loss.gamma=1.5", "loss.label_smoothing=0.1")
     found = text(records.write(tmp_path / "run", overrides=("dataset=covid19ct", *words)))

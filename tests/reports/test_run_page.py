@@ -183,7 +183,7 @@ def test_without_patients_images_are_shown_and_the_reason(tmp_path: Path) -> Non
     found, text = page(folder), report(folder).text
     assert found.headlines[0].label == "ROC AUC, test, by image"
     assert found.headlines[2].note == "60 near-duplicate groups"
-    assert "By patient: – 120 of 120 images have no patient id." in text
+    assert "There are no scores by patient: 120 of 120 images have no patient id." in text
     assert "Small test set: 60 near-duplicate groups." in text
     assert "bootstrap draws of near-duplicate groups" in text
 

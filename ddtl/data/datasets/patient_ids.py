@@ -12,6 +12,7 @@ from statistics import median
 from ddtl.data.manifest import Manifest, Note
 from ddtl.schema.run import PatientIds
 from ddtl.utils.errors import UserError
+from ddtl.utils.wording import count
 
 # What programs write where a cell is empty.
 _EMPTY = frozenset({"", "na", "n/a", "nan", "none", "null", "nat", "<na>", "#n/a"})
@@ -69,7 +70,7 @@ def resolve(
         shown = ", ".join(repr(word) for word, _ in words.most_common(3)) + ", …" * (len(words) > 3)
         n = words.total()
         notes.append(
-            f"{key}: {shown} ({n} image{'s' * (n > 1)}) names no patient and is taken as missing; "
+            f"{key}: {shown} ({count(n, 'image')}) names no patient and is taken as missing; "
             "dataset.patient_ids=exact takes ids as they are."
         )
     rounded = [] if mode == "exact" else sorted({text for text in known.values() if _is_rounded(text)})
@@ -81,14 +82,15 @@ def resolve(
     groups = [] if mode == "exact" else alike(list(known.values()))
     if groups and mode == "check":
         one, other = groups[0][:2]
-        more = f" (and {len(groups) - 1} more such pairs)" if len(groups) > 1 else ""
+        more = f" (and {count(len(groups) - 1, 'more such pair')})" if len(groups) > 1 else ""
         raise UserError(
             f"{where}: {one!r} and {other!r} look like one patient in two spellings{more}. "
             "dataset.patient_ids=join takes them for one, dataset.patient_ids=exact for two people."
         )
     as_one = joined(list(known.values())) if mode == "join" else {}
     if as_one:
-        notes.append(f"{key}: {len(groups)} patients whose id has several spellings are joined.")
+        verb = "is" if len(groups) == 1 else "are"
+        notes.append(f"{key}: {count(len(groups), 'patient')} whose id has several spellings {verb} joined.")
     return (
         {name: as_one.get(text, text) if (text := known.get(name)) is not None else None for name in ids},
         tuple(Note(text, is_doubt=True) for text in notes),

@@ -18,7 +18,7 @@ def section(stored: Stored) -> Section:
     losses = Figure(
         "Loss",
         history.one_run(stored.metrics, ["train/loss", "val/loss"], "loss", best),
-        f"Training and validation loss over {len(stored.metrics)} epochs.",
+        f"Training and validation loss over {wording.count(len(stored.metrics), 'epoch')}.",
     )
     charts = [losses]
     if monitor != "val/loss":
@@ -31,7 +31,7 @@ def section(stored: Stored) -> Section:
 def _summary(stored: Stored) -> str:
     monitor, best = stored.record["monitor"], stored.record["best_epoch"]
     seconds = sum(row.get("seconds", 0) for row in stored.metrics)
-    took = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+    took = wording.count(round(seconds / 60), "minute") if seconds >= 120 else wording.count(round(seconds), "second")
     value = next((row.get(monitor) for row in stored.metrics if row["epoch"] == best), None)
     scored = f"Epoch {best + 1} had the best {by_image(monitor)} ({format.score(value)}) and is the one scored."
     if "averaged_epochs" in stored.record:

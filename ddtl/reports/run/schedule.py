@@ -61,7 +61,7 @@ def strategy(stored: Stored) -> str:
     if len(schedule.phases) == 1:
         trained = _trained(schedule.phases[0])
         return _STRATEGIES.get(trained, f"Only {trained} were trained; all else stayed as loaded")
-    parts = [f"{_trained(phase)} in epochs {schedule_svg.span(phase)}" for phase in schedule.phases]
+    parts = [f"{_trained(phase)} in {schedule_svg.epochs(phase)}" for phase in schedule.phases]
     return f"Training went through {len(parts)} phases: {wording.listed(parts)}"
 
 

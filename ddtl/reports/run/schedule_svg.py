@@ -17,6 +17,11 @@ def span(phase: Phase) -> str:
     return f"{phase.first + 1}" if phase.end == phase.first + 1 else f"{phase.first + 1}–{phase.end}"
 
 
+def epochs(phase: Phase) -> str:
+    """Return ``epoch 3``, or ``epochs 1–3``."""
+    return f"epoch{'s' * (phase.end > phase.first + 1)} {span(phase)}"
+
+
 def rate(state: StageState) -> str:
     """Return a stage's rate as a multiple of ``optimizer.lr``."""
     return "frozen" if state.frozen else f"×{state.rate:.3g}"
@@ -52,7 +57,7 @@ def svg(schedule: Schedule, has_batchnorm: bool) -> str:
     stages = list(reversed(schedule.epochs[0]))
     height = _TOP + _ROW * len(stages) + 40
     summary = "; ".join(
-        f"epochs {span(phase)}: " + ", ".join(f"{name} {rate(state)}" for name, state in phase.states.items())
+        f"{epochs(phase)}: " + ", ".join(f"{name} {rate(state)}" for name, state in phase.states.items())
         for phase in schedule.phases
     )
     parts = [
@@ -80,7 +85,7 @@ def _phase(phase: Phase, stages: list[str], schedule: Schedule, has_batchnorm: b
         colour = 'fill="none"'
         if not state.frozen:
             colour = f'fill="var(--series-1,#2b6cb0)" fill-opacity="{_shade(state, highest)}"'
-        hint = f"{stage}, epochs {span(phase)} ({phase.name}): {cell(state, batchnorm_here)}"
+        hint = f"{stage}, {epochs(phase)} ({phase.name}): {cell(state, batchnorm_here)}"
         yield (
             f'<rect x="{left + 1:.1f}" y="{_TOP + _ROW * i + 1}" width="{max(1.0, width - 2):.1f}" '
             f'height="{_ROW - 2}" rx="3" {colour} stroke="currentColor" stroke-opacity="0.25">'

@@ -223,7 +223,7 @@ def aggregation(scores: Mapping[str, Any]) -> str:
     if not found:
         return ""
     if "why_not" in found:
-        return f"By patient: {format.NONE} {format.sentence(found['why_not'], capital=False)}"
+        return f"There are no scores by patient: {format.sentence(found['why_not'], capital=False)}"
     return _WORDS.aggregation(found["aggregation"], found.get("mixed") or 0)
 
 
