@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for their names only: this module and what imports it can d
     pass
 
 
+_ABSENT = "(absent)"
 _LONGEST = 300  # characters of a value in a message
 
 
@@ -24,15 +25,18 @@ def short_hash(identity_: Mapping[str, Any]) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return a line for each key in which two identities differ."""
-    absent = "(absent)"
     return [
-        f"{_short(key)}: was {_short(before.get(key, absent))}, is {_short(now.get(key, absent))}"
+        f"{_short(key)}: was {_short(before.get(key, _ABSENT))}, is {_short(now.get(key, _ABSENT))}"
         for key in sorted({*before, *now})
-        if before.get(key, absent) != now.get(key, absent)
+        if before.get(key, _ABSENT) != now.get(key, _ABSENT)
     ]
 
 
 def _short(value: Any) -> str:
-    """Return a value on a line, a long one cut."""
+    """Return a value on a line in a reader's words, a long one cut."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()  # as it is written in a configuration
     text = printable(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypeGuard
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -32,6 +32,7 @@ class _Attempt(TypedDict):
     worker: Text
     started: Moment
     ended: Moment
+    found: NotRequired[Moment]
     reason: Literal[
         "completed", "pruned", "killed", "out_of_memory", "nan", "time_limit", "error", "disk_full", "stopped"
     ]

@@ -24,6 +24,7 @@ class Use(TypedDict):
     digest: NotRequired[Text]
     identity: NotRequired[Text | None]
     decided: NotRequired[dict[Text, Any]]
+    decided_before: NotRequired[dict[Text, Any]]
     images: NotRequired[Text | None]
     line: NotRequired[_Use]
     planned: NotRequired[Text]

@@ -48,6 +48,7 @@ class Attempt(TypedDict):
     worker: Text
     started: Moment
     ended: Moment
+    found: NotRequired[Moment]
     reason: Text
     words: NotRequired[Text | None]
 

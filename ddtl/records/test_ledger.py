@@ -19,6 +19,7 @@ from ddtl.evaluation import test_use
 from ddtl.records import small
 from ddtl.records.identity import differences, short_hash
 from ddtl.records.ledger import is_use
+from ddtl.schema.run import NEUTRAL
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import append_line
 from ddtl.utils.reading import MIB, Unreadable, lines, parse_line
@@ -26,6 +27,17 @@ from ddtl.utils.reading import MIB, Unreadable, lines, parse_line
 log = logging.getLogger(__name__)
 
 _LARGEST = 32 * MIB  # bytes of a ledger: 50,000 uses
+
+# What a setting was where a row or a record of an earlier version does not state it.
+_UNSTATED: dict[str, Any] = {
+    "evaluation.target": None,
+    "evaluation.patient": "mean",
+    "evaluation.interval": "default",
+    "evaluation.level": 0.95,
+    "evaluation.replicates": 2000,
+    "evaluation.prevalences": [0.05, 0.2, 0.5],
+    **{key: value for key, value in NEUTRAL.items() if key.startswith("evaluation.") or key == "dataset.harmonize"},
+}
 
 # The study or comparison whose planned runs this process scores; "" for a run on its own.
 _PLANNED: ContextVar[str] = ContextVar("planned", default="")
@@ -109,7 +121,6 @@ def record_use(
     """
     path = path_of(runs_dir, dataset, protocol)
     scoring_ = json.loads(json.dumps(vars(scoring) | {"decided": dict(scoring.decided)}))
-    before = None if earlier is None else deciding_settings_of(earlier)
     plan = _PLANNED.get()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,18 +129,21 @@ def record_use(
             if scoring_["images"] is None:  # of stored predictions: they are those that were scored before
                 stated = (row["images"] for row in rows if row.get("digest") == scoring.digest and row.get("images"))
                 scoring_["images"] = next(stated, None)
-            same = next((row for row in rows if _is_same(row, scoring_, before)), None)
+            own = [row for row in rows if _is_of_run(row, scoring_)]
+            own.sort(key=lambda row: "decided" not in row)  # what a row states counts more than what is inferred
+            same = next((row for row in own if _is_same(row, scoring_, own, earlier)), None)
             total = max(map(test_use.total, known), default=0)
             warnings = [] if total <= last else [_loss_message(path, last, total)]
             count, removed = _count_lines(path)
             warnings += [removed] if removed else []
             if same is None:
-                number = _number(rows, max(last, total), scoring_, plan, earlier, before)
+                number = _number(rows, max(last, total), scoring_, plan, earlier)
                 same = {"use": number, "when": datetime.now(UTC).isoformat(timespec="seconds"), **scoring_}
                 same |= {"line": count + 1}
                 same |= {"planned": plan} if plan else {}
                 same |= {"total": total} if total > max(last, number) else {}
-                if not any(_is_of_run(row, scoring_) for row in rows):
+                same |= _settings_of_earlier_version(own, scoring_, earlier)
+                if not own:
                     same |= _history(known, number, scoring_)
                 append_line(path, same)
                 rows.append(same)
@@ -145,7 +159,7 @@ def record_use(
         total=max(last, total, *map(_number_of, rows)),
         of_run=len({_number_of(row) for row in own}) + sum(row.get("of_run_before", 0) for row in own),
         planned=same.get("planned", ""),
-        changed=_changes(own, same, before),
+        changed=_changes(own, same, scoring_, earlier),
         others={
             **_others(path, same.get("planned", "")),
             **_other_uses(path, rows, same.get("planned", ""), scoring_["images"]),
@@ -220,16 +234,15 @@ def identity_of(folder: Path) -> str | None:
 
 
 def _number(
-    rows: list[dict[str, Any]], last: int, scoring: Mapping[str, Any], plan: str, earlier: Mapping[str, Any] | None,
-    before: Mapping[str, Any] | None,
-) -> int:  # fmt: skip
+    rows: list[dict[str, Any]], last: int, scoring: Mapping[str, Any], plan: str, earlier: Mapping[str, Any] | None
+) -> int:
     """Return the number of a scoring that the ledger does not hold."""
     of_plan = [_number_of(row) for row in rows if plan and row.get("planned") == plan]
     if of_plan:
         return min(of_plan)
     if earlier is not None and not any(_is_of_run(row, scoring) for row in rows):
         stated = test_use.number(earlier)
-        again = before == scoring["decided"] and earlier.get("digest") == scoring["digest"]
+        again = not _otherwise(deciding_settings_of(earlier), earlier.get("digest"), scoring)
         if stated is not None and again:
             return stated  # the same scores as the record has, in a folder that was moved: no further use
     return last + 1
@@ -294,9 +307,11 @@ def _history(known: Sequence[Mapping[str, Any]], number: int, scoring: Mapping[s
     return {"of_run_before": before, "changed_before": list(changed)}
 
 
-def _otherwise(was: Mapping[str, Any], digest: str | None, now: Mapping[str, Any]) -> list[str]:
-    """Return a line for each setting in which a scoring differs from an earlier one, and for its images."""
-    found = differences(was, now.get("decided", {}))
+def _otherwise(was: Mapping[str, Any] | None, digest: str | None, now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each setting in which a scoring differs from an earlier one (None: its settings are unknown),
+    and for its images.
+    """
+    found = [] if was is None else differences({**_UNSTATED, **was}, {**_UNSTATED, **now["decided"]})
     return found if digest == now.get("digest") else [*found, "other images or another split"]
 
 
@@ -344,19 +359,52 @@ def _is_of_run(row: Mapping[str, Any], scoring: Mapping[str, Any]) -> bool:
     return bool(row["run"] == scoring["run"])
 
 
-def _is_same(row: Mapping[str, Any], scoring: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
-    """Return whether a row is of the same scoring.
-
-    An earlier version's row does not say what was decided: the record that it was made for does, where there is one.
-    """
-    if not _is_of_run(row, scoring):
-        return False
+def _is_same(
+    row: Mapping[str, Any], scoring: Mapping[str, Any], own: Sequence[Mapping[str, Any]],
+    earlier: Mapping[str, Any] | None,
+) -> bool:  # fmt: skip
+    """Return whether a row of the run (``own``: all of them) is of the same scoring."""
     if (row.get("checkpoint"), row.get("digest")) != (scoring["checkpoint"], scoring["digest"]):
         return False
-    return bool(row.get("decided", scoring["decided"] if before is None else before) == scoring["decided"])
+    if earlier is None and not any("decided" in each for each in own):
+        return True  # an earlier version was killed before the record of its scores was written
+    was = _decided(row, own, earlier)
+    return was is not None and not _otherwise(was, row.get("digest"), scoring)
 
 
-def _changes(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[str, ...]:
+def _decided(
+    row: Mapping[str, Any], own: Sequence[Mapping[str, Any]], earlier: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Return the settings that a row of the run was scored with; None where they are unknown.
+
+    An earlier version's row does not state them. The record that it was made for does, until another scoring replaces
+    it; the row of that one states them from then on (``decided_before``).
+    """
+    if "decided" in row:
+        return dict(row["decided"])
+    later = [each for each in own if "decided" in each and each.get("digest") == row.get("digest")]
+    for each in later:
+        if "decided_before" in each:
+            return dict(each["decided_before"])
+    if later or earlier is None or earlier.get("digest", row.get("digest")) != row.get("digest"):
+        return None
+    return deciding_settings_of(earlier)
+
+
+def _settings_of_earlier_version(
+    own: Sequence[Mapping[str, Any]], scoring: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what a new row records about the run's rows of earlier versions, whose record is about to be replaced."""
+    of_images = [row for row in own if row.get("digest") == scoring["digest"]]
+    if not of_images or any("decided" in row for row in of_images):
+        return {}
+    was = _decided(of_images[-1], own, earlier)
+    return {} if was is None else {"decided_before": was}
+
+
+def _changes(
+    own: list[dict[str, Any]], same: Mapping[str, Any], scoring: Mapping[str, Any], earlier: Mapping[str, Any] | None
+) -> tuple[str, ...]:
     """Return a line for each thing in which the run was scored otherwise on this test set, the latest other use
     counts.
     """
@@ -364,10 +412,9 @@ def _changes(own: list[dict[str, Any]], same: Mapping[str, Any], before: Mapping
     if not others:
         return tuple(same.get("changed_before", ()))
     other = max(others, key=_number_of)
-    was = other.get("decided", before)
-    found = _otherwise(same.get("decided", {}) if was is None else was, other.get("digest"), same)
-    if other.get("checkpoint") != same.get("checkpoint"):
-        found.append(f"checkpoint: was {other.get('checkpoint')}, is {same.get('checkpoint')}")
+    found = _otherwise(_decided(other, own, earlier), other.get("digest"), scoring)
+    if other.get("checkpoint") != scoring["checkpoint"]:
+        found.append(f"checkpoint: was {other.get('checkpoint')}, is {scoring['checkpoint']}")
     return tuple(found)
 
 

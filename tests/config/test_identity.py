@@ -206,10 +206,14 @@ def test_it_holds_no_local_path(config: Config) -> None:
 
 
 def test_differences_name_the_old_and_the_new_value() -> None:
-    assert differences({"a": 1, "b": 2, "c": [1]}, {"a": 1, "b": 3, "d": None}) == [
+    assert differences(
+        {"a": 1, "b": 2, "c": [1], "e": None, "f": True}, {"a": 1, "b": 3, "d": None, "e": 0.9, "f": False}
+    ) == [
         "b: was 2, is 3",
         "c: was [1], is (absent)",
-        "d: was (absent), is None",
+        "d: was (absent), is not set",
+        "e: was not set, is 0.9",
+        "f: was true, is false",
     ]
 
 

@@ -181,6 +181,8 @@ def test_a_half_done_sweep_resumes_to_its_end(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in done} == done
     log = (sweep / "trials" / "2.log").read_text()
     assert log.count("epoch 1/8") == 1, f"trial 2 was trained again, {epochs} epochs of which were done"
+    spent = record["trials"][2]["seconds"]
+    assert 0 < spent < 3600, "the time since the kill, which was long ago, is no time of the trial"
     typed(folder, "report", str(sweep.relative_to(folder)))
     assert (sweep / "report.html").exists()
 

@@ -177,6 +177,49 @@ def test_an_earlier_versions_ledger_resumes(tmp_path: Path) -> None:
     assert (test_use.number(record), test_use.number({"test_use": 3}), test_use.number({})) == (2, 3, None)
 
 
+def test_an_earlier_versions_scoring_is_remembered_when_its_record_is_replaced(tmp_path: Path) -> None:
+    path = ledger_in(tmp_path)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"look": 1, "run": "b", "checkpoint": "epoch 1", "digest": "d"}) + "\n")
+    record: dict[str, Any] = {"look": 1, "digest": "d", "evaluation": {"threshold": 0.5}}
+    full = {
+        "target": None,
+        "patient": "mean",
+        "interval": "default",
+        "level": 0.95,
+        "replicates": 2000,
+        "design": "case_control",
+    }
+    found = []
+    for rule in ("youden", "youden", 0.5, 0.5, "youden", 0.3, "youden", 0.5):
+        settings = {"threshold": rule, **full}
+        decided = test_ledger.deciding_settings(settings)
+        one = use(tmp_path, "b", earlier=record, known=[record], identity="its identity", decided=decided)
+        record = {**one.record(), "digest": "d", "evaluation": settings}  # as `ddtl evaluate` replaces it
+        found.append((one.number, one.changed))
+    to_youden, to_half = ("evaluation.threshold: was 0.5, is youden",), ("evaluation.threshold: was youden, is 0.5",)
+    third = "evaluation.threshold: was youden, is 0.3"
+    assert found == [
+        (2, to_youden),
+        (2, to_youden),
+        (1, to_half),
+        (1, to_half),
+        (2, to_youden),
+        (3, (third,)),
+        (2, ("evaluation.threshold: was 0.3, is youden",)),
+        (1, ("evaluation.threshold: was 0.3, is 0.5",)),
+    ]
+    assert len(read_lines(path)) == 3
+
+
+def test_a_setting_that_an_earlier_row_lacks_had_its_default(tmp_path: Path) -> None:
+    use(tmp_path)
+    later = {"threshold": 0.5, "patient": "mean", "target": None, "batchnorm": "stored"}
+    assert use(tmp_path, decided=test_ledger.deciding_settings(later)).number == 1
+    other = use(tmp_path, decided=test_ledger.deciding_settings({**later, "batchnorm": "adapt"}))
+    assert (other.number, other.changed) == (2, ("evaluation.batchnorm: was stored, is adapt",))
+
+
 def test_a_renamed_run_is_the_same_and_another_run_of_its_name_is_not(tmp_path: Path) -> None:
     use(tmp_path, "mine", identity="x")
     assert use(tmp_path, "renamed", identity="x").number == 1

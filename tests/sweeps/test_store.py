@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ddtl.sweeps.store import open, storages
+from ddtl.reports.sweep.trials import has_unknown_end, spent
+from ddtl.sweeps.store import open, record, storages
 from ddtl.sweeps.store.outcome import completed, failed, pruned, stopped
 from tests.support.sweep_plans import ELSEWHERE, ended, gone, orphaned, plan, reasons, states, workers
 
@@ -100,6 +104,56 @@ def test_a_trial_whose_worker_is_gone_resumes_as_often_as_retries_say(tmp_path: 
     attrs = store.trials()[0].user_attrs
     assert attrs["words"].startswith("killed 3 times; at last: its process is gone")
     assert reasons(store, 0) == ["killed"] * 3
+
+
+@pytest.mark.parametrize("storage", [None, "sqlite"])
+def test_a_killed_trials_time_ends_with_its_last_sign_of_life(
+    storage: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = [f"sweep.storage=sqlite:///{tmp_path}/sweep.db"] if storage else []
+    asked = plan(tmp_path, "n_trials=1", *url)
+    store = open.open_sweep(asked)
+    task = store.next()
+    assert task is not None
+    owner = {**store.trials()[0].user_attrs["owner"], **gone(), "since": earlier(days=1, seconds=60)}
+    store.storage.set_trial_user_attr(task.trial_id, "owner", owner)
+    store.close()
+    monkeypatch.setattr(storages.JournalPlace, "silence", lambda *_: 24 * 3600.0)
+    monkeypatch.setattr(storages.DatabasePlace, "silence", lambda *_: 24 * 3600.0)
+    found = record.record(open.open_sweep(asked))["trials"][0]
+    assert found["state"] == "waiting"
+    assert found["seconds"] == pytest.approx(60, abs=15)
+    assert not has_unknown_end(found["attempts"][0])
+    assert spent(found) == found["seconds"]
+    del found["attempts"][0]["found"]  # as an earlier version wrote it
+    found["attempts"][0]["ended"] = earlier(seconds=0)
+    found["seconds"] = 24 * 3600 + 61.0
+    assert has_unknown_end(found["attempts"][0])
+    assert spent(found) == pytest.approx(0, abs=15)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+@pytest.mark.parametrize("storage", [None, "sqlite"])
+def test_a_storage_knows_the_last_heartbeat(storage: str | None, tmp_path: Path) -> None:
+    place = storages.place(f"sqlite:///{tmp_path}/sweep.db" if storage else None, tmp_path, create=True)
+    assert place.silence(1) is None
+    study = optuna.create_study(storage=place.storage)
+    study.ask()
+    trial = study.ask()._trial_id
+    place.heartbeat(trial)
+    silence = place.silence(trial)
+    assert silence is not None
+    assert 0 <= silence < 30
+    if storage is None:
+        beat = tmp_path / "beats" / str(trial)
+        os.utime(beat, (beat.stat().st_mtime - 3600,) * 2)
+        assert place.silence(trial) == pytest.approx(3600, abs=30)
+    place.close()
+
+
+def earlier(**by: float) -> str:
+    """Return a moment in the past, as an owner's ``since`` states it."""
+    return (datetime.now(UTC) - timedelta(**by)).isoformat(timespec="milliseconds")
 
 
 def test_a_new_command_leaves_nothing_running_that_is_dead(tmp_path: Path) -> None:

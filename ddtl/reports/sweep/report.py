@@ -7,6 +7,7 @@ from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.sweep import failures, parameters, pareto, reproduce, result, search, trial_table, workers
 from ddtl.reports.sweep.record import Sweep, duration
 from ddtl.reports.sweep.result import spread
+from ddtl.reports.sweep.trials import has_unknown_end, spent
 from ddtl.schema.scores import title_of
 from ddtl.utils import wording
 
@@ -47,7 +48,9 @@ def page(sweep: Sweep) -> Page:
 def _headlines(sweep: Sweep) -> list[Headline]:
     winner, counts = sweep.winner, sweep.counts
     others = [f"{counts[state]} {state}" for state in ("pruned", "failed", "running", "waiting") if counts[state]]
-    seconds = sum(trial["seconds"] or 0 for trial in sweep.trials)
+    seconds = sum(spent(trial) or 0 for trial in sweep.trials)
+    unknown = sum(has_unknown_end(attempt) for trial in sweep.trials for attempt in trial["attempts"])
+    without = f", without {wording.count(unknown, 'attempt')} killed at an unknown time" if unknown else ""
     epochs = sum(len(trial["curve"]) for trial in sweep.trials)
     found = [
         Headline(
@@ -56,7 +59,7 @@ def _headlines(sweep: Sweep) -> list[Headline]:
             _which(sweep) if winner else "no trial completed",
         ),
         Headline("Trials", f"{len(sweep.trials)}", ", ".join([f"{counts['complete']} complete", *others])),
-        Headline("Spent", duration(seconds), f"all trials together, {wording.count(epochs, 'epoch')}"),
+        Headline("Spent", duration(seconds), f"all trials together, {wording.count(epochs, 'epoch')}{without}"),
     ]
     difference = _difference(sweep)
     return found if difference is None else [*found, difference]

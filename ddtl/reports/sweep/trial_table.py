@@ -5,7 +5,7 @@ from __future__ import annotations
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Cell, Fold, Section, Table
 from ddtl.reports.sweep.record import REASONS, Sweep, duration, varied
-from ddtl.reports.sweep.trials import Trial, last_score, ranked
+from ddtl.reports.sweep.trials import Trial, last_score, ranked, spent
 from ddtl.utils import wording
 
 _SHOWN = 10  # trials in the table that is not folded
@@ -70,5 +70,6 @@ def _row(trial: Trial, sweep: Sweep) -> list[str | Cell]:
         state += f": {REASONS.get(str(trial['reason']), trial['reason'])}"
     done = trial["state"] == "complete"
     second = [f"{trial['values'][1]:,.0f}" if done else format.NONE] if sweep.two else []
-    took = duration(trial["seconds"]) if trial["seconds"] else format.NONE
+    seconds = spent(trial)
+    took = duration(seconds) if seconds else format.NONE
     return [f"trial {trial['number']}", state, shown, *second, f"{len(trial['curve'])}", took, varied(trial)]

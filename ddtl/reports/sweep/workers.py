@@ -11,7 +11,7 @@ from ddtl.reports.html.figures import Spec, chart, label, scale, short
 from ddtl.reports.html.page import Figure, Section, Text
 from ddtl.reports.sweep.marks import COLORS
 from ddtl.reports.sweep.record import Sweep
-from ddtl.reports.sweep.trials import Trial, interrupted
+from ddtl.reports.sweep.trials import Trial, has_unknown_end, interrupted
 from ddtl.utils import wording
 
 _PAUSE = 60.0  # seconds in which no trial runs, from which on the sweep is taken for stopped
@@ -127,11 +127,16 @@ def _spans(trial: Trial, now: str) -> Iterator[tuple[str, int, str, float, float
     """Return worker, trial, state, start and end in seconds of each attempt, of one that still runs until now."""
     n = len(interrupted(trial))
     for i, part in enumerate(trial["attempts"]):
+        if has_unknown_end(part):
+            continue
         state = "interrupted" if i < n else trial["state"]
         yield str(part["worker"]), trial["number"], state, _moment(part["started"]), _moment(part["ended"])
     if trial["state"] == "running":
-        since = trial["attempts"][-1]["ended"] if trial["attempts"] else trial["started"]
-        yield str(trial["worker"]), trial["number"], "running", _moment(since), max(_moment(since), _moment(now))
+        since = _moment(trial["attempts"][-1]["ended"] if trial["attempts"] else trial["started"])
+        if trial.get("seconds") is not None:  # it may have waited since its last attempt
+            before = sum(_moment(part["ended"]) - _moment(part["started"]) for part in trial["attempts"])
+            since = max(since, _moment(now) - max(0.0, trial["seconds"] - before))
+        yield str(trial["worker"]), trial["number"], "running", since, max(since, _moment(now))
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ddtl.utils.wording import now, train_command
 if TYPE_CHECKING:
     from ddtl.sweeps.store.store import Store
 
-_ATTEMPT = ("worker", "started", "ended", REASON, WORDS)
+_ATTEMPT = ("worker", "started", "ended", "found", REASON, WORDS)
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -44,7 +44,8 @@ def record(store: Store) -> dict[str, Any]:
     """Return everything that is known about the sweep, as plain JSON; what is not a finite number is null.
 
     Times are ISO 8601 in UTC. A trial's ``values`` are there when it is complete; its ``curve`` contains pairs of an
-    epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason; ``run`` is the
+    epoch, from 0, and the monitor's value; ``attempts`` are those that ended, each with its reason, and with when
+    its end was ``found`` where that was later; ``run`` is the
     name of its folder. ``replicates`` are the keys in which trials differ by chance alone, such as ``seed``, and
     ``settings`` then contains what is compared, the best mean first; the best trial is the first one of the best
     setting. ``test_uses`` is how often the dataset's test sets had been used by any run below the runs folder.
@@ -119,7 +120,7 @@ def _trial(trial: FrozenTrial) -> dict[str, Any]:
         "predict_seconds": attrs.get("predict_seconds"),
         "run": Path(attrs["run"]).name if "run" in attrs else None,
         "worker": owner.get("worker"),
-        "attempts": [{key: attempt[key] for key in _ATTEMPT} for attempt in attempts],
+        "attempts": [{key: attempt[key] for key in _ATTEMPT if key in attempt} for attempt in attempts],
     }
 
 

@@ -43,6 +43,9 @@ class StoragePlace(Protocol):
     def stale(self, study: optuna.Study) -> set[int]:
         """Return Optuna's numbers of the trials whose last heartbeat is too long ago."""
 
+    def silence(self, trial: int) -> float | None:
+        """Return how many seconds ago the trial's last heartbeat was; None where none is known."""
+
     def forget(self, trial: int) -> None:
         """Send no more heartbeats of the trial."""
 
@@ -71,17 +74,29 @@ class JournalPlace:
         if not self._beats.exists():
             return set()
         beats = {int(file.name): file.stat().st_mtime for file in self._beats.iterdir() if file.name.isdecimal()}
-        probe = self._beats / f"now-{os.getpid()}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink(missing_ok=True)
+        now = self._time()
         return {trial for trial, last in beats.items() if now - last > STALE_SECONDS}
+
+    def silence(self, trial: int) -> float | None:
+        try:
+            last = (self._beats / str(trial)).stat().st_mtime
+        except FileNotFoundError:
+            return None
+        return self._time() - last
 
     def forget(self, trial: int) -> None:
         (self._beats / str(trial)).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+    def _time(self) -> float:
+        """Return the time of the file's server."""
+        probe = self._beats / f"now-{os.getpid()}"
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+        return now
 
 
 class DatabasePlace:
@@ -131,6 +146,15 @@ class DatabasePlace:
 
     def stale(self, study: optuna.Study) -> set[int]:
         return set(self._database._get_stale_trial_ids(study._study_id))
+
+    def silence(self, trial: int) -> float | None:
+        from optuna.storages._rdb.models import TrialHeartbeatModel
+        from sqlalchemy import func, select
+
+        what = select(func.now(), TrialHeartbeatModel.heartbeat).where(TrialHeartbeatModel.trial_id == trial)
+        with self._database.engine.connect() as connection:
+            found = connection.execute(what).first()
+        return None if found is None else float((found[0].replace(tzinfo=None) - found[1]).total_seconds())
 
     def forget(self, trial: int) -> None:
         """Do nothing: Optuna checks running trials alone."""

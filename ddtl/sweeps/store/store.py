@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -121,7 +123,7 @@ class Store:
                 alive = trial._trial_id not in stale
             if not alive:
                 at = f" (worker {trial.user_attrs[OWNER]['worker']})" if OWNER in trial.user_attrs else ""
-                self._finish(trial, failed("killed", f"its process is gone{at}"))
+                self._finish(trial, failed("killed", f"its process is gone{at}"), self._last_sign(trial))
                 self._place.forget(trial._trial_id)
 
     def snapshot(self) -> Snapshot:
@@ -155,10 +157,26 @@ class Store:
         log = self.folder / "trials" / f"{trial.number}.log"
         return Task(trial.number, trial_id, overrides, len(attempts) + 1, claim["claim"], log)
 
-    def _finish(self, trial: FrozenTrial, outcome: Outcome) -> None:
+    def _last_sign(self, trial: FrozenTrial) -> str:
+        """Return when a trial whose process is gone was last seen at work: by its heartbeats and its log.
+
+        It may be found a day later; the time in between is no time of the trial.
+        """
+        started = trial.user_attrs[OWNER]["since"] if OWNER in trial.user_attrs else now()
+        silences = [self._place.silence(trial._trial_id)]
+        with suppress(OSError):
+            silences.append(time.time() - (self.folder / "trials" / f"{trial.number}.log").stat().st_mtime)
+        known = [max(0.0, silence) for silence in silences if silence is not None]
+        last = datetime.now(UTC) - timedelta(seconds=min(known)) if known else datetime.fromisoformat(started)
+        return max(last, datetime.fromisoformat(started)).isoformat(timespec="milliseconds")
+
+    def _finish(self, trial: FrozenTrial, outcome: Outcome, ended: str | None = None) -> None:
         """Write the attempt down, then let the trial end, fail or wait.
 
         A process killed between the two leaves an attempt whose end is known, and that end counts.
+
+        Args:
+            ended: when the attempt ended; None for now.
         """
         attempts = list(trial.user_attrs.get(ATTEMPTS, []))
         owner = trial.user_attrs.get(OWNER, {"claim": "", "worker": "", "host": "", "since": now()})
@@ -166,7 +184,13 @@ class Store:
             last = attempts.pop()
             outcome = Outcome(last[REASON], tuple(last["values"]), last[WORDS])
         else:
-            this = {"claim": owner["claim"], "worker": owner["worker"], "started": owner["since"], "ended": now()}
+            this = {
+                "claim": owner["claim"],
+                "worker": owner["worker"],
+                "started": owner["since"],
+                "ended": ended or now(),
+            }
+            this |= {"found": now()} if ended else {}
             this |= {REASON: outcome.end, WORDS: outcome.words, "values": list(outcome.values)}
             self.storage.set_trial_user_attr(trial._trial_id, ATTEMPTS, [*attempts, this])
         what, words = verdict(outcome, attempts, self.plan.settings.sweep.retries)
