@@ -242,9 +242,9 @@ def is_deep(data: bytes, path: Path) -> bool:
     Raises:
         BadImageError: the header cannot be read.
     """
-    if data.startswith(JPEG):
-        return False
     with _named_failures(data, path):
+        if data.startswith(JPEG):
+            return False
         mode = read_header(data).mode
     return mode.startswith(("I", "F")) or (mode not in Image.MODES and int(mode[1:]) > 8)
 

@@ -160,7 +160,7 @@ class Store:
     def _last_sign(self, trial: FrozenTrial) -> str:
         """Return when a trial whose process is gone was last seen at work: by its heartbeats and its log.
 
-        It may be found a day later; the time in between is no time of the trial.
+        It may be found a day later; the time in between does not count as the trial's.
         """
         started = trial.user_attrs[OWNER]["since"] if OWNER in trial.user_attrs else now()
         silences = [self._place.silence(trial._trial_id)]
