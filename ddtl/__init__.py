@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ddtl.utils.version import VERSION
+
 if TYPE_CHECKING:
     from ddtl.api import Run, Scored, compare, load, runs, train
     from ddtl.utils.errors import TrainingFailure, UserError
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Run", "Scored", "TrainingFailure", "UserError", "compare", "load", "runs", "train"]
 
 

@@ -230,11 +230,10 @@ def compare(*runs: Run | str | Path, score: str = "roc_auc", split: str = "test"
     nan = float("nan")
     rows = []
     for pair in result.pairs:
-        for name, found_difference in pair.differences.items():
-            one, other, value, limits = (getattr(found_difference, key) for key in ("a", "b", "value", "interval"))
-            low, high = (limits.low, limits.high) if limits else (nan, nan)
+        for name, of_score in pair.differences.items():
+            low, high = (of_score.interval.low, of_score.interval.high) if of_score.interval else (nan, nan)
             p, holm_p = (pair.p, pair.holm_p) if name == pair.score else (nan, nan)
-            rows.append((pair.a, pair.b, name, one, other, value, low, high, p, holm_p))
+            rows.append((pair.a, pair.b, name, of_score.a, of_score.b, of_score.value, low, high, p, holm_p))
     columns = ("a", "b", "score", "score_a", "score_b", "difference", "low", "high", "p", "holm_p")
     table = pd.DataFrame(rows, columns=columns)
     table.attrs |= {"claims": claims.claims(result.pairs), "caveats": claims.caveats(found, result.pairs)}

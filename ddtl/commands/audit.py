@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl import __version__
 from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
 from ddtl.commands.arguments import Command
 from ddtl.config import sources
@@ -25,6 +24,7 @@ from ddtl.utils import console, reading
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import spreadsheet_cell, write_csv, write_json, write_text
 from ddtl.utils.suggest import did_you_mean
+from ddtl.utils.version import VERSION
 from ddtl.utils.wording import count
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str]) -> int:
     found = audit.run(subjects, console.progress)
     record = {
         "when": started.isoformat(timespec="seconds"),
-        "ddtl": __version__,
+        "ddtl": VERSION,
         "command": shlex.join(["ddtl", "audit", *argv]),
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         **found.record(),

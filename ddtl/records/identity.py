@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddtl.utils.reading import printable
-
-if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
-    pass
-
 
 _ABSENT = "(absent)"
 _LONGEST = 300  # characters of a value in a message

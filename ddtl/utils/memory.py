@@ -24,7 +24,7 @@ def tune_allocator() -> None:
     happens.
 
     glibc hands each large tensor back to the system and fetches it again at the next step, page by page: a tenth of
-    the time of a step on a CPU. Pages of 2 MB, where the system gives them to those who ask, save a sixth more of it:
+    the time of a step on a CPU. Pages of 2 MB, where the system gives them to those who ask, save more of it:
     far fewer addresses to look up. The most that is used at a time stays the same.
     """
     try:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddtl.finetuning.schedule import Schedule, compile_schedule
-from ddtl.models.module import Classifier
-from tests.support.runs import assert_same_run, config, run
+from tests.support.runs import PullThePlugError, assert_same_run, break_at, config, run
 from tests.support.tiny import STAGES, tiny
 
 __all__ = ["tiny"]  # a fixture
@@ -36,10 +35,6 @@ ROWS = {
 }
 
 
-class PullThePlugError(Exception):
-    """What a killed process leaves is what an exception leaves that nobody expects."""
-
-
 def stops(schedule: Schedule) -> list[tuple[int, int]]:
     """(epoch, batch) before which to stop: at a phase's first batch, inside its first epoch, and inside its last."""
     points = {(phase.first, batch) for phase in schedule.phases for batch in (0, 2)}
@@ -57,16 +52,8 @@ def test_a_schedule_resumes_to_the_same_bit_wherever_it_was_stopped(tiny, tmp_pa
     schedule = compile_schedule(c.finetune, STAGES, c.trainer.max_epochs)
     whole = run(tmp_path / "whole", *command).folder
 
-    step = Classifier.training_step
     ahead = stops(schedule)
-
-    def breaking(self, batch, batch_idx):
-        if ahead and (self.current_epoch, batch_idx) == ahead[0]:
-            ahead.pop(0)
-            raise PullThePlugError
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(Classifier, "training_step", breaking)
+    break_at(monkeypatch, ahead)
     for _ in range(len(ahead)):
         with pytest.raises(PullThePlugError):
             run(tmp_path / "broken", *command)

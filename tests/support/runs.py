@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from ddtl.config.load import load
+from ddtl.models.module import Classifier
 from ddtl.reports.run.publish import publish
 from ddtl.schema.run import Config
 from ddtl.training.run import RunResult
@@ -58,6 +60,23 @@ def start(overrides: list[str], **environment: str) -> subprocess.Popen[str]:
         env={**os.environ, **environment},
         start_new_session=True,  # a Ctrl-C is sent to the whole group, as a terminal does
     )
+
+
+class PullThePlugError(Exception):
+    """What a killed process leaves is what an exception leaves that nobody expects."""
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, ahead: list[tuple[int, int]]) -> None:
+    """Let training break before the first of these steps, (epoch, batch), which is taken from the list."""
+    step = Classifier.training_step
+
+    def breaking(self: Classifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if ahead and (self.current_epoch, batch_idx) == ahead[0]:
+            ahead.pop(0)
+            raise PullThePlugError
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", breaking)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -12,12 +12,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ddtl.config.load import load
-from ddtl.models.module import Classifier
 from ddtl.training.batchnorm import layers_of, measure
 from ddtl.training.train import assemble
 from ddtl.training.weight_averaging import MeanOfLast
 from ddtl.utils.errors import UserError
-from tests.support.runs import assert_same_run, run, small, state
+from tests.support.runs import PullThePlugError, assert_same_run, break_at, run, small, state
 from tests.support.tiny import tiny
 
 __all__ = ["tiny"]  # a fixture
@@ -56,23 +55,12 @@ def test_the_mean_is_scored_with_statistics_of_its_own(tiny: str, tmp_path: Path
     assert all(torch.allclose(value, kept[name], atol=1e-5) for name, value in anew.network.state_dict().items())
 
 
-class PullThePlugError(Exception):
-    """What a killed process leaves is what an exception leaves that nobody expects."""
-
-
 def test_a_run_that_broke_comes_to_the_same_mean(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It breaks in each epoch that counts: the second and third time there is a mean to restore."""
     words = [tiny, "trainer.max_epochs=4", "trainer.average_last=3", "trainer.limit_batches=4"]
     whole = run(tmp_path / "whole", *words).folder
-    step, ahead = Classifier.training_step, [1, 2, 3]
-
-    def breaking(self: Classifier, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if ahead and (self.current_epoch, batch_idx) == (ahead[0], 2):
-            ahead.pop(0)
-            raise PullThePlugError
-        return step(self, batch, batch_idx)
-
-    monkeypatch.setattr(Classifier, "training_step", breaking)
+    ahead = [(1, 2), (2, 2), (3, 2)]
+    break_at(monkeypatch, ahead)
     for _ in range(len(ahead)):
         with pytest.raises(PullThePlugError):
             run(tmp_path / "broken", *words)

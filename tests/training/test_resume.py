@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.models.module import Classifier
 from ddtl.utils.errors import UserError
-from tests.support.runs import assert_same_run, finish, run, small, start, wait_for_epochs
+from tests.support.runs import PullThePlugError, assert_same_run, break_at, finish, run, small, start, wait_for_epochs
 
 # Long enough that a test on a busy machine still stops it in the middle.
 HARD = ("augment=strong", "model.head.dropout=0.5", "trainer.patience=20", "trainer.max_epochs=6")
@@ -62,24 +61,13 @@ def test_a_stopped_run_resumes_to_the_same_bit(uninterrupted, tmp_path, signum, 
     assert_same_run(folder, uninterrupted)
 
 
-class PullThePlugError(Exception):
-    """What a killed process leaves is what an exception leaves that nobody expects."""
-
-
 def test_the_best_epoch_before_a_stop_stays_the_best(tmp_path, monkeypatch):
     """The score is the same after each epoch: the first one after the stop is no improvement."""
     words = ("model=squeezenet1_1", "model.weights=none", "optimizer.lr=1e-9", "trainer.limit_batches=2")
     whole = run(tmp_path / "whole", *words)
     assert whole.results["best_epoch"] == 0
-    step = Classifier.training_step
-
-    def breaking(self, batch, batch_idx):
-        if self.current_epoch == 2:
-            raise PullThePlugError
-        return step(self, batch, batch_idx)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", breaking)
+        break_at(patch, [(2, 0)])
         with pytest.raises(PullThePlugError):
             run(tmp_path / "stopped", *words)
     assert_same_run(run(tmp_path / "stopped", *words).folder, whole.folder)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import ddtl
+from ddtl.utils.version import VERSION
 
 _AGAIN = {408, 429, 500, 502, 503, 504}  # answers that may be another one a moment later
 
@@ -131,7 +131,7 @@ def credentials_sent() -> Iterator[None]:
 
 
 def _open(url: str, method: str, timeout: float) -> http.client.HTTPResponse:
-    headers = {"User-Agent": f"ddtl/{ddtl.__version__}"}
+    headers = {"User-Agent": f"ddtl/{VERSION}"}
     request = urllib.request.Request(url, headers=headers, method=method)
     answer: http.client.HTTPResponse = urllib.request.build_opener(_Credentials).open(request, timeout=timeout)
     return answer
