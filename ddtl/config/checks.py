@@ -241,7 +241,7 @@ def _hardware(c: Config) -> Iterator[str]:
 def _averages(c: Config) -> Iterator[str]:
     k, epochs = c.trainer.average_last, c.trainer.max_epochs
     if k is not None and k > epochs:
-        yield f"trainer.average_last={k}: there are trainer.max_epochs={epochs} epochs. Set it to fewer."
+        yield f"trainer.average_last={k}: there are no more than trainer.max_epochs={epochs}. Set it to at most that."
     if k is not None and c.trainer.ema is not None:
         yield "trainer.average_last and trainer.ema both average the weights; set one of them to null."
     if k is not None and c.trainer.patience is not None:

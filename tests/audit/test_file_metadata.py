@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from ddtl.audit.file_metadata import FEATURES, probabilities, read_metadata
+from ddtl.audit import file_metadata
+from ddtl.audit.file_metadata import FEATURES, forest, probabilities, read_metadata
 from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.manifest import Manifest, Sample
@@ -105,9 +106,15 @@ def test_files_that_are_all_alike_tell_nothing(tmp_path: Path) -> None:
     assert np.ptp(probabilities(manifest)) == 0
 
 
-def test_the_answer_is_the_same_on_every_call_and_not_taken_from_the_test(tmp_path: Path) -> None:
+def test_the_answer_is_the_same_on_every_call_and_not_taken_from_the_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     manifest = two_by_two(tmp_path, lambda path, _: save(path.with_suffix(".png"), int(RNG.integers(30, 60))))
+    monkeypatch.setattr(file_metadata, "_answers", {})
     p = probabilities(manifest)
+    p[:] = 2  # the caller's own
+    p = probabilities(manifest)
+    monkeypatch.setattr(file_metadata, "_answers", {})
     assert (probabilities(manifest) == p).all()
     turned = manifest_of(
         [s.path for s in manifest.samples],
@@ -115,6 +122,25 @@ def test_the_answer_is_the_same_on_every_call_and_not_taken_from_the_test(tmp_pa
         [s.split for s in manifest.samples],
     )
     assert (probabilities(turned) == p).all()
+
+
+def test_an_answer_that_is_kept_is_to_the_same_question() -> None:
+    numbers = np.arange(12.0).reshape(6, 2)
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    asked = [
+        forest(numbers, labels, numbers[:2], 2, trees=5),
+        forest(numbers, 1 - labels, numbers[:2], 2, trees=5),
+        forest(numbers, labels, numbers[4:], 2, trees=5),
+        forest(numbers, labels, numbers[:2], 3, trees=5),
+        forest(numbers, labels, numbers[:2], 2, trees=6),
+    ]
+    assert [p.shape for p in asked] == [(2, 2), (2, 2), (2, 2), (2, 3), (2, 2)]
+    assert (asked[0] == asked[1][:, ::-1]).all()
+    assert (asked[0] != asked[2]).any()
+    for seed in range(20):  # more than are kept
+        forest(numbers + seed, labels, numbers[:2] + seed, 2, trees=1)
+    assert (forest(numbers, labels, numbers[:2], 2, trees=5) == asked[0]).all()
+    assert len(file_metadata._answers) <= 8
 
 
 def test_images_in_no_split_are_left_alone(tmp_path: Path) -> None:

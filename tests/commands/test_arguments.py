@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shlex
+import shutil
 import subprocess
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -209,3 +214,76 @@ def test_every_shell_has_a_script_with_every_command(capsys: pytest.CaptureFixtu
         assert "dataset=covid19ct" in printed
     with pytest.raises(UserError, match="Did you mean fish"):
         cli.main(["completion", "fsh"])
+
+
+def _shell(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"there is no {name} here")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ddtl pre", ["predict"]),
+        ("ddtl train dataset=cov", ["dataset=covid19ct"]),
+        ("ddtl sweep search=lr_u", ["search=lr_unfreeze"]),
+        ("ddtl data fe", ["fetch"]),
+        ("ddtl predict RUN output=sc", ["output=scans/"]),
+        ("ddtl report sc", ["scans/"]),
+    ],
+)
+def test_fish_completes(tmp_path: Path, line: str, found: list[str]) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "ddtl.fish").write_text(completion._fish(completion.words()))
+    asked = f"source ddtl.fish; complete -C {shlex.quote(line)}"
+    command = [_shell("fish"), "--no-config", "-c", asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert [each.partition("\t")[0] for each in done.stdout.splitlines()] == found
+
+
+# The line as it is after Tab goes into a file when Ctrl-X is typed.
+_ZSH = """
+fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D
+shown() { print -r -- "$BUFFER" >> shown; BUFFER= }; zle -N shown; bindkey '^X' shown
+print -r -- ready > ready
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("ddtl pre", "ddtl predict "),
+        ("ddtl train dataset=cov", "ddtl train dataset=covid19ct "),
+        ("ddtl sweep search=lr_u", "ddtl sweep search=lr_unfreeze "),
+        ("ddtl sweep n_", "ddtl sweep n_trials="),
+        ("ddtl data fe", "ddtl data fetch "),
+        ("ddtl predict RUN output=sc", "ddtl predict RUN output=scans/"),
+        ("ddtl compare sca", "ddtl compare scans/"),
+    ],
+)
+def test_zsh_completes(tmp_path: Path, line: str, found: str) -> None:
+    zsh = _shell("zsh")
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "_ddtl").write_text(completion._zsh(completion.words()))
+    (tmp_path / "begin").write_text(_ZSH)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [zsh, "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, start_new_session=True,
+        env={**os.environ, "TERM": "dumb"},
+    ) as process:  # fmt: skip
+        try:
+            os.close(theirs)
+            os.write(ours, b"source ./begin\n")
+            for name, keys in (("ready", f"{line}\t\x18"), ("shown", "")):
+                end = time.monotonic() + 60
+                while not (tmp_path / name).exists() or not (tmp_path / name).read_text().endswith("\n"):
+                    assert time.monotonic() < end, f"zsh does not write {name}"
+                    if select.select([ours], [], [], 0.05)[0]:
+                        os.read(ours, 65536)  # else it waits for its screen to be read
+                os.write(ours, keys.encode())
+        finally:
+            process.kill()
+            os.close(ours)
+    assert (tmp_path / "shown").read_text().splitlines()[0] == found

@@ -68,7 +68,7 @@ def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
 
 def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words):
     instead(monkeypatch, by_lr(dict.fromkeys(("0.01", "0.02", "0.03"))))
-    with pytest.raises(TrainingFailure, match=r"(?s)2 trials failed in a row.*error: broken"):
+    with pytest.raises(TrainingFailure, match=r"(?s)failed trials in a row: 2.*error: broken"):
         sweep.main([*words, "sweep.max_failures=2"])
     assert json.loads((tmp_path / "sweeps" / "grid" / "sweep.json").read_text())["counts"]["failed"] == 2
 

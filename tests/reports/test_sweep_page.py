@@ -227,7 +227,7 @@ def test_importances_say_why_there_are_none() -> None:
     many = [done(number, 0.1 * number, params={"x": float(number)}) for number in range(20)]
     few = parameters.importances(many[:14], {}, 1)
     assert few.shares == {}
-    assert "14 trials were completed, and importances need 15" in few.why_not
+    assert "completed trials: 14; importances need 15" in few.why_not
     alike = [trial | {"values": [0.5]} for trial in many]
     assert "the same score" in parameters.importances(alike, {}, 1).why_not
     fixed = [trial | {"params": {"x": 1.0}} for trial in many]

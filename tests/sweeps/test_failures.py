@@ -146,7 +146,7 @@ def test_trial_after_trial_that_fails_stops_the_sweep_with_the_reasons(monkeypat
     instead(monkeypatch, raises(UserError("no such file: weights.pt")))
     store, problem = worked(tmp_path, "n_trials=6", "sweep.max_failures=3")
     assert problem is not None
-    assert problem.startswith("3 trials failed in a row (sweep.max_failures):")
+    assert problem.startswith("failed trials in a row: 3 (sweep.max_failures):")
     assert problem.count("error: no such file: weights.pt") == 3
     assert states(store) == ["FAIL"] * 3
 

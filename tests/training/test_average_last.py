@@ -72,7 +72,7 @@ def test_a_run_that_broke_comes_to_the_same_mean(tiny: str, tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainer.average_last=99"], "there are trainer.max_epochs=10"),
+        (["trainer.average_last=99"], "there are no more than trainer.max_epochs=10"),
         (["trainer.average_last=2", "trainer.ema=0.9"], "both average the weights"),
         (["trainer.average_last=2", "trainer.patience=3"], "trainer.patience leaves open"),
     ],

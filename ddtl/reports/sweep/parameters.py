@@ -41,7 +41,7 @@ def _blocks(sweep: Sweep) -> list[Block]:
     lines = Figure(
         "From settings to score",
         parallel_spec(scored, axes, best, sweep.signs[0]),
-        f"A line for each of {len(scored)} trials through {len(axes)} parameters to its score.",
+        f"A line for each trial ({len(scored)}) through the parameters ({len(axes)}) to its score.",
         f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last "
         "score. What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
@@ -170,7 +170,7 @@ def importances(trials: Sequence[Trial], space: Mapping[str, Mapping[str, Any]],
     """
     done = [trial for trial in trials if trial["state"] == "complete"]
     if len(done) < FEWEST:
-        return Importances({}, why_not=f"{len(done)} trials were completed, and importances need {FEWEST}")
+        return Importances({}, why_not=f"completed trials: {len(done)}; importances need {FEWEST}")
     axes = [axis for axis in parameters(done, space) if axis.low != axis.high and len(axis.choices) != 1]
     if not axes:
         return Importances({}, why_not="nothing was varied among the completed trials")

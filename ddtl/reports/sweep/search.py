@@ -31,7 +31,7 @@ def _charts(sweep: Sweep) -> list[Figure]:
     history = Figure(
         "Trial by trial",
         history_spec(sweep.trials, sweep.names[0], sweep.signs[0], best=not sweep.replicates),
-        f"Score of each of {len(sweep.trials)} trials{best}.",
+        f"Scores of {wording.count(len(sweep.trials), 'trial')}{best}.",
         f"A pruned trial is at the last score that it reported{raised}.",
     )
     if not any(trial["curve"] for trial in sweep.trials):

@@ -26,11 +26,11 @@ def _tables(sweep: Sweep) -> list[Block]:
     words = (1, len(columns) - 1)
     if sweep.replicates:
         every = Table("All trials, by number", columns, rows, words=words, sortable=True)
-        return [_settings(sweep), Fold(f"All {len(rows)} trials", [every])]
+        return [_settings(sweep), Fold(f"All trials ({len(rows)})", [every])]
     blocks: list[Block] = [Table("The best trials", columns, rows[:_SHOWN], words=words, sortable=True)]
     if len(rows) > _SHOWN:
         every = Table("All trials, the best first", columns, rows, words=words, sortable=True)
-        blocks.append(Fold(f"All {len(rows)} trials", [every]))
+        blocks.append(Fold(f"All trials ({len(rows)})", [every]))
     return blocks
 
 

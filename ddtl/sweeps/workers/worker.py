@@ -105,7 +105,7 @@ class _Loop:
                 process.ask_to_end(settle.failed("time_limit", words))
         if len(now.failures) >= self.settings.max_failures:
             lines = "\n".join(f"  {words}" for words in now.failures[-self.settings.max_failures :])
-            self.give_up(f"{len(now.failures)} trials failed in a row (sweep.max_failures):\n{lines}")
+            self.give_up(f"failed trials in a row: {len(now.failures)} (sweep.max_failures):\n{lines}")
 
     def give_up(self, why: str) -> None:
         """End the sweep after the running trials' next checkpoint."""
