@@ -15,6 +15,7 @@ from ddtl.schema.run import Config
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils import ranks, threads
 from ddtl.utils.errors import UserError
+from ddtl.utils.redaction import redact_url
 from ddtl.utils.suggest import did_you_mean
 
 # Bytes of a name that becomes a folder's; file systems take 255, and some names get an ending.
@@ -324,6 +325,19 @@ def _pooled(c: Config) -> Iterator[str]:
 def _loggers(c: Config) -> Iterator[str]:
     if c.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
         yield "logger.tensorboard=true needs a package that is not here: pip install 'ddtl[tensorboard]'."
+    if c.logger.mlflow.enabled and importlib.util.find_spec("mlflow") is None:
+        yield "logger.mlflow.enabled=true needs a package that is not here: pip install 'ddtl[mlflow]'."
+    store = c.logger.mlflow.store
+    if store is not None and not store.startswith(("sqlite:///", "http://", "https://")):
+        yield (
+            f"logger.mlflow.store={redact_url(store)}: it is sqlite:////folder/file.db, or the URL of a server, as "
+            "http://127.0.0.1:5000."
+        )
+    elif store is not None and redact_url(store) != store:
+        yield (
+            f"logger.mlflow.store={redact_url(store)}: a password would be written down. Set the variables "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        )
 
 
 def _evaluation(c: Config) -> Iterator[str]:
@@ -364,6 +378,10 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     *(
         (f"logger.wandb.{key}", lambda c: c.logger.wandb.mode == "disabled", "W&B is off: logger.wandb.mode=disabled")
         for key in ("project", "entity", "group", "tags", "artifacts", "timeout")
+    ),
+    *(
+        (f"logger.mlflow.{key}", lambda c: not c.logger.mlflow.enabled, "MLflow is off: logger.mlflow.enabled=false")
+        for key in ("store", "experiment")
     ),
     ("logger.upload_samples", lambda c: c.logger.wandb.mode == "disabled", "nothing is uploaded: W&B is off"),
     (

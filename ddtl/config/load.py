@@ -115,6 +115,7 @@ def typed(
 def _urls(config: Any) -> Iterator[str | None]:
     """The settings that may contain a password, wherever they were set."""
     yield from (config.paths.data_mirror, config.paths.weights_mirror) if hasattr(config, "paths") else ()
+    yield config.logger.mlflow.store if hasattr(config, "logger") else None
     yield config.sweep.storage if hasattr(config, "sweep") else None
 
 

@@ -95,6 +95,10 @@ class RunFolder:
     def wandb_id(self) -> Path:
         return self.path / "wandb_id"
 
+    @property
+    def mlflow_id(self) -> Path:
+        return self.path / "mlflow_id"
+
     def epochs(self) -> list[dict[str, Any]]:
         """Return the rows of ``metrics.jsonl`` that are of one epoch each."""
         return epochs.of_epochs(self.path)

@@ -152,7 +152,7 @@ def split(path: Path) -> Iterator[Mapping[str, str]]:
 
 
 def run_id(path: Path) -> str:
-    """Return the id of a run at W&B.
+    """Return the id of a run at W&B or in MLflow.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -160,7 +160,7 @@ def run_id(path: Path) -> str:
     """
     text = read_text(path, 4096).strip()
     if not _RUN_ID.fullmatch(text):
-        raise Unreadable(path, "is not an id of a W&B run", "Delete it: the run is shown to W&B under a new one.")
+        raise Unreadable(path, "is not an id of a run", "Delete it: the run is shown under a new one.")
     return text
 
 

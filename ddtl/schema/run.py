@@ -286,10 +286,19 @@ class WandbConfig(Section):
     timeout: Annotated[float, Field(gt=0, le=86_400)]  # seconds
 
 
+class MlflowConfig(Section):
+    """MLflow; see ``conf/logger/mlflow.yaml``."""
+
+    enabled: bool = False
+    store: str | None = None
+    experiment: Annotated[str, Field(min_length=1)] = "ddtl"
+
+
 class LoggerConfig(Section):
     """Where the curves are logged, besides the run's own records; see ``conf/logger/``."""
 
     wandb: WandbConfig
+    mlflow: MlflowConfig = MlflowConfig()  # runs of before there was one do not have it
     tensorboard: bool
     csv: bool
     upload_samples: bool

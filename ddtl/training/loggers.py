@@ -24,6 +24,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ddtl.records import small
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
+from ddtl.training.mlflow_run import MlflowRun
 from ddtl.utils import ranks
 from ddtl.utils.files import folder_in, write_csv, write_text
 from ddtl.utils.isolation import NEUTRAL_FOLDER, is_checkout
@@ -54,6 +55,11 @@ def opened(config: Config, folder: RunFolder, public: Mapping[str, Any]) -> Iter
     run = _wandb_run(config, folder, public)
     if run is not None:
         loggers.append(_harmless(WandbLogger(experiment=run)))
+    if config.logger.mlflow.enabled:
+        try:
+            loggers.append(_harmless(MlflowRun(config, folder, public)))
+        except Exception as error:
+            log.warning("MLflow does not work here, continuing without it: %s", _first_line(error))
     failed = True
     try:
         yield loggers

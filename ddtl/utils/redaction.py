@@ -32,7 +32,7 @@ _WEB = ("http", "https", "ftp", "ftps", "s3", "gs", "hf")  # where a user's name
 
 # Settings of a URL that may contain a secret, and the variables that they are taken from where they are not given.
 _VARIABLES = {"paths.weights_mirror": "DDTL_WEIGHTS_MIRROR", "paths.data_mirror": "DDTL_DATA_MIRROR"}
-_URL_KEYS = {"weights_mirror", "data_mirror", "storage"}  # the settings that are a URL, by their last name
+_URL_KEYS = {"weights_mirror", "data_mirror", "storage", "store"}  # the settings that are a URL, by their last name
 
 # What begins a URL, or what was to be one: //host, http:/host, http:\\host.
 _START = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]{0,30}):[/\\]{1,3}|(?<![\w:/\\.])[/\\]{2})(?=[^\s/\\])")

@@ -115,6 +115,7 @@ def length(data: bytes, gray: Image.Image) -> tuple[int, tuple[int, int]]:
     return len(data), gray.size
 
 
+@pytest.mark.slow
 def test_two_processes_decode_as_one_does(clean: Manifest) -> None:
     told: list[tuple[int, int]] = []
     one = decode([clean], processes=1, measure=length)

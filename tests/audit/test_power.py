@@ -50,7 +50,9 @@ def planted_score(view: str, features: np.ndarray, labels: np.ndarray, plan: pro
     return np.column_stack([1 - p, p])
 
 
-@pytest.mark.parametrize(("positives", "negatives", "images"), [(19, 19, 4), (12, 60, 2)])
+@pytest.mark.parametrize(
+    ("positives", "negatives", "images"), [(19, 19, 4), pytest.param(12, 60, 2, marks=pytest.mark.slow)]
+)
 def test_the_stated_power_is_that_of_the_probes(
     positives: int, negatives: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test_with_shuffled_labels_nothing_is_left_to_find() -> None:
     assert np.std(highest) == pytest.approx(np.std(expected), rel=0.15)
 
 
+@pytest.mark.slow
 def test_more_patients_find_weaker_shortcuts() -> None:
     found = [power("test", *clustered(n, n, 2)).least_auc for n in (10, 30, 150)]
     assert None not in found
@@ -123,6 +126,7 @@ def test_four_patients_a_class_cannot_rule_a_shortcut_out() -> None:
     assert stated.example_found < 0.5
 
 
+@pytest.mark.slow
 def test_three_classes() -> None:
     labels = np.arange(60) % 3
     stated = power("held-out half", labels, np.arange(60))

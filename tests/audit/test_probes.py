@@ -142,6 +142,7 @@ def test_what_may_be_disease_is_never_called_a_shortcut() -> None:
         assert (found.verdict, found.kind) == (about.kind, about.kind)
 
 
+@pytest.mark.slow
 def test_three_classes() -> None:
     labels = np.arange(90) % 3
     found = probe("file metadata", ("third",), (labels == 2)[:, None] * 1.0, labels, np.arange(90))
@@ -225,7 +226,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
     return found
 
 
-@pytest.mark.parametrize("view", ["border", "marks"])
+@pytest.mark.parametrize("view", ["border", pytest.param("marks", marks=pytest.mark.slow)])
 def test_a_mark_in_the_images_is_found(
     view: str, drawn: dict[float, tuple[Manifest, list[Measurements | None]]]
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_full_disk_at_the_start(place: Place, guarded: Guarded, capfd: pytest.
         assert place.state() == before
 
 
-@pytest.mark.parametrize("kind", ["folder", "phantom"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("phantom", marks=pytest.mark.slow)])
 def test_a_read_only_cache(kind: str, place: Place, guarded: Guarded, capfd: pytest.CaptureFixture[str]) -> None:
     """Where it is finished it is read; where it is not, the message says where else it could be."""
     argv = [*place.paths(), *(place.folder() if kind == "folder" else place.phantom())]

@@ -197,6 +197,7 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     assert f"{share:.0%} of the test images are of patients or groups that the run trained on" in other["warnings"][-1]
 
 
+@pytest.mark.slow
 def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
     """Patients of every seed have the same ids; only those of the run's own seed can be known from training."""
     words = [*PHANTOM, "dataset=phantom", f"paths.runs_dir={a_run.parents[1]}", "dataset.split_seed=5"]
@@ -290,6 +291,7 @@ def on_own(folder: Path, root: Path, *words: str, name: str = "mine") -> dict[st
     return read
 
 
+@pytest.mark.slow
 def test_own_classes_are_matched_by_name(a_run: Path, own_images: Path) -> None:
     found = on_own(a_run, own_images)
     assert (found["classes"], found["positive"]) == (["non-COVID", "COVID"], "COVID")

@@ -442,7 +442,10 @@ def test_a_mistake_is_answered_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("method", ["equalize", "match_image", "match"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("equalize", marks=pytest.mark.slow), pytest.param("match_image", marks=pytest.mark.slow), "match"],
+)
 def test_new_files_are_harmonised_as_the_runs_own(method: str, tmp_path: Path) -> None:
     words = (f"dataset.harmonize={method}", "trainer.max_epochs=1", "trainer.limit_batches=2", "trainer.precision=32")
     folder = run(tmp_path, *words).folder

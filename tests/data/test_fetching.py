@@ -490,6 +490,7 @@ def test_an_archive_that_is_none_is_named(toy: Path, server: Server) -> None:
 # ---- the real images
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_real_dataset_comes_whole_from_a_mirror(real_data: Path, tmp_path: Path) -> None:
     rows = read_index("covid19ct")

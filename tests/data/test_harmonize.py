@@ -108,6 +108,7 @@ def test_match_is_one_map_for_a_dataset_and_one_for_each_source_of_a_pool() -> N
     assert alone._harmonizer.tables.tolist() == [list(range(256))]
 
 
+@pytest.mark.slow
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("harmonized"), "trainer.max_epochs=1").folder

@@ -267,6 +267,7 @@ def test_garbage_is_always_a_bad_image(fmt: str, garbage: bytes) -> None:
         decode_image(WHOLE.get(fmt, b"")[:30] + garbage, 8, HERE)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_every_real_image_decodes(real_data: Path) -> None:
     found: Counter[tuple[str, str, str]] = Counter()

@@ -212,6 +212,7 @@ def test_help_names_the_actions(words: list[str], capsys: pytest.CaptureFixture[
 # ---- the real images
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_every_real_image_is_recognised(real_data: Path) -> None:
     """covid19ct is here as published; sarscov2ct as reduced copies, which is how they are to be recognised."""

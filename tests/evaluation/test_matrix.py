@@ -72,6 +72,7 @@ def test_runs_on_other_images_are_no_cell() -> None:
         measure(Method("m", (run, only(run, run.predictions.label == 1))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "spread"), [(3, 0.3), (5, 0.8)])
 def test_the_interval_of_a_mean_covers_the_mean_of_all_seeds_and_patients(seeds: int, spread: float) -> None:
     hits, widths = 0, []

@@ -119,6 +119,7 @@ def test_a_slope_of_seven_tenths_is_seen_in_most_sets_of_95_patients() -> None:
     assert inside >= 132
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patients", "correlation"), [(38, 0.9), (95, 0.5)])
 def test_the_noise_floor_is_the_error_of_calibrated_networks(patients: int, correlation: float) -> None:
     random = np.random.default_rng(5)
@@ -201,6 +202,7 @@ def test_the_interval_of_the_temperature_is_that_of_the_slope_without_an_interce
     assert np.log([low, high]) == pytest.approx(np.log(found.temperature) + np.array([-half, half]), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_temperature_covers() -> None:
     random = np.random.default_rng(3)
     inside = 0

@@ -152,6 +152,7 @@ def test_the_least_coefficient_is_below_that_of_any_table_with_these_sensitiviti
     assert low < min(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patients", "shift"), [(5, 3.0), (10, 4.0), (10, 2.5), (30, 3.0)])
 def test_near_perfect_results_are_covered(patients: int, shift: float) -> None:
     """Three classes; where every image is right, and where one is not. 97.5 % of 95 % intervals, less chance."""

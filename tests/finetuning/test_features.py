@@ -106,6 +106,7 @@ def test_every_image_is_computed_once_a_phase(tiny, tmp_path, embedded, capsys):
     assert told[1].startswith("b, epochs 4 to 5: the output of the frozen stages stem to layer3 is computed once")
 
 
+@pytest.mark.slow
 def test_fixed_views_give_the_same_run_whether_they_are_kept_or_not(tiny, tmp_path, embedded):
     command = (tiny, *SHORT, "augment=strong", PROBE, "trainer.max_epochs=5", "dataset.sampling=balanced")
     kept = fitted(tmp_path / "3", *command, "finetune.cached_views=2")

@@ -143,6 +143,7 @@ class _AfterFirst(EarlyEnd):
         return "the first epoch is over" if trainer.global_step else None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_focal_loss_equals_a_whole_one(tmp_path: Path, tiny: str) -> None:
     words = small(tmp_path, tiny, "loss=focal", "loss.class_weights=balanced", "trainer.max_epochs=2")
     whole = train(load([*words, "run.name=whole"]))

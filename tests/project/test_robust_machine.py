@@ -434,7 +434,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "plain" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_the_validation_score_is_that_of_the_best_epoch(kind: str, tmp_path: Path) -> None:
     result = train(config(tmp_path, *QUICK, *KINDS[kind]))
     rows = read_lines(result.folder / "metrics.jsonl")
@@ -508,6 +510,7 @@ def test_a_network_that_changes_in_prediction_is_not_scored(tmp_path: Path, monk
         run(tmp_path, *QUICK)
 
 
+@pytest.mark.slow
 def test_another_machine_may_round_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There the recorded score must be reachable by rounding, and one that is far off is not."""
     result = run(tmp_path, *QUICK)
@@ -638,7 +641,8 @@ def test_a_user_without_name_and_home(request: pytest.FixtureRequest) -> None:
     assert code == 0, text
 
 
-@pytest.mark.parametrize("size", ["64k", pytest.param("240k", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["64k", "240k"])
 def test_a_tiny_dev_shm(size: str, tmp_path: Path) -> None:
     """64 kB hold no batch, which is said before anything else; 240 kB hold one, but not those of both processes."""
     inside = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec {shlex.join([*TRAIN, *small(tmp_path, *QUICK)])}"

@@ -176,6 +176,7 @@ def test_the_page_of_a_run_warns_of_letters(tmp_path: Path) -> None:
     assert "to hold text or arrows" not in (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_how_often_text_is_seen_in_public_images(real_data: Path) -> None:
     from ddtl.data.images.decode import decode_gray, read_bytes

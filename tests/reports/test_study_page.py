@@ -258,7 +258,12 @@ def hostile(runs: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("which", "width", "dark", "charts"),
-    [("cross", 1200, False, 4), ("cross", 400, True, 4), ("curve", 1200, True, 2), ("hostile", 1200, False, 4)],
+    [
+        ("cross", 1200, False, 4),
+        pytest.param("cross", 400, True, 4, marks=pytest.mark.slow),
+        pytest.param("curve", 1200, True, 2, marks=pytest.mark.slow),
+        ("hostile", 1200, False, 4),
+    ],
 )
 def test_a_browser_draws_every_chart(
     tab: browser.Tab, folder: Path, tmp_path: Path, which: str, width: int, dark: bool, charts: int

@@ -422,7 +422,9 @@ def test_what_asks_for_less_or_for_something_else_is_refused_with_what_differs(t
 
 
 @pytest.mark.usefixtures("images")
-@pytest.mark.parametrize("behind", [1, 5, 9])
+@pytest.mark.parametrize(
+    "behind", [pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow), 9]
+)
 def test_ended_anywhere_it_resumes_to_the_same_record(tmp_path, behind):
     words = ["study.methods=[plain,match,strong]", "study.patients=[5]"]
     whole, rest = Engine(), Engine()

@@ -164,6 +164,7 @@ def test_the_lock_of_a_killed_writer_holds_up_nobody(tmp_path: Path) -> None:
     assert not (tmp_path / "journal.log.lock").exists()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_writer_with_optunas_own_storage_is_respected(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     made = study(path)

@@ -34,6 +34,7 @@ def test_it_is_the_mean_of_the_last_epochs() -> None:
     assert torch.allclose(mean.mean["weight"], torch.stack(seen[2:]).mean(dim=0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_mean_is_scored_with_statistics_of_its_own(tiny: str, tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", tiny, "trainer.precision=32")
     made = run(tmp_path / "mean", tiny, "trainer.precision=32", "trainer.average_last=2")

@@ -149,6 +149,7 @@ def test_a_run_elsewhere_adapted_and_refitted(tiny: str, tmp_path: Path) -> None
     assert results(folder) == before
 
 
+@pytest.mark.slow
 def test_a_runs_own_test_set_can_be_adapted_to(tiny: str, tmp_path: Path) -> None:
     words = [tiny, "trainer.max_epochs=1"]
     plain = run(tmp_path / "a", *words)

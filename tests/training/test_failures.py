@@ -77,6 +77,7 @@ def test_a_disk_that_gets_full_in_training(
         assert_same_run(folder, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_disk_that_gets_full_in_scoring(tmp_path: Path, guarded: Guarded, capfd: pytest.CaptureFixture[str]) -> None:
     """Room for the only epoch's checkpoint, not for the weights that are written at the end."""
     with mounted(tmp_path / "disk", f"{CHECKPOINT + 1}m") as disk:
@@ -131,7 +132,7 @@ def the_run(table: Path, runs: str) -> Path:
     return next((table.parent / runs).glob("table/squeezenet1_1-*"))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_images_and_cache_that_vanish_in_training(
     workers: int, table: Path, guarded: Guarded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +156,7 @@ def test_images_and_cache_that_vanish_in_training(
     assert_same_run(the_run(table, "disturbed"), the_run(table, "straight"))
 
 
+@pytest.mark.slow
 def test_images_that_vanish_while_a_run_is_stopped(
     table: Path, guarded: Guarded, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

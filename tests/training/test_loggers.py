@@ -332,7 +332,7 @@ def test_a_run_resumed_with_online_keeps_its_id(folder: RunFolder, server: Serve
     assert record.run_group == base
 
 
-@pytest.mark.parametrize("how", ["dies", "hangs"])
+@pytest.mark.parametrize("how", ["dies", pytest.param("hangs", marks=pytest.mark.slow)])
 def test_a_server_lost_in_the_middle_holds_up_the_end_for_a_limited_time(
     folder: RunFolder, server: Server, how: str
 ) -> None:
@@ -365,7 +365,7 @@ def test_the_death_of_w_and_b_s_own_service_is_a_warning(folder: RunFolder, capl
     assert last.startswith("W&B did not come to its end: ")
 
 
-@pytest.mark.parametrize("how", ["refuses", "never answers"])
+@pytest.mark.parametrize("how", ["refuses", pytest.param("never answers", marks=pytest.mark.slow)])
 def test_a_dead_server_is_a_warning_and_an_offline_run(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:

@@ -115,8 +115,8 @@ class PullThePlugError(Exception):
     "options",
     [
         ("trainer.ema=0.8", "augment=strong"),
-        ("trainer.accumulate=2", "trainer.limit_batches=12"),
-        ("dataset.sampling=balanced", "dataset.phantom.prevalence=0.3"),
+        pytest.param(("trainer.accumulate=2", "trainer.limit_batches=12"), marks=pytest.mark.slow),
+        pytest.param(("dataset.sampling=balanced", "dataset.phantom.prevalence=0.3"), marks=pytest.mark.slow),
         pytest.param(
             ("trainer.compile=true", "trainer.ema=0.8", "trainer.accumulate=2", "trainer.limit_batches=12"),
             marks=pytest.mark.slow,
@@ -186,8 +186,7 @@ def test_the_options_are_part_of_what_a_run_is(tmp_path):
 
 
 # --- checkpoints further apart than epochs ----------------------------------------------------------------------------
-
-
+@pytest.mark.slow
 def test_a_run_that_is_saved_less_often_resumes_from_further_back_to_the_same_bit(tmp_path, monkeypatch):
     seldom = (*PLAIN, "optimizer.lr=1e-5", "trainer.max_epochs=5", "trainer.checkpoint_seconds=3600")
     whole = run(tmp_path / "whole", *seldom[:-1]).folder

@@ -46,6 +46,7 @@ def test_sarscov2ct_by_near_duplicates_and_by_slice(real_data, tmp_path):
     assert len({grouped["digest"], leaky["digest"]}) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "published"),
     [("covid19ct", "0.8900"), pytest.param("sarscov2ct", "0.9960", marks=pytest.mark.slow)],
@@ -61,6 +62,7 @@ def test_the_papers_experiments_print_published_beside_obtained(real_data, tmp_p
     assert json.loads((result.folder / "results.json").read_text())["dataset"] == dataset
 
 
+@pytest.mark.slow
 def test_real_imagenet_weights_train_a_probe(real_data, real_weights, tmp_path):
     result = short(
         tmp_path, real_data, "dataset=covid19ct", "model=squeezenet1_1", f"model.weights={real_weights}",

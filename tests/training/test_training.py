@@ -212,6 +212,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_images(tmp_pat
     assert not list(tmp_path.glob("*/*/results.json"))
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_which_then_stays_ended(tmp_path):
     overrides = ("trainer.patience=1", "trainer.max_epochs=30", "trainer.limit_batches=2", "optimizer.lr=1e-9")
     first = run(tmp_path, *overrides)
@@ -243,6 +244,7 @@ def test_loader_processes_do_not_change_a_result(tmp_path):
     assert same_tensors(*last)
 
 
+@pytest.mark.slow
 def test_accumulated_batches_equal_one_large_batch(tmp_path):
     # A network without BatchNorm and dropout, in full precision: then it is the same sum in another order.
     plain = (
@@ -307,6 +309,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_no_epoch(tmp_path, monke
     assert resumed.results["test"] == straight.results["test"]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_written_where_links_are_not_to_be_had(tmp_path, monkeypatch):
     def no_links(*_):
         raise OSError(errno.EPERM, "Operation not permitted")

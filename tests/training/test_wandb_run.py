@@ -57,6 +57,7 @@ def test_an_offline_run_holds_curves_settings_and_summary_but_no_sample(tmp_path
     assert [text for text in private if text.encode() in content] == []
 
 
+@pytest.mark.slow
 def test_images_go_there_when_asked_for_with_their_names(tmp_path):
     result = run(
         tmp_path, "logger=wandb", "logger.wandb.mode=offline", "logger.upload_samples=true", "trainer.max_epochs=1",

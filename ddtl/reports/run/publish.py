@@ -1,6 +1,6 @@
 """What is done with a run that was scored just now: its page, and what loggers get.
 
-Loggers get its scores, and W&B its intervals, its weights and its page, too.
+Loggers get its scores, MLflow and W&B its intervals, and W&B its weights and its page, too.
 
 The page that goes to W&B contains no image and names no patient. Images go there with ``logger.upload_samples=true``
 alone, each with its file's name.
@@ -20,6 +20,7 @@ from ddtl.records import predictions as prediction_table
 from ddtl.records.run_folder import RunFolder
 from ddtl.reports.run import report, stored
 from ddtl.reports.run.write import write_page
+from ddtl.training.mlflow_run import MlflowRun
 from ddtl.training.run import Run, ScoredRun
 from ddtl.utils import ranks
 
@@ -45,6 +46,8 @@ def publish(scored: ScoredRun, page: bool = True) -> None:
     }
     for logger in scored.loggers:
         logger.log_metrics(scores, step=scored.step)
+        if isinstance(logger, MlflowRun):  # as W&B's summary
+            logger.log_metrics(dict(intervals(scored.results)), step=scored.step)
         if isinstance(logger, WandbLogger):
             try:
                 _to_wandb(logger.experiment, scored.run, scored.folder, scored.results)
