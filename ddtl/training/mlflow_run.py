@@ -48,7 +48,7 @@ class MlflowRun(Logger):
         self._folder = folder
         settings = config.logger.mlflow
         store = settings.store or _in(Path(config.paths.runs_dir).absolute())
-        with _alone(store):  # two that begin at once would both make the tables
+        with _locked(store):  # two that begin at once would both make the tables
             self._client = MlflowClient(tracking_uri=store, registry_uri=store)
             experiment = self._experiment(settings.experiment, store)
             self._id, is_new = self._run(experiment)
@@ -101,7 +101,7 @@ class MlflowRun(Logger):
                 info = self._client.get_run(run_id).info
             except MlflowException:
                 info = None  # of another store
-            if info is not None and info.run_name == name:  # a folder from elsewhere may name any run
+            if info is not None and info.run_name == name:  # a folder of another machine may name any run
                 self._client.update_run(run_id, status="RUNNING")
                 return run_id, False
         run_id = self._client.create_run(experiment, run_name=name).info.run_id
@@ -117,8 +117,8 @@ def _in(folder: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _alone(store: str) -> AbstractContextManager[Any]:
-    """Return what holds up others that open the same file."""
+def _locked(store: str) -> AbstractContextManager[Any]:
+    """Return a lock on the store, where that is a file of this machine."""
     path = Path(store.removeprefix("sqlite:///"))
     return lock(path.with_name(f".{path.name}.lock")) if store.startswith("sqlite:///") else nullcontext()
 

@@ -565,6 +565,8 @@ IDLE = [
     ("dataset.phantom.gap=grey", "dataset.phantom.sites=[a]", "dataset.phantom.sites=[a,b]"),
     ("trainer.strategy=ddp", "trainer=gpu", "trainer.devices=2"),
     ("logger.upload_samples=true", "logger=none", "logger=wandb"),
+    ("logger.mlflow.store=http://127.0.0.1:5000", "logger=none", "logger=mlflow"),
+    ("logger.mlflow.experiment=x", "logger=none", "logger=mlflow"),
     *_WANDB,
 ]
 
