@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -183,11 +184,25 @@ def requeue(words: list[str]) -> None:
 
 
 # What is called besides ddtl, each with why it is not run.
+def extra(words: list[str]) -> None:
+    """``pip install 'ddtl[NAME]'``: there is such an extra."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert words[0] == "install"
+    assert re.fullmatch(r"ddtl\[(.+)\]", words[1])[1] in extras  # type: ignore[index]
+
+
+def served_store(words: list[str]) -> None:
+    assert words[:2] == ["server", "--backend-store-uri"]
+    assert words[2].startswith("sqlite:////")
+
+
 ELSEWHERE: dict[str, Callable[[list[str]], None]] = {
     "python": tool,
     "make": target,
     "wandb": sync,
     "scontrol": requeue,
+    "pip": extra,
+    "mlflow": served_store,
 }
 
 

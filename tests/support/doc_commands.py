@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Languages of blocks that nobody types into a shell. Every other block is one of commands.
 NO_COMMANDS = ("yaml", "text", "csv", "python", "json")
 # Programs that are not run, only written down.
-PROGRAMS = ("python", "ddtl", "make", "wandb", "torchrun", "scontrol", "pip", "docker")
+PROGRAMS = ("python", "ddtl", "make", "wandb", "torchrun", "scontrol", "pip", "docker", "mlflow")
 
 _RECORD = """#!/bin/bash
 { printf '%s\\0' "$(basename "$0")" "$@"; env | grep '^SLURM_STEP' | tr '\\n' '\\0'; printf '\\1\\0'; } >> "$RECORD"
