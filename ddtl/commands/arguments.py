@@ -216,21 +216,6 @@ def settings(schema: type[Section], prefix: str = "") -> list[str]:
     return found
 
 
-def run_folder(name: str, argv: Sequence[str]) -> Path:
-    """Return the folder that the first word behind ``ddtl NAME`` names.
-
-    Raises:
-        UserError: it is a mistyped option, such as ``--hep``.
-    """
-    word = argv[0]
-    if word.startswith("-") and not Path(word).exists():
-        raise UserError(
-            f"{word}: no such option of `ddtl {name}`.{did_you_mean(word, _HELP[:1])} The folder of a run is its first "
-            f"word: ddtl {name} RUN."
-        )
-    return Path(word).expanduser()
-
-
 def no_words(command: Command[S]) -> Callable[[S, tuple[str, ...]], list[str]]:
     """Return the check of a command that takes settings alone."""
     known = ", ".join(command.keys)

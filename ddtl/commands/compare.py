@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ddtl.commands.arguments import Command, OutputFile
+from ddtl.commands.run_names import named_folder
 from ddtl.schema.run import Section
 from ddtl.schema.scores import SCORES
 from ddtl.utils import console
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     if COMMAND.wants_help(argv):
         return 0
     words = COMMAND.read(argv, problems=_problems)
-    settings, folders = words.settings, [Path(word).expanduser() for word in words.rest]
+    settings, folders = words.settings, [named_folder(word, ("run",)) for word in words.rest]
     from ddtl.evaluation.comparison.comparison import compare
     from ddtl.reports.comparison import claims, runs as compared, tables as comparison_tables
     from ddtl.reports.comparison.page import render_comparison
@@ -105,12 +105,12 @@ def show(out: Console, tables: Sequence[Table], sentences: Sequence[str], notes:
 
 def _problems(settings: CompareSettings, words: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the runs, and with files in their folders."""
-    runs = [Path(word).expanduser().resolve() for word in words]
+    runs = [named_folder(word, ("run",)).resolve() for word in words]
     found = [
         f"{key}={path}: a run's folder contains its record alone. Name a file in another folder."
         for key, path in (("json", settings.json_), ("markdown", settings.markdown), ("html", settings.html))
         if path is not None and path.absolute().parent.resolve() in runs
     ]
     if len(runs) < 2:
-        found.append("`ddtl compare` needs two runs or more: name the folder of each, as runs/covid19ct/densenet121-….")
+        found.append("`ddtl compare` needs two runs or more: name each, as runs/covid19ct/densenet121-….")
     return found

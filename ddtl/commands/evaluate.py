@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddtl.commands.arguments import run_folder
+from ddtl.commands.run_names import run_folder
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
 from ddtl.schema.run import Config
@@ -28,13 +28,14 @@ A trained run, scored in another way or on another dataset; nothing is trained.
   ddtl evaluate RUN dataset=… evaluation.batchnorm=adapt  with BatchNorm's statistics of the test images
   ddtl evaluate RUN dataset=… evaluation.refit=true       and with threshold and temperature of its validation images
 
-RUN is the run's folder. What train.py takes may follow: dataset=…, dataset.…, evaluation.…, paths.…,
-trainer.accelerator and trainer.precision. Threshold and calibration come from the run's own validation images; what
-is refitted is reported with that. Without dataset=… the run's results.json and report.html are rewritten. With it, or
-with BatchNorm adapted, RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) contains predictions.csv,
-results.json and report.html. Each different scoring of a test set is a further use of it and is written into that test
-set's ledger, in the runs folder that contains RUN. Where that folder contains the scores of other
-images, such as those of another site, a hash follows its name.
+RUN is the run's folder, or a part of the name of just one run. What train.py takes may follow: dataset=…, dataset.…,
+evaluation.…, paths.…, trainer.accelerator, trainer.precision, and verbose=true, which prints the whole table of
+scores. Threshold and calibration come from the run's own validation images; what is refitted is reported with that.
+Without dataset=… the run's results.json and report.html are rewritten. With it, or with BatchNorm adapted,
+RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) contains predictions.csv, results.json and report.html.
+Each different scoring of a test set is a further use of it and is written into that test set's ledger, in the runs
+folder that contains RUN. Where that folder contains the scores of other images, such as those of another site, a hash
+follows its name.
 
 Exit codes: 0 done, 2 a mistake in the command, 1 a failure, 129/130/143 stopped.
 """
@@ -51,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from ddtl.reports import terminal
 
-    terminal.score_table(evaluate(run_folder("evaluate", argv), argv[1:]).results)
+    done = evaluate(run_folder("evaluate", argv), argv[1:])
+    terminal.scores(done.results, done.folder, verbose=_is_verbose(argv[1:]))
     return 0
 
 
@@ -80,6 +82,12 @@ def evaluate(path: Path, words: Sequence[str]) -> RunResult:
     done = _on_dataset(folder, found.config, results) if found.external else rescore_run(folder, found.config, results)
     write_page(done.folder)
     return done
+
+
+def _is_verbose(words: Sequence[str]) -> bool:
+    return any(
+        one.key == "verbose" and one.value is True for one in override_grammar.read(words, groups("train")).settings
+    )
 
 
 def _check_test(words: Sequence[str], found: RescoreRequest, before: dict[str, Any]) -> None:

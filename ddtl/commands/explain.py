@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command, run_folder
+from ddtl.commands.arguments import PATHS, Command
+from ddtl.commands.run_names import run_folder
 from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words, run_folder
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
+from ddtl.commands.run_names import run_folder
 from ddtl.config.load import load
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console

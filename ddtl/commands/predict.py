@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from rich.markup import escape
+from rich.table import Table
 
-from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words, run_folder
+from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
+from ddtl.commands.run_names import run_folder
 from ddtl.data.loading.samplers import Shares
+from ddtl.inference.output import IMAGE_ROWS, JSON
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.reading import read_object
 from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ class PredictSettings(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="the device")
     precision: Literal["run", "32", "bf16-mixed", "16-mixed"] = Field("run", description="run: as the run was scored")
 
+
+_SHOWN = 20  # images, of which each has a line at the terminal
 
 COMMAND = Command(
     "predict",
@@ -73,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
     path = run_folder("predict", argv)
     words = COMMAND.read(argv[1:], problems=problems)
     tally, classes = predict_files(path, words)
+    if tally.predicted.total() <= _SHOWN:
+        console.out.print(_each(read_object(words.settings.output / JSON), classes))
     _show(tally, classes, words.settings.output)
     return EXIT_FAILURE if tally.bad else 0
 
@@ -144,6 +152,22 @@ def scored_batch(config: Config) -> int:
     """Return how many images went through the network at once when the run was scored."""
     t = config.trainer
     return Shares(config.dataset.batch_size, t.devices * t.num_nodes, 0, t.accumulate).evaluated
+
+
+def _each(found: Mapping[str, Any], classes: Sequence[str]) -> Table:
+    """Return a row for each image: its file, probability, decision, and whether it is out of distribution."""
+    positive = classes[1:] if len(classes) == 2 else classes
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("file", overflow="fold")
+    for name in positive:
+        table.add_column(f"P({escape(name)})", justify="right")
+    for heading in ("decision", "out of distribution"):
+        table.add_column(heading)
+    for row in found[IMAGE_ROWS]:
+        shares = (f"{row[f'probability_{name}']:.3f}" for name in positive)
+        far = {True: "yes", False: "no", None: "–"}[row["far_from_training"]]
+        table.add_row(escape(row["file"]), *shares, escape(row["decision"]), far)
+    return table
 
 
 def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ddtl.audit import record as audits
 from ddtl.commands.arguments import Command
+from ddtl.commands.run_names import named_folder
 from ddtl.records import audit as audit_record, run as results_of, study_folder as study_record
 from ddtl.reports.audit import report
 from ddtl.reports.html.masking import cells_without_names, sweep_without_words, without_names
@@ -70,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
     problems = []
     for word in words.rest:
         try:
-            _state_audit(Path(word).expanduser().resolve())
-            folder = Path(word).expanduser()
+            folder = named_folder(word)
+            _state_audit(folder.resolve())
             console.line(f"report: {write_to_share(folder) if share else write(folder, images)}")
         except UserError as problem:
             problems.append(str(problem))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -10,8 +11,8 @@ from rich.table import Table
 
 from ddtl.evaluation import test_use
 from ddtl.reports.html import format
-from ddtl.schema.scores import PER_CLASS, SCORES
-from ddtl.utils import console
+from ddtl.schema.scores import PER_CLASS, SCORES, title_of
+from ddtl.utils import console, wording
 
 if TYPE_CHECKING:
     from ddtl.schema.run import Config
@@ -20,10 +21,57 @@ if TYPE_CHECKING:
 
 def run_result(config: Config, result: RunResult) -> None:
     """Print the scores of a run, next to a paper's where its experiment names one, and its folder."""
-    score_table(result.results)
+    scores(result.results, result.folder, verbose=config.verbose)
     if config.run.published is not None:
         published_table(config.run.published.model_dump(), result.results)
     console.line(f"results: {result.folder}")
+
+
+def scores(results: Mapping[str, Any], folder: Path, *, verbose: bool) -> None:
+    """Print the main scores and what limits them, or all; and where the page is."""
+    if verbose:
+        score_table(results)
+    else:
+        _main_scores(results)
+    _doubts(results)
+    page = folder / "report.html"
+    if page.exists():
+        more = "" if verbose else "; all scores: verbose=true"
+        console.out.print(escape(f"page: {page}{more}"))
+
+
+def _main_scores(results: Mapping[str, Any]) -> None:
+    """Print at most five scores of the test set, or of validation, each with its unit and interval."""
+    split = "test" if "test" in results else "val"
+    by_image = results[split]
+    by_patient = by_image.get("patients") or {"why_not": ""}
+    has_patients = "why_not" not in by_patient
+    decided = by_patient if has_patients else by_image
+    unit = "by patient" if has_patients else "by image"
+    lines = [("ROC AUC by patient", by_patient, "roc_auc")] if has_patients else []
+    lines.append(("ROC AUC by image", by_image, "roc_auc"))
+    rates = ("sensitivity", "specificity") if results["positive"] is not None else ("balanced_accuracy", "accuracy")
+    lines += [(f"{title_of(name)} {unit}", decided, name) for name in rates]
+    metadata = results.get("baselines", {}).get("file_facts", {"why_not": ""})
+    if split == "test" and "why_not" not in metadata:
+        lines.append(("ROC AUC by image of file metadata alone", metadata, "roc_auc"))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left")
+    table.title = escape(f"{results['dataset']} · protocol {results['protocol']} · {split}{_positive(results)}")
+    for text, found, name in lines:
+        table.add_row(text, _with_interval(found, name))
+    console.out.print(table)
+    shown = {name for _, found, name in lines if found[name] is None}
+    _undefined(results, [split], shown)
+    level = f"{format.level(results['interval']['level'])} intervals; " if "interval" in results else ""
+    counts = wording.count(by_image["images"], "image")
+    if isinstance(n := decided.get("patients"), int):
+        counts += f" of {wording.count(n, 'patient')}"
+    threshold = f"; threshold {results['threshold']:.4f}" if results["positive"] is not None else ""
+    console.out.print(escape(f"({level}{counts}{threshold})"))
+
+
+def _positive(results: Mapping[str, Any]) -> str:
+    return "" if results["positive"] is None else f" · positive class {results['positive']}"
 
 
 def score_table(results: Mapping[str, Any]) -> None:
@@ -57,6 +105,14 @@ def score_table(results: Mapping[str, Any]) -> None:
             level = scores.get("level")
             own = "" if level in (None, results["interval"]["level"]) else f" (intervals of {format.level(level)})"
             console.out.print(f"test set by {about}, by image: {shown}{own}")
+
+
+def _doubts(results: Mapping[str, Any]) -> None:
+    """Print the warnings, what an audit found, and which use of the test set this was."""
+    if "refitted" in results:
+        again = results["refitted"]
+        shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
+        console.out.print(f"{escape(again['note'])} {shown}")
     for warning in results["warnings"]:
         console.out.print(f"! {escape(warning)}", style="yellow")
     for finding in (results.get("audit") or {"findings": []})["findings"]:
@@ -68,12 +124,13 @@ def score_table(results: Mapping[str, Any]) -> None:
             console.out.print(f"! {escape(test_use.history(results))}", style="yellow")
 
 
-def _undefined(results: Mapping[str, Any], splits: Sequence[str]) -> None:
-    """Print why scores have no value."""
+def _undefined(results: Mapping[str, Any], splits: Sequence[str], shown: Collection[str] = SCORES) -> None:
+    """Print why scores that are shown have no value."""
     for split in splits:
         names_by_reason: dict[str, list[str]] = {}
         for name, reason in results[split].get("undefined", {}).items():
-            names_by_reason.setdefault(reason, []).append(name)
+            if name in shown:
+                names_by_reason.setdefault(reason, []).append(name)
         for reason, names in names_by_reason.items():
             console.out.print(f"(–: {split} has no {', '.join(names)}: {escape(reason)})")
 
@@ -87,10 +144,6 @@ def _rules(results: Mapping[str, Any]) -> None:
         chosen = "" if rule == "fixed" else f", chosen on validation by {rule}"
         if results["positive"] is not None:
             console.out.print(f"threshold {results['threshold']:.4f}{chosen}")
-    if "refitted" in results:
-        again = results["refitted"]
-        shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
-        console.out.print(f"{escape(again['note'])} {shown}")
 
 
 def _with_interval(scores: Mapping[str, Any], name: str) -> str:

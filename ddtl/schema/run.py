@@ -366,5 +366,6 @@ class Config(Section):
     paths: PathsConfig
     run: RunConfig
     seed: Seed
+    verbose: bool = False
 
     _moved = model_validator(mode="before")(moved)

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from ddtl.data.manifest import Manifest
@@ -26,6 +26,7 @@ from ddtl.training import hardware
 from ddtl.utils.errors import NotFinite, TrainingFailure
 from ddtl.utils.files import append_line, replace_file, temporary_path, write_text
 from ddtl.utils.ranks import gather
+from ddtl.utils.wording import duration
 
 
 class EpochEnd(Checkpoint):
@@ -217,37 +218,75 @@ class EarlyEnd(Checkpoint):
         trainer.should_stop = self.ended is not None
 
 
-class EpochBar(pl.Callback):
-    """A bar over the batches of an epoch, on the console whose lines then appear above it. At a terminal only."""
+class EpochProgress(pl.Callback):
+    """How far an epoch is: a bar at a terminal, on the console whose lines then appear above it; else lines.
 
-    def __init__(self, console: Console) -> None:
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self.task = self.bar.add_task("", total=None)
+    Args:
+        console: where it is shown.
+        batch: images of one batch, over all processes.
+        seconds: between two lines, where the console is no terminal.
+    """
+
+    def __init__(self, console: Console, batch: int, seconds: float = 30.0) -> None:
+        self.console = console
+        self.batch = batch
+        self.seconds = seconds
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[how]}"),
+            )
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.task = self.bar.add_task("", total=None, how="")
+        self._begin = self._told = 0.0
+        self._done = 0  # batches of this process
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar.start()
+        self._begin = self._told = time.monotonic()
+        if self.bar is not None:
+            self.bar.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        what = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.reset(self.task, total=int(trainer.num_training_batches), description=what)
+        if self.bar is not None:
+            self.bar.reset(self.task, total=int(trainer.num_training_batches), description=_epoch(trainer))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.bar.update(self.task, completed=batch_idx + 1)
+        self._done += 1
+        now = time.monotonic()
+        is_due = now - self._told >= (1.0 if self.bar is not None else self.seconds)
+        if self.bar is not None:
+            self.bar.update(self.task, completed=batch_idx + 1)
+        if not is_due:
+            return  # a loss that is read every time would make the device wait
+        self._told = now
+        how = self._how(trainer, float(outputs["loss"]), batch_idx, now)
+        if self.bar is not None:
+            self.bar.update(self.task, how=how)
+        else:
+            self.console.print(f"{_epoch(trainer)}   batch {batch_idx + 1}/{trainer.num_training_batches}   {how}")
+
+    def _how(self, trainer: pl.Trainer, loss: float, batch_idx: int, now: float) -> str:
+        per_batch = (now - self._begin) / self._done  # validation between epochs included
+        each = int(trainer.num_training_batches)
+        left = each * ((trainer.max_epochs or 0) - trainer.current_epoch) - batch_idx - 1
+        return f"loss {loss:.4f}   {self.batch / per_batch:.1f} images/s   about {duration(left * per_batch)} left"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _epoch(trainer: pl.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 class Patience(EarlyStopping):

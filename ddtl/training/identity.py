@@ -21,6 +21,7 @@ _NEUTRAL: dict[str, Any] = {
     "paths": True,
     "logger": True,
     "run": True,
+    "verbose": True,
     "evaluation": True,
     # The rows that come of a person's own files count, in the manifest's digest, and not where they lie.
     # What is let through changes nothing of it.

@@ -26,6 +26,7 @@ _SECTIONS = ("dataset", "evaluation", "paths")
 
 
 _KEYS = ("trainer.accelerator", "trainer.precision")
+_SHOWN = "verbose"
 
 
 # What commands that resume a run take from its results.json.
@@ -96,10 +97,10 @@ def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
     typed = override_grammar.read(words, groups("train"), set(text_keys(Config)))
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
-        if key.split(".")[0] not in _SECTIONS and key not in _KEYS:
+        if key.split(".")[0] not in _SECTIONS and key not in (*_KEYS, _SHOWN):
             raise UserError(
                 f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
-                f"paths.…, {' and '.join(_KEYS)}."
+                f"paths.…, {', '.join(_KEYS)} and {_SHOWN}."
             )
     fresh, _ = check([*words, *_unless(named, saved)], writes=False)
     external = any(key.split(".")[0] == "dataset" for key in named)

@@ -21,7 +21,7 @@ from ddtl.finetuning.callback import ApplySchedule
 from ddtl.finetuning.features import FrozenFeatures
 from ddtl.records.run_folder import RunFolder
 from ddtl.training import lightning
-from ddtl.training.callbacks import EarlyEnd, EpochBar, EpochEnd, Patience, StopOnNonFinite
+from ddtl.training.callbacks import EarlyEnd, EpochEnd, EpochProgress, Patience, StopOnNonFinite
 from ddtl.training.run import Run
 from ddtl.training.weight_averaging import MeanOfLast, RunningMean
 from ddtl.utils import console
@@ -38,8 +38,8 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         callbacks.append(MeanOfLast(run.network, t.max_epochs - t.average_last))
     if t.patience is not None:
         callbacks.append(Patience(t.monitor, t.patience))
-    if console.is_terminal():
-        callbacks.append(EpochBar(console.err))
+    if not console.out.quiet:
+        callbacks.append(EpochProgress(console.err, run.config.dataset.batch_size // t.accumulate))
     callbacks.append(EpochEnd(folder, t.monitor, t.checkpoint_seconds, epoch_line(t.max_epochs, t.monitor)))
     for each in more:
         each.folder = folder
@@ -62,7 +62,7 @@ def build_trainer(run: Run, folder: RunFolder, shown_to: list[Logger], more: Seq
         logger=shown_to or False,
         use_distributed_sampler=False,  # the order of the data is ours, see ddtl/data/loading/samplers.py
         num_sanity_val_steps=0,
-        enable_progress_bar=False,  # EpochBar is ours: Lightning's hides the lines of finished epochs
+        enable_progress_bar=False,  # EpochProgress is ours: Lightning's hides the lines of finished epochs
         enable_model_summary=False,
         log_every_n_steps=max(1, run.datamodule.steps_per_epoch),
     )

@@ -32,6 +32,13 @@ def train_command(overrides: tuple[str, ...]) -> str:
     return shlex.join(["python", "train.py", *overrides])
 
 
+def duration(seconds: float) -> str:
+    """Return ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def now() -> str:
     """Return the time, as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

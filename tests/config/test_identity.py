@@ -58,6 +58,7 @@ NEUTRAL = {
     "logger.tensorboard",
     "logger.csv",
     "logger.upload_samples",
+    "verbose",
     "run.name",
     "run.overwrite",
     "run.published.source",

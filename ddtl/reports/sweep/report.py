@@ -5,7 +5,7 @@ from __future__ import annotations
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.sweep import failures, parameters, pareto, reproduce, result, search, trial_table, workers
-from ddtl.reports.sweep.record import Sweep, duration
+from ddtl.reports.sweep.record import Sweep
 from ddtl.reports.sweep.result import spread
 from ddtl.reports.sweep.trials import has_unknown_end, spent
 from ddtl.schema.scores import title_of
@@ -59,7 +59,7 @@ def _headlines(sweep: Sweep) -> list[Headline]:
             _which(sweep) if winner else "no trial completed",
         ),
         Headline("Trials", f"{len(sweep.trials)}", ", ".join([f"{counts['complete']} complete", *others])),
-        Headline("Spent", duration(seconds), f"all trials together, {wording.count(epochs, 'epoch')}{without}"),
+        Headline("Spent", wording.duration(seconds), f"all trials together, {wording.count(epochs, 'epoch')}{without}"),
     ]
     difference = _difference(sweep)
     return found if difference is None else [*found, difference]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Block, Cell, Fold, Section, Table
-from ddtl.reports.sweep.record import REASONS, Sweep, duration, varied
+from ddtl.reports.sweep.record import REASONS, Sweep, varied
 from ddtl.reports.sweep.trials import Trial, last_score, ranked, spent
 from ddtl.utils import wording
 
@@ -71,5 +71,5 @@ def _row(trial: Trial, sweep: Sweep) -> list[str | Cell]:
     done = trial["state"] == "complete"
     second = [f"{trial['values'][1]:,.0f}" if done else format.NONE] if sweep.two else []
     seconds = spent(trial)
-    took = duration(seconds) if seconds else format.NONE
+    took = wording.duration(seconds) if seconds else format.NONE
     return [f"trial {trial['number']}", state, shown, *second, f"{len(trial['curve'])}", took, varied(trial)]

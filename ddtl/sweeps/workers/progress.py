@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ddtl.reports.sweep.record import duration
 from ddtl.utils import console
+from ddtl.utils.wording import duration
 
 if TYPE_CHECKING:
     from ddtl.sweeps.store.snapshot import Running, Snapshot
