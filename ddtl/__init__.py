@@ -10,11 +10,30 @@ from typing import TYPE_CHECKING, Any
 from ddtl.utils.version import VERSION
 
 if TYPE_CHECKING:
-    from ddtl.api import Run, Scored, compare, load, runs, train
+    from ddtl.api import (
+        Batch,
+        Dataset,
+        HeatMaps,
+        Run,
+        Scored,
+        Study,
+        Sweep,
+        compare,
+        dataset,
+        evaluate,
+        load,
+        runs,
+        study,
+        sweep,
+        train,
+    )
     from ddtl.utils.errors import TrainingFailure, UserError
 
 __version__ = VERSION
-__all__ = ["Run", "Scored", "TrainingFailure", "UserError", "compare", "load", "runs", "train"]
+__all__ = [
+    "Batch", "Dataset", "HeatMaps", "Run", "Scored", "Study", "Sweep", "TrainingFailure", "UserError", "compare",
+    "dataset", "evaluate", "load", "runs", "study", "sweep", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from ddtl.commands.arguments import PATHS, Command, settings
-from ddtl.commands.data import CACHE
+from ddtl.commands.data import CACHE, SHOW
 from ddtl.config.where import groups, options
 from ddtl.data.datasets.registry import ORIGINS
 from ddtl.schema.run import EvaluationConfig, Section
@@ -30,7 +30,7 @@ COMMAND = Command(
 )
 # What follows a command, and is not a setting.
 _ACTIONS: Mapping[str, Sequence[str]] = {
-    "data": ("list", "fetch", "verify", "cache", "delete", *ORIGINS),
+    "data": ("list", "fetch", "verify", "show", "cache", "delete", *ORIGINS),
     "runs": ("list", "show", "clean"),
     "finetune": ("show",),
     "completion": SHELLS,
@@ -108,7 +108,7 @@ def words() -> dict[str, list[str]]:
         candidates += [f"{group}={option}" for group in chosen for option in options(group)]
         candidates += _MORE.get(name, ())
         if name == "data":
-            candidates += CACHE.completions()
+            candidates += [*CACHE.completions(), *SHOW.completions()]
         found[name] = list(dict.fromkeys(candidates))
     return found
 

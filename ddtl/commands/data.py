@@ -1,4 +1,4 @@
-"""``ddtl data list | fetch | verify | cache``: the public datasets and the decoded images on this machine."""
+"""``ddtl data list | fetch | verify | show | cache``: the public datasets and the images on this machine."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.commands.arguments import Command
-from ddtl.config.load import load
+from ddtl.commands.arguments import Command, OutputFolder, Words
+from ddtl.config.load import ConfigError, load
+from ddtl.config.where import options
 from ddtl.data.datasets.registry import ORIGINS
 from ddtl.data.download import fetching
 from ddtl.data.download.published import Origin, fetch_advice, image_files, named, read_index
 from ddtl.data.download.verifying import FINE, Finding, State, verify
 from ddtl.data.images import cached
-from ddtl.schema.run import PathsConfig, Section
+from ddtl.schema.run import Config, PathsConfig, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
+from ddtl.utils.files import write_bytes
 from ddtl.utils.reading import size as file_size
 from ddtl.utils.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from ddtl.data.loading.datamodule import CTDataModule
 
 
 class DataSettings(Section):
@@ -40,6 +46,17 @@ class CacheSettings(Section):
     yes: bool = Field(False, description="true deletes without asking, for scripts")
 
 
+class ShowSettings(Section):
+    """Settings of ``ddtl data show``."""
+
+    split: Literal["train", "val", "test"] = Field("train", description="of which images are shown")
+    images: int = Field(16, ge=1, le=200, description="how many")
+    output: OutputFolder = Field(
+        Path("contact_sheets"), description="the folder of the sheet, outside of the runs folder"
+    )
+    overwrite: bool = Field(False, description="true replaces an earlier sheet")
+
+
 _PLACES = {
     "paths.data_dir": "(or DDTL_DATA) where the images are: FOLDER/covid19ct/CT_COVID/…",
     "paths.data_mirror": "(or DDTL_DATA_MIRROR) a server that has covid19ct/CT_COVID/… instead of GitHub",
@@ -53,6 +70,11 @@ COMMAND = Command(
         ("data fetch covid19ct", "download what is missing, damaged or another image"),
         ("data fetch covid19ct from=A.zip", "take it out of an archive (zip, tar, tar.gz) or a folder instead"),
         ("data verify covid19ct", "compare every file with its published checksum"),
+        (
+            "data show DATASET",
+            "a contact sheet of its images as the network sees them, before and after augmentation: "
+            "`ddtl data show --help`",
+        ),
         ("data cache", "the decoded images, which are patients' pixels: where, how large, how old"),
         (
             "data cache delete WHAT",
@@ -74,7 +96,26 @@ CACHE = Command(
     passes={"paths.cache_dir": "(or DDTL_CACHE) the cache"},
 )
 
-_ACTIONS = ("list", "fetch", "verify", "cache")
+SHOW = Command(
+    "data show",
+    ShowSettings,
+    intro="Write a contact sheet (PNG) of a dataset: images as they are decoded, and next to each the same image as "
+    "the network sees it, augmented as in the first epoch.",
+    examples=(
+        ("data show covid19ct", "contact_sheets/covid19ct-train.png"),
+        ("data show phantom augment=strong images=6", "settings of train.py: dataset.…, augment.…, paths.…, seed"),
+        ("data show folder dataset.root=/images split=val", "validation and test images are not augmented"),
+    ),
+    notes=(
+        "The sheet contains patients' pixels: it may only be where the images themselves may be, and is not part of a "
+        "run's record. The images are spread evenly over the split. Nothing is scored: this is not a use of a test "
+        "set.",
+    ),
+    exit_codes="0 written, 2 a mistake in the command or the data",
+    configures=True,
+)
+
+_ACTIONS = ("list", "fetch", "verify", "show", "cache")
 _DRAWN = {
     "phantom": "is drawn on this machine",
     "folder": "reads your own files",
@@ -90,13 +131,15 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: a mistake in the command, or images that are missing or wrong.
     """
+    if argv[:1] == ["show"]:
+        return _show(argv[1:])
     if COMMAND.wants_help(argv):
         return 0
     action, *words = argv
     if action not in _ACTIONS:
         raise UserError(
-            f"ddtl data {action}: no such action.{did_you_mean(action, _ACTIONS)} There are list, fetch, verify and "
-            "cache."
+            f"ddtl data {action}: no such action.{did_you_mean(action, _ACTIONS)} There are list, fetch, verify, "
+            "show and cache."
         )
     if action == "cache":
         return _cache(words)
@@ -161,6 +204,73 @@ def _list(origins: Sequence[Origin], data_dir: Path) -> None:
         source = f"github.com/{origin.repository}@{origin.commit[:12]}"
         table.add_row(origin.name, str(len(rows)), str(fetching.megabytes(rows)), state, origin.licence, source)
     console.out.print(table)
+
+
+def prepared(config: Config) -> CTDataModule:
+    """Return the dataset of a configuration as training has it: split, decoded and checked.
+
+    Raises:
+        UserError: images are absent or damaged, or cannot be split as requested.
+    """
+    from ddtl.data.datasets.registry import require_images
+    from ddtl.data.loading.datamodule import CTDataModule
+
+    require_images(config)
+    module = CTDataModule(config)
+    with console.progress("preparing images") as bar:
+        module.load(bar)
+    return module
+
+
+def _show(argv: Sequence[str]) -> int:
+    if SHOW.wants_help(argv):
+        return 0
+    config, settings = _read_show(argv)
+    path = settings.output / f"{config.dataset.name}-{settings.split}.png"
+    runs_dir = Path(config.paths.runs_dir).expanduser().resolve()
+    if settings.output.resolve().is_relative_to(runs_dir):
+        raise UserError(
+            f"output={settings.output}: is in the runs folder, whose records are sent on. Name another folder, as "
+            "output=contact_sheets"
+        )
+    if path.exists() and not settings.overwrite:
+        raise UserError(f"{path}: is there already. Replace it with overwrite=true, or name another output=FOLDER.")
+    module = prepared(config)
+    import io
+
+    from ddtl.data.loading.views import sheet, views
+
+    manifest = module.manifest
+    found = views(module, settings.split, settings.images)
+    title = f"{manifest.dataset}, {settings.split}: {len(found.rows)} of {len(manifest.rows(settings.split))} images"
+    buffer = io.BytesIO()
+    sheet(found, title, manifest.classes).save(buffer, "PNG")
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Name another output=FOLDER.") from error
+    console.out.print(escape(f"written to {path}, which contains patients' pixels"))
+    return 0
+
+
+def _read_show(argv: Sequence[str]) -> tuple[Config, ShowSettings]:
+    """Return what is shown and how, all mistakes in one message."""
+    configs: list[Config] = []
+
+    def problems(settings: ShowSettings, words: tuple[str, ...]) -> list[str]:
+        names = [word.removeprefix("dataset=") for word in words if "=" not in word or word.startswith("dataset=")]
+        if len(names) != 1:
+            return [f"ddtl data show: name one dataset: {', '.join(options('dataset'))}."]
+        rest = [word for word in words if "=" in word and not word.startswith("dataset=")]
+        try:
+            configs.append(load([f"dataset={names[0]}", *rest], writes=False))
+        except ConfigError as error:
+            return list(error.problems)
+        return []
+
+    words: Words[ShowSettings] = SHOW.read(argv, problems=problems)
+    return configs[0], words.settings
 
 
 def _cache_problems(settings: CacheSettings, words: tuple[str, ...]) -> list[str]:

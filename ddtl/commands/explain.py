@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.commands.arguments import PATHS, Command
+from ddtl.commands.arguments import PATHS, Command, Words
 from ddtl.commands.run_names import run_folder
 from ddtl.schema.run import Section
 from ddtl.utils import console
@@ -60,7 +61,27 @@ def main(argv: Sequence[str]) -> int:
     if COMMAND.wants_help(argv):
         return 0
     path = run_folder("explain", argv)
-    words = COMMAND.read(argv[1:])
+    record, page = explain_run(path, COMMAND.read(argv[1:]))
+    _show(record)
+    from ddtl.explain.explain import FOLDER
+
+    console.out.print(escape(f"written to {path / FOLDER}, and shown in {page}"))
+    return 0
+
+
+def explain_run(path: Path, words: Words[ExplainSettings]) -> tuple[dict[str, Any], Path]:
+    """Make the heat maps of a run and show them on its page.
+
+    Args:
+        path: the run's folder.
+        words: what the command takes behind it.
+
+    Returns:
+        The record ``explain.json``, and the page.
+
+    Raises:
+        UserError: a run that is not finished, or one whose images are not here.
+    """
     settings = words.settings
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import load_run, on_this_machine
@@ -82,13 +103,11 @@ def main(argv: Sequence[str]) -> int:
     registry.require_images(config)
     tune_allocator()
     from ddtl.commands.report import write
-    from ddtl.explain.explain import FOLDER, ExplainOptions, explain
+    from ddtl.explain.explain import ExplainOptions, explain
 
     options = ExplainOptions(settings.images, settings.layer, settings.randomised, settings.batch_size)
     record = explain(folder, config, results, options)
-    _show(record)
-    console.out.print(escape(f"written to {folder.path / FOLDER}, and shown in {write(folder.path)}"))
-    return 0
+    return record, write(folder.path)
 
 
 def _show(record: Mapping[str, Any]) -> None:

@@ -63,12 +63,32 @@ def main(argv: Sequence[str]) -> int:
     """
     if COMMAND.wants_help(argv):
         return 0
+    path = run_folder("export", argv)
+    to = export_run(path, COMMAND.read(argv[1:]))
+    if to is None:
+        return EXIT_FAILURE
+    console.out.print(escape(f"written to {to}"))
+    return 0
+
+
+def export_run(path: Path, words: Words[ExportSettings]) -> Path | None:
+    """Write the model of a run with its card.
+
+    Args:
+        path: the run's folder.
+        words: what the command takes behind it.
+
+    Returns:
+        The folder of the model; None where the ONNX file differs too much from the network and was not kept.
+
+    Raises:
+        UserError: a run that is not finished, one whose images are not here, or a folder that cannot be written to.
+    """
     from ddtl.records.run_folder import RunFolder
     from ddtl.reports.run import stored
     from ddtl.training.rescore import load_run
 
-    folder = RunFolder(run_folder("export", argv))
-    words = COMMAND.read(argv[1:])
+    folder = RunFolder(path)
     settings = words.settings
     saved, results = load_run(folder)
     found = stored.read(folder.path)
@@ -79,14 +99,13 @@ def main(argv: Sequence[str]) -> int:
         to.mkdir(parents=True, exist_ok=True)
         line = _export(folder, saved, results, words, to)
         if line is None:
-            return EXIT_FAILURE
+            return None
         from ddtl.reports.run import model_card
 
         write_text(to / "card.md", model_card.render(found, model_card.evaluations(found), [line, _ABOUT_JSON]))
     except OSError as error:
         raise UserError(f"{error.filename or to}: cannot be written ({error.strerror}).") from error
-    console.out.print(escape(f"written to {to}"))
-    return 0
+    return to
 
 
 _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and temperature, for programs."

@@ -21,6 +21,8 @@ from ddtl.utils.reading import read_object
 from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ddtl.inference.predict import Tally
 
 
@@ -85,12 +87,19 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if tally.bad else 0
 
 
-def predict_files(path: Path, words: Words[PredictSettings]) -> tuple[Tally, Sequence[str]]:
+def predict_files(
+    path: Path,
+    words: Words[PredictSettings],
+    arrays: Sequence[np.ndarray] = (),
+    patients: Mapping[str, str] | None = None,
+) -> tuple[Tally, Sequence[str]]:
     """Predict the files that the words name and write the tables.
 
     Args:
         path: the run's folder.
         words: what the command takes behind it.
+        arrays: images that are in memory, instead of files.
+        patients: whom the images of a word show, where that is known.
 
     Returns:
         What became of the images, and the classes.
@@ -99,7 +108,7 @@ def predict_files(path: Path, words: Words[PredictSettings]) -> tuple[Tally, Seq
         UserError: a run that is not finished, or no image.
     """
     from ddtl.inference import output as writing
-    from ddtl.inference.inputs import find
+    from ddtl.inference.inputs import find, of_arrays
     from ddtl.records import run as results_of
     from ddtl.records.run_folder import RunFolder
     from ddtl.training.rescore import load_run
@@ -113,8 +122,11 @@ def predict_files(path: Path, words: Words[PredictSettings]) -> tuple[Tally, Seq
             f"{settings.output} contains {', '.join(there)} already. Name another output=FOLDER, or replace them with "
             "overwrite=true."
         )
-    with console.progress("examining the files") as bar:
-        found = find(words.rest, by_folder=settings.patients == "folder", progress=bar)
+    if arrays:
+        found = of_arrays(arrays)
+    else:
+        with console.progress("examining the files") as bar:
+            found = find(words.rest, by_folder=settings.patients == "folder", progress=bar, patients=patients)
     from ddtl.utils.memory import tune_allocator
 
     tune_allocator()

@@ -40,10 +40,16 @@ def main(command: CommandLine) -> int:
     if plan.settings.preview is not None:
         console.out.print("\n".join(_preview(plan, plan.settings.preview)), markup=False)
         return 0
-    return _run(plan)
+    return run(plan)
 
 
-def _run(plan: StudyPlan) -> int:
+def run(plan: StudyPlan) -> int:
+    """Run what is not done yet, and write the page and the tables; the exit code is 1 where a part failed.
+
+    Raises:
+        TrainingFailure: the study cannot continue as things are.
+        Stopped: by a signal; the same command resumes it.
+    """
     import optuna
 
     from ddtl.data.datasets import registry

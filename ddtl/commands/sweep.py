@@ -56,17 +56,22 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(settings.composed_yaml(command.overrides))
         return 0
     plan = settings.read(command.overrides)
-    for note in plan.notes:
-        log.warning(note)
+    announce_notes(plan.notes)
     if plan.settings.preview is not None:
         from ddtl.sweeps.plan import preview
 
         console.out.print("\n".join(preview.lines(plan, plan.settings.preview)), markup=False)
         return 0
-    return _search(plan)
+    return search(plan)
 
 
-def _search(plan: Plan) -> int:
+def announce_notes(notes: Sequence[str]) -> None:
+    """Report what a plan excludes or changes."""
+    for note in notes:
+        log.warning(note)
+
+
+def search(plan: Plan) -> int:
     """Run the trials that are left, and what comes after them; the exit code.
 
     Of a grid every trial counts, of a search only that there is a completed one.

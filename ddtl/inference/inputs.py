@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from ddtl.data.download.published import IMAGE_SUFFIXES
 from ddtl.data.images.decode import (
@@ -38,17 +40,19 @@ from ddtl.utils.reading import walk
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to be predicted.
+    """One image to be predicted.
 
     Attributes:
-        path: as it was named, or found.
+        path: of the file, as it was named, or found; of an array its name.
         patient: whom it shows; empty where that is not known.
         slice: the header, of a DICOM file.
+        pixels: of an array; None of a file.
     """
 
     path: Path
     patient: str = ""
     slice: Slice | None = None
+    pixels: np.ndarray | None = None
 
 
 @dataclass
@@ -70,7 +74,9 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
 
-def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
+def find(
+    words: Sequence[str], *, by_folder: bool, progress: Progress, patients: Mapping[str, str] | None = None
+) -> Found:
     """Return files as they are named, whatever they hold; of folders, at any depth, what is an image by name or
     content.
 
@@ -78,21 +84,29 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
         words: paths.
         by_folder: whether all images of a folder are one patient's.
         progress: called with (files examined, files in all).
+        patients: whom the images of a word show, where that is known.
 
     Raises:
-        UserError: there is no such file or folder, or no image in all of them.
+        UserError: there is no such file or folder, or no image in all of them; or a file is of two patients.
     """
+    patients = patients or {}
     lacking = [word for word in words if not os.path.exists(Path(word).expanduser())]
     if lacking:
         raise UserError("\n".join(f"{word}: there is no such file or folder." for word in lacking))
     found = Found()
-    named = [(path, explicit) for word in words for path, explicit in _files(Path(word).expanduser(), found)]
-    seen: set[str] = set()
-    for done, (path, explicit) in enumerate(named, start=1):
+    named = [
+        (path, explicit, patients.get(word, ""))
+        for word in words
+        for path, explicit in _files(Path(word).expanduser(), found)
+    ]
+    seen, taken = dict[str, str](), 0
+    for done, (path, explicit, patient) in enumerate(named, start=1):
         real = os.path.realpath(path)
-        if real not in seen:
-            seen.add(real)
-            _take(path, explicit, by_folder, found)
+        if seen.setdefault(real, patient) != patient:
+            raise UserError(f"{printable_path(path)}: is named for two patients. Name it once, for the one it shows.")
+        if len(seen) > taken:
+            taken = len(seen)
+            _take(path, explicit, printable_path(path.parent) if by_folder else patient, found)
         progress(done, len(named))
     if not found.files and not found.bad and found.directories:
         raise UserError(
@@ -109,6 +123,39 @@ def find(words: Sequence[str], *, by_folder: bool, progress: Progress) -> Found:
     return found
 
 
+def of_arrays(arrays: Sequence[np.ndarray]) -> Found:
+    """Return images that are in memory, each called by its number from 0: ``array 0``.
+
+    Args:
+        arrays: of each image (H, W) or (H, W, 3), uint8 or uint16.
+
+    Raises:
+        UserError: one is of another shape or type, a line each.
+    """
+    problems = []
+    for number, array in enumerate(arrays):
+        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+        if not is_image or array.dtype.newbyteorder("=") not in (np.uint8, np.uint16) or not array.size:
+            shape = " × ".join(map(str, array.shape))
+            problems.append(
+                f"array {number}: is {array.dtype} of shape {shape or 'a number'}. An image is an array of uint8 or "
+                "uint16, H × W or H × W × 3; several are a list of them."
+            )
+    if problems:
+        raise UserError("\n".join(problems))
+    return Found([InputFile(Path(f"array {number}"), pixels=array) for number, array in enumerate(arrays)])
+
+
+def _as_png(pixels: np.ndarray) -> bytes:
+    """Return the file of an array, which is then decoded as every other file. Of 16-bit colours the upper 8 count."""
+    if pixels.ndim == 3 and pixels.dtype == np.uint16:
+        pixels = pixels >> 8
+    buffer = io.BytesIO()
+    native = np.uint8 if pixels.ndim == 3 or pixels.dtype == np.uint8 else np.uint16
+    Image.fromarray(np.ascontiguousarray(pixels, dtype=native)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
     """Yield each file, and whether it was named itself."""
     if not path.is_dir():
@@ -122,8 +169,7 @@ def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
         yield from ((Path(file.path), False) for file in files)
 
 
-def _take(path: Path, explicit: bool, by_folder: bool, found: Found) -> None:
-    patient = printable_path(path.parent) if by_folder else ""
+def _take(path: Path, explicit: bool, patient: str, found: Found) -> None:
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
         found.bad.append(BadImageError(path, "is not a regular file"))
         return
@@ -241,7 +287,7 @@ def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.
     if file.slice is not None:
         shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
         return squared(decode_slice(file.path, note, *shown_through), size)
-    data = read_bytes(file.path)
+    data = read_bytes(file.path) if file.pixels is None else _as_png(file.pixels)
     deep = is_deep(data, file.path)
     if window is not None and not deep:
         note("contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits")

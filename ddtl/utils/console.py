@@ -60,6 +60,11 @@ def set_up_logging() -> None:
     logger.handlers = [_Lines()]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    quiet_libraries()
+
+
+def quiet_libraries() -> None:
+    """Show what other libraries report only when something is wrong."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a cache that it cannot save

@@ -36,6 +36,12 @@ def is_regained(what: Any) -> bool:
     return False
 
 
+def forget() -> None:
+    """Do without the next try of :func:`unwind`: what was to be ended has ended by itself."""
+    if hasattr(signal, "setitimer") and isinstance(signal.getsignal(signal.SIGALRM), _Alarm):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Keep Ctrl-C and a hang-up, which reach a whole group of processes, from those that are started within.
@@ -61,8 +67,18 @@ _OF_THE_GROUP = {signal.SIGINT, signal.SIGHUP}
 
 
 def _again_soon(signum: int) -> None:
-    signal.signal(signal.SIGALRM, lambda _, frame: unwind(signum, frame))
+    signal.signal(signal.SIGALRM, _Alarm(signum))
     signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+
+class _Alarm:
+    """The handler of the timer by which a signal is answered a moment later."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+
+    def __call__(self, _: int, frame: FrameType | None) -> None:
+        unwind(self.signum, frame)
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:

@@ -126,6 +126,9 @@ def data(words: list[str]) -> None:
     if words[0] == "cache":
         commands.CACHE.read(words[1:], problems=commands._cache_problems)
         return
+    if words[0] == "show":
+        commands._read_show(words[1:])
+        return
     origins, _, source = commands._read(words[0], words[1:])
     assert words[0] in ("fetch", "verify")
     assert origins

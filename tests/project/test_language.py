@@ -251,6 +251,7 @@ ALLOWED = (
     Allowed("ddtl/records/explanation.py", "picture", "that key of explain.json"),
     Allowed("ddtl/records/explanation.py", "called", "a key of explain.json"),
     Allowed("ddtl/reports/run/cases.py", "picture", "that key of explain.json"),
+    Allowed("ddtl/api/runs.py", "picture", "that key of explain.json"),
     Allowed("ddtl/reports/study/export.py", "seeds_asked", "a column of cells.csv"),
     Allowed("ddtl/sweeps/store/storages.py", "beats", "the folder of heartbeats in a sweep's folder"),
     Allowed("ddtl/records/ledger.py", "look", "a key of ledgers that earlier versions wrote"),

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +123,19 @@ def test_a_run_is_found_by_its_folder_and_by_a_part_of_its_name(run: ddtl.Run, f
         ddtl.load(folder)
 
 
+def test_evaluate_takes_a_run_or_its_name_and_an_evaluation_is_opened_as_such(run: ddtl.Run, folder: Path) -> None:
+    by_name = ddtl.evaluate(str(run.path), **{"evaluation.threshold": "youden"})
+    assert (by_name.path, by_name.results["threshold_rule"]) == (run.path, "youden")
+    assert ddtl.evaluate(run, "evaluation.threshold=0.5").results["threshold_rule"] == "fixed"
+    other = ddtl.evaluate(run, *SMALL[:3], "dataset.phantom.seed=5", f"paths.runs_dir={folder}")
+    opened = ddtl.load(other.path)
+    assert type(opened) is ddtl.Scored
+    assert opened.results == other.results
+    assert "ROC AUC" in opened.plot_roc().layout.title.subtitle.text
+    with pytest.raises(ddtl.UserError, match="is not a run"):
+        ddtl.evaluate(other.path)
+
+
 def test_evaluating_again_changes_the_record_and_another_dataset_has_its_own(run: ddtl.Run) -> None:
     again = run.evaluate(**{"evaluation.threshold": "youden"})
     assert isinstance(again, ddtl.Run)
@@ -230,27 +242,85 @@ def test_the_code_of_the_page_runs(tmp_path: Path) -> None:
         [sys.executable, "-W", "error:::ddtl", "-c", "\n".join(blocks)], cwd=tmp_path, check=True, capture_output=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert len(list(tmp_path.glob("runs/phantom/*/report.html"))) == 2
+    assert len(list(tmp_path.glob("runs/phantom/*/results.json"))) == 3  # one trial is the first run
+    assert len(list(tmp_path.glob("runs/sweeps/*/report.html"))) == 1
+    assert (tmp_path / "roc.html").exists()
+
+
+SCRIPT = """\
+from pathlib import Path
+
+import ddtl
+import numpy as np
+import pandas as pd
+
+run: ddtl.Run = ddtl.train(dataset="phantom", **{"optimizer.lr": 1e-3})
+page: Path = run.report(share=True)
+seed: int = ddtl.load("run").config.seed
+scored: ddtl.Scored = run.evaluate("dataset=sarscov2ct")
+again: ddtl.Scored = ddtl.evaluate("run", **{"evaluation.threshold": "youden"})
+path: Path = scored.path
+record: dict[str, object] = run.results
+rate: float = run.config.optimizer.lr
+scores: pd.DataFrame = run.scores()
+predictions: pd.DataFrame = run.predictions
+run.plot_roc().write_html("roc.html")
+scored.plot_calibration().show()
+run.plot_patients().show()
+pixels = np.zeros((64, 64), dtype=np.uint8)
+run.predict("scan.png", Path("folder"), unit="patient", patients="folder")
+run.predict(pixels)
+run.predict([pixels, pixels], batch_size=2)
+run.predict(pd.DataFrame({"path": ["scan.png"]}))
+maps: ddtl.HeatMaps = run.explain(n=4, randomised=0)
+sheets: dict[str, Path] = maps.sheets
+images: list[Path] = maps.images
+onnx: Path = run.export()
+sweep: ddtl.Sweep = ddtl.sweep("optimizer.lr=0.1,0.01", finalize=False)
+trials: pd.DataFrame = sweep.trials
+study: ddtl.Study = ddtl.study(study="cross_dataset", **{"study.seeds": 2})
+means: pd.DataFrame = study.results
+found: ddtl.Sweep = ddtl.load("sweep", folder=Path("runs"))
+listed: pd.DataFrame = ddtl.runs()
+paired: pd.DataFrame = ddtl.compare(run, "other", Path("third"), score="accuracy")
+data: ddtl.Dataset = ddtl.dataset("phantom", **{"dataset.image_size": 64})
+manifest: pd.DataFrame = data.manifest
+batch: ddtl.Batch = data.batch("val", n=4)
+names: tuple[str, ...] = batch.classes
+shape: tuple[int, ...] = batch.after.shape
+try:
+    run.report()
+except (ddtl.UserError, ddtl.TrainingFailure) as error:
+    print(error)
+wrong: int = run.report()
+data.batch("tset")
+run.predict("scan.png", unit="patients")
+"""
 
 
 @pytest.mark.slow
 def test_a_user_s_script_is_type_checked_strictly(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(
-        textwrap.dedent("""\
-            from pathlib import Path
-
-            import ddtl
-
-            run: ddtl.Run = ddtl.train(dataset="phantom", **{"optimizer.lr": 1e-3})
-            page: Path = run.report(share=True)
-            seed: int = ddtl.load("run").config.seed
-            scored: ddtl.Scored = run.evaluate("dataset=sarscov2ct")
-            wrong: int = run.report()
-            """)
-    )
+    assert [name for name in ddtl.__all__ if f"ddtl.{name}" not in SCRIPT] == []
+    (tmp_path / "script.py").write_text(SCRIPT)
     answer = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "script.py"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "script.py:9" in answer.stdout, answer.stdout
-    assert answer.stdout.count("error:") == 1, answer.stdout
+    at = {number for number, line in enumerate(SCRIPT.splitlines(), start=1) if line in SCRIPT.splitlines()[-3:]}
+    told = {int(number) for number in re.findall(r"^script\.py:(\d+): error", answer.stdout, re.MULTILINE)}
+    assert told == at, answer.stdout
+
+
+def test_each_public_name_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    methods = [f".{name}" for name in vars(ddtl.Run) | vars(ddtl.Scored) if not name.startswith("_")]
+    assert [name for name in [*ddtl.__all__, *methods] if name not in page] == []
+
+
+def test_importing_it_is_quick() -> None:
+    code = "import time; start = time.perf_counter(); import ddtl; ddtl.__all__; print(time.perf_counter() - start)"
+    took = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(took) < 0.2

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
@@ -156,3 +159,28 @@ def chart(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: 
 def short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:
     """Return plain numbers of five digits, more than a screen shows; what is not a number leaves a gap."""
     return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]
+
+
+def on_paper(spec: Spec) -> Spec:
+    """Return a specification for use outside of a page: with the colours of the light theme for their names."""
+    found: Spec = _coloured(spec, _paper_colours())
+    return found
+
+
+def _coloured(value: Any, colours: Mapping[str, str], key: str = "") -> Any:
+    """Return what ``templates/colours.js`` makes of a value within a specification."""
+    if isinstance(value, str):
+        name = _COLOUR_NAME.fullmatch(value) if key.endswith("color") else None
+        return value if name is None else colours[name[1]]
+    if isinstance(value, Mapping):
+        return {name: _coloured(part, colours, name) for name, part in value.items()}
+    return [_coloured(part, colours, key) for part in value] if isinstance(value, list) else value
+
+
+_COLOUR_NAME = re.compile(r"var\(--([\w-]+)\)")
+
+
+@cache
+def _paper_colours() -> dict[str, str]:
+    style = resources.files("ddtl.reports.html").joinpath("templates", "style.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"--([\w-]+): ([^;]+);", style[: style.index("}")]))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation import calibration
+from ddtl.evaluation.calibration import Bin
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Figure, Row, Section, Table, Text
+from ddtl.reports.html.page import Cell, Figure, Row, Section, Table, Text
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import SPLITS, Stored, patients
 from ddtl.reports.sections import reliability
@@ -19,33 +20,48 @@ def section(stored: Stored) -> Section:
     if not tables:
         return Section("Calibration", [])
     verdict = [Text(text) for text in sentences.calibration(stored)]
-    return Section("Calibration", [*verdict, _reliability(stored), *tables])
+    return Section("Calibration", [*verdict, Row([figure(stored), _table_of_bins(stored)]), *tables])
 
 
-def _reliability(stored: Stored) -> Block:
+def _table_of_bins(stored: Stored) -> Table:
+    bins = _bins(stored)
+    x, y = _axes(stored)
+    counts = [
+        [f"{part.low:.1f}–{part.high:.1f}", f"{part.mean_p:.3f}", f"{part.share_positive:.3f}", f"{part.count:,}"]
+        for part in bins["as predicted"]
+    ]
+    return Table("As predicted, bin by bin", ["bin", f"mean {x}", y, "images"], counts)
+
+
+def figure(stored: Stored) -> Figure:
+    """Return the reliability diagram."""
+    x, y = _axes(stored)
+    return Figure(
+        "Reliability",
+        reliability.spec(_bins(stored), x, y),
+        f"Reliability diagram: {x} against {y}, before and after temperature scaling.",
+        "On the dotted line probabilities are right. Below: images in each bin.",
+    )
+
+
+def _axes(stored: Stored) -> tuple[str, str]:
+    return ("predicted probability", "share of positives") if stored.binary else ("confidence", "accuracy")
+
+
+def _bins(stored: Stored) -> dict[str, list[Bin]]:
+    """Return the bins of the images' probabilities, as predicted and at the temperature."""
     rows = stored.predictions.of(stored.split)
     temperature = (stored.record.get("calibration") or {}).get("temperature")
     shown = {"as predicted": rows.probabilities}
     if temperature:
         shown[f"temperature {temperature:.3g}"] = calibration.apply_temperature(rows.logits, temperature)
-    x, y = ("predicted probability", "share of positives") if stored.binary else ("confidence", "accuracy")
     bins = {}
     for name, probabilities in shown.items():
         if stored.binary:
             bins[name] = calibration.reliability(rows.label, probabilities[:, 1])
         else:
             bins[name] = calibration.reliability(*calibration.top_label(rows.label, probabilities))
-    figure = Figure(
-        "Reliability",
-        reliability.spec(bins, x, y),
-        f"Reliability diagram: {x} against {y}, before and after temperature scaling.",
-        "On the dotted line probabilities are right. Below: images in each bin.",
-    )
-    counts = [
-        [f"{part.low:.1f}–{part.high:.1f}", f"{part.mean_p:.3f}", f"{part.share_positive:.3f}", f"{part.count:,}"]
-        for part in bins["as predicted"]
-    ]
-    return Row([figure, Table("As predicted, bin by bin", ["bin", f"mean {x}", y, "images"], counts)])
+    return bins
 
 
 def _tables(stored: Stored) -> list[Table]:

@@ -19,24 +19,34 @@ Point = tuple[float, float]
 
 def section(stored: Stored) -> Section:
     """Return both charts: by patient and by image, or each class against the others."""
-    drawn = _drawn(stored) if stored.binary else _one_vs_rest(stored)
+    drawn = _drawn(stored)
     if not drawn:
         return Section("Curves", [Text("There are no curves: the images are all of one class.")])
-    at, recall, prevalence = _operating_point(stored.main["confusion"]) if stored.binary else (None, None, None)
-    seen = f"ROC AUC by {stored.unit} {format.with_interval(stored.main, 'roc_auc')}"
+    _, recall, prevalence = _operating_point(stored.main["confusion"]) if stored.binary else (None, None, None)
     precise = f"average precision by {stored.unit} {format.with_interval(stored.main, 'average_precision')}"
-    caption = _band_note(stored) if stored.binary else ""
     dotted = " Dotted: the share of positives, which is what chance reaches." if stored.binary else ""
     charts = [
-        Figure("ROC curve", roc.spec(drawn, at), f"ROC curve: {seen}.", caption),
+        _roc(stored, drawn),
         Figure(
             "Precision-recall curve",
             _precision_recall(drawn, prevalence, recall),
             f"Precision-recall curve: {precise}.",
-            f"{caption}{dotted}".strip(),
+            f"{_band_note(stored)}{dotted}".strip(),
         ),
     ]
     return Section("Curves", [Row(charts)])
+
+
+def roc_figure(stored: Stored) -> Figure | None:
+    """Return the ROC curve of the page; None where the images are all of one class."""
+    drawn = _drawn(stored)
+    return _roc(stored, drawn) if drawn else None
+
+
+def _roc(stored: Stored, drawn: Mapping[str, Curves]) -> Figure:
+    at, *_ = _operating_point(stored.main["confusion"]) if stored.binary else (None,)
+    seen = f"ROC AUC by {stored.unit} {format.with_interval(stored.main, 'roc_auc')}"
+    return Figure("ROC curve", roc.spec(drawn, at), f"ROC curve: {seen}.", _band_note(stored))
 
 
 def _operating_point(c: Mapping[str, int]) -> tuple[Point | None, Point | None, float]:
@@ -48,7 +58,11 @@ def _operating_point(c: Mapping[str, int]) -> tuple[Point | None, Point | None, 
 
 
 def _drawn(stored: Stored) -> dict[str, Curves]:
-    """Return the curves by patient, with a band, then by image; or by image alone, with a band."""
+    """Return the curves by patient, with a band, then by image; or by image alone, with a band; of more than two
+    classes each against the others.
+    """
+    if not stored.binary:
+        return _one_vs_rest(stored)
     labels, p, clusters = stored.unit_arrays()
     first = curves(labels, p, clusters, level=stored.level, replicates=roc.REPLICATES)
     found: dict[str, Curves | None] = {f"by {stored.unit}": first}
@@ -67,6 +81,8 @@ def _one_vs_rest(stored: Stored) -> dict[str, Curves]:
 
 
 def _band_note(stored: Stored) -> str:
+    if not stored.binary:
+        return ""
     drawn = GROUPS[stored.record["grouping"]] if stored.record["grouping"] != "none" else "images"
     middle = f"the middle {format.level(stored.level)} of {roc.REPLICATES} bootstrap draws of {drawn}"
     return f"Band: {middle}, at each point by itself."

@@ -29,10 +29,14 @@ class _Marks:
 
 def section(stored: Stored) -> Section:
     """Return the strip; nothing with more than two classes or where patients are not known."""
-    return Section("Patients", [_strip(stored)] if stored.binary and stored.unit == "patient" else [])
+    found = figure(stored)
+    return Section("Patients", [] if found is None else [found])
 
 
-def _strip(stored: Stored) -> Figure:
+def figure(stored: Stored) -> Figure | None:
+    """Return the strip; None with more than two classes or where patients are not known."""
+    if not stored.binary or stored.unit != "patient":
+        return None
     rows, table = stored.predictions.of(stored.split), stored.by_patient()
     order = np.lexsort((table.patient_id, table.p))
     place = {str(table.patient_id[row]): i + 1 for i, row in enumerate(order)}

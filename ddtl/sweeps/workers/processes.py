@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,16 @@ def prepare(*, fork: bool = True) -> Context:
     context.set_forkserver_preload(["ddtl.sweeps.workers.preload"])
     _start(context.Process(target=os.getpid)).join()  # now, so that no trial's time has the server's start in it
     return context
+
+
+def end_server() -> None:
+    """End the server that trials were forked from, in a process that outlives its sweep: the next sweep's server begins
+    with the environment of then, and until then none keeps the training stack in memory.
+    """
+    # Python offers no public way; without this one the server ends with this process.
+    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    if stop is not None:
+        stop()
 
 
 class TrialProcess:

@@ -1,0 +1,1 @@
+"""What ``import ddtl`` offers: charts, images, sweeps, datasets and notebooks."""
