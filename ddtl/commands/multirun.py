@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
+from ddtl.commands.train import FOLDER_TO
 from ddtl.config.command_line import expand
 from ddtl.config.load import ConfigError, check
 from ddtl.schema.run import Config
@@ -29,7 +33,18 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     """
     jobs = plan_jobs(overrides)
     program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(argv)]]
-    codes = [run_one(program, job, f"{number} of {len(jobs)}") for number, job in enumerate(jobs, start=1)]
+    with tempfile.TemporaryDirectory() as scratch:
+        told = [Path(scratch) / str(number) for number in range(len(jobs))]
+        codes = [
+            run_one(program, job, f"{number + 1} of {len(jobs)}", {**os.environ, FOLDER_TO: str(told[number])})
+            for number, job in enumerate(jobs)
+        ]
+        folders = [Path(file.read_text()) if file.exists() else None for file in told]
+    if len(jobs) > 1:
+        from ddtl.records import run
+        from ddtl.reports import terminal
+
+        terminal.job_table(jobs, [None if folder is None else run.read(folder) for folder in folders])
     return next((code for code in codes if code), 0)
 
 

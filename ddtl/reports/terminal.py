@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -42,13 +43,10 @@ def scores(results: Mapping[str, Any], folder: Path, *, verbose: bool) -> None:
 
 def _main_scores(results: Mapping[str, Any]) -> None:
     """Print at most five scores of the test set, or of validation, each with its unit and interval."""
-    split = "test" if "test" in results else "val"
+    decided, what = _headline(results)
+    split, unit = what.split(", ")
     by_image = results[split]
-    by_patient = by_image.get("patients") or {"why_not": ""}
-    has_patients = "why_not" not in by_patient
-    decided = by_patient if has_patients else by_image
-    unit = "by patient" if has_patients else "by image"
-    lines = [("ROC AUC by patient", by_patient, "roc_auc")] if has_patients else []
+    lines = [("ROC AUC by patient", decided, "roc_auc")] if decided is not by_image else []
     lines.append(("ROC AUC by image", by_image, "roc_auc"))
     rates = ("sensitivity", "specificity") if results["positive"] is not None else ("balanced_accuracy", "accuracy")
     lines += [(f"{title_of(name)} {unit}", decided, name) for name in rates]
@@ -68,6 +66,49 @@ def _main_scores(results: Mapping[str, Any]) -> None:
         counts += f" of {wording.count(n, 'patient')}"
     threshold = f"; threshold {results['threshold']:.4f}" if results["positive"] is not None else ""
     console.out.print(escape(f"({level}{counts}{threshold})"))
+
+
+def job_table(jobs: Sequence[Sequence[str]], results: Sequence[Mapping[str, Any] | None]) -> None:
+    """Print the main score of several jobs: a row for those that differ in their seed alone, and what differs.
+
+    Args:
+        jobs: the words of each.
+        results: what came of each; None where it failed.
+    """
+    common = set.intersection(*map(set, jobs))
+    of_method: dict[str, list[Mapping[str, Any] | None]] = {}
+    for job, found in zip(jobs, results, strict=True):
+        differing = " ".join(word for word in job if word not in common and not word.startswith("seed="))
+        of_method.setdefault(differing, []).append(found)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("what differs", "runs", "ROC AUC", ""):
+        table.add_column(heading, justify="right" if heading == "runs" else "left", overflow="fold")
+    for words, of_seeds in of_method.items():
+        scored = [found for found in of_seeds if found is not None]
+        values = [(found, unit) for found, unit in map(_headline, scored) if found["roc_auc"] is not None]
+        failed = f"{wording.count(len(of_seeds) - len(scored), 'run')} failed" if len(scored) < len(of_seeds) else ""
+        if len(values) == 1:
+            shown, unit = _with_interval(values[0][0], "roc_auc"), values[0][1]
+        elif values:
+            each = [found["roc_auc"] for found, _ in values]
+            shown, unit = f"{mean(each):.3f} ± {stdev(each):.3f}", ", ".join(dict.fromkeys(unit for _, unit in values))
+        else:
+            shown, unit = "–", ""
+        table.add_row(
+            escape(words or "(nothing but seeds)"), str(len(scored)), shown, "; ".join(filter(None, [unit, failed]))
+        )
+    console.out.print(table)
+    if any(len(found) > 1 for found in of_method.values()):
+        console.out.print("(mean ± standard deviation over seeds; `ddtl compare` tests a difference)")
+
+
+def _headline(results: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return the scores that a run is known by, and of what they are."""
+    split = "test" if "test" in results else "val"
+    by_patient = results[split].get("patients") or {"why_not": ""}
+    if "why_not" not in by_patient:
+        return by_patient, f"{split}, by patient"
+    return results[split], f"{split}, by image"
 
 
 def _positive(results: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -18,6 +19,7 @@ from ddtl.config.load import load
 from ddtl.evaluation.score import score
 from ddtl.records import predictions as prediction_table, run_folder
 from ddtl.schema.scores import MONITORS, SCORES
+from ddtl.training import callbacks
 from ddtl.training.train import assemble, train
 from ddtl.utils import console
 from ddtl.utils.errors import TrainingFailure, UserError
@@ -325,6 +327,23 @@ def test_at_a_terminal_a_bar_moves_and_the_lines_of_finished_epochs_stay(tmp_pat
     monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=120, highlight=False))
     run(tmp_path, "trainer.max_epochs=2", "trainer.limit_batches=2")
     assert all(text in screen.getvalue() for text in ("━", "epoch 1/2   train loss", "epoch 2/2   train loss"))
+
+
+def test_without_a_terminal_lines_tell_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(callbacks.EpochProgress.__init__, "__defaults__", (0.0,))
+    run(tmp_path, "trainer.max_epochs=2", "trainer.limit_batches=3")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "   batch " in line]
+    assert [line.split("   ")[:2] for line in lines] == [
+        [f"epoch {epoch}/2", f"batch {batch}/3"] for epoch in (1, 2) for batch in (1, 2, 3)
+    ]
+    pattern = r"   loss \d\.\d{4}   \d+\.\d images/s   about \d+ s left$"
+    assert all(re.search(pattern, line) for line in lines)
+    assert lines[-1].endswith("about 0 s left")
+
+
+def test_lines_come_seldom(tmp_path, capsys):
+    run(tmp_path, "trainer.max_epochs=2", "trainer.limit_batches=2")
+    assert "   batch " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["", "checkpoints/best.ckpt", "model.safetensors"])
