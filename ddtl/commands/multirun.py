@@ -34,12 +34,12 @@ def run_each(overrides: Sequence[str], argv: Sequence[str]) -> int:
     jobs = plan_jobs(overrides)
     program = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(argv)]]
     with tempfile.TemporaryDirectory() as scratch:
-        told = [Path(scratch) / str(number) for number in range(len(jobs))]
+        reports = [Path(scratch) / str(number) for number in range(len(jobs))]
         codes = [
-            run_one(program, job, f"{number + 1} of {len(jobs)}", {**os.environ, FOLDER_TO: str(told[number])})
+            run_one(program, job, f"{number + 1} of {len(jobs)}", {**os.environ, FOLDER_TO: str(reports[number])})
             for number, job in enumerate(jobs)
         ]
-        folders = [Path(file.read_text()) if file.exists() else None for file in told]
+        folders = [Path(file.read_text()) if file.exists() else None for file in reports]
     if len(jobs) > 1:
         from ddtl.records import run
         from ddtl.reports import terminal

@@ -13,7 +13,7 @@ from rich.table import Table
 from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.commands.run_names import run_folder
 from ddtl.data.loading.samplers import Shares
-from ddtl.inference.output import IMAGE_ROWS, JSON
+from ddtl.inference.output import IMAGE_ROWS, JSON, OOD
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
@@ -177,8 +177,8 @@ def _each(found: Mapping[str, Any], classes: Sequence[str]) -> Table:
         table.add_column(heading)
     for row in found[IMAGE_ROWS]:
         shares = (f"{row[f'probability_{name}']:.3f}" for name in positive)
-        far = {True: "yes", False: "no", None: "–"}[row["far_from_training"]]
-        table.add_row(escape(row["file"]), *shares, escape(row["decision"]), far)
+        ood = {True: "yes", False: "no", None: "–"}[row[OOD]]
+        table.add_row(escape(row["file"]), *shares, escape(row["decision"]), ood)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Which folder a word of the command line means: the folder itself, or the one run that is called so."""
+"""Which folder a word of the command line means: the folder itself, or the one run with that in its name."""
 
 from __future__ import annotations
 

@@ -16,10 +16,11 @@ from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.redaction import move_to_environment
-from ddtl.utils.wording import count
+from ddtl.utils.wording import count, duration
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
+    from ddtl.sweeps.store.snapshot import Snapshot
     from ddtl.sweeps.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -105,10 +106,37 @@ def _announce(store: Store) -> None:
     now = store.snapshot()
     begun = now.total - now.left
     console.line(f"sweep {store.plan.name}: {count(now.total, 'trial')}{f', {begun} of them done' if begun else ''}")
+    for text in work_left(store.plan, now):
+        console.line(text)
     console.line(f"folder: {store.folder}")
     journal = store.folder / "journal.log"
     if importlib.util.find_spec("optuna_dashboard") is not None and journal.exists():
         console.line(f"to look into it: optuna-dashboard --host 127.0.0.1 {shlex.quote(str(journal))}")
+
+
+def work_left(plan: Plan, now: Snapshot) -> list[str]:
+    """Return what will be trained, ``finalize`` included, and for how long where trials have shown that."""
+    settings, epochs = plan.settings, plan.base.trainer.max_epochs
+    runs = 2 * settings.sweep.seeds if settings.finalize and settings.search is not None else 0
+    pruned = "" if settings.search is None or "NopPruner" in settings.pruner.name else ", fewer where trials are pruned"
+    lines = []
+    if now.left:
+        lines.append(
+            f"to train: {count(now.left, 'trial')} of {count(epochs, 'epoch')}, {now.left * epochs:,} in all{pruned}"
+        )
+    if runs:
+        lines.append(
+            f"then finalize: the best and the default settings with {count(settings.sweep.seeds, 'seed')} each, "
+            f"{runs * epochs:,} epochs, and once their scores on the test set"
+        )
+    if now.left and now.seconds:
+        workers = settings.engine.workers if isinstance(settings.engine.workers, int) else 1
+        each = sum(now.seconds) / len(now.seconds) / workers
+        whole = f", {duration((now.left + runs) * each)} with finalize" if runs else ""
+        lines.append(f"about {duration(now.left * each)}{whole}, at the pace of the trials that are done")
+    elif now.left:
+        lines.append("how long that takes is shown when the first trial has ended")
+    return lines
 
 
 def _run(store: Store) -> None:

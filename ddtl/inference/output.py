@@ -17,6 +17,7 @@ from ddtl.utils.files import Fresh, spreadsheet_cell, write_csv
 
 CSV, JSON, PATIENTS = "predictions.csv", "predictions.json", "patients.csv"
 IMAGE_ROWS, PATIENT_ROWS = "pictures", "patients"  # keys of the JSON
+OOD = "far_from_training"  # and of an image's row, whether it is out of distribution
 
 
 class Tables:

@@ -19,7 +19,7 @@ from ddtl.inference import network, ood as far
 from ddtl.inference.embeddings import reference
 from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path
 from ddtl.inference.ood import Cut, Reference
-from ddtl.inference.output import Tables
+from ddtl.inference.output import OOD, Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
@@ -58,7 +58,7 @@ class Tally:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Count the row of an image."""
         self.predicted[entry["decision"]] += 1
-        self.ood += bool(entry["far_from_training"])
+        self.ood += bool(entry[OOD])
 
     def skip(self, error: BadImageError) -> None:
         """Leave a file out, and report it."""
@@ -93,7 +93,7 @@ class _Yardstick:
 
 
 def _ood_columns(distance: float | None = None, is_ood: bool | None = None) -> dict[str, Any]:
-    return {"distance": distance, "far_from_training": is_ood}
+    return {"distance": distance, OOD: is_ood}
 
 
 def predict(
@@ -130,9 +130,9 @@ def predict(
         log.warning("%s", warning)
     for error in found.bad:
         tally.skip(error)
-    head = _head(folder, results, rule, digest, predictor, batch_size) | {"far_from_training": _about(yardstick, tally)}
+    head = _head(folder, results, rule, digest, predictor, batch_size) | {OOD: _about(yardstick, tally)}
     patients = Patients(rule)
-    names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", "far_from_training"]
+    names = ["file", "patient_id", "series", "position_mm", *columns(rule), "decision", "distance", OOD]
     in_turns = predictor.device.type == "cpu"
     blas = threads.single_blas_thread() if in_turns else nullcontext()
     with Tables(to, names, head) as tables, console.progress("predicting") as bar, predictor.autocast(), blas:

@@ -224,7 +224,7 @@ class EpochProgress(pl.Callback):
     Args:
         console: where it is shown.
         batch: images of one batch, over all processes.
-        seconds: between two lines, where the console is no terminal.
+        seconds: between two lines, without a terminal.
     """
 
     def __init__(self, console: Console, batch: int, seconds: float = 30.0) -> None:
@@ -241,11 +241,11 @@ class EpochProgress(pl.Callback):
             )
             self.bar = Progress(*columns, console=console, transient=True)
             self.task = self.bar.add_task("", total=None, how="")
-        self._begin = self._told = 0.0
+        self._begin = self._shown_at = 0.0
         self._done = 0  # batches of this process
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._begin = self._told = time.monotonic()
+        self._begin = self._shown_at = time.monotonic()
         if self.bar is not None:
             self.bar.start()
 
@@ -258,12 +258,12 @@ class EpochProgress(pl.Callback):
     ) -> None:
         self._done += 1
         now = time.monotonic()
-        is_due = now - self._told >= (1.0 if self.bar is not None else self.seconds)
+        is_due = now - self._shown_at >= (1.0 if self.bar is not None else self.seconds)
         if self.bar is not None:
             self.bar.update(self.task, completed=batch_idx + 1)
         if not is_due:
             return  # a loss that is read every time would make the device wait
-        self._told = now
+        self._shown_at = now
         how = self._how(trainer, float(outputs["loss"]), batch_idx, now)
         if self.bar is not None:
             self.bar.update(self.task, how=how)

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ddtl.commands import sweep
+from ddtl.sweeps.plan import settings
 from ddtl.sweeps.store import open, outcome
 from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.store.snapshot import Snapshot
 from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure, UserError
 from tests.support.sweep_trials import attempts, instead, states
@@ -64,6 +67,29 @@ def test_the_same_command_runs_nothing_again(monkeypatch, capsys, words):
     again = capsys.readouterr()
     assert again.out == shown.out
     assert "3 trials, 3 of them done" in again.err
+
+
+def test_a_search_tells_at_its_start_what_it_will_train(tmp_path: Path) -> None:
+    asked = (
+        "search=lr_unfreeze",
+        "n_trials=30",
+        "trainer.max_epochs=10",
+        f"paths.runs_dir={tmp_path}",
+        "sweep.seeds=3",
+    )
+    plan = settings.read(asked)
+    now = Snapshot(30, 8, 2, 0, (), 0, None, (), (), (60.0,) * 10)
+    lines = sweep.work_left(plan, now)
+    assert lines == [
+        "to train: 20 trials of 10 epochs, 200 in all, fewer where trials are pruned",
+        "then finalize: the best and the default settings with 3 seeds each, 60 epochs, and once their scores on the "
+        "test set",
+        "about 20 min, 26 min with finalize, at the pace of the trials that are done",
+    ]
+    at_first = sweep.work_left(plan, replace(now, complete=0, pruned=0, seconds=()))
+    assert at_first[-1] == "how long that takes is shown when the first trial has ended"
+    grid = settings.read(["optimizer.lr=1e-3,1e-4", f"paths.runs_dir={tmp_path}", "pruner.name=NopPruner"])
+    assert sweep.work_left(grid, replace(now, total=10)) == []
 
 
 def test_a_search_in_which_everything_fails_says_so(monkeypatch, tmp_path, words):
