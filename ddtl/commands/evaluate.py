@@ -17,7 +17,7 @@ from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.run import RunResult
+    from ddtl.training.results import RunResult
 
 HELP = """\
 A trained run, scored in another way or on another dataset; nothing is trained.

@@ -13,7 +13,7 @@ from ddtl.utils.ranks import is_first
 
 if TYPE_CHECKING:
     from ddtl.schema.run import Config
-    from ddtl.training.run import RunResult
+    from ddtl.training.results import RunResult
 
 # A file that a parent process wants the run's folder written to.
 FOLDER_TO = "DDTL_FOLDER_TO"

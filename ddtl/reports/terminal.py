@@ -17,7 +17,7 @@ from ddtl.utils import console, wording
 
 if TYPE_CHECKING:
     from ddtl.schema.run import Config
-    from ddtl.training.run import RunResult
+    from ddtl.training.results import RunResult
 
 
 def run_result(config: Config, result: RunResult) -> None:

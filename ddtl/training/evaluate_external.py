@@ -26,17 +26,16 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config, EvaluationConfig
 from ddtl.training import batchnorm, embeddings, hardware, lightning
 from ddtl.training.identity import scoring as scoring_settings
-from ddtl.training.run import Run, RunResult
+from ddtl.training.results import RunResult, score_predictions, warn_of_inversion
+from ddtl.training.run import Run
 from ddtl.training.scoring import (
     baselines,
     check_threshold,
-    count_use,
     predict,
-    score_predictions,
     setting,
     transductive,
-    warn_of_inversion,
 )
+from ddtl.training.test_uses import count_use
 from ddtl.training.train import assemble
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import within, write_json

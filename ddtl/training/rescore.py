@@ -19,7 +19,7 @@ from ddtl.utils.files import require_run_folder
 
 if TYPE_CHECKING:
     from ddtl.records.run_folder import RunFolder
-    from ddtl.training.run import RunResult
+    from ddtl.training.results import RunResult
 
 
 _SECTIONS = ("dataset", "evaluation", "paths")
@@ -145,8 +145,8 @@ def rescore_run(folder: RunFolder, config: Config, before: dict[str, Any]) -> Ru
     """Return the stored predictions, scored with other settings; ``results.json`` is written again."""
     from ddtl.evaluation.record import choose_on_validation
     from ddtl.records import predictions as prediction_table
-    from ddtl.training.run import RunResult
-    from ddtl.training.scoring import count_again, score_predictions, warn_of_inversion
+    from ddtl.training.results import RunResult, score_predictions, warn_of_inversion
+    from ddtl.training.test_uses import count_again
     from ddtl.utils.files import write_json
 
     if config.evaluation.refit:

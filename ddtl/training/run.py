@@ -109,11 +109,3 @@ class ScoredRun:
     results: Mapping[str, Any]
     loggers: Sequence[Logger] = ()
     step: int = 0
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run left behind: its folder, and the contents of its ``results.json``."""
-
-    folder: Path
-    results: dict[str, Any]

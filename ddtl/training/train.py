@@ -29,8 +29,10 @@ from ddtl.training import checkpoints, hardware, lightning, loggers
 from ddtl.training.callbacks import EarlyEnd
 from ddtl.training.failures import reported_failures
 from ddtl.training.identity import scoring
-from ddtl.training.run import Run, RunResult, ScoredRun
-from ddtl.training.scoring import check_ledgers, check_threshold, score_run
+from ddtl.training.results import RunResult
+from ddtl.training.run import Run, ScoredRun
+from ddtl.training.scoring import check_threshold, score_run
+from ddtl.training.test_uses import check_ledgers
 from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
 from ddtl.utils.errors import TrainingFailure

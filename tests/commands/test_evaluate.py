@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,19 @@ def elsewhere(run: Path, site: str) -> Path:
         for folder in (run / "evaluations").iterdir()
     }
     return next(folder for folder, found in sites.items() if found == {site})
+
+
+def test_stored_predictions_are_scored_without_torch(a_run: Path) -> None:
+    code = (
+        "import sys; from ddtl.commands import cli; code = cli.main(sys.argv[1:]); "
+        "sys.exit(code or 10 * bool({'torch', 'pytorch_lightning', 'wandb'} & set(sys.modules)))"
+    )
+    words = ["evaluate", str(a_run), "evaluation.threshold=youden"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], check=False, timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((a_run / "results.json").read_text())["threshold_rule"] == "youden"
 
 
 def test_other_ways_to_score_a_patient_and_to_make_an_interval(a_run: Path) -> None:

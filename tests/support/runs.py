@@ -16,7 +16,7 @@ from ddtl.config.load import load
 from ddtl.models.module import Classifier
 from ddtl.reports.run.publish import publish
 from ddtl.schema.run import Config
-from ddtl.training.run import RunResult
+from ddtl.training.results import RunResult
 from ddtl.training.train import train
 from ddtl.utils.reading import read_lines
 

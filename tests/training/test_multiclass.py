@@ -24,7 +24,7 @@ from ddtl.records import predictions as prediction_table
 from ddtl.reports import terminal
 from ddtl.reports.run.publish import publish
 from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
-from ddtl.training.run import RunResult
+from ddtl.training.results import RunResult
 from ddtl.training.train import train
 from ddtl.utils import console
 from ddtl.utils.reading import read_lines

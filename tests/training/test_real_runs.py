@@ -11,7 +11,7 @@ from ddtl.config.load import load
 from ddtl.records import predictions as prediction_table
 from ddtl.reports import terminal
 from ddtl.reports.run.publish import publish
-from ddtl.training.run import RunResult
+from ddtl.training.results import RunResult
 from ddtl.training.train import train
 from ddtl.utils.reading import read_lines
 
