@@ -6,7 +6,9 @@ import importlib.util
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,12 @@ from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
     from ddtl.sweeps.plan.settings import Plan
+    from ddtl.sweeps.store.snapshot import Snapshot
     from ddtl.sweeps.store.store import Store
 
 log = logging.getLogger(__name__)
 
+_SELDOM = 2.0  # seconds between two records of a sweep that is under way
 _MOST_ROWS = 20  # trials in the table at the end
 
 
@@ -111,8 +115,37 @@ def _run(store: Store) -> None:
     from ddtl.sweeps import engines
     from ddtl.sweeps.workers.progress import ProgressDisplay
 
+    record = LiveRecord(store)
     with ProgressDisplay(by_image(store.plan.base.trainer.monitor)) as watch:
-        engines.run(store, watch.update)
+
+        def seen(snapshot: Snapshot) -> None:
+            watch.update(snapshot)
+            record.update(snapshot)
+
+        engines.run(store, seen)
+
+
+class LiveRecord:
+    """Writes the record of a sweep while its trials run, for the dashboard: where they have advanced, and seldom
+    enough that it takes a fiftieth of the time.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._next, self._written = 0.0, None  # type: ignore[var-annotated]
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Write the record, if it is another one and time for it; a failure is left to the end's to report."""
+        from ddtl.sweeps.store import record
+
+        now = snapshot.complete, snapshot.pruned, snapshot.failed, [(r.number, r.epoch) for r in snapshot.running]
+        began = self._clock()
+        if now == self._written or began < self._next:
+            return
+        with suppress(Exception):  # a database that is away for a moment, a full disk: the trials are worth more
+            record.write(self._store)
+            self._written = now
+        self._next = began + max(_SELDOM, 50 * (self._clock() - began))
 
 
 def _show(store: Store) -> None:

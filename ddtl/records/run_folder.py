@@ -22,6 +22,7 @@ from ddtl.utils.reading import Unreadable
 
 LOCK = ".lock"
 OWNER = ".owner.json"
+LOG = "log.txt"
 # The key under which a checkpoint contains what its epoch was computed on.
 MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
@@ -90,6 +91,10 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG
 
     @property
     def wandb_id(self) -> Path:
