@@ -120,7 +120,7 @@ def _is_setting(word: str) -> bool:
 
 
 def _note(argv: Sequence[str]) -> int:
-    """Write a note about a run. It may contain anything, ``key=value`` too: the second word is not read as a setting."""
+    """Write a note about a run. Its text is the second word, and no setting even where it reads ``key=value``."""
     settings = [word for word in argv if word.startswith("paths.runs_dir=")]
     others = [word for word in argv if word not in settings]
     words = COMMAND.read([*settings, *others[2:]])
@@ -183,7 +183,9 @@ def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
     if console.out.is_terminal:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        used = [i for i, name in enumerate(_HEADINGS) if name not in ("tags", "notes") or any(line[i] for line in lines)]
+        used = [
+            i for i, name in enumerate(_HEADINGS) if name not in ("tags", "notes") or any(line[i] for line in lines)
+        ]
         for i in used:
             table.add_column(_HEADINGS[i], overflow="fold")
         for line in lines:
@@ -347,10 +349,18 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _text(row: FolderRow) -> str:
-    return " ".join(
-        [row.kind, row.path, row.dataset, row.model, row.finetune, row.protocol, row.state, row.note, row.trained_on]
-        + [row.user_note, *(f"#{tag}" for tag in row.tags)]
+    words = (
+        row.kind,
+        row.path,
+        row.dataset,
+        row.model,
+        row.finetune,
+        row.protocol,
+        row.state,
+        row.note,
+        row.trained_on,
     )
+    return " ".join([*words, row.user_note, *(f"#{tag}" for tag in row.tags)])
 
 
 def _score(row: FolderRow) -> str:

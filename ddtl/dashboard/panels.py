@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST_CURVES = 12
 _LONGEST_VALUE = 200  # characters of a setting
+_LONGEST_KEY = 80
 _MOST_PARAMETERS = 24
 _OF_FILES = ("dataset.root", "dataset.table", "dataset.exclude")  # shown without their folders
 _NOT_CURVES = ("epoch", "step")
@@ -42,7 +43,7 @@ def curves(picked: Sequence[FolderRow], folders: Sequence[Path]) -> list[dict[st
         for rows in known.values()
         for row in (rows[0], rows[-1])
         for key, value in row.items()
-        if is_number(value) and key not in _NOT_CURVES
+        if is_number(value) and key not in _NOT_CURVES and len(key) <= _LONGEST_KEY
     }
     first = ("train/loss", "val/loss", monitor)
     keys = list(dict.fromkeys([*first, *(key for key in recorded if key not in _LAST), *_LAST]))
@@ -185,4 +186,3 @@ def _scatter_spec(trials: Sequence[Trial], axis: Parameter, score: str) -> dict[
     elif axis.log:
         x |= {"type": "log"}
     return chart(traces, x, scale(score), legend="outside")
-

@@ -1,8 +1,8 @@
 """The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
 
 Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html``, its
-curve, its settings and its log. Pages of other origins get nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
-the origin that the browser reports.
+curve, its settings and its log. Pages of other origins get nothing: the host is checked, which is what DNS rebinding
+gets wrong, and so is the origin that the browser reports.
 
 A stored page may be a stranger's. It is shown in a frame that cannot leave this server, in a sandbox in which nothing
 but our own scripts runs: whatever somebody put into one can neither ask for the rest nor tell anybody anything.

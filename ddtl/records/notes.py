@@ -1,4 +1,4 @@
-"""``notes.json``: what a person wrote about a run, and its tags. They are no part of the run: nothing else reads them."""
+"""``notes.json``: what a person wrote about a run, and its tags. They change neither its name nor its resume."""
 
 from __future__ import annotations
 
