@@ -132,7 +132,8 @@ class LiveRecord:
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
-        self._next, self._written = 0.0, None  # type: ignore[var-annotated]
+        self._next = 0.0
+        self._written: tuple[object, ...] = ()
 
     def update(self, snapshot: Snapshot) -> None:
         """Write the record, if it is another one and time for it; a failure is left to the end's to report."""

@@ -55,14 +55,13 @@ def curves(picked: Sequence[FolderRow], folders: Sequence[Path]) -> list[dict[st
 def names(picked: Sequence[FolderRow]) -> list[str]:
     """Return short names that tell all of them apart."""
     several = len({row.dataset for row in picked}) > 1
-    for model in (False, True):
-        found = [
-            " ".join(
-                filter(None, [row.dataset if several else "", row.model if model else "", row.finetune, f"s{row.seed}"])
-            )
-            for row in picked
-        ]
-        if len(set(found)) == len(found):
+    for model, end in ((False, False), (True, False), (False, True)):
+        found = []
+        for row in picked:
+            words = [row.dataset if several else "", row.model if model else "", row.finetune]
+            seed = "" if row.seed is None else f"s{row.seed}"
+            found.append(" ".join(filter(None, [*words, seed, row.name.rpartition("-")[2][-10:] if end else ""])))
+        if len(set(found)) == len(found) and all(found):
             return found
     return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
 
@@ -70,7 +69,7 @@ def names(picked: Sequence[FolderRow]) -> list[str]:
 def differences(picked: Sequence[FolderRow], folders: Sequence[Path]) -> dict[str, Any]:
     """Return the settings in which runs differ: names of the runs, and for each key a value of each run, as text.
 
-    Where files lie is none of them. What is only in the identity is, as the digest of the images. A run whose settings
+    Where files are, and who is shown the curves, are none of them. What is only in the identity is, as the digest of the images. A run whose settings
     cannot be read is named in ``problems``.
     """
     found: list[Mapping[str, str]] = []
@@ -102,7 +101,7 @@ def _settings(folder: Path) -> dict[str, str]:
         at, value = waiting.pop()
         if isinstance(value, dict) and (value or not at):
             waiting += [(f"{at}.{key}" if at else str(key), each) for key, each in reversed(value.items())]
-        elif not at.startswith("paths."):
+        elif not at.startswith(("paths.", "logger.")):
             found[at] = value
     found |= {key: value for key, value in (small.identity(run) or {}).items() if key not in found}
     found |= {key: PurePath(found[key]).name for key in _OF_FILES if isinstance(found.get(key), str)}

@@ -329,7 +329,7 @@ def click(tab: browser.Tab, where: str) -> None:
     tab.run(f"document.querySelector({json.dumps(where)}).click()")
 
 
-NAMES = "[...document.querySelectorAll('#body tr[data-path] td.name .holder > :not(button)')].map(c => c.textContent)"
+NAMES = "[...document.querySelectorAll('#body tr[data-path] td.name .holder > :is(a, span)')].map(c => c.textContent)"
 
 
 @pytest.fixture
@@ -374,14 +374,14 @@ def test_in_a_browser_runs_are_grouped_and_a_link_restores_the_view(project: Pat
         assert set(tab.run(NAMES)) == {"search", "trial_a"}
         # The hostile note and tag are text; a tag filters by a click.
         tab.run("f.value = ''; f.dispatchEvent(new Event('input'))")
-        assert "onerror" in tab.run("document.querySelector('#body td.user_note').textContent")
+        assert "onerror" in tab.run("document.querySelector('#body td.user_note:not(.empty)').textContent")
         click(tab, "#body .tag")
         assert tab.run(NAMES) == ["alone"]
         # Another view: sorted, other columns, two runs picked with curves and differences.
         tab.run("f.value = ''; f.dispatchEvent(new Event('input'))")
         click(tab, "#head th[data-key=name] button")
         click(tab, "#column-list input[data-key=protocol]")
-        click(tab, "#column-list input[data-key=kind]")
+        click(tab, "#column-list input[data-key=seed]")
         for path in ("covid19ct/alone", "other/elsewhere"):
             click(tab, f"tr[data-path='{path}'] .pick input")
         for name in ("curves", "differences", "logs"):
@@ -395,7 +395,7 @@ def test_in_a_browser_runs_are_grouped_and_a_link_restores_the_view(project: Pat
         seen = "[JSON.stringify([...document.querySelectorAll('#head th')].map(c => c.dataset.key + c.ariaSort)), {}]"
         before = tab.run(seen.format(NAMES))
         assert "protocol" in before[0]
-        assert "kind" not in before[0]
+        assert "seed" not in before[0]
         address = tab.run("location.href")
         tab.go("about:blank", width=1280)
         tab.go(address, width=1280)

@@ -8,7 +8,7 @@
   const number = (value) => (typeof value === "number" ? value.toFixed(3) : "");
   const COLUMNS = [
     { key: "name", title: "name", left: true },
-    { key: "kind", title: "kind", left: true },
+    { key: "kind", title: "kind", left: true, optional: true },
     { key: "dataset", title: "dataset", left: true, optional: true, show: (r) => (r.trained_on ? `${r.trained_on} → ${r.dataset}` : r.dataset) },
     { key: "protocol", title: "protocol", left: true, optional: true },
     { key: "model", title: "model", left: true },
@@ -81,7 +81,7 @@
     refill(toggled, given.getAll("fold"));
     refill(hidden, given.getAll("hide"));
     for (const id of ["filter", "group"]) at(id).value = view[id];
-    at("smooth").value = String(view.smooth);
+    at("smooth").value = at("smooth-value").textContent = String(view.smooth);
     for (const id of ["log", "robust"]) at(id).checked = view[id];
     limit = PAGE;
     if (loaded) everything();
@@ -148,7 +148,7 @@
   const isUsed = (column) => rows.some((r) => (column.key === "tags" ? r.tags.length : r[column.key]));
   function columns() {
     if (view.columns) return COLUMNS.filter((c) => view.columns.includes(c.key));
-    return COLUMNS.filter((c) => (c.whereUsed ? isUsed(c) : !c.optional || (view.group === "none" && c.key === "dataset")));
+    return COLUMNS.filter((c) => (c.whereUsed ? isUsed(c) : !c.optional || (view.group === "none" && c.key !== "protocol")));
   }
 
   function heads(chosen) {
@@ -212,7 +212,7 @@
   }
   function cell(r, column, below, open) {
     const text = String(column.show ? column.show(r) : r[column.key] ?? "");
-    const made = element("td", undefined, `${column.left ? "left " : ""}${column.key}`);
+    const made = element("td", undefined, `${column.left ? "left " : ""}${column.key === "note" ? "details" : column.key}`);
     made.dataset.label = column.title;
     if (!text) { made.classList.add("empty"); return made; }
     if (column.key === "tags") {
@@ -227,6 +227,11 @@
         });
         return button;
       }));
+      return made;
+    }
+    if (column.key === "score") {
+      const end = text.indexOf(" by ");
+      made.append(element("span", end < 0 ? text : text.slice(0, end)), " ", element("small", end < 0 ? "" : text.slice(end + 1)));
       return made;
     }
     const span = element("span", text);
@@ -251,6 +256,7 @@
       name.append(span);
     }
     holder.append(name);
+    if (r.kind !== "run") holder.append(element("small", r.kind));
     if (r.kind === "sweep" && r.state !== "broken") {
       const button = element("button", "charts", "small");
       button.type = "button";

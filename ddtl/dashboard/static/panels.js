@@ -96,6 +96,7 @@ const panels = (() => {
     chart.setAttribute("role", "img");
     chart.setAttribute("aria-label", label);
     const { data, layout } = coloured(spec, getComputedStyle(document.documentElement));
+    for (const axis of [layout.xaxis, layout.yaxis]) axis.exponentformat = "e"; // and not 500µ
     Plotly.react(chart, data, layout, { responsive: true, displayModeBar: false });
   }
 
