@@ -69,8 +69,8 @@ def names(picked: Sequence[FolderRow]) -> list[str]:
 def differences(picked: Sequence[FolderRow], folders: Sequence[Path]) -> dict[str, Any]:
     """Return the settings in which runs differ: names of the runs, and for each key a value of each run, as text.
 
-    Where files are, and who is shown the curves, are none of them. What is only in the identity is, as the digest of the images. A run whose settings
-    cannot be read is named in ``problems``.
+    Where files are, and who is shown the curves, are none of them. What is only in the identity is, as the digest of
+    the images. A run whose settings cannot be read is named in ``problems``.
     """
     found: list[Mapping[str, str]] = []
     kept: list[FolderRow] = []

@@ -18,11 +18,12 @@ from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -84,7 +85,7 @@ class CachedRows:
                 self._rows = self._index.rows()
                 encoded = [self._encoded(row) for row in self._rows]
                 self._as_json = {row.path: (row, text) for row, text in encoded}
-                head = _json({"runs_dir": str(self.runs_dir), "project": project(self.runs_dir)})
+                head = _json({"runs_dir": str(self.runs_dir), "project": project(self.runs_dir), "maps": _maps()})
                 listed = ", ".join(text for _, text in encoded)
                 self._body = f'{head[:-1]}, "rows": [{listed}]}}'.encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
@@ -130,12 +131,11 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         hosts: names under which it may be requested; ``*`` for any.
     """
     rows = CachedRows(runs_dir)
-    Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
     async def home_page(request: Request) -> Response:
-        return HTMLResponse(
-            await run_in_threadpool(_home_page), headers={**_HEADERS, "Content-Security-Policy": _POLICY}
-        )
+        headers = {**_HEADERS, "Content-Security-Policy": _POLICY}
+        # Once the page is sent the records are read, while the browser fetches the rest of it.
+        return HTMLResponse(_file("dashboard.html"), headers=headers, background=BackgroundTask(rows.now))
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -297,10 +297,11 @@ def _nothing(why: str) -> Response:
 
 
 @cache
-def _home_page() -> str:
+def _maps() -> str:
+    """Return the name that an element of the page must have, so that Plotly adds no styles of maps to it."""
     from ddtl.reports.html.page import map_style
 
-    return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')
+    return map_style(_file("plotly.js"))
 
 
 @cache

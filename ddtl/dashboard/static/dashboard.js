@@ -391,6 +391,7 @@
         rows = found.rows;
         for (const r of rows) r.text = `${COLUMNS.map((c) => String(c.show ? c.show(r) : r[c.key] ?? "")).join(" ")} ${r.tags.map((t) => `#${t}`).join(" ")} ${r.path}`.toLowerCase();
         relate();
+        document.querySelector("template").id = found.maps;
         project = found.project;
         at("where").textContent = project;
         at("where").title = found.runs_dir;
