@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ddtl.commands import cli
 from ddtl.records import notes
-from ddtl.training.train import EndedEarly
+from ddtl.training.callbacks import EarlyEnd
+from ddtl.training.train import EndedEarly, train
 from ddtl.utils.reading import read_lines
 from tests.support import runs
 from tests.support.tiny import tiny  # noqa: F401  # a fixture
@@ -22,15 +26,18 @@ def test_the_log_contains_the_epochs(tmp_path: Path, tiny: str) -> None:  # noqa
     assert (folder / "log.txt").read_text() == before
 
 
-def test_notes_change_neither_name_nor_resume(tmp_path: Path, tiny: str) -> None:  # noqa: F811
-    from ddtl.training.train import train
-    from tests.support.mutations import _stopping
+class AfterOne(EarlyEnd):
+    """Ends the fit after its first epoch."""
 
+    def decide(self, trainer: Any) -> str | None:
+        return "stopped" if trainer.current_epoch >= 1 else None
+
+
+def test_notes_change_neither_name_nor_resume(tmp_path: Path, tiny: str) -> None:  # noqa: F811
     plain = runs.run(tmp_path / "plain", tiny)
-    try:
-        train(runs.config(tmp_path / "noted", tiny), [_stopping()])
-    except EndedEarly as ended:
-        folder = ended.folder
+    with pytest.raises(EndedEarly) as ended:
+        train(runs.config(tmp_path / "noted", tiny), [AfterOne()])
+    folder = ended.value.folder
     assert cli.main(["runs", "note", folder.name, "lr=0.1 is too high", f"paths.runs_dir={tmp_path / 'noted'}"]) == 0
     assert cli.main(["runs", "tag", folder.name, "baseline", f"paths.runs_dir={tmp_path / 'noted'}"]) == 0
     identity = (folder / "identity.json").read_bytes()
