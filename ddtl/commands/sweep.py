@@ -133,7 +133,7 @@ class LiveRecord:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store, self._clock = store, clock
         self._next = 0.0
-        self._written: tuple[object, ...] = ()
+        self._last: tuple[object, ...] = ()
 
     def update(self, snapshot: Snapshot) -> None:
         """Write the record, if it is another one and time for it; a failure is left to the end's to report."""
@@ -141,11 +141,11 @@ class LiveRecord:
 
         now = snapshot.complete, snapshot.pruned, snapshot.failed, [(r.number, r.epoch) for r in snapshot.running]
         began = self._clock()
-        if now == self._written or began < self._next:
+        if now == self._last or began < self._next:
             return
-        with suppress(Exception):  # a database that is away for a moment, a full disk: the trials are worth more
+        with suppress(Exception):  # an unreachable database, a full disk: the trials are worth more
             record.write(self._store)
-            self._written = now
+            self._last = now
         self._next = began + max(_SELDOM, 50 * (self._clock() - began))
 
 

@@ -116,7 +116,7 @@ class Index:
                 row = _with_notes(row, folder)
                 found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._rows_by_path = found
-        rows = [_under_way(row, found) if row.members else row for _, row in found.values()]
+        rows = [_with_state(row, found) if row.members else row for _, row in found.values()]
         return sorted(rows, key=lambda row: (-row.when, row.path))
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
@@ -172,7 +172,7 @@ def _with_notes(row: FolderRow, folder: str) -> FolderRow:
     return replace(row, user_note=found.note, tags=found.tags)
 
 
-def _under_way(row: FolderRow, found: Mapping[str, tuple[Any, FolderRow]]) -> FolderRow:
+def _with_state(row: FolderRow, found: Mapping[str, tuple[Any, FolderRow]]) -> FolderRow:
     """Return the row of a sweep or a study, as running where one of its runs is."""
     if row.state != "stopped" or not any(path in found and found[path][1].state == "running" for path in row.members):
         return row

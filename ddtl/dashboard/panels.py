@@ -118,7 +118,7 @@ def _spelled(value: Any) -> str:
 
 
 def logs(picked: Sequence[FolderRow], folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return the end of each run's log: its name, the text, and what else there is to say."""
+    """Return the end of each run's log: its name, the text, and a remark."""
     found = []
     for row, folder in zip(picked, folders, strict=True):
         about = {"name": row.name, "path": row.path, "text": "", "note": ""}

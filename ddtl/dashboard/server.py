@@ -116,8 +116,8 @@ def _json(value: Any) -> str:
 
 
 def project(runs_dir: Path) -> str:
-    """Return what the page is named after: the folder of runs, or where that is called ``runs``, the folder of the
-    project around it.
+    """Return what the page is named after: the folder of runs, or if its name is ``runs``, the folder of the project
+    around it.
     """
     folder = runs_dir.absolute()
     return printable(folder.parent.name if folder.name == "runs" and folder.parent.name else folder.name or str(folder))

@@ -99,8 +99,8 @@ def checked_tags(words: Sequence[str]) -> tuple[str, ...]:
     for word in words:
         if not _TAG.fullmatch(word):
             raise UserError(
-                f"{printable(word)[:60]}: is no tag. A tag has up to 40 letters, digits and . : / _ -, and begins with "
-                "a letter, a digit or _."
+                f"{printable(word)[:60]}: is not a tag. A tag has up to 40 letters, digits and . : / _ -, and begins "
+                "with a letter, a digit or _."
             )
     found = tuple(dict.fromkeys(words))
     if len(found) > MOST_TAGS:

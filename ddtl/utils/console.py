@@ -125,7 +125,7 @@ _copies: list[Callable[[str], None]] = []
 def copied_to(path: Path) -> Iterator[None]:
     """Append what is printed line by line to a file as well, each line with its time, and how the block ends.
 
-    The file is for people. Where it cannot be written to, as on a full disk, one warning says so, and work continues.
+    The file is for people. Where it cannot be written to, as on a full disk, there is one warning, and work continues.
     """
     writable = True
 
