@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ddtl.config import command_line
 from ddtl.config.overrides import key_of
+from ddtl.records import run_folder
 from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
@@ -87,10 +88,11 @@ def _search(plan: Plan) -> int:
     try:
         _announce(store)
         try:
-            _run(store)
-            _show(store)
-            if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
-                finalize.print_result(found)
+            with run_folder.announced(store.folder):
+                _run(store)
+                _show(store)
+                if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
+                    finalize.print_result(found)
         finally:
             _write(store)
         now = store.snapshot()

@@ -34,6 +34,9 @@ _RECORDS: Mapping[str, tuple[Kind, str]] = {
 }
 
 
+_SEVERAL = ("sweep", "study")  # kinds that consist of runs
+
+
 @dataclass(frozen=True)
 class FolderRow:
     """One run, evaluation, sweep, study or audit.
@@ -116,8 +119,17 @@ class Index:
                 row = _with_notes(row, folder)
                 found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._rows_by_path = found
-        rows = [_with_state(row, found) if row.members else row for _, row in found.values()]
+        rows = [self._with_state(row, found) if row.kind in _SEVERAL else row for _, row in found.values()]
         return sorted(rows, key=lambda row: (-row.when, row.path))
+
+    def _with_state(self, row: FolderRow, found: Mapping[str, tuple[Any, FolderRow]]) -> FolderRow:
+        """Return the row of a sweep or a study, as running where a command works at it, or one of its runs is."""
+        if row.state != "stopped":
+            return row
+        folder = self.runs_dir / row.path
+        runs = (found[path][1] for path in row.members if path in found)
+        is_running = os.path.lexists(folder / run_folder.OWNER) and in_use(folder)
+        return replace(row, state="running") if is_running or any(run.state == "running" for run in runs) else row
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
         """Yield every folder that may be a row, the files that it is made of, and what makes it; links are not
@@ -170,13 +182,6 @@ def _with_notes(row: FolderRow, folder: str) -> FolderRow:
     except (OSError, Unreadable) as error:
         return replace(row, note="; ".join(filter(None, [row.note, f"its notes {_why(error)}"])))
     return replace(row, user_note=found.note, tags=found.tags)
-
-
-def _with_state(row: FolderRow, found: Mapping[str, tuple[Any, FolderRow]]) -> FolderRow:
-    """Return the row of a sweep or a study, as running where one of its runs is."""
-    if row.state != "stopped" or not any(path in found and found[path][1].state == "running" for path in row.members):
-        return row
-    return replace(row, state="running")
 
 
 def _children(folder: str) -> list[str]:
@@ -271,11 +276,12 @@ def _sweep(folder: Path) -> tuple[dict[str, Any], bool]:
     best = (min(scores) if lower else max(scores)) if scores else None
     if record.get("settings"):  # the best mean, and not the luckiest replicate
         best = record["settings"][0]["mean"][0]
-    note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
+    total = max(record.get("total") or 0, len(states))  # while it runs, not all of them are there yet
+    note = f"{done} of {total} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
     found = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
     members = dict.fromkeys(f"{record['dataset']}/{trial['run']}" for trial in record["trials"] if trial.get("run"))
     found["members"] = tuple(members)
-    return found, done == len(states)
+    return found, done == total
 
 
 def _study(folder: Path) -> tuple[dict[str, Any], bool]:

@@ -153,6 +153,23 @@ def open_run(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterat
 
 
 @contextmanager
+def announced(path: Path) -> Iterator[None]:
+    """Name this process as the one that works in the folder of a sweep or a study, for who shows it.
+
+    This is no lock: several commands may work at one sweep, and a disk that is full harms none.
+    """
+    with suppress(OSError):
+        write_json(path / OWNER, processes.me())
+    try:
+        yield
+    finally:
+        owner = owner_of(path)
+        if owner is not None and processes.me().items() <= owner.items():
+            with suppress(OSError):
+                (path / OWNER).unlink(missing_ok=True)
+
+
+@contextmanager
 def own_for_deletion(path: Path) -> Iterator[None]:
     """Own a folder while it is deleted.
 

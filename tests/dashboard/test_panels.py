@@ -13,6 +13,7 @@ import yaml
 from ddtl.dashboard import panels
 from ddtl.dashboard.index import FolderRow, Index
 from ddtl.dashboard.server import project
+from ddtl.records import run_folder
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
 from tests.dashboard.test_index import started
@@ -154,3 +155,22 @@ def test_runs_of_sweeps_and_studies_are_their_members(root: Path) -> None:
 )
 def test_the_page_is_named_after_the_project(folder: str, name: str) -> None:
     assert project(Path(folder)) == name
+
+
+def test_a_sweep_between_two_trials_runs_while_its_command_does(root: Path) -> None:
+    record = sweep_records.record(6)
+    ended = [{**trial, "state": "complete", "values": [0.5]} for trial in record["trials"]]
+    folder = sweep(root)
+
+    def state(**changes: object) -> tuple[str, str]:
+        write_json(folder / "sweep.json", {**record, "trials": ended, **changes})
+        row = next(row for row in Index(root).rows() if row.kind == "sweep")
+        return row.state, row.note.partition(",")[0]
+
+    assert state(total=10) == ("stopped", "6 of 10 trials")
+    with run_folder.announced(folder):
+        assert state(total=10) == ("running", "6 of 10 trials")
+        (folder / "sweep.json").unlink()
+        assert next(row.state for row in Index(root).rows() if row.kind == "sweep") == "running"
+    assert state(total=10)[0] == "stopped"
+    assert state(total=6) == ("finished", "6 of 6 trials")
