@@ -5,6 +5,8 @@ Each is a pure function of the records. The page draws it, and takes every text 
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -113,7 +115,8 @@ def _spelled(value: Any) -> str:
         return "not set"
     if isinstance(value, bool):
         return str(value).lower()
-    text = redact(printable(value))
+    written = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    text = redact(printable(written))
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
@@ -180,8 +183,11 @@ def _scatter_spec(trials: Sequence[Trial], axis: Parameter, score: str) -> dict[
             traces.append(marks(values, [last_score(trial) for trial in shown], state, shown))
     x = scale(axis.name)
     if axis.is_choice:
-        ticks = [label(spelled(choice)) for choice in axis.choices]
+        ticks = [label(spelled(choice)).replace("_", "_<br>") for choice in axis.choices]
         x |= {"tickvals": list(range(len(ticks))), "ticktext": ticks, "range": [-0.5, len(ticks) - 0.5]}
-    elif axis.log:
-        x |= {"type": "log"}
+        x |= {"tickangle": 0, "tickfont": {"size": 11}}
+    elif axis.low < axis.high:
+        low, high = (math.log10(axis.low), math.log10(axis.high)) if axis.log else (axis.low, axis.high)
+        room = (high - low) * 0.05
+        x |= {"range": [low - room, high + room], "type": "log" if axis.log else "linear"}
     return chart(traces, x, scale(score), legend="outside")

@@ -110,7 +110,7 @@ def test_a_sweep_has_a_chart_for_each_parameter(root: Path) -> None:
     }  # fmt: skip
     spec = {one["title"]: one["spec"] for one in charts}
     assert spec["optimizer.lr"]["layout"]["xaxis"]["type"] == "log"
-    assert spec["finetune"]["layout"]["xaxis"]["ticktext"] == ["linear_probe", "lp_ft", "gradual"]
+    assert spec["finetune"]["layout"]["xaxis"]["ticktext"] == ["linear_<br>probe", "lp_<br>ft", "gradual"]
     record = json.loads((root / "sweeps" / "covid19ct-lr_unfreeze" / "sweep.json").read_text())
     complete = next(trace for trace in spec["optimizer.lr"]["data"] if trace["name"] == "complete")
     done = [trial for trial in record["trials"] if trial["state"] == "complete"]

@@ -166,7 +166,11 @@ const panels = (() => {
     body.append(...found.keys.map(({ key, values }) => {
       const row = element("tr"), name = element("th", key);
       name.scope = "row";
-      row.append(name, ...values.map((value) => element("td", value === "" ? "–" : value, "words")));
+      row.append(name, ...values.map((value, i) => {
+        const cell = element("td", value === "" ? "–" : value, "words");
+        cell.dataset.label = found.names[i];
+        return cell;
+      }));
       return row;
     }));
     table.append(top, body);
