@@ -43,8 +43,8 @@ COMMAND = Command(
     ),
     notes=(
         "Sort and filter the table, pick runs to see their curves, logs and the settings that differ, compare them by "
-        "ROC curves and paired tests, open their pages. New epochs of a running training appear by themselves. Nothing can be changed from there. Ctrl-C "
-        "ends it.",
+        "ROC curves and paired tests, open their pages. New epochs of a running training appear by themselves. Nothing "
+        "can be changed from there. Ctrl-C ends it.",
     ),
     exit_codes="129/130/143 stopped, 2 a mistake in the command",
 )

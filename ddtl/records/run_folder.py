@@ -156,7 +156,7 @@ def open_run(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterat
 def announced(path: Path) -> Iterator[None]:
     """Name this process as the one that works in the folder of a sweep or a study, for who shows it.
 
-    This is no lock: several commands may work at one sweep, and a disk that is full harms none.
+    This is not a lock: several commands may work at one sweep, and a disk that is full harms none.
     """
     with suppress(OSError):
         write_json(path / OWNER, processes.me())
