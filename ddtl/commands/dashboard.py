@@ -27,7 +27,8 @@ class DashboardSettings(RunsFolder):
     host: Annotated[str, Field(min_length=1)] = Field(
         "127.0.0.1",
         description="who may ask: this machine alone. Another address, such as 0.0.0.0, shows scores, names, "
-        "settings, logs and pages of all runs to everyone who reaches it; an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not",
+        "settings, logs and pages of all runs to everyone who reaches it; "
+        "an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not",
     )
     open: bool = Field(False, description="true opens the browser")
 
