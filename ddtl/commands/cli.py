@@ -27,7 +27,7 @@ COMMANDS = {
     "export": ("ddtl.commands.export", "a run's network as ONNX, or as safetensors, each with a model card"),
     "report": ("ddtl.commands.report", "write the page of a run or of a sweep, and a run's methods paragraph"),
     "dashboard": ("ddtl.commands.dashboard", "everything in the runs folder in a browser, on this machine alone"),
-    "runs": ("ddtl.commands.runs", "list, show and clean the runs folder; nothing is deleted without asking"),
+    "runs": ("ddtl.commands.runs", "list, show, tag and clean the runs folder; nothing is deleted without asking"),
     "data": ("ddtl.commands.data", "list, fetch and verify the public datasets; list and delete decoded images"),
     "completion": ("ddtl.commands.completion", "a script by which bash, zsh or fish completes what is typed"),
 }

@@ -26,9 +26,9 @@ class DashboardSettings(RunsFolder):
     port: int = Field(8780, ge=0, le=65535, description="where it listens; 0 takes any that is free")
     host: Annotated[str, Field(min_length=1)] = Field(
         "127.0.0.1",
-        description="who may ask: this machine alone. Another address, such as 0.0.0.0, shows scores, names and the "
-        "pages "
-        "of all runs to everyone who reaches it; an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not",
+        description="who may ask: this machine alone. Another address, such as 0.0.0.0, shows scores, names, "
+        "settings, logs and pages of all runs to everyone who reaches it; "
+        "an SSH tunnel (ssh -L 8780:127.0.0.1:8780 HOST) does not",
     )
     open: bool = Field(False, description="true opens the browser")
 
@@ -42,9 +42,9 @@ COMMAND = Command(
         ("dashboard paths.runs_dir=FOLDER", "of another folder of runs"),
     ),
     notes=(
-        "Sort and filter the table, pick runs to see their curves, compare them by ROC curves and paired tests, open "
-        "their pages. New epochs of a running training appear by themselves. Nothing can be changed from there. Ctrl-C "
-        "ends it.",
+        "Sort and filter the table, pick runs to see their curves, logs and the settings that differ, compare them by "
+        "ROC curves and paired tests, open their pages. New epochs of a running training appear by themselves. Nothing "
+        "can be changed from there. Ctrl-C ends it.",
     ),
     exit_codes="129/130/143 stopped, 2 a mistake in the command",
 )
@@ -106,7 +106,10 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
     address = f"http://{shown}:{port}"
     console.line(f"dashboard of {runs_dir}: {address} (Ctrl-C ends it)")
     if not here:
-        log.warning("host=%s: everyone who reaches this machine can read scores, names and pages of all runs.", host)
+        log.warning(
+            "host=%s: everyone who reaches this machine can read scores, names, settings, logs and pages of all runs.",
+            host,
+        )
     if browser:
         import webbrowser
 

@@ -1,4 +1,4 @@
-"""``ddtl runs``: what is below the runs folder, at a terminal; and what of it may go."""
+"""``ddtl runs``: what is below the runs folder, at a terminal; notes and tags on it; and what of it may go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,18 +21,20 @@ from rich.table import Table
 from ddtl.commands.arguments import Command, RunsFolder
 from ddtl.commands.dashboard import runs_folder
 from ddtl.dashboard.index import FolderRow, Index, curve
-from ddtl.records import run_folder
+from ddtl.records import notes, run_folder
+from ddtl.records.notes import Notes
 from ddtl.schema.scores import by_image
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.reading import walk
+from ddtl.utils.files import lock
+from ddtl.utils.reading import printable, walk
 from ddtl.utils.suggest import did_you_mean
 from ddtl.utils.wording import count
 
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"\+{0,2}[a-z_]+(?:\.[a-z_]+)*")
-_VERBS = ("list", "show", "clean")
+_VERBS = ("list", "show", "note", "tag", "untag", "clean")
 _CLASSES = ("stopped", "pruned", "broken", "checkpoints")
 
 
@@ -46,10 +48,13 @@ class RunsSettings(RunsFolder):
 COMMAND = Command(
     "runs",
     RunsSettings,
-    intro="What is below the runs folder, and what of it may go.",
+    intro="What is below the runs folder, notes and tags on it, and what of it may go.",
     examples=(
         ("runs list [WORD …]", "a line for each run, evaluation, sweep, study and audit that has all of the words"),
         ("runs show RUN", "all that is known about one; RUN: its folder, or as much of its name as is enough"),
+        ('runs note RUN "TEXT"', 'write a note about one, in place of an earlier one; "" deletes it'),
+        ("runs tag RUN TAG …", "add tags; `ddtl runs list \\#TAG` and the dashboard find what has them"),
+        ("runs untag RUN TAG …", "delete tags"),
         ("runs clean stopped", "delete runs without results that no process works at, after showing them and asking"),
         ("runs clean pruned", "runs that a sweep's pruner ended"),
         ("runs clean broken", "runs whose record cannot be read"),
@@ -92,8 +97,10 @@ def main(argv: Sequence[str]) -> int:
     verb, *rest = argv
     if verb not in _VERBS:
         raise UserError(
-            f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are list, show and clean."
+            f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are {', '.join(_VERBS)}."
         )
+    if verb == "note":
+        return _note(rest)
     words = COMMAND.read(rest, is_word=lambda word: not _is_setting(word))
     settings, root = words.settings, runs_folder(words.settings.runs_dir)
     rows = Index(root).rows()
@@ -101,6 +108,8 @@ def main(argv: Sequence[str]) -> int:
         return _list(rows, words.rest)
     if verb == "show":
         return _show(root, rows, words.rest)
+    if verb in ("tag", "untag"):
+        return _tag(root, rows, words.rest, add=verb == "tag")
     return _clean(root, rows, words.rest, settings.older_than, settings.yes)
 
 
@@ -110,7 +119,62 @@ def _is_setting(word: str) -> bool:
     return word.startswith("-") or bool(equals and _KEY.fullmatch(key))
 
 
-_HEADINGS = ("kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note")
+def _note(argv: Sequence[str]) -> int:
+    """Write a note about a run. Its text is the second word, and no setting even where it reads ``key=value``."""
+    settings = [word for word in argv if word.startswith("paths.runs_dir=")]
+    others = [word for word in argv if word not in settings]
+    words = COMMAND.read([*settings, *others[2:]])
+    if words.rest or len(others) < 2:
+        raise UserError('ddtl runs note takes a run and a text in quotes: ddtl runs note RUN "TEXT"')
+    run, text = others[:2]
+    root = runs_folder(words.settings.runs_dir)
+    row = find_row(root, Index(root).rows(), run)
+    note = notes.checked_note(text)
+    _rewrite(root, row, lambda before: Notes(note, before.tags))
+    console.line(f"{row.path}: {'the note is written' if note else 'has no note'}")
+    return 0
+
+
+def _tag(root: Path, rows: Sequence[FolderRow], words: Sequence[str], *, add: bool) -> int:
+    """Add tags to a run, or delete some of its tags."""
+    verb = "tag" if add else "untag"
+    if len(words) < 2:
+        raise UserError(f"ddtl runs {verb} takes a run and tags: ddtl runs {verb} RUN TAG …")
+    row = find_row(root, rows, words[0])
+    given = tuple(word.removeprefix("#") for word in words[1:])
+
+    def changed(before: Notes) -> Notes:
+        if add:
+            return Notes(before.note, notes.checked_tags((*before.tags, *notes.checked_tags(given))))
+        if missing := [tag for tag in given if tag not in before.tags]:
+            tags = f"Its tags: {', '.join(before.tags)}." if before.tags else "It has none."
+            raise UserError(f"{row.path}: has no tag {printable(missing[0])[:60]}. {tags}")
+        return Notes(before.note, tuple(tag for tag in before.tags if tag not in given))
+
+    after = _rewrite(root, row, changed)
+    console.line(f"{row.path}: {'tags ' + ', '.join(after.tags) if after.tags else 'has no tags'}")
+    return 0
+
+
+def _rewrite(root: Path, row: FolderRow, change: Callable[[Notes], Notes]) -> Notes:
+    """Change the notes of a run, one process at a time; the notes after it.
+
+    Raises:
+        UserError: its folder's name is not text, or what is there cannot be read.
+    """
+    folder = root / row.path
+    if not folder.is_dir():
+        raise UserError(f"{row.path}: its folder's name is not UTF-8. Rename it.")
+    with lock(root / ".notes.lock"):
+        after = change(notes.read(folder))
+        notes.write(folder, after)
+    return after
+
+
+_HEADINGS = (
+    "kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note", "tags",
+    "notes",
+)  # fmt: skip
 
 
 def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
@@ -119,10 +183,13 @@ def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
     if console.out.is_terminal:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for heading in _HEADINGS:
-            table.add_column(heading, overflow="fold")
+        used = [
+            i for i, name in enumerate(_HEADINGS) if name not in ("tags", "notes") or any(line[i] for line in lines)
+        ]
+        for i in used:
+            table.add_column(_HEADINGS[i], overflow="fold")
         for line in lines:
-            table.add_row(*map(escape, line))
+            table.add_row(*(escape(line[i]) for i in used))
         console.out.print(table)
     else:
         sys.stdout.write("".join("\t".join(map(console.safe, line)) + "\n" for line in [_HEADINGS, *lines]))
@@ -135,7 +202,11 @@ def _values(row: FolderRow) -> list[str]:
     seed = "" if row.seed is None else str(row.seed)
     return [
         row.kind, row.path, row.model, row.finetune, seed, _score(row), epoch, row.state, _ago(row.when), row.note,
+        " ".join(f"#{tag}" for tag in row.tags), row.user_note,
     ]  # fmt: skip
+
+
+_NOT_SHOWN = ("path", "when", "report", "tags", "members")
 
 
 def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
@@ -145,7 +216,9 @@ def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     folder = root / row.path
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     values: dict[str, Any] = {"folder": folder}
-    values |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in ("path", "when", "report")}
+    values |= {one.name: getattr(row, one.name) for one in fields(row) if one.name not in _NOT_SHOWN}
+    values["tags"] = " ".join(row.tags)
+    values["members"] = count(len(row.members), "run") if row.members else None
     values["score"] = _score(row) or None
     values["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
     values["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
@@ -276,9 +349,18 @@ def _files(folder: Path) -> list[tuple[Path, int]]:
 
 
 def _text(row: FolderRow) -> str:
-    return " ".join(
-        [row.kind, row.path, row.dataset, row.model, row.finetune, row.protocol, row.state, row.note, row.trained_on]
+    words = (
+        row.kind,
+        row.path,
+        row.dataset,
+        row.model,
+        row.finetune,
+        row.protocol,
+        row.state,
+        row.note,
+        row.trained_on,
     )
+    return " ".join([*words, row.user_note, *(f"#{tag}" for tag in row.tags)])
 
 
 def _score(row: FolderRow) -> str:

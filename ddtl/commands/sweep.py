@@ -6,12 +6,15 @@ import importlib.util
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ddtl.config import command_line
 from ddtl.config.overrides import key_of
+from ddtl.records import run_folder
 from ddtl.schema.scores import by_image
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_SELDOM = 2.0  # seconds between two records of a sweep that is under way
 _MOST_ROWS = 20  # trials in the table at the end
 
 
@@ -89,10 +93,11 @@ def search(plan: Plan) -> int:
     try:
         _announce(store)
         try:
-            _run(store)
-            _show(store)
-            if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
-                finalize.print_result(found)
+            with run_folder.announced(store.folder):
+                _run(store)
+                _show(store)
+                if plan.settings.finalize and (found := finalize.finalize(store, _run)) is not None:
+                    finalize.print_result(found)
         finally:
             _write(store)
         now = store.snapshot()
@@ -144,8 +149,38 @@ def _run(store: Store) -> None:
     from ddtl.sweeps import engines
     from ddtl.sweeps.workers.progress import ProgressDisplay
 
+    record = LiveRecord(store)
     with ProgressDisplay(by_image(store.plan.base.trainer.monitor)) as watch:
-        engines.run(store, watch.update)
+
+        def seen(snapshot: Snapshot) -> None:
+            watch.update(snapshot)
+            record.update(snapshot)
+
+        engines.run(store, seen)
+
+
+class LiveRecord:
+    """Writes the record of a sweep while its trials run, for the dashboard: where they have advanced, and seldom
+    enough that it takes a fiftieth of the time.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self._next = 0.0
+        self._last: tuple[object, ...] = ()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Write the record, if it is another one and time for it; a failure is left to the end's to report."""
+        from ddtl.sweeps.store import record
+
+        now = snapshot.complete, snapshot.pruned, snapshot.failed, [(r.number, r.epoch) for r in snapshot.running]
+        began = self._clock()
+        if now == self._last or began < self._next:
+            return
+        with suppress(Exception):  # an unreachable database, a full disk: the trials are worth more
+            record.write(self._store)
+            self._last = now
+        self._next = began + max(_SELDOM, 50 * (self._clock() - began))
 
 
 def _show(store: Store) -> None:

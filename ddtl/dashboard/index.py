@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddtl.evaluation import test_use
-from ddtl.records import audit, epochs, run, run_folder, small, study, sweep
+from ddtl.records import audit, epochs, notes, run, run_folder, small, study, sweep
 from ddtl.records.checking import is_number
-from ddtl.utils.reading import Unreadable, is_text, printable
+from ddtl.utils.reading import TABLE, Unreadable, is_text, opened, printable
+from ddtl.utils.redaction import redact
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
 State = Literal["finished", "running", "stopped", "pruned", "broken"]
@@ -25,11 +26,15 @@ State = Literal["finished", "running", "stopped", "pruned", "broken"]
 # what makes a table fast.
 _FINISHED = ("", "results.json")
 _WATCHED = (*_FINISHED, "metrics.jsonl")
+_LOG_SHOWN = 256 << 10  # bytes of the end of a log
 _RECORDS: Mapping[str, tuple[Kind, str]] = {
     "sweeps": ("sweep", "sweep.json"),
     "studies": ("study", "study.json"),
     "audits": ("audit", "audit.json"),
 }
+
+
+_SEVERAL = ("sweep", "study")  # kinds that consist of runs
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class FolderRow:
         note: a line more: what is wrong, or what it is made of.
         trained_on: of an evaluation, the dataset that the network comes from.
         test_use: number of the use of the test set.
+        user_note, tags: what a person wrote about it, see :mod:`ddtl.records.notes`.
+        members: of a sweep or a study, the paths of its runs.
     """
 
     path: str
@@ -78,6 +85,9 @@ class FolderRow:
     note: str = ""
     trained_on: str = ""
     test_use: int | None = None
+    user_note: str = ""
+    tags: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,9 +116,20 @@ class Index:
                 found[path] = before
                 self._unchanged.add(path)
             elif (row := read(path, Path(folder))) is not None:
+                row = _with_notes(row, folder)
                 found[path] = stamp, row if path.isascii() or is_text(path) else _unnamed(row)
         self._rows_by_path = found
-        return sorted((row for _, row in found.values()), key=lambda row: (-row.when, row.path))
+        rows = [self._with_state(row, found) if row.kind in _SEVERAL else row for _, row in found.values()]
+        return sorted(rows, key=lambda row: (-row.when, row.path))
+
+    def _with_state(self, row: FolderRow, found: Mapping[str, tuple[Any, FolderRow]]) -> FolderRow:
+        """Return the row of a sweep or a study, as running where a command works at it, or one of its runs is."""
+        if row.state != "stopped":
+            return row
+        folder = self.runs_dir / row.path
+        runs = (found[path][1] for path in row.members if path in found)
+        is_running = os.path.lexists(folder / run_folder.OWNER) and in_use(folder)
+        return replace(row, state="running") if is_running or any(run.state == "running" for run in runs) else row
 
     def _folders(self) -> Iterator[tuple[str, tuple[str, ...], Read]]:
         """Yield every folder that may be a row, the files that it is made of, and what makes it; links are not
@@ -126,7 +147,7 @@ class Index:
             for name in _children(f"{root}/{group}"):
                 path = f"{group}/{name}"
                 if known is not None:
-                    yield path, (known[1], "report.html"), _record_reader(*known)
+                    yield path, (known[1], "report.html", notes.NAME), _record_reader(*known)
                     continue
                 yield path, _WATCHED, _run
                 if path not in self._without_evaluations or path not in self._unchanged:
@@ -140,7 +161,7 @@ class Index:
         self._without_evaluations.discard(path)
         if not os.path.islink(evaluations):
             for name in _children(evaluations):
-                yield f"{path}/evaluations/{name}", ("results.json", "report.html"), _evaluation
+                yield f"{path}/evaluations/{name}", ("results.json", "report.html", notes.NAME), _evaluation
 
 
 Read = Callable[[str, Path], FolderRow | None]
@@ -150,6 +171,17 @@ def _unnamed(row: FolderRow) -> FolderRow:
     """Return the row of a folder whose name is not text."""
     note = "its folder's name is not UTF-8: rename it"
     return replace(row, path=printable(row.path), name=printable(row.name), state="broken", note=note)
+
+
+def _with_notes(row: FolderRow, folder: str) -> FolderRow:
+    """Return the row with what a person wrote about it; where that cannot be read, with why."""
+    if not os.path.lexists(f"{folder}/{notes.NAME}"):
+        return row
+    try:
+        found = notes.read(Path(folder))
+    except (OSError, Unreadable) as error:
+        return replace(row, note="; ".join(filter(None, [row.note, f"its notes {_why(error)}"])))
+    return replace(row, user_note=found.note, tags=found.tags)
 
 
 def _children(folder: str) -> list[str]:
@@ -244,9 +276,12 @@ def _sweep(folder: Path) -> tuple[dict[str, Any], bool]:
     best = (min(scores) if lower else max(scores)) if scores else None
     if record.get("settings"):  # the best mean, and not the luckiest replicate
         best = record["settings"][0]["mean"][0]
-    note = f"{done} of {len(states)} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
+    total = max(record.get("total") or 0, len(states))  # while it runs, not all of them are there yet
+    note = f"{done} of {total} trials, {states.count('pruned')} pruned, {states.count('failed')} failed"
     found = {"dataset": record["dataset"], "best": best, "monitor": record["monitor"], "note": note}
-    return found, done == len(states)
+    members = dict.fromkeys(f"{record['dataset']}/{trial['run']}" for trial in record["trials"] if trial.get("run"))
+    found["members"] = tuple(members)
+    return found, done == total
 
 
 def _study(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -255,7 +290,8 @@ def _study(folder: Path) -> tuple[dict[str, Any], bool]:
     scores = [evaluation["folder"] is not None for job in jobs for evaluation in job["evaluations"]]
     datasets = ", ".join(dict.fromkeys(job["labels"]["source"] for job in jobs))
     note = f"{record['study']}: {sum(scores)} of {len(scores)} scores of {len(jobs)} runs"
-    return {"dataset": datasets, "note": note}, all(scores)
+    members = dict.fromkeys(str(job["run"]) for job in jobs if job["run"] is not None)
+    return {"dataset": datasets, "note": note, "members": tuple(members)}, all(scores)
 
 
 def _audit(folder: Path) -> tuple[dict[str, Any], bool]:
@@ -324,6 +360,25 @@ def _read_score(folder: Path) -> dict[str, Any]:
         "trained_on": str((record.get("trained_on") or {}).get("dataset", "")),
         "test_use": test_use.number(record),
     }
+
+
+def log_lines(folder: Path) -> tuple[str, bool]:
+    """Return the end of a run's log, control characters escaped and secrets masked, and whether it is all of it.
+
+    Raises:
+        FileNotFoundError: there is none, as of a run of an earlier version.
+        Unreadable: it is a link, or not a regular file.
+    """
+    path = folder / run_folder.LOG
+    if path.is_symlink():
+        raise Unreadable(path, "is a link, which is not followed")
+    with opened(path, TABLE) as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - _LOG_SHOWN))
+        text = file.read(_LOG_SHOWN).decode("utf-8", "replace")
+    if size > _LOG_SHOWN:
+        text = text.partition("\n")[2]
+    return redact("\n".join(map(printable, text.splitlines()))), size <= _LOG_SHOWN
 
 
 def in_use(folder: Path) -> bool:

@@ -1,8 +1,8 @@
 """The dashboard over HTTP: one page, the rows behind it, stored reports, and comparisons. It only ever reads.
 
-Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html`` and
-its curve. Pages of other origins get nothing: the host is checked, which is what DNS rebinding gets wrong, and so is
-the origin that the browser reports.
+Nothing below the runs folder is named by a path alone: what is served is a row of the index, its ``report.html``, its
+curve, its settings and its log. Pages of other origins get nothing: the host is checked, which is what DNS rebinding
+gets wrong, and so is the origin that the browser reports.
 
 A stored page may be a stranger's. It is shown in a frame that cannot leave this server, in a sandbox in which nothing
 but our own scripts runs: whatever somebody put into one can neither ask for the rest nor tell anybody anything.
@@ -13,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -32,9 +33,10 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ddtl.dashboard import index
+from ddtl.dashboard import panels
 from ddtl.dashboard.index import FolderRow, Index
 from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable
 
 MOST_COMPARED = 40
 _FRESH = 0.5  # seconds for which the rows are not searched for again
@@ -58,6 +60,7 @@ _OURS = ("same-origin", "none")
 _STATIC = {
     "dashboard.css": "text/css",
     "dashboard.js": "text/javascript",
+    "panels.js": "text/javascript",
     "style.css": "text/css",
     "frame.css": "text/css",
     "plotly.css": "text/css",
@@ -71,6 +74,7 @@ class CachedRows:
 
     def __init__(self, runs_dir: Path) -> None:
         self._index, self._lock = Index(runs_dir), Lock()
+        self._as_json: dict[str, tuple[FolderRow, str]] = {}
         self._at, self._rows, self._body, self._tag = -_FRESH, [], b"", ""  # type: ignore[var-annotated]
         self.runs_dir = runs_dir
 
@@ -79,11 +83,19 @@ class CachedRows:
         with self._lock:
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
-                answer = {"runs_dir": str(self.runs_dir), "rows": [vars(row) for row in self._rows]}
-                self._body = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+                encoded = [self._encoded(row) for row in self._rows]
+                self._as_json = {row.path: (row, text) for row, text in encoded}
+                head = _json({"runs_dir": str(self.runs_dir), "project": project(self.runs_dir), "maps": _maps()})
+                listed = ", ".join(text for _, text in encoded)
+                self._body = f'{head[:-1]}, "rows": [{listed}]}}'.encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
                 self._at = time.monotonic()
             return self._rows, self._body, self._tag
+
+    def _encoded(self, row: FolderRow) -> tuple[FolderRow, str]:
+        """Return a row as JSON, made again only where it is another one."""
+        before = self._as_json.get(row.path)
+        return before if before is not None and before[0] is row else (row, _json(vars(row)))
 
     def folders(self, paths: Sequence[str]) -> list[Path]:
         """Return the folders of rows.
@@ -99,6 +111,18 @@ class CachedRows:
         return [self.runs_dir / path for path in paths]
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def project(runs_dir: Path) -> str:
+    """Return what the page is named after: the folder of runs, or if its name is ``runs``, the folder of the project
+    around it.
+    """
+    folder = runs_dir.absolute()
+    return printable(folder.parent.name if folder.name == "runs" and folder.parent.name else folder.name or str(folder))
+
+
 def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
     """Return the application.
 
@@ -107,12 +131,11 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
         hosts: names under which it may be requested; ``*`` for any.
     """
     rows = CachedRows(runs_dir)
-    Thread(target=rows.now, daemon=True).start()  # the records are read while the page is fetched
 
     async def home_page(request: Request) -> Response:
-        return HTMLResponse(
-            await run_in_threadpool(_home_page), headers={**_HEADERS, "Content-Security-Policy": _POLICY}
-        )
+        headers = {**_HEADERS, "Content-Security-Policy": _POLICY}
+        # Once the page is sent the records are read, while the browser fetches the rest of it.
+        return HTMLResponse(_file("dashboard.html"), headers=headers, background=BackgroundTask(rows.now))
 
     async def static(request: Request) -> Response:
         name = request.path_params["name"]
@@ -127,8 +150,15 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
-    async def draw_curves(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(_curves, rows, _paths(request)), headers=_HEADERS)
+    def panel(show: Callable[[list[FolderRow], list[Path]], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            found = await run_in_threadpool(lambda: show(*_picked(rows, _paths(request))))
+            return JSONResponse(found, headers=_HEADERS)
+
+        return answer
+
+    async def draw_sweep(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(_sweep, rows, _paths(request)), headers=_HEADERS)
 
     def page_of(path: str) -> Path:
         (folder,) = rows.folders([path])
@@ -164,7 +194,10 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/static/{name}", static),
             Route("/api/rows", list_rows),
-            Route("/api/curves", draw_curves),
+            Route("/api/curves", panel(panels.curves)),
+            Route("/api/differences", panel(panels.differences)),
+            Route("/api/logs", panel(panels.logs)),
+            Route("/api/sweep", draw_sweep),
             Route("/compare", compare),
             Route("/report/{path:path}", report),
             Route("/page/{path:path}", show_framed),
@@ -225,37 +258,19 @@ def _paths(request: Request) -> list[str]:
     return list(dict.fromkeys(request.query_params.getlist("run")))[:MOST_COMPARED]
 
 
-def _curves(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Return charts of the runs' epochs: title and specification."""
-    from ddtl.reports.sections.history import several_runs
-
+def _picked(rows: CachedRows, paths: Sequence[str]) -> tuple[list[FolderRow], list[Path]]:
+    """Return the rows of runs and their folders."""
     folders = rows.folders(paths)
     by_path = {row.path: row for row in rows.now()[0]}
-    picked = [by_path[path] for path in paths]
-    known = {
-        name: found for name, folder in zip(_names(picked), folders, strict=True) if (found := index.curve(folder))
-    }
-    if not known:
-        return []
-    monitor = next((row.monitor for row in picked if row.monitor), "val/loss")
-    keys = dict.fromkeys(["train/loss", "val/loss", monitor])
-    later = " (earlier epochs are excluded)" if any(rows_[0]["epoch"] > 0 for rows_ in known.values()) else ""
-    return [{"title": f"{key}{later}", "spec": several_runs(known, key)} for key in keys]
+    return [by_path[path] for path in paths], folders
 
 
-def _names(picked: Sequence[FolderRow]) -> list[str]:
-    """Return short names that tell all of them apart."""
-    several = len({row.dataset for row in picked}) > 1
-    for model in (False, True):
-        names = [
-            " ".join(
-                filter(None, [row.dataset if several else "", row.model if model else "", row.finetune, f"s{row.seed}"])
-            )
-            for row in picked
-        ]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{number}: {row.name[-20:]}" for number, row in enumerate(picked, start=1)]
+def _sweep(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the charts of one sweep."""
+    picked, folders = _picked(rows, paths)
+    if len(picked) != 1 or picked[0].kind != "sweep":
+        raise UserError("Name one sweep: /api/sweep?run=sweeps/NAME")
+    return panels.sweep(folders[0])
 
 
 def _compare(rows: CachedRows, paths: Sequence[str], split: str) -> str:
@@ -282,10 +297,11 @@ def _nothing(why: str) -> Response:
 
 
 @cache
-def _home_page() -> str:
+def _maps() -> str:
+    """Return the name that an element of the page must have, so that Plotly adds no styles of maps to it."""
     from ddtl.reports.html.page import map_style
 
-    return _file("dashboard.html").replace('"maps"', f'"{map_style(_file("plotly.js"))}"')
+    return map_style(_file("plotly.js"))
 
 
 @cache

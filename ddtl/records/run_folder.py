@@ -22,6 +22,7 @@ from ddtl.utils.reading import Unreadable
 
 LOCK = ".lock"
 OWNER = ".owner.json"
+LOG = "log.txt"
 # The key under which a checkpoint contains what its epoch was computed on.
 MACHINE = "machine"
 # A killed process's loader workers hold its lock until they notice, which takes them some seconds.
@@ -92,6 +93,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def log(self) -> Path:
+        return self.path / LOG
+
+    @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id"
 
@@ -149,6 +154,23 @@ def open_run(path: Path, identity: Mapping[str, Any], overwrite: bool) -> Iterat
         yield folder
     finally:
         _release(path, lock)
+
+
+@contextmanager
+def announced(path: Path) -> Iterator[None]:
+    """Name this process as the one that works in the folder of a sweep or a study, for who shows it.
+
+    This is not a lock: several commands may work at one sweep, and a disk that is full harms none.
+    """
+    with suppress(OSError):
+        write_json(path / OWNER, processes.me())
+    try:
+        yield
+    finally:
+        owner = owner_of(path)
+        if owner is not None and processes.me().items() <= owner.items():
+            with suppress(OSError):
+                (path / OWNER).unlink(missing_ok=True)
 
 
 @contextmanager

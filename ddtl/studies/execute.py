@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ddtl.config import load
 from ddtl.config.overrides import format_value
-from ddtl.records import study_folder, test_ledger
+from ddtl.records import run_folder, study_folder, test_ledger
 from ddtl.records.checking import inside
 from ddtl.records.identity import differences, short_hash
 from ddtl.records.study import Planned
@@ -55,7 +55,7 @@ def execute(plan: StudyPlan, run: Run, show: Show) -> Study:
         TrainingFailure: continuing is pointless.
         Stopped: by a signal; the same command resumes it.
     """
-    with _locked(plan):
+    with _locked(plan), run_folder.announced(plan.folder):
         earlier = _earlier(plan)
         study = _start_record(plan, earlier)
         study["planned"] = _planned_uses(plan, study, earlier)

@@ -75,7 +75,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            with reported_failures(folder.path):
+            with _log(folder), reported_failures(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks, publish)
@@ -91,6 +91,11 @@ def _folder(run: Run) -> AbstractContextManager[RunFolder]:
     if ranks.is_first():
         return run_folder.open_run(run.path, run.identity, run.config.run.overwrite)
     return nullcontext(RunFolder(run.path))
+
+
+def _log(folder: RunFolder) -> AbstractContextManager[None]:
+    """Copy what the first process prints into the run's folder."""
+    return console.copied_to(folder.log) if ranks.is_first() else nullcontext()
 
 
 def assemble(config: Config, reference: Counts | None = None, classes: Sequence[str] | None = None) -> Run:

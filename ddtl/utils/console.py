@@ -15,12 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ddtl.utils.errors import UserError
+from ddtl.utils.files import append_to
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import printable
 from ddtl.utils.redaction import redact
+from ddtl.utils.wording import now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 
 class Screen(Console):
@@ -50,8 +55,7 @@ out, err = _console(), _console(stderr=True)
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.WARNING: "yellow", logging.ERROR: "red"}.get(record.levelno, "")
-        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        err.print(prefix + escape(record.getMessage()), style=style)
+        err.print(escape(_text(record)), style=style)
 
 
 def set_up_logging() -> None:
@@ -115,6 +119,60 @@ def line(message: str) -> None:
     """Print a line on standard error."""
     if not out.quiet:
         err.print(escape(message))
+        for copy in _copies:
+            copy(message)
+
+
+_copies: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def copied_to(path: Path) -> Iterator[None]:
+    """Append what is printed line by line to a file as well, each line with its time, and how the block ends.
+
+    The file is for people. Where it cannot be written to, as on a full disk, there is one warning, and work continues.
+    """
+    writable = True
+
+    def append(message: str) -> None:
+        nonlocal writable
+        if not writable:
+            return
+        try:
+            with append_to(path) as file:
+                file.write("".join(f"{now()} {one}\n" for one in safe(message).split("\n")).encode("utf-8", "replace"))
+        except OSError as failure:
+            writable = False
+            log.warning("%s: the log cannot be written (%s)", path, failure.strerror or failure)
+
+    handler = _Copy(append)
+    logger = logging.getLogger("ddtl")
+    _copies.append(append)
+    logger.addHandler(handler)
+    try:
+        yield
+    except BaseException as failure:
+        append(f"ended: {failure}" if str(failure) else f"ended: {type(failure).__name__}")
+        raise
+    finally:
+        logger.removeHandler(handler)
+        _copies.remove(append)
+
+
+class _Copy(logging.Handler):
+    """Passes log records on as lines."""
+
+    def __init__(self, append: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._append = append
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._append(_text(record))
+
+
+def _text(record: logging.LogRecord) -> str:
+    prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+    return prefix + record.getMessage()
 
 
 @contextmanager

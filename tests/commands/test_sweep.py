@@ -160,3 +160,57 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
     alone = run(tmp_path / "alone", *words[:5], "optimizer.lr=1e-3", "evaluation.test=false")
     weights = Path(store.trials()[0].user_attrs["run"]) / "model.safetensors"
     assert weights.read_bytes() == (alone.folder / "model.safetensors").read_bytes()
+
+
+def test_the_record_is_written_while_the_sweep_runs(monkeypatch, tmp_path, words):
+    """After each trial that ended, but not again where nothing has advanced, or too soon."""
+    from types import SimpleNamespace
+
+    from ddtl.sweeps.store import record
+
+    written = []
+    monkeypatch.setattr(record, "write", lambda store: written.append(clock[0]))
+    clock = [0.0]
+    live = sweep.LiveRecord(None, clock=lambda: clock[0])
+
+    def at(seconds: float, complete: int, epoch: int | None = None) -> None:
+        clock[0] = seconds
+        running = [SimpleNamespace(number=9, epoch=epoch)]
+        live.update(SimpleNamespace(complete=complete, pruned=0, failed=0, running=running))
+
+    at(0, 0)
+    at(1, 1)  # too soon
+    at(3, 1)
+    at(6, 1)  # nothing has advanced
+    at(9, 1, epoch=0)
+    assert written == [0, 3, 9]
+
+    def full(store):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(record, "write", full)
+    at(12, 2)  # the record at the end says so
+    monkeypatch.setattr(record, "write", lambda store: written.append(clock[0]))
+    at(15, 2)
+    assert written == [0, 3, 9, 15]
+
+
+def test_the_dashboard_sees_a_sweep_that_runs(monkeypatch, tmp_path, words):
+    from ddtl.dashboard.index import Index
+
+    seen = []
+
+    def body(job: TrialJob) -> Outcome:
+        return outcome.completed([0.5])
+
+    instead(monkeypatch, body)
+    write = sweep.LiveRecord.update
+
+    def update(self, snapshot):
+        write(self, snapshot)
+        seen.extend(row.note for row in Index(tmp_path).rows() if row.kind == "sweep")
+
+    monkeypatch.setattr(sweep.LiveRecord, "update", update)
+    assert sweep.main(words) == 0
+    assert seen
+    assert "no record yet" not in seen

@@ -20,9 +20,10 @@ from ddtl.commands.dashboard import LOOPBACK, is_loopback
 from ddtl.dashboard import patience
 from ddtl.dashboard.server import app
 from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
 from tests.dashboard.test_index import started
 from tests.reports.test_run_page import HOSTILE
-from tests.support import browser, records
+from tests.support import browser, records, study_records, sweep_records
 
 NAME = HOSTILE[1].replace("/", "")[:120]
 
@@ -91,7 +92,14 @@ def test_a_report_is_shown_in_a_sandbox(port: int) -> None:
 
 def test_other_sites_learn_nothing(port: int) -> None:
     both = "run=covid19ct/one&run=covid19ct/two"
-    for page in ("/api/rows", f"/compare?{both}", "/report/covid19ct/one", "/page/covid19ct/one"):
+    for page in (
+        "/api/rows",
+        f"/api/logs?{both}",
+        f"/api/differences?{both}",
+        f"/compare?{both}",
+        "/report/covid19ct/one",
+        "/page/covid19ct/one",
+    ):
         for origin in ("cross-site", "same-site"):
             assert ask(port, page, **{"Sec-Fetch-Site": origin})[0] == 403
         assert ask(port, page, **{"Sec-Fetch-Site": "same-origin"})[0] == 200
@@ -127,6 +135,8 @@ def test_which_addresses_are_this_machine_alone(host: str, here: bool) -> None:
     [
         "/report/../secret.html", "/report/..%2f..%2fsecret.html", "/report/%2e%2e/secret", "/report//etc/passwd",
         "/report/covid19ct", "/report/covid19ct/one/report.html", "/report/covid19ct/one/../../../secret.html",
+        "/api/logs?run=../x", "/api/differences?run=odd", "/api/sweep?run=covid19ct/one", "/api/sweep",
+        "/covid19ct/one/log.txt", "/covid19ct/one/notes.json",
         "/static/../server.py", "/static/..%2fserver.py", "/static/dashboard.html", "/api/curves?run=../x",
         "/covid19ct/one/results.json", "/report/", "/docs",
     ],
@@ -190,7 +200,7 @@ def until(tab: browser.Tab, script: str) -> None:
 def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: int, tmp_path: Path) -> None:
     with browser.opened(tmp_path / "profile") as tab:
         tab.go(f"http://127.0.0.1:{port}/", width=1400)
-        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        until(tab, "document.querySelectorAll('#body tr[data-path]').length === 4")
         names = "[...document.querySelectorAll('#body td.name')].map(cell => cell.textContent)"
         assert NAME in tab.run(names)
         # sort by name, both ways
@@ -226,9 +236,9 @@ def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: i
         tab.go(compare, width=1200)
         until(tab, "document.querySelectorAll('.main-svg').length > 0")
         assert "What may be claimed" in tab.run("document.body.textContent")
-        # On a phone nothing runs out of the page.
+        # On a phone nothing leads out of the page.
         tab.go(f"http://127.0.0.1:{port}/", width=390)
-        until(tab, "document.querySelectorAll('#body tr').length === 4")
+        until(tab, "document.querySelectorAll('#body tr[data-path]').length === 4")
         assert tab.run("document.documentElement.scrollWidth") <= 390
         assert [
             one for one in tab.requests if not one.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
@@ -312,4 +322,179 @@ def test_our_own_page_works_within_its_frame(root: Path, port: int, tmp_path: Pa
         # The same page by itself, under the policy of its own head.
         tab.go((root / "covid19ct" / "one" / "report.html").as_uri(), width=1200)
         until(tab, "document.querySelectorAll('.main-svg').length > 0")
+        assert tab.complaints == []
+
+
+def click(tab: browser.Tab, where: str) -> None:
+    tab.run(f"document.querySelector({json.dumps(where)}).click()")
+
+
+NAMES = "[...document.querySelectorAll('#body tr[data-path] td.name .holder > :is(a, span)')].map(c => c.textContent)"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Two datasets, a sweep of which two runs are there, a study, hostile notes, and a log."""
+    found = tmp_path / "lungs" / "runs"
+    records.write(found / "covid19ct" / "alone")
+    records.write(found / "other" / "elsewhere", overrides=("dataset=covid19ct", "optimizer.lr=0.002", "seed=4"))
+    record = sweep_records.record(24)
+    for trial, name in zip(record["trials"], ("trial_a", "trial_b"), strict=False):
+        trial["run"] = name
+        records.write(found / "covid19ct" / name)
+    (found / "sweeps" / "search").mkdir(parents=True)
+    write_json(found / "sweeps" / "search" / "sweep.json", record)
+    study_records.cross_dataset(found)
+    hostile = {"note": HOSTILE_NOTE, "tags": ["baseline", "<b>bold</b>"]}
+    (found / "covid19ct" / "alone" / "notes.json").write_text(json.dumps(hostile))
+    (found / "covid19ct" / "alone" / "log.txt").write_text("epoch 1/3 <script>document.x = 1</script>\n")
+    return found
+
+
+HOSTILE_NOTE = "<img src=x onerror='document.x = 1'><script>document.x = 1</script> {{7*7}} \u202e" + "long " * 200
+
+
+@pytest.mark.slow
+def test_in_a_browser_runs_are_grouped_and_a_link_restores_the_view(project: Path, tmp_path: Path) -> None:
+    with served(project) as port, browser.opened(tmp_path / "profile") as tab:
+        home = f"http://127.0.0.1:{port}/"
+        tab.go(home, width=1280)
+        until(tab, "document.querySelectorAll('#body tr.group').length > 1")
+        assert tab.run("document.getElementById('where').textContent") == "lungs"
+        assert "lungs" in tab.run("document.title")
+        assert str(project) not in tab.run("document.body.innerText")
+        # Trials and a study's runs are folded away, until a click.
+        assert {"search", "cross_dataset", "alone", "elsewhere"} <= set(tab.run(NAMES))
+        assert not {"trial_a", "trial_b"} & set(tab.run(NAMES))
+        click(tab, "[data-fold='sweeps/search']")
+        assert {"trial_a", "trial_b"} <= set(tab.run(NAMES))
+        # A filter opens what contains a match.
+        click(tab, "[data-fold='sweeps/search']")
+        tab.run("const f = document.getElementById('filter'); f.value = 'trial_a'; f.dispatchEvent(new Event('input'))")
+        assert set(tab.run(NAMES)) == {"search", "trial_a"}
+        # The hostile note and tag are text; a tag filters by a click.
+        tab.run("f.value = ''; f.dispatchEvent(new Event('input'))")
+        assert "onerror" in tab.run("document.querySelector('#body td.user_note:not(.empty)').textContent")
+        click(tab, "#body .tag")
+        assert tab.run(NAMES) == ["alone"]
+        # Another view: sorted, other columns, two runs picked with curves and differences.
+        tab.run("f.value = ''; f.dispatchEvent(new Event('input'))")
+        click(tab, "#head th[data-key=name] button")
+        click(tab, "#column-list input[data-key=protocol]")
+        click(tab, "#column-list input[data-key=seed]")
+        for path in ("covid19ct/alone", "other/elsewhere"):
+            click(tab, f"tr[data-path='{path}'] .pick input")
+        for name in ("curves", "differences", "logs"):
+            click(tab, f"#{name}")
+        until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+        until(tab, "document.querySelectorAll('#difference-table tbody tr').length > 0")
+        until(tab, "document.getElementById('log-list').textContent.includes('epoch 1/3')")
+        keys = tab.run("[...document.querySelectorAll('#difference-table tbody th')].map(c => c.textContent)")
+        assert {"optimizer.lr", "seed"} <= set(keys)
+        assert "optimizer.weight_decay" not in keys
+        seen = "[JSON.stringify([...document.querySelectorAll('#head th')].map(c => c.dataset.key + c.ariaSort)), {}]"
+        before = tab.run(seen.format(NAMES))
+        assert "protocol" in before[0]
+        assert "seed" not in before[0]
+        address = tab.run("location.href")
+        tab.go("about:blank", width=1280)
+        tab.go(address, width=1280)
+        until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+        until(tab, "document.querySelectorAll('#difference-table tbody tr').length > 0")
+        assert tab.run(seen.format(NAMES)) == before
+        assert tab.run("document.getElementById('picked-count').textContent") == "2 picked"
+        assert tab.run("document.querySelectorAll('#body .pick input:checked').length") == 2
+        assert tab.run("document.x") is None
+        assert tab.run("document.querySelectorAll('#body img, #body script, #body b, pre script').length") == 0
+        assert tab.complaints == []
+        assert [one for one in tab.requests if not one.startswith((home, "data:", "blob:", "about:"))] == []
+
+
+def values(tab: browser.Tab, chart: int = 1) -> list[list[float]]:
+    """Every line's y on a chart, as it is drawn."""
+    found: list[list[float]] = tab.run(f"document.querySelectorAll('#charts .chart')[{chart}].data.map(t => t.y)")
+    return found
+
+
+@pytest.mark.slow
+def test_in_a_browser_curves_are_smoothed_and_scaled(project: Path, tmp_path: Path) -> None:
+    path = project / "covid19ct" / "alone" / "metrics.jsonl"
+    losses = [1.0, 0.9, 0.8, 0.7, 0.65, 1000.0, 0.6, 0.5]
+    rows = [{"epoch": i, "val/loss": value, "train/loss": -1.0} for i, value in enumerate(losses)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served(project) as port, browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/#run=covid19ct%2Falone&show=curves", width=1280)
+        until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+        assert values(tab) == [losses]
+        assert tab.run("document.querySelectorAll('#legend li').length") == 1
+        assert tab.run("document.querySelectorAll('#charts .legend').length") == 0
+        # The exponential moving average, corrected for its start, over the faint line itself.
+        tab.run("const s = document.getElementById('smooth'); s.value = 0.5; s.dispatchEvent(new Event('input'))")
+        raw, smooth = values(tab)
+        assert raw == losses
+        expected, total = [], 0.0
+        for n, value in enumerate(losses, start=1):
+            total = 0.5 * total + 0.5 * value
+            expected.append(total / (1 - 0.5**n))
+        assert smooth == pytest.approx(expected)
+        tab.run("s.value = 0; s.dispatchEvent(new Event('input'))")
+        # Without outliers.
+        click(tab, "#robust")
+        low, high = tab.run("document.querySelectorAll('#charts .chart')[1].layout.yaxis.range")
+        assert 0.4 < low < 0.5
+        assert 1.0 < high < 1.1
+        assert "1 outlier is outside" in tab.run("document.getElementById('charts').textContent")
+        # Logarithmic, where there is something above 0.
+        click(tab, "#robust")
+        click(tab, "#log")
+        kinds = tab.run("[...document.querySelectorAll('#charts .chart')].map(c => c.layout.yaxis.type)")
+        assert kinds[1] == "log"
+        assert kinds[0] != "log"
+        assert "no value is above 0" in tab.run("document.getElementById('charts').textContent")
+        # The legend hides a line in every chart.
+        click(tab, "#legend button")
+        assert values(tab) == []
+        assert tab.complaints == []
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_sweep_is_drawn_while_it_runs(project: Path, tmp_path: Path) -> None:
+    with served(project) as port, browser.opened(tmp_path / "profile") as tab:
+        tab.go(f"http://127.0.0.1:{port}/", width=1280)
+        until(tab, "document.querySelector(\"tr[data-path='sweeps/search'] .small\") !== null")
+        click(tab, "tr[data-path='sweeps/search'] .small")
+        charts = "document.querySelectorAll('#sweep-charts .main-svg').length"
+        until(tab, f"{charts} > 0")
+        titles = tab.run("[...document.querySelectorAll('#sweep-charts h3')].map(c => c.textContent)")
+        assert {"optimizer.lr", "augment", "Trial by trial"} <= set(titles)
+        points = "[...document.querySelectorAll('#sweep-charts .chart')][1].data.reduce((n, t) => n + t.x.length, 0)"
+        before = tab.run(points)
+        write_json(project / "sweeps" / "search" / "sweep.json", sweep_records.record(40))
+        until(tab, f"{points} > {before}")
+        assert tab.complaints == []
+
+
+LAYOUT = """(() => {
+  const wide = [...document.querySelectorAll('main *')].filter((e) => {
+    const box = e.getBoundingClientRect();
+    return box.width && (box.right > innerWidth + 1 || box.left < -1) && !e.closest('svg, #difference-table, pre');
+  }).map((e) => `${e.tagName}.${e.className}#${e.id}`);
+  const cells = [...document.querySelectorAll('#body td:not(.empty)')].filter((e) => e.scrollWidth > e.clientWidth + 1)
+    .map((e) => e.className);
+  return JSON.stringify({page: document.documentElement.scrollWidth - innerWidth, wide, cells});
+})()"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_in_a_browser_it_fits_a_laptop_and_a_phone(project: Path, tmp_path: Path, width: int) -> None:
+    view = "#run=covid19ct%2Falone&run=other%2Felsewhere&show=curves,differences,logs&sweep=sweeps%2Fsearch"
+    with served(project) as port, browser.opened(tmp_path / "profile") as tab:
+        for dark in (False, True):
+            tab.go("about:blank", width=width)
+            tab.go(f"http://127.0.0.1:{port}/{view}", width=width, dark=dark)
+            until(tab, "document.querySelectorAll('#charts .main-svg').length > 0")
+            until(tab, "document.querySelectorAll('#sweep-charts .main-svg').length > 0")
+            click(tab, "[data-fold='sweeps/search']")
+            assert json.loads(tab.run(LAYOUT)) == {"page": 0, "wide": [], "cells": []}
         assert tab.complaints == []

@@ -91,6 +91,7 @@ def workplace(folder: Path) -> None:
         identity = {"dataset.name": "covid19ct", "dataset.digest": "0", "model.name": "resnet18", "seed": seed}
         write_json(folder / name / "identity.json", {**identity, "trainer.monitor": "val/roc_auc"})
     explained.write(folder / MADE)
+    write_json(folder / MADE / "notes.json", {"note": "the one of the paper", "tags": ["paper", "baseline"]})
     write_json(folder / MADE / ".owner.json", {"pid": 1, "host": "elsewhere", "place": "there", "started": "1"})
     write_json(folder / KILLED / "ended_early.json", {"why": "stopped"})
     (folder / SWEEP).mkdir()
@@ -117,10 +118,10 @@ def _cli(*words: str) -> Callable[[Path], int]:
 
 
 def _dashboard(folder: Path) -> int:
-    """All rows, the curves of runs, a comparison, and the rows' texts at a terminal."""
+    """All rows, and what is shown of runs and of a sweep: curves, settings that differ, logs, charts."""
     import json as json_
 
-    from ddtl.dashboard import server
+    from ddtl.dashboard import panels, server
     from ddtl.utils.errors import UserError
 
     rows = server.CachedRows(folder / "runs")
@@ -128,8 +129,12 @@ def _dashboard(folder: Path) -> int:
     assert json_.loads(body)["rows"]
     paths = [row.path for row in found if row.kind == "run"]
     assert {"covid19ct/other", "phantom/finished", "phantom/killed"} & set(paths), "a bad record costs its row alone"
-    with contextlib.suppress(UserError):
-        server._curves(rows, paths)
+    for show in (panels.curves, panels.differences, panels.logs):
+        with contextlib.suppress(UserError):
+            json_.dumps(show(*server._picked(rows, paths)), allow_nan=False)
+    for path in [row.path for row in found if row.kind == "sweep"]:
+        with contextlib.suppress(UserError):
+            json_.dumps(server._sweep(rows, [path]), allow_nan=False)
     return 0
 
 
@@ -236,6 +241,7 @@ CONSUMERS: Mapping[str, Callable[[Path], int]] = {
     "explain": _cli("explain", f"@{RUN}", "images=1", "randomised=0"),
     "runs list": _cli("runs", "list", "paths.runs_dir=@runs"),
     "runs show": _cli("runs", "show", "covid19ct/made", "paths.runs_dir=@runs"),
+    "runs tag": _cli("runs", "tag", "covid19ct/made", "tag", "paths.runs_dir=@runs"),
     "runs clean": _cli("runs", "clean", "broken", "yes=true", "paths.runs_dir=@runs"),
     "dashboard": _dashboard,
     "sweep": _open_sweep,
@@ -270,7 +276,7 @@ KINDS = (
         "json",
         ("report evaluation", "dashboard", "export"),
     ),
-    Kind("config.yaml", f"{MADE}/config.yaml", "yaml", ("report", "compare")),
+    Kind("config.yaml", f"{MADE}/config.yaml", "yaml", ("report", "compare", "dashboard")),
     Kind("config.yaml", f"{RUN}/config.yaml", "yaml", ("evaluate", "export", "predict", "report finished")),
     Kind("environment.json", f"{MADE}/environment.json", "json", ("report",)),
     Kind("environment.json", f"{KILLED}/environment.json", "json", ("train",)),
@@ -296,6 +302,7 @@ KINDS = (
     Kind("last.ckpt", f"{KILLED}/checkpoints/last.ckpt", "bytes", ("train",)),
     Kind("embeddings.safetensors", f"{RUN}/embeddings.safetensors", "bytes", ("predict",)),
     Kind("embeddings.npz", f"{EVALUATION}/embeddings.npz", "bytes", ("embeddings",)),
+    Kind("notes.json", f"{MADE}/notes.json", "json", ("dashboard", "runs list", "runs show", "runs tag")),
 )
 
 
