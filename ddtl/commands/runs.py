@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 import re
 import shlex
@@ -10,9 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 from rich.markup import escape
@@ -26,7 +28,7 @@ from ddtl.records.notes import Notes
 from ddtl.schema.scores import by_image
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.files import lock
+from ddtl.utils.files import lock, spreadsheet_cell
 from ddtl.utils.reading import printable, walk
 from ddtl.utils.suggest import did_you_mean
 from ddtl.utils.wording import count
@@ -43,6 +45,9 @@ class RunsSettings(RunsFolder):
 
     older_than: float = Field(0.0, ge=0, lt=1e6, description="days: leave alone what has changed since")
     yes: bool = Field(False, description="true deletes without asking, for scripts")
+    format: Literal["table", "csv", "json"] = Field(
+        "table", description="of list; into a pipe a table has tabs between its cells"
+    )
 
 
 COMMAND = Command(
@@ -51,6 +56,7 @@ COMMAND = Command(
     intro="What is below the runs folder, notes and tags on it, and what of it may go.",
     examples=(
         ("runs list [WORD …]", "a line for each run, evaluation, sweep, study and audit that has all of the words"),
+        ("runs list --json", "with all that is known; --csv as a table for a spreadsheet"),
         ("runs show RUN", "all that is known about one; RUN: its folder, or as much of its name as is enough"),
         ('runs note RUN "TEXT"', 'write a note about one, in place of an earlier one; "" deletes it'),
         ("runs tag RUN TAG …", "add tags; `ddtl runs list \\#TAG` and the dashboard find what has them"),
@@ -65,6 +71,7 @@ COMMAND = Command(
         "A run in use is never deleted, nor anything outside the runs folder or behind a link. The ledgers of test-set "
         "uses stay: a use stays counted.",
     ),
+    flags={"--csv": "format=csv", "--json": "format=json"},
     exit_codes="0 done, 1 not agreed to, or something was not deleted, 2 a mistake",
 )
 
@@ -105,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     settings, root = words.settings, runs_folder(words.settings.runs_dir)
     rows = Index(root).rows()
     if verb == "list":
-        return _list(rows, words.rest)
+        return _list(rows, words.rest, settings.format)
     if verb == "show":
         return _show(root, rows, words.rest)
     if verb in ("tag", "untag"):
@@ -177,32 +184,66 @@ _HEADINGS = (
 )  # fmt: skip
 
 
-def _list(rows: Sequence[FolderRow], words: Sequence[str]) -> int:
-    """Return a table at a terminal; otherwise a line each with tabs between, for other programs."""
+def _list(rows: Sequence[FolderRow], words: Sequence[str], form: str) -> int:
+    """Print the rows that have all of the words: for a person, or whole for other programs."""
     found = [row for row in rows if all(word.lower() in _text(row).lower() for word in words)]
-    lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
-    if console.out.is_terminal:
+    if form == "json":
+        sys.stdout.write(json.dumps([asdict(row) for row in found], ensure_ascii=False, indent=1) + "\n")
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        names = [one.name for one in fields(FolderRow)]
+        writer.writerow(names)
+        writer.writerows([spreadsheet_cell(_cell(getattr(row, name))) for name in names] for row in found)
+    elif console.out.is_terminal:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        used = [
-            i for i, name in enumerate(_HEADINGS) if name not in ("tags", "notes") or any(line[i] for line in lines)
-        ]
-        for i in used:
-            table.add_column(_HEADINGS[i], overflow="fold")
-        for line in lines:
-            table.add_row(*(escape(line[i]) for i in used))
+        # A name is on one line, to be copied, in a terminal of 100 columns.
+        longest = max((len(_name(row)) for row in found), default=0)
+        table.add_column("run", overflow="fold", min_width=min(longest, 60))
+        for heading in ("ROC AUC by patient", "state", "changed"):
+            table.add_column(heading, overflow="fold")
+        for row in found:
+            about = " ".join([*(f"#{tag}" for tag in row.tags), *row.user_note.split()])
+            name = escape(_name(row)) + (f"\n  [dim]{escape(about)}[/dim]" if about else "")
+            table.add_row(name, escape(_short_score(row)), escape(_state(row)), _ago(row.when))
         console.out.print(table)
     else:
+        lines = [[" ".join(value.split()) for value in _values(row)] for row in found]
         sys.stdout.write("".join("\t".join(map(console.safe, line)) + "\n" for line in [_HEADINGS, *lines]))
     console.line(f"{len(found)} of {len(rows)} rows" if words else count(len(rows), "row"))
     return 0
 
 
+def _name(row: FolderRow) -> str:
+    """Return what commands take for it: the path, or of a run's evaluation its end, which fits on a line."""
+    run, evaluations, name = row.path.rpartition("/evaluations/")
+    return f"{run[-10:]}{evaluations}{name}" if row.kind == "evaluation" and evaluations else row.path
+
+
+def _short_score(row: FolderRow) -> str:
+    if row.score is None:
+        return ""
+    interval = "" if row.low is None or row.high is None else f" ({row.low:.2f}–{row.high:.2f})"
+    unit = " by image" if row.by == "image" else ""
+    return f"{row.score:.3f}{interval}{unit}{'' if row.split == 'test' else ' val'}"
+
+
+def _state(row: FolderRow) -> str:
+    return row.state if row.epoch is None or row.state == "finished" else f"{row.state} {_epoch(row)}"
+
+
+def _epoch(row: FolderRow) -> str:
+    return "" if row.epoch is None else f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else value
+
+
 def _values(row: FolderRow) -> list[str]:
-    epoch = "" if row.epoch is None else f"{row.epoch}/{row.epochs}" if row.epochs else str(row.epoch)
     seed = "" if row.seed is None else str(row.seed)
     return [
-        row.kind, row.path, row.model, row.finetune, seed, _score(row), epoch, row.state, _ago(row.when), row.note,
-        " ".join(f"#{tag}" for tag in row.tags), row.user_note,
+        row.kind, row.path, row.model, row.finetune, seed, _score(row), _epoch(row), row.state, _ago(row.when),
+        row.note, " ".join(f"#{tag}" for tag in row.tags), row.user_note,
     ]  # fmt: skip
 
 

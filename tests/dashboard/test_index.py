@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import socket
@@ -14,7 +16,7 @@ import pytest
 from ddtl.commands import cli
 from ddtl.commands.runs import main
 from ddtl.dashboard.index import FolderRow, Index
-from ddtl.utils import reading
+from ddtl.utils import console, reading
 from ddtl.utils.errors import UserError
 from tests.reports.test_run_page import HOSTILE
 from tests.support import records, study_records
@@ -130,7 +132,7 @@ def test_list_and_show(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("paths.run_dir=x", "Did you mean paths.runs_dir?"),
         ("foo=1", "foo=1: not a setting of `ddtl runs`"),
-        ("--json", "--json: not a setting of `ddtl runs`"),
+        ("--jsn", "--jsn: not a setting of `ddtl runs`"),
         ("older-than=1", ""),
         ("paths.runs_dir=", "paths.runs_dir=: names nothing"),
         ("paths.runs_dir=/nowhere/runs", "there is no such folder of runs"),
@@ -243,3 +245,28 @@ def test_a_folder_of_runs_that_this_user_may_not_read_is_a_row(runs: Path, monke
     row = by_name(runs)["covid19ct"]
     assert (row.path, row.state, row.note) == ("covid19ct", "broken", "the folder cannot be read")
     assert "halfway" not in by_name(runs)
+
+
+def test_the_list_fits_a_terminal_and_names_are_whole(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "sarscov2ct/densenet121-layer_decay-s10-0123456789"
+    records.write(runs / name)
+    screen = io.StringIO()
+    terminal = console.Screen(file=screen, force_terminal=True, width=100, highlight=False, color_system=None)
+    monkeypatch.setattr(console, "out", terminal)
+    assert main(["list", f"paths.runs_dir={runs}"]) == 0
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= 100 for line in lines)
+    assert len([line for line in lines if line.startswith(f"{name} ")]) == 1
+    assert len(lines) == len(Index(runs).rows()) + 1, "a row is on one line"
+
+
+def test_for_scripts_it_is_json_or_csv(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json", f"paths.runs_dir={runs}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["path"] for row in found} == {row.path for row in Index(runs).rows()}
+    assert main(["list", "format=csv", "done", f"paths.runs_dir={runs}"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["path"] == "covid19ct/done"
+    assert float(row["low"]) < float(row["score"]) < float(row["high"])
