@@ -29,6 +29,7 @@ COMMANDS = {
     "dashboard": ("ddtl.commands.dashboard", "everything in the runs folder in a browser, on this machine alone"),
     "runs": ("ddtl.commands.runs", "list, show, tag and clean the runs folder; nothing is deleted without asking"),
     "data": ("ddtl.commands.data", "list, fetch and verify the public datasets; list and delete decoded images"),
+    "schema": ("ddtl.commands.schema", "the configuration files' JSON Schema, for editors"),
     "completion": ("ddtl.commands.completion", "a script by which bash, zsh or fish completes what is typed"),
 }
 

@@ -71,6 +71,15 @@ def _key_comments(config_name: str) -> dict[str, str]:
     return comments
 
 
+def every_comment(config_name: str) -> dict[str, str]:
+    """What the files of ``conf/`` say about each key: that of the default option first."""
+    comments = _key_comments(config_name)
+    for group in groups(config_name):
+        for path in sorted((conf_dir() / group).glob("*.yaml")):
+            comments = file_comments(path, f"{group}.") | comments
+    return comments
+
+
 def row(name: str, text: str) -> str:
     """A name and what it means, the latter to its right or below it."""
     return textwrap.fill(text, width=118, initial_indent=f"{name:<25} ", subsequent_indent=" " * 26)
