@@ -72,7 +72,7 @@ def _key_comments(config_name: str) -> dict[str, str]:
 
 
 def every_comment(config_name: str) -> dict[str, str]:
-    """What the files of ``conf/`` say about each key: that of the default option first."""
+    """The comments of ``conf/`` on each key, those of the default options first."""
     comments = _key_comments(config_name)
     for group in groups(config_name):
         for path in sorted((conf_dir() / group).glob("*.yaml")):

@@ -18,7 +18,7 @@ from tests.support.doc_commands import PAGES, PROGRAMS, ROOT, Call, Line, furnis
 
 LINES = [line for page in PAGES for line in lines(page)]
 # Whole commands that are quick and write nothing but what they are asked for; they are run.
-RUN = ("finetune", "runs", "report", "--help", "--version")
+RUN = ("finetune", "runs", "report", "schema", "--help", "--version")
 
 
 @pytest.fixture(scope="module")
