@@ -8,9 +8,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ddtl.config.where import OWN
 from ddtl.utils import console, notices, ranks, signals, streams
 from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
 from ddtl.utils.isolation import has_folder
@@ -42,6 +44,7 @@ def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
 def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     was_gone = not has_folder()
     try:
+        argv = _take_own_conf(argv)
         ranks.check()
         if not ranks.is_first():
             console.be_quiet()
@@ -65,6 +68,27 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     except Stopped as stop:
         console.line(f"{stop}; the same command resumes it:\n  {_command()}")
         return stop.exit_code
+
+
+def _take_own_conf(argv: list[str]) -> list[str]:
+    """Return the words without ``--config-dir FOLDER``, which becomes the variable that this and its processes read."""
+    for at, word in enumerate(argv):
+        flag, equals, folder = word.partition("=")
+        if flag != "--config-dir":
+            continue
+        end = at + (1 if equals else 2)
+        if not equals and end <= len(argv):
+            folder = argv[at + 1]
+        if not folder:
+            raise UserError("--config-dir takes a folder of options, such as FOLDER/finetune/mine.yaml.")
+        os.environ[OWN] = str(Path(folder).expanduser().absolute())
+        # A command that starts others repeats what is in front of its own words.
+        begin = len(sys.orig_argv) - len(argv)
+        words = [*argv[:at], *argv[end:]]
+        if sys.orig_argv[begin:] == argv:
+            sys.orig_argv = [*sys.orig_argv[:begin], f"--config-dir={folder}", *words]
+        return words
+    return argv
 
 
 def _message(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddtl.config.help_page import file_comments, group_rows, row
-from ddtl.config.where import conf_dir, options
+from ddtl.config.where import conf_dir, option_file, options
 
 _GROUPS = ("engine", "study")  # whose keys are listed
 
@@ -46,7 +46,7 @@ def render() -> str:
     comments = file_comments(folder / "sweep.yaml", "")
     for group in _GROUPS:
         for option in options(group):
-            comments = {**file_comments(folder / group / f"{option}.yaml", f"{group}."), **comments}
+            comments = {**file_comments(option_file(group, option), f"{group}."), **comments}
     kinds = tuple(f"{group}.kind" for group in _GROUPS)
     own = (key for key in comments if not key.startswith(("- ", "defaults", *kinds)))
     keys = [row(f"  {key}", comments[key]) for key in sorted(own, key=_order) if comments[key]]

@@ -89,7 +89,7 @@ def _names(c: Config) -> Iterator[str]:
     if c.loss.name not in losses:
         hint = did_you_mean(c.loss.name, losses)
         yield f"loss.name={c.loss.name}: no such loss.{hint} There are {', '.join(losses)}."
-    elif c.loss.model_dump().keys() != where.keys_in(where.conf_dir() / "loss" / f"{c.loss.name}.yaml"):
+    elif c.loss.model_dump().keys() != where.keys_in(where.option_file("loss", c.loss.name)):
         yield f"loss.name={c.loss.name}: the other keys of loss are of another one. Set loss={c.loss.name} instead."
     if c.trainer.monitor not in MONITORS:
         hint = did_you_mean(c.trainer.monitor, MONITORS)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, format_value
-from ddtl.config.where import conf_dir, text_of
+from ddtl.config.where import conf_dir, own_dir, text_of
 from ddtl.schema.backbones import BACKBONES
 from ddtl.schema.run import MOVED, moved
 from ddtl.utils.errors import UserError
@@ -63,9 +63,10 @@ def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
         UserError: a file under ``conf/`` is not in order.
     """
     # Hydra takes a tenth of a second, and the jobs of a sweep mostly differ in values alone.
-    folder = conf_dir()
-    state = tuple((path, about.st_mtime_ns, about.st_size) for path, about in _files(folder))
-    return _composed(folder, state, config_name, tuple(choices.items()))
+    folder, own = conf_dir(), own_dir()
+    folders = [folder] if own is None else [folder, own]
+    state = tuple((path, about.st_mtime_ns, about.st_size) for each in folders for path, about in _files(each))
+    return _composed(folder, own, state, config_name, tuple(choices.items()))
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
@@ -107,7 +108,11 @@ def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
 
 @lru_cache(maxsize=64)
 def _composed(
-    folder: Path, state: tuple[tuple[Path, int, int], ...], config_name: str, choices: tuple[tuple[str, str], ...]
+    folder: Path,
+    own: Path | None,
+    state: tuple[tuple[Path, int, int], ...],
+    config_name: str,
+    choices: tuple[tuple[str, str], ...],
 ) -> DictConfig:
     """As above; ``state`` of the files is there to be compared with that of an earlier call."""
     from hydra import compose, initialize_config_dir
@@ -115,19 +120,21 @@ def _composed(
 
     _check(state)
     GlobalHydra.instance().clear()
+    places = f"{folder}" if own is None else f"{folder} or {own}"
     try:
         with _backbones(folder), initialize_config_dir(str(folder), version_base="1.3"):
-            config = compose(config_name, overrides=[f"{group}='{option}'" for group, option in choices])
+            search = [] if own is None else [f"hydra.searchpath={format_value([f'file://{own}'], quoted=True)}"]
+            config = compose(config_name, overrides=[*search, *(f"{group}='{option}'" for group, option in choices)])
         tree = OmegaConf.to_container(config, resolve=False)
         many = expansion(tree) > _MOST_VALUES
         if (now := moved(tree)) is not tree:  # a file of a user's own has the names of before
             config = OmegaConf.create(now)
     except Exception as error:  # Hydra, OmegaConf and YAML meet files that are not in order with almost any
         os.getcwd()  # raises where the current folder is gone, which is another mistake
-        raise UserError(f"a file under {folder} is not in order: {_one_line(error) or type(error).__name__}") from error
+        raise UserError(f"a file under {places} is not in order: {_one_line(error) or type(error).__name__}") from error
     if many:
         raise UserError(
-            f"a file under {folder} is not in order: its references stand for more than {_MOST_VALUES:,} values"
+            f"a file under {places} is not in order: its references stand for more than {_MOST_VALUES:,} values"
         )
     return config
 

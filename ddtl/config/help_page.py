@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from ddtl.config.where import bases_of, conf_dir, groups, options, text_of
+from ddtl.config.where import bases_of, conf_dir, groups, option_file, options, text_of
 from ddtl.schema.backbones import BACKBONES
 
 _HEAD = """\
@@ -21,6 +21,7 @@ Flags
   --help, -h        this page
   --cfg job         print every setting as it would be used, and stop
   --multirun, -m    run every combination of values given as a,b,c
+  --config-dir DIR  a folder of your own options: DIR/finetune/mine.yaml is finetune=mine (or the variable DDTL_CONF)
 
 Groups: take another option with group=option; * marks the one taken if none is named
 """
@@ -57,7 +58,7 @@ def group_rows(config_name: str) -> list[str]:
         lines.append(f"  {group}: {comments[f'- {group}']}")
         for option in options(group):
             mark = "*" if option == default else " "
-            lines.append(row(f"  {mark} {option}", _first_comment(folder / group / f"{option}.yaml")))
+            lines.append(row(f"  {mark} {option}", _first_comment(option_file(group, option))))
     return lines
 
 
@@ -75,8 +76,9 @@ def every_comment(config_name: str) -> dict[str, str]:
     """The comments of ``conf/`` on each key, those of the default options first."""
     comments = _key_comments(config_name)
     for group in groups(config_name):
-        for path in sorted((conf_dir() / group).glob("*.yaml")):
-            comments = file_comments(path, f"{group}.") | comments
+        for path in (option_file(group, option) for option in options(group)):
+            if path.exists():  # that of a backbone may not
+                comments = file_comments(path, f"{group}.") | comments
     return comments
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddtl.config.help_page import every_comment
-from ddtl.config.where import conf_dir, groups, keys_in, options, text_of
+from ddtl.config.where import groups, keys_in, option_file, options, text_of
 from ddtl.schema.backbones import BACKBONES
 from ddtl.schema.run import Config, Section
 from ddtl.schema.scores import MONITORS
@@ -61,7 +61,7 @@ def _is_global(group: str) -> bool:
     """Return whether the files of a group have keys of the whole configuration."""
     if group in _LAST_GROUPS:
         return True
-    files = [conf_dir() / group / f"{option}.yaml" for option in options(group)]
+    files = [option_file(group, option) for option in options(group)]
     return any(path.exists() and text_of(path).startswith("# @package _global_") for path in files)
 
 
@@ -89,7 +89,7 @@ def _whole(model: type[Section], config_name: str) -> dict[str, Any]:
 
 
 def _own_keys(group: str) -> set[str]:
-    paths = [conf_dir() / group / f"{option}.yaml" for option in options(group)]
+    paths = [option_file(group, option) for option in options(group)]
     return set().union(*(keys_in(path) for path in paths if path.exists()))
 
 

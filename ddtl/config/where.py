@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import yaml
 from ddtl.schema.backbones import BACKBONES
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
+from ddtl.utils.suggest import did_you_mean
 
+OWN = "DDTL_CONF"  # the variable that names a folder of one's own
 _MOST_VALUES = 100_000  # of a configuration file
 
 
@@ -19,6 +22,49 @@ def conf_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def own_dir() -> Path | None:
+    """A folder of one's own with further options of the groups, ``DDTL_CONF``; None where none is named.
+
+    Raises:
+        UserError: it is not there, it has files for no group, or one of the name of an option of ddtl's.
+    """
+    named = os.environ.get(OWN)
+    if not named:
+        return None
+    folder = Path(named).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"{OWN}={named}: there is no such folder. It has options in it, such as finetune/mine.yaml.")
+    _check_own(folder, tuple(sorted((path, path.stat().st_mtime_ns) for path in folder.glob("*/*.yaml"))))
+    return folder
+
+
+@lru_cache(maxsize=4)
+def _check_own(folder: Path, files: tuple[tuple[Path, int], ...]) -> None:
+    known = {*_group_names("train"), *_group_names("sweep")}
+    for path, _ in files:
+        group = path.parent.name
+        if group not in known:
+            raise UserError(
+                f"{path}: there is no group {group}.{did_you_mean(group, known)} There are {', '.join(sorted(known))}."
+            )
+        if (conf_dir() / group / path.name).exists() or (group == "model" and path.stem in BACKBONES):
+            raise UserError(f"{path}: {group}={path.stem} is an option of ddtl's. Give the file another name.")
+    for path in folder.glob("*.yaml"):
+        raise UserError(f"{path}: an option is in the folder of its group, as {folder / 'finetune' / path.name}.")
+
+
+def _group_names(config_name: str) -> set[str]:
+    return set(groups(config_name))
+
+
+def option_file(group: str, option: str) -> Path:
+    """The file of an option: one's own or ddtl's; that of a backbone may not exist."""
+    own = own_dir()
+    if own is not None and (own / group / f"{option}.yaml").exists():
+        return own / group / f"{option}.yaml"
+    return conf_dir() / group / f"{option}.yaml"
 
 
 def groups(config_name: str = "train") -> dict[str, str | None]:
@@ -67,7 +113,8 @@ def _groups(path: Path, _changed: int, _size: int) -> dict[str, str | None]:
 def bases_of(path: Path) -> list[Path]:
     """The files of the same folder that a file begins with, and of which it contains only what differs."""
     defaults = (yaml.safe_load(text_of(path)) or {}).get("defaults", ())
-    return [path.with_name(f"{name}.yaml") for name in defaults if isinstance(name, str) and name != "_self_"]
+    names = [name for name in defaults if isinstance(name, str) and name != "_self_"]
+    return [option_file(path.parent.name, name) for name in names]
 
 
 def keys_in(path: Path) -> set[str]:
@@ -78,5 +125,6 @@ def keys_in(path: Path) -> set[str]:
 
 def options(group: str) -> list[str]:
     """The options of a group: the files of its folder but those named ``_…``, and in ``model`` every backbone."""
-    files = {path.stem for path in (conf_dir() / group).glob("*.yaml") if not path.name.startswith("_")}
+    folders = [conf_dir() / group, *([own / group] if (own := own_dir()) is not None else [])]
+    files = {path.stem for folder in folders for path in folder.glob("*.yaml") if not path.name.startswith("_")}
     return sorted(files | BACKBONES.keys() if group == "model" else files)

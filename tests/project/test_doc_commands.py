@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.commands import cli, multirun, train
+from ddtl.commands import cli, launch, multirun, train
 from ddtl.config import command_line, load
+from ddtl.config.where import OWN
 from tests.support.doc_commands import PAGES, PROGRAMS, ROOT, Call, Line, furnish, lines, placed, typed
 
 LINES = [line for page in PAGES for line in lines(page)]
@@ -47,7 +48,8 @@ def test_a_command_works_as_typed(line: Line, here: Path, monkeypatch: pytest.Mo
 
 def understood(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That ddtl, or what else is called, takes the words."""
-    words = placed(call.words, here)
+    monkeypatch.setenv(OWN, "")
+    words = launch._take_own_conf(placed(call.words, here))
     match call.program, words:
         case "python", ["train.py", *rest]:
             trains(rest)

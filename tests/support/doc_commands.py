@@ -109,6 +109,9 @@ def furnish(here: Path) -> None:
             _script(folder / name, _RECORD)
     _script(shims / "srun", _SRUN)
     shutil.copytree(ROOT / "conf", here / "conf")
+    own = here / "my_conf" / "finetune" / "long_probe.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [lp_ft]\nname: long_probe\nprobe: 0.6\n")
     runs = here / "runs"
     first = records.write(runs / "covid19ct" / "densenet121-full-s0-0123456789")
     (first / "model.safetensors").write_bytes(b"")

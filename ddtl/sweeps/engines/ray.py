@@ -28,7 +28,7 @@ except ImportError as error:
 
 
 # To workers on other machines, too; a mirror's address may contain a password, and then it is in no word of a trial.
-_PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
+_PASSED_ON = ("PYTHONPATH", "PYTHONSAFEPATH", "DDTL_CONF", "DDTL_DATA_MIRROR", "DDTL_WEIGHTS_MIRROR")
 
 
 def run(store: Store, stop: Stop, show: Show) -> str | None:
