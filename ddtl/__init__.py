@@ -27,12 +27,13 @@ if TYPE_CHECKING:
         sweep,
         train,
     )
+    from ddtl.utils import plugins
     from ddtl.utils.errors import TrainingFailure, UserError
 
 __version__ = VERSION
 __all__ = [
     "Batch", "Dataset", "HeatMaps", "Run", "Scored", "Study", "Sweep", "TrainingFailure", "UserError", "compare",
-    "dataset", "evaluate", "load", "runs", "study", "sweep", "train",
+    "dataset", "evaluate", "load", "plugins", "runs", "study", "sweep", "train",
 ]  # fmt: skip
 
 
@@ -42,6 +43,8 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module 'ddtl' has no attribute {name!r}")
+    if name == "plugins":
+        return import_module("ddtl.utils.plugins")
     return getattr(import_module("ddtl.utils.errors" if name in ("TrainingFailure", "UserError") else "ddtl.api"), name)
 
 

@@ -15,7 +15,7 @@ from ddtl.config.load import load
 from ddtl.config.where import options
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.run import schedule_svg
-from ddtl.schema.backbones import BACKBONES, stages_of
+from ddtl.schema.backbones import spec_of, stages_of
 from ddtl.schema.run import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     config = load(typed.rest, writes=False)
     stages, epochs = stages_of(config.model.name), config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
-    has_batchnorm = BACKBONES[config.model.name].has_batchnorm
+    has_batchnorm = spec_of(config.model.name).has_batchnorm
     title = f"{config.finetune.name} · {config.model.name} · {count(epochs, 'epoch')}"
     console.out.print(table(schedule, title, has_batchnorm))
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))

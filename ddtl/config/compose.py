@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from ddtl.config.overrides import Setting, format_value
-from ddtl.config.where import conf_dir, own_dir, text_of
-from ddtl.schema.backbones import BACKBONES
+from ddtl.config.where import conf_dir, own_dirs, text_of
+from ddtl.schema.backbones import backbones
 from ddtl.schema.run import MOVED, moved
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable, walk
@@ -63,8 +63,8 @@ def composed(config_name: str, choices: Mapping[str, str]) -> DictConfig:
         UserError: a file under ``conf/`` is not in order.
     """
     # Hydra takes a tenth of a second, and the jobs of a sweep mostly differ in values alone.
-    folder, own = conf_dir(), own_dir()
-    folders = [folder] if own is None else [folder, own]
+    folder, own = conf_dir(), tuple(own_dirs())
+    folders = [folder, *own]
     state = tuple((path, about.st_mtime_ns, about.st_size) for each in folders for path, about in _files(each))
     return _composed(folder, own, state, config_name, tuple(choices.items()))
 
@@ -89,7 +89,7 @@ def _backbones(folder: Path) -> Iterator[None]:
 
     store = ConfigStore.instance()
     before = store.repo.pop("model", None)
-    for name in BACKBONES:
+    for name in backbones():
         if not (folder / "model" / f"{name}.yaml").exists():
             store.store(group="model", name=name, node={"defaults": ["densenet121"], "name": name})
     try:
@@ -109,7 +109,7 @@ def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
 @lru_cache(maxsize=64)
 def _composed(
     folder: Path,
-    own: Path | None,
+    own: tuple[Path, ...],
     state: tuple[tuple[Path, int, int], ...],
     config_name: str,
     choices: tuple[tuple[str, str], ...],
@@ -120,10 +120,12 @@ def _composed(
 
     _check(state)
     GlobalHydra.instance().clear()
-    places = f"{folder}" if own is None else f"{folder} or {own}"
+    places = " or ".join(map(str, (folder, *own)))
     try:
         with _backbones(folder), initialize_config_dir(str(folder), version_base="1.3"):
-            search = [] if own is None else [f"hydra.searchpath={format_value([f'file://{own}'], quoted=True)}"]
+            search = (
+                [f"hydra.searchpath={format_value([f'file://{path}' for path in own], quoted=True)}"] if own else []
+            )
             config = compose(config_name, overrides=[*search, *(f"{group}='{option}'" for group, option in choices)])
         tree = OmegaConf.to_container(config, resolve=False)
         many = expansion(tree) > _MOST_VALUES

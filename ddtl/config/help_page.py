@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 
 from ddtl.config.where import bases_of, conf_dir, groups, option_file, options, text_of
-from ddtl.schema.backbones import BACKBONES
+from ddtl.schema.backbones import spec_of
 
 _HEAD = """\
 Train, score and record one model. The same command resumes a run that was stopped, and shows a finished one.
@@ -89,7 +89,7 @@ def row(name: str, text: str) -> str:
 
 def _first_comment(path: Path) -> str:
     if not path.exists():  # of a backbone
-        return BACKBONES[path.stem].about
+        return spec_of(path.stem).about
     lines = text_of(path).splitlines()
     return next((line[2:].strip() for line in lines if line.startswith("# ") and not line.startswith("# @")), "")
 

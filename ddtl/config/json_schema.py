@@ -11,7 +11,7 @@ from typing import Any
 
 from ddtl.config.help_page import every_comment
 from ddtl.config.where import groups, keys_in, option_file, options, text_of
-from ddtl.schema.backbones import BACKBONES
+from ddtl.schema.backbones import backbones
 from ddtl.schema.run import Config, Section
 from ddtl.schema.scores import MONITORS
 from ddtl.schema.sweep import SweepConfig
@@ -70,7 +70,7 @@ def _whole(model: type[Section], config_name: str) -> dict[str, Any]:
     found: dict[str, Any] = _plain(tree, tree["$defs"], comments, "")
     if model is Config:
         found["properties"]["trainer"]["properties"]["monitor"]["enum"] = list(MONITORS)
-        found["properties"]["model"]["properties"]["name"]["enum"] = list(BACKBONES)
+        found["properties"]["model"]["properties"]["name"]["enum"] = list(backbones())
     for group in ("loss", "engine"):  # whose files have keys of one option alone
         if group in found["properties"]:
             part = found["properties"][group]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from ddtl.schema.backbones import BACKBONES
-from ddtl.utils import reading
+from ddtl.schema.backbones import BACKBONES, backbones
+from ddtl.utils import plugins, reading
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
@@ -24,20 +24,36 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
-def own_dir() -> Path | None:
-    """A folder of one's own with further options of the groups, ``DDTL_CONF``; None where none is named.
+def own_dirs() -> list[Path]:
+    """The folders with further options of the groups: that of ``DDTL_CONF``, and those of plugins.
 
     Raises:
-        UserError: it is not there, it has files for no group, or one of the name of an option of ddtl's.
+        UserError: one is not there, has files for no group, or one of the name of another option.
     """
     named = os.environ.get(OWN)
-    if not named:
-        return None
+    folders = [_own_dir(named)] if named else []
+    for plugin in plugins.load():
+        if plugin.conf is not None:
+            _check_options(plugin.conf)
+            folders.append(plugin.conf)
+    seen: dict[tuple[str, str], Path] = {}
+    for folder in folders if len(folders) > 1 else []:
+        for path in folder.glob("*/*.yaml"):
+            if (other := seen.setdefault((path.parent.name, path.name), path)) != path:
+                raise UserError(f"{path}: {other} is an option of the same name. Give one another name.")
+    return folders
+
+
+def _own_dir(named: str) -> Path:
     folder = Path(named).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"{OWN}={named}: there is no such folder. It has options in it, such as finetune/mine.yaml.")
-    _check_own(folder, tuple(sorted((path, path.stat().st_mtime_ns) for path in folder.glob("*/*.yaml"))))
+    _check_options(folder)
     return folder
+
+
+def _check_options(folder: Path) -> None:
+    _check_own(folder, tuple(sorted((path, path.stat().st_mtime_ns) for path in folder.glob("*/*.yaml"))))
 
 
 @lru_cache(maxsize=4)
@@ -61,10 +77,8 @@ def _group_names(config_name: str) -> set[str]:
 
 def option_file(group: str, option: str) -> Path:
     """The file of an option: one's own or ddtl's; that of a backbone may not exist."""
-    own = own_dir()
-    if own is not None and (own / group / f"{option}.yaml").exists():
-        return own / group / f"{option}.yaml"
-    return conf_dir() / group / f"{option}.yaml"
+    paths = [folder / group / f"{option}.yaml" for folder in own_dirs()]
+    return next((path for path in paths if path.exists()), conf_dir() / group / f"{option}.yaml")
 
 
 def groups(config_name: str = "train") -> dict[str, str | None]:
@@ -125,6 +139,6 @@ def keys_in(path: Path) -> set[str]:
 
 def options(group: str) -> list[str]:
     """The options of a group: the files of its folder but those named ``_…``, and in ``model`` every backbone."""
-    folders = [conf_dir() / group, *([own / group] if (own := own_dir()) is not None else [])]
+    folders = [folder / group for folder in (conf_dir(), *own_dirs())]
     files = {path.stem for folder in folders for path in folder.glob("*.yaml") if not path.name.startswith("_")}
-    return sorted(files | BACKBONES.keys() if group == "model" else files)
+    return sorted(files | backbones().keys() if group == "model" else files)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddtl.schema.run import LossConfig
+from ddtl.utils import plugins
 from ddtl.utils.errors import UserError
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -72,9 +73,10 @@ def build_loss(config: LossConfig) -> Loss:
         UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take; or
             labels are smoothed for one that does not.
     """
-    function = LOSSES.get(config.name)
+    losses = {**LOSSES, **plugins.added("loss")}
+    function = losses.get(config.name)
     if function is None:
-        raise UserError(f"loss={config.name}: ddtl/models/losses.py has no such loss. It has {', '.join(LOSSES)}.")
+        raise UserError(f"loss={config.name}: there is no such function. There are {', '.join(losses)}.")
     own: dict[str, float] = dict(config.model_extra or {})
     signature = inspect.signature(function)
     if "label_smoothing" in signature.parameters:

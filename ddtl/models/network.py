@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ddtl.models.backbones import Backbone
 from ddtl.models.grayscale import normalisation
-from ddtl.schema.backbones import BACKBONES, HEAD
+from ddtl.schema.backbones import HEAD, spec_of
 from ddtl.schema.run import HeadConfig, ModelConfig
 
 
@@ -52,7 +52,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig, n_classes: int) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.backbone = Backbone(BACKBONES[config.name], config.grayscale)
+        self.backbone = Backbone(spec_of(config.name), config.grayscale)
         self.head = Head(self.backbone.features, config.head, n_classes)
         mean, std = normalisation(config.grayscale)
         self.register_buffer("mean", mean, persistent=False)

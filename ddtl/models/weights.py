@@ -21,7 +21,7 @@ from ddtl.models import tensor_files
 from ddtl.models.backbones import Backbone, imagenet_url
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
-from ddtl.schema.backbones import BACKBONES, BackboneSpec
+from ddtl.schema.backbones import BackboneSpec, backbones, spec_of
 from ddtl.schema.run import ModelConfig
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
@@ -69,7 +69,7 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     """
     if weights.path is None:
         return
-    spec, file = BACKBONES[model], _read(weights.path)
+    spec, file = spec_of(model), _read(weights.path)
     ours = network.state_dict()
     shapes = {key: value.shape for key, value in ours.items()}
     # Nothing is computed with the file's tensors before it is known that they are the network's.
@@ -102,7 +102,7 @@ def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, T
 
 
 def _imagenet(model: str, mirror: str | None) -> Weights:
-    url = imagenet_url(BACKBONES[model])
+    url = imagenet_url(spec_of(model))
     name = url.rpartition("/")[2]
     if mirror:
         url = f"{mirror.rstrip('/')}/{name}"
@@ -278,7 +278,7 @@ def _faults(wanted: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) 
 
 def _what_would_fit(state: Mapping[str, Tensor], model: str, grayscale: str) -> str | None:
     """The settings with which the file fits, as they are typed; None if there are none."""
-    for other, spec in BACKBONES.items():
+    for other, spec in backbones().items():
         for gray in (grayscale, "sum"):
             with torch.device("meta"):
                 backbone = Backbone(spec, gray)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ddtl.utils import plugins
+from ddtl.utils.errors import UserError
+
 HEAD = "head"  # the stage after the backbone's
 
 
@@ -46,9 +49,28 @@ class BackboneSpec:
     build: Callable[..., Any] | None = None
 
 
+def backbones() -> dict[str, BackboneSpec]:
+    """All networks by name: ``BACKBONES``, and those of plugins."""
+    return {**BACKBONES, **plugins.added("backbone")}
+
+
+def spec_of(name: str) -> BackboneSpec:
+    """The network of a name.
+
+    Raises:
+        UserError: there is none here; the plugin that has it is not loaded.
+    """
+    found = backbones().get(name)
+    if found is None:
+        raise UserError(
+            f"model.name={name}: no such model here. Where a plugin has it, name that: {plugins.VARIABLE}=MODULE."
+        )
+    return found
+
+
 def stages_of(name: str) -> tuple[str, ...]:
-    """The stages of a backbone in ``BACKBONES`` from the input on, and the head as the last."""
-    return (*BACKBONES[name].stages, HEAD)
+    """The stages of a backbone from the input on, and the head as the last."""
+    return (*spec_of(name).stages, HEAD)
 
 
 def _densenet(name: str, features: int, about: str) -> BackboneSpec:

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 from ddtl.config.phases import filled
 from ddtl.records.identity import short_hash
 from ddtl.schema.run import MOVED, NEUTRAL, OWN_FILES
+from ddtl.utils import plugins
+from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.models.weights import Weights
     from ddtl.schema.run import Config, EvaluationConfig
     from ddtl.training.hardware import Hardware
 
+
+PLUGIN = "plugin."  # what the keys of an identity begin with that name a plugin
 
 # Settings that cannot change a result: where things lie, who is shown the curves, how loading is spread over processes,
 # how often it is saved and how named, and what is scored of a trained model.
@@ -51,7 +56,40 @@ def counting(config: Config) -> dict[str, Any]:
     # What a phase that takes the rest comes to.
     settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
     settings |= {old: settings.pop(new) for old, new in MOVED.items()}
+    settings |= {f"{PLUGIN}{plugin.module}": plugin.identity for plugin in plugins_of(config)}
     return {key: value for key, value in settings.items() if NEUTRAL.get(key, ...) != value}
+
+
+def plugins_of(config: Config) -> list[plugins.Plugin]:
+    """Return the plugins that a run uses."""
+    kinds = {config.dataset.kind}
+    if config.dataset.kind == "pooled":
+        kinds |= {source.kind for source in config.dataset.of_sources().values()}
+    found = plugins.of({"loss": config.loss.name, "backbone": config.model.name})
+    found += [plugin for kind in kinds for plugin in plugins.of({"dataset": kind})]
+    return list(dict.fromkeys(found))
+
+
+def require_plugins(identity_: Mapping[str, Any], folder: object) -> None:
+    """Refuse a run whose plugins are not here as they were.
+
+    Raises:
+        UserError: one is absent or another one.
+    """
+    here = {plugin.module: plugin.identity for plugin in plugins.load()}
+    for key, needed in identity_.items():
+        module = key.removeprefix(PLUGIN)
+        if module == key or here.get(module) == needed:
+            continue
+        if module not in here:
+            raise UserError(
+                f"{folder}: the run uses the plugin {printable(module)} ({printable(needed)}), which is not loaded. "
+                f"Set {plugins.VARIABLE}={printable(module)}, with its folder on PYTHONPATH or installed."
+            )
+        raise UserError(
+            f"{folder}: the run uses the plugin {printable(module)} as it was ({printable(needed)}), and here it is "
+            f"{here[module]}. Put that version back, or train again."
+        )
 
 
 def scoring(config: EvaluationConfig) -> dict[str, Any]:

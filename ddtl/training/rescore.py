@@ -12,8 +12,9 @@ from ddtl.config import overrides as override_grammar
 from ddtl.config.convert import text_keys
 from ddtl.config.load import check
 from ddtl.config.where import groups
-from ddtl.records import run as results_of, settings
+from ddtl.records import run as results_of, settings, small
 from ddtl.schema.run import Config, DatasetConfig
+from ddtl.training.identity import require_plugins
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import require_run_folder
 
@@ -57,6 +58,7 @@ def load_run(folder: RunFolder) -> tuple[Config, dict[str, Any]]:
     if results is None:
         raise UserError(f"{folder.path}: the run is not finished. The command that started it resumes it.")
     results_of.require(folder.results, results, *_NEEDED)
+    require_plugins(small.identity(folder.path) or {}, folder.path)
     config = settings.config(folder.path)
     _check_head(folder, config)
     return config, results

@@ -83,7 +83,7 @@ def test_mistakes_are_refused(words: list[str], says: str) -> None:
 
 def test_a_file_that_fits_no_function_is_refused() -> None:
     focal = load(["loss=focal"]).loss
-    with pytest.raises(UserError, match=r"loss=mine: ddtl/models/losses.py has no such loss"):
+    with pytest.raises(UserError, match=r"loss=mine: there is no such function"):
         build_loss(focal.model_copy(update={"name": "mine"}))
     with pytest.raises(UserError, match=r"conf/loss/cross_entropy\.yaml does not fit its function .*gamma"):
         build_loss(focal.model_copy(update={"name": "cross_entropy"}))

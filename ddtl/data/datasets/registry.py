@@ -17,6 +17,8 @@ from ddtl.data.splits import protocols
 from ddtl.data.splits.exclusion import leave_out
 from ddtl.data.splits.subsets import train_on
 from ddtl.schema.run import Config, DatasetConfig
+from ddtl.utils import plugins
+from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 
 
@@ -33,7 +35,7 @@ def _build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
     sources = []
     for site, dataset in config.dataset.of_sources().items():
         part = config.model_copy(update={"dataset": dataset})
-        kind = DATASETS[dataset.kind]
+        kind = kind_of(dataset.kind)
         manifest = split(kind.build(part, progress), dataset)
         hashes = pooled.image_hashes(manifest, published=kind.origin is not None)
         sources.append(pooled.Source(site, manifest, hashes))
@@ -42,6 +44,22 @@ def _build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
 
 DATASETS: dict[str, DatasetKind] = {**_kinds(), "pooled": DatasetKind(_build_pooled)}
 ORIGINS = {name: kind.origin for name, kind in DATASETS.items() if kind.origin is not None}
+
+
+def kind_of(name: str) -> DatasetKind:
+    """Return the kind of dataset of a name: one of ``DATASETS``, or one that a plugin has added.
+
+    Raises:
+        UserError: there is none here.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    build = plugins.added("dataset").get(name)
+    if build is None:
+        raise UserError(
+            f"dataset.kind={name}: no such kind here. Where a plugin has it, name that: {plugins.VARIABLE}=MODULE."
+        )
+    return DatasetKind(build)
 
 
 def require_images(config: Config) -> None:
@@ -78,7 +96,7 @@ def build(config: Config, progress: Progress | None = None) -> Manifest:
     Raises:
         UserError: images are absent, or the dataset or the list cannot be used.
     """
-    manifest = DATASETS[config.dataset.kind].build(config, progress)
+    manifest = kind_of(config.dataset.kind).build(config, progress)
     exclude = config.dataset.exclude
     return manifest if exclude is None else leave_out(manifest, Path(exclude).expanduser())
 

@@ -8,7 +8,7 @@ from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
 from ddtl.reports.html.page import Drawing, Fold, Section, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
-from ddtl.schema.backbones import BACKBONES, stages_of
+from ddtl.schema.backbones import spec_of, stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
@@ -34,7 +34,7 @@ def section(stored: Stored) -> Section:
     schedule = of(stored)
     if schedule is None:
         return Section("Schedule", [])
-    has_batchnorm = BACKBONES[stored.config["model"]["name"]].has_batchnorm
+    has_batchnorm = spec_of(stored.config["model"]["name"]).has_batchnorm
     *backbone, head = schedule.epochs[0]
     rows = [
         [

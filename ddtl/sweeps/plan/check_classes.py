@@ -10,6 +10,7 @@ from typing import Any
 
 from ddtl.config.overrides import format_value
 from ddtl.schema.sweep import ClassConfig, SweepConfig
+from ddtl.utils import plugins
 from ddtl.utils.suggest import did_you_mean
 
 # Not for the command line: an abstract class, or one that is made with another sampler or pruner.
@@ -27,7 +28,7 @@ def problems(config: SweepConfig) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [
-            *_sampler(config.sampler, _named(optuna.samplers)),
+            *_sampler(config.sampler, {**_named(optuna.samplers), **plugins.added("sampler")}),
             *_pruner(
                 config.pruner, {"AfterUnfreeze": pruner.AfterUnfreeze, **_named(optuna.pruners)}, pruner.make_pruner
             ),

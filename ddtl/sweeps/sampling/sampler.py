@@ -12,6 +12,8 @@ import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 
+from ddtl.utils import plugins
+
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
@@ -73,5 +75,6 @@ class Seeded(BaseSampler):
             args.setdefault("independent_sampler", optuna.samplers.RandomSampler(own))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            made: BaseSampler = getattr(optuna.samplers, self._name)(**args)
+            of_plugins = plugins.added("sampler")
+            made: BaseSampler = (of_plugins.get(self._name) or getattr(optuna.samplers, self._name))(**args)
         return made
