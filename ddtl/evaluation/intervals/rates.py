@@ -180,8 +180,9 @@ def _error_of_log_odds(clusters: Clusters) -> float:
     """Return the standard error of the log odds of the share of positive images, of sizes that vary alike in both
     classes.
     """
-    among = sum(sizes.deviance for sizes in clusters.of_class) / sum(sizes.clusters - 1 for sizes in clusters.of_class)
-    return float(np.sqrt(among * sum(1 / sizes.clusters for sizes in clusters.of_class)))
+    both = clusters.of_class
+    variance = sum(sizes.deviance for sizes in both) / max(1, sum(sizes.clusters - 1 for sizes in both))
+    return float(np.sqrt(variance * sum(1 / sizes.clusters for sizes in both)))
 
 
 def _covariance(predicted: np.ndarray, clusters: Clusters) -> np.ndarray:
