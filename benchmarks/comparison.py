@@ -154,6 +154,8 @@ def promised(row: Row, draws: int) -> float:
     for draw in range(2 * draws):
         a, b = methods(row, np.random.default_rng([row.patients, 7, draw]))
         value, chance = chances(a, b, row.paired)["roc_auc"]
+        if not chance.varies:  # the two rank alike: nothing is promised then
+            continue
         values.append(value)
         sizes.append(chance.smallest(0.95))
         limits.append(chance.limit(1, 0.05))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -9,11 +11,13 @@ from scipy import stats
 
 from ddtl.evaluation import metrics
 from ddtl.evaluation.intervals import influence
-from ddtl.evaluation.intervals.clusters import Clusters, effective_clusters
+from ddtl.evaluation.intervals.clusters import Clusters, Design, effective_clusters
 from ddtl.evaluation.intervals.delong import components
 from ddtl.evaluation.intervals.influence import influences, numeric_influences, spread
-from ddtl.evaluation.intervals.rates import Rate, rate, rate_limits
-from ddtl.evaluation.intervals.robust import ranked_wrong, robust_intervals
+from ddtl.evaluation.intervals.rates import Rate, _covariance, _error_of_log_odds, rate, rate_limits
+from ddtl.evaluation.intervals.robust import auc_limits, newcombe, ranked_wrong, robust_intervals
+
+DESIGNS: tuple[Design, ...] = get_args(Design)
 
 
 @pytest.mark.parametrize("images", [8, 20, 40, 95, 319])
@@ -120,3 +124,74 @@ def test_a_score_without_an_interval_of_its_own_has_students(monkeypatch: pytest
     variance = sum(rate * (1 - rate) / 39 for rate in (sensitivity, specificity))
     assert of_score.variance == pytest.approx(variance, rel=0.05)
     assert found.method == "student"
+
+
+@pytest.mark.parametrize(("positives", "negatives"), [(10, 10), (144, 35), (7, 300), (2.5, 40.5)])
+def test_the_variance_of_an_auc_of_one_half_is_that_of_mann_whitneys_test(positives: float, negatives: float) -> None:
+    exact = (positives + negatives + 1) / (12 * positives * negatives)
+    assert newcombe(0.5, positives, negatives) == pytest.approx(exact)
+    for auc in (0.6, 0.9, 0.999):
+        assert newcombe(auc, positives, negatives) == pytest.approx(newcombe(1 - auc, negatives, positives))
+
+
+@given(seed=st.integers(0, 500), ties=st.booleans(), shift=st.sampled_from([-1.0, 0.0, 2.5]))
+@settings(max_examples=25)
+def test_an_auc_has_the_same_interval_with_the_classes_exchanged(seed: int, ties: bool, shift: float) -> None:
+    random = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [12, 60])
+    order = (random.normal(size=72) + shift * labels).round(0 if ties else 6)
+    codes = np.arange(72) // 2
+    found = [_auc_limits(*given) for given in ((labels, order, codes), (1 - labels, -order, codes))]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("rarer", [0, 1])
+def test_an_auc_near_one_of_tied_scores_is_covered_whichever_class_is_rarer(rarer: int) -> None:
+    """Scores in steps of 0.2, of 144 patients of one class and 35 of the other; one of 35 ranked high costs 0.017."""
+    random = np.random.default_rng(0)
+    labels = np.repeat([rarer, 1 - rarer], [35, 144])
+
+    def scores(of: np.ndarray) -> np.ndarray:
+        y = random.normal(size=len(of)) + np.sqrt(2) * stats.norm.ppf(0.975) * (of - 0.5) + 0.78 * (1 - 2 * rarer)
+        return np.asarray(np.round(5 * stats.norm.cdf(y)))
+
+    many = np.repeat([0, 1], 100_000)
+    truth = components(many, scores(many)).auc
+    limits = [_auc_limits(labels, scores(labels), np.arange(179)) for _ in range(600)]
+    assert np.mean([low <= truth <= high for low, high in limits]) > 0.91
+
+
+def _auc_limits(labels: np.ndarray, order: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    clusters, parts = Clusters(labels, codes), components(labels, order)
+    moved = np.empty(len(labels))
+    for label, of_images in ((1, parts.of_positives), (0, parts.of_negatives)):
+        moved[labels == label] = (of_images - parts.auc) / (labels == label).sum()
+    return auc_limits(parts, spread(moved, clusters), clusters, 0.95)
+
+
+def test_sizes_that_vary_less_among_the_others_change_nothing() -> None:
+    codes = np.append(np.repeat(np.arange(10), np.arange(1, 11)), 10 + np.arange(60))  # negatives of one image each
+    labels = (codes < 10).astype(int)
+    clusters = Clusters(labels, codes)
+    seen = np.sqrt(_covariance(labels, clusters)[2, 2])
+    assert _error_of_log_odds(clusters) < seen
+    sizes = np.arange(1, 11) / 5.5
+    assert seen == pytest.approx(sizes.std(ddof=1) / np.sqrt(10))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_the_precision_of_few_patients_is_covered_where_their_sizes_vary(design: Design) -> None:
+    """Nine positive patients of 167 with 1 to 16 images; before, 91 % of the intervals included the truth."""
+    random = np.random.default_rng(0)
+    choices = np.repeat([1, 2, 3, 5, 9, 16], [8, 5, 4, 2, 1, 1])
+    held = []
+    for _ in range(250):
+        positives = random.binomial(167, 9 / 167) if design == "cohort" else 9
+        if positives < 3:
+            continue
+        codes = np.repeat(np.arange(167), random.choice(choices, 167))
+        labels = (codes < positives).astype(int)
+        predicted = (random.random(len(codes)) < np.where(labels == 1, 0.85, 0.15)).astype(int)
+        low, high = rate_limits(predicted, Clusters(labels, codes, design), 0.95)["precision"]
+        held.append(low <= 9 * 0.85 / (9 * 0.85 + 158 * 0.15) <= high)
+    assert np.mean(held) > 0.935

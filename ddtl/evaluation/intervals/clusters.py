@@ -111,6 +111,12 @@ class Sizes:
         return np.asarray(self._counts[codes] / self.images)
 
     @property
+    def deviance(self) -> float:
+        """The sum over the clusters of (images / their mean - 1)²."""
+        sizes = self._counts[self._counts > 0]
+        return float(((sizes * self.clusters / self.images - 1) ** 2).sum())
+
+    @property
     def freedom(self) -> float:
         """Degrees of freedom of a variance between these clusters, at least 1."""
         return max(1.0, self.effective - 1)

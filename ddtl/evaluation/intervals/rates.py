@@ -72,7 +72,7 @@ class Rate:
         return self.value * self.effective, (1 - self.value) * self.effective
 
 
-def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.5) -> Rate:
+def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.5, alike: bool = False) -> Rate:
     """Return the share of hits.
 
     With several images a cluster they are worth fewer: images over the design effect, times (z / t)² for that being
@@ -86,6 +86,8 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
         codes: (N,) the cluster of each image.
         level: of the interval that it is for.
         prior: 0 where the outcome says how images were collected, and not what a network made of them.
+        alike: whether all images of a cluster have the same outcome by design: then the design effect is no less than
+            the sizes of all clusters let expect, also where the large ones happen to have the same outcome.
     """
     from scipy.special import ndtri, stdtrit
 
@@ -101,7 +103,7 @@ def rate(hits: np.ndarray, codes: np.ndarray, level: float, *, prior: float = 1.
     found = np.bincount(codes, hits)
     residual = (found - value * counts) / (n - counts)
     variance = (k - 1) / k * float(residual @ residual)
-    effect = max(1.0, variance / (value * (1 - value) / n))
+    effect = max(n / sizes.effective if alike else 1.0, variance / (value * (1 - value) / n))
     rarer = effective_clusters(found if value < 0.5 else counts - found)
     seen = rarer / (rarer + prior)
     quantile = (1 + level) / 2
@@ -152,7 +154,9 @@ def _joint(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (4096,) points of the joint distribution of sensitivity, specificity and the share of positive images.
 
-    Correlated by a Gaussian copula. Of fixed patients the share varies with how many images each has.
+    Correlated by a Gaussian copula. Of fixed patients the share varies with how many images each has. Few patients of a
+    class may lack the large ones by chance, and then show too little variation too: so it varies no less than with the
+    sizes' variation within both classes together.
     """
     from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
@@ -164,10 +168,21 @@ def _joint(
     at = np.minimum((u * 2 * _NODES).astype(int), 2 * _NODES - 1)
     positive = (clusters.labels == 1).astype(int)
     if clusters.design == "cohort":
-        prevalence = rate(positive, clusters.codes, level, prior=0.0).nodes()[at[2]]
+        share = rate(positive, clusters.codes, level, prior=0.0, alike=not clusters.mixed)
+        prevalence = share.nodes()[at[2]]
     else:
-        prevalence = expit(logit(positive.mean()) + scale[2] * stdtrit(max(1, clusters.fewest - 1), u[2]))
+        error = scale[2] if clusters.mixed else max(scale[2], _error_of_log_odds(clusters))
+        prevalence = expit(logit(positive.mean()) + error * stdtrit(max(1, clusters.fewest - 1), u[2]))
     return sensitivity.nodes()[at[0]], specificity.nodes()[at[1]], np.asarray(prevalence)
+
+
+def _error_of_log_odds(clusters: Clusters) -> float:
+    """Return the standard error of the log odds of the share of positive images, of sizes that vary alike in both
+    classes.
+    """
+    both = clusters.of_class
+    variance = sum(sizes.deviance for sizes in both) / max(1, sum(sizes.clusters - 1 for sizes in both))
+    return float(np.sqrt(variance * sum(1 / sizes.clusters for sizes in both)))
 
 
 def _covariance(predicted: np.ndarray, clusters: Clusters) -> np.ndarray:

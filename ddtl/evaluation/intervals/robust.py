@@ -71,9 +71,9 @@ def student_limits(value: float, of_score: Spread, level: float) -> Limits:
 def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: float) -> Limits:
     """Return the values of the ROC AUC that these images do not contradict.
 
-    A score interval (Newcombe, 2006, Stat Med 25:559): the variance is not that at the estimate but at each value that
-    is requested, after Hanley and McNeil (1982, Radiology 143:29) for the effective clusters of both classes, times a
-    factor that makes it Obuchowski's (1997) at the estimate. So it has a width where the estimate is 1.
+    The score interval of Newcombe (2006, Stat Med 25:559, method 5): the variance is not that at the estimate but at
+    each value that is requested (:func:`newcombe`), for the effective clusters of both classes, times a factor that
+    makes it Obuchowski's (1997) at the estimate. So it has a width where the estimate is 1.
 
     Args:
         parts: what each image contributes.
@@ -95,11 +95,11 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     seen = wrong / (wrong + _PRIOR_AUC)
     freedom = max(of_auc.freedom if of_auc.variance else 1.0, clusters.fewest - 1)
     t, z = float(stdtrit(freedom, (1 + level) / 2)), float(ndtri((1 + level) / 2))
-    factor = of_auc.variance / hanley(auc, m, n) if auc < 1 else 1.0  # estimated, and so by Student's t
+    factor = of_auc.variance / newcombe(auc, m, n) if auc < 1 else 1.0  # estimated, and so by Student's t
     reach = max(1e-9, seen * factor * t**2 + (1 - seen) * z**2)
 
     def beyond(value: float) -> float:
-        return (auc - value) ** 2 - reach * hanley(value, m, n)
+        return (auc - value) ** 2 - reach * newcombe(value, m, n)
 
     edge = 1e-9  # of the values that are requested, and around the estimate, where nothing contradicts
     low = 0.0 if beyond(edge) <= 0 else float(brentq(beyond, edge, auc - 1e-12))
@@ -112,11 +112,16 @@ def auc_limits(parts: Components, of_auc: Spread, clusters: Clusters, level: flo
     return min(low, auc), max(auc, high, (1 - single) * high + single * alone)
 
 
-def hanley(auc: float, positives: float, negatives: float) -> float:
-    """Return the variance of a ROC AUC of so many independent images (Hanley and McNeil, 1982, Radiology 143:29)."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    both = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return both / (positives * negatives)
+def newcombe(auc: float, positives: float, negatives: float) -> float:
+    """Return the variance of a ROC AUC of so many independent images (Newcombe, 2006, Stat Med 25:559).
+
+    That of Hanley and McNeil (1982, Radiology 143:29), but with the mean number of both classes in the terms of both.
+    Theirs takes for granted that scores spread more in the positives: near 1 it is far too small where negatives are
+    few, and exchanging the classes gives another one.
+    """
+    other = (positives + negatives) / 2 - 1
+    pairs = 1 + other * ((1 - auc) / (2 - auc) + auc / (1 + auc))
+    return auc * (1 - auc) * pairs / (positives * negatives)
 
 
 def ranked_wrong(parts: Components, clusters: Clusters) -> float:
