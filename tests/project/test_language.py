@@ -378,7 +378,7 @@ def files() -> Iterator[Path]:
         found = ROOT / place
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and "__pycache__" not in name:
+            if path.is_file() and "__pycache__" not in name and not name.startswith("docs/generated/"):
                 yield path
 
 
