@@ -111,7 +111,8 @@ def add_charts(app: Sphinx, page: str, template: str, context: dict[str, Any], d
 
 
 def read_page(app: Sphinx, page: str, source: list[str]) -> None:
-    """Let links to the Markdown files of the repository's root lead to their pages."""
+    """Let links to the Markdown files of the repository's root lead to their pages; CSV has no colours."""
+    source[0] = source[0].replace("```csv", "```text")
     source[0] = re.sub(r"\]\(\.\./([A-Z]+)\.md", lambda match: f"](generated/{match[1].lower()}.md", source[0])
 
 

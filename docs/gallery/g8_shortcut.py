@@ -10,7 +10,7 @@ In this phantom an arrow in the corner goes with the class. Its strength is know
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 3, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
 run = ddtl.train(
     "model.weights=none", "dataset.phantom.shortcut=1", model="squeezenet1_1", logger="none", finetune="full", **small
 )
