@@ -43,6 +43,7 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
 napoleon_use_ivar = True
 
 html_theme = "furo"
@@ -116,6 +117,12 @@ def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = re.sub(r"\]\(\.\./([A-Z]+)\.md", lambda match: f"](generated/{match[1].lower()}.md", source[0])
 
 
+def read_property(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Have no first words of a property's docstring taken for its type, where a colon follows them."""
+    if what == "property":
+        lines.insert(0, "")
+
+
 def setup(app: Sphinx) -> None:
     """Connect the above."""
     static = BUILD / "static"
@@ -125,3 +132,4 @@ def setup(app: Sphinx) -> None:
     app.config.html_static_path.append(str(static))
     app.connect("html-page-context", add_charts)
     app.connect("source-read", read_page)
+    app.connect("autodoc-process-docstring", read_property, priority=100)

@@ -10,8 +10,8 @@ where it was stopped.
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
-run = ddtl.train("model.weights=none", model="squeezenet1_1", logger="none", finetune="full", **small)
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 100, "trainer.max_epochs": 8, "optimizer.lr": 3e-3}
+run = ddtl.train("model.weights=none", model="resnet18", logger="none", finetune="full", **small)
 
 # %%
 # Every score has a confidence interval. By patient it counts patients, and not images: the images of one patient are

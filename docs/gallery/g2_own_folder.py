@@ -26,7 +26,7 @@ sorted(path.name for path in (chest / "covid").iterdir())[:3]
 # ``normal`` is the negative class by its name. Where names do not decide, training is refused with the lines to choose
 # from; ``dataset.classes=[normal,covid]`` sets the order, the positive class last.
 
-small = {"dataset.image_size": 64, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "trainer.max_epochs": 2, "optimizer.lr": 1e-3}
 own = {"dataset.name": "chest", "dataset.root": chest, "dataset.patient_regex": r"([^/_]+)_"}
 run = ddtl.train(
     "model.weights=none", dataset="folder", model="squeezenet1_1", logger="none", finetune="full", **small, **own

@@ -20,7 +20,7 @@ table.to_csv(file, index=False)
 # Images of one patient under two spellings would be two patients, of whom one may be in training and the other one in
 # the test. That is refused:
 
-small = {"dataset.image_size": 64, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "trainer.max_epochs": 2, "optimizer.lr": 1e-3}
 words = ["model.weights=none", "dataset=table", "dataset.name=chest", "model=squeezenet1_1", "logger=none"]
 spelled = table.copy()
 spelled.loc[0, "patient_id"] = f" {spelled.loc[0, 'patient_id'].upper()}"

@@ -12,7 +12,7 @@ import pandas as pd
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 2, "optimizer.lr": 1e-3}
 words = ["model.weights=none", "model=squeezenet1_1", "logger=none", "finetune=full"]
 honest = ddtl.train(*words, **small, **{"dataset.protocol": "grouped"})
 leaky = ddtl.train(*words, **small, **{"dataset.protocol": "random"})

@@ -8,7 +8,7 @@ those of the scores suggest: both networks were tested on the same images.
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8}
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 2}
 words = ["model.weights=none", "model=squeezenet1_1", "logger=none", "finetune=full"]
 a = ddtl.train(*words, **small, **{"optimizer.lr": 1e-3})
 b = ddtl.train(*words, **small, **{"optimizer.lr": 1e-5})

@@ -7,7 +7,7 @@ A threshold is chosen on validation, never on the test set, and what a probabili
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 2, "optimizer.lr": 1e-3}
 run = ddtl.train("model.weights=none", model="squeezenet1_1", logger="none", finetune="full", **small)
 run.results["threshold_rule"], run.results["threshold"]
 

@@ -12,7 +12,7 @@ import ddtl
 small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60}
 run = ddtl.train(
     "model.weights=none", model="squeezenet1_1", logger="none", finetune="full", **small,
-    **{"trainer.max_epochs": 8, "optimizer.lr": 1e-3},
+    **{"trainer.max_epochs": 2, "optimizer.lr": 1e-3},
 )  # fmt: skip
 
 # %%

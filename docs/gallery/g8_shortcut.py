@@ -10,16 +10,16 @@ In this phantom an arrow in the corner goes with the class. Its strength is know
 
 import ddtl
 
-small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 60, "trainer.max_epochs": 8, "optimizer.lr": 1e-3}
+small = {"dataset.image_size": 64, "dataset.phantom.n_patients": 100, "trainer.max_epochs": 8, "optimizer.lr": 3e-3}
 run = ddtl.train(
-    "model.weights=none", "dataset.phantom.shortcut=1", model="squeezenet1_1", logger="none", finetune="full", **small
+    "model.weights=none", "dataset.phantom.shortcut=1", model="resnet18", logger="none", finetune="full", **small
 )
 run.scores().query("split == 'test' and score == 'roc_auc'")
 
 # %%
 # The same network on the same patients without the arrow:
 
-without = run.evaluate("dataset=phantom", **{"dataset.phantom.shortcut": 0, "dataset.phantom.n_patients": 60})
+without = run.evaluate("dataset=phantom", **{"dataset.phantom.shortcut": 0, "dataset.phantom.n_patients": 100})
 without.scores().query("split == 'test' and score == 'roc_auc'")
 
 # %%
