@@ -20,20 +20,23 @@ from ddtl.config.help_page import file_comments
 from ddtl.config.where import bases_of, conf_dir, groups, options, text_of
 from ddtl.schema.backbones import BACKBONES
 from ddtl.schema.run import Config
+from ddtl.schema.section import Section
 from ddtl.schema.sweep import SweepConfig
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "generated"
-_TITLES = {
+_TITLES: dict[str, tuple[str, str, type[Section]]] = {
     "train": ("Settings of train.py", "python train.py", Config),
     "sweep": ("Settings of sweep.py", "python sweep.py", SweepConfig),
 }
 
 
-def flat(tree: Mapping[str, Any], comments: Mapping[str, str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each dotted key with its value; a mapping with a comment of its own is a value."""
+def flat(tree: Mapping[str, Any], node: yaml.MappingNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key with its value; a mapping in braces, such as a parameter's, is a value."""
+    written = {key.value: value for key, value in node.value}
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value and not comments.get(f"{prefix}{key}"):
-            yield from flat(value, comments, f"{prefix}{key}.")
+        inner = written[key]
+        if isinstance(value, Mapping) and value and not inner.flow_style:
+            yield from flat(value, inner, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -47,8 +50,10 @@ def option_values(path: Path, group: str) -> dict[str, Any]:
     tree = {key: value for key, value in (yaml.safe_load(text) or {}).items() if key != "defaults"}
     if group == "search":
         return found | {f"search.{key}": value for key, value in tree.items()}
-    prefix = f"{group}." if group else ""
-    return found | dict(flat(tree, file_comments(path, prefix), "" if "# @package _global_" in text else prefix))
+    prefix = f"{group}." if group and "# @package _global_" not in text else ""
+    node = yaml.compose(text)
+    assert isinstance(node, yaml.MappingNode), path
+    return found | dict(flat(tree, node, prefix))
 
 
 def about(path: Path) -> str:
@@ -152,22 +157,24 @@ def settings(config_name: str) -> str:
         other: dict[str, str] = {}
         for option in order:
             heading = about(present[option])
-            notes = {key: text for key, text in file_comments(present[option], f"{group}.").items() if text not in heading}
+            notes = file_comments(present[option], f"{group}.")
             for key, value in values[option].items():
-                if key in keys:
+                if key in keys or not key.startswith(f"{group}."):
                     continue
-                keys[key], comments[key] = value, notes.get(key, "")
+                note = notes.get(key, "")
+                keys[key], comments[key] = value, "" if note in heading else note
                 if default is not None and option != default:
                     other[key] = ", ".join(f"{group}={name}" for name in order if key in values[name])
-        lines += ["| option | | has another |", "|---|---|---|"]
+        lines += ["| option | | sets |", "|---|---|---|"]
         for option, path in found.items():
-            mine = values.get(option, {})
-            changed = [] if option == default else [
-                f"`{key}`: {code(value)}" for key, value in mine.items() if default in values and value != keys[key]
-            ]  # fmt: skip
+            changed = [
+                f"`{key}`: {code(value)}"
+                for key, value in values.get(option, {}).items()
+                if key not in keys or value != keys[key]
+            ]
             mark = " (default)" if option == default else ""
             lines.append(f"| `{group}={option}`{mark} | {cell(about(path))} | {', '.join(changed)} |")
-        lines += ["", *key_rows(keys, comments, schema, other)]
+        lines += ["", *(key_rows(keys, comments, schema, other) if keys else [])]
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Draw a page as a PNG file, with Chromium.
 
-    python -m tools.screenshot runs/phantom/NAME/report.html docs/images/report_top.png --width 1280 --height 860
+python -m tools.screenshot runs/phantom/NAME/report.html docs/images/report_top.png --width 1280 --height 860
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def draw(page: Path, out: Path, width: int, height: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "page.png"
         command = (
-            chromium, "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", f"--user-data-dir={folder}/profile",
-            f"--window-size={width},{height}", "--virtual-time-budget=8000", f"--screenshot={drawn}", page.resolve().as_uri(),
+            chromium, "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", "--virtual-time-budget=8000",
+            f"--user-data-dir={folder}/profile", f"--window-size={width},{height}", f"--screenshot={drawn}",
+            page.resolve().as_uri(),
         )  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         with Image.open(drawn) as image:

@@ -89,14 +89,14 @@ class Block:
 def blocks(path: Path) -> Iterator[Block]:
     """Every block of code of a page, those within lists too."""
     block: list[str] | None = None
+    first, indent, language = 0, 0, ""
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fence = text.strip()
         if not fence.startswith("```"):
             if block is not None:
                 block.append(text[indent:] if text[:indent].isspace() else text)
         elif block is None:
-            block, first, indent = [], number + 1, text.index("`")
-            language = fence.removeprefix("```").strip()
+            block, first, indent, language = [], number + 1, text.index("`"), fence.removeprefix("```").strip()
         else:
             yield Block(path.name, first, language, tuple(block))
             block = None
@@ -158,7 +158,16 @@ def furnish(here: Path) -> None:
     for name in ("folder", "other", "scans", "FOLDER"):
         (here / name).mkdir()
     shutil.copytree(runs / "covid19ct", here / "FOLDER" / "covid19ct")
-    for name in ("scan.png", "study.dcm", "folder/a.png", "other/b.png", "scans/c.png", "FILE", "A.zip", "sose2020-idv-6b3a5656.zip"):
+    for name in (
+        "scan.png",
+        "study.dcm",
+        "folder/a.png",
+        "other/b.png",
+        "scans/c.png",
+        "FILE",
+        "A.zip",
+        "sose2020-idv-6b3a5656.zip",
+    ):
         (here / name).write_bytes(b"")
     write_json(_made(runs / "sweeps" / "covid19ct-lr_unfreeze") / "sweep.json", sweep_records.record())
     _made(runs / "studies")
