@@ -80,8 +80,8 @@ class Charts(MimetypeRenderer):  # type: ignore[misc]
     """What shows a Plotly figure with the library that its page loads from these pages themselves."""
 
     def to_mimebundle(self, figure: dict[str, Any]) -> dict[str, str]:
-        html = plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, config={"responsive": True})
-        return {"text/html": html}
+        library = "../../_static/plotly.min.js"  # from the pages of the gallery
+        return {"text/html": plotly.io.to_html(figure, {"responsive": True}, include_plotlyjs=library, full_html=False)}
 
 
 plotly.io.renderers["docs"] = Charts()
@@ -105,22 +105,24 @@ sphinx_gallery_conf = {
 }
 
 
-def add_charts(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """Load the library of the charts on the pages that have one."""
-    if "plotly-graph-div" in context.get("body", ""):
-        app.add_js_file("plotly.min.js")
-
-
 def read_page(app: Sphinx, page: str, source: list[str]) -> None:
     """Let links to the Markdown files of the repository's root lead to their pages; CSV has no colours."""
     source[0] = source[0].replace("```csv", "```text")
     source[0] = re.sub(r"\]\(\.\./([A-Z]+)\.md", lambda match: f"](generated/{match[1].lower()}.md", source[0])
 
 
-def read_property(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Have no first words of a property's docstring taken for its type, where a colon follows them."""
-    if what == "property":
-        lines.insert(0, "")
+def hide_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Have the first words of a property's docstring not taken for its type, where a colon follows them."""
+    if what == "property" and lines:
+        lines[0] = lines[0].replace(":", _COLON)
+
+
+def show_colon(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Undo that, behind Napoleon."""
+    lines[:] = [line.replace(_COLON, ":") for line in lines]
+
+
+_COLON = "\ue000"
 
 
 def setup(app: Sphinx) -> None:
@@ -130,6 +132,6 @@ def setup(app: Sphinx) -> None:
     library = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     shutil.copy2(library, static / "plotly.min.js")
     app.config.html_static_path.append(str(static))
-    app.connect("html-page-context", add_charts)
     app.connect("source-read", read_page)
-    app.connect("autodoc-process-docstring", read_property, priority=100)
+    app.connect("autodoc-process-docstring", hide_colon, priority=100)
+    app.connect("autodoc-process-docstring", show_colon, priority=900)

@@ -2,7 +2,7 @@
 A shortcut, and how it is found
 ===============================
 
-Where something other than the disease tells the classes apart, a network uses it, and its score on the same kind of
+Where something other than the disease tells the classes apart, a network may use it, and its score on the same kind of
 images does not show that.
 
 In this phantom an arrow in the corner goes with the class. Its strength is known, and so is the truth without it.
@@ -17,7 +17,7 @@ run = ddtl.train(
 run.scores().query("split == 'test' and score == 'roc_auc'")
 
 # %%
-# The same network on the same patients without the arrow:
+# The same network on the same patients without the arrow. The difference is what the arrow gave it:
 
 without = run.evaluate("dataset=phantom", **{"dataset.phantom.shortcut": 0, "dataset.phantom.n_patients": 100})
 without.scores().query("split == 'test' and score == 'roc_auc'")
