@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ from sphinx.application import Sphinx
 
 import ddtl
 from tools import reference
+
+logging.getLogger().handlers.clear()
 
 # The settings and commands of this version.
 reference.write()

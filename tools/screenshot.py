@@ -1,6 +1,6 @@
 """Draw a page as a PNG file, with Chromium.
 
-python -m tools.screenshot runs/phantom/NAME/report.html docs/images/report_top.png --width 1280 --height 860
+python -m tools.screenshot runs/phantom/NAME/report.html docs/images/report_top.png
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("page", type=Path, help="the HTML file")
     parser.add_argument("out", type=Path, help="the PNG file to write")
     parser.add_argument("--width", type=int, default=1280, help="pixels (default: %(default)s)")
-    parser.add_argument("--height", type=int, default=860, help="pixels (default: %(default)s)")
+    parser.add_argument("--height", type=int, default=1000, help="pixels (default: %(default)s)")
     words = parser.parse_args()
     draw(words.page, words.out, words.width, words.height)
 
