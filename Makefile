@@ -47,7 +47,7 @@ lint: env
 	$(BIN)/lint-imports
 
 docs: $(DOCS_READY)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
 env: $(READY)

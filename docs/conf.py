@@ -23,8 +23,6 @@ from sphinx.application import Sphinx
 import ddtl
 from tools import reference
 
-logging.getLogger().handlers.clear()
-
 # The settings and commands of this version.
 reference.write()
 
@@ -58,7 +56,8 @@ html_show_copyright = False
 
 
 def empty_runs(_: dict[str, Any], __: str) -> None:
-    """Let each example begin without runs."""
+    """Let each example begin without runs, and without the logging that a part of the theme sets up."""
+    logging.getLogger().handlers.clear()
     shutil.rmtree(EXAMPLES / "runs", ignore_errors=True)
 
 
