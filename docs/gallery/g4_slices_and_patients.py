@@ -21,10 +21,12 @@ leaky = ddtl.train(*words, **small, **{"dataset.protocol": "random"})
 # After so little training the scores may be in either order. What is certain is what the record of the second one
 # reports about its split:
 
-rows = {"grouped": honest, "random": leaky}
-pd.DataFrame({name: run.scores().set_index(["split", "unit", "score"])["value"] for name, run in rows.items()}).loc[
-    ("test", "image")
-]
+
+def of_images(run: ddtl.Run) -> pd.Series:
+    return run.scores().query("split == 'test' and unit == 'image'").set_index("score")["value"]
+
+
+pd.DataFrame({"grouped": of_images(honest), "random": of_images(leaky)})
 
 # %%
 
