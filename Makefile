@@ -2,7 +2,9 @@
 # make test         set up everything and run the tests (test-all: the slow ones too; test-NAME: those of tests/NAME)
 # make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
 # make lint         ruff, mypy, and the layers of the package
-# make lock         resolve the dependencies again into requirements.lock, and uv itself into requirements-uv.lock
+# make docs         the pages in build/docs, with the gallery's examples run; offline once it was made
+# make lock         resolve the dependencies again into requirements.lock, uv itself into requirements-uv.lock, and what
+#                   builds the pages into requirements-docs.lock
 # make env          only set up .venv
 
 VENV := .venv
@@ -11,6 +13,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.ready-docs
 
 # The first interpreter that runs and is of a supported version; PYTHON=… names another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
@@ -19,7 +22,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Bytecode is kept: without it every process compiles torch and Lightning again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all fuzz lint env lock
+.PHONY: quickstart test test-all fuzz lint docs env lock
 
 quickstart: env
 	$(BIN)/python train.py
@@ -43,6 +46,10 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(DOCS_READY)
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
 env: $(READY)
 
 $(READY): requirements.lock requirements-uv.lock pyproject.toml
@@ -53,8 +60,14 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
+$(DOCS_READY): $(READY) requirements-docs.lock
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements-docs.lock
+	@touch $(DOCS_READY)
+
 lock: env
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-header --no-emit-index-url --upgrade -o requirements.lock
 	echo uv | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --no-emit-index-url --upgrade -o requirements-uv.lock
+	$(BIN)/uv pip compile --group docs --constraints requirements.lock --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --upgrade -o requirements-docs.lock

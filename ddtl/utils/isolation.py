@@ -17,7 +17,13 @@ def isolate() -> None:
     """Take the current folder off this process's path of modules, and off that of all processes that it starts.
 
     To be called before anything else is imported. Does nothing to the folder that this package was imported from.
+
+    Raises:
+        SystemExit: on Windows, whose lack of signals would end the imports that follow in a traceback.
     """
+    if os.name == "nt":
+        sys.stderr.write("error: ddtl needs Linux or another POSIX system. Install it in WSL 2: wsl --install\n")
+        sys.exit(2)
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     relative = {os.path.abspath(entry) for entry in given if not os.path.isabs(entry)} if has_folder() else set()
     by_module = getattr(sys.modules["__main__"], "__spec__", None) is not None and not sys.flags.safe_path

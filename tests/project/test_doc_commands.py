@@ -8,6 +8,7 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -189,11 +190,44 @@ def requeue(words: list[str]) -> None:
 
 
 # What is called besides ddtl, each with why it is not run.
-def extra(words: list[str]) -> None:
-    """``pip install 'ddtl[NAME]'``: there is such an extra."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert words[0] == "install"
-    assert re.fullmatch(r"ddtl\[(.+)\]", words[1])[1] in extras  # type: ignore[index]
+def install(words: list[str]) -> None:
+    """Packages would be fetched: only that each extra, each lock and the wheel's name is what this checkout has."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"{project['name']}-{project['version']}-py3-none-any.whl"
+    assert words[0] in ("install", "download")
+    for word in words[1:]:
+        name, _, extras = word.removesuffix("]").partition("[")
+        assert set(extras.split(",")) <= {"", *project["optional-dependencies"]}, word
+        if name.endswith(".whl"):
+            assert name == f"dist/{wheel}"
+        elif name.endswith(".lock"):
+            assert (ROOT / name).is_file(), name
+        else:
+            assert name in ("ddtl", "wheels") or name in INSTALL_FLAGS, word
+
+
+INSTALL_FLAGS = ("-r", "-d", "--require-hashes", "--no-deps", "--no-index", "--find-links")
+
+
+def build(words: list[str]) -> None:
+    """A wheel, which tests/project/test_wheel.py builds and installs."""
+    assert words == ["build", "--wheel", "--no-build-isolation", "--out-dir", "dist"]
+
+
+def container(words: list[str]) -> None:
+    """Minutes and a service that not every machine has: only that its build knows the arguments, and ddtl the words."""
+    recipe = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    action, *rest = words
+    if action == "build":
+        assert rest[-1] == "."
+        for word in (after for flag, after in pairwise(rest) if flag == "--build-arg"):
+            assert f"\nARG {word.partition('=')[0]}=" in recipe, word
+        return
+    assert action == "run"
+    image = next(i for i, word in enumerate(rest) if word in ("ddtl", "ddtl-cpu"))
+    assert all(word[0] == "-" or flag in ("-v", "--gpus") for flag, word in pairwise(["", *rest[:image]]))
+    assert rest[image + 1] == "train"
+    trains(rest[image + 2 :])
 
 
 def served_store(words: list[str]) -> None:
@@ -206,7 +240,9 @@ ELSEWHERE: dict[str, Callable[[list[str]], None]] = {
     "make": target,
     "wandb": sync,
     "scontrol": requeue,
-    "pip": extra,
+    "pip": install,
+    "uv": build,
+    "docker": container,
     "mlflow": served_store,
 }
 

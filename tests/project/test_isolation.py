@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddtl.commands.cli import COMMANDS
-from ddtl.utils import threads
+from ddtl.utils import isolation, threads
 from tests.support.hostile_folder import command, hostile
 from tests.support.runs import ROOT, small
 
@@ -104,3 +104,13 @@ def test_git_is_asked_about_the_checkout_alone(tmp_path: Path, monkeypatch: pyte
     assert not loggers._settings(1.0, private=False).disable_git
     monkeypatch.chdir(tmp_path)
     assert loggers._settings(1.0, private=False).disable_git
+
+
+def test_windows_is_refused_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "name", "nt")
+    with pytest.raises(SystemExit, match="2"):
+        isolation.isolate()
+    monkeypatch.undo()
+    assert capsys.readouterr().err.splitlines() == [
+        "error: ddtl needs Linux or another POSIX system. Install it in WSL 2: wsl --install"
+    ]

@@ -243,6 +243,7 @@ class Allowed:
 ALLOWED = (
     Allowed("ddtl", "file_facts", "a key of results.json, study.json and controls.json"),
     Allowed("benchmarks/sentences.py", "file_facts", "that key of results.json"),
+    Allowed("docs/gallery", "far_from_training", "a column of predictions.csv"),
     Allowed("ddtl/inference", "far_from_training", "a key of predictions.json and a column of predictions.csv"),
     Allowed("ddtl/inference", "pictures", "a key of predictions.json"),
     Allowed("ddtl/explain/explain.py", "pictures", "the folder of the images below explain/, which explain.json names"),
@@ -378,7 +379,7 @@ def files() -> Iterator[Path]:
         found = ROOT / place
         for path in sorted(found.rglob("*")) if found.is_dir() else [found]:
             name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and "__pycache__" not in name:
+            if path.is_file() and "__pycache__" not in name and not name.startswith("docs/generated/"):
                 yield path
 
 

@@ -22,7 +22,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Languages of blocks that nobody types into a shell. Every other block is one of commands.
 NO_COMMANDS = ("yaml", "text", "csv", "python", "json")
 # Programs that are not run, only written down.
-PROGRAMS = ("python", "ddtl", "make", "wandb", "torchrun", "scontrol", "pip", "docker", "mlflow")
+PROGRAMS = ("python", "ddtl", "make", "wandb", "torchrun", "scontrol", "pip", "uv", "docker", "mlflow")
 
 _RECORD = """#!/bin/bash
 { printf '%s\\0' "$(basename "$0")" "$@"; env | grep '^SLURM_STEP' | tr '\\n' '\\0'; printf '\\1\\0'; } >> "$RECORD"
@@ -66,21 +66,48 @@ class Call:
     step: dict[str, str]
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """The commands of a page's blocks; a block that begins with ``#!`` is one of them."""
-    block: list[tuple[int, str]] | None = None
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page.
+
+    Attributes:
+        page: name of the file.
+        number: of its first line in it.
+        language: behind its opening fence; empty where commands are.
+        lines: as they are there, without the indentation of a list.
+    """
+
+    page: str
+    number: int
+    language: str
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.number}"
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Every block of code of a page, those within lists too."""
+    block: list[str] | None = None
+    first, indent, language = 0, 0, ""
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not text.startswith("```"):
+        fence = text.strip()
+        if not fence.startswith("```"):
             if block is not None:
-                block.append((number, text))
+                block.append(text[indent:] if text[:indent].isspace() else text)
         elif block is None:
-            block = []
-            language = text.removeprefix("```").strip()
+            block, first, indent, language = [], number + 1, text.index("`"), fence.removeprefix("```").strip()
         else:
-            if language not in NO_COMMANDS:
-                yield from _commands(path.name, block)
+            yield Block(path.name, first, language, tuple(block))
             block = None
     assert block is None, f"{path.name}: a block that does not end"
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """The commands of a page's blocks; a block that begins with ``#!`` is one of them."""
+    for block in blocks(path):
+        if block.language not in NO_COMMANDS and not block.language.startswith("{"):  # of Sphinx
+            yield from _commands(path.name, list(enumerate(block.lines, start=block.number)))
 
 
 def _commands(page: str, block: list[tuple[int, str]]) -> Iterator[Line]:
@@ -134,7 +161,16 @@ def furnish(here: Path) -> None:
     for name in ("folder", "other", "scans", "FOLDER"):
         (here / name).mkdir()
     shutil.copytree(runs / "covid19ct", here / "FOLDER" / "covid19ct")
-    for name in ("scan.png", "study.dcm", "folder/a.png", "other/b.png", "scans/c.png", "FILE", "A.zip"):
+    for name in (
+        "scan.png",
+        "study.dcm",
+        "folder/a.png",
+        "other/b.png",
+        "scans/c.png",
+        "FILE",
+        "A.zip",
+        "sose2020-idv-6b3a5656.zip",
+    ):
         (here / name).write_bytes(b"")
     write_json(_made(runs / "sweeps" / "covid19ct-lr_unfreeze") / "sweep.json", sweep_records.record())
     _made(runs / "studies")
