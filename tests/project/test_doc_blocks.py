@@ -21,6 +21,7 @@ GALLERY = sorted((ROOT / "docs" / "gallery").glob("*.py"))
 SHOWN = ("text",)
 # Blocks of Python: what runs them, or why nothing does.
 PYTHON = {
+    "plugins.md": "tests/project/test_plugins.py runs it",
     "python.md": "tests/project/test_python_api.py runs all of them, one after the other",
     "CONTRIBUTING.md": "parts of functions to be pasted: that they are Python is all that can be checked",
 }
