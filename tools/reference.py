@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -199,7 +200,11 @@ def api() -> str:
     """Return the page of the names in ``ddtl.__all__``, which Sphinx fills with their docstrings."""
     lines = ["# Python API", "", "[From Python](../python.md) shows how they are used together.", "", "```{eval-rst}"]
     for name in ddtl.__all__:
-        is_class = isinstance(getattr(ddtl, name), type)
+        found = getattr(ddtl, name)
+        if isinstance(found, ModuleType):
+            lines += [f".. automodule:: {found.__name__}", "   :members: loss, backbone, dataset, sampler", ""]
+            continue
+        is_class = isinstance(found, type)
         lines += [f".. auto{'class' if is_class else 'function'}:: ddtl.{name}"]
         lines += ["   :members:", "   :inherited-members: Exception", ""] if is_class else [""]
     return "\n".join([*lines, "```", ""])
