@@ -23,8 +23,8 @@ def of_differences(result: Result) -> Forest:
         rows,
         ticks_around(rows, 0.0),
         0.0,
-        f"With paired {format.level(first.level)} intervals. Right of the dashed line the {better} of a pair is better. "
-        "Green: a difference may be claimed, also after Holm.",
+        f"With paired {format.level(first.level)} intervals. Right of the dashed line the {better} of a pair is "
+        "better. Green: a difference may be claimed, also after Holm.",
     )
 
 
@@ -47,7 +47,7 @@ def of_methods(result: Result) -> Forest:
 
 def _pair(pair: Comparison) -> Estimate:
     tone: Tone = "good" if claims.claimed(pair) else "other"
-    return _estimate(f"{pair.a} − {pair.b}", pair.judged.value, pair.judged.interval, tone)
+    return _estimate(f"{pair.a} – {pair.b}", pair.judged.value, pair.judged.interval, tone)
 
 
 def _method(one: ScoredMethod, score: str) -> Estimate:

@@ -12,7 +12,6 @@ from ddtl.reports.run.stored import SPLITS
 from ddtl.reports.sections import history
 from ddtl.utils import wording
 
-
 _SIDE_BY_SIDE = 3  # pairs
 _NAMED = 3  # methods in the subtitle
 _TOGETHER = 2  # claims in one paragraph

@@ -156,7 +156,8 @@ class Forest:
 
     def width(self, one: Estimate) -> str:
         """Return how long the interval of a row is, in per cent of the axis."""
-        assert one.low is not None and one.high is not None
+        assert one.low is not None
+        assert one.high is not None
         return f"{float(self.place(one.high)[:-1]) - float(self.place(one.low)[:-1]):.2f}%"
 
     @property

@@ -1,4 +1,4 @@
-"""What a run found, before everything else: its scores on one axis with those of what sees no pixel, and with chance."""
+"""What a run found, before everything else: its scores on one axis with those of what sees no pixel, and chance."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def section(stored: Stored) -> Section:
 
 def _rows(stored: Stored, baselines: Mapping[str, Any], name: str) -> list[Estimate]:
     by_patient, metadata = patients(stored.scores), baselines.get("file_facts") or {}
-    found: list[tuple[str, Mapping[str, Any], Tone]] = [
-        *([("this model, by patient", by_patient, "main")] if by_patient else []),
-        ("this model, by image", stored.scores, "main"),
-        *([("file metadata, by image", metadata, "other")] if metadata and "why_not" not in metadata else []),
-    ]
+    found: list[tuple[str, Mapping[str, Any], Tone]] = [("this model, by image", stored.scores, "main")]
+    if by_patient:
+        found.insert(0, ("this model, by patient", by_patient, "main"))
+    if metadata and "why_not" not in metadata:
+        found.append(("file metadata, by image", metadata, "other"))
     return [_estimate(title, scores, name, tone) for title, scores, tone in found if scores.get(name) is not None]
 
 

@@ -127,7 +127,8 @@ def _legend() -> Drawing:
         f'<defs><linearGradient id="heat-colours">{stops}</linearGradient></defs>'
         '<rect width="300" height="16" rx="3" fill="#808080"/>'
         '<rect width="300" height="16" rx="3" fill="url(#heat-colours)"/>'
-        '<text x="0" y="34">0, transparent</text><text x="300" y="34" text-anchor="end">maximum of each map</text></svg>'
+        '<text x="0" y="34">0, transparent</text>'
+        '<text x="300" y="34" text-anchor="end">maximum of each map</text></svg>'
     )
     return Drawing("Colours of the heat maps", svg, "White ring: the hottest cell. Cyan outline: a known lesion.")
 

@@ -11,8 +11,8 @@ from ddtl.reports.html.figures import SERIES, Spec, Trace, chance, chart, label,
 
 FEW = 5  # samples: a bin with fewer is an open circle that no line runs through
 NOTE = (
-    f"Vertical bars: 95 % intervals of the share, where the images are of two patients or groups or more. Open circles: "
-    f"bins of fewer than {FEW} images, which say next to nothing."
+    f"Vertical bars: 95 % intervals of the share, where the images are of two patients or groups or more. Open "
+    f"circles: bins of fewer than {FEW} images, which say next to nothing."
 )
 
 

@@ -79,9 +79,10 @@ def _protocols(found: Cells, cells: list[Cell]) -> list[str]:
     sentences = []
     for cell in cells:
         random = found.at(replace(cell.row, protocol="random"), cell.target)
-        if random is None or random is cell or random not in cells:
+        if random is None or random is cell or not any(random is one for one in cells):
             continue
-        assert random.measured is not None and cell.measured is not None, "they are among those with a score"
+        assert random.measured is not None, "it is among those with a score"
+        assert cell.measured is not None, "it has a score"
         found_drop = drop(random.measured, cell.measured, same_runs=False)[SCORE]
         difference = {"value": found_drop.value, "limits": _limits(found_drop.interval)}
         honest = replace(_number(found, cell), name=cell.row.protocol)
