@@ -249,7 +249,6 @@ def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Ite
         "ticktext": [_broken(axis.name) for axis in axes],
         "range": [-0.2, len(axes) - 0.9],
         "side": "top",
-        "tickangle": 0,
         "tickfont": {"size": 11},
     }
     unused = any(axis.name not in trial["params"] for trial in trials for axis in axes_)
