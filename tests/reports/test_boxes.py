@@ -132,7 +132,9 @@ def test_the_check_finds_what_it_is_for(tab: browser.Tab, tmp_path: Path) -> Non
     assert any("cut off: scroll" in one for one in problems(tab, page, 1280))
     html = page.read_text(encoding="utf-8").replace("<h2>one</h2>", "<h2>one</h2><p>first</p><p>second</p>")
     style = "section p + p { margin-top: -2.2rem !important; }"
-    page = _written(tmp_path, html.replace("<style>", f"<style>{style}</style><style>").replace("Content-Security", "x"))
+    page = _written(
+        tmp_path, html.replace("<style>", f"<style>{style}</style><style>").replace("Content-Security", "x")
+    )
     assert "one over the other: first | second" in problems(tab, page, 1280)
 
 
@@ -142,8 +144,11 @@ def test_a_forest_is_read_as_a_table_and_its_marks_are_where_the_numbers_are(tab
     page = _written(tmp_path, render(Page("kind", "title", sections=[Section("one", [Row([chart, chart])])])))
     for width in (1280, 390):
         assert problems(tab, page, width) == []
-        at = "(m => (r => [r.left, r.right])(m.getBoundingClientRect()))(document.querySelector('.forest svg SELECTED'))"
-        grid = "[...document.querySelector('.forest svg').querySelectorAll('.grid')].map(l => l.getBoundingClientRect().left)"
+        at = (
+            "(m => (r => [r.left, r.right])(m.getBoundingClientRect()))(document.querySelector('.forest svg SELECTED'))"
+        )
+        lines = "document.querySelectorAll('.forest [role=row]:first-child .grid')"
+        grid = f"[...{lines}].slice(0, 3).map(l => l.getBoundingClientRect().left)"
         left, middle, right = tab.run(grid)
         low, high = tab.run(at.replace("SELECTED", "rect"))
         assert (low, high) == pytest.approx((middle, right), abs=1)

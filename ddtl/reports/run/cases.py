@@ -70,7 +70,7 @@ def _photo(folder: Path, image: Mapping[str, Any], classes: Sequence[str], thres
 def _probability(image: Mapping[str, Any], classes: Sequence[str], threshold: float | None) -> str:
     """Return ``P(COVID) = 0.04, ``: of the positive class, of more than two classes that of the predicted one."""
     ps = image["probabilities"]
-    if len(ps) != len(classes) or image["called"] not in classes:
+    if len(ps) != len(classes) or (len(ps) > 2 and image["called"] not in classes):
         return ""
     of = 1 if len(ps) == 2 else list(classes).index(image["called"])
     # Near the threshold two digits would not show on which side of it a probability is.
