@@ -17,12 +17,12 @@ from ddtl.evaluation import calibration
 from ddtl.evaluation.comparison.comparison import compare
 from ddtl.explain import sheets
 from ddtl.records import small
-from ddtl.reports.audit import findings
+from ddtl.reports.audit import checks, differences, findings
 from ddtl.reports.audit.facts import Audited
 from ddtl.reports.comparison import forest
 from ddtl.reports.comparison.runs import read as compared
 from ddtl.reports.html import figures, format
-from ddtl.reports.html.page import Code, Figure, Forest, Notice, Table
+from ddtl.reports.html.page import Code, Figure, Fold, Forest, Notice, Table, Text
 from ddtl.reports.run import answer, cases, history, report as run_report, stored, threshold
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import history as curves, reliability
@@ -334,3 +334,24 @@ def test_the_command_that_excludes_is_read_as_it_was_meant(tmp_path: Path, path:
     assert words[:4] == ["python", "train.py", "dataset=folder", "dataset.root=/my images"]
     assert overrides._key_and_value(words[4]) == ("dataset.exclude", path)
     assert not [b for b in findings.section(Audited(record, ())).blocks if isinstance(b, Code)]
+
+
+def test_quantities_that_do_not_differ_are_one_line(tmp_path: Path) -> None:
+    record = audits.record(audits.audit(tmp_path))
+    table, fold = differences.section(Audited(record, ())).blocks
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["file size (bytes)"]
+    assert isinstance(fold, Fold)
+    assert fold.summary == "No effect: brightness"
+    (shown,) = fold.blocks
+    assert isinstance(shown, Table)
+    assert [row[0] for row in shown.rows] == ["brightness (grey levels)"]
+
+
+def test_checks_that_were_made_are_one_line(tmp_path: Path) -> None:
+    record = audits.record(audits.audit(tmp_path))
+    line, table, *_ = checks.section(Audited(record, ())).blocks
+    made = [one["check"] for one in record["checked"] if one["done"]]
+    assert line == Text(f"Checked of chest: {'; '.join(made)}.")
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == [one["check"] for one in record["checked"] if not one["done"]]
