@@ -76,7 +76,8 @@ def _place(axis: Parameter, trial: Trial) -> float:
 
 
 def _axis(axis: Parameter) -> dict[str, Any]:
-    found = scale(axis.name)
+    found = scale("")
+    found["title"]["text"] = label(axis.name)  # cut, as a name may be longer than the chart is wide
     if axis.is_choice:
         names = [label(spelled(choice)) for choice in axis.choices]
         ticks = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(names) - 0.5]}
