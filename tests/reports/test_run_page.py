@@ -710,7 +710,7 @@ def test_names_are_not_run_and_figures_show_them_letter_by_letter(tab: browser.T
     tab.show(command.write(hostile), width=1280)
     assert tab.run("typeof window.alerted") == "undefined"
     legend = tab.run("[...document.querySelectorAll('.legendtext')].map(t => t.textContent)")
-    assert "</script><script>alert(1)</…" in legend
+    assert "</script><scr…rt(1)</script>" in legend  # of a long name the middle is cut
     assert tab.run("document.querySelectorAll('.legendtext a').length") == 0
 
 
