@@ -274,17 +274,19 @@ def test_a_study_without_a_score_says_so(tmp_path: Path) -> None:
 # --- a sweep -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_says_first_whether_its_winner_beats_the_default() -> None:
+def test_a_sweep_says_first_whether_its_winner_is_better_than_the_default() -> None:
     def said(final: dict[str, Any] | None, trials: int = 60) -> str:
         return sweep_report.answer(Sweep(sweep_records.record(trials, final=final)))
 
     final = sweep_records.final()
-    assert said(final).startswith("The winner beats the default settings. ")
+    assert said(final).startswith("The winner is better than the default settings. ")
     worse = sweep_records.final(-0.031, -0.058, -0.004)
-    assert said({**worse, "claimed": True}).startswith("The default settings beat the winner. ")
-    assert said({**final, "claimed": False}).startswith("The winner is not shown to beat the default settings. ")
+    assert said({**worse, "claimed": True}).startswith("The default settings are better than the winner. ")
+    assert said({**final, "claimed": False}).startswith(
+        "The winner is not shown to be better than the default settings. "
+    )
     assert said({**final, "comparison": None}).startswith("The winner was not compared with the default settings")
-    assert said(None).startswith("Whether the winner beats the default settings is not known")
+    assert said(None).startswith("Whether the winner is better than the default settings is not known")
     assert said(None, 0) == "No trial was completed, so there is no winner."
 
 

@@ -45,7 +45,7 @@ def _merged(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 
 
 def _as_one(group: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return findings as one: the views in its title, and what all of them say once, at the end."""
+    """Return findings as one: the views in its title, and the sentences that all of them share once, at the end."""
     if len(group) == 1:
         return group[0]
     views = wording.listed([finding["title"].partition(": ")[0] for finding in group])

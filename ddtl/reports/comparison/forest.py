@@ -40,8 +40,8 @@ def of_methods(result: Result) -> Forest:
         rows,
         ticks_around(rows, chance),
         chance,
-        f"With {format.level(first.level)} intervals of each by itself: that two overlap says nothing about their "
-        f"difference.{dashed}",
+        f"With {format.level(first.level)} intervals of each by itself: two that overlap may differ all the "
+        f"same.{dashed}",
     )
 
 

@@ -18,7 +18,7 @@ _SENTENCES = 3
 
 @dataclass(frozen=True)
 class _Number:
-    """A score in words: of what, its limits as text, and what they say about chance."""
+    """A score in words: of what, its limits as text, and the verdict against chance."""
 
     name: str
     target: str

@@ -11,7 +11,7 @@ from ddtl.reports.sweep.marks import marks, spelled
 from ddtl.reports.sweep.parameters import Parameter
 from ddtl.reports.sweep.trials import Trial, last_score
 
-_MOST = 12  # parameters: more charts are not looked at
+_MOST = 12  # parameters: more charts make the page long
 _STATES = ("pruned", "complete")
 
 
