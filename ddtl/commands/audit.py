@@ -212,7 +212,8 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
             write_csv(path, COLUMNS, (map(spreadsheet_cell, row) for row in found.to_leave_out(dataset)))
         write_csv(folder / "pairs.csv", _PAIR_COLUMNS, (map(spreadsheet_cell, row) for row in _pair_rows(found)))
         images = pair_views(found.pairs, found.leaks, [subject.manifest for subject in found.subjects])
-        write_text(folder / "report.html", page(record, images))
+        paths = {name: str(path) for name, path in lists.items()}
+        write_text(folder / "report.html", page(record, images, lists=paths))
         write_json(folder / RECORD, record)
     except OSError as error:
         raise UserError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddtl.evaluation import miscalibration
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, fewest_clusters
+from ddtl.evaluation.intervals.proportions import proportion, wilson
 from ddtl.evaluation.intervals.resampling import cluster_codes
 from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 from ddtl.evaluation.miscalibration import Estimate, jackknife_spread
@@ -31,6 +32,7 @@ class Bin:
         mean_p: their mean probability.
         share_positive: how many of them are positive (0 to 1).
         count: how many they are; never 0.
+        limits: Wilson interval of ``share_positive``; None where no clusters were given, or all samples are of one.
     """
 
     low: float
@@ -38,6 +40,7 @@ class Bin:
     mean_p: float
     share_positive: float
     count: int
+    limits: tuple[float, float] | None = None
 
 
 class Platt(NamedTuple):
@@ -78,7 +81,15 @@ class Calibration:
         }
 
 
-def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "width") -> list[Bin]:
+def reliability(
+    labels: np.ndarray,
+    p: np.ndarray,
+    bins: int = 10,
+    by: By = "width",
+    *,
+    clusters: np.ndarray | None = None,
+    level: float = 0.95,
+) -> list[Bin]:
     """Return the reliability diagram: mean probability against the share of positives.
 
     Args:
@@ -87,6 +98,8 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
         bins: into how many parts the probabilities are cut.
         by: ``width``: parts of equal width from 0 to 1; ``mass``: between quantiles, so that each part contains about
             as many samples as any other (equal probabilities are never torn apart).
+        clusters: (N,) the patient or group of each sample, which the intervals of the shares need.
+        level: of those intervals.
 
     Returns:
         The bins that contain a sample, from low to high; none where there is no sample or a probability is not a
@@ -97,9 +110,21 @@ def reliability(labels: np.ndarray, p: np.ndarray, bins: int = 10, by: By = "wid
     edges, where = _bin(p, bins, by)
     n, p_of, positives_of = (np.bincount(where, weights, bins) for weights in (None, p, labels))
     return [
-        Bin(float(edges[i]), float(edges[i + 1]), float(p_of[i] / n[i]), float(positives_of[i] / n[i]), int(n[i]))
+        Bin(
+            float(edges[i]),
+            float(edges[i + 1]),
+            float(p_of[i] / n[i]),
+            float(positives_of[i] / n[i]),
+            int(n[i]),
+            None if clusters is None else _limits(labels, where == i, clusters, level),
+        )
         for i in np.flatnonzero(n)
     ]
+
+
+def _limits(labels: np.ndarray, members: np.ndarray, clusters: np.ndarray, level: float) -> tuple[float, float] | None:
+    found = proportion(labels, members, clusters)
+    return wilson(found, level) if found.clusters > 1 else None
 
 
 def _bin(p: np.ndarray, bins: int, by: By) -> tuple[np.ndarray, np.ndarray]:

@@ -322,5 +322,5 @@ def _tile(
     }
     spoken = f"called {classes[decided]}, is {classes[table.label[row]]}"
     of, value = (classes[1], p[1]) if len(classes) == 2 else (classes[decided], p[decided])
-    lines = [spoken, f"p({of}) = {value:.3f}" + ("" if point else ", nothing speaks for it")]
+    lines = [spoken, f"P({of}) = {value:.3f}" + ("" if point else ", nothing speaks for it")]
     return sheets.Tile(image, heat, point, lesion, words["sample_id"], lines), words

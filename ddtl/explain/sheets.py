@@ -24,6 +24,10 @@ _COLUMNS = 3
 _GAP = 16
 _LINES = 3  # that a name may take
 _STRONGEST = 0.65  # how much of the hottest place's colour is that of the map
+_CLEAR = 0.2  # the share of a map's maximum up to which it is transparent
+_BAR = 12  # height of the colour bar of a sheet
+# Inferno (matplotlib), whose brightness rises evenly, at nine places from 0 to 1.
+_STOPS = ("#000004", "#210c4a", "#57106e", "#8a226a", "#bc3754", "#e45a31", "#f98e09", "#f9cb35", "#fcffa4")
 _INK, _MUTED = (27, 31, 36), (89, 99, 110)
 _OUTLINE, _RING = (0, 255, 255), (255, 255, 255)
 
@@ -72,11 +76,15 @@ def sheet(title: str, about: str, tiles: Sequence[Tile]) -> Image.Image:
     heights = [SIDE + _GAP + 16 * max(len(texts[id(tile)]) for tile in row) + _GAP for row in rows]
     width = _COLUMNS * (2 * SIDE + _GAP) + _GAP
     head = [line for text in (title, about) for line in _wrap(text, width - 2 * _GAP, most=4)]
-    top = 2 * _GAP + 20 * len(head)
+    top = 2 * _GAP + 20 * len(head) + 2 * _BAR
     page = Image.new("RGB", (width, top + sum(heights)), "white")
     draw = ImageDraw.Draw(page)
     for i, line in enumerate(head):
         draw.text((_GAP, _GAP + 20 * i), line, _INK if i == 0 else _MUTED, font=_font(15 if i == 0 else 12))
+    left = _GAP + round(_font(12).getlength("0, transparent")) + _GAP
+    page.paste(_colour_bar(SIDE), (left, top - _GAP - _BAR))
+    draw.text((_GAP, top - _GAP - _BAR - 1), "0, transparent", _MUTED, font=_font(12))
+    draw.text((left + SIDE + _GAP, top - _GAP - _BAR - 1), "maximum of each map", _MUTED, font=_font(12))
     for row, height in zip(rows, heights, strict=True):
         for column, tile in enumerate(row):
             x = _GAP + column * (2 * SIDE + _GAP)
@@ -122,9 +130,7 @@ def _overlay_heat(gray: np.ndarray, tile: Tile, side: int) -> Image.Image:
     heat = tile.heat / tile.heat.max() if tile.heat.max() > 0 else tile.heat
     large = Image.fromarray(heat.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
     strength = np.clip(np.asarray(large), 0, 1)
-    colours = _colours()[(255 * strength).astype(int)]
-    share = (_STRONGEST * strength)[..., None]
-    image = Image.fromarray(((1 - share) * gray[..., None] + share * colours).astype(np.uint8))
+    image = Image.fromarray(_coloured(gray, strength))
     if tile.lesion is not None and tile.lesion.any():
         _outline(image, tile.lesion)
     if tile.point is not None:
@@ -141,13 +147,35 @@ def _outline(image: Image.Image, lesion: np.ndarray) -> None:
     image.paste(_OUTLINE, mask=Image.fromarray(edge.astype(np.uint8) * 255))
 
 
+def colour(strength: float) -> str:
+    """Return the colour of a share of a map's maximum, as ``#bc3754``."""
+    return "#" + "".join(f"{round(float(part)):02x}" for part in _colours()[round(255 * strength)])
+
+
+def opacity(strength: float | np.ndarray) -> Any:
+    """Return how much of a place's colour is that of the map: nothing where the map is low."""
+    return _STRONGEST * np.clip((np.asarray(strength) - _CLEAR) / (1 - _CLEAR), 0, 1)
+
+
+def _coloured(gray: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Return grey values (H, W), 0 to 255, under a map (H, W) of 0 to 1: uint8 (H, W, 3)."""
+    share = opacity(strength)[..., None]
+    under: np.ndarray = (1 - share) * gray[..., None] + share * _colours()[(255 * strength).astype(int)]
+    return under.astype(np.uint8)
+
+
+def _colour_bar(width: int) -> Image.Image:
+    """Return the colours of the maps from 0 to their maximum, as they are on a grey image."""
+    strength = np.tile(np.linspace(0, 1, width), (_BAR, 1))
+    return Image.fromarray(_coloured(np.full(strength.shape, 128.0), strength))
+
+
 @cache
 def _colours() -> np.ndarray:
-    """Return (256, 3): inferno, whose brightness rises evenly."""
-    from matplotlib import colormaps
-
-    table: np.ndarray = 255 * colormaps["inferno"](np.arange(256))[:, :3]
-    return table
+    """Return (256, 3)."""
+    stops = np.array([[int(stop[i : i + 2], 16) for i in (1, 3, 5)] for stop in _STOPS], float)
+    at = np.linspace(0, len(stops) - 1, 256)
+    return np.stack([np.interp(at, np.arange(len(stops)), part) for part in stops.T], axis=1)
 
 
 @cache

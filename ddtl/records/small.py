@@ -11,10 +11,11 @@ from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from ddtl.records.checking import OPEN, Count, FolderName, Name, Text, check, fits
-from ddtl.utils.reading import Unreadable, read_object, read_table, read_text
+from ddtl.utils.reading import Unreadable, lines, read_object, read_table, read_text
 
 _LEVELS = 256
 _SMALL = 16 << 20  # bytes
+_EPOCH = re.compile(rb"(\d{4}-\d\d-\d\d)T[\d:.+]+ epoch \d+/\d+ ")  # of a line of log.txt
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")  # what W&B takes
 
 
@@ -111,6 +112,18 @@ def why_ended_early(folder: Path) -> str:
     """
     found = _read_record(folder / "ended_early.json", EndedEarly)
     return "" if found is None else str(found["why"])
+
+
+def last_epoch_on(folder: Path) -> str:
+    """Return the day of a run's last epoch, ``2026-11-30``, by its log; empty where that does not say."""
+    day = ""
+    try:
+        for _, line, _ in lines(folder / "log.txt"):
+            found = _EPOCH.match(line)
+            day = found[1].decode() if found else day
+    except (OSError, Unreadable):
+        return ""
+    return day
 
 
 def _read_record(path: Path, schema: Any) -> dict[str, Any] | None:

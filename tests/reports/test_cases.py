@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddtl.data.datasets import covid19ct
-from ddtl.reports.html.page import Cell, Figure, Photos, Table, Text
+from ddtl.reports.html.page import Cell, Drawing, Figure, Photos, Table, Text
 from ddtl.reports.run import cases, data_card, stored, strip
 from tests.reports.test_run_page import HOSTILE, report
 from tests.support import explained, records
@@ -45,7 +45,9 @@ def test_without_patients_there_is_no_strip(tmp_path: Path) -> None:
 def test_cases_stand_on_the_page_with_their_names_as_text(run: Path) -> None:
     assert cases.section(stored.read(run)).blocks == []
     explained.write(run)
-    _, table, said, *photos = cases.section(stored.read(run)).blocks
+    _, legend, table, said, *photos = cases.section(stored.read(run)).blocks
+    assert isinstance(legend, Drawing)
+    assert "hottest cell" in legend.caption
     assert isinstance(table, Table)
     assert table.rows[0] == ["in a lesion", Cell("0.800", "(0.700–0.900)"), "0.100", "0.300", "0.100"]
     assert isinstance(said, Text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddtl.reports.audit.facts import Audited
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell, Section, Table
+from ddtl.reports.html.page import Block, Cell, Fold, Section, Table, Text
 
 
 def section(found: Audited) -> Section:
@@ -17,7 +17,21 @@ def section(found: Audited) -> Section:
         for one in found.record["differences"]:
             if one["dataset"] == dataset:
                 against.setdefault(f"{dataset}: {one['of_class']} against {one['others']}", []).append(one)
-    return Section("Differences between classes", [_table(caption, each) for caption, each in against.items()])
+    made = [block for caption, each in against.items() for block in _tables(caption, each)]
+    return Section("Differences between classes", made)
+
+
+def _tables(caption: str, found: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Return what differs, and what does not behind a line that names it."""
+    differs = [d for d in found if d["size"] != "none"]
+    alike = [d for d in found if d["size"] == "none"]
+    blocks: list[Block] = (
+        [_table(caption, differs)] if differs else [Text(f"{caption}: no difference was found.", "good")]
+    )
+    if alike:
+        names = ", ".join(d["quantity"] for d in alike)
+        blocks.append(Fold(f"No effect: {names}", [_table(f"{caption}: no effect", alike)]))
+    return blocks
 
 
 def _table(caption: str, found: Sequence[Mapping[str, Any]]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,10 +17,12 @@ class Audited:
     Attributes:
         record: ``audit.json``.
         shown: its worst pairs as images; none on a page to share.
+        lists: the exclude list of each dataset, as a command names it; none on a page to share.
     """
 
     record: Mapping[str, Any]
     shown: Sequence[PairView]
+    lists: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:

@@ -31,6 +31,7 @@ SECTIONS = (
     datasets.section,
 )
 
+_REASONS = 3  # of the first sentence
 _PRIVATE = "This page shows images and file names of the dataset. Keep it where the images themselves may be."
 
 
@@ -61,9 +62,21 @@ def _counted(details: Mapping[str, Any]) -> dict[str, str]:
     return {what: f"{len(found):,}, by name in audit.json" for what, found in named.items()}
 
 
-def page(record: Record, shown: Sequence[PairView], warnings: Sequence[str] = (_PRIVATE,)) -> str:
-    """Return the page as HTML."""
-    found = Audited(record, shown)
+def page(
+    record: Record,
+    shown: Sequence[PairView],
+    warnings: Sequence[str] = (_PRIVATE,),
+    lists: Mapping[str, str] | None = None,
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        record: ``audit.json``.
+        shown: the worst pairs as images.
+        warnings: what comes before everything else.
+        lists: the path of each dataset's exclude list; none on a page to share.
+    """
+    found = Audited(record, shown, lists or {})
     with_text = sum(end.with_text for pair in shown for end in pair.ends)
     if with_text:
         what = wording.count(with_text, "of the images below seems", "of the images below seem")
@@ -73,11 +86,26 @@ def page(record: Record, shown: Sequence[PairView], warnings: Sequence[str] = (_
             eyebrow="ddtl audit",
             title=wording.listed(found.names),
             subtitle=f"{record['when'][:10]} · ddtl {record['ddtl']} · {record['seconds']:.0f} seconds",
+            answer=_answer(record),
             headlines=_headlines(record),
             warnings=warnings,
             sections=make_sections(SECTIONS, found),
         )
     )
+
+
+def _answer(record: Record) -> str:
+    """Return what was found in a sentence: whether scores on these images can be trusted, and the gravest reasons."""
+    of = {severity: [f["title"] for f in record["findings"] if f["severity"] == severity] for severity in LABELS}
+    if of["fail"]:
+        shown = of["fail"][:_REASONS]
+        more = [f"{len(of['fail']) - len(shown)} more"] if len(of["fail"]) > len(shown) else []
+        return f"Scores on these images cannot be trusted as they are: {wording.listed([*shown, *more])}."
+    unchecked = sum(not one["done"] for one in record["checked"])
+    without = f" {wording.count(unchecked, 'check was', 'checks were')} not possible." if unchecked else ""
+    if of["warn"]:
+        return f"No check failed; {wording.count(len(of['warn']), 'warning')} to read before a score is used.{without}"
+    return f"No check failed, and there is no warning.{without}"
 
 
 def _headlines(record: Record) -> list[Headline]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from ddtl.reports.audit.facts import Audited
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Block, Cell, Drawing, Fold, Section, Table, Text
+from ddtl.reports.html.page import Block, Cell, Estimate, Fold, Forest, Section, Table, Text, Tone
+from ddtl.utils import wording
+
+_TONES: Mapping[str, Tone] = {"shortcut": "bad", "may carry disease": "main"}
 
 
 def section(found: Audited) -> Section:
@@ -47,43 +49,36 @@ def _probes(record: Mapping[str, Any], dataset: str) -> list[Block]:
     given = [[p["view"], p["about"]] for p in probes]
     return [
         *sentence,
-        Drawing(f"{dataset}: what separates the classes", _forest(probes), ""),
+        _forest(dataset, probes),
         Table(f"What a classifier scores that is given this alone, {dataset}", columns, rows, note, words=[6]),
         Fold("What each is given", [Table("Given alone", ["", ""], given, words=[1])]),
     ]
 
 
-def _forest(probes: Sequence[Mapping[str, Any]]) -> str:
-    """Draw the ROC AUC of each probe with its interval, as an SVG; its texts are escaped."""
-    left, width, row, top = 230, 420, 26, 8
-    height = top + row * len(probes) + 28
-
-    def x(value: float) -> float:
-        return left + width * min(max(value, 0.0), 1.0)
-
-    values = "; ".join(f"{p['view']} {format.score(p['roc_auc'])}" for p in probes)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 60} {height}" role="img" width="710" '
-        'font-family="system-ui,sans-serif" font-size="12" fill="currentColor">',
-        f"<title>ROC AUC: {escape(values)}</title>",
+def _forest(dataset: str, probes: Sequence[Mapping[str, Any]]) -> Forest:
+    """Draw the ROC AUC of each probe with its interval: what was found first, and of it the highest."""
+    order = list(_TONES)
+    ordered = sorted(
+        probes, key=lambda p: (order.index(p["verdict"]) if p["verdict"] in order else len(order), -p["roc_auc"])
+    )
+    rows = [
+        Estimate(
+            p["view"],
+            p["roc_auc"],
+            p["low"],
+            p["high"],
+            f"{format.score(p['roc_auc'])} {format.limits(p['low'], p['high'])}".rstrip(),
+            _TONES.get(p["verdict"], "other"),
+        )
+        for p in ordered
     ]
-    for value in (0, 0.25, 0.5, 0.75, 1):
-        dash = ' stroke-dasharray="4 3"' if value == 0.5 else ""
-        colour = "var(--reference)" if value == 0.5 else "var(--grid)"
-        parts.append(
-            f'<path d="M{x(value):.1f} {top}V{height - 24}" stroke="{colour}"{dash}/>'
-            f'<text x="{x(value):.1f}" y="{height - 8}" text-anchor="middle">{value:g}</text>'
-        )
-    for number, p in enumerate(probes):
-        y = top + row * number + row / 2
-        colour = {"shortcut": "var(--bad)", "may carry disease": "var(--series-1)"}.get(p["verdict"], "var(--muted)")
-        line = (
-            f'<path d="M{x(p["low"]):.1f} {y}H{x(p["high"]):.1f}" stroke="{colour}" stroke-width="2"/>'
-            if p["low"] is not None
-            else ""
-        )
-        parts.append(
-            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(p["view"])}</text>{line}'
-            f'<circle cx="{x(p["roc_auc"]):.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
-        )
-    return "".join([*parts, "</svg>"])
+    found = [p["view"] for p in ordered if p["verdict"] == "shortcut"]
+    shown = f"Red, a shortcut: {wording.listed(found)}. " if found else "No view is shown to be a shortcut. "
+    return Forest(
+        f"{dataset}: what separates the classes",
+        "ROC AUC of a classifier that is given this alone",
+        rows,
+        (0, 0.25, 0.5, 0.75, 1),
+        0.5,
+        f"{shown}Blue: may be the disease itself. Grey: nothing found. Dashed: chance.",
+    )

@@ -22,7 +22,7 @@ TESTS = {
     "bootstrap": "bootstrap",
 }
 _WORDS = Words("claims.txt.jinja")
-_LOWER_IS_BETTER = ("brier",)
+LOWER_IS_BETTER = ("brier",)
 _FEW_SEEDS = 3
 _WITHOUT_THRESHOLD = ("roc_auc", "average_precision", "brier")
 _SETTINGS_SHOWN = 6
@@ -70,7 +70,7 @@ def _facts(found: Comparison) -> dict[str, Any]:
     low, high = interval.low, interval.high
     if not claimed(found):
         return {**facts, "low": low, "high": high}
-    is_less = found.score in _LOWER_IS_BETTER
+    is_less = found.score in LOWER_IS_BETTER
     better, worse = (a, b) if (judged.value > 0) != is_less else (b, a)
     low, high = (low, high) if judged.value > 0 else (-high, -low)
     claim = {"better": better, "worse": worse, "is_less": is_less, "value": abs(judged.value)}
@@ -90,7 +90,7 @@ def caveats(compared: Compared, pairs: list[Comparison]) -> list[str]:
     """Return what a reader must know with the claims, the gravest first."""
     unit = pairs[0].unit
     return [
-        *_leak(compared),
+        *leak(compared),
         *([_WORDS.validation()] if compared.split != "test" else []),
         *_uses(compared),
         *([_WORDS.unit(unit)] if unit != "patient" else []),
@@ -119,7 +119,8 @@ def _excludes_zero(found: Comparison) -> bool:
     return interval is not None and (interval.low > 0 or interval.high < 0)
 
 
-def _leak(compared: Compared) -> list[str]:
+def leak(compared: Compared) -> list[str]:
+    """Return the mark that a leaky split puts on every number; nothing where the split is sound."""
     leaky = [run.record for run in compared.runs if run.leaky]
     if not leaky:
         return []

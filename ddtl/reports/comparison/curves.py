@@ -31,7 +31,7 @@ def section(compared: Compared) -> Section:
         "each point by itself. Curves whose bands overlap may differ all the same: the test is paired.",
     ]
     alt, caption = f"ROC curves of {wording.listed(list(found))}.", " ".join(filter(None, notes))
-    return Section("ROC curves", [Figure("ROC", roc.spec(found, bands=2), alt, caption)])
+    return Section("ROC curves", [Figure("ROC", roc.spec(found, bands=2), alt, caption, square=True)])
 
 
 def _of(run: RunPredictions) -> Curves | None:

@@ -21,15 +21,16 @@ Spec = dict[str, Any]
 Trace = dict[str, Any]
 
 SERIES = tuple(f"var(--series-{i})" for i in range(1, 7))
+FILLS = ("var(--band)", *(f"var(--band-{i})" for i in range(2, 7)))  # of the same colours
 _DASHES = ("solid", "dash", "dot", "dashdot")
 REFERENCE = "var(--reference)"
 _LONGEST_NAME = 28
 
 
 def label(name: str) -> str:
-    """Return a name as Plotly shows it letter by letter: it takes tags for markup. Long ones are cut."""
+    """Return a name as Plotly shows it letter by letter: it takes tags for markup. Of long ones the middle is cut."""
     flat = " ".join(name.split())
-    short = flat if len(flat) <= _LONGEST_NAME else flat[: _LONGEST_NAME - 1] + "…"
+    short = flat if len(flat) <= _LONGEST_NAME else f"{flat[: _LONGEST_NAME // 2 - 1]}…{flat[-_LONGEST_NAME // 2 :]}"
     return html.escape(short, quote=False)
 
 
@@ -46,6 +47,11 @@ def note(x: float, text: str, *, left: bool) -> dict[str, Any]:
         "showarrow": False,
         "font": {"size": 12, "color": "var(--muted)"},
     }
+
+
+def place_of(colour: int, dash: int) -> int:
+    """Return the place of a line in a colour and a dash of their own: what :func:`stroke` makes of it is both."""
+    return colour % len(SERIES) + len(SERIES) * (dash % len(_DASHES))
 
 
 def stroke(
@@ -154,6 +160,13 @@ def chart(traces: list[Trace], x: dict[str, Any], y: dict[str, Any], *, legend: 
         "dragmode": False,
     }
     return {"data": traces, "layout": layout}
+
+
+def square(spec: Spec) -> Spec:
+    """Return a chart whose axes, both from 0 to 1, are drawn equally long whatever room there is."""
+    spec["layout"]["xaxis"] |= {"constrain": "domain"}
+    spec["layout"]["yaxis"] |= {"constrain": "domain", "scaleanchor": "x"}
+    return spec
 
 
 def short(values: Sequence[float | None] | np.ndarray) -> list[float | None]:

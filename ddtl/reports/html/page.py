@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 Facts = TypeVar("Facts")
+Tone = Literal["main", "other", "good", "bad"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Table:
         note: what a reader must know about it, below.
         words: columns of words and not numbers, other than the first.
         sortable: a click on a heading sorts the rows by it.
+        stacked: small print is below its number, so that many columns fit.
     """
 
     kind: ClassVar[str] = "table"
@@ -63,6 +66,7 @@ class Table:
     note: str = ""
     words: Sequence[int] = ()
     sortable: bool = False
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -78,6 +82,7 @@ class Figure:
         spec: ``{"data": […], "layout": {…}}`` as Plotly takes it; colours may be ``var(--name)`` of ``style.css``.
         alt: what it shows, for those who do not see it.
         caption: what a reader must know about it, below.
+        square: its axes are of one length, as those of two rates should be.
     """
 
     kind: ClassVar[str] = "figure"
@@ -85,6 +90,7 @@ class Figure:
     spec: dict[str, Any]
     alt: str
     caption: str = ""
+    square: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,75 @@ class Drawing:
     title: str
     svg: str
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row of a :class:`Forest`: a number with its interval.
+
+    Attributes:
+        name: whose number it is.
+        value, low, high: the number and its interval; None where there is none.
+        text: both, as they are read.
+        tone: ``main`` what the chart is about, ``other`` what it is compared with, ``good`` and ``bad`` a verdict.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    text: str
+    tone: Tone = "main"
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Numbers with their intervals on one axis, a row each; it needs no JavaScript and is read as a table is.
+
+    Attributes:
+        title: what it shows, above it.
+        axis: what the numbers are.
+        estimates: the rows.
+        ticks: where the axis has a number; the first and the last are its ends. See :func:`ticks_around`.
+        reference: where a vertical line is: chance, or no difference; None where there is none.
+        caption: what a reader must know about it, below.
+    """
+
+    kind: ClassVar[str] = "forest"
+    title: str
+    axis: str
+    estimates: Sequence[Estimate]
+    ticks: Sequence[float]
+    reference: float | None = None
+    caption: str = ""
+
+    def place(self, value: float) -> str:
+        """Return where a value is, in per cent of the axis; what is outside is at its end."""
+        low, high = self.ticks[0], self.ticks[-1]
+        return f"{100 * min(1.0, max(0.0, (value - low) / (high - low))):.2f}%"
+
+    def width(self, one: Estimate) -> str:
+        """Return how long the interval of a row is, in per cent of the axis."""
+        assert one.low is not None
+        assert one.high is not None
+        return f"{float(self.place(one.high)[:-1]) - float(self.place(one.low)[:-1]):.2f}%"
+
+    @property
+    def summary(self) -> str:
+        """All rows in a sentence, for those who do not see them."""
+        return "; ".join(f"{one.name}: {one.text}" for one in self.estimates)
+
+
+def ticks_around(estimates: Sequence[Estimate], reference: float | None = None) -> list[float]:
+    """Return four to nine round numbers around all intervals and the reference."""
+    ends = [x for one in estimates for x in (one.value, one.low, one.high) if x is not None]
+    ends += [] if reference is None else [reference]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    span = max(high - low, 1e-3)
+    step = 10.0 ** math.floor(math.log10(span))
+    step *= next(factor for factor in (0.1, 0.2, 0.25, 0.5, 1, 2) if span / (step * factor) <= 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) + 0.0 for i in range(first, max(last, first + 1) + 1)]
 
 
 @dataclass(frozen=True)
@@ -181,7 +256,7 @@ class Row:
     """Blocks side by side where the screen is wide enough."""
 
     kind: ClassVar[str] = "row"
-    blocks: Sequence[Table | Figure | Text | Code | Photos]
+    blocks: Sequence[Table | Figure | Forest | Text | Code | Photos]
 
 
 @dataclass(frozen=True)
@@ -193,7 +268,7 @@ class Fold:
     blocks: Sequence[Table | Figure | Text | Code]
 
 
-Block = Table | Figure | Drawing | Text | Code | Notice | Photos | Row | Fold
+Block = Table | Figure | Drawing | Forest | Text | Code | Notice | Photos | Row | Fold
 
 
 @dataclass(frozen=True)
@@ -211,11 +286,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Headline:
-    """A number that is read first."""
+    """A number that is read first.
+
+    Attributes:
+        label: what it is, above it.
+        value: it.
+        note: small print below: its interval.
+        mark: what makes it untrustworthy, on it; empty where nothing does.
+    """
 
     label: str
     value: str
     note: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,7 +308,8 @@ class Page:
     Attributes:
         eyebrow: what kind of page it is, above the title.
         title: what it is about.
-        subtitle: a line below it.
+        subtitle: a line below it, that tells it from others of its kind.
+        answer: the finding in one or two sentences, before all numbers.
         headlines: at most four.
         caveat: what is true of every number on the page, next to the headlines; empty where there is nothing.
         warnings: sentences that come before everything else.
@@ -235,6 +319,7 @@ class Page:
     eyebrow: str
     title: str
     subtitle: str = ""
+    answer: str = ""
     headlines: Sequence[Headline] = ()
     caveat: str = ""
     warnings: Sequence[str] = ()

@@ -8,7 +8,7 @@ from typing import Any
 from ddtl.evaluation import calibration
 from ddtl.evaluation.calibration import Bin
 from ddtl.reports.html import format
-from ddtl.reports.html.page import Cell, Figure, Row, Section, Table, Text
+from ddtl.reports.html.page import Cell, Figure, Row, Rows, Section, Table, Text
 from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import SPLITS, Stored, patients
 from ddtl.reports.sections import reliability
@@ -26,8 +26,13 @@ def section(stored: Stored) -> Section:
 def _table_of_bins(stored: Stored) -> Table:
     bins = _bins(stored)
     x, y = _axes(stored)
-    counts = [
-        [f"{part.low:.1f}–{part.high:.1f}", f"{part.mean_p:.3f}", f"{part.share_positive:.3f}", f"{part.count:,}"]
+    counts: Rows = [
+        [
+            f"{part.low:.1f}–{part.high:.1f}",
+            f"{part.mean_p:.3f}",
+            Cell(f"{part.share_positive:.3f}", format.limits(*part.limits) if part.limits else ""),
+            f"{part.count:,}",
+        ]
         for part in bins["as predicted"]
     ]
     return Table("As predicted, bin by bin", ["bin", f"mean {x}", y, "images"], counts)
@@ -40,7 +45,7 @@ def figure(stored: Stored) -> Figure:
         "Reliability",
         reliability.spec(_bins(stored), x, y),
         f"Reliability diagram: {x} against {y}, before and after temperature scaling.",
-        "On the dotted line probabilities are right. Below: images in each bin.",
+        f"On the dotted line probabilities are right. {reliability.NOTE} Below: images in each bin.",
     )
 
 
@@ -58,9 +63,10 @@ def _bins(stored: Stored) -> dict[str, list[Bin]]:
     bins = {}
     for name, probabilities in shown.items():
         if stored.binary:
-            bins[name] = calibration.reliability(rows.label, probabilities[:, 1])
+            bins[name] = calibration.reliability(rows.label, probabilities[:, 1], clusters=rows.group)
         else:
-            bins[name] = calibration.reliability(*calibration.top_label(rows.label, probabilities))
+            right, p = calibration.top_label(rows.label, probabilities)
+            bins[name] = calibration.reliability(right, p, clusters=rows.group)
     return bins
 
 

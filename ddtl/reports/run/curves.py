@@ -8,7 +8,7 @@ import numpy as np
 
 from ddtl.reports.html import format
 from ddtl.reports.html.curves import Curves, curves
-from ddtl.reports.html.figures import Spec, band, chance, chart, point, share, stroke
+from ddtl.reports.html.figures import Spec, band, chance, chart, point, share, square, stroke
 from ddtl.reports.html.page import Figure, Row, Section, Text
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import roc
@@ -32,6 +32,7 @@ def section(stored: Stored) -> Section:
             _precision_recall(drawn, prevalence, recall),
             f"Precision-recall curve: {precise}.",
             f"{_band_note(stored)}{dotted}".strip(),
+            square=True,
         ),
     ]
     return Section("Curves", [Row(charts)])
@@ -46,7 +47,7 @@ def roc_figure(stored: Stored) -> Figure | None:
 def _roc(stored: Stored, drawn: Mapping[str, Curves]) -> Figure:
     at, *_ = _operating_point(stored.main["confusion"]) if stored.binary else (None,)
     seen = f"ROC AUC by {stored.unit} {format.with_interval(stored.main, 'roc_auc')}"
-    return Figure("ROC curve", roc.spec(drawn, at), f"ROC curve: {seen}.", _band_note(stored))
+    return Figure("ROC curve", roc.spec(drawn, at), f"ROC curve: {seen}.", _band_note(stored), square=True)
 
 
 def _operating_point(c: Mapping[str, int]) -> tuple[Point | None, Point | None, float]:
@@ -102,4 +103,4 @@ def _precision_recall(drawn: Mapping[str, Curves], prevalence: float | None, at:
     traces += [stroke(*c.precision_recall, name, i, shape="vh") for i, (name, c) in enumerate(drawn.items())]
     if at is not None:
         traces.append(point(*at, "at the threshold"))
-    return chart(traces, share("recall (sensitivity)"), share("precision (PPV)"), legend="bottom left")
+    return square(chart(traces, share("recall (sensitivity)"), share("precision (PPV)"), legend="bottom left"))

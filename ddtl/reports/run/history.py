@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Figure, Row, Section, Text
+from ddtl.reports.run import schedule
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import history
 from ddtl.schema.scores import TITLES, by_image
@@ -15,16 +16,21 @@ def section(stored: Stored) -> Section:
     if not stored.metrics or not {"monitor", "best_epoch"} <= stored.record.keys():
         return Section("Training", [])
     monitor, best = stored.record["monitor"], stored.record["best_epoch"]
+    found = schedule.of(stored)
+    phases = [(phase.first, phase.name) for phase in found.phases] if found else []
+    changes = " Solid: a phase of the schedule starts." if len(phases) > 1 else ""
+    note = f"Dotted: the best epoch.{changes}"
     losses = Figure(
         "Loss",
-        history.one_run(stored.metrics, ["train/loss", "val/loss"], "loss", best),
+        history.one_run(stored.metrics, ["train/loss", "val/loss"], "loss", best, phases),
         f"Training and validation loss over {wording.count(len(stored.metrics), 'epoch')}.",
+        note,
     )
     charts = [losses]
     if monitor != "val/loss":
         score, name = monitor.partition("/")[2], by_image(monitor)
-        spec = history.one_run(stored.metrics, [monitor], by_image(TITLES.get(score, score)), best)
-        charts.append(Figure(f"What chose the epoch: {name}", spec, f"{name} over the epochs."))
+        spec = history.one_run(stored.metrics, [monitor], by_image(TITLES.get(score, score)), best, phases)
+        charts.append(Figure(f"What chose the epoch: {name}", spec, f"{name} over the epochs.", note))
     return Section("Training", [Text(_summary(stored)), Row(charts)])
 
 

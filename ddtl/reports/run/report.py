@@ -8,6 +8,7 @@ from typing import Any
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.run import (
+    answer,
     audit_section,
     baselines,
     calibration,
@@ -28,6 +29,7 @@ from ddtl.utils import wording
 
 # A section is one file: its numbers, its words and its charts.
 SECTIONS = (
+    answer.section,
     scores.section,
     curves.section,
     threshold.section,
@@ -60,6 +62,7 @@ def page(stored: Stored, images: bool = True) -> Page:
         eyebrow="ddtl evaluation" if stored.trained_on else "ddtl run",
         title=_title(stored),
         subtitle=_subtitle(stored),
+        answer=answer.sentence(stored),
         headlines=_headlines(stored),
         caveat=sentences.leaked(stored),
         warnings=[*sentences.warnings(stored), *audit_section.warnings(stored)],
@@ -79,6 +82,9 @@ def _subtitle(stored: Stored) -> str:
     parts = [
         f"finetune {config['finetune']['name']}" if "finetune" in config else "",
         f"weights {record['weights']['source']}" if "weights" in record else "",
+        wording.count(len(stored.metrics), "epoch") if stored.metrics else "",
+        f"{config['dataset']['image_size']} px" if "image_size" in config.get("dataset", {}) else "",
+        stored.day,
         f"seed {record['seed']}" if "seed" in record else "",
         f"run {stored.trained_on['run']}" if stored.trained_on else stored.folder.name,
     ]
@@ -92,8 +98,8 @@ def _headlines(stored: Stored) -> list[Headline]:
     images = wording.count(stored.scores["images"], "image")
     groups = f"{stored.scores['groups']:,} {GROUPS[record['grouping']]}" if record["grouping"] != "none" else ""
     return [
-        _score(main, "roc_auc", f"ROC AUC, {split}, by {stored.unit}", record),
-        _score(main, "accuracy", f"Accuracy{at}, {split}, by {stored.unit}", record),
+        _score(main, "roc_auc", f"ROC AUC, {split}, by {stored.unit}", stored),
+        _score(main, "accuracy", f"Accuracy{at}, {split}, by {stored.unit}", stored),
         Headline(
             f"{split.capitalize()} set",
             wording.count(known["patients"], "patient") if known else images,
@@ -107,9 +113,10 @@ def _headlines(stored: Stored) -> list[Headline]:
     ]
 
 
-def _score(scores: Mapping[str, Any], name: str, label: str, record: Mapping[str, Any]) -> Headline:
-    found = format.interval_of(scores, name)
+def _score(scores: Mapping[str, Any], name: str, label: str, stored: Stored) -> Headline:
+    found, mark = format.interval_of(scores, name), "leaky split" if stored.leaky else ""
     if found is None:
-        return Headline(label, format.score(scores[name]), format.cell(scores, name).note)
-    level = format.level(record["interval"]["level"])
-    return Headline(label, format.score(scores[name]), f"{level} CI {format.interval(found)[1:-1]}")
+        return Headline(label, format.score(scores[name]), format.cell(scores, name).note, mark)
+    return Headline(
+        label, format.score(scores[name]), f"{format.level(stored.level)} CI {format.interval(found)[1:-1]}", mark
+    )

@@ -241,11 +241,9 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     found, model = metadata.get("roc_auc"), stored.scores.get("roc_auc")
     if found is None or model is None:
         return None
-    interval, own = format.interval_of(metadata, "roc_auc"), format.interval_of(stored.scores, "roc_auc")
-    # Paired by patient where the record has it; records of earlier versions have the two intervals alone.
+    interval = format.interval_of(metadata, "roc_auc")
     paired = (metadata.get("difference") or {}).get("interval")
-    above = paired["low"] > 0 if paired else found < (own["low"] if own else model)
-    below = paired["high"] < 0 if paired else bool(interval and own and interval["low"] > own["high"])
+    above, below = against_metadata(stored) == "above", against_metadata(stored) == "below"
     is_chance = (interval["low"] if interval else found) <= 0.5
     if below and is_chance:
         verdict = "weak model"
@@ -257,6 +255,43 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
         verdict = "weak metadata" if is_chance else "both"
     is_worry = below or not (above or is_chance)
     return is_worry, _WORDS.metadata(verdict, found, interval, format.with_interval(stored.scores, "roc_auc"), paired)
+
+
+def against_metadata(stored: Stored) -> Literal["above", "below", "not shown"] | None:
+    """Return where the model's ROC AUC by image is against that of file metadata; None where that was not scored."""
+    metadata = (stored.record.get("baselines") or {}).get("file_facts") or {}
+    found, model = metadata.get("roc_auc"), stored.scores.get("roc_auc")
+    if found is None or model is None:
+        return None
+    interval, own = format.interval_of(metadata, "roc_auc"), format.interval_of(stored.scores, "roc_auc")
+    # Paired by patient where the record has it; records of earlier versions have the two intervals alone.
+    paired = (metadata.get("difference") or {}).get("interval")
+    above = paired["low"] > 0 if paired else found < (own["low"] if own else model)
+    below = paired["high"] < 0 if paired else bool(interval and own and interval["low"] > own["high"])
+    return "above" if above else "below" if below else "not shown"
+
+
+def answer(stored: Stored) -> str:
+    """Return the finding of a run in a sentence: its ROC AUC, against chance and against file metadata."""
+    value, interval = stored.main.get("roc_auc"), format.interval_of(stored.main, "roc_auc")
+    if value is None:
+        return _WORDS.no_answer(SPLITS[stored.split], stored.record["dataset"])
+    limits = None if interval is None or interval["low"] is None or interval["high"] is None else interval
+    verdict = "no interval"
+    if limits is not None:
+        verdict = "above" if limits["low"] > 0.5 else "below" if limits["high"] < 0.5 else "not shown"
+    return _WORDS.answer(
+        leaky=stored.leaky,
+        split=SPLITS[stored.split],
+        dataset=stored.record["dataset"],
+        trained_on=(stored.trained_on or {}).get("dataset"),
+        unit=stored.unit,
+        value=value,
+        interval=limits,
+        level=stored.level,
+        verdict=verdict,
+        metadata=against_metadata(stored),
+    )
 
 
 def shortcut_text(stored: Stored) -> str:

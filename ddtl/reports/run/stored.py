@@ -30,6 +30,7 @@ class Stored:
         predictions: of validation and test.
         metrics: a row an epoch; none for an evaluation on other data, which trains nothing.
         config, environment: of the run; empty where they are not there.
+        day: when its last epoch ended; empty where that is not known.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Stored:
     metrics: list[dict[str, Any]]
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
+    day: str = ""
 
     @property
     def split(self) -> str:
@@ -156,6 +158,7 @@ def read(folder: Path) -> Stored:
         metrics=epochs.of_epochs(folder),
         config=settings.read(home),
         environment=small.environment(machine),
+        day=small.last_epoch_on(home),
     )
 
 

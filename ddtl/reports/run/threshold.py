@@ -45,11 +45,13 @@ def _confusions(stored: Stored) -> list[Table]:
 
 
 def _confusion(caption: str, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
-    rows: Rows = [
-        [name, *(Cell(f"{n:,}", wording.percent(n / sum(row)) if sum(row) else "", n / (sum(row) or 1)) for n in row)]
-        for name, row in zip(classes, counts, strict=True)
-    ]
+    rows: Rows = [[name, *(_count(n, sum(row)) for n in row)] for name, row in zip(classes, counts, strict=True)]
     return Table(caption, ["true class", *(f"predicted {name}" for name in classes)], rows)
+
+
+def _count(n: int, of: int) -> Cell:
+    """Return ``36 of 42 (86 %)``."""
+    return Cell(f"{n:,} of {of:,}", f"({wording.percent(n / of)})" if of else "", n / (of or 1))
 
 
 def _predictive_values(stored: Stored) -> Table | None:

@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from ddtl.reports.html.figures import Spec, chart, note, scale, stroke, vertical
+from ddtl.reports.html.figures import REFERENCE, Spec, chart, label, note, scale, stroke, vertical
 from ddtl.reports.html.page import Block, Figure, Row
 from ddtl.schema.scores import by_image
 from ddtl.utils import wording
 
 Epochs = Sequence[Mapping[str, Any]]
 
+_PHASES_NAMED = 12  # of more, the names would cover each other
 
-def one_run(rows: Epochs, names: Sequence[str], title: str, best: int | None) -> Spec:
+
+def one_run(
+    rows: Epochs, names: Sequence[str], title: str, best: int | None, phases: Sequence[tuple[int, str]] = ()
+) -> Spec:
     """Draw some numbers of a run over its epochs, counted from 1.
 
     Args:
@@ -23,6 +27,7 @@ def one_run(rows: Epochs, names: Sequence[str], title: str, best: int | None) ->
         names: which of its numbers.
         title: of the axis.
         best: the epoch, counted from 0, that is marked.
+        phases: the first epoch, counted from 0, and the name of each phase of the schedule.
     """
     x = np.array([row["epoch"] + 1 for row in rows])
     mode = "lines" if len(rows) > 40 else "lines+markers"
@@ -31,10 +36,25 @@ def one_run(rows: Epochs, names: Sequence[str], title: str, best: int | None) ->
     if len(rows) <= 10:
         axis["dtick"] = 1
     spec = chart(traces, axis, scale(title), legend="outside")
+    spec["layout"]["shapes"], spec["layout"]["annotations"] = [], []
+    for first, name in phases if len(phases) > 1 else ():
+        if first >= len(rows):
+            continue
+        if first:
+            line = {"color": REFERENCE, "width": 1, "dash": "solid"}
+            spec["layout"]["shapes"].append(vertical(first + 0.5) | {"line": line})
+        if len(phases) <= _PHASES_NAMED:
+            spec["layout"]["annotations"].append(_phase(first + 0.5, name))
     if best is not None:
-        spec["layout"]["shapes"] = [vertical(best + 1)]
-        spec["layout"]["annotations"] = [note(best + 1, f"epoch {best + 1}", left=best >= len(rows) / 2)]
+        spec["layout"]["shapes"].append(vertical(best + 1))
+        spec["layout"]["annotations"].append(note(best + 1, f"epoch {best + 1}", left=best >= len(rows) / 2))
     return spec
+
+
+def _phase(x: float, name: str) -> dict[str, Any]:
+    """Return the name of a phase, upright next to the line where it starts."""
+    at = {"x": x, "y": 1, "xref": "x", "yref": "paper", "xanchor": "left", "yanchor": "top", "textangle": 90}
+    return {**at, "text": label(name), "showarrow": False, "font": {"size": 11, "color": "var(--muted)"}}
 
 
 def several_runs(rows: Mapping[str, Epochs], key: str) -> Spec:

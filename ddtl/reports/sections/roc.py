@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ddtl.reports.html.curves import GRID, Band, Curves
-from ddtl.reports.html.figures import Spec, Trace, band, chance, chart, point, share, stroke
+from ddtl.reports.html.figures import FILLS, Spec, Trace, band, chance, chart, point, share, square, stroke
 
 REPLICATES = 500  # of the bands: they are seen, not read off
-FILLS = ("var(--band)", "var(--band-2)")  # of the bands: more would cover each other
+BANDS = 2  # at most: more would cover each other
 
 
 def spec(curves: Mapping[str, Curves], at: tuple[float, float] | None = None, bands: int = 1) -> Spec:
@@ -22,11 +22,17 @@ def spec(curves: Mapping[str, Curves], at: tuple[float, float] | None = None, ba
     lines = [stroke(*curve.roc, name, i) for i, (name, curve) in enumerate(curves.items())]
     if at is not None:
         lines.append(point(*at, "at the threshold"))
-    return drawn(lines, [curve.roc_band for curve in curves.values()][:bands], legend="bottom right")
+    return drawn(lines, [(i, curve.roc_band) for i, curve in enumerate(curves.values())][:bands], legend="bottom right")
 
 
-def drawn(lines: Sequence[Trace], bands: Sequence[Band | None], *, legend: str) -> Spec:
-    """Draw lines over their bands and over the diagonal of chance."""
-    fills = [part for found, fill in zip(bands, FILLS, strict=False) for part in band(found, fill)]
+def drawn(lines: Sequence[Trace], bands: Sequence[tuple[int, Band | None]], *, legend: str) -> Spec:
+    """Draw lines over their bands and over the diagonal of chance.
+
+    Args:
+        lines: the curves.
+        bands: of the first :data:`BANDS` of them, each with the place of its colour.
+        legend: where it is.
+    """
+    fills = [part for place, found in bands[:BANDS] for part in band(found, FILLS[place % len(FILLS)])]
     traces = [chance(GRID, GRID), *fills, *lines]
-    return chart(traces, share("1 - specificity"), share("sensitivity"), legend=legend)
+    return square(chart(traces, share("1 - specificity"), share("sensitivity"), legend=legend))

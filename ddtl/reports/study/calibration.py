@@ -9,6 +9,7 @@ import numpy as np
 from ddtl.evaluation import calibration
 from ddtl.evaluation.calibration import Bin
 from ddtl.evaluation.comparison.matrix import Measured
+from ddtl.evaluation.comparison.paired_predictions import unit_of
 from ddtl.records.study_folder import PLAIN
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Figure, Section, Table, side_by_side
@@ -28,8 +29,12 @@ def section(found: Cells) -> Section:
             continue
         alt = f"Reliability of what was trained on {row.source}, on {wording.listed(list(known))}."
         binned = {target: bins(measured) for target, measured in known.items()}
-        spec = reliability.spec(binned, "predicted probability", "share of positives")
-        charts.append(Figure(found.name(row), spec, alt, "All seeds together; bars: images."))
+        spec = reliability.spec(
+            binned, "predicted probability", "share of positives", {target: found.colour(target) for target in known}
+        )
+        charts.append(
+            Figure(found.name(row), spec, alt, f"All seeds together. {reliability.NOTE} Below: images in each bin.")
+        )
         rows += [[found.name(row), target, *_numbers(measured)] for target, measured in known.items()]
     if not charts:
         return Section("Calibration", [])
@@ -43,7 +48,8 @@ def bins(measured: Measured) -> list[Bin]:
     """Return the bins of the reliability diagram, all runs together."""
     runs = measured.method.runs
     p = np.concatenate([run.p for run in runs])
-    return calibration.reliability(np.tile(runs[0].predictions.label, len(runs)), p)
+    labels, clusters = runs[0].predictions.label, unit_of(runs[0].predictions)[1]
+    return calibration.reliability(np.tile(labels, len(runs)), p, clusters=np.tile(clusters, len(runs)))
 
 
 def _numbers(measured: Measured) -> list[str]:

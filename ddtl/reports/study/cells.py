@@ -17,6 +17,7 @@ from ddtl.records import run as results, study_controls, study_folder as record
 from ddtl.records.checking import inside
 from ddtl.records.study_controls import Controls
 from ddtl.records.study_folder import Evaluation, JobRecord, Study
+from ddtl.reports.html.figures import place_of
 from ddtl.reports.run import stored
 from ddtl.reports.sweep.record import without_folders
 from ddtl.schema.scores import SCORES
@@ -112,6 +113,22 @@ class Cells:
     @property
     def targets(self) -> list[str]:
         return list(dict.fromkeys(cell.target for cell in self.cells))
+
+    def place(self, row: Row) -> int:
+        """Return the place in the legend of what was trained: a colour for each dataset, a dash for each method on it.
+
+        With one dataset alone, the colours are for its methods.
+        """
+        sources = list(dict.fromkeys(one.source for one in self.rows))
+        same = [one for one in self.rows if one.source == row.source]
+        if len(sources) == 1:
+            return same.index(row)
+        return place_of(self.colour(row.source), same.index(row))
+
+    def colour(self, dataset: str) -> int:
+        """Return the place of a dataset among the colours: the same in every chart of a page."""
+        known = dict.fromkeys([*(row.source for row in self.rows), *self.targets])
+        return list(known).index(dataset)
 
     @property
     def varying(self) -> list[str]:

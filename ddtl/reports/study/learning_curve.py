@@ -29,11 +29,20 @@ def blocks(found: Cells) -> list[Figure]:
     points.sort(key=lambda point: point[0])
     title = f"{title_of(SCORE)} by training patients"
     seen = ", ".join(f"{n}: {format.score(measured.scores[SCORE].value)}" for n, measured in points)
-    caption = "The band is the interval of the mean, for other patients and other seeds, at each number by itself."
-    return [Figure(title, _spec(points), f"{title}: {seen}.", caption)]
+    metadata = _metadata(found)
+    caption = "The band is the interval of the mean, for other patients and other seeds, at each number by itself. "
+    caption += "Dotted: chance." + (" Dashed: a classifier of file metadata, no pixel." if metadata is not None else "")
+    return [Figure(title, _spec(points, metadata), f"{title}: {seen}.", caption)]
 
 
-def _spec(points: Sequence[tuple[int, Measured]]) -> Spec:
+def _metadata(found: Cells) -> float | None:
+    """Return the score of file metadata, trained on all patients; None where it was not computed."""
+    records = [record for cell in found.cells if cell.row.patients is None for record in cell.records]
+    baselines = [(record.get("baselines") or {}).get("file_facts") or {} for record in records]
+    return next((one[SCORE] for one in baselines if one.get(SCORE) is not None), None)
+
+
+def _spec(points: Sequence[tuple[int, Measured]], metadata: float | None) -> Spec:
     """Draw the means, their interval and each seed, by rising number of patients."""
     x = [n for n, _ in points]
     scores = [measured.scores[SCORE] for _, measured in points]
@@ -44,4 +53,10 @@ def _spec(points: Sequence[tuple[int, Measured]]) -> Spec:
     dots = stroke(n_each, each, "each seed", color=REFERENCE, mode="markers")
     line = stroke(x, [one.value for one in scores], "mean over seeds", mode="lines+markers")
     axis = {**scale("training patients (or groups)"), "rangemode": "tozero"}
-    return chart([*band(Band(low, high), x=x), dots, line], axis, scale(f"test {title_of(SCORE)}"), legend="outside")
+    ends = [0, max(x)]
+    levels = [stroke(ends, [0.5, 0.5], "chance", color=REFERENCE, dash="dot", width=1.5)]
+    if metadata is not None:
+        levels.append(stroke(ends, [metadata] * 2, "file metadata, all patients", 1, dash="dash", width=1.5))
+    return chart(
+        [*levels, *band(Band(low, high), x=x), dots, line], axis, scale(f"test {title_of(SCORE)}"), legend="outside"
+    )

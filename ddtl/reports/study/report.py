@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ddtl.reports.html.page import Headline, Page, Section, make_sections, render
-from ddtl.reports.study import calibration, cells, embeddings, export, learning_curve, reproduce, roc, tables
+from ddtl.reports.study import answer, calibration, cells, embeddings, export, learning_curve, reproduce, roc, tables
 from ddtl.reports.study.cells import SCORE, Cell, Cells
 from ddtl.reports.study.format import score_of, unit_of_scores
 from ddtl.reports.sweep.record import without_folders
@@ -46,13 +47,14 @@ def render_study(found: Cells) -> str:
 def page(found: Cells) -> Page:
     """Return the page, section by section."""
     study = found.study
-    first, *others = tables.tables(found, SCORE)
+    first, *others = (replace(table, stacked=True) for table in tables.tables(found, SCORE))
     seeds = max((cell.expected for cell in found.cells), default=0)
     parts = [study["study"], wording.count(len(study["jobs"]), "run"), wording.count(seeds, "seed")]
     return Page(
         eyebrow="ddtl study",
         title=study["name"],
         subtitle=" · ".join(parts),
+        answer=answer.sentence(found),
         headlines=_headlines(found),
         warnings=_warnings(found),
         sections=[

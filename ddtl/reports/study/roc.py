@@ -26,8 +26,9 @@ def section(found: Cells) -> Section:
         runs = {cell.folders: cell for cell in reversed(at)}  # methods that share their runs here share their curve
         at = [cell for cell in at if runs[cell.folders] is cell]
         known = {found.name(cell.row): cell.measured for cell in at if cell.measured is not None}
+        places = {found.name(cell.row): found.place(cell.row) for cell in at}
         shown = dict(list(known.items())[:_CURVES])
-        spec = _spec(shown)
+        spec = _spec(shown, places)
         if spec is None:
             continue
         more = f" The first {_CURVES} of {len(known)}." if len(known) > _CURVES else ""
@@ -36,11 +37,13 @@ def section(found: Cells) -> Section:
             "Sensitivities are means over the seeds at each specificity; the bands, of the first two, are "
             f"{format.level(found.settings.level)} limits for other patients and seeds, point by point.{more}"
         )
-        charts.append(Figure(f"Tested on {target}", spec, f"ROC curves on {target}; areas: {areas}.", caption))
+        charts.append(
+            Figure(f"Tested on {target}", spec, f"ROC curves on {target}; areas: {areas}.", caption, square=True)
+        )
     return Section("ROC curves", side_by_side(charts))
 
 
-def _spec(cells: Mapping[str, Measured]) -> Spec | None:
+def _spec(cells: Mapping[str, Measured], places: Mapping[str, int]) -> Spec | None:
     """Draw the curves by name, the first two with bands; None where there is no curve."""
     found = {}
     for name, measured in cells.items():
@@ -54,5 +57,5 @@ def _spec(cells: Mapping[str, Measured]) -> Spec | None:
     if not found:
         return None
     corner = np.append(0, GRID)  # from (0, 0) on, where a curve rises at once
-    lines = [stroke(corner, np.append(0, line), name, i) for i, (name, (line, _)) in enumerate(found.items())]
-    return roc.drawn(lines, [limits for _, limits in found.values()], legend="outside")
+    lines = [stroke(corner, np.append(0, line), name, places[name]) for name, (line, _) in found.items()]
+    return roc.drawn(lines, [(places[name], limits) for name, (_, limits) in found.items()], legend="outside")

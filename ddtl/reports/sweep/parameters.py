@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ddtl.reports.html.figures import REFERENCE, Spec, Trace, chart, label, scale, short, stroke
-from ddtl.reports.html.page import Block, Figure, Section, Text
+from ddtl.reports.html.page import Block, Figure, Section, Text, side_by_side
 from ddtl.reports.sweep.marks import described, spelled
 from ddtl.reports.sweep.record import Sweep
 from ddtl.reports.sweep.trials import Trial, last_score, score
@@ -45,9 +45,12 @@ def _blocks(sweep: Sweep) -> list[Block]:
         f"The best tenth{of}, {wording.count(len(best), 'trial')}, is highlighted. A pruned trial is at its last "
         "score. What a trial did not use, as it belongs to another choice, runs along the lane below.",
     )
+    from ddtl.reports.sweep import scatter  # it draws the axes that are described here
+
+    each = side_by_side(scatter.figures(scored, axes, sweep.names[0], best))
     found = importances(every, sweep.space, sweep.signs[0])
     if found.why_not:
-        return [lines, Text(f"There are no importances of the parameters: {found.why_not}.")]
+        return [*each, lines, Text(f"There are no importances of the parameters: {found.why_not}.")]
     hint = ", and with so few trials it is a hint." if found.of < MANY else "."
     bars = Figure(
         "Importance of the parameters",
@@ -56,7 +59,7 @@ def _blocks(sweep: Sweep) -> list[Block]:
         f"PED-ANOVA (Watanabe et al. 2023, IJCAI): how far the best {found.best} of {found.of} completed trials differ "
         f"in a parameter from all of them. Pruned trials are not in it{hint}",
     )
-    return [lines, bars]
+    return [*each, bars, lines]
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,6 @@ def parallel_spec(trials: Sequence[Trial], axes_: Sequence[Parameter], best: Ite
         "ticktext": [_broken(axis.name) for axis in axes],
         "range": [-0.2, len(axes) - 0.9],
         "side": "top",
-        "tickangle": 0,
         "tickfont": {"size": 11},
     }
     unused = any(axis.name not in trial["params"] for trial in trials for axis in axes_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddtl.reports.comparison.claims import LOWER_IS_BETTER
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.sweep import failures, parameters, pareto, reproduce, result, search, trial_table, workers
@@ -39,10 +40,37 @@ def page(sweep: Sweep) -> Page:
         eyebrow="ddtl sweep",
         title=record["name"],
         subtitle=" · ".join(filter(None, parts)),
+        answer=answer(sweep),
         headlines=_headlines(sweep),
         warnings=_warnings(sweep),
         sections=make_sections(SECTIONS, sweep),
     )
+
+
+def answer(sweep: Sweep) -> str:
+    """Return whether the winner is better than the default settings on the test set, in the first sentence."""
+    winner, final = sweep.winner, sweep.final
+    if winner is None:
+        return "No trial was completed, so there is no winner."
+    if final is None:
+        best = f"{format.score(winner['values'][0])}, the best of {len(sweep.ranked)} and so optimistic"
+        return (
+            "Whether the winner is better than the default settings is not known: they were not compared on the test "
+            f"set (finalize=true does). Its validation {sweep.title} is {best}."
+        )
+    comparison = final.get("comparison")
+    if not comparison:
+        return f"The winner was not compared with the default settings on the test set. {final['claim']}"
+    judged = comparison["pairs"][0]["differences"][comparison["score"]]["value"]
+    if not final["claimed"] or judged is None:
+        return f"The winner is not shown to be better than the default settings. {final['claim']}"
+    is_better = (judged < 0) == (comparison["score"] in LOWER_IS_BETTER)
+    verdict = (
+        "The winner is better than the default settings."
+        if is_better
+        else "The default settings are better than the winner."
+    )
+    return f"{verdict} {final['claim']}"
 
 
 def _headlines(sweep: Sweep) -> list[Headline]:

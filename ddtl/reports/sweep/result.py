@@ -32,8 +32,7 @@ def _blocks(sweep: Sweep) -> list[Block]:
         text = f"{_unused(sweep)} This command takes the winner's run, or trains it, and scores it:"
         return [chosen, Text(text), command]
     text = "The winner's command; seed=… trains it with another seed:"
-    claim = Text(final["claim"], "good" if final["claimed"] else "plain")
-    return [chosen, claim, _finals(sweep, final), Text(text), command]
+    return [chosen, _finals(sweep, final), Text(text), command]
 
 
 def _unused(sweep: Sweep) -> str:

@@ -17,7 +17,7 @@
     button.textContent = "Save SVG";
     button.setAttribute("aria-label", `Save the chart ${title.textContent} as SVG`);
     button.addEventListener("click", () => {
-      const name = `${document.title} ${title.textContent}`.replace(/[^\w-]+/g, "_").slice(0, 100);
+      const name = `${document.querySelector("h1").textContent} ${title.textContent}`.replace(/[^\w-]+/g, "_").slice(0, 100);
       // Always in the colours of paper: a figure of a dark screen is of no use in a manuscript.
       Plotly.downloadImage(spec(figure, button), { format: "svg", width: 560, height: 420, filename: name });
     });
