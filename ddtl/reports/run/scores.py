@@ -48,7 +48,8 @@ def table(stored: Stored) -> Table:
         sentences.aggregation(stored.scores),
     )
     at = f" at threshold {stored.record['threshold']:.3g}" if stored.binary else ""
-    return Table(stored.marked(f"Scores{at}"), ["score", *columns], rows, macro + " ".join(filter(None, parts)))
+    note = macro + " ".join(filter(None, parts))
+    return Table(stored.marked(f"Scores{at}"), ["score", *columns], rows, note, stacked=len(columns) > 3)
 
 
 def _per_class(stored: Stored) -> Table:
