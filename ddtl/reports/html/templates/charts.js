@@ -15,7 +15,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = "Save SVG";
-    button.setAttribute("aria-label", `Save the chart ${title.textContent} as SVG`);
+    button.setAttribute("aria-label", `Save SVG of the chart ${title.textContent}`);
     button.addEventListener("click", () => {
       const name = `${document.querySelector("h1").textContent} ${title.textContent}`.replace(/[^\w-]+/g, "_").slice(0, 100);
       // Always in the colours of paper: a figure of a dark screen is of no use in a manuscript.
