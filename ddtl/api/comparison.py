@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddtl.api.runs import Run, Scored
-from ddtl.api.session import as_words
+from ddtl.api.session import as_path, as_words
+from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,13 @@ def compare(*runs: Run | str | Path, score: str = "roc_auc", split: str = "test"
     import pandas as pd
 
     from ddtl.commands.compare import COMMAND
+    from ddtl.commands.run_names import named_folder
     from ddtl.evaluation.comparison.comparison import compare as compare_methods
     from ddtl.reports.comparison import claims, runs as compared
 
-    paths = [run.path if isinstance(run, Scored) else Path(run).expanduser() for run in runs]
+    paths = [run.path if isinstance(run, Scored) else named_folder(str(as_path(run)), ("run",)) for run in runs]
+    if len(paths) < 2:
+        raise UserError("compare takes two runs or more.")
     words = [*map(str, paths), *as_words({"score": score, "split": split, "level": level})]
     settings = COMMAND.read(words).settings
     found = compared.read(paths, settings.split)

@@ -81,7 +81,7 @@ class Dataset:
 
         if split not in ("train", "val", "test"):
             raise UserError(f"split={split!r}: is neither 'train', 'val' nor 'test'.")
-        if n < 1:
+        if not isinstance(n, int) or n < 1:
             raise UserError(f"n={n}: a batch has at least 1 image.")
         found = views(self._module, split, n)
         samples = self._module.manifest.samples

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.api.runs import Run, Scored
-from ddtl.api.session import runs_folder
+from ddtl.api.session import as_path, runs_folder
 from ddtl.api.sweeps import Study, Sweep
 from ddtl.records import study, sweep
 from ddtl.utils.errors import UserError
@@ -32,7 +32,7 @@ def load(run: str | Path, folder: str | Path | None = None) -> Any:
     from ddtl.commands.runs import find_row
     from ddtl.dashboard.index import Index
 
-    path = Path(run).expanduser()
+    path = as_path(run)
     if not path.is_dir():
         root = runs_folder(folder)
         rows = [row for row in Index(root).rows() if row.kind in ("run", "sweep", "study")]

@@ -58,6 +58,8 @@ def read_images(images: Sequence[Any], patients: str) -> Given:
             "by numpy.asarray(image)"
         )
     arrays = [one for one in flat if isinstance(one, np.ndarray)]
+    if any(isinstance(one, np.ma.MaskedArray) for one in arrays):
+        raise UserError("predict takes no masked array: what is below the mask? Fill it: array.filled(0)")
     if arrays and len(arrays) < len(flat):
         raise UserError("predict takes files or arrays, and not both at once. Call it once for each.")
     if arrays and patients:
@@ -93,6 +95,11 @@ def _of_table(table: pd.DataFrame, patients: str) -> Given:
             raise UserError(f"predict: row {row} of the DataFrame has no path. Drop it: table.dropna(subset=['path'])")
         if files.setdefault(str(value), patient) != patient:
             raise UserError(f"{value}: is in the DataFrame for two patients. Name it once, for the one it shows.")
+    twice = table["path"][table["path"].astype(str).duplicated()]
+    if len(twice):
+        raise UserError(
+            f"{twice.iloc[0]}: is in the DataFrame twice. Name each file once: table.drop_duplicates('path')"
+        )
     return Given(list(files), patients=files)
 
 

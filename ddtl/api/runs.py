@@ -177,7 +177,12 @@ class Run(Scored):
             with command("ddtl", ["predict", str(self.path), *typed]):
                 predict.predict_files(self.path, words, given.arrays, given.patients)
             found = read_object(Path(folder) / JSON)
-        table = pd.DataFrame(found[PATIENT_ROWS if unit == "patient" else IMAGE_ROWS])
+        rows = found[PATIENT_ROWS if unit == "patient" else IMAGE_ROWS]
+        if not rows:
+            why = "no image names its patient" if found[IMAGE_ROWS] else "no image could be used"
+            reason = f": {found['skipped'][0]['reason']}" if found["skipped"] else ""
+            raise UserError(f"predict: {why}{reason}")
+        table = pd.DataFrame(rows)
         table.attrs["skipped"] = found["skipped"]
         return table
 
@@ -288,6 +293,11 @@ def train(*words: str, **settings: Any) -> Run:
     from ddtl.commands import train as training
     from ddtl.config.load import load as load_config
 
+    wrong = next((word for word in words if not isinstance(word, str)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{wrong!r}: a word such as 'seed=1' is wanted; a dict of settings is given as train(**settings)."
+        )
     typed = [*words, *as_words(settings)]
     config = load_config(typed)
     if config.trainer.devices * config.trainer.num_nodes > 1:

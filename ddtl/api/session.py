@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ddtl.utils import console, signals
-from ddtl.utils.errors import Stopped
+from ddtl.utils.errors import Stopped, UserError
 from ddtl.utils.redaction import add_secrets_of_command
 
 
@@ -101,6 +101,8 @@ _OTHER_TYPES = ("true", "false", "null", "inf", "nan")  # words that Hydra's gra
 
 def as_text(value: Any) -> str:
     """Return a value as the command line's grammar takes it, quoted where that is needed."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        value = value.item()
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -116,10 +118,24 @@ def as_text(value: Any) -> str:
     return f"'{escaped}'"
 
 
+def as_path(value: object) -> Path:
+    """Return a path or a name that was given.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise UserError(f"{value!r}: a path or a name is wanted.")
+    return Path(value).expanduser()
+
+
 def runs_folder(folder: str | Path | None) -> Path:
     """Return the runs folder: the one that is named, or else ``paths.runs_dir``."""
     if folder is not None:
-        return Path(folder).expanduser()
+        path = as_path(folder)
+        if not path.is_dir():
+            raise UserError(f"{folder}: there is no such folder of runs.")
+        return path
     from ddtl.config.load import load
 
     return Path(load([], writes=False).paths.runs_dir)

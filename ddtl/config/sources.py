@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ddtl.config import compose
-from ddtl.config.where import options
+from ddtl.config.where import OWN, options
 from ddtl.schema.run import DatasetConfig
 from ddtl.schema.units import PROTOCOLS
+from ddtl.utils import plugins
+from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean
 
 # Folders that ddtl makes next to those of datasets in paths.runs_dir.
@@ -93,5 +95,10 @@ def _phantom(pooled: DatasetConfig, source: str) -> object:
 
 def usual(option: str) -> DatasetConfig:
     """The settings of ``dataset=<option>`` alone."""
+    if option not in options("dataset"):
+        raise UserError(
+            f"dataset={option}: no such dataset here. Where a plugin or a folder of options has it, name that: "
+            f"{plugins.VARIABLE}=MODULE or {OWN}=FOLDER."
+        )
     tree, _ = compose.resolved(compose.composed("train", {"dataset": option}), [])
     return DatasetConfig.model_validate(tree["dataset"])

@@ -73,7 +73,7 @@ def build_loss(config: LossConfig) -> Loss:
         UserError: a file of ``conf/loss/`` names no function of ``LOSSES``, or has keys that it does not take; or
             labels are smoothed for one that does not.
     """
-    losses = {**LOSSES, **plugins.added("loss")}
+    losses = {**LOSSES, **plugins.added("loss", LOSSES)}
     function = losses.get(config.name)
     if function is None:
         raise UserError(f"loss={config.name}: there is no such function. There are {', '.join(losses)}.")

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ddtl.models.backbones import Backbone
 from ddtl.models.grayscale import normalisation
-from ddtl.schema.backbones import HEAD, spec_of
+from ddtl.schema.backbones import HEAD, BackboneSpec, spec_of
 from ddtl.schema.run import HeadConfig, ModelConfig
+from ddtl.utils.errors import UserError
 
 
 class Head(nn.Module):
@@ -43,6 +44,27 @@ class BatchNorm(nn.BatchNorm2d):
         return super().train(mode and not self.fixed)
 
 
+def _backbone(spec: BackboneSpec, grayscale: str) -> Backbone:
+    """Return a backbone; one of a plugin is tried with an image.
+
+    Raises:
+        UserError: a plugin's network does not fit its specification.
+    """
+    if spec.build is None:
+        return Backbone(spec, grayscale)
+    try:
+        found = Backbone(spec, grayscale).eval()
+        with torch.no_grad():
+            shape = found(torch.zeros(1, 1 if grayscale == "sum" else 3, 64, 64)).shape
+    except Exception as error:  # of a user's own code, which may raise anything
+        raise UserError(f"model.name={spec.name}: its network cannot be made or used ({error}).") from error
+    if len(shape) != 4 or shape[1] != spec.features:
+        raise UserError(
+            f"model.name={spec.name}: an image becomes {tuple(shape)[1:]}, and not {spec.features} channels."
+        )
+    return found.train()
+
+
 class Network(nn.Module):
     """The whole model, as stages in a row, each of which can be frozen."""
 
@@ -52,7 +74,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig, n_classes: int) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.backbone = Backbone(spec_of(config.name), config.grayscale)
+        self.backbone = _backbone(spec_of(config.name), config.grayscale)
         self.head = Head(self.backbone.features, config.head, n_classes)
         mean, std = normalisation(config.grayscale)
         self.register_buffer("mean", mean, persistent=False)

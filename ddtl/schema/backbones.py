@@ -51,7 +51,7 @@ class BackboneSpec:
 
 def backbones() -> dict[str, BackboneSpec]:
     """All networks by name: ``BACKBONES``, and those of plugins."""
-    return {**BACKBONES, **plugins.added("backbone")}
+    return {**BACKBONES, **plugins.added("backbone", BACKBONES)}
 
 
 def spec_of(name: str) -> BackboneSpec:

@@ -70,6 +70,15 @@ def plugins_of(config: Config) -> list[plugins.Plugin]:
     return list(dict.fromkeys(found))
 
 
+def plugin_notes(config: Config) -> list[str]:
+    """Return what a reader of a run's scores must know of its plugins, a sentence each."""
+    return [
+        f"The run uses the plugin {plugin.module} ({plugin.identity}): its loss, its network or its dataset is code of "
+        "its user's own."
+        for plugin in plugins_of(config)
+    ]
+
+
 def require_plugins(identity_: Mapping[str, Any], folder: object) -> None:
     """Refuse a run whose plugins are not here as they were.
 

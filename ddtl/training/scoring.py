@@ -27,6 +27,7 @@ from ddtl.records.epochs import AVERAGED
 from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.run import EvaluationConfig
 from ddtl.training import batchnorm, checkpoints, hardware, verification
+from ddtl.training.identity import plugin_notes
 from ddtl.training.joining import join
 from ddtl.training.results import score_predictions, warn_of_inversion
 from ddtl.training.run import Run
@@ -171,7 +172,7 @@ def setting(run: Run) -> dict[str, Any]:
         "grouping": manifest.grouping,
         "classes": list(manifest.classes),
         "positive": manifest.positive if len(manifest.classes) == 2 else None,
-        "warnings": [*protocols.describe(manifest), *manifest.sentences()],
+        "warnings": [*protocols.describe(manifest), *manifest.sentences(), *plugin_notes(run.config)],
         "warning_names": manifest.named(),
         **({} if run.config.dataset.harmonize == "none" else {"harmonize": run.config.dataset.harmonize}),
         "excluded": None if manifest.left_out is None else asdict(manifest.left_out),

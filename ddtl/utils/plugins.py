@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
@@ -24,6 +25,7 @@ from ddtl.utils.reading import printable
 VARIABLE, GROUP = "DDTL_PLUGINS", "ddtl.plugins"
 
 T = TypeVar("T")
+_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,22 @@ def sampler(cls: T) -> T:
     return _adder("sampler", cls.__name__)(cls)  # type: ignore[attr-defined]
 
 
-def added(kind: str) -> dict[str, Any]:
-    """Return what plugins added of a kind, by name."""
+def added(kind: str, own: Container[str]) -> dict[str, Any]:
+    """Return what plugins added of a kind, by name.
+
+    Args:
+        kind: ``loss``, ``backbone``, ``dataset`` or ``sampler``.
+        own: the names that ddtl has itself.
+
+    Raises:
+        UserError: a plugin adds one of these.
+    """
     load()
+    for name, (_, module) in _added.get(kind, {}).items():
+        if name in own:
+            raise UserError(
+                f"{VARIABLE}: {module} adds the {kind} {name}, which ddtl has itself. Give it another name."
+            )
     return {name: value for name, (value, _) in _added.get(kind, {}).items()}
 
 
@@ -106,7 +121,7 @@ def load() -> list[Plugin]:
             found = import_module(module)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             why = f"{type(error).__name__}: {printable(str(error))[:300]}"
             raise UserError(
                 f"{VARIABLE}: the plugin {printable(module)} cannot be imported ({why}). Install it, or put its folder "
@@ -132,6 +147,10 @@ def _adder(kind: str, name: str) -> Callable[[T], T]:
     def add(value: T) -> T:
         if not _adding:
             raise UserError(f"{kind} {name}: is added by a plugin; name the module by {VARIABLE}=module.")
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"{VARIABLE}: {_adding[-1]} adds the {kind} {printable(name)!r}: letters, digits, _ and - make a name."
+            )
         before = _added.setdefault(kind, {}).get(name)
         if before is not None and before[1] != _adding[-1]:
             raise UserError(f"{VARIABLE}: {before[1]} and {_adding[-1]} both add the {kind} {name}. Leave one out.")

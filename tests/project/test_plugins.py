@@ -55,6 +55,9 @@ def test_it_trains_predicts_and_is_part_of_the_runs_identity(place: Path) -> Non
     identity = json.loads((folder / "identity.json").read_text())
     assert re.fullmatch(r"0\.1 sha256:[0-9a-f]{16}", identity["plugin.ct_extras"])
     assert identity["loss.power"] == 1.0
+    sentence = "The run uses the plugin ct_extras (0.1 sha256:"
+    assert any(text.startswith(sentence) for text in json.loads((folder / "results.json").read_text())["warnings"])
+    assert sentence in (folder / "methods.md").read_text().replace("\\", "")
     again = typed(place, "train.py", *words)
     assert "finished" in again.stderr
     image = str(next((place / "images").iterdir()))
@@ -113,6 +116,47 @@ def test_what_two_add_and_what_nobody_names_is_refused(place: Path, monkeypatch:
     assert "first_one and second_one both add the loss same" in done.stderr
     with pytest.raises(UserError, match="is added by a plugin"):
         plugins.loss("x")(lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "said"),
+    [
+        (
+            "@plugins.loss('cross_entropy')\ndef f(*a, **k): ...",
+            (),
+            "adds the loss cross_entropy, which ddtl has itself",
+        ),
+        ("@plugins.dataset('phantom')\ndef f(*a): ...", (), "adds the dataset phantom, which ddtl has itself"),
+        ("@plugins.loss('../x')\ndef f(*a): ...", (), "letters, digits, _ and - make a name"),
+        (
+            "plugins.backbone(BackboneSpec('resnet18', '', {}, 1))",
+            (),
+            "adds the backbone resnet18, which ddtl has itself",
+        ),
+        (
+            "plugins.backbone(BackboneSpec('wrong', '', {'stem': ('0',)}, 9, trunk='', build=network))",
+            ("model=wrong",),
+            "an image becomes (4, 62, 62), and not 9 channels",
+        ),
+        (
+            "plugins.backbone(BackboneSpec('wrong', '', {'stem': ('1',)}, 4, trunk='', build=network))",
+            ("model=wrong",),
+            "model.name=wrong: its network cannot be made or used",
+        ),
+        ("raise SystemExit(3)", (), "cannot be imported (SystemExit: 3)"),
+    ],
+)
+def test_what_a_plugin_may_not_add(place: Path, text: str, words: tuple[str, ...], said: str) -> None:
+    begin = (
+        "from torch import nn\nfrom ddtl import plugins\nfrom ddtl.schema.backbones import BackboneSpec\n"
+        "def network(weights=None):\n    return nn.Sequential(nn.Conv2d(3, 4, 3))\n"
+    )
+    (place / "lib" / "wrong_one.py").write_text(begin + text + "\n")
+    shared = ("dataset=phantom", "dataset.phantom.n_patients=12", "dataset.phantom.size=64", "model.weights=none")
+    done = typed(place, "train.py", *shared, *words, "logger=none", "finetune=full", named="wrong_one")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.replace("\n", " ")
+    assert "Traceback" not in done.stderr
 
 
 def test_runs_without_one_have_their_names(monkeypatch: pytest.MonkeyPatch) -> None:

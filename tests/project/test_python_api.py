@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,24 @@ def test_importing_it_is_quick() -> None:
         for _ in range(3)
     ]
     assert min(took) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (ddtl.compare, "two runs or more"),
+        (lambda: ddtl.compare("one"), "two runs or more"),
+        (lambda: ddtl.compare(1, 2), "1: a path or a name is wanted"),
+        (lambda: ddtl.load(None), "None: a path or a name is wanted"),  # type: ignore[arg-type]
+        (lambda: ddtl.runs("/nowhere"), "/nowhere: there is no such folder of runs"),
+        (lambda: ddtl.train({"seed": 1}), "a dict of settings is given as"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_meant_is_a_users_error(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(ddtl.UserError, match=said):
+        call()
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    given_ = {"seed": np.int64(1), "optimizer.lr": np.float32(0.5), "trainer.compile": np.bool_(False)}
+    assert as_words(given_) == ["seed=1", "optimizer.lr=0.5", "trainer.compile=false"]

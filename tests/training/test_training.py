@@ -44,6 +44,7 @@ def test_a_run_leaves_its_whole_record(finished):
         "environment.json",
         "split.csv",
         "histogram.json",
+        "log.txt",
         "metrics.jsonl",
         "predictions.csv",
         "results.json",

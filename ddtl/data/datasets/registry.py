@@ -52,9 +52,10 @@ def kind_of(name: str) -> DatasetKind:
     Raises:
         UserError: there is none here.
     """
+    more = plugins.added("dataset", DATASETS)
     if name in DATASETS:
         return DATASETS[name]
-    build = plugins.added("dataset").get(name)
+    build = more.get(name)
     if build is None:
         raise UserError(
             f"dataset.kind={name}: no such kind here. Where a plugin has it, name that: {plugins.VARIABLE}=MODULE."

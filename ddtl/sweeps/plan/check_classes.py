@@ -25,10 +25,11 @@ def problems(config: SweepConfig) -> list[str]:
     from ddtl.sweeps.sampling import pruner
 
     # Optuna's advice on arguments is for programmers; mistakes come as errors.
+    known = _named(optuna.samplers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [
-            *_sampler(config.sampler, {**_named(optuna.samplers), **plugins.added("sampler")}),
+            *_sampler(config.sampler, {**known, **plugins.added("sampler", known)}),
             *_pruner(
                 config.pruner, {"AfterUnfreeze": pruner.AfterUnfreeze, **_named(optuna.pruners)}, pruner.make_pruner
             ),
@@ -41,8 +42,13 @@ def _named(module: Any) -> dict[str, type]:
 
 
 def _sampler(chosen: ClassConfig, known: Mapping[str, type]) -> Iterator[str]:
+    from optuna.samplers import BaseSampler
+
     if chosen.name not in known:
         yield _unknown("sampler", chosen.name, known)
+        return
+    if not issubclass(known[chosen.name], BaseSampler):
+        yield f"sampler.name={chosen.name}: is not a sampler, which is a class of optuna.samplers.BaseSampler."
         return
     package = _PACKAGES.get(chosen.name)
     if package is not None and importlib.util.find_spec(package) is None:

@@ -75,6 +75,6 @@ class Seeded(BaseSampler):
             args.setdefault("independent_sampler", optuna.samplers.RandomSampler(own))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            of_plugins = plugins.added("sampler")
+            of_plugins = plugins.added("sampler", ())
             made: BaseSampler = (of_plugins.get(self._name) or getattr(optuna.samplers, self._name))(**args)
         return made
