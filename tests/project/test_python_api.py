@@ -289,6 +289,14 @@ manifest: pd.DataFrame = data.manifest
 batch: ddtl.Batch = data.batch("val", n=4)
 names: tuple[str, ...] = batch.classes
 shape: tuple[int, ...] = batch.after.shape
+
+
+@ddtl.plugins.loss("mine")
+def mine(logits: float, labels: float, weights: float | None) -> float:
+    return logits
+
+
+value: float = mine(1.0, 2.0, None)
 try:
     run.report()
 except (ddtl.UserError, ddtl.TrainingFailure) as error:
