@@ -60,6 +60,54 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
             ("16-bit files for a run that was not", "excluded: their meaning is not known"),
         ),
     ),
+    (
+        "From Python",
+        (
+            (
+                "an array of floats, of 4 dimensions, empty, masked",
+                "refused: its number, type and shape",
+            ),
+            ("files and arrays at once; `patients=folder` with arrays", "refused in one line"),
+            (
+                "a table without `path`, a file twice or of two patients",
+                "refused: column, row or file",
+            ),
+            ("patients' numbers with gaps among them", "`7.0` is patient `7`; a missing one is unknown"),
+            ("`compare()` of one run, `load(None)`, `runs` of a folder that is not there", "a `UserError` in one line"),
+            ("NumPy's numbers in settings", "the numbers that they are"),
+            ("Ctrl-C or a notebook's stop button", "`KeyboardInterrupt`; the same call resumes to the same bit"),
+        ),
+    ),
+    (
+        "Plugins and options of one's own",
+        (
+            ("a plugin that cannot be imported, or ends the process", "refused: its name and the error"),
+            ("a loss, network, dataset or sampler with a name that is taken", "refused"),
+            ("a network that does not fit its specification", "refused: it is tried with an image"),
+            ("a run whose plugin is absent or changed", "refused by commands that need it, with its name and hash"),
+            ("a module in the current folder", "not imported"),
+            ("a file with the name of an option of ddtl's, in no group's folder, or twice", "refused: the file"),
+        ),
+    ),
+    (
+        "Notes, tags and logs of a run",
+        (
+            (
+                "a note of over 2,000 characters, control characters, tags with blanks or markup",
+                "refused",
+            ),
+            (
+                "`notes.json` that is damaged, huge, a pipe or a link",
+                "costs its cells; the row shows the reason",
+            ),
+            ("markup in a note", "shown as text"),
+            ("`log.txt` that is a link", "not followed; the training continues"),
+            (
+                "MLflow's store: a link, a dead server, a password in its URL",
+                "a warning; a password is refused",
+            ),
+        ),
+    ),
 )
 
 
