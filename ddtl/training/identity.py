@@ -62,9 +62,7 @@ def counting(config: Config) -> dict[str, Any]:
 
 def plugins_of(config: Config) -> list[plugins.Plugin]:
     """Return the plugins that a run uses."""
-    kinds = {config.dataset.kind}
-    if config.dataset.kind == "pooled":
-        kinds |= {source.kind for source in config.dataset.of_sources().values()}
+    kinds = {config.dataset.kind, *(source.kind for source in (config.dataset.source_settings or {}).values())}
     found = plugins.of({"loss": config.loss.name, "backbone": config.model.name})
     found += [plugin for kind in kinds for plugin in plugins.of({"dataset": kind})]
     return list(dict.fromkeys(found))
