@@ -77,7 +77,8 @@ def test_every_command_has_its_help() -> None:
 
 def test_every_public_name_is_on_the_page() -> None:
     page = reference.api()
-    assert [name for name in ddtl.__all__ if f":: ddtl.{name}\n" not in page] == []
+    names = [f":: ddtl.{'utils.' if name == 'plugins' else ''}{name}\n" for name in ddtl.__all__]
+    assert [name for name in names if name not in page] == []
 
 
 def test_pages_are_written_where_they_differ(tmp_path: Path) -> None:
