@@ -108,12 +108,12 @@ def test_match_is_one_map_for_a_dataset_and_one_for_each_source_of_a_pool() -> N
     assert alone._harmonizer.tables.tolist() == [list(range(256))]
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(tmp_path_factory.mktemp("harmonized"), "trainer.max_epochs=1").folder
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_elsewhere_with_matched_grey_levels(trained: Path) -> None:
     small = [word for word in SMALL if word.startswith("dataset.phantom.")]
     words = [*GREY[:3], *small, f"paths.runs_dir={trained.parents[1]}", "dataset.harmonize=match"]

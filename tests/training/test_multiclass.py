@@ -125,7 +125,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, str]:
     """(a run that came to its end, what it printed)."""
@@ -156,6 +155,7 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
     return result, printed.get()
 
 
+@pytest.mark.slow
 def test_three_classes_are_learnt(finished: tuple[RunResult, str]) -> None:
     r = finished[0].results
     for split in ("val", "test"):
