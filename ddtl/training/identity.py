@@ -62,7 +62,9 @@ def counting(config: Config) -> dict[str, Any]:
 
 def plugins_of(config: Config) -> list[plugins.Plugin]:
     """Return the plugins that a run uses."""
-    kinds = {config.dataset.kind, *(source.kind for source in (config.dataset.source_settings or {}).values())}
+    d = config.dataset
+    sources = (d.source_settings or {}).values() if d.kind == "pooled" else ()
+    kinds = {d.kind, *(source.kind for source in sources)}
     found = plugins.of({"loss": config.loss.name, "backbone": config.model.name})
     found += [plugin for kind in kinds for plugin in plugins.of({"dataset": kind})]
     return list(dict.fromkeys(found))

@@ -311,7 +311,7 @@ def test_the_sampler_of_the_guide_can_be_made_here() -> None:
 def test_every_link_within_the_docs_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         name, _, heading = link.partition("#")
-        if ":" in name:
+        if ":" in name or name.startswith("generated/"):  # made by `make docs`, which fails where a link leads nowhere
             continue
         leads_to = page.parent / name if name else page
         assert leads_to.exists(), link

@@ -144,6 +144,7 @@ def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ru
         "trainer.monitor=val/loss",  # the areas are 1 from the first epoch on
         "trainer.max_epochs=3",
         "logger=none",
+        "verbose=true",
         f"paths.runs_dir={tmp_path_factory.mktemp('runs')}",
     ]
     screen = Console(width=100, soft_wrap=True)
