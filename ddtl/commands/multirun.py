@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ddtl.commands.train import FOLDER_TO
 from ddtl.config.command_line import expand
 from ddtl.config.load import ConfigError, check
 from ddtl.schema.run import Config
 from ddtl.utils import console
 from ddtl.utils.errors import Stopped
+
+# A file that a parent process wants the run's folder written to.
+FOLDER_TO = "DDTL_FOLDER_TO"
 
 Job = list[str]
 

@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddtl.commands.multirun import FOLDER_TO, run_each
 from ddtl.utils.files import write_text
 from ddtl.utils.ranks import is_first
 
 if TYPE_CHECKING:
     from ddtl.schema.run import Config
     from ddtl.training.results import RunResult
-
-# A file that a parent process wants the run's folder written to.
-FOLDER_TO = "DDTL_FOLDER_TO"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,8 +29,6 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(load.composed_yaml(command.overrides))
         return 0
     if command.multirun:
-        from ddtl.commands.multirun import run_each
-
         return run_each(command.overrides, argv)
 
     config = load.load(command.overrides)

@@ -19,7 +19,7 @@ from ddtl.utils.reading import Unreadable, printable
 from ddtl.utils.redaction import redact
 
 if TYPE_CHECKING:
-    from ddtl.reports.sweep.parameters import Parameter
+    from ddtl.reports.sweep.axes import Parameter
     from ddtl.reports.sweep.trials import Trial
 
 _MOST_CURVES = 12

@@ -27,7 +27,7 @@ from ddtl.reports.sweep import (
     trials as sweep_trials,
     workers,
 )
-from ddtl.reports.sweep.parameters import Parameter
+from ddtl.reports.sweep.axes import Parameter
 from ddtl.reports.sweep.record import Sweep
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json

@@ -7,8 +7,8 @@ from typing import Any
 
 from ddtl.reports.html.figures import Spec, chart, label, scale
 from ddtl.reports.html.page import Figure
+from ddtl.reports.sweep.axes import Parameter
 from ddtl.reports.sweep.marks import marks, spelled
-from ddtl.reports.sweep.parameters import Parameter
 from ddtl.reports.sweep.trials import Trial, last_score
 
 _MOST = 12  # parameters: more charts make the page long
