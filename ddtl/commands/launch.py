@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shlex
 import signal
 import sys
@@ -96,11 +97,15 @@ def _message(error: Exception) -> str:
     if isinstance(error, TrainingFailure):
         again = f"\nThe same command resumes it:\n  {_command()}"
         return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for this command. A smaller dataset.batch_size takes less."
-    if _is_out_of_memory(error):
-        why = " ".join(str(error).split())
-        return f"a library cannot be loaded into memory ({why}). Raise the limit: ulimit -v unlimited"
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        # Which of the two is raised at such a limit, and for what, differs from machine to machine.
+        what = "there is not enough memory for this command"
+        if not isinstance(error, MemoryError):
+            what = f"a library cannot be loaded into memory ({' '.join(str(error).split())})"
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f"{what}: its limit is {limit / 1e9:.1f} GB of address space. Raise the limit: ulimit -v unlimited"
+        return f"{what}. A smaller dataset.batch_size takes less."
     if not has_folder():
         return "the current folder has been deleted or moved. Change to one that is there: cd ~"
     # What the machine denied at a place where nobody expected it.
