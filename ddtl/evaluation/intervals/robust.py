@@ -174,21 +174,39 @@ def _average_precision(
     edge = 1e-12
     of_auc_halves = logit(parts.auc) - logit(max(of_auc[0], edge)), logit(min(of_auc[1], 1 - edge)) - logit(parts.auc)
     down, up = (seen * half + (1 - seen) * max(half, float(other)) for other in of_auc_halves)
-    low, high = logit_limits(value, value * (1 - value), down)[0], logit_limits(value, value * (1 - value), up)[1]
+    # A positive counts itself in the precision at its rank, so that the estimate is too high on average. The lower
+    # limit is around that without itself.
+    centre = min(value, _precision_of_others(order, clusters.labels))
+    low = logit_limits(centre, centre * (1 - centre), down)[0]
+    high = logit_limits(value, value * (1 - value), up)[1]
     return Interval(min(low, _with_more(order, clusters)), high, "influence")
+
+
+def _ranks(order: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the positives from the highest on, and of each the positives and the negatives that are not below it."""
+    positives, negatives = np.sort(order[labels == 1])[::-1], np.sort(order[labels != 1])
+    return (
+        positives,
+        np.searchsorted(-positives, -positives, "right"),  # a group of ties is found together
+        len(negatives) - np.searchsorted(negatives, positives, "left"),
+    )
+
+
+def _precision_of_others(order: np.ndarray, labels: np.ndarray) -> float:
+    """Return the average precision where no positive counts itself; between 0 and 1 exclusively."""
+    positives, found, false = _ranks(order, labels)
+    others = (found - 1) * len(positives) / max(len(positives) - 1, 1)
+    precision = np.divide(others, others + false, out=np.ones(len(positives)), where=others + false > 0)
+    return float(np.clip(precision.mean(), 1e-6, 1 - 1e-9))
 
 
 def _with_more(order: np.ndarray, clusters: Clusters) -> float:
     """Return the average precision with two more negative clusters of average size, above nine tenths of the
     positives.
     """
-    positives = np.sort(order[clusters.labels == 1])[::-1]
-    negatives = np.sort(order[clusters.labels != 1])
-    above = np.arange(1, len(positives) + 1) + len(negatives) - np.searchsorted(negatives, positives, "left")
-    tied = np.searchsorted(-positives, -positives, "right")  # the positives of a group of ties are found together
-    added = _MORE * len(negatives) / clusters.of_class[0].clusters
-    more = np.where(positives <= np.quantile(positives, 0.9), added, 0.0)
-    return float(np.mean(tied / (above - np.arange(1, len(positives) + 1) + tied + more)))
+    positives, found, false = _ranks(order, clusters.labels)
+    added = _MORE * int((clusters.labels != 1).sum()) / clusters.of_class[0].clusters
+    return float(np.mean(found / (found + false + np.where(positives <= np.quantile(positives, 0.9), added, 0.0))))
 
 
 def least_precision(auc: float, prevalence: float) -> float:
