@@ -24,7 +24,7 @@ from ddtl.reports.html.curves import GRID, Curves, curves
 from ddtl.reports.html.page import Cell, Figure, Fold, Page, Row, Section, Table, Text, render
 from ddtl.reports.run import report as run_report, scores, sentences, stored
 from ddtl.reports.sections import reproduce
-from ddtl.schema.scores import TITLES
+from ddtl.schema.scores import SCORES, TITLES
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json
@@ -243,6 +243,23 @@ def test_a_score_without_an_interval_says_why(run: Path, tmp_path: Path) -> None
     table = scores.table(stored.read(folder))
     assert table.rows[0][2] == Cell(f"{record['test']['roc_auc']:.3f}")
     assert "No brackets: too few patients" in table.note
+
+
+def test_what_the_images_of_patients_are_worth_is_there_for_every_score(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    record = json.loads((folder / "results.json").read_text())
+    one = {"design_effect": 2.5, "correlation": 0.75, "effective_images": record["test"]["images"] / 2.5}
+    record["test"]["clustering"] = {"scores": dict.fromkeys(SCORES, one), "effective_patients": [20.0, 20.0]}
+    record["val"].pop("clustering", None)
+    write_json(folder / "results.json", record)
+    fold = next(
+        b for b in blocks(page(folder)) if isinstance(b, Fold) and b.summary == "How alike a patient's images are"
+    )
+    (alike,) = fold.blocks
+    assert isinstance(alike, Table)
+    assert [row[0] for row in alike.rows] == [TITLES[name] for name in SCORES]
+    assert alike.rows[0][1:] == ["2.50", "0.75", f"{record['test']['images'] / 2.5:,.0f}"]
 
 
 def test_a_paper_s_numbers_stand_beside_ours(tmp_path: Path) -> None:

@@ -12,6 +12,11 @@ from ddtl.reports.run.stored import SPLITS, Stored, patients
 from ddtl.schema.scores import PER_CLASS, SCORES, TITLES
 from ddtl.utils import wording
 
+_ALIKE = (
+    "Design effect: the variance between patients over that of as many independent images; the correlation gives it."
+    " Effective images: as many independent ones tell as much."
+)
+
 
 def section(stored: Stored) -> Section:
     """Return the table of scores, then how its intervals were computed, the classes and the paper."""
@@ -20,6 +25,9 @@ def section(stored: Stored) -> Section:
     if methods:
         about = Table("How the intervals were made", ["scores", "method"], methods, words=[1])
         blocks.append(Fold("How the intervals were made", [about]))
+    alike = _clustering(stored)
+    if alike:
+        blocks.append(Fold("How alike a patient's images are", alike))
     if not stored.binary:
         blocks.append(_per_class(stored))
     return Section("Scores", [*blocks, *_published(stored)])
@@ -50,6 +58,30 @@ def table(stored: Stored) -> Table:
     at = f" at threshold {stored.record['threshold']:.3g}" if stored.binary else ""
     note = macro + " ".join(filter(None, parts))
     return Table(stored.marked(f"Scores{at}"), ["score", *columns], rows, note, stacked=len(columns) > 3)
+
+
+def _clustering(stored: Stored) -> list[Table]:
+    """Return what the images of test and validation are worth for each score, where patients have several."""
+    tables: list[Table] = []
+    for split in ("test", "val"):
+        part = stored.record.get(split)
+        found = (part or {}).get("clustering")
+        if part is None or found is None:
+            continue
+        rows: Rows = [
+            [
+                TITLES[name],
+                f"{one['design_effect']:.2f}",
+                f"{one['correlation']:.2f}",
+                f"{one['effective_images']:,.0f}",
+            ]
+            for name, one in ((name, found["scores"].get(name)) for name in SCORES)
+            if one is not None
+        ]
+        caption = f"{SPLITS[split]}, {wording.count(part['images'], 'image')}"
+        columns = ["score by image", "design effect", "correlation within a patient", "effective images"]
+        tables.append(Table(stored.marked(caption), columns, rows, _ALIKE))
+    return tables
 
 
 def _per_class(stored: Stored) -> Table:
