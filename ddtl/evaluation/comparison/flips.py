@@ -26,7 +26,7 @@ import numpy as np
 DRAWS = 3999
 _RESOLVED = 10 / DRAWS  # the smallest p-value that draws tell; Student's t extends them beyond
 _STEEPEST = 3.0  # standard errors, up to which the skewness term is an approximation of anything
-_UNEVEN = 1.5  # the power of the ratio of t quantiles; chosen by simulation
+_UNEVEN = 2.25  # the power of the ratio of t quantiles; chosen by simulation
 _TIES = 1 + 1e-6  # float32
 _ROUNDING = 1e-12  # of a standard error
 
