@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.audit import file_metadata, record as audits
+from ddtl.audits import file_metadata, record as audits
 from ddtl.data.images.decode import BadImageError
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
