@@ -15,12 +15,16 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tests.dashboard.test_server import served, until, write_project
-from tests.reports import test_boxes, test_pages
 from tests.support import browser
+
+# What tests show in a browser; imported by name, as they are not checked for types.
+_SERVER, _BOXES, _PAGES = map(
+    import_module, ("tests.dashboard.test_server", "tests.reports.test_boxes", "tests.reports.test_pages")
+)
 
 VERSION = "4.11.4"
 SHA256 = "97175f79b2bd57adf1d4a55837f574093883bd9eb8096ea66abfafe2f2bdbdb9"  # of the package's archive
@@ -81,7 +85,7 @@ def violations(tab: browser.Tab, source: str) -> list[dict[str, Any]]:
 
 def pages(tab: browser.Tab, source: str, folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield every kind of page in every look, with what is found there."""
-    for make in (*test_boxes.MAKERS, test_pages.MAKERS[-1]):
+    for make in (*_BOXES.MAKERS, _PAGES.MAKERS[-1]):
         name = make.__name__.strip("_")
         (folder / name).mkdir()
         page = make(folder / name)
@@ -92,13 +96,13 @@ def pages(tab: browser.Tab, source: str, folder: Path) -> Iterator[tuple[str, li
 
 def dashboard(tab: browser.Tab, source: str, folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Yield every view of the dashboard in every look, with what is found there."""
-    with served(write_project(folder)) as port:
+    with _SERVER.served(_SERVER.write_project(folder)) as port:
         for width, dark in LOOKS:
             tab.go("about:blank", width=width)
             tab.go(f"http://127.0.0.1:{port}/", width=width, dark=dark)
             for name, (script, done) in VIEWS.items():
                 tab.run(f"{{{script}}};0")
-                until(tab, done)
+                _SERVER.until(tab, done)
                 yield _called(name, width, dark), violations(tab, source)
 
 
@@ -116,6 +120,7 @@ def main() -> int:
             folder.mkdir()
             for name, found in where(tab, source, folder):
                 searched += 1
+                sys.stdout.flush()
                 for one in found:
                     grave += one["impact"] in GRAVE
                     print(f"{one['impact']}: {name}: {one['id']}: {one['help']}")
