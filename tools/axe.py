@@ -1,6 +1,7 @@
 """Search every kind of page and the dashboard for barriers, with axe-core in Chromium, light and dark, wide and narrow.
 
-python -m tools.axe
+python -m tools.axe                # all
+python -m tools.axe run dashboard  # some: run, leaky, classes, sweep, audit, comparison, study, lr_find, dashboard
 
 Exit codes: 0 none that is serious or critical, 1 there are such, 2 axe-core or Chromium cannot be had.
 """
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ _SERVER, _BOXES, _PAGES = map(
 VERSION = "4.11.4"
 SHA256 = "97175f79b2bd57adf1d4a55837f574093883bd9eb8096ea66abfafe2f2bdbdb9"  # of the package's archive
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "axe"
-LOOKS = [(width, dark) for width in (1280, 390) for dark in (False, True)]
+FORMS = [(width, dark) for width in (1280, 390) for dark in (False, True)]
+Violations = list[dict[str, Any]]
 GRAVE = ("serious", "critical")
-_RUN = """axe.run(document, {resultTypes: ["violations"]}).then(found => JSON.stringify(found.violations.map(one =>
-  ({id: one.id, impact: one.impact, help: one.help, nodes: one.nodes.map(node => node.target.join(" "))}))))"""
+# What Plotly draws has the words of its figure; its thousands of marks would take minutes.
+_RUN = """axe.run({exclude: [[".main-svg"]]}, {resultTypes: ["violations"]}).then(found =>
+  JSON.stringify(found.violations.map(one => ({id: one.id, impact: one.impact, help: one.help,
+  nodes: one.nodes.map(node => node.target.join(" "))}))))"""
 # What is done before a view of the dashboard is searched, and what must then be there.
 _CLICK = "for (const one of document.querySelectorAll({0})) one.click()"
 VIEWS = {
@@ -76,37 +80,41 @@ def axe() -> str:
         return file.read().decode()
 
 
-def violations(tab: browser.Tab, source: str) -> list[dict[str, Any]]:
+def violations(tab: browser.Tab, source: str) -> Violations:
     """Return what axe-core finds on the page that is open."""
     tab.run(f"{source};0")
-    found: list[dict[str, Any]] = json.loads(tab.run(_RUN))
+    found: Violations = json.loads(tab.run(_RUN))
     return found
 
 
-def pages(tab: browser.Tab, source: str, folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield every kind of page in every look, with what is found there."""
+def pages(tab: browser.Tab, source: str, folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Violations]]:
+    """Yield every kind of page in every form, with what is found there."""
     for make in (*_BOXES.MAKERS, _PAGES.MAKERS[-1]):
         name = make.__name__.strip("_")
+        if names and name not in names:
+            continue
         (folder / name).mkdir()
         page = make(folder / name)
-        for width, dark in LOOKS:
+        for width, dark in FORMS:
             tab.show(page, width=width, dark=dark)
-            yield _called(name, width, dark), violations(tab, source)
+            yield _title(name, width, dark), violations(tab, source)
 
 
-def dashboard(tab: browser.Tab, source: str, folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield every view of the dashboard in every look, with what is found there."""
+def dashboard(tab: browser.Tab, source: str, folder: Path, names: Sequence[str]) -> Iterator[tuple[str, Violations]]:
+    """Yield every view of the dashboard in every form, with what is found there."""
+    if names and "dashboard" not in names:
+        return
     with _SERVER.served(_SERVER.write_project(folder)) as port:
-        for width, dark in LOOKS:
+        for width, dark in FORMS:
             tab.go("about:blank", width=width)
             tab.go(f"http://127.0.0.1:{port}/", width=width, dark=dark)
             for name, (script, done) in VIEWS.items():
                 tab.run(f"{{{script}}};0")
                 _SERVER.until(tab, done)
-                yield _called(name, width, dark), violations(tab, source)
+                yield _title(name, width, dark), violations(tab, source)
 
 
-def _called(name: str, width: int, dark: bool) -> str:
+def _title(name: str, width: int, dark: bool) -> str:
     return f"{name}, {width} px, {'dark' if dark else 'light'}"
 
 
@@ -114,11 +122,14 @@ def main() -> int:
     """Print what is found, each once with where; return the exit code."""
     source = axe()
     grave, searched = 0, 0
-    with tempfile.TemporaryDirectory() as place, browser.opened(Path(place) / "profile") as tab:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place,
+        browser.opened(Path(place) / "profile") as tab,
+    ):
         for where in (pages, dashboard):
             folder = Path(place) / where.__name__
             folder.mkdir()
-            for name, found in where(tab, source, folder):
+            for name, found in where(tab, source, folder, sys.argv[1:]):
                 searched += 1
                 sys.stdout.flush()
                 for one in found:

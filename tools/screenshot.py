@@ -101,7 +101,11 @@ def draw(name: str) -> None:
         program = [str(ROOT / words[0])] if words[0].endswith(".py") else ["-m", "ddtl", words[0]]
         subprocess.run([sys.executable, *program, *words[1:]], check=True, cwd=FOLDER, env=_environment())
     served = _dashboard() if recipe.page.startswith("#") else nullcontext((FOLDER / recipe.page).as_uri())
-    with served as address, TemporaryDirectory() as place, browser.opened(Path(place) / "profile") as tab:
+    with (
+        served as address,
+        TemporaryDirectory(ignore_cleanup_errors=True) as place,
+        browser.opened(Path(place) / "profile") as tab,
+    ):
         shots = []
         for number, where in enumerate(recipe.at):
             tab.go("about:blank", width=recipe.width)

@@ -76,10 +76,10 @@ def checked_name(text: str) -> str:
 
 
 def checked_view(address: str) -> str:
-    """Return what an address of the dashboard says about the view: what follows its #.
+    """Return the view in an address of the dashboard: what follows its #.
 
     Raises:
-        UserError: it says nothing about one.
+        UserError: it contains no view.
     """
     view = address.strip().rpartition("#")[2]
     wrong = [key for key, _ in parse_qsl(view, keep_blank_values=True) if key not in KEYS]
