@@ -161,5 +161,9 @@ def sweep(folder: Path) -> list[dict[str, Any]]:
     charts.append({"title": "Trial by trial", "spec": history, "wide": False})
     for axis in axes:
         spec = scatter.spec(scatter.used(scored, axis), axis, found.names[0], [])
+        if axis.is_choice:  # charts are narrower here than on the page
+            x = spec["layout"]["xaxis"]
+            broken = [name.replace("_", "_<br>") for name in x["ticktext"]]
+            x |= {"ticktext": broken, "tickangle": 0, "tickfont": {"size": 11}}
         charts.append({"title": axis.name, "spec": spec, "wide": False})
     return charts

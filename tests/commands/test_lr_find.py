@@ -272,7 +272,8 @@ def test_the_answer_is_one_sentence_before_the_figure_and_the_command():
     assert page.answer(record).startswith(said)
     html = page.page(record)
     places = [
-        html.index(text) for text in (said, "Loss against the learning rate", "Train with it", "How the rate was")
+        html.index(said),
+        *(html.rindex(text) for text in ("Loss against the learning rate", "Train with it", "How the rate was")),
     ]
     assert places == sorted(places)
     alone = {**record, "suggestion": {"optimizer.lr": 0.011, "finetune.head_lr_ratio": 1.0}, "tests": {"head": test}}
