@@ -94,7 +94,7 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
         (
             (
                 "a loss that becomes infinite or no number",
-                "exit 1; `ddtl runs` and the dashboard say `failed`, and by what",
+                "exit 1; `ddtl runs` and the dashboard show `failed` with the reason",
             ),
             (
                 "code of a plugin that raises",
@@ -117,7 +117,7 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
             ("markup in a note", "shown as text"),
             (
                 "`views.json` that is damaged or a link; an address that is no view",
-                "the dashboard says so, commands refuse and leave the file; refused",
+                "the dashboard shows why; commands refuse and leave the file; refused",
             ),
             ("`log.txt` that is a link", "not followed; the training continues"),
             (
