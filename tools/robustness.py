@@ -116,7 +116,7 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
             ),
             ("markup in a note", "shown as text"),
             (
-                "`views.json` that is damaged or a link; an address that is no view",
+                "`views.json` that is damaged or a link; an address that is not a view",
                 "the dashboard shows why; commands refuse and leave the file; refused",
             ),
             ("`log.txt` that is a link", "not followed; the training continues"),
