@@ -2,6 +2,7 @@
 # make test         set up everything and run the tests (test-all: the slow ones too; test-NAME: those of tests/NAME)
 # make fuzz         damaged records through the commands that read them, and damaged images through ddtl predict
 # make lint         ruff, mypy, and the layers of the package
+# make axe          barriers on pages and in the dashboard, by axe-core in Chromium
 # make docs         the pages in build/docs, with the gallery's examples run; offline once it was made
 # make lock         resolve the dependencies again into requirements.lock, uv itself into requirements-uv.lock, and what
 #                   builds the pages into requirements-docs.lock
@@ -22,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 # Bytecode is kept: without it every process compiles torch and Lightning again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test test-all fuzz lint docs env lock
+.PHONY: quickstart test test-all fuzz lint axe docs env lock
 
 quickstart: env
 	$(BIN)/python train.py
@@ -45,6 +46,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+axe: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.axe
 
 docs: $(DOCS_READY)
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -b html -d build/doctrees docs build/docs

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.measuring import finish, in_own_process
-from ddtl.audit.fingerprints import decode
-from ddtl.audit.neighbours import likely_near
-from ddtl.audit.pairs import RADIUS, find
+from ddtl.audits.fingerprints import decode
+from ddtl.audits.neighbours import likely_near
+from ddtl.audits.pairs import RADIUS, find
 from ddtl.data.images.perceptual_hash import orientation_hashes
 from ddtl.data.manifest import Manifest, Sample
 

@@ -25,8 +25,8 @@ from scipy.special import expit, logit
 from scipy.stats import norm
 
 from benchmarks.measuring import finish
-from ddtl.audit import findings, power
-from ddtl.audit.differences import Difference, cliffs_delta, judge
+from ddtl.audits import findings, power
+from ddtl.audits.differences import Difference, cliffs_delta, judge
 from ddtl.evaluation import calibration, miscalibration, record, thresholds
 from ddtl.evaluation.comparison.comparison import compare
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions

@@ -11,6 +11,7 @@ from ddtl.utils.version import VERSION
 
 if TYPE_CHECKING:
     from ddtl.api import (
+        Audit,
         Batch,
         Dataset,
         HeatMaps,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         Scored,
         Study,
         Sweep,
+        audit,
         compare,
         dataset,
         evaluate,
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 __all__ = [
-    "Batch", "Dataset", "HeatMaps", "Run", "Scored", "Study", "Sweep", "TrainingFailure", "UserError", "compare",
-    "dataset", "evaluate", "load", "plugins", "runs", "study", "sweep", "train",
+    "Audit", "Batch", "Dataset", "HeatMaps", "Run", "Scored", "Study", "Sweep", "TrainingFailure", "UserError", "audit",
+    "compare", "dataset", "evaluate", "load", "plugins", "runs", "study", "sweep", "train",
 ]  # fmt: skip
 
 

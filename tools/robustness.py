@@ -90,6 +90,20 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
         ),
     ),
     (
+        "Failures of a run and of a plugin",
+        (
+            (
+                "a loss that becomes infinite or no number",
+                "exit 1; `ddtl runs` and the dashboard show `failed` with the reason",
+            ),
+            (
+                "code of a plugin that raises",
+                "exit 1, a line with the plugin, the file and the line; the traceback is in `log.txt`",
+            ),
+            ("`ddtl compare` of other images with the same names", "refused, by the hashes of the images' contents"),
+        ),
+    ),
+    (
         "Notes, tags and logs of a run",
         (
             (
@@ -101,6 +115,10 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
                 "costs its cells; the row shows the reason",
             ),
             ("markup in a note", "shown as text"),
+            (
+                "`views.json` that is damaged or a link; an address that is not a view",
+                "the dashboard shows why; commands refuse and leave the file; refused",
+            ),
             ("`log.txt` that is a link", "not followed; the training continues"),
             (
                 "MLflow's store: a link, a dead server, a password in its URL",

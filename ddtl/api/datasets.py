@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddtl.api.session import as_words, command
+from ddtl.api.session import as_typed, as_words, command
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def dataset(name: str, *words: str, **settings: Any) -> Dataset:
     from ddtl.commands.data import prepared
     from ddtl.config.load import load as load_config
 
-    typed = [*as_words({"dataset": name}), *words, *as_words(settings)]
+    typed = [*as_words({"dataset": name}), *as_typed(words, settings)]
     config = load_config(typed, writes=False)
     with command("train.py", typed):
         return Dataset(prepared(config))

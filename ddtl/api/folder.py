@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddtl.api.audits import Audit
 from ddtl.api.runs import Run, Scored
 from ddtl.api.session import as_path, runs_folder
 from ddtl.api.sweeps import Study, Sweep
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def load(run: str | Path, folder: str | Path | None = None) -> Any:
-    """Return a finished run, an evaluation of one, a sweep or a study.
+    """Return a finished run, an evaluation of one, a sweep, a study or an audit.
 
     Args:
-        run: its folder, or a part of the name of just one run, sweep or study in the runs folder.
+        run: its folder, or a part of the name of just one run, sweep, study or audit in the runs folder.
         folder: the runs folder; None for ``paths.runs_dir``.
 
     Returns:
-        A :class:`Run`, a :class:`Scored` for an evaluation, a :class:`Sweep` or a :class:`Study`.
+        A :class:`Run`, a :class:`Scored` for an evaluation, a :class:`Sweep`, a :class:`Study` or an :class:`Audit`.
 
     Raises:
         UserError: there is none, or several are called so; or it is a run that is not finished.
@@ -35,13 +36,15 @@ def load(run: str | Path, folder: str | Path | None = None) -> Any:
     path = as_path(run)
     if not path.is_dir():
         root = runs_folder(folder)
-        rows = [row for row in Index(root).rows() if row.kind in ("run", "sweep", "study")]
+        rows = [row for row in Index(root).rows() if row.kind in ("run", "sweep", "study", "audit")]
         exact = [row for row in rows if row.name == str(run)]
         path = root / find_row(root, exact if len(exact) == 1 else rows, str(run)).path
     if (path / sweep.NAME).exists() or (path / "plan.json").exists():
         return Sweep(path)
     if (path / study.NAME).exists():
         return Study(path)
+    if (path / "audit.json").exists():
+        return Audit(path)
     is_evaluation = (path / "results.json").exists() and not (path / "config.yaml").exists()
     return Scored(path) if is_evaluation else Run(path)
 

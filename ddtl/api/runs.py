@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ddtl.api import plots
 from ddtl.api.images import read_images
-from ddtl.api.session import as_words, command
+from ddtl.api.session import as_typed, as_words, command
 from ddtl.records import predictions as stored_predictions, run as run_record, settings as stored_settings
 from ddtl.schema.scores import SCORES, title_of
 from ddtl.utils.errors import TrainingFailure, UserError
@@ -155,7 +155,8 @@ class Run(Scored):
         Returns:
             The command's table: of an image its file, logits, probabilities (0 to 1), decision, and its distance from
             the training images. Images are in order, and the slices of a DICOM series in theirs. Its
-            ``attrs["skipped"]`` names the images that could not be used, with reasons: they have no row.
+            ``attrs["skipped"]`` names the images that could not be used, with reasons: they have no row; and
+            ``attrs["warnings"]`` what is doubtful, such as images of which the patient is not known.
 
         Raises:
             UserError: no image, an array that is none, or a mistake in the settings.
@@ -184,6 +185,7 @@ class Run(Scored):
             raise UserError(f"predict: {why}{reason}")
         table = pd.DataFrame(rows)
         table.attrs["skipped"] = found["skipped"]
+        table.attrs["warnings"] = [one["warning"] for one in found["warnings"]]
         return table
 
     def explain(self, n: int = 8, **settings: Any) -> HeatMaps:
@@ -249,7 +251,7 @@ class Run(Scored):
         """
         from ddtl.commands import evaluate as evaluating
 
-        typed = [*words, *as_words(settings)]
+        typed = as_typed(words, settings)
         with command("ddtl", ["evaluate", str(self.path), *typed]):
             done = evaluating.evaluate(self.path, typed)
         return Run(done.folder) if (done.folder / "config.yaml").exists() else Scored(done.folder)
@@ -298,7 +300,7 @@ def train(*words: str, **settings: Any) -> Run:
         raise UserError(
             f"{wrong!r}: a word such as 'seed=1' is wanted; a dict of settings is given as train(**settings)."
         )
-    typed = [*words, *as_words(settings)]
+    typed = as_typed(words, settings)
     config = load_config(typed)
     if config.trainer.devices * config.trainer.num_nodes > 1:
         raise UserError(

@@ -95,6 +95,29 @@ def as_words(settings: Mapping[str, Any]) -> list[str]:
     return [f"{key}={as_text(value)}" for key, value in settings.items()]
 
 
+def as_typed(words: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Return words and settings together as words of the command line.
+
+    Raises:
+        UserError: a setting is among both.
+    """
+    from ddtl.config.overrides import key_of
+
+    typed = {key_of(word): word for word in words if isinstance(word, str)}
+    for key in _keys(settings):
+        if key in typed:
+            raise UserError(f"{typed[key]}: {key} is given twice, as a word and as a keyword. Leave one of them out.")
+    return [*words, *as_words(settings)]
+
+
+def _keys(settings: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Yield the keys of settings, and those within dicts."""
+    for key, value in settings.items():
+        yield f"{at}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{at}{key}.")
+
+
 _PLAIN = re.compile(r"[A-Za-z_/~][\w./@%+-]*", re.ASCII)
 _OTHER_TYPES = ("true", "false", "null", "inf", "nan")  # words that Hydra's grammar takes for no text
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddtl.api.session import as_text, as_words, command
+from ddtl.api.session import as_text, as_typed, as_words, command
 from ddtl.records import study as study_record, sweep as sweep_record
 from ddtl.utils.errors import TrainingFailure, UserError
 
@@ -214,6 +214,7 @@ def _typed(words: Sequence[str], settings: dict[str, Any]) -> tuple[str, ...]:
     ranks.require_one_process("sweep.py")
     if threading.current_thread() is not threading.main_thread():
         raise UserError("sweeps and studies answer signals, which only the main thread gets. Call it there.")
+    as_typed(words, settings)  # refuses what is given twice
     several = {key: value for key, value in settings.items() if isinstance(value, tuple) and not is_own(f"{key}=")}
     grid = [f"{key}={','.join(map(as_text, values))}" for key, values in several.items()]
     others = {key: value for key, value in settings.items() if key not in several}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 from rich.markup import escape
 
-from ddtl.audit.record import AUDITS, RECORD, SEVERITIES
+from ddtl.audits.record import AUDITS, RECORD, SEVERITIES
 from ddtl.commands.arguments import Command
 from ddtl.config import sources
 from ddtl.config.load import ConfigError, load
@@ -30,7 +30,7 @@ from ddtl.utils.wording import count
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from ddtl.audit.audit import Audit, Subject
+    from ddtl.audits.audit import Audit, Subject
     from ddtl.data.manifest import Manifest
 
 
@@ -96,8 +96,26 @@ def main(argv: Sequence[str]) -> int:
     if COMMAND.wants_help(argv):
         return 0
     settings = parse(argv)
+    found, _ = audit_datasets(settings, argv)
+    _show(found, settings)
+    return EXIT_FAILURE if settings.strict and found.failed else 0
+
+
+def audit_datasets(settings: AuditRequest, argv: Sequence[str]) -> tuple[Audit, dict[str, Any]]:
+    """Audit datasets and write the record with its page.
+
+    Args:
+        settings: what to audit.
+        argv: the words, for the record.
+
+    Returns:
+        The audit, and its record as it was written.
+
+    Raises:
+        UserError: images that are not here or are broken, or a folder that cannot be written.
+    """
     started = datetime.now(UTC)
-    from ddtl.audit import audit
+    from ddtl.audits import audit
 
     subjects = [_subject(config) for config in settings.configs]
     found = audit.run(subjects, console.progress)
@@ -109,8 +127,7 @@ def main(argv: Sequence[str]) -> int:
         **found.record(),
     }
     _write(settings.folder, found, record)
-    _show(found, settings)
-    return EXIT_FAILURE if settings.strict and found.failed else 0
+    return found, record
 
 
 def parse(argv: Sequence[str]) -> AuditRequest:
@@ -184,7 +201,7 @@ def _folder_part(config: Config) -> str:
 
 def _subject(config: Config) -> Subject:
     """Return a dataset as training would read and split it; where training would refuse its split, what can be had."""
-    from ddtl.audit.audit import Subject
+    from ddtl.audits.audit import Subject
     from ddtl.data.datasets import registry
 
     registry.require_images(config)
@@ -201,11 +218,11 @@ def _subject(config: Config) -> Subject:
 
 
 def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
-    from ddtl.audit.exclude_list import COLUMNS
+    from ddtl.audits.exclude_list import COLUMNS
     from ddtl.reports.audit.pairs import pair_views
     from ddtl.reports.audit.report import page
 
-    lists = exclude_lists(folder, found)
+    lists = exclude_lists(folder, [subject.manifest.dataset for subject in found.subjects])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for dataset, path in lists.items():
@@ -222,9 +239,8 @@ def _write(folder: Path, found: Audit, record: dict[str, Any]) -> None:
         ) from error
 
 
-def exclude_lists(folder: Path, found: Audit) -> dict[str, Path]:
+def exclude_lists(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """Return the exclude list of each dataset: ``exclude.csv``; of several ``exclude-<dataset>.csv`` each."""
-    names = [subject.manifest.dataset for subject in found.subjects]
     return {name: folder / ("exclude.csv" if len(names) == 1 else f"exclude-{name}.csv") for name in names}
 
 
@@ -263,7 +279,7 @@ def _show(found: Audit, settings: AuditRequest) -> None:
         sentence = found.power_sentence(subject.manifest.dataset)
         if sentence:
             console.out.print(escape(f"{subject.manifest.dataset}: probes for shortcuts: {sentence}"))
-    for dataset, path in exclude_lists(settings.folder, found).items():
+    for dataset, path in exclude_lists(settings.folder, [one.manifest.dataset for one in found.subjects]).items():
         n = len(found.to_leave_out(dataset))
         if n:
             console.out.print(escape(f"{dataset}: {count(n, 'image')} to exclude: dataset.exclude={path}"))

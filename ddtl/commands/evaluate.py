@@ -31,7 +31,8 @@ A trained run, scored in another way or on another dataset; nothing is trained.
 RUN is the run's folder, or a part of the name of just one run. What train.py takes may follow: dataset=…, dataset.…,
 evaluation.…, paths.…, trainer.accelerator, trainer.precision, and verbose=true, which prints the whole table of
 scores. Threshold and calibration come from the run's own validation images; what is refitted is reported with that.
-Without dataset=… the run's results.json and report.html are rewritten. With it, or with BatchNorm adapted,
+Settings of its dataset that are not named stay the run's; dataset=NAME begins with those of that option.
+Without dataset… (=… or .…) the run's results.json and report.html are rewritten. With it, or with BatchNorm adapted,
 RUN/evaluations/<dataset>-<protocol>/ (or …-match/, …-adapt/) contains predictions.csv, results.json and report.html.
 Each different scoring of a test set is a further use of it and is written into that test set's ledger, in the runs
 folder that contains RUN. Where that folder contains the scores of other images, such as those of another site, a hash

@@ -14,8 +14,16 @@ from types import FrameType
 from typing import Any
 
 from ddtl.config.where import OWN
-from ddtl.utils import console, notices, ranks, signals, streams
-from ddtl.utils.errors import EXIT_FAILURE, EXIT_MISTAKE, InconsistentRecord, Stopped, TrainingFailure, UserError
+from ddtl.utils import console, notices, plugins, ranks, signals, streams
+from ddtl.utils.errors import (
+    EXIT_FAILURE,
+    EXIT_MISTAKE,
+    InconsistentRecord,
+    PluginFailure,
+    Stopped,
+    TrainingFailure,
+    UserError,
+)
 from ddtl.utils.isolation import has_folder
 from ddtl.utils.redaction import MASK, add_secrets_of_command, redact
 from ddtl.utils.signals import stop_signals
@@ -49,7 +57,7 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         ranks.check()
         if not ranks.is_first():
             console.be_quiet()
-        return main(argv)
+        return _main(main, argv)
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
@@ -71,6 +79,22 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         return stop.exit_code
 
 
+def _main(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run a command; what code of a plugin raises becomes a failure of it.
+
+    Raises:
+        PluginFailure: with the plugin's name and the line of its file.
+    """
+    try:
+        return main(argv)
+    except (UserError, TrainingFailure, MemoryError):
+        raise
+    except Exception as error:
+        if (failure := plugins.failure(error)) is None:
+            raise
+        raise failure from error
+
+
 def _take_own_conf(argv: list[str]) -> list[str]:
     """Return the words without ``--config-dir FOLDER``, which becomes the variable that this and its processes read."""
     for at, word in enumerate(argv):
@@ -82,6 +106,10 @@ def _take_own_conf(argv: list[str]) -> list[str]:
             folder = argv[at + 1]
         if not folder:
             raise UserError("--config-dir takes a folder of options, such as FOLDER/finetune/mine.yaml.")
+        if not Path(folder).expanduser().is_dir():
+            raise UserError(
+                f"--config-dir={folder}: there is no such folder. Name one with options, as FOLDER/finetune/mine.yaml."
+            )
         os.environ[OWN] = str(Path(folder).expanduser().absolute())
         # A command that starts others repeats what is in front of its own words.
         begin = len(sys.orig_argv) - len(argv)
@@ -96,7 +124,7 @@ def _message(error: Exception) -> str:
     """Return what broke, and what to do."""
     if isinstance(error, TrainingFailure):
         again = f"\nThe same command resumes it:\n  {_command()}"
-        return str(error) if isinstance(error, InconsistentRecord) else f"{error}{again}"
+        return str(error) if isinstance(error, InconsistentRecord | PluginFailure) else f"{error}{again}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         # Which of the two is raised at such a limit, and for what, differs from machine to machine.
         what = "there is not enough memory for this command"

@@ -212,13 +212,12 @@ def _write(folder: Path, found: Mapping[str, Any]) -> None:
 
 def _show(found: Mapping[str, Any], folder: Path) -> None:
     from ddtl.reports.comparison.tables import for_terminal
-    from ddtl.reports.run.lr_find import remarks, suggestions
+    from ddtl.reports.run.lr_find import answer, remarks, suggestions
 
+    console.out.print(escape(answer(found)))
     console.out.print(for_terminal(suggestions(found)), soft_wrap=False)
     for remark in remarks(found):
         console.out.print(f"! {escape(remark)}", style="yellow")
     if found["command"]:
         console.out.print(escape(found["command"]))
-    else:
-        console.out.print("no rate to suggest")
     console.line(f"curves: {folder / 'lr_find.html'}")

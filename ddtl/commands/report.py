@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ddtl.audit import record as audits
+from ddtl.audits import record as audits
 from ddtl.commands.arguments import Command
 from ddtl.commands.run_names import named_folder
 from ddtl.records import audit as audit_record, run as results_of, study_folder as study_record

@@ -23,7 +23,7 @@ from rich.table import Table
 from ddtl.commands.arguments import Command, RunsFolder
 from ddtl.commands.dashboard import runs_folder
 from ddtl.dashboard.index import FolderRow, Index, curve
-from ddtl.records import notes, run_folder
+from ddtl.records import notes, run_folder, views
 from ddtl.records.notes import Notes
 from ddtl.schema.scores import by_image
 from ddtl.utils import console
@@ -36,8 +36,8 @@ from ddtl.utils.wording import count
 log = logging.getLogger(__name__)
 
 _KEY = re.compile(r"\+{0,2}[a-z_]+(?:\.[a-z_]+)*")
-_VERBS = ("list", "show", "note", "tag", "untag", "clean")
-_CLASSES = ("stopped", "pruned", "broken", "checkpoints")
+_VERBS = ("list", "show", "note", "tag", "untag", "view", "clean")
+_CLASSES = ("stopped", "failed", "pruned", "broken", "checkpoints")
 
 
 class RunsSettings(RunsFolder):
@@ -61,7 +61,10 @@ COMMAND = Command(
         ('runs note RUN "TEXT"', 'write a note about one, in place of an earlier one; "" deletes it'),
         ("runs tag RUN TAG …", "add tags; `ddtl runs list \\#TAG` and the dashboard find what has them"),
         ("runs untag RUN TAG …", "delete tags"),
+        ('runs view NAME "ADDRESS"', 'keep a view of the dashboard, by its address, under a name; "" deletes it'),
+        ("runs view", "the views that are kept"),
         ("runs clean stopped", "delete runs without results that no process works at, after showing them and asking"),
+        ("runs clean failed", "runs whose training broke"),
         ("runs clean pruned", "runs that a sweep's pruner ended"),
         ("runs clean broken", "runs whose record cannot be read"),
         ("runs clean checkpoints", "of finished runs: scores, predictions and weights stay, so that commands work"),
@@ -106,8 +109,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"ddtl runs {verb}: no such command.{did_you_mean(verb, _VERBS)} There are {', '.join(_VERBS)}."
         )
-    if verb == "note":
-        return _note(rest)
+    if verb in ("note", "view"):
+        return (_note if verb == "note" else _view)(rest)
     words = COMMAND.read(rest, is_word=lambda word: not _is_setting(word))
     settings, root = words.settings, runs_folder(words.settings.runs_dir)
     rows = Index(root).rows()
@@ -139,6 +142,31 @@ def _note(argv: Sequence[str]) -> int:
     note = notes.checked_note(text)
     _rewrite(root, row, lambda before: Notes(note, before.tags))
     console.line(f"{row.path}: {'the note is written' if note else 'has no note'}")
+    return 0
+
+
+def _view(argv: Sequence[str]) -> int:
+    """Keep a view of the dashboard under a name, delete one, or list them."""
+    settings = [word for word in argv if word.startswith("paths.runs_dir=")]
+    others = [word for word in argv if word not in settings]
+    root = runs_folder(COMMAND.read([*settings, *others[2:]]).settings.runs_dir)
+    if not others:
+        for name, view in views.read(root).items():
+            sys.stdout.write(f"{console.safe(name)}\t#{console.safe(view)}\n")
+        return 0
+    if len(others) != 2:
+        raise UserError('ddtl runs view takes a name and an address in quotes: ddtl runs view NAME "ADDRESS"')
+    name, view = views.checked_name(others[0]), others[1] and views.checked_view(others[1])
+    with lock(root / ".notes.lock"):
+        before = views.read(root)
+        if not view and name not in before:
+            known = f"There are {', '.join(before)}." if before else "There are none."
+            raise UserError(f"{name}: there is no such view. {known}")
+        after = {**before, name: view} if view else {key: one for key, one in before.items() if key != name}
+        if len(after) > views.MOST:
+            raise UserError(f'{views.MOST} views are kept at most. Delete one: ddtl runs view NAME ""')
+        views.write(root, after)
+    console.line(f"{name}: {'the view is kept' if view else 'the view is deleted'}")
     return 0
 
 
@@ -304,7 +332,7 @@ def targets(root: Path, rows: Sequence[FolderRow], words: Iterable[str], before:
     Args:
         root: the runs folder.
         rows: all of it.
-        words: ``stopped``, ``pruned``, ``broken``, ``checkpoints``, or a run.
+        words: ``stopped``, ``failed``, ``pruned``, ``broken``, ``checkpoints``, or a run.
         before: only what has not changed since.
 
     Raises:

@@ -19,7 +19,7 @@ from ddtl.utils.reading import TABLE, Unreadable, is_text, opened, printable
 from ddtl.utils.redaction import redact
 
 Kind = Literal["run", "evaluation", "sweep", "study", "audit"]
-State = Literal["finished", "running", "stopped", "pruned", "broken"]
+State = Literal["finished", "running", "stopped", "failed", "pruned", "broken"]
 
 # Whose change makes a run's row another one. The folder itself ("") changes with each file that is made, replaced or
 # removed, as the one that names its owner; of a finished run the epochs do not change any more. Asking for few files is
@@ -43,8 +43,9 @@ class FolderRow:
 
     Attributes:
         path: of its folder, below the runs folder, with slashes.
-        kind, state: ``stopped`` is what neither has ended nor is under way; ``pruned`` is a sweep's trial that the
-            pruner ended; ``broken`` has no record that can be read.
+        kind, state: ``stopped`` is what neither has ended nor is under way; ``failed`` is a run whose training broke,
+            and ``note`` says by what; ``pruned`` is a sweep's trial that the pruner ended; ``broken`` has no record
+            that can be read.
         name: of the folder.
         dataset, model, finetune, protocol, seed: of a run; empty or None where it is not known.
         score, low, high: ROC AUC of the test set by patient, or by image where patients are not known, with its
@@ -228,11 +229,19 @@ def _run(path: str, folder: Path) -> FolderRow | None:
         about |= _progress(folder, str(about.get("monitor", "")))
         if os.path.lexists(folder / "results.json"):
             return FolderRow(path, "run", "finished", folder.name, **{**about, **_read_score(folder)})
-        pruned = small.why_ended_early(folder) == "pruned"
+        state, why = _ended(folder)
     except (OSError, Unreadable) as error:
         return FolderRow(path, "run", "broken", folder.name, **{**about, "note": _why(error)})
-    state: State = "running" if in_use(folder) else "pruned" if pruned else "stopped"
-    return FolderRow(path, "run", state, folder.name, **about)
+    if in_use(folder):
+        state, why = "running", ""
+    return FolderRow(path, "run", state, folder.name, note=why, **about)
+
+
+def _ended(folder: Path) -> tuple[State, str]:
+    """Return the state of a run that no process works at, and what broke it."""
+    if failure := small.failure(folder):
+        return "failed", printable(failure)
+    return ("pruned" if small.why_ended_early(folder) == "pruned" else "stopped"), ""
 
 
 def _unreadable(path: str, folder: Path) -> FolderRow:

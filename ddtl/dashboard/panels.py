@@ -6,7 +6,6 @@ Each is a pure function of the records. The page draws it, and takes every text 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,7 @@ from ddtl.utils.reading import Unreadable, printable
 from ddtl.utils.redaction import redact
 
 if TYPE_CHECKING:
-    from ddtl.reports.sweep.axes import Parameter
-    from ddtl.reports.sweep.trials import Trial
+    pass
 
 _MOST_CURVES = 12
 _LONGEST_VALUE = 200  # characters of a setting
@@ -144,7 +142,7 @@ def sweep(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it has no record, or one that cannot be read.
     """
-    from ddtl.reports.sweep import parameters, record, search, trials
+    from ddtl.reports.sweep import parameters, record, scatter, search, trials
 
     found = record.read(folder)
     every = [{**trial, "params": found.chosen(trial)} for trial in found.trials]
@@ -161,33 +159,11 @@ def sweep(folder: Path) -> list[dict[str, Any]]:
             charts.append({"title": f"Parameters and {found.names[0]}", "spec": spec, "wide": True})
     history = search.history_spec(scored, found.names[0], found.signs[0], best=not found.replicates)
     charts.append({"title": "Trial by trial", "spec": history, "wide": False})
-    charts += [
-        {"title": axis.name, "spec": _scatter_spec(scored, axis, found.names[0]), "wide": False} for axis in axes
-    ]
+    for axis in axes:
+        spec = scatter.spec(scatter.used(scored, axis), axis, found.names[0], [])
+        if axis.is_choice:  # charts are narrower here than on the page
+            x = spec["layout"]["xaxis"]
+            broken = [name.replace("_", "_<br>") for name in x["ticktext"]]
+            x |= {"ticktext": broken, "tickangle": 0, "tickfont": {"size": 11}}
+        charts.append({"title": axis.name, "spec": spec, "wide": False})
     return charts
-
-
-def _scatter_spec(trials: Sequence[Trial], axis: Parameter, score: str) -> dict[str, Any]:
-    """Draw the score of each trial over a parameter; a trial that did not use it is not there."""
-    from ddtl.reports.html.figures import chart, label, scale
-    from ddtl.reports.sweep.marks import marks, spelled
-    from ddtl.reports.sweep.trials import last_score
-
-    traces = []
-    for state in ("complete", "pruned", "failed", "running"):
-        shown = [trial for trial in trials if trial["state"] == state and axis.name in trial["params"]]
-        if shown:
-            values = [trial["params"][axis.name] for trial in shown]
-            if axis.is_choice:
-                values = [axis.choices.index(value) for value in values]
-            traces.append(marks(values, [last_score(trial) for trial in shown], state, shown))
-    x = scale(axis.name)
-    if axis.is_choice:
-        ticks = [label(spelled(choice)).replace("_", "_<br>") for choice in axis.choices]
-        x |= {"tickvals": list(range(len(ticks))), "ticktext": ticks, "range": [-0.5, len(ticks) - 0.5]}
-        x |= {"tickangle": 0, "tickfont": {"size": 11}}
-    elif axis.low < axis.high:
-        low, high = (math.log10(axis.low), math.log10(axis.high)) if axis.log else (axis.low, axis.high)
-        room = (high - low) * 0.05
-        x |= {"range": [low - room, high + room], "type": "log" if axis.log else "linear"}
-    return chart(traces, x, scale(score), legend="outside")

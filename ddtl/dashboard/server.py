@@ -35,8 +35,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ddtl.dashboard import panels
 from ddtl.dashboard.index import FolderRow, Index
+from ddtl.records import views
 from ddtl.utils.errors import UserError
-from ddtl.utils.reading import printable
+from ddtl.utils.reading import Unreadable, printable
 
 MOST_COMPARED = 40
 _FRESH = 0.5  # seconds for which the rows are not searched for again
@@ -87,6 +88,7 @@ class CachedRows:
                 self._as_json = {row.path: (row, text) for row, text in encoded}
                 head = _json({"runs_dir": str(self.runs_dir), "project": project(self.runs_dir), "maps": _maps()})
                 listed = ", ".join(text for _, text in encoded)
+                head = f'{head[:-1]}, "views": {_json(_views(self.runs_dir))}}}'
                 self._body = f'{head[:-1]}, "rows": [{listed}]}}'.encode()
                 self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:20]}"'
                 self._at = time.monotonic()
@@ -113,6 +115,14 @@ class CachedRows:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _views(runs_dir: Path) -> dict[str, Any]:
+    """Return the views that ``ddtl runs view`` keeps, and what is wrong with their file."""
+    try:
+        return {"kept": list(views.read(runs_dir).items()), "problem": ""}
+    except (OSError, Unreadable) as error:
+        return {"kept": [], "problem": f"{views.NAME} cannot be read: {printable(getattr(error, 'reason', error))}"}
 
 
 def project(runs_dir: Path) -> str:

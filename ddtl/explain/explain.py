@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddtl.audit import burned_in
+from ddtl.audits import burned_in
 from ddtl.data.download import claims
 from ddtl.data.images.decode import decode_gray, read_bytes
 from ddtl.data.loading.datamodule import CTDataModule

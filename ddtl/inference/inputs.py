@@ -118,6 +118,11 @@ def find(
             f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP and DICOM."
         )
     _assign_patients(found)
+    unknown = sum(not file.patient for file in found.files)
+    if unknown and any(patients.values()):
+        found.warnings.append(
+            f"{unknown} of {len(found.files)} images name no patient (patient_id): they are in no patient's score."
+        )
     _warn_of_copies(found)
     found.files = _in_series(found.files)
     return found

@@ -378,6 +378,7 @@ class Results(TypedDict):
     n_folds: NotRequired[Count]
     seed: NotRequired[Count | None]
     digest: NotRequired[Name]
+    contents: NotRequired[dict[Literal["val", "test"], Name]]
     audit: NotRequired[AuditSummary | None]
     weights: NotRequired[Weights]
     monitor: NotRequired[Name]

@@ -60,11 +60,15 @@ class Owner(TypedDict):
     started: NotRequired[Text | None]
 
 
+FAILED = "failed"
+
+
 @with_config(OPEN)
 class EndedEarly(TypedDict):
     """``ended_early.json``."""
 
     why: Text
+    reason: NotRequired[Text]
 
 
 @with_config(OPEN)
@@ -112,6 +116,16 @@ def why_ended_early(folder: Path) -> str:
     """
     found = _read_record(folder / "ended_early.json", EndedEarly)
     return "" if found is None else str(found["why"])
+
+
+def failure(folder: Path) -> str:
+    """Return what broke a run's training, on a line; empty where nothing did.
+
+    Raises:
+        Unreadable: the file is damaged.
+    """
+    found = _read_record(folder / "ended_early.json", EndedEarly)
+    return "" if found is None or found["why"] != FAILED else str(found.get("reason") or FAILED)
 
 
 def last_epoch_on(folder: Path) -> str:

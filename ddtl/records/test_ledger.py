@@ -202,6 +202,15 @@ def uses_of(runs_dir: Path, dataset: str) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
+def images_of(runs_dir: Path, dataset: str, digest: str) -> str | None:
+    """Return the hash of the contents of the test images that a digest is of; None where no use states it."""
+    for path in sorted((runs_dir / dataset).glob("test_looks_*.jsonl")):
+        for row in _read(path)[0]:
+            if row.get("digest") == digest and row.get("images"):
+                return str(row["images"])
+    return None
+
+
 def deciding_settings(evaluation: Mapping[str, Any], *, harmonize: str = "none", refit: bool = False) -> dict[str, Any]:
     """Return the settings that decide about scores, by dotted key.
 

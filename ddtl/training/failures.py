@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from ddtl.utils import memory
-from ddtl.utils.errors import TrainingFailure
+from ddtl.utils import console, memory, plugins, ranks
+from ddtl.utils.errors import PluginFailure, TrainingFailure, UserError
 
 
 @contextmanager
 def reported_failures(folder: Path) -> Iterator[None]:
     """Report what breaks a run from outside in words: a full disk, a full GPU, a loader process that was killed."""
     try:
-        yield
+        with _of_plugins():
+            yield
     except OSError as error:
         free = memory.free_shared_memory()
         if error.errno == errno.ENOSPC and error.filename is None and free is not None and free < 2**16:
@@ -48,6 +50,21 @@ def reported_failures(folder: Path) -> Iterator[None]:
             f"a loader process died ({reason}): out of memory, of shared memory (docker run --shm-size=…) or of open "
             "files (ulimit -n), or the decoded images were changed. dataset.num_workers=0 goes without such processes."
         ) from error
+
+
+@contextmanager
+def _of_plugins() -> Iterator[None]:
+    """Report what code of a plugin raises in a line; the traceback is in the run's log."""
+    try:
+        yield
+    except (UserError, TrainingFailure, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        if (failure := plugins.failure(error)) is None:
+            raise
+        if ranks.is_first():
+            console.copy("".join(traceback.format_exception(error)).rstrip())
+        raise PluginFailure(f"{failure} The traceback is in the run's log.txt.") from error
 
 
 def _too_many_files() -> TrainingFailure:

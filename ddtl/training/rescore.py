@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.config import overrides as override_grammar
+from ddtl.config.compose import composed, resolved
 from ddtl.config.convert import text_keys
 from ddtl.config.load import check
-from ddtl.config.where import groups
+from ddtl.config.overrides import format_item
+from ddtl.config.where import groups, options
 from ddtl.records import run as results_of, settings, small
 from ddtl.schema.run import Config, DatasetConfig
 from ddtl.training.identity import require_plugins
@@ -104,8 +106,9 @@ def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
                 f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
                 f"paths.…, {', '.join(_KEYS)} and {_SHOWN}."
             )
-    fresh, _ = check([*words, *_unless(named, saved)], writes=False)
     external = any(key.split(".")[0] == "dataset" for key in named)
+    own = _own_dataset(saved.dataset) if external and "dataset" not in typed.choices else []
+    fresh, _ = check([*own, *words, *_unless(named, saved)], writes=False)
     adapts = fresh.evaluation.batchnorm == "adapt" and "evaluation.batchnorm" in named
     changed = {key.removeprefix("evaluation.") for key in named if key.startswith("evaluation.")}
     changes_ = {key: getattr(fresh.evaluation, key) for key in changed}
@@ -135,6 +138,32 @@ def _harmonize(saved: Config, read_request: DatasetConfig) -> str:
             f"a run with dataset.harmonize={now}."
         )
     return now
+
+
+def _own_dataset(saved: DatasetConfig) -> list[str]:
+    """Return the words that make the run's dataset: settings that the command does not name stay the run's.
+
+    Raises:
+        UserError: there is no option of the kind of the run's dataset.
+    """
+    known = options("dataset")
+    option = next((name for name in (saved.name, saved.kind) if name in known), None)
+    if option is None:
+        raise UserError(f"dataset.…: there is no option of the kind {saved.kind} any more: name the dataset, dataset=…")
+    base = resolved(composed("train", {"dataset": option}), [])[0]["dataset"]
+    settings = saved.model_dump(mode="json", exclude={"source_settings"})
+    return [f"dataset={option}", *_words_of_difference(settings, base, "dataset")]
+
+
+def _words_of_difference(settings: Mapping[str, Any], base: Mapping[str, Any], at: str) -> Iterator[str]:
+    """Yield a word for each setting that differs from ``base`` and can be set there."""
+    for name, value in settings.items():
+        if name in base and value != base[name]:
+            key = f"{at}.{name}"
+            if isinstance(value, Mapping) and isinstance(base[name], Mapping) and base[name]:
+                yield from _words_of_difference(value, base[name], key)
+            else:
+                yield f"{key}={format_item(name, value)}"
 
 
 def _unless(named: set[str], saved: Config) -> list[str]:

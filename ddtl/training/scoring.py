@@ -11,7 +11,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from ddtl.audit import file_metadata, record as audits
+from ddtl.audits import file_metadata, record as audits
 from ddtl.data.images.decode import BadImageError
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
@@ -181,6 +181,7 @@ def setting(run: Run) -> dict[str, Any]:
         "split_seed": run.config.dataset.split_seed,
         "seed": run.config.seed,
         "digest": run.datamodule.digest,
+        "contents": {split: run.datamodule.content(split) for split in ("val", "test")},
         "audit": audits.newest(run.runs_dir, manifest.dataset, run.datamodule.digest),
         "weights": {"source": run.weights.source, "digest": run.weights.digest},
         "monitor": run.config.trainer.monitor,

@@ -32,7 +32,7 @@ def count_use(run: Run, folder: RunFolder, epoch: int, to: Path) -> test_ledger.
         run=folder.path.resolve().name,
         checkpoint=f"epoch {epoch}",
         digest=run.datamodule.digest,
-        images=run.datamodule.test_images(),
+        images=run.datamodule.content("test"),
         identity=test_ledger.identity_of(folder.path),
         decided=test_ledger.deciding_settings(
             scoring_settings(config.evaluation),

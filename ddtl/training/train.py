@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ from ddtl.training.scoring import check_threshold, score_run
 from ddtl.training.test_uses import check_ledgers
 from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
-from ddtl.utils.errors import TrainingFailure
+from ddtl.utils.errors import TrainingFailure, UserError
 from ddtl.utils.files import write_csv, write_json, write_text
-from ddtl.utils.redaction import redact_tree
+from ddtl.utils.redaction import redact, redact_tree
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
     with _folder(run) as folder:
         results = _results_that_fit(folder, config)
         if results is None:
-            with _log(folder), reported_failures(folder.path):
+            with _log(folder), _recorded_failure(folder), reported_failures(folder.path):
                 if ranks.is_first():
                     _write_setting(run, folder)
                 results = _fit_and_score(run, folder, callbacks, publish)
@@ -96,6 +96,23 @@ def _folder(run: Run) -> AbstractContextManager[RunFolder]:
 def _log(folder: RunFolder) -> AbstractContextManager[None]:
     """Copy what the first process prints into the run's folder."""
     return console.copied_to(folder.log) if ranks.is_first() else nullcontext()
+
+
+@contextmanager
+def _recorded_failure(folder: RunFolder) -> Iterator[None]:
+    """Write what breaks training into the run's folder, for lists of runs; the next start removes it."""
+    try:
+        yield
+    except EndedEarly:
+        raise
+    except Exception as error:
+        if ranks.is_first():
+            reason = redact(" ".join(f"{error}".split()))[:500] or type(error).__name__
+            if not isinstance(error, UserError | TrainingFailure):
+                reason = f"{type(error).__name__}: {reason}"
+            with suppress(OSError):
+                write_json(folder.ended_early, {"why": small.FAILED, "reason": reason})
+        raise
 
 
 def assemble(config: Config, reference: Counts | None = None, classes: Sequence[str] | None = None) -> Run:

@@ -20,6 +20,10 @@ class NotFinite(TrainingFailure):
     """A loss or a score became NaN or infinite."""
 
 
+class PluginFailure(TrainingFailure):
+    """Code of a plugin raised an exception that is not meant for users."""
+
+
 class InconsistentRecord(TrainingFailure):
     """What was trained and what is recorded of it contradict each other; the same command would find so again."""
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ddtl.utils.errors import UserError
+from ddtl.utils.errors import PluginFailure, UserError
 from ddtl.utils.reading import printable
 
 VARIABLE, GROUP = "DDTL_PLUGINS", "ddtl.plugins"
@@ -37,12 +38,14 @@ class Plugin:
         version: of the installed package it belongs to, or its own ``__version__``; empty where there is none.
         sha256: of its source files.
         conf: its folder of options, where it has one.
+        place: its file, or its folder where it is a package.
     """
 
     module: str
     version: str
     sha256: str
     conf: Path | None
+    place: Path
 
     @property
     def identity(self) -> str:
@@ -105,6 +108,27 @@ def of(names: Mapping[str, str]) -> list[Plugin]:
     load()
     modules = {_added[kind][name][1] for kind, name in names.items() if name in _added.get(kind, {})}
     return [_loaded[module] for module in sorted(modules)]
+
+
+def failure(error: BaseException) -> PluginFailure | None:
+    """Return the failure that an exception is, where it was raised by a plugin's code or by what that called.
+
+    Args:
+        error: with its traceback.
+    """
+    own = Path(__file__).resolve().parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        if file.is_relative_to(own):
+            return None
+        for plugin in _loaded.values():
+            if file.is_relative_to(plugin.place) if plugin.place.is_dir() else file == plugin.place:
+                words = printable(" ".join(str(error).split()))[:300]
+                return PluginFailure(
+                    f"the plugin {plugin.module} failed in {frame.name}, {printable(file)}:{frame.lineno} "
+                    f"({type(error).__name__}{': ' if words else ''}{words})."
+                )
+    return None
 
 
 def load() -> list[Plugin]:
@@ -172,5 +196,5 @@ def _described(module: str, found: Any) -> Plugin:
         version = metadata.version(module.partition(".")[0].replace("_", "-"))
     except metadata.PackageNotFoundError:
         version = str(getattr(sys.modules[module], "__version__", ""))
-    conf = file.parent / "conf"
-    return Plugin(module, version, content.hexdigest()[:16], conf if is_package and conf.is_dir() else None)
+    conf, place = file.parent / "conf", (file.parent if is_package else file).resolve()
+    return Plugin(module, version, content.hexdigest()[:16], conf if is_package and conf.is_dir() else None, place)

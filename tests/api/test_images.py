@@ -94,7 +94,11 @@ def test_a_table_names_files_and_their_patients(run: ddtl.Run, files: dict[str, 
     assert patients["pictures"].to_dict() == {"7": 2, "8": 3}
     mean = images[images["patient_id"] == "7"]["probability_COVID"].mean()
     assert patients.loc["7", "score_COVID"] == pytest.approx(mean, abs=1e-12)
+    (warning,) = images.attrs["warnings"]
+    assert warning.startswith("1 of 6 images name no patient (patient_id)")
+    named = run.predict(frame.assign(patient_id=range(6)))
     without = run.predict(frame[["path"]].astype(str))
+    assert named.attrs["warnings"] == without.attrs["warnings"] == []
     np.testing.assert_array_equal(without["logit_COVID"], images["logit_COVID"])
     assert without["patient_id"].isna().all()
 

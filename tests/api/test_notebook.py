@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ from ddtl.utils import signals
 from tests.support.runs import SMALL, assert_same_run
 
 WORDS = [*SMALL, "model=squeezenet1_1", "model.weights=none"]
+
+
+def test_a_setting_that_is_given_twice_is_refused() -> None:
+    lr: dict[str, Any] = {"optimizer.lr": 1e-4}
+    message = r"optimizer\.lr=1e-3: optimizer\.lr is given twice, as a word and as a keyword"
+    for call in (ddtl.train, ddtl.sweep, partial(ddtl.study, "study=seeds"), partial(ddtl.dataset, "phantom")):
+        with pytest.raises(ddtl.UserError, match=message):
+            call("optimizer.lr=1e-3", **lr)
+    with pytest.raises(ddtl.UserError, match="is given twice"):
+        ddtl.train("optimizer.lr=1e-3", optimizer={"lr": 1e-4})
+    assert session.as_typed(["seed=1"], {"optimizer.lr": 1e-4}) == ["seed=1", "optimizer.lr=0.0001"]
+
 
 # As in a kernel: the main module is no file, and the stop button sends SIGINT while the cell runs.
 CELLS = """

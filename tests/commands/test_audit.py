@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.audit import audit as auditing
+from ddtl.audits import audit as auditing
 from ddtl.commands import cli
 from ddtl.commands.audit import main, parse
 from ddtl.config.load import load

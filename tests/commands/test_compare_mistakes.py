@@ -146,3 +146,24 @@ def test_a_file_that_cannot_be_written_is_named(
 
     monkeypatch.setattr(compare, "write_json", full)
     assert "found.json: cannot be written (No space left" in refusal(*two, f"json={tmp_path / 'found.json'}")
+
+
+def test_other_images_of_the_same_names_are_refused(tmp_path: Path) -> None:
+    hospital = Hospital(95)
+
+    def write(name: str, strength: float, test: str | None, **record: str) -> Path:
+        contents = {} if test is None else {"contents": {"val": "v", "test": test}}
+        return folder(tmp_path / "covid19ct" / name, hospital.run(strength), {"seed": len(name)}, **contents, **record)
+
+    one, other, same = write("one", 3.0, "a"), write("other", 1.0, "b"), write("same", 1.0, "a")
+    assert "their images have the same names and other contents" in refusal(one, other)
+    assert compare.main([str(one), str(same), FAST]) == 0
+    # A record of an earlier version has no such key; the ledger of its test set states the contents.
+    earlier, unknown = write("earlier", 2.0, None, digest="d"), write("unknown", 2.0, None, digest="e")
+    (tmp_path / "covid19ct" / "test_looks_official.jsonl").write_text(
+        '{"use": 1, "when": "2026-01-01T00:00:00+00:00", "run": "earlier", "checkpoint": "epoch 1", "digest": "d", '
+        '"images": "b"}\n'
+    )
+    assert "same names and other contents" in refusal(one, earlier)
+    for path in (other, unknown):
+        assert compare.main([str(earlier), str(path), FAST]) == 0

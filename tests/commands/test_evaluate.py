@@ -16,11 +16,14 @@ from PIL import Image
 from sklearn import metrics
 
 from ddtl.commands import cli
+from ddtl.config.load import load
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.records import predictions as prediction_table
+from ddtl.records.run_folder import RunFolder
 from ddtl.reports.run import sentences
+from ddtl.training.rescore import load_run, read_request
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import read_lines
 from tests.support.runs import SMALL, config, run
@@ -176,6 +179,61 @@ def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> Non
     again = prediction_table.read(elsewhere(a_run, "a") / "predictions.csv")
     assert again.sample_id.tolist() == own.sample_id.tolist()
     assert np.allclose(again.logits, own.logits, atol=1e-5)
+
+
+def test_settings_of_the_dataset_that_are_not_named_stay_the_runs(
+    a_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = json.loads((a_run / "results.json").read_text())
+    evaluate(a_run, "dataset.phantom.seed=5")
+    found = json.loads((a_run / "evaluations/phantom-grouped/results.json").read_text())
+    assert found["test"]["images"] == own["test"]["images"]
+    assert found["splits"]["train"]["images"] == own["splits"]["train"]["images"]
+    assert found["digest"] != own["digest"]
+    # The images have the names of the run's own.
+    there = a_run / "evaluations/phantom-grouped"
+    own_names, names = (
+        set(prediction_table.read(folder / "predictions.csv").of("test").sample_id) for folder in (a_run, there)
+    )
+    assert own_names & names
+    assert found["contents"]["test"] != own["contents"]["test"]
+
+
+def test_the_options_own_settings_are_taken_where_the_dataset_is_named(a_run: Path) -> None:
+    saved, _ = load_run(RunFolder(a_run))
+    kept = read_request(saved, ["dataset.phantom.seed=5", "dataset.test_fraction=0.5"]).config.dataset
+    assert saved.dataset.phantom is not None
+    changed: dict[str, Any] = {
+        "phantom": saved.dataset.phantom.model_copy(update={"seed": 5}),
+        "test_fraction": 0.5,
+        "batch_size": 1,
+    }
+    assert kept == saved.dataset.model_copy(update=changed)
+    named = read_request(saved, ["dataset=phantom", "dataset.phantom.seed=5"]).config.dataset
+    assert named.phantom is not None
+    assert (named.phantom.n_patients, named.phantom.seed) == (150, 5)
+
+
+def test_own_images_keep_their_folder_and_their_classes(a_run: Path, tmp_path: Path) -> None:
+    saved, _ = load_run(RunFolder(a_run))
+    words = ["dataset=folder", f"dataset.root={tmp_path}", "dataset.name=our site", "dataset.classes=['a, b',covid]",
+             r"dataset.patient_regex='(P\d+)_'", "dataset.class_map={'a, b': healthy}",
+             "dataset.window={center: -600, width: 1500}"]  # fmt: skip
+    ours = saved.model_copy(update={"dataset": load(words, writes=False).dataset})
+    again = read_request(ours, ["dataset.split_seed=5"]).config.dataset
+    assert again == ours.dataset.model_copy(update={"split_seed": 5, "batch_size": 1, "image_size": 224})
+    pooled = [
+        "dataset=pooled", "dataset.sources=['phantom:a',third]", "dataset.phantom.n_patients=40",
+        f"dataset.own={{third: {{root: {tmp_path}, class_map: {{x: covid}}}}}}",
+    ]  # fmt: skip
+    ours = saved.model_copy(update={"dataset": load(pooled, writes=False).dataset})
+    again = read_request(ours, ["dataset.phantom.seed=2"]).config.dataset
+    assert again.phantom is not None
+    assert again.phantom.n_patients == 40
+    assert (again.own, again.sources) == (ours.dataset.own, ours.dataset.sources)
+    plugin = saved.model_copy(update={"dataset": saved.dataset.model_copy(update={"kind": "gone", "name": "gone"})})
+    with pytest.raises(UserError, match="no option of the kind gone any more: name the dataset"):
+        read_request(plugin, ["dataset.split_seed=5"])
 
 
 @pytest.mark.slow

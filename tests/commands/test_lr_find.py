@@ -153,7 +153,7 @@ def test_the_command_measures_writes_and_repeats_itself(tmp_path, capsys):
     before = (tmp_path / "lr" / "lr_find.json").read_bytes()
     found = json.loads(before)
     assert code == (0 if found["command"] else 1)
-    assert (found["command"] or "no rate to suggest") in " ".join(out.split())
+    assert (found["command"] or "No learning rate can be suggested") in " ".join(out.split())
     assert "optimizer.lr has no effect here" in err
     assert list(found["tests"]) == ["head", "network"]
     for test in found["tests"].values():
@@ -192,7 +192,7 @@ def test_without_a_descent_the_command_ends_in_1_and_says_so(tmp_path, capsys):
     out, _ = capsys.readouterr()
     assert code == 1
     assert "no descent" in out
-    assert "no rate to suggest" in out
+    assert "No learning rate can be suggested" in " ".join(out.split())
     found = json.loads((tmp_path / "lr" / "lr_find.json").read_text())
     assert (found["suggestion"], found["command"]) == ({}, None)
 
@@ -253,8 +253,31 @@ def test_the_page_of_a_record_without_a_suggestion_says_why():
         "command": None, "tests": {"network": test},
     }  # fmt: skip
     html = page.page(record)
+    assert "No learning rate can be suggested: the loss did not fall clearly" in html
     assert "no descent to read a rate from" in html
     assert "<b>" not in html
+
+
+def test_the_answer_is_one_sentence_before_the_figure_and_the_command():
+    rules = {"valley": 0.0004, "steep": 0.002, "minimum / 10": 0.003, "minimum / 3": 0.011}
+    test = {"rate": 0.011, "rules": rules, "why_not": "", "notes": [], "ended": "diverged", "lr": [1e-3, 1e-2],
+            "loss": [0.7, 0.6], "smoothed": [0.7, 0.6]}  # fmt: skip
+    record = {
+        "dataset": "phantom", "model": "m", "finetune": "full", "optimizer": "sgd", "batch_size": 8,
+        "precision": "32-true", "seed": 0, "lr_min": 1e-3, "lr_max": 1e-2, "steps": 10, "rules": list(rules),
+        "suggestion": {"optimizer.lr": 0.011, "finetune.head_lr_ratio": 8.6}, "command": "python train.py a=1",
+        "tests": {"head": {**test, "rules": {}}, "network": test},
+    }  # fmt: skip
+    said = "Begin with optimizer.lr=0.011 (other rules read 0.0004 to 0.003), with the head at 8.6 times that rate"
+    assert page.answer(record).startswith(said)
+    html = page.page(record)
+    places = [
+        html.index(said),
+        *(html.rindex(text) for text in ("Loss against the learning rate", "Train with it", "How the rate was")),
+    ]
+    assert places == sorted(places)
+    alone = {**record, "suggestion": {"optimizer.lr": 0.011, "finetune.head_lr_ratio": 1.0}, "tests": {"head": test}}
+    assert "with the head" not in page.answer(alone)
 
 
 def test_a_gpu_whose_memory_is_full_is_told_in_words(tmp_path, monkeypatch):

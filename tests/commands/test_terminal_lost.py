@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.audit import fingerprints
+from ddtl.audits import fingerprints
 from ddtl.commands import launch
 from ddtl.data.manifest import Sample
 from ddtl.utils import console, signals

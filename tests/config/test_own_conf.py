@@ -88,6 +88,9 @@ def test_a_folder_that_is_not_there_is_one_line(
     assert "DDTL_CONF=/nowhere: there is no such folder" in capfd.readouterr().err
     assert launch._code_of(cli.main, ["train", "--config-dir"]) == 2
     assert "--config-dir takes a folder" in capfd.readouterr().err
+    for words in (["train", "--config-dir", "no_dir"], ["train", "--config-dir=no_dir"]):
+        assert launch._code_of(cli.main, words) == 2
+        assert "--config-dir=no_dir: there is no such folder" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,21 @@ def test_a_trial_that_the_pruner_ended_is_pruned_and_not_stopped(runs: Path) -> 
     assert not (runs / halfway.path).exists()
 
 
+def test_a_run_that_broke_is_failed_and_says_by_what(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    halfway = by_name(runs)["halfway"]
+    record = {"why": "failed", "reason": "the loss became nan at step 3"}
+    (runs / halfway.path / "ended_early.json").write_text(json.dumps(record))
+    row = by_name(runs)["halfway"]
+    assert (row.state, row.note) == ("failed", "the loss became nan at step 3")
+    capsys.readouterr()
+    assert cli.main(["runs", "list", "failed", f"paths.runs_dir={runs}"]) == 0
+    assert "the loss became nan at step 3" in capsys.readouterr().out
+    assert clean(runs, "stopped", "yes=true") == 0
+    assert (runs / halfway.path).exists()
+    assert clean(runs, "failed", "yes=true") == 0
+    assert not (runs / halfway.path).exists()
+
+
 def test_a_folder_of_runs_that_this_user_may_not_read_is_a_row(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "covid19ct" and may(path, mode))

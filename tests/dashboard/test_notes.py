@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from ddtl.commands import cli
 from ddtl.dashboard.index import FolderRow, Index
-from ddtl.records import notes
+from ddtl.records import notes, views
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable
 from tests.support import records, study_records
+from tests.support.runs import ROOT
 
 MARKUP = "<img src=x onerror=alert(1)> [red]x[/red] & \"quotes\" 'too'"
 
@@ -159,3 +161,66 @@ def test_two_commands_at_once_lose_no_tag(root: Path) -> None:
     started = [subprocess.Popen([*command, f"t{i}"], stderr=subprocess.DEVNULL) for i in range(4)]
     assert [process.wait(60) for process in started] == [0] * 4
     assert sorted(row(root).tags) == ["t0", "t1", "t2", "t3"]
+
+
+def test_a_view_has_a_name_and_can_be_deleted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        runs(root, "view", "best of all", "http://127.0.0.1:8780/#filter=a+%23b&sort=-score&run=covid19ct%2Fone") == 0
+    )
+    assert runs(root, "view", MARKUP[:40], "kind=run") == 0
+    kept = {"best of all": "filter=a+%23b&sort=-score&run=covid19ct%2Fone", MARKUP[:40]: "kind=run"}
+    assert views.read(root) == kept
+    capsys.readouterr()
+    assert runs(root, "view") == 0
+    assert capsys.readouterr().out.splitlines()[0] == "best of all\t#filter=a+%23b&sort=-score&run=covid19ct%2Fone"
+    assert runs(root, "view", "best of all", "#state=failed") == 0
+    assert views.read(root)["best of all"] == "state=failed"
+    assert runs(root, "view", "best of all", "") == runs(root, "view", MARKUP[:40], "") == 0
+    assert not (root / "views.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("a",), "takes a name and an address"),
+        (("a", "#x=1"), "#x=1: is not the address of a view"),
+        (("a", "http://127.0.0.1:8780/"), "is not the address of a view"),
+        (("a", "filter=" + "x" * 4000), "is not the address of a view"),
+        (("a" * 61, "kind=run"), "1 to 60 printable characters"),
+        (("a\x1b", "kind=run"), "1 to 60 printable characters"),
+        (("", "kind=run"), "1 to 60 printable characters"),
+        (("a", ""), "there is no such view. There are none."),
+        (("a", "kind=run", "b"), "takes a name and an address"),
+    ],
+)
+def test_what_is_no_view_is_refused(root: Path, words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        runs(root, "view", *words)
+    assert not (root / "views.json").exists()
+
+
+@pytest.mark.parametrize("text", ["{", '{"views": {"a": 3}}', '{"views": {"": "kind=run"}}', "[1]"])
+def test_a_damaged_file_of_views_is_named_and_left(root: Path, text: str) -> None:
+    (root / "views.json").write_text(text)
+    with pytest.raises(Unreadable, match="Delete it: rm "):
+        runs(root, "view", "a", "kind=run")
+    assert (root / "views.json").read_text() == text
+    (root / "views.json").unlink()
+    (root / "views.json").symlink_to(root / "elsewhere.json")
+    with pytest.raises(Unreadable, match="is a link"):
+        runs(root, "view", "a", "kind=run")
+
+
+def test_fifty_views_are_kept(root: Path) -> None:
+    views.write(root, {f"view {number}": "kind=run" for number in range(50)})
+    assert runs(root, "view", "view 3", "kind=sweep") == 0
+    with pytest.raises(UserError, match="50 views are kept at most"):
+        runs(root, "view", "one more", "kind=run")
+
+
+def test_every_key_of_the_address_is_known() -> None:
+    script = (ROOT / "ddtl/dashboard/static/dashboard.js").read_text()
+    written = script[script.index("function address()") : script.index("function remember()")]
+    keys = set(re.findall(r"found\.(?:set|append)\(\"(\w+)\"", written))
+    keys |= set(re.findall(r"(\w+): view\.", written)) | {"log", "robust"}
+    assert keys == set(views.KEYS)

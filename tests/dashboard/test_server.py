@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from ddtl.commands import cli
 from ddtl.commands.dashboard import LOOPBACK, is_loopback
 from ddtl.dashboard import patience
 from ddtl.dashboard.server import app
@@ -334,8 +335,12 @@ NAMES = "[...document.querySelectorAll('#body tr[data-path] td.name .holder > :i
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    return write_project(tmp_path)
+
+
+def write_project(folder: Path) -> Path:
     """Two datasets, a sweep of which two runs are there, a study, hostile notes, and a log."""
-    found = tmp_path / "lungs" / "runs"
+    found = folder / "lungs" / "runs"
     records.write(found / "covid19ct" / "alone")
     records.write(found / "other" / "elsewhere", overrides=("dataset=covid19ct", "optimizer.lr=0.002", "seed=4"))
     record = sweep_records.record(24)
@@ -408,6 +413,46 @@ def test_in_a_browser_runs_are_grouped_and_a_link_restores_the_view(project: Pat
         assert tab.run("document.querySelectorAll('#body img, #body script, #body b, pre script').length") == 0
         assert tab.complaints == []
         assert [one for one in tab.requests if not one.startswith((home, "data:", "blob:", "about:"))] == []
+
+
+VIEWS = "[...document.querySelectorAll('#view-list a')].map(a => a.textContent)"
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_view_is_kept_under_a_name_and_removed(project: Path, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=document.x=1>"
+    assert cli.main(["runs", "view", hostile, "x/#filter=elsewhere&sort=name", f"paths.runs_dir={project}"]) == 0
+    with served(project) as port, browser.opened(tmp_path / "profile") as tab:
+        home = f"http://127.0.0.1:{port}/"
+        tab.go(f"{home}#filter=alone", width=1280)
+        until(tab, f"{VIEWS}.length === 1")
+        assert tab.run(NAMES) == ["alone"]
+        click(tab, "#views summary")
+        click(tab, "#keep")
+        assert tab.run("document.getElementById('status').textContent") == "Give the view a name."
+        tab.run("document.getElementById('view-name').value = ' mine '")
+        click(tab, "#keep")
+        assert tab.run(VIEWS) == [hostile, "mine"]
+        assert tab.run("document.querySelectorAll('#view-list a')[1].ariaCurrent") == "true"
+        click(tab, "#view-list li:first-child a")
+        until(tab, f"{NAMES}.includes('elsewhere') && !{NAMES}.includes('alone')")
+        assert tab.run("[...document.querySelectorAll('#view-list a')].map(a => a.ariaCurrent)") == ["true", "false"]
+        tab.go("about:blank", width=1280)
+        tab.go(home, width=1280)
+        until(tab, f"{VIEWS}.length === 2")
+        click(tab, "#view-list li:last-child a")
+        until(tab, f"{NAMES}.includes('alone') && !{NAMES}.includes('elsewhere')")
+        assert tab.run("document.querySelectorAll('#view-list button').length") == 1
+        click(tab, "#view-list button")
+        assert tab.run(VIEWS) == [hostile]
+        # Another one of everyone's arrives by itself, and what is in the browser's store may be anything.
+        tab.run("Object.keys(localStorage).forEach(key => localStorage.setItem(key, '{\"a\": 1}'))")
+        assert cli.main(["runs", "view", "late", "#state=finished", f"paths.runs_dir={project}"]) == 0
+        until(tab, f"{VIEWS}.includes('late')")
+        (project / "views.json").write_text("{")
+        until(tab, "document.getElementById('no-views').textContent.startsWith('views.json cannot be read')")
+        assert tab.run("document.x") is None
+        assert tab.complaints == []
 
 
 def values(tab: browser.Tab, chart: int = 1) -> list[list[float]]:

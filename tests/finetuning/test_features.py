@@ -19,7 +19,7 @@ from ddtl.records.run_folder import RunFolder
 from ddtl.training.train import assemble
 from ddtl.training.trainer import build_trainer
 from ddtl.utils.reading import read_lines
-from tests.support.runs import config, finish, same_tensors, small, start, state
+from tests.support.runs import PullThePlugError, config, finish, same_tensors, small, start, state
 from tests.support.tiny import tiny
 
 __all__ = ["tiny"]  # a fixture
@@ -159,10 +159,6 @@ def test_validation_with_a_running_mean_keeps_what_never_trained_and_nothing_els
     assert "each time" not in first
     assert "each time for validation images (trainer.ema still moves the frozen stages)" in last
     assert_same_training(kept, fitted(tmp_path / "11", *command, NOTHING_KEPT))
-
-
-class PullThePlugError(Exception):
-    """Stands for whatever ends a process."""
 
 
 @pytest.mark.parametrize("settings", [("augment=none",), ("augment=strong", "finetune.cached_views=3")])

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from ddtl.audit.file_metadata import read_metadata
+from ddtl.audits.file_metadata import read_metadata
 from ddtl.config import where
 from ddtl.config.compose import expansion
 from ddtl.config.load import load

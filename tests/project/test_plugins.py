@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddtl.dashboard.index import Index
 from ddtl.utils import plugins
 from ddtl.utils.errors import UserError
 from tests.support.runs import ROOT
@@ -44,6 +45,15 @@ def typed(place: Path, *words: str, named: str = "ct_extras") -> subprocess.Comp
     program = [str(ROOT / words[0])] if words[0].endswith(".py") else ["-m", "ddtl", words[0]]
     command = [sys.executable, *program, *words[1:]]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def insert(place: Path, begin: str, line: str) -> tuple[Path, int]:
+    """Put a line into a function of the plugin; the file and the number of the line."""
+    source = place / "lib" / "ct_extras" / "__init__.py"
+    lines = source.read_text().splitlines()
+    at = next(i for i, one in enumerate(lines) if one.startswith(begin)) + 1
+    source.write_text("\n".join([*lines[:at], line, *lines[at:]]) + "\n")
+    return source, at + 1
 
 
 @pytest.mark.slow
@@ -164,3 +174,49 @@ def test_runs_without_one_have_their_names(monkeypatch: pytest.MonkeyPatch) -> N
     from ddtl.training.identity import counting
 
     assert not [key for key in counting(load(["dataset=phantom"])) if key.startswith("plugin.")]
+
+
+@pytest.mark.slow
+def test_one_of_an_installed_package_trains_and_predicts(place: Path) -> None:
+    """It is found by its entry point, and no variable names it."""
+    about = place / "lib" / "ct_extras-0.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: ct-extras\nVersion: 0.3\n")
+    (about / "entry_points.txt").write_text("[ddtl.plugins]\nct_extras = ct_extras\n")
+    words = (*TRAIN, f"dataset.root={place / 'images'}", f"paths.runs_dir={place / 'runs'}")
+    done = typed(place, "train.py", *words, named="")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (place / "runs" / "flat").glob("two_layers-full-s0-*")
+    identity = json.loads((folder / "identity.json").read_text())
+    assert re.fullmatch(r"0\.3 sha256:[0-9a-f]{16}", identity["plugin.ct_extras"])
+    image = str(next((place / "images").iterdir()))
+    assert typed(place, "predict", str(folder), image, "output=p", named="").returncode == 0
+    (about / "entry_points.txt").unlink()
+    absent = typed(place, "predict", str(folder), image, "output=q", named="")
+    assert absent.returncode == 2
+    assert "the run uses the plugin ct_extras (0.3 sha256:" in absent.stderr
+
+
+@pytest.mark.slow
+def test_a_loss_that_raises_is_one_line_with_its_place(place: Path) -> None:
+    source, line = insert(place, "def mean_error", "    raise KeyError('no such weight')")
+    words = (*TRAIN, f"dataset.root={place / 'images'}", f"paths.runs_dir={place / 'runs'}")
+    done = typed(place, "train.py", *words)
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"the plugin ct_extras failed in mean_error, {source}:{line} (KeyError: 'no such weight')" in said
+    assert "Traceback" not in done.stderr + done.stdout
+    (folder,) = (place / "runs" / "flat").glob("two_layers-full-s0-*")
+    log = (folder / "log.txt").read_text()
+    assert "Traceback (most recent call last)" in log
+    (row,) = (row for row in Index(place / "runs").rows() if row.kind == "run")
+    assert (row.state, row.note[:26]) == ("failed", "the plugin ct_extras faile")
+
+
+def test_what_a_dataset_of_a_plugin_raises_is_one_line(place: Path) -> None:
+    source, line = insert(place, "def flat", "    open('/no/file')")
+    done = typed(place, "train.py", *TRAIN, f"dataset.root={place / 'images'}")
+    assert done.returncode == 1, done.stderr
+    assert f"failed in flat, {source}:{line} (FileNotFoundError:" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not list(place.glob("runs/*/*"))

@@ -284,6 +284,9 @@ means: pd.DataFrame = study.results
 found: ddtl.Sweep = ddtl.load("sweep", folder=Path("runs"))
 listed: pd.DataFrame = ddtl.runs()
 paired: pd.DataFrame = ddtl.compare(run, "other", Path("third"), score="accuracy")
+audited: ddtl.Audit = ddtl.audit("phantom", **{"dataset.phantom.n_patients": 20})
+findings: pd.DataFrame = audited.findings
+lists: dict[str, Path] = audited.exclude
 data: ddtl.Dataset = ddtl.dataset("phantom", **{"dataset.image_size": 64})
 manifest: pd.DataFrame = data.manifest
 batch: ddtl.Batch = data.batch("val", n=4)

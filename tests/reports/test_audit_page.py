@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ddtl.audit.audit import Audit
+from ddtl.audits.audit import Audit
 from ddtl.reports.audit.pairs import MOST, PairView, pair_views, worst_first
 from ddtl.reports.audit.report import page
 from ddtl.reports.html.page import Photo
@@ -31,12 +30,6 @@ def rendered(found: Audit, **changes: Any) -> str:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Audit:
     return audits.audit(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def test_findings_come_first_each_with_what_to_do(found: Audit) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ddtl.audit import findings
-from ddtl.audit.record import SEVERITIES, newest
+from ddtl.audits import findings
+from ddtl.audits.record import SEVERITIES, newest
 from ddtl.commands import report
 from ddtl.reports.run import audit_section, methods, report as run_report, stored
 from ddtl.utils.files import write_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from ddtl.reports.sweep import report as sweep_report
 from ddtl.reports.sweep.record import Sweep
 from tests.reports.test_audit_page import rendered as rendered_audit
 from tests.support import audits, browser, explained, hospital, records, study_records, sweep_records
+from tests.support.browser import write_page
 
 # Every line of text that is seen, with its box; those within charts are apart, and checked against their chart.
 _SCRIPT = """(() => {
@@ -81,11 +82,11 @@ def _classes(folder: Path) -> Path:
 
 
 def _sweep(folder: Path) -> Path:
-    return _written(folder, sweep_report.render_sweep(Sweep(sweep_records.record(final=sweep_records.final()))))
+    return write_page(folder, sweep_report.render_sweep(Sweep(sweep_records.record(final=sweep_records.final()))))
 
 
 def _audit(folder: Path) -> Path:
-    return _written(folder, rendered_audit(audits.audit(folder / "images")))
+    return write_page(folder, rendered_audit(audits.audit(folder / "images")))
 
 
 def _comparison(folder: Path) -> Path:
@@ -98,18 +99,6 @@ def _study(folder: Path) -> Path:
     return study_report.write(study_records.cross_dataset(folder))
 
 
-def _written(folder: Path, html: str) -> Path:
-    path = folder / "report.html"
-    path.write_text(html, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 def problems(tab: browser.Tab, page: Path, width: int) -> list[str]:
     tab.show(page, width=width)
     found = tab.run(_SCRIPT.replace("MAY_SCROLL", "true" if width < 1280 else "false"))
@@ -117,9 +106,12 @@ def problems(tab: browser.Tab, page: Path, width: int) -> list[str]:
     return found
 
 
+MAKERS = (_run, _leaky, _classes, _sweep, _audit, _comparison, _study)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("make", [_run, _leaky, _classes, _sweep, _audit, _comparison, _study])
+@pytest.mark.parametrize("make", MAKERS)
 def test_nothing_is_cut_off_and_nothing_covers_another(
     tab: browser.Tab, tmp_path: Path, make: Callable[[Path], Path], width: int
 ) -> None:
@@ -128,11 +120,11 @@ def test_nothing_is_cut_off_and_nothing_covers_another(
 
 def test_the_check_finds_what_it_is_for(tab: browser.Tab, tmp_path: Path) -> None:
     wide = Table("wide", ["", *(f"column {i}" for i in range(40))], [["row", *["0.123"] * 40]])
-    page = _written(tmp_path, render(Page("kind", "title", sections=[Section("one", [wide])])))
+    page = write_page(tmp_path, render(Page("kind", "title", sections=[Section("one", [wide])])))
     assert any("cut off: scroll" in one for one in problems(tab, page, 1280))
     html = page.read_text(encoding="utf-8").replace("<h2>one</h2>", "<h2>one</h2><p>first</p><p>second</p>")
     style = "section p + p { margin-top: -2.2rem !important; }"
-    page = _written(
+    page = write_page(
         tmp_path, html.replace("<style>", f"<style>{style}</style><style>").replace("Content-Security", "x")
     )
     assert "one over the other: first | second" in problems(tab, page, 1280)
@@ -141,7 +133,7 @@ def test_the_check_finds_what_it_is_for(tab: browser.Tab, tmp_path: Path) -> Non
 def test_a_forest_is_read_as_a_table_and_its_marks_are_where_the_numbers_are(tab: browser.Tab, tmp_path: Path) -> None:
     rows = [Estimate("a model", 0.75, 0.5, 1.0, "0.750 (0.500–1.000)"), Estimate("nothing", None, None, None, "–")]
     chart = Forest("ROC AUC", "ROC AUC", rows, (0, 0.5, 1), 0.5)
-    page = _written(tmp_path, render(Page("kind", "title", sections=[Section("one", [Row([chart, chart])])])))
+    page = write_page(tmp_path, render(Page("kind", "title", sections=[Section("one", [Row([chart, chart])])])))
     for width in (1280, 390):
         assert problems(tab, page, width) == []
         at = (

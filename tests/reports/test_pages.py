@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tests.reports.test_run_page import HOSTILE
 from tests.reports.test_study_page import hostile as hostile_study
 from tests.reports.test_sweep_page import hostile as hostile_sweep
 from tests.support import browser, explained, records
+from tests.support.browser import write_page
 
 PATIENCE = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
@@ -44,7 +45,7 @@ def _classes(folder: Path) -> Path:
 
 
 def _sweep(folder: Path) -> Path:
-    return _written(folder, sweep_report.render_sweep(hostile_sweep()))
+    return write_page(folder, sweep_report.render_sweep(hostile_sweep()))
 
 
 def _study(folder: Path) -> Path:
@@ -52,7 +53,7 @@ def _study(folder: Path) -> Path:
 
 
 def _audit(folder: Path) -> Path:
-    return _written(folder, rendered_audit(hostile_audit(folder / "images"), command=f"ddtl audit {HOSTILE[0]}"))
+    return write_page(folder, rendered_audit(hostile_audit(folder / "images"), command=f"ddtl audit {HOSTILE[0]}"))
 
 
 def _lr_find(folder: Path) -> Path:
@@ -63,23 +64,14 @@ def _lr_find(folder: Path) -> Path:
     record = {"rules": ["steep", "third"], "tests": {"head": test, "network": test}, "command": HOSTILE[1]}
     record |= {"steps": 50, "lr_min": 1e-6, "lr_max": 1.0, "dataset": HOSTILE[3], "model": HOSTILE[0], "seed": 0}
     record |= {"finetune": HOSTILE[2], "optimizer": "adamw", "batch_size": 16, "precision": "32"}
-    return _written(folder, lr_find.page({**record, "suggestion": {"optimizer.lr": 3e-3}}))
+    return write_page(folder, lr_find.page({**record, "suggestion": {"optimizer.lr": 3e-3}}))
 
 
-def _written(folder: Path, html: str) -> Path:
-    path = folder / "report.html"
-    path.write_text(html, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as found:
-        yield found
+MAKERS = (_run, _evaluation, _classes, _sweep, _study, _audit, _lr_find)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [_run, _evaluation, _classes, _sweep, _study, _audit, _lr_find])
+@pytest.mark.parametrize("make", MAKERS)
 def test_every_kind_of_page(tab: browser.Tab, tmp_path: Path, make: Callable[[Path], Path]) -> None:
     page = make(tmp_path)
     assert page.stat().st_size < 6_000_000

@@ -693,12 +693,6 @@ def test_a_record_without_the_newer_parts_still_has_a_page(run: Path, tmp_path: 
 # --- in a real browser -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as found:
-        yield found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["run", "three", "hostile"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, False), (390, True)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from ddtl.audit import burned_in
+from ddtl.audits import burned_in
 from ddtl.commands import report
 from ddtl.reports.audit.report import page
 from ddtl.reports.html.masking import Names

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -238,12 +237,6 @@ def test_a_report_needs_no_torch(module: str) -> None:
 
 
 # --- in a real browser -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 def hostile(runs: Path) -> Path:

@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -346,12 +345,6 @@ def test_the_page_needs_no_torch_and_no_optuna_to_be_imported() -> None:
 
 
 # --- in a real browser -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
-    with browser.opened(tmp_path_factory.mktemp("profile")) as found:
-        yield found
 
 
 def hostile() -> Sweep:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddtl.audit import file_metadata
+from ddtl.audits import file_metadata
 from ddtl.data.datasets.pooled import image_hashes
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.records import study_controls

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddtl.audit import findings
-from ddtl.audit.audit import Audit, Subject
-from ddtl.audit.differences import Difference
-from ddtl.audit.duplicates import leaks
-from ddtl.audit.pairs import Pair
-from ddtl.audit.probes import Probe, Shuffled
-from ddtl.audit.record import sort_findings
+from ddtl.audits import findings
+from ddtl.audits.audit import Audit, Subject
+from ddtl.audits.differences import Difference
+from ddtl.audits.duplicates import leaks
+from ddtl.audits.pairs import Pair
+from ddtl.audits.probes import Probe, Shuffled
+from ddtl.audits.record import sort_findings
 from ddtl.data.manifest import Manifest, Sample
 
 CLASSES = ("normal", "covid")

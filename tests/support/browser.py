@@ -145,3 +145,10 @@ def opened(profile: Path) -> Iterator[Tab]:
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def write_page(folder: Path, html: str) -> Path:
+    """Write a page into a folder and return its path."""
+    path = folder / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path

@@ -17,7 +17,7 @@ from ddtl.models.module import Classifier
 from ddtl.records import predictions as prediction_table
 from ddtl.training import callbacks, weight_averaging
 from ddtl.utils.errors import TrainingFailure
-from tests.support.runs import assert_same_run, config, run, same_tensors, state
+from tests.support.runs import PullThePlugError, assert_same_run, config, run, same_tensors, state
 
 # Without BatchNorm and dropout, dealing out a batch in another way changes only the order of a sum.
 PLAIN = ("model=squeezenet1_1", "model.head.dropout=0", "trainer=cpu", "trainer.limit_batches=6")
@@ -105,10 +105,6 @@ def test_balanced_sampling_feeds_each_class_equally_often(tmp_path, monkeypatch)
 
 
 # --- resuming with each -----------------------------------------------------------------------------------------------
-
-
-class PullThePlugError(Exception):
-    """What a killed process leaves is what an exception leaves that nobody expects."""
 
 
 @pytest.mark.parametrize(

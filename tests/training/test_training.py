@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from ddtl.config.load import load
 from ddtl.evaluation.score import score
-from ddtl.records import predictions as prediction_table, run_folder
+from ddtl.records import predictions as prediction_table, run_folder, small
 from ddtl.schema.scores import MONITORS, SCORES
 from ddtl.training import callbacks
 from ddtl.training.train import assemble, train
@@ -213,6 +213,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_names_step_and_images(tmp_pat
             "trainer.clip_norm=0",
         )
     assert not list(tmp_path.glob("*/*/results.json"))
+    (folder,) = tmp_path.glob("phantom/*-s0-*")
+    assert re.match(r"the loss became (nan|inf).* at step \d+", small.failure(folder))
 
 
 @pytest.mark.slow

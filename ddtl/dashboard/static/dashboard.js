@@ -64,6 +64,56 @@
   function remember() {
     const now = address();
     if (now !== location.hash.slice(1)) history.replaceState(null, "", now ? `#${now}` : location.pathname);
+    for (const link of at("view-list").querySelectorAll("a")) link.ariaCurrent = String(link.hash.slice(1) === now);
+  }
+
+  // Views that are kept under a name: in views.json for everyone, and in this browser for who keeps them here.
+
+  let kept = { kept: [], problem: "" }, store = "", drawn = "";
+  function own() {
+    try {
+      const found = JSON.parse(localStorage.getItem(store) ?? "[]");
+      return Array.isArray(found) ? found.filter((one) => Array.isArray(one) && one.length === 2 && one.every((text) => typeof text === "string")) : [];
+    } catch {
+      return [];
+    }
+  }
+  function keep(views, done) {
+    try {
+      localStorage.setItem(store, JSON.stringify(views.slice(0, 50)));
+      at("status").textContent = done;
+    } catch {
+      at("status").textContent = "This browser keeps nothing for this page. At a terminal: ddtl runs view NAME ADDRESS";
+    }
+    listViews();
+  }
+  function listViews() {
+    const mine = own(), now = JSON.stringify([kept, mine]);
+    if (now === drawn) return;
+    drawn = now;
+    const entry = ([name, view], forget) => {
+      const item = element("li"), link = element("a", name);
+      link.href = `#${view}`;
+      link.ariaCurrent = String(view === address());
+      item.append(link);
+      if (forget) {
+        const button = element("button", "Remove", "small");
+        button.type = "button";
+        button.setAttribute("aria-label", `Remove the view ${name}`);
+        button.addEventListener("click", () => { keep(own().filter((one) => one[0] !== name), `The view ${name} is removed.`); at("view-name").focus(); });
+        item.append(button);
+      }
+      return item;
+    };
+    at("view-list").replaceChildren(...kept.kept.map((one) => entry(one, false)), ...mine.map((one) => entry(one, true)));
+    at("no-views").hidden = kept.kept.length + mine.length > 0 && !kept.problem;
+    at("no-views").textContent = kept.problem || "No view is kept yet.";
+  }
+  function keepThis() {
+    const name = at("view-name").value.trim();
+    if (!name) { at("status").textContent = "Give the view a name."; at("view-name").focus(); return; }
+    keep([...own().filter((one) => one[0] !== name), [name, address()]], `The view ${name} is kept in this browser.`);
+    at("view-name").value = "";
   }
   function restore() {
     const given = new URLSearchParams(location.hash.slice(1));
@@ -393,6 +443,9 @@
         relate();
         document.querySelector("template").id = found.maps;
         project = found.project;
+        kept = found.views;
+        store = `ddtl views ${found.runs_dir}`;
+        listViews();
         at("where").textContent = project;
         at("where").title = found.runs_dir;
         document.title = `${project} · ddtl dashboard`;
@@ -430,6 +483,8 @@
       at("status").textContent = "This browser does not let a page copy: copy the address of this page.";
     }
   });
+  at("keep").addEventListener("click", keepThis);
+  at("view-name").addEventListener("keydown", (event) => { if (event.key === "Enter") { event.preventDefault(); keepThis(); } });
   addEventListener("hashchange", restore);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     redraw();

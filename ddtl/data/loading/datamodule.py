@@ -97,9 +97,9 @@ class CTDataModule(pl.LightningDataModule):
         if n_train < c.batch_size:
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
 
-    def test_images(self) -> str:
-        """sha256 of the contents of the test images, whatever they and the dataset are called."""
-        hashes = sorted({self.cache.file_hashes[row] for row in self.manifest.rows("test")})
+    def content(self, split: str) -> str:
+        """Return the sha256 of the contents of a split's images, whatever they and the dataset are called."""
+        hashes = sorted({self.cache.file_hashes[row] for row in self.manifest.rows(split)})
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
     def histogram(self) -> Counts:

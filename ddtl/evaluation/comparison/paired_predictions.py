@@ -36,6 +36,7 @@ class RunPredictions:
         threshold: from which probability on an image is predicted positive, (N,) where images have their own; without
             effect for more than two classes.
         design: of the test set, as the run recorded it.
+        content: sha256 of the contents of the images; None where it is not known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RunPredictions:
     predictions: Predictions
     threshold: float | np.ndarray
     design: Design = "case_control"
+    content: str | None = None
 
     @property
     def binary(self) -> bool:
@@ -126,6 +128,12 @@ def _ordered_as(first: RunPredictions, run: RunPredictions) -> RunPredictions:
             f"{run.images}: {len(order)} of them are the same. Only runs on the same images can be compared: give "
             "them the same dataset, dataset.protocol, dataset.split_seed and dataset.fold, or test one of them on the "
             "other's images with `ddtl evaluate`."
+        )
+    if None not in (first.content, run.content) and first.content != run.content:
+        raise UserError(
+            f"{first.name} was tested on {first.images}, {run.name} on {run.images}: their images have the same names "
+            "and other contents. Only runs on the same images can be compared: test one of them on the other's images "
+            "with `ddtl evaluate`."
         )
     columns = ("split", "sample_id", "group", "patient_id", "site", "label", "logits")
     table = Predictions(theirs.classes, **{name: getattr(theirs, name)[order] for name in columns})

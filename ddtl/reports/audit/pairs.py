@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ddtl.audit import burned_in
-from ddtl.audit.duplicates import Leaks
-from ddtl.audit.fingerprints import Key
-from ddtl.audit.pairs import Pair
+from ddtl.audits import burned_in
+from ddtl.audits.duplicates import Leaks
+from ddtl.audits.fingerprints import Key
+from ddtl.audits.pairs import Pair
 from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
 from ddtl.data.manifest import Manifest
 

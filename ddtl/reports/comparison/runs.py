@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ddtl.evaluation.comparison.paired_predictions import Method, RunPredictions
+from ddtl.records import test_ledger
 from ddtl.reports.run import stored
 from ddtl.reports.run.stored import Stored
 from ddtl.schema.run import NEUTRAL, OWN_FILES
 from ddtl.utils.errors import UserError
+from ddtl.utils.reading import Unreadable
 
 # What does not make a run another method: the seed, where things are, who gets the curves, how it is scored.
 _NEUTRAL_GROUPS = ("run", "paths", "logger", "evaluation")
@@ -173,5 +175,21 @@ def _checked(run: Stored, split: str) -> Stored:
 def _answers(run: Stored, folder: Path, split: str) -> RunPredictions:
     what = f"{run.record['dataset']}, protocol {run.record['protocol']}"
     return RunPredictions(
-        str(folder), what, run.predictions.of(split), float(run.record["threshold"]), stored.design_of(run.record)
-    )
+        str(folder), what, run.predictions.of(split), float(run.record["threshold"]), stored.design_of(run.record),
+        _content(run, folder, split),
+    )  # fmt: skip
+
+
+def _content(run: Stored, folder: Path, split: str) -> str | None:
+    """Return the hash of the contents of a split's images; of a record without it, that of the test set's ledger."""
+    if "contents" in run.record:
+        found: str | None = run.record["contents"].get(split)
+        return found
+    if split != "test" or "digest" not in run.record:
+        return None
+    above = folder.resolve().parents
+    runs_dir = above[3 if above[0].name == "evaluations" else 1] if len(above) > 3 else folder
+    try:
+        return test_ledger.images_of(runs_dir, str(run.record["dataset"]), run.record["digest"])
+    except (OSError, Unreadable):
+        return None

@@ -22,8 +22,8 @@ _ENDS = {
 _HOW = (
     "The rate rises exponentially from step to step while a copy of the network trains on the run's own batches. The "
     "smoothed loss is that of batches of equal difficulty: what the untrained network finds hard is removed. A third "
-    "of the rate at which it is lowest is suggested; the other readings are those of fastai, for comparison. It is a "
-    "place to begin a search, not its result: only a comparison on validation shows which rate trains best."
+    "of the rate at which it is lowest is suggested; the other readings are those of fastai, for comparison. Only a "
+    "comparison on validation shows which rate trains best."
 )
 
 
@@ -46,15 +46,30 @@ def remarks(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def answer(record: Mapping[str, Any]) -> str:
+    """Return the suggestion in a sentence: the rate, the range in which others read it, and what to make of it."""
+    if not record["suggestion"]:
+        return "No learning rate can be suggested: the loss did not fall clearly over the rates that were tested."
+    rate = record["suggestion"]["optimizer.lr"]
+    name = "network" if "network" in record["tests"] else "head"
+    readings = sorted(value for rule, value in record["tests"][name]["rules"].items() if rule != record["rules"][-1])
+    span = f" (other rules read {readings[0]:.1g} to {readings[-1]:.1g})" if readings else ""
+    ratio = record["suggestion"].get("finetune.head_lr_ratio", 1.0)
+    head = f", with the head at {ratio:g} times that rate" if ratio != 1.0 else ""
+    return (
+        f"Begin with optimizer.lr={rate:g}{span}{head}: a third of the rate at which the training loss was "
+        "lowest. It is a place to begin a search, not its result."
+    )
+
+
 def page(record: Mapping[str, Any]) -> str:
     """Return the page of a range test, as HTML."""
-    sections = [
-        Section(TESTS[name].capitalize(), [_figure(name, test, record)]) for name, test in record["tests"].items()
-    ]
+    curves = [_figure(name, test, record) for name, test in record["tests"].items()]
     has_command = record["command"] is not None
     no_rate = Text("There is no rate to suggest; the remarks above say why.", "bad")
     line = Code(record["command"]) if has_command else no_rate
-    result = Section("Suggestion", [suggestions(record), line, Text(_HOW)])
+    train = Section("Train with it", [line])
+    readings = Section("How the rate was read", [suggestions(record), Text(_HOW)])
     ramp = f"{record['steps']} steps from {record['lr_min']:g} to {record['lr_max']:g}"
     return render(
         Page(
@@ -62,16 +77,17 @@ def page(record: Mapping[str, Any]) -> str:
             title=f"{record['dataset']} · {record['model']} · {record['finetune']}",
             subtitle=f"{ramp}, {record['optimizer']}, batches of {record['batch_size']}, {record['precision']}, "
             f"seed {record['seed']}",
+            answer=answer(record),
             headlines=[Headline(key, f"{value:g}") for key, value in record["suggestion"].items()],
             warnings=remarks(record),
-            sections=[result, *sections],
+            sections=[Section("Loss against the learning rate", curves), train, readings],
         )
     )
 
 
 def _figure(name: str, test: Mapping[str, Any], record: Mapping[str, Any]) -> Figure:
     return Figure(
-        "Loss against the learning rate",
+        TESTS[name].capitalize(),
         _ramp(
             *(np.array(test[key]) for key in ("lr", "loss", "smoothed")),
             ends=(record["lr_min"], record["lr_max"]),

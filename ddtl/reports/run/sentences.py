@@ -20,7 +20,7 @@ from ddtl.utils import wording
 _WORDS = Words("sentences.txt.jinja")
 _SMALL = 100  # patients: below, intervals are too wide to distinguish good models
 
-# What to do about images in which text was found (ddtl.audit.burned_in).
+# What to do about images in which text was found (ddtl.audits.burned_in).
 CHECK_EACH = (
     "It may be a name or a date: check each image before the page is shared, or share that of `ddtl report` with "
     "share=true, which has no images."

@@ -269,7 +269,8 @@ def _run(job: JobRecord, evaluation: Evaluation, runs_dir: Path, twice: frozense
         raise UserError("every test image is also in the training dataset")
     images = f"{found.record['dataset']}, protocol {found.record['protocol']}"
     name, design = f"seed {job['labels']['seed']}", stored.design_of(found.record)
-    answers = RunPredictions(name, images, test.where(is_scored), found.record["threshold"], design)
+    content = (found.record.get("contents") or {}).get("test")
+    answers = RunPredictions(name, images, test.where(is_scored), found.record["threshold"], design, content)
     again = found.record.get("refitted") or {}
     refitted = replace(answers, threshold=again["threshold"]) if "threshold" in again and answers.binary else None
     temperature, refitted_temperature = (_temperature(answers, fitted) for fitted in (found.record, again))

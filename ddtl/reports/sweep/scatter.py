@@ -12,7 +12,7 @@ from ddtl.reports.sweep.marks import marks, spelled
 from ddtl.reports.sweep.trials import Trial, last_score
 
 _MOST = 12  # parameters: more charts make the page long
-_STATES = ("pruned", "complete")
+_STATES = ("pruned", "complete", "failed", "running")
 
 
 def figures(trials: Sequence[Trial], axes: Sequence[Parameter], score: str, best: Sequence[int]) -> list[Figure]:
@@ -24,12 +24,12 @@ def figures(trials: Sequence[Trial], axes: Sequence[Parameter], score: str, best
         score: what the trials were compared by.
         best: numbers of the trials that are highlighted.
     """
-    shown = [axis for axis in axes if len(_used(trials, axis)) > 1][:_MOST]
+    shown = [axis for axis in axes if len(used(trials, axis)) > 1][:_MOST]
     return [
         Figure(
             axis.name,
-            spec(_used(trials, axis), axis, score, best),
-            f"{score} against {axis.name} of {len(_used(trials, axis))} trials.",
+            spec(used(trials, axis), axis, score, best),
+            f"{score} against {axis.name} of {len(used(trials, axis))} trials.",
             f"{'Logarithmic axis. ' if axis.log else ''}{_unused(trials, axis)}".strip(),
         )
         for axis in shown
@@ -37,7 +37,7 @@ def figures(trials: Sequence[Trial], axes: Sequence[Parameter], score: str, best
 
 
 def spec(trials: Sequence[Trial], axis: Parameter, score: str, best: Sequence[int]) -> Spec:
-    """Draw the trials that used a parameter, its value from left to right."""
+    """Draw trials that used a parameter, its value from left to right; the dashboard shows those that run as well."""
     groups = {state: [t for t in trials if t["state"] == state and t["number"] not in best] for state in _STATES}
     groups["the best"] = [t for t in trials if t["number"] in best]
     traces = []
@@ -53,7 +53,8 @@ def spec(trials: Sequence[Trial], axis: Parameter, score: str, best: Sequence[in
     return chart(traces, _axis(axis), scale(score), legend="outside")
 
 
-def _used(trials: Sequence[Trial], axis: Parameter) -> list[Trial]:
+def used(trials: Sequence[Trial], axis: Parameter) -> list[Trial]:
+    """Return the trials that used a parameter."""
     return [trial for trial in trials if trial["params"].get(axis.name) is not None or _is_choice(axis, trial)]
 
 
@@ -63,7 +64,7 @@ def _is_choice(axis: Parameter, trial: Trial) -> bool:
 
 
 def _unused(trials: Sequence[Trial], axis: Parameter) -> str:
-    n = len(trials) - len(_used(trials, axis))
+    n = len(trials) - len(used(trials, axis))
     return f"Not used by {n} of {len(trials)} trials, as it belongs to another choice." if n else ""
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from ddtl.audit import file_metadata
-from ddtl.audit.file_metadata import FEATURES, forest, probabilities, read_metadata
+from ddtl.audits import file_metadata
+from ddtl.audits.file_metadata import FEATURES, forest, probabilities, read_metadata
 from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.manifest import Manifest, Sample

@@ -11,10 +11,10 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ddtl.audit import file_metadata, probes
-from ddtl.audit.probes import Probe, probe, run_probes
-from ddtl.audit.shuffle import shuffle_labels
-from ddtl.audit.views import VIEWS, Measurements, measure, table
+from ddtl.audits import file_metadata, probes
+from ddtl.audits.probes import Probe, probe, run_probes
+from ddtl.audits.shuffle import shuffle_labels
+from ddtl.audits.views import VIEWS, Measurements, measure, table
 from ddtl.data.datasets import covid19ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.images.decode import decode_gray

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.audit import file_metadata
-from ddtl.audit.shuffle import shuffle_labels
-from ddtl.audit.views import VIEWS, Kind, Measurements, table
+from ddtl.audits import file_metadata
+from ddtl.audits.shuffle import shuffle_labels
+from ddtl.audits.views import VIEWS, Kind, Measurements, table
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.intervals import delong
 from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddtl.audit.probes import SHUFFLES, Protocol, is_found
+from ddtl.audits.probes import SHUFFLES, Protocol, is_found
 from ddtl.evaluation.intervals.clusters import Clusters
 from ddtl.evaluation.intervals.delong import components
 from ddtl.evaluation.intervals.influence import spread

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ddtl.audit.views import VIEWS, Kind, Measurements
+from ddtl.audits.views import VIEWS, Kind, Measurements
 from ddtl.data.manifest import Manifest
 from ddtl.evaluation.comparison.significance import holm
 from ddtl.evaluation.intervals import delong

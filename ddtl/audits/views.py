@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ddtl.audit import file_metadata
-from ddtl.audit.file_metadata import FileMetadata
+from ddtl.audits import file_metadata
+from ddtl.audits.file_metadata import FileMetadata
 from ddtl.data.images.decode import Header, as_pillow, read_header
 from ddtl.data.images.lungs import SIDE, Mask, Regions, regions
 

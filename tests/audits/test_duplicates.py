@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, strategies as st
 from PIL import Image, ImageEnhance
 
-from ddtl.audit.alignment import Fit, align
-from ddtl.audit.duplicates import clusters, leaks
-from ddtl.audit.fingerprints import decode
-from ddtl.audit.pairs import Pair, find
+from ddtl.audits.alignment import Fit, align
+from ddtl.audits.duplicates import clusters, leaks
+from ddtl.audits.fingerprints import decode
+from ddtl.audits.pairs import Pair, find
 from ddtl.data.datasets import covid19ct, sarscov2ct
 from ddtl.data.download.published import published_manifest
 from ddtl.data.images.perceptual_hash import TRANSFORMS, difference_hash, orientation_hashes, turned, words

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from ddtl.audit.views import strokes
+from ddtl.audits.views import strokes
 
 # Percent of the image that is thin, bright and outside the body: a line of ten letters adds about 0.1. Of the slices
 # of SARS-CoV-2 CT-scan, cropped to the body, under 5 % have as much; of COVID19-CT, cut out of papers, over half.

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddtl.audit.fingerprints import Key
-from ddtl.audit.pairs import Pair
+from ddtl.audits.fingerprints import Key
+from ddtl.audits.pairs import Pair
 from ddtl.data.manifest import SPLITS, Manifest, Sample
 
 

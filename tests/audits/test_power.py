@@ -10,17 +10,17 @@ import pytest
 from scipy.special import expit
 from scipy.stats import norm
 
-from ddtl.audit import probes
-from ddtl.audit.audit import Audit
-from ddtl.audit.power import EXAMPLE, POWER, Power, Simulated, power
-from ddtl.audit.probes import probe, scored_images
-from ddtl.audit.record import newest
-from ddtl.audit.views import table
+from ddtl.audits import probes
+from ddtl.audits.audit import Audit
+from ddtl.audits.power import EXAMPLE, POWER, Power, Simulated, power
+from ddtl.audits.probes import probe, scored_images
+from ddtl.audits.record import newest
+from ddtl.audits.views import table
 from ddtl.evaluation.intervals.intervals import intervals
 from ddtl.reports.audit import report
 from ddtl.reports.run import audit_section
 from ddtl.utils.files import write_json
-from tests.audit.test_probes import arrays, looks_of
+from tests.audits.test_probes import arrays, looks_of
 from tests.reports.test_audit_record import DIGEST, filed, told
 from tests.support import audits
 from tests.support.audits import manifest

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ddtl.audit.exclude_list import to_leave_out
-from ddtl.audit.pairs import Pair
+from ddtl.audits.exclude_list import to_leave_out
+from ddtl.audits.pairs import Pair
 from ddtl.config.load import ConfigError, load
 from ddtl.data.datasets import registry
 from ddtl.data.manifest import Exclusions, Manifest, Sample

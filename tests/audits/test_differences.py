@@ -11,9 +11,9 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ddtl.audit.differences import class_differences, cliffs_delta
-from ddtl.audit.file_metadata import FileMetadata
-from ddtl.audit.views import VIEWS, Measurements
+from ddtl.audits.differences import class_differences, cliffs_delta
+from ddtl.audits.file_metadata import FileMetadata
+from ddtl.audits.views import VIEWS, Measurements
 from ddtl.data.manifest import Manifest, Sample
 
 RNG = np.random.default_rng(0)

@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ddtl.audit import exclude_list, findings
-from ddtl.audit.differences import Difference, class_differences
-from ddtl.audit.duplicates import Leaks, leaks
-from ddtl.audit.fingerprints import Fingerprints, Progress, decode
-from ddtl.audit.pairs import Pair, find
-from ddtl.audit.power import Power, power
-from ddtl.audit.probes import Probe, run_probes, scored_images
-from ddtl.audit.record import Finding, sort_findings
-from ddtl.audit.views import measure
+from ddtl.audits import exclude_list, findings
+from ddtl.audits.differences import Difference, class_differences
+from ddtl.audits.duplicates import Leaks, leaks
+from ddtl.audits.fingerprints import Fingerprints, Progress, decode
+from ddtl.audits.pairs import Pair, find
+from ddtl.audits.power import Power, power
+from ddtl.audits.probes import Probe, run_probes, scored_images
+from ddtl.audits.record import Finding, sort_findings
+from ddtl.audits.views import measure
 from ddtl.data.images.decode import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ddtl.audit.duplicates import clusters
-from ddtl.audit.pairs import Pair
+from ddtl.audits.duplicates import clusters
+from ddtl.audits.pairs import Pair
 from ddtl.data.manifest import Manifest, Sample
 
 COLUMNS = ("sample_id", "reason")

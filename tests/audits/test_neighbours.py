@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ddtl.audit.neighbours import likely_near, near
+from ddtl.audits.neighbours import likely_near, near
 
 
 def brute_force(index: np.ndarray, queries: np.ndarray, radius: int) -> set[tuple[int, int, int]]:
@@ -73,7 +73,7 @@ def test_the_quick_search_finds_what_it_promises() -> None:
 
 
 def test_many_equal_hashes_need_no_more_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ddtl.audit.neighbours._BLOCK", 100)
+    monkeypatch.setattr("ddtl.audits.neighbours._BLOCK", 100)
     same = np.full((70, 4), 7, dtype=np.uint64)
     rows, asked, apart = near(same, same, 3)
     assert len(rows) == 70 * 70

@@ -21,9 +21,9 @@ from typing import Literal
 
 import numpy as np
 
-from ddtl.audit.alignment import align, correlation, detail, overlap
-from ddtl.audit.fingerprints import Fingerprints, Key, Progress, decode
-from ddtl.audit.neighbours import likely_near, near
+from ddtl.audits.alignment import align, correlation, detail, overlap
+from ddtl.audits.fingerprints import Fingerprints, Key, Progress, decode
+from ddtl.audits.neighbours import likely_near, near
 from ddtl.data.images.decode import load_image
 from ddtl.data.images.perceptual_hash import TRANSFORMS, turned
 from ddtl.data.manifest import Manifest, Sample
@@ -67,7 +67,7 @@ def find(
     """Return the pairs within and across datasets, splits and classes.
 
     Of three or more images with equal pixels each is paired with the first alone, and that one with near images:
-    ``ddtl.audit.duplicates.clusters`` joins them again.
+    ``ddtl.audits.duplicates.clusters`` joins them again.
 
     Args:
         progress: called with (pairs compared, pairs to compare), or where images are yet to be decoded with images.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from ddtl.audit.differences import Difference
-from ddtl.audit.duplicates import Leaks, clusters
-from ddtl.audit.pairs import Pair
-from ddtl.audit.power import Power
-from ddtl.audit.probes import Probe
-from ddtl.audit.record import Finding
+from ddtl.audits.differences import Difference
+from ddtl.audits.duplicates import Leaks, clusters
+from ddtl.audits.pairs import Pair
+from ddtl.audits.power import Power
+from ddtl.audits.probes import Probe
+from ddtl.audits.record import Finding
 from ddtl.data.manifest import Grouping, Manifest
 from ddtl.schema.units import SCORED
 from ddtl.utils.wording import count, listed, percent
