@@ -210,7 +210,7 @@ def test_what_has_changed_lately_stays_where_asked(runs: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "name what to delete: stopped, pruned, broken, checkpoints"),
+        ((), "name what to delete: stopped, failed, pruned, broken, checkpoints"),
         (("nowhere",), "there is no such run"),
         (("cross_dataset",), "deletes runs"),
         (("covid19ct",), "runs are called so"),
