@@ -14,7 +14,7 @@ from ddtl.utils.suggest import did_you_mean
 RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
 _EVERYWHERE = tuple(protocol for protocol in PROTOCOLS if protocol != "official")  # protocols of all datasets
-BY_KEYS = ("folder", "table", "pooled")  # datasets that cannot be a source by this name
+BY_KEYS = ("folder", "table", "dicom", "nifti", "pooled")  # datasets that cannot be a source by this name
 
 
 def base(source: str) -> str:
@@ -24,7 +24,7 @@ def base(source: str) -> str:
 
 def protocols_of(kind: str) -> tuple[str, ...]:
     """The protocols of a dataset, its default first. Those with a published split have it as their default."""
-    by_column = ("official",) if kind == "table" else ()
+    by_column = ("official",) if kind in ("table", "dicom", "nifti") else ()
     return tuple(dict.fromkeys((usual(kind).protocol, *_EVERYWHERE, *by_column)))
 
 

@@ -16,9 +16,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ddtl.data.datasets.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
 from ddtl.data.images.decode import (
     BadImageError,
+    CTWindow,
     Window,
     decode_gray,
     grey_levels,
@@ -30,9 +32,8 @@ from ddtl.data.images.decode import (
     starts_as_image,
     stored_range,
 )
-from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
+from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_bytes, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
-from ddtl.inference.patients import patients_of
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -272,7 +273,7 @@ def printable_path(path: Path) -> str:
 Note = Callable[[str], None]
 
 
-def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.ndarray:
+def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: Note) -> np.ndarray:
     """Return the image as training prepares its images: uint8, ``(size, size)``.
 
     Args:
@@ -285,12 +286,19 @@ def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.
         BadImageError: it cannot be used.
     """
     if file.slice is not None:
-        shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
-        return squared(decode_slice(file.path, note, *shown_through), size)
+        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
+        extent = window.extent if isinstance(window, CTWindow) else None
+        return squared(decode_bytes(read_bytes(file.path), file.path, note, center, width, extent), size)
     data = read_bytes(file.path) if file.pixels is None else _as_png(file.pixels)
     deep = is_deep(data, file.path)
     if window is not None and not deep:
         note("contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits")
+    if deep and isinstance(window, CTWindow):
+        raise BadImageError(
+            file.path,
+            "stores values of more than 8 bits and does not say what they mean, as the run's DICOM or NIfTI files do: "
+            "predict those, or 8-bit grey levels of the run's dataset.window",
+        )
     gray = decode_gray(data, file.path, window if deep else None)
     levels, spread = grey_levels(gray)
     if has_few_levels(levels, spread):
@@ -322,7 +330,7 @@ class Decoded:
 
 
 def decode_all(
-    files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | None = None, *,
+    files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | CTWindow | None = None, *,
     in_turns: bool = False,
 ) -> Iterator[Decoded]:  # fmt: skip
     """Yield each image with its pixels, or with what is wrong with it; in order.

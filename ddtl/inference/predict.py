@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddtl.data.datasets.kind import window_of
-from ddtl.data.images.decode import BadImageError, Window
+from ddtl.data.images.decode import BadImageError, CTWindow, Window
 from ddtl.data.images.harmonize import Harmonizer, harmonizer_of_files
 from ddtl.inference import network, ood as far
 from ddtl.inference.embeddings import reference
@@ -191,7 +191,7 @@ def _harmonizer(folder: RunFolder, config: Config) -> Harmonizer | None:
     return harmonizer_of_files(config.dataset, lambda: reference_histogram(folder))
 
 
-def _window(config: Config) -> Window | None:
+def _window(config: Config) -> Window | CTWindow | None:
     """Through which the run's own images were decoded: the one that all its sources of such images share."""
     c = config.dataset
     sources = c.of_sources().values() if c.kind == "pooled" else [c]

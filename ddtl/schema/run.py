@@ -47,7 +47,7 @@ PatientIds = Literal["check", "join", "exact"]
 
 # The keys of a dataset that say where a person's own files are and how they name things; nothing outside this machine
 # is given them.
-OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
+OWN_FILES = ("root", "table", "labels", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
 # do not belong to its identity, so that it keeps its name.
@@ -55,6 +55,9 @@ NEUTRAL: dict[str, Any] = {
     "dataset.sources": None,
     "dataset.class_map": None,
     "dataset.window": None,
+    "dataset.slices": "all",
+    "dataset.slice_step": 1,
+    "dataset.spacing": None,
     "dataset.patient_ids": "check",
     "dataset.train_patients": None,
     "dataset.harmonize": "none",
@@ -114,6 +117,17 @@ class WindowConfig(Section):
     intercept: Finite = 0.0
 
 
+# Windows that a name is enough for: center and width in Hounsfield units.
+WINDOWS: dict[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
+NamedWindow = Literal["lung", "mediastinum"]
+Slices = (
+    Literal["all", "middle", "lung"]
+    | Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False, min_length=1)]
+)
+SliceStep = Annotated[int, Field(ge=1, le=100_000)]
+Spacing = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]  # mm
+
+
 class OwnDataset(Section):
     """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
 
@@ -124,7 +138,7 @@ class OwnDataset(Section):
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | None = None
+    window: WindowConfig | NamedWindow | None = None
 
 
 class DatasetConfig(Section):
@@ -149,14 +163,19 @@ class DatasetConfig(Section):
     class_map: ClassMap | None = None
     allow_label_conflicts: bool = False
     allow_few_grey_levels: bool = False
-    # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
+    # Only where a person's own images are read: conf/dataset/folder.yaml, table.yaml, dicom.yaml and nifti.yaml.
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | None = None
+    window: WindowConfig | NamedWindow | None = None
+    # Only where slices of CT volumes are read: conf/dataset/dicom.yaml and nifti.yaml.
+    labels: Text | None = None
+    slices: Slices = "all"
+    slice_step: SliceStep = 1
+    spacing: Spacing | None = None
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None
