@@ -318,11 +318,6 @@ def _own(c: Config) -> Iterator[str]:
 def _volumes(d: DatasetConfig) -> Iterator[str]:
     """Slices of CT volumes, whose files say what stored values mean."""
     if d.kind not in ("dicom", "nifti"):
-        if isinstance(d.window, str):
-            yield (
-                f"dataset.window={d.window}: the files of dataset={d.kind} do not say what their values mean. Set "
-                "dataset.window={center: -600, width: 1500, slope: 1, intercept: -1024}, or take dataset=dicom."
-            )
         return
     what = "DICOM files" if d.kind == "dicom" else "NIfTI volumes"
     columns = "patient_id, study, series or slice" if d.kind == "dicom" else "path"
@@ -332,7 +327,7 @@ def _volumes(d: DatasetConfig) -> Iterator[str]:
         yield f"dataset={d.kind} needs dataset.labels=FILE, a CSV with the columns label and {columns}."
     if d.window is None:
         yield f"dataset.window=null: {what} store Hounsfield units. Set dataset.window=lung."
-    elif not isinstance(d.window, str) and (d.window.slope, d.window.intercept) != (1, 0):
+    elif (d.window.slope, d.window.intercept) != (1, 0):
         yield f"dataset.window.slope and intercept are in the headers of {what}. Set center and width alone."
 
 

@@ -47,6 +47,11 @@ class Sample:
     frame_of_reference: str | None = None
 
     @property
+    def number(self) -> int | None:
+        """Of the slice in a file of several, from 0; None where the file is one image."""
+        return getattr(self.window, "number", None)
+
+    @property
     def group(self) -> str:
         """What no split may separate: the patient, else the near-duplicate cluster, else the image."""
         return self.patient_id or self.cluster_id or self.sample_id

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ddtl.data.datasets.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
+from ddtl.data.images import ct, nifti
 from ddtl.data.images.decode import (
     BadImageError,
     CTWindow,
@@ -48,12 +49,22 @@ class InputFile:
         patient: whom it shows; empty where that is not known.
         slice: the header, of a DICOM file.
         pixels: of an array; None of a file.
+        number: of the slice in a NIfTI volume, from 0 at the feet; None of another file.
+        position: of that slice along the patient, in mm.
     """
 
     path: Path
     patient: str = ""
     slice: Slice | None = None
     pixels: np.ndarray | None = None
+    number: int | None = None
+    position: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        text = printable_path(self.path)
+        return text if self.number is None else f"{text} slice {self.number + 1}"
 
 
 @dataclass
@@ -116,7 +127,8 @@ def find(
         )
     if not found.files and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP and DICOM."
+            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP, DICOM and "
+            "NIfTI."
         )
     _assign_patients(found)
     _warn_of_copies(found)
@@ -185,16 +197,28 @@ def _take(path: Path, explicit: bool, patient: str, found: Found) -> None:
                 found.directories.append(path)
             else:
                 found.files.append(InputFile(path, patient, header))
+    elif kind == "nifti":
+        try:
+            volume = nifti.read_header(path)
+        except BadImageError as error:
+            found.bad.append(error)
+        else:
+            found.files += [
+                InputFile(path, patient, number=number, position=volume.position(number))
+                for number in range(volume.slices)
+            ]
     elif explicit or kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES:
         found.files.append(InputFile(path, patient))
     else:
         found.others[path.suffix.lower()] += 1
 
 
-def _kind(path: Path) -> Literal["dicom", "image", ""]:
+def _kind(path: Path) -> Literal["dicom", "nifti", "image", ""]:
     """Return what a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
-    start = read_start(path, START)
-    if is_dicom(start):
+    start = read_start(path, max(START, nifti.START))
+    if nifti.is_nifti(start):
+        return "nifti"
+    if is_dicom(start[:START]):
         return "dicom"
     if starts_as_image(start[:32]):
         return "image"
@@ -289,6 +313,10 @@ def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: N
         center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
         extent = window.extent if isinstance(window, CTWindow) else None
         return squared(decode_bytes(read_bytes(file.path), file.path, note, center, width, extent), size)
+    if file.number is not None:
+        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
+        extent = window.extent if isinstance(window, CTWindow) else None
+        return squared(ct.decode_slice(file.path, CTWindow(center, width, extent, file.number)), size)
     data = read_bytes(file.path) if file.pixels is None else _as_png(file.pixels)
     deep = is_deep(data, file.path)
     if window is not None and not deep:

@@ -175,7 +175,7 @@ def _batches(
             files.append(one.file)
             images.append(one.image)
             for note in one.notes:
-                tally.doubts[note].append(printable_path(one.file.path))
+                tally.doubts[note].append(one.file.name)
         if len(images) == batch_size or (done == total and images):
             yield files, images
             files, images = [], []
@@ -202,10 +202,10 @@ def _window(config: Config) -> Window | CTWindow | None:
 def _about_file(file: InputFile) -> dict[str, Any]:
     part = file.slice
     return {
-        "file": printable_path(file.path),
+        "file": file.name,
         "patient_id": file.patient or None,
         "series": part.series if part else None,
-        "position_mm": part.position if part else None,
+        "position_mm": part.position if part else file.position,
     }
 
 

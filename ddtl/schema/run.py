@@ -119,10 +119,25 @@ class WindowConfig(Section):
 
 # Windows that a name is enough for: center and width in Hounsfield units.
 WINDOWS: dict[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
-NamedWindow = Literal["lung", "mediastinum"]
+
+
+def _window(value: Any) -> Any:
+    """The settings of a window that is given by its name."""
+    if not isinstance(value, str):
+        return value
+    if value not in WINDOWS:
+        raise ValueError(f"takes {', '.join(WINDOWS)} or {{center: -600, width: 1500}}")
+    center, width = WINDOWS[value]
+    return {"center": center, "width": width}
+
+
+NamedWindow = Annotated[
+    WindowConfig,
+    BeforeValidator(_window, json_schema_input_type=WindowConfig | Literal["lung", "mediastinum"]),
+]
 Slices = (
-    Literal["all", "middle", "lung"]
-    | Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False, min_length=1)]
+    Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False, min_length=1)]
+    | Literal["all", "middle", "lung"]
 )
 SliceStep = Annotated[int, Field(ge=1, le=100_000)]
 Spacing = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]  # mm
@@ -138,7 +153,7 @@ class OwnDataset(Section):
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | NamedWindow | None = None
+    window: NamedWindow | None = None
 
 
 class DatasetConfig(Section):
@@ -170,7 +185,7 @@ class DatasetConfig(Section):
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | NamedWindow | None = None
+    window: NamedWindow | None = None
     # Only where slices of CT volumes are read: conf/dataset/dicom.yaml and nifti.yaml.
     labels: Text | None = None
     slices: Slices = "all"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ddtl.data.images import lungs
+from ddtl.data.images import ct, lungs
 from ddtl.data.images.decode import BadImageError, CTWindow, decode_gray, read_bytes
 from ddtl.data.manifest import Sample
 from ddtl.schema.run import Slices
@@ -60,9 +60,12 @@ def with_lung(samples: Sequence[Sample], step: int, progress: Progress | None) -
 
 def has_lung(sample: Sample) -> bool:
     """Return whether a slice contains lung, by :mod:`ddtl.data.images.lungs`."""
-    number = sample.window.number if isinstance(sample.window, CTWindow) else None
+    window = CTWindow(_CENTER, _WIDTH, number=sample.number)
     try:
-        gray = decode_gray(read_bytes(sample.path), sample.path, CTWindow(_CENTER, _WIDTH, number=number))
+        if sample.number is None:
+            gray = decode_gray(read_bytes(sample.path), sample.path, window)
+        else:
+            gray = ct.decode_slice(sample.path, window)
     except BadImageError:  # the decoded cache names all such files
         return True
     return bool(lungs.regions(gray).lungs.any())

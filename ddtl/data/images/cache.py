@@ -25,7 +25,16 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images.decode import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
+from ddtl.data.images import ct
+from ddtl.data.images.decode import (
+    DECODER_VERSION,
+    BadImageError,
+    CTWindow,
+    decode_gray,
+    grey_levels,
+    read_bytes,
+    squared,
+)
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads
@@ -122,8 +131,11 @@ def _hash_files(paths: Sequence[Path], pool: Executor) -> tuple[list[str | None]
         except BadImageError as error:
             return error
 
-    results = list(pool.map(hash_one, paths))
-    return [r if isinstance(r, str) else None for r in results], [r for r in results if isinstance(r, BadImageError)]
+    files = list(dict.fromkeys(paths))  # a volume has many slices
+    of_file = dict(zip(files, pool.map(hash_one, files), strict=True))
+    results = [of_file[path] for path in paths]
+    bad = [r for r in of_file.values() if isinstance(r, BadImageError)]
+    return [r if isinstance(r, str) else None for r in results], bad
 
 
 def _group(samples: Sequence[Sample], hashes: Sequence[str | None]) -> dict[str, list[Sample]]:
@@ -259,6 +271,9 @@ class _Job:
         def decode_one(content: str) -> tuple[np.ndarray, tuple[int, int]] | BadImageError:
             sample = self.copies[content][0]
             try:
+                if sample.number is not None and isinstance(sample.window, CTWindow):
+                    gray = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
+                    return squared(gray, self.size), grey_levels(gray)
                 data = read_bytes(sample.path)
                 if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
                     return BadImageError(sample.path, "changed while it was read")

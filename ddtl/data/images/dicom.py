@@ -221,13 +221,13 @@ def gray_levels(stored: Stored, ds: Any, level: float = LEVEL, width: float = WI
         level, width: of the window, in Hounsfield units.
     """
     slope, intercept = _rescale(ds)
-    gray = _through(stored.values, slope, intercept, level, width)
+    gray = through(stored.values, slope, intercept, level, width)
     if text_of(ds, "PhotometricInterpretation").upper() == "MONOCHROME1":
         # The largest value that a file can hold, less the value; of signed values the mirror is between 0 and -1.
         top = -1 if stored.layout.signed else 2**stored.layout.stored - 1
         for values in (stored.values, top - stored.values):
-            if _is_tissue_in_air(_through(values, slope, intercept, LEVEL, WIDTH), stored.padding):
-                gray = _through(values, slope, intercept, level, width)
+            if _is_tissue_in_air(through(values, slope, intercept, LEVEL, WIDTH), stored.padding):
+                gray = through(values, slope, intercept, level, width)
                 break
         else:
             gray = 255 - gray
@@ -235,8 +235,14 @@ def gray_levels(stored: Stored, ds: Any, level: float = LEVEL, width: float = WI
     return levels
 
 
-def _through(values: np.ndarray, slope: float, intercept: float, level: float, width: float) -> np.ndarray:
-    """Stored values in a window: uint8, of the same shape; each value that can occur is computed once."""
+def through(values: np.ndarray, slope: float, intercept: float, level: float, width: float) -> np.ndarray:
+    """Return whole numbers in a window: uint8, of the same shape; each value that can occur is computed once.
+
+    Args:
+        values: stored values.
+        slope, intercept: Hounsfield units are ``slope * value + intercept``.
+        level, width: of the window, in Hounsfield units.
+    """
     low, high = int(values.min()), int(values.max())
     if high - low >= values.size:
         return windowed(slope * values + intercept, level, width)
