@@ -135,8 +135,16 @@ NamedWindow = Annotated[
     WindowConfig,
     BeforeValidator(_window, json_schema_input_type=WindowConfig | Literal["lung", "mediastinum"]),
 ]
+
+
+def _some(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if not numbers:
+        raise ValueError("takes numbers from 1, as [10, 20, 30]")
+    return numbers
+
+
 Slices = (
-    Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False, min_length=1)]
+    Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False), AfterValidator(_some)]
     | Literal["all", "middle", "lung"]
 )
 SliceStep = Annotated[int, Field(ge=1, le=100_000)]
