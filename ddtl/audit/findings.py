@@ -131,7 +131,7 @@ def references(manifest: Manifest) -> Iterator[Finding]:
                 several, "warn", (manifest.dataset,), f"{count(len(shared), one, several)} of several patients",
                 f"{len(shared):,} of {len(owners):,} {several} ({keyword}) are of more than one PatientID. A scanner "
                 "gives each examination its own: these may be one person under several ids.",
-                "Correct PatientID where that is so; else one person may be in training and in test.",
+                "Correct PatientID then; otherwise one person may be in training and in test.",
                 {attribute: shared},
             )  # fmt: skip
 

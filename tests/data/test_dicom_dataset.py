@@ -307,7 +307,7 @@ def test_what_is_no_slice_is_passed_over_by_kind_and_counted(tmp_path: Path) -> 
     assert len(manifest) == 12
     found = texts(manifest)
     assert (
-        "Files that are no axial CT slices are not used: 1 dose report, 1 image of another modality, 1 localizer, "
+        "Files besides axial CT slices are not used: 1 dose report, 1 image of another modality, 1 localizer, "
         "1 map of another quantity, 1 object without an image, 1 reformat that is not axial and 2 secondary captures."
     ) in found
     assert "1 file under dataset.root are not DICOM: not used (1 × .txt)." in found
@@ -326,7 +326,7 @@ def test_a_folder_without_slices_is_refused(tmp_path: Path) -> None:
     labels = write_table(tmp_path / "l.csv", ("patient_id", "label"), [("A", "normal"), ("B", "covid")])
     other_files(tmp_path / "root")
     message = refusal(tmp_path / "root", labels)
-    assert "contains no axial CT slice as DICOM in 9 files. Files that are no axial CT slices" in message
+    assert "contains no axial CT slice as DICOM in 9 files. Files besides axial CT slices" in message
 
 
 def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:

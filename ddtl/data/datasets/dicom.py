@@ -247,7 +247,7 @@ def _read(
 def _passed_over(kinds: Counter[str], others: Counter[str]) -> Iterator[Note]:
     if kinds:
         shown = listed([count(n, kind, _PLURAL.get(kind)) for kind, n in sorted(kinds.items())])
-        text = f"Files that are no axial CT slices are not used: {shown}."
+        text = f"Files besides axial CT slices are not used: {shown}."
         yield Note(text, is_doubt=True)
     if others:
         shown = ", ".join(f"{n} × {suffix}" for suffix, n in sorted(others.items()))

@@ -25,7 +25,7 @@ class Label:
         label: as it is written.
         split: ``train``, ``val`` or ``test``; None where the row names none.
         site: the hospital or source.
-        patient: the column ``patient_id``, where that is no key.
+        patient: the column ``patient_id``, where it is not a key.
     """
 
     line: int

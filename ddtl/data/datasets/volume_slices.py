@@ -18,7 +18,7 @@ _CENTER, _WIDTH = -175.0, 1550.0
 
 
 def chosen(slices: Slices, step: int, n: int) -> list[int]:
-    """Return the places of a series' slices that are used, in order; for ``lung`` those that are looked through.
+    """Return the places of a series' slices that are used, in order; for ``lung`` those that are examined.
 
     Args:
         slices: ``dataset.slices``; numbers in a list count from 1 at the feet.
@@ -46,7 +46,7 @@ def with_lung(samples: Sequence[Sample], step: int, progress: Progress | None) -
     Args:
         samples: whole series, one after the other, each from the feet up.
         step: as for :func:`chosen`.
-        progress: called with (slices looked through, slices in all).
+        progress: called with (slices examined, slices in all).
     """
     kept: dict[str, list[Sample]] = defaultdict(list)
     with ThreadPoolExecutor(min(threads.cores(), 8)) as pool:

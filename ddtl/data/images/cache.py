@@ -99,7 +99,8 @@ def open_cache(
         manifest: whose images.
         size: side of the decoded images, in pixels.
         root: the cache folder (``paths.cache_dir``).
-        workers: threads that read and decode; None takes the cores this process may use, at most 8.
+        workers: threads that read and decode; None takes the cores this process may use, at most 8, and twice as
+            many for slices of CT volumes.
         progress: called as ``progress(done, total)`` in this thread after each image that is decoded.
 
     Raises:
@@ -107,7 +108,10 @@ def open_cache(
             written (no space, no permission). Nothing is left behind.
     """
     paths = [sample.path for sample in manifest.samples]
-    with ThreadPoolExecutor(workers or min(threads.cores(), 8)) as pool:
+    # Compressed DICOM is decoded by children: while they work, the cores need further threads to give them work.
+    cores = min(threads.cores(), 8)
+    usual = 2 * cores if any(isinstance(sample.window, CTWindow) for sample in manifest.samples) else cores
+    with ThreadPoolExecutor(workers or usual) as pool:
         hashes, bad = _hash_files(paths, pool)
         job = _Job(manifest, _group(manifest.samples, hashes), size, root / "decoded", pool, progress)
         if bad:  # Look through the other files all the same, to report everything at once.

@@ -199,10 +199,10 @@ def _affine(header: bytes, order: str, second: bool) -> np.ndarray:
 
 
 def _rotation(b: float, c: float, d: float) -> np.ndarray:
-    """The rotation of a unit quaternion of which a >= 0 is left out, (3, 3)."""
+    """The rotation of a unit quaternion, of which a >= 0 follows from the others, (3, 3)."""
     rest = 1 - (b * b + c * c + d * d)
     if not rest > -1e-5:  # or no number
-        raise HeaderError("has a damaged header: its qform is no rotation")
+        raise HeaderError("has a damaged header: its qform is not a rotation")
     a = math.sqrt(max(0.0, rest))
     return np.array(
         [
@@ -275,7 +275,7 @@ def gray_levels(volume: Volume, values: np.ndarray, window: CTWindow, path: Path
         path: names the file in errors.
 
     Raises:
-        BadImageError: there is no such slice, or its values are no numbers.
+        BadImageError: there is no such slice, or its values are infinite or NaN.
     """
     number = window.number or 0
     if number >= volume.slices:
