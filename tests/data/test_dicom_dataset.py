@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -523,3 +524,24 @@ def test_no_identifying_tag_is_in_any_output(tmp_path: Path, capfd: pytest.Captu
     assert len(files) > 10
     for name, content in [("out", out.encode()), ("err", err.encode()), *((str(p), p.read_bytes()) for p in files)]:
         assert not [secret for secret in secrets if secret in content], name
+
+
+@pytest.mark.realdata
+def test_real_series_are_read_and_too_few_to_train_on(tmp_path: Path) -> None:
+    """72 slices of 6 patients, JPEG Lossless; as a test set alone they are enough."""
+    root = Path(os.environ["DDTL_DATA"]) / "covidctmd"
+    rows = [(path.name, path.parent.name, "test") for path in sorted(root.glob("*/*"))]
+    labels = write_table(tmp_path / "l.csv", ("patient_id", "label", "split"), rows)
+    given = words(root, labels, "dataset.class_map={CAP: non-COVID, normal: non-COVID}")
+    manifest = registry.build(load(given))
+    assert manifest.classes == ("non-COVID", "COVID")
+    assert [sum(s.label == label for s in manifest.samples) for label in (0, 1)] == [48, 24]
+    assert len({sample.patient_id for sample in manifest.samples}) == 6
+    with pytest.raises(UserError, match=r"class COVID has 2 patients \(24 images\), too few for training, validation"):
+        registry.split(manifest, load(given).dataset)
+    alone = registry.prepared(load([*given, "dataset.protocol=official"]), tested_only=True)
+    assert len(alone.rows("test")) == 72
+    cache = open_cache(alone, size=64, root=tmp_path / "cache")
+    assert all(levels >= 100 for levels in cache.levels[:, 0])
+    lung = registry.build(load([*given, "dataset.slices=lung"]))
+    assert len(lung) == 72, "the published samples are of the lungs"
