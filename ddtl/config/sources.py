@@ -69,6 +69,8 @@ def problems(pooled: DatasetConfig) -> list[str]:
             lines.append(f"dataset.own.{name}: take another name, plain and not that of a dataset or folder of ddtl.")
         elif name not in names:
             lines.append(f"dataset.own.{name}: is not among {shown}.")
+        if files.reader in ("dicom", "nifti"):
+            continue  # ddtl/config/checks.py names what these need
         if files.root is None and files.table is None:
             lines.append(
                 f"dataset.own.{name} needs root=FOLDER, with a folder of images for each class, or table=FILE."
@@ -81,8 +83,10 @@ def problems(pooled: DatasetConfig) -> list[str]:
 def _source(pooled: DatasetConfig, source: str) -> DatasetConfig:
     own = (pooled.own or {}).get(source)
     if own is not None:
-        files = {key: getattr(own, key) for key in type(own).model_fields}
-        return usual("folder" if own.table is None else "table").model_copy(update={"name": source, **files})
+        files = {key: getattr(own, key) for key in type(own).model_fields if key != "kind"}
+        found = usual(own.reader)
+        files["window"] = own.window or found.window  # volumes have one
+        return found.model_copy(update={"name": source, **files})
     found = usual(base(source))
     return found.model_copy(update={"phantom": _phantom(pooled, source)}) if found.kind == "phantom" else found
 

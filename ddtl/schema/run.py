@@ -152,8 +152,10 @@ Spacing = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]  # mm
 
 
 class OwnDataset(Section):
-    """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
+    """A person's own images as a source of ``dataset=pooled``; see the files of these kinds in ``conf/dataset/``."""
 
+    # None: a table where there is one, else a folder.
+    kind: Literal["folder", "table", "dicom", "nifti"] | None = None
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
@@ -162,6 +164,15 @@ class OwnDataset(Section):
     patients: Text | None = None
     patient_ids: PatientIds = "check"
     window: NamedWindow | None = None
+    labels: Text | None = None
+    slices: Slices = "all"
+    slice_step: SliceStep = 1
+    spacing: Spacing | None = None
+
+    @property
+    def reader(self) -> str:
+        """The kind of dataset that reads the files."""
+        return self.kind or ("folder" if self.table is None else "table")
 
 
 class DatasetConfig(Section):
