@@ -38,7 +38,7 @@ def test_a_study_takes_it_by_its_kind() -> None:
     own = {"chest": OwnDataset(kind="nifti", root="/data/volumes", labels="/l.csv", slices=(1, 2))}
     found = definitions.dataset_words("chest", own)
     assert found[:2] == ("dataset=nifti", "dataset.name=chest")
-    assert {"dataset.root=/data/volumes", "dataset.labels=/l.csv", "dataset.slices=[1,2]"} <= set(found)
+    assert {"dataset.root=/data/volumes", "dataset.labels=/l.csv", "dataset.slices=[1, 2]"} <= set(found)
     assert not [word for word in found if word.startswith("dataset.kind")]
 
 

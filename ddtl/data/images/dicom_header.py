@@ -9,6 +9,7 @@ import shlex
 import struct
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -154,12 +155,13 @@ class _Bounded:
         return data
 
 
-def parse(file: BinaryIO, *, pixels: bool) -> File:
+def parse(file: BinaryIO, *, pixels: bool, keywords: Sequence[str] | None = None) -> File:
     """Read a file's elements.
 
     Args:
         file: at its start.
         pixels: whether the pixels are read as well.
+        keywords: of the elements that are read; None for all. Those of a deflated file are all read.
 
     Raises:
         HeaderError: it is compressed in a way that is not read.
@@ -179,7 +181,8 @@ def parse(file: BinaryIO, *, pixels: bool) -> File:
         ds = _inflated(file, start, meta, pixels=pixels)
     else:
         file.seek(0)
-        ds = pydicom.dcmread(_bounded(file, most), stop_before_pixels=not pixels, force=True)
+        specific = None if keywords is None else [_tag(keyword) for keyword in keywords]
+        ds = pydicom.dcmread(_bounded(file, most), stop_before_pixels=not pixels, force=True, specific_tags=specific)
     if syntax and not len(ds):  # pydicom drops all elements then
         raise HeaderError("is cut off: it ends in the middle of an element")
     implicit, little = ds.original_encoding
