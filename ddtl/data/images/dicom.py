@@ -45,7 +45,7 @@ _MAP_DESCRIPTIONS = (
     "iodine map", "iodine density", "iodine no water", "iodine overlay", "iodine (water)", "[mg/ml]", "z effective",
     "effective z", "z-eff", "zeff", "electron density", "perfused blood volume", "perfusion map",
 )  # fmt: skip
-# All that a slice's header is asked for: what else is in it, names among it, is not read.
+# All elements of a header that are used; others, with names among them, are not read.
 _HEADER = (
     "SOPClassUID", "SOPInstanceUID", "ImageType", "FrameType", "Modality", "SeriesDescription", "PatientID",
     "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "SeriesInstanceUID", "AcquisitionNumber",
