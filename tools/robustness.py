@@ -45,6 +45,23 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
         ),
     ),
     (
+        "CT series to train on (`tests/data/test_dicom_dataset.py`, `test_nifti.py`)",
+        (
+            (
+                "localizers, dose reports, screenshots, maps, reformats, MR among the slices",
+                "counted by kind, not used",
+            ),
+            ("a series with a gap, two orientations or acquisitions, two slices in one place", "used, named"),
+            ("a slice twice", "used once, counted"),
+            ("text burned into the pixels", "used, counted"),
+            ("names in every text element of the headers", "in no record, log, page or cache"),
+            ("a table of labels with two answers, an empty id, another split", "refused by line, without its content"),
+            ("a NIfTI volume with axes in any of 48 orders and directions", "the same slices to the bit"),
+            ("a gzip bomb behind a volume; a header that claims more than 2 GiB", "not unpacked; refused"),
+            ("a volume without an affine, oblique by 45°, of several time points, with NaN", "refused"),
+        ),
+    ),
+    (
         "Scores and records",
         (
             (

@@ -108,7 +108,8 @@ def dataset(name: str, *words: str, **settings: Any) -> Dataset:
     """Return a dataset as ``train.py dataset=NAME`` prepares it: split, decoded and checked.
 
     Args:
-        name: ``"phantom"``, ``"covid19ct"``, ``"sarscov2ct"``, ``"folder"`` or ``"table"``.
+        name: ``"phantom"``, ``"covid19ct"``, ``"sarscov2ct"``, ``"folder"``, ``"table"``,
+            ``"dicom"`` or ``"nifti"``.
         words: as on the command line: ``"dataset.protocol=random"``.
         settings: the same as keywords; keys with a dot as ``**{"dataset.image_size": 128}``.
 

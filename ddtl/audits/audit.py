@@ -171,6 +171,7 @@ def _of_one(subject: Subject, fingerprints: Fingerprints, pairs: Sequence[Pair],
     manifest = subject.manifest
     yield from findings.duplicates(manifest, pairs, found)
     yield from findings.patients(manifest, found.patients.get(manifest.dataset, {}))
+    yield from findings.references(manifest)
     yield from findings.unreadable(manifest, _of(manifest.dataset, fingerprints.bad))
     yield from findings.split(manifest, subject.refused)
     yield from findings.classes(manifest)
@@ -210,6 +211,8 @@ def _list_checks(audit: Audit) -> Iterator[dict[str, Any]]:
         yield check("duplicates across splits", [name], no_split)
         yield check("label conflicts", [name], one_class)
         yield check("patients across splits", [name], no_split or unnamed)
+        if any(sample.series for sample in manifest.samples):
+            yield check("series and frames of reference across splits", [name], no_split)
         for probe in audit.probes[name]:
             yield check(f"probe: {probe.view}", [name], probe.why_not or "")
         yield check("differences between classes", [name], one_class)

@@ -61,8 +61,10 @@ def read_metadata(paths: Sequence[Path]) -> tuple[tuple[str, ...], np.ndarray]:
     Raises:
         BadImageError: a file is missing or its header cannot be read.
     """
+    files = list(dict.fromkeys(paths))  # a volume has many slices
     with ThreadPoolExecutor(min(8, threads.cores())) as pool:
-        return table(list(pool.map(_read, paths)))
+        found = dict(zip(files, pool.map(_read, files), strict=True))
+    return table([found[path] for path in paths])
 
 
 def table(found: Sequence[FileMetadata]) -> tuple[tuple[str, ...], np.ndarray]:

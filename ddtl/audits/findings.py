@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ddtl.audits.differences import Difference
@@ -98,6 +99,41 @@ def patients(manifest: Manifest, torn: Mapping[str, Sequence[str]]) -> Iterator[
             f"{unnamed:,} of {len(manifest):,} images have no patient id; each counts as a patient of its own.",
             "Fill in the patients that are known.",
         )  # fmt: skip
+
+
+def references(manifest: Manifest) -> Iterator[Finding]:
+    """Yield series and frames of reference that are in several splits, or of several patients."""
+    for attribute, one, several, keyword in (
+        ("series", "series", "series", "SeriesInstanceUID"),
+        ("frame_of_reference", "frame of reference", "frames of reference", "FrameOfReferenceUID"),
+    ):
+        splits, owners = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+        for sample in manifest.samples:
+            reference = getattr(sample, attribute)
+            if reference is not None and sample.split is not None:
+                splits[reference].add(sample.split)
+            if reference is not None and sample.patient_id is not None:
+                owners[reference].add(sample.patient_id)
+        torn = {name: sorted(where) for name, where in sorted(splits.items()) if len(where) > 1}
+        shared = {name: sorted(of) for name, of in sorted(owners.items()) if len(of) > 1}
+        if torn:
+            yield Finding(
+                f"{several} across splits", "fail", (manifest.dataset,),
+                f"{count(len(torn), one, several)} in several splits",
+                f"{len(torn):,} of {len(splits):,} {several} ({keyword}) have images in more than one of training, "
+                f"validation and test (protocol {manifest.protocol}): what is tested on was trained on.",
+                "dataset.protocol=grouped keeps each patient in one split; two ids of one patient are joined in the "
+                "headers.",
+                {attribute: torn},
+            )  # fmt: skip
+        if shared:
+            yield Finding(
+                several, "warn", (manifest.dataset,), f"{count(len(shared), one, several)} of several patients",
+                f"{len(shared):,} of {len(owners):,} {several} ({keyword}) are of more than one PatientID. A scanner "
+                "gives each examination its own: these may be one person under several ids.",
+                "Correct PatientID then; otherwise one person may be in training and in test.",
+                {attribute: shared},
+            )  # fmt: skip
 
 
 def duplicates(manifest: Manifest, pairs: Sequence[Pair], leaks: Leaks) -> Iterator[Finding]:

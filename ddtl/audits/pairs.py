@@ -81,7 +81,10 @@ def find(
     rows = sorted(range(len(fingerprints.keys)), key=lambda row: fingerprints.keys[row])
     pairs: list[Pair] = []
     contents_by_kind: dict[Kind, list[str]] = {
-        "same file": [file.sha256 for file in fingerprints.files],
+        "same file": [
+            file.sha256 if sample.number is None else f"{file.sha256}, slice {sample.number}"
+            for file, sample in zip(fingerprints.files, fingerprints.samples, strict=True)
+        ],
         "same pixels": [file.pixels for file in fingerprints.files],
     }
     for kind, contents in contents_by_kind.items():

@@ -120,6 +120,8 @@ _DRAWN = {
     "phantom": "is drawn on this machine",
     "folder": "reads your own files",
     "table": "reads your own files",
+    "dicom": "reads your own files",
+    "nifti": "reads your own files",
     "pooled": "joins other datasets",
 }
 _MOST_NAMED = 10  # files of a kind that are named

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ddtl.config import phases, sources, where
 from ddtl.schema.backbones import backbones, stages_of
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, DatasetConfig
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils import ranks, threads
 from ddtl.utils.errors import UserError
@@ -40,6 +40,9 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
     return [line for check in every if check not in skipped for line in check(config)]
 
 
+_NEEDED = {"folder": ("root",), "table": ("table",), "dicom": ("root", "labels"), "nifti": ("root", "labels")}
+
+
 def of_record(config: Config) -> Iterator[str]:
     """The keys of a stored configuration whose values no command can work with.
 
@@ -52,8 +55,7 @@ def of_record(config: Config) -> Iterator[str]:
         yield "finetune.phases"
     if d.kind == "pooled" and sources.problems(d):
         yield "dataset.sources"
-    if (d.kind == "folder" and d.root is None) or (d.kind == "table" and d.table is None):
-        yield "dataset.root" if d.kind == "folder" else "dataset.table"
+    yield from (f"dataset.{key}" for key in _NEEDED.get(d.kind, ()) if getattr(d, key) is None)
     try:
         re.compile(d.patient_regex or "")
     except re.error:
@@ -287,6 +289,7 @@ def _own(c: Config) -> Iterator[str]:
         yield "dataset=folder needs dataset.root=FOLDER, which contains a folder of images for each class."
     if d.kind == "table" and d.table is None:
         yield "dataset=table needs dataset.table=FILE, a CSV with the columns path and label."
+    yield from _volumes(d)
     if d.patient_regex is not None and d.patients is not None:
         yield "dataset.patient_regex and dataset.patients both define the patients; set one of them to null."
     if d.patient_regex is not None:
@@ -297,6 +300,7 @@ def _own(c: Config) -> Iterator[str]:
     for key, text, there in (
         ("dataset.root", d.root, os.path.isdir),
         ("dataset.table", d.table, os.path.isfile),
+        ("dataset.labels", d.labels, os.path.isfile),
         ("dataset.patients", d.patients, os.path.isfile),
         ("dataset.exclude", d.exclude, os.path.isfile),
     ):
@@ -309,6 +313,22 @@ def _own(c: Config) -> Iterator[str]:
                 yield f"{key}={text}: there is no such {what}{seen_from}. Set {key} to one that is there."
     if d.classes is not None and (len(d.classes) < 2 or len(set(d.classes)) != len(d.classes)):
         yield f"dataset.classes=[{', '.join(d.classes)}]: names two classes or more, each once, the positive one last."
+
+
+def _volumes(d: DatasetConfig) -> Iterator[str]:
+    """Slices of CT volumes, whose files say what stored values mean."""
+    if d.kind not in ("dicom", "nifti"):
+        return
+    what = "DICOM files" if d.kind == "dicom" else "NIfTI volumes"
+    columns = "patient_id, study, series or slice" if d.kind == "dicom" else "path"
+    if d.root is None:
+        yield f"dataset={d.kind} needs dataset.root=FOLDER, which contains {what} at any depth."
+    if d.labels is None:
+        yield f"dataset={d.kind} needs dataset.labels=FILE, a CSV with the columns label and {columns}."
+    if d.window is None:
+        yield f"dataset.window=null: {what} store Hounsfield units. Set dataset.window=lung."
+    elif (d.window.slope, d.window.intercept) != (1, 0):
+        yield f"dataset.window.slope and intercept are in the headers of {what}. Set center and width alone."
 
 
 def _pooled(c: Config) -> Iterator[str]:

@@ -103,7 +103,7 @@ def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, 
     if inside and words:  # a number or one of some words: the first error is about the number
         options = [format_value(word) for word in words]
         hint = did_you_mean(as_typed, options)
-        return key, f"{key}={as_typed}: {_says(item)}, or one of {', '.join(options)}.{hint}"
+        return key, f"{key}={as_typed}: {_says(item, key=key, shown=as_typed)}, or one of {', '.join(options)}.{hint}"
     if inside:
         keys = f"must be a dict of {', '.join(_fields(names, schema))}" if item["type"] in _NO_SECTION else ""
         return key, f"{key}={as_typed}: {format_value(item['input'])} {keys or _says(item)}."

@@ -14,7 +14,7 @@ from ddtl.utils.suggest import did_you_mean
 RESERVED = ("sweeps", "studies", "audits", "lr_find")
 _SITES = ("phantom:a", "phantom:b")
 _EVERYWHERE = tuple(protocol for protocol in PROTOCOLS if protocol != "official")  # protocols of all datasets
-BY_KEYS = ("folder", "table", "pooled")  # datasets that cannot be a source by this name
+BY_KEYS = ("folder", "table", "dicom", "nifti", "pooled")  # datasets that cannot be a source by this name
 
 
 def base(source: str) -> str:
@@ -24,7 +24,7 @@ def base(source: str) -> str:
 
 def protocols_of(kind: str) -> tuple[str, ...]:
     """The protocols of a dataset, its default first. Those with a published split have it as their default."""
-    by_column = ("official",) if kind == "table" else ()
+    by_column = ("official",) if kind in ("table", "dicom", "nifti") else ()
     return tuple(dict.fromkeys((usual(kind).protocol, *_EVERYWHERE, *by_column)))
 
 
@@ -69,6 +69,8 @@ def problems(pooled: DatasetConfig) -> list[str]:
             lines.append(f"dataset.own.{name}: take another name, plain and not that of a dataset or folder of ddtl.")
         elif name not in names:
             lines.append(f"dataset.own.{name}: is not among {shown}.")
+        if files.reader in ("dicom", "nifti"):
+            continue  # ddtl/config/checks.py names what these need
         if files.root is None and files.table is None:
             lines.append(
                 f"dataset.own.{name} needs root=FOLDER, with a folder of images for each class, or table=FILE."
@@ -81,8 +83,10 @@ def problems(pooled: DatasetConfig) -> list[str]:
 def _source(pooled: DatasetConfig, source: str) -> DatasetConfig:
     own = (pooled.own or {}).get(source)
     if own is not None:
-        files = {key: getattr(own, key) for key in type(own).model_fields}
-        return usual("folder" if own.table is None else "table").model_copy(update={"name": source, **files})
+        files = {key: getattr(own, key) for key in type(own).model_fields if key != "kind"}
+        found = usual(own.reader)
+        files["window"] = own.window or found.window  # volumes have one
+        return found.model_copy(update={"name": source, **files})
     found = usual(base(source))
     return found.model_copy(update={"phantom": _phantom(pooled, source)}) if found.kind == "phantom" else found
 

@@ -13,7 +13,7 @@ from ddtl.schema.units import SPLITS
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.data.images.decode import Window
+    from ddtl.data.images.decode import CTWindow, Window
 
 Grouping = Literal["patient", "near_duplicate", "none"]
 
@@ -31,6 +31,8 @@ class Sample:
         split: ``train``, ``val`` or ``test``; None until a protocol assigns one, and for images it excludes.
         cluster_id: images that are near-duplicates of each other share it; None where no clusters are known.
         window: how stored values of more than 8 bits become grey levels; None for a file that contains grey levels.
+        series: the series of a slice, as a digest of its id; None where there is none.
+        frame_of_reference: what the positions of a slice are measured from, likewise.
     """
 
     sample_id: str
@@ -40,7 +42,14 @@ class Sample:
     site: str = "unknown"
     split: str | None = None
     cluster_id: str | None = None
-    window: Window | None = None
+    window: Window | CTWindow | None = None
+    series: str | None = None
+    frame_of_reference: str | None = None
+
+    @property
+    def number(self) -> int | None:
+        """Of the slice in a file of several, from 0; None where the file is one image."""
+        return getattr(self.window, "number", None)
 
     @property
     def group(self) -> str:
@@ -207,6 +216,6 @@ class Manifest:
         return h.hexdigest()
 
 
-def content_key(file_hash: str, window: Window | None) -> str:
+def content_key(file_hash: str, window: Window | CTWindow | None) -> str:
     """What the pixels of an image come from: its file's sha256, and the window where there is one."""
     return file_hash if window is None else f"{file_hash}@{window}"

@@ -16,9 +16,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ddtl.data.datasets.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
+from ddtl.data.images import ct, nifti
 from ddtl.data.images.decode import (
     BadImageError,
+    CTWindow,
     Window,
     decode_gray,
     grey_levels,
@@ -30,9 +33,8 @@ from ddtl.data.images.decode import (
     starts_as_image,
     stored_range,
 )
-from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_slice, read_slice
+from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_bytes, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
-from ddtl.inference.patients import patients_of
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -47,12 +49,22 @@ class InputFile:
         patient: whom it shows; empty where that is not known.
         slice: the header, of a DICOM file.
         pixels: of an array; None of a file.
+        number: of the slice in a NIfTI volume, from 0 at the feet; None of another file.
+        position: of that slice along the patient, in mm.
     """
 
     path: Path
     patient: str = ""
     slice: Slice | None = None
     pixels: np.ndarray | None = None
+    number: int | None = None
+    position: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        text = printable_path(self.path)
+        return text if self.number is None else f"{text} slice {self.number + 1}"
 
 
 @dataclass
@@ -115,7 +127,8 @@ def find(
         )
     if not found.files and not found.bad:
         raise UserError(
-            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP and DICOM."
+            f"{', '.join(words)}: no image in {found.others.total()} files. Images are PNG, JPEG, TIFF, BMP, DICOM and "
+            "NIfTI."
         )
     _assign_patients(found)
     unknown = sum(not file.patient for file in found.files)
@@ -189,16 +202,28 @@ def _take(path: Path, explicit: bool, patient: str, found: Found) -> None:
                 found.directories.append(path)
             else:
                 found.files.append(InputFile(path, patient, header))
+    elif kind == "nifti":
+        try:
+            volume = nifti.read_header(path)
+        except BadImageError as error:
+            found.bad.append(error)
+        else:
+            found.files += [
+                InputFile(path, patient, number=number, position=volume.position(number))
+                for number in range(volume.slices)
+            ]
     elif explicit or kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES:
         found.files.append(InputFile(path, patient))
     else:
         found.others[path.suffix.lower()] += 1
 
 
-def _kind(path: Path) -> Literal["dicom", "image", ""]:
+def _kind(path: Path) -> Literal["dicom", "nifti", "image", ""]:
     """Return what a file is by its first bytes, and by a suffix of DICOM where these do not tell."""
-    start = read_start(path, START)
-    if is_dicom(start):
+    start = read_start(path, max(START, nifti.START))
+    if nifti.is_nifti(start):
+        return "nifti"
+    if is_dicom(start[:START]):
         return "dicom"
     if starts_as_image(start[:32]):
         return "image"
@@ -277,7 +302,7 @@ def printable_path(path: Path) -> str:
 Note = Callable[[str], None]
 
 
-def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.ndarray:
+def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: Note) -> np.ndarray:
     """Return the image as training prepares its images: uint8, ``(size, size)``.
 
     Args:
@@ -290,12 +315,23 @@ def decode(file: InputFile, size: int, window: Window | None, note: Note) -> np.
         BadImageError: it cannot be used.
     """
     if file.slice is not None:
-        shown_through = (window.center, window.width) if window else (LEVEL, WIDTH)
-        return squared(decode_slice(file.path, note, *shown_through), size)
+        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
+        extent = window.extent if isinstance(window, CTWindow) else None
+        return squared(decode_bytes(read_bytes(file.path), file.path, note, center, width, extent), size)
+    if file.number is not None:
+        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
+        extent = window.extent if isinstance(window, CTWindow) else None
+        return squared(ct.decode_slice(file.path, CTWindow(center, width, extent, file.number)), size)
     data = read_bytes(file.path) if file.pixels is None else _as_png(file.pixels)
     deep = is_deep(data, file.path)
     if window is not None and not deep:
         note("contains 8-bit grey levels, which are taken as they are: the run's dataset.window is for more bits")
+    if deep and isinstance(window, CTWindow):
+        raise BadImageError(
+            file.path,
+            "stores values of more than 8 bits and does not say what they mean, as the run's DICOM or NIfTI files do: "
+            "predict those, or 8-bit grey levels of the run's dataset.window",
+        )
     gray = decode_gray(data, file.path, window if deep else None)
     levels, spread = grey_levels(gray)
     if has_few_levels(levels, spread):
@@ -327,7 +363,7 @@ class Decoded:
 
 
 def decode_all(
-    files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | None = None, *,
+    files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | CTWindow | None = None, *,
     in_turns: bool = False,
 ) -> Iterator[Decoded]:  # fmt: skip
     """Yield each image with its pixels, or with what is wrong with it; in order.

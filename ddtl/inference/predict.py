@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ddtl.data.datasets.kind import window_of
-from ddtl.data.images.decode import BadImageError, Window
+from ddtl.data.images.decode import BadImageError, CTWindow, Window
 from ddtl.data.images.harmonize import Harmonizer, harmonizer_of_files
 from ddtl.inference import network, ood as far
 from ddtl.inference.embeddings import reference
@@ -175,7 +175,7 @@ def _batches(
             files.append(one.file)
             images.append(one.image)
             for note in one.notes:
-                tally.doubts[note].append(printable_path(one.file.path))
+                tally.doubts[note].append(one.file.name)
         if len(images) == batch_size or (done == total and images):
             yield files, images
             files, images = [], []
@@ -191,7 +191,7 @@ def _harmonizer(folder: RunFolder, config: Config) -> Harmonizer | None:
     return harmonizer_of_files(config.dataset, lambda: reference_histogram(folder))
 
 
-def _window(config: Config) -> Window | None:
+def _window(config: Config) -> Window | CTWindow | None:
     """Through which the run's own images were decoded: the one that all its sources of such images share."""
     c = config.dataset
     sources = c.of_sources().values() if c.kind == "pooled" else [c]
@@ -202,10 +202,10 @@ def _window(config: Config) -> Window | None:
 def _about_file(file: InputFile) -> dict[str, Any]:
     part = file.slice
     return {
-        "file": printable_path(file.path),
+        "file": file.name,
         "patient_id": file.patient or None,
         "series": part.series if part else None,
-        "position_mm": part.position if part else None,
+        "position_mm": part.position if part else file.position,
     }
 
 

@@ -47,7 +47,7 @@ PatientIds = Literal["check", "join", "exact"]
 
 # The keys of a dataset that say where a person's own files are and how they name things; nothing outside this machine
 # is given them.
-OWN_FILES = ("root", "table", "patient_regex", "patients", "own", "exclude")
+OWN_FILES = ("root", "table", "labels", "patient_regex", "patients", "own", "exclude")
 
 # Settings that came after runs had been named, with the value at which a run is what it was before. At that value they
 # do not belong to its identity, so that it keeps its name.
@@ -55,6 +55,9 @@ NEUTRAL: dict[str, Any] = {
     "dataset.sources": None,
     "dataset.class_map": None,
     "dataset.window": None,
+    "dataset.slices": "all",
+    "dataset.slice_step": 1,
+    "dataset.spacing": None,
     "dataset.patient_ids": "check",
     "dataset.train_patients": None,
     "dataset.harmonize": "none",
@@ -114,9 +117,45 @@ class WindowConfig(Section):
     intercept: Finite = 0.0
 
 
-class OwnDataset(Section):
-    """A person's own images as a source of ``dataset=pooled``; see ``conf/dataset/folder.yaml`` and ``table.yaml``."""
+# Windows that a name is enough for: center and width in Hounsfield units.
+WINDOWS: dict[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
 
+
+def _window(value: Any) -> Any:
+    """The settings of a window that is given by its name."""
+    if not isinstance(value, str):
+        return value
+    if value not in WINDOWS:
+        raise ValueError(f"takes {', '.join(WINDOWS)} or {{center: -600, width: 1500}}")
+    center, width = WINDOWS[value]
+    return {"center": center, "width": width}
+
+
+NamedWindow = Annotated[
+    WindowConfig,
+    BeforeValidator(_window, json_schema_input_type=WindowConfig | Literal["lung", "mediastinum"]),
+]
+
+
+def _some(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if not numbers:
+        raise ValueError("takes numbers from 1, as [10, 20, 30]")
+    return numbers
+
+
+Slices = (
+    Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], Field(strict=False), AfterValidator(_some)]
+    | Literal["all", "middle", "lung"]
+)
+SliceStep = Annotated[int, Field(ge=1, le=100_000)]
+Spacing = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]  # mm
+
+
+class OwnDataset(Section):
+    """A person's own images as a source of ``dataset=pooled``; see the files of these kinds in ``conf/dataset/``."""
+
+    # None: a table where there is one, else a folder.
+    kind: Literal["folder", "table", "dicom", "nifti"] | None = None
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
@@ -124,7 +163,16 @@ class OwnDataset(Section):
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | None = None
+    window: NamedWindow | None = None
+    labels: Text | None = None
+    slices: Slices = "all"
+    slice_step: SliceStep = 1
+    spacing: Spacing | None = None
+
+    @property
+    def reader(self) -> str:
+        """The kind of dataset that reads the files."""
+        return self.kind or ("folder" if self.table is None else "table")
 
 
 class DatasetConfig(Section):
@@ -149,14 +197,19 @@ class DatasetConfig(Section):
     class_map: ClassMap | None = None
     allow_label_conflicts: bool = False
     allow_few_grey_levels: bool = False
-    # Only where a person's own images are read: conf/dataset/folder.yaml and table.yaml.
+    # Only where a person's own images are read: conf/dataset/folder.yaml, table.yaml, dicom.yaml and nifti.yaml.
     root: Text | None = None
     table: Text | None = None
     classes: Names | None = None
     patient_regex: Text | None = None
     patients: Text | None = None
     patient_ids: PatientIds = "check"
-    window: WindowConfig | None = None
+    window: NamedWindow | None = None
+    # Only where slices of CT volumes are read: conf/dataset/dicom.yaml and nifti.yaml.
+    labels: Text | None = None
+    slices: Slices = "all"
+    slice_step: SliceStep = 1
+    spacing: Spacing | None = None
     # Only in conf/dataset/pooled.yaml.
     sources: Names | None = None
     own: dict[str, OwnDataset] | None = None

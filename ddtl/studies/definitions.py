@@ -111,11 +111,14 @@ def jobs(request: StudyRequest) -> list[StudyJob]:
 def dataset_words(name: str, own: Mapping[str, OwnDataset]) -> tuple[str, ...]:
     """Return what takes a dataset by the name that a study gives it."""
     if name in own:
-        kind = "folder" if own[name].table is None else "table"
         return (
-            f"dataset={kind}",
+            f"dataset={own[name].reader}",
             f"dataset.name={format_value(name, quoted=True)}",
-            *(f"dataset.{key}={format_item(key, value)}" for key, value in _given_files(own[name]).items()),
+            *(
+                f"dataset.{key}={format_item(key, value)}"
+                for key, value in _given_files(own[name]).items()
+                if key != "kind"
+            ),
         )
     option, _, site = name.partition(":")
     return (f"dataset={option}", f"dataset.phantom.sites=[{site}]") if site else (f"dataset={option}",)
@@ -138,7 +141,7 @@ def protocols_of(name: str, study: StudyConfig) -> tuple[str, ...]:
     if study.protocols != "auto":
         return study.protocols
     files = (study.own or {}).get(name)
-    kind = name.partition(":")[0] if files is None else "folder" if files.table is None else "table"
+    kind = name.partition(":")[0] if files is None else files.reader
     return "random", sources.usual(kind).protocol if kind in options("dataset") else "grouped"
 
 

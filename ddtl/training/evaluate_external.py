@@ -170,6 +170,11 @@ def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed
     val = known.of("val")
     record.choose_on_validation(val, config.evaluation)  # what it refuses is refused before the use is counted
     if config.evaluation.refit:
+        if not manifest.rows("val"):
+            raise UserError(
+                f"evaluation.refit=true: {manifest.dataset} has no validation images, by which to choose a threshold. "
+                "Leave evaluation.refit out, or give it a split with some."
+            )
         check_threshold(run)
     use = count_use(run, folder, trained["best_epoch"], to)
     results = setting(run) | {

@@ -132,14 +132,23 @@ def transductive(run: Run, config: EvaluationConfig) -> str:
     )
 
 
+_NO_TRAINING = {
+    "why_not": "the dataset is a test set alone, on which no classifier can be trained",
+    "features": list(file_metadata.FEATURES),
+}
+
+
 def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
     """Return what needs no network: the majority class, and a classifier on file metadata."""
+    trained_on = manifest.counts()["train"]["classes"]
     try:
+        if not any(trained_on.values()):  # a test set alone
+            return {"majority": record.majority(manifest.counts()["test"]["classes"], test), "file_facts": _NO_TRAINING}
         metadata = record.baseline(file_metadata.probabilities(manifest), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
         metadata = {"why_not": str(error)}
     return {
-        "majority": record.majority(manifest.counts()["train"]["classes"], test),
+        "majority": record.majority(trained_on, test),
         "file_facts": {**metadata, "features": list(file_metadata.FEATURES)},
     }
 

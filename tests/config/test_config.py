@@ -73,7 +73,11 @@ def value_at(config: Any, key: str) -> Any:
         # options of groups
         (
             "dataset=phantum",
-            ["no such option", "Did you mean phantom?", "covid19ct, folder, phantom, pooled, sarscov2ct, table"],
+            [
+                "no such option",
+                "Did you mean phantom?",
+                "covid19ct, dicom, folder, nifti, phantom, pooled, sarscov2ct, table",
+            ],
         ),
         ("dataset=", ["no such option", "covid19ct"]),
         ("model=null", ["no such option", "densenet121"]),
@@ -397,7 +401,13 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
 
 
 # What has no default: a person's own files.
-NEEDED = {"folder": [FROM_FOLDER[1]], "table": [f"dataset.table={__file__}"]}
+_VOLUMES = [FROM_FOLDER[1], f"dataset.labels={__file__}"]
+NEEDED = {
+    "folder": [FROM_FOLDER[1]],
+    "table": [f"dataset.table={__file__}"],
+    "dicom": _VOLUMES,
+    "nifti": _VOLUMES,
+}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

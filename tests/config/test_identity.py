@@ -38,6 +38,7 @@ NEUTRAL = {
     "paths.data_mirror",
     "dataset.root",
     "dataset.table",
+    "dataset.labels",
     "dataset.patient_regex",
     "dataset.patients",
     "dataset.own",

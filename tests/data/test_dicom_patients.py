@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from ddtl.data.datasets.dicom_patients import patients_of
 from ddtl.data.datasets.patient_ids import is_missing, is_placeholder
 from ddtl.data.images.dicom import Slice
 from ddtl.inference.inputs import Found, find
-from ddtl.inference.patients import patients_of
 from tests.support import ct_slices
 
 MISSING = [

@@ -16,6 +16,7 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_fragments
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -98,7 +99,12 @@ def without_meta(ds: FileDataset, *, implicit: bool = False, little: bool = True
     return (b"\0" * 128 + b"DICM" if preamble else b"") + buffer.getvalue()
 
 
-_GDCMCONV = {RLELossless: "--rle", JPEGLosslessSV1: "--jpeg", JPEGLSLossless: "--jpegls", JPEG2000Lossless: "--j2k"}
+_GDCMCONV: dict[str, str] = {
+    RLELossless: "--rle",
+    JPEGLosslessSV1: "--jpeg",
+    JPEGLSLossless: "--jpegls",
+    JPEG2000Lossless: "--j2k",
+}
 
 
 def compressed(ds: FileDataset, syntax: str) -> FileDataset:
@@ -121,13 +127,13 @@ def encapsulated(ds: FileDataset, frame: bytes, syntax: str) -> FileDataset:
     ds.PixelData = encapsulate([frame])
     ds["PixelData"].is_undefined_length = True
     ds["PixelData"].VR = "OB"
-    ds.file_meta.TransferSyntaxUID = syntax
+    ds.file_meta.TransferSyntaxUID = UID(syntax)
     return ds
 
 
 def deflated(ds: FileDataset, body: bytes | None = None) -> bytes:
     """A file whose dataset is deflated; ``body`` instead of the dataset."""
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.1.99")
     buffer = BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
     whole = buffer.getvalue()

@@ -209,7 +209,10 @@ def typed(line: Line, here: Path) -> list[Call]:
 
 def placed(words: tuple[str, ...], here: Path) -> list[str]:
     """The words with the absolute paths of the docs as those of the furnished folder."""
-    for path, real in (("/data/images.csv", "images.csv"), ("/data/third", "images"), ("/data/chest", "images")):
+    for path, real in (
+        ("/data/images.csv", "images.csv"), ("/data/labels.csv", "images.csv"), ("/data/third", "images"),
+        ("/data/chest", "images"), ("/data/pacs", "images"), ("/data/volumes", "images"),
+    ):  # fmt: skip
         words = tuple(word.replace(path, str(here / real)) for word in words)
     return [word.replace("=/images", f"={here}/images").replace(": /images", f": {here}/images") for word in words]
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ddtl.data.datasets import classes, patient_ids
 from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.images.decode import Window
+from ddtl.data.images.decode import CTWindow, Window
 from ddtl.data.manifest import Manifest
 from ddtl.schema.run import Config, DatasetConfig
 from ddtl.utils.progress import Progress
+
+VOLUMES = ("dicom", "nifti")  # kinds whose files contain Hounsfield units
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ def of_own_files(manifest: Manifest, c: DatasetConfig) -> Manifest:
     window = window_of(c)
     if window is None:
         return manifest
-    return replace(manifest, samples=tuple(replace(sample, window=window) for sample in manifest.samples))
+    return replace(manifest, samples=tuple(replace(s, window=s.window or window) for s in manifest.samples))
 
 
-def window_of(c: DatasetConfig) -> Window | None:
+def window_of(c: DatasetConfig) -> Window | CTWindow | None:
     """Return the window of ``dataset.window``; None where there is none."""
+    if c.kind in VOLUMES:
+        assert c.window is not None, "checked with the configuration"
+        extent = None if c.spacing is None else float(c.spacing) * c.image_size
+        return CTWindow(float(c.window.center), float(c.window.width), extent)
     if c.window is None:
         return None
     return Window(**{key: float(value) for key, value in c.window.model_dump().items()})

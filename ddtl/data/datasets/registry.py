@@ -102,22 +102,23 @@ def build(config: Config, progress: Progress | None = None) -> Manifest:
     return manifest if exclude is None else leave_out(manifest, Path(exclude).expanduser())
 
 
-def prepared(config: Config, progress: Progress | None = None) -> Manifest:
+def prepared(config: Config, progress: Progress | None = None, *, tested_only: bool = False) -> Manifest:
     """Return the table as a run uses it: split, and with as many training patients as requested.
 
     Args:
         config: what is read of it is ``dataset`` and ``paths``.
         progress: called with (done, total) where images are drawn.
+        tested_only: whether nothing is trained on the images.
 
     Raises:
         UserError: as for :func:`build`, or the table cannot be split so.
     """
     c = config.dataset
-    manifest = split(build(config, progress), c)
+    manifest = split(build(config, progress), c, tested_only=tested_only)
     return manifest if c.train_patients is None else train_on(manifest, c.train_patients, c.split_seed)
 
 
-def split(manifest: Manifest, c: DatasetConfig) -> Manifest:
+def split(manifest: Manifest, c: DatasetConfig, *, tested_only: bool = False) -> Manifest:
     """Return the table with the split that the configuration requests; as it is where its builder has split it.
 
     Raises:
@@ -135,4 +136,5 @@ def split(manifest: Manifest, c: DatasetConfig) -> Manifest:
         test_fraction=c.test_fraction,
         n_folds=c.n_folds,
         fold=c.fold,
+        tested_only=tested_only,
     )

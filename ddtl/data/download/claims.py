@@ -15,7 +15,7 @@ from ddtl.schema.run import OWN_FILES, Config, DatasetConfig, PhantomConfig
 from ddtl.utils.errors import Unwritable, UserError
 from ddtl.utils.reading import printable
 
-_FILES = ("root", "table", "patients", "exclude")
+_FILES = ("root", "table", "labels", "patients", "exclude")
 _PIXELS = 100_000_000  # ten times those of the phantom as it is by default
 
 

@@ -25,7 +25,16 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images.decode import DECODER_VERSION, BadImageError, decode_gray, grey_levels, read_bytes, squared
+from ddtl.data.images import ct
+from ddtl.data.images.decode import (
+    DECODER_VERSION,
+    BadImageError,
+    CTWindow,
+    decode_gray,
+    grey_levels,
+    read_bytes,
+    squared,
+)
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads
@@ -90,7 +99,8 @@ def open_cache(
         manifest: whose images.
         size: side of the decoded images, in pixels.
         root: the cache folder (``paths.cache_dir``).
-        workers: threads that read and decode; None takes the cores this process may use, at most 8.
+        workers: threads that read and decode; None takes the cores this process may use, at most 8, and twice as
+            many for slices of CT volumes.
         progress: called as ``progress(done, total)`` in this thread after each image that is decoded.
 
     Raises:
@@ -98,7 +108,10 @@ def open_cache(
             written (no space, no permission). Nothing is left behind.
     """
     paths = [sample.path for sample in manifest.samples]
-    with ThreadPoolExecutor(workers or min(threads.cores(), 8)) as pool:
+    # Compressed DICOM is decoded by children: while they work, the cores need further threads to give them work.
+    cores = min(threads.cores(), 8)
+    usual = 2 * cores if any(isinstance(sample.window, CTWindow) for sample in manifest.samples) else cores
+    with ThreadPoolExecutor(workers or usual) as pool:
         hashes, bad = _hash_files(paths, pool)
         job = _Job(manifest, _group(manifest.samples, hashes), size, root / "decoded", pool, progress)
         if bad:  # Look through the other files all the same, to report everything at once.
@@ -122,8 +135,11 @@ def _hash_files(paths: Sequence[Path], pool: Executor) -> tuple[list[str | None]
         except BadImageError as error:
             return error
 
-    results = list(pool.map(hash_one, paths))
-    return [r if isinstance(r, str) else None for r in results], [r for r in results if isinstance(r, BadImageError)]
+    files = list(dict.fromkeys(paths))  # a volume has many slices
+    of_file = dict(zip(files, pool.map(hash_one, files), strict=True))
+    results = [of_file[path] for path in paths]
+    bad = [r for r in of_file.values() if isinstance(r, BadImageError)]
+    return [r if isinstance(r, str) else None for r in results], bad
 
 
 def _group(samples: Sequence[Sample], hashes: Sequence[str | None]) -> dict[str, list[Sample]]:
@@ -259,6 +275,9 @@ class _Job:
         def decode_one(content: str) -> tuple[np.ndarray, tuple[int, int]] | BadImageError:
             sample = self.copies[content][0]
             try:
+                if sample.number is not None and isinstance(sample.window, CTWindow):
+                    gray = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
+                    return squared(gray, self.size), grey_levels(gray)
                 data = read_bytes(sample.path)
                 if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
                     return BadImageError(sample.path, "changed while it was read")

@@ -38,9 +38,9 @@ def checked(
 
 def _copies(manifest: Manifest, file_hashes: Sequence[str], allow_label_conflicts: bool) -> Iterator[Note]:
     """A note for each case in which one file is in a dataset twice and should not be."""
-    found: dict[str, list[Sample]] = defaultdict(list)
+    found: dict[tuple[str, int | None], list[Sample]] = defaultdict(list)
     for sample, file_hash in zip(manifest.samples, file_hashes, strict=True):
-        found[file_hash].append(sample)
+        found[file_hash, sample.number].append(sample)
     copies = [samples for samples in found.values() if len(samples) > 1]
     conflicts = [samples for samples in copies if len({s.label for s in samples}) > 1]
     if conflicts:

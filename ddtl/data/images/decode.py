@@ -67,12 +67,14 @@ class BadImageError(UserError):
     Attributes:
         path: the file.
         reason: why, as a predicate: ``is empty (0 bytes)``, ``contains text, not an image``, …
+        kind: what a DICOM file is instead of a slice, such as ``localizer``; empty where it is damaged.
     """
 
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: Path | str, reason: str, kind: str = "") -> None:
+        super().__init__(path, reason, kind)
         self.path = Path(path)
         self.reason = reason
+        self.kind = kind
 
     def __str__(self) -> str:
         return f"{self.path} {self.reason}"
@@ -141,6 +143,27 @@ class Window:
         return f"{self.center!r},{self.width!r},{self.slope!r},{self.intercept!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class CTWindow:
+    """How a slice of a CT volume becomes grey levels: its file says what stored values are in Hounsfield units.
+
+    Attributes:
+        center, width: of the window, in Hounsfield units.
+        extent: side in mm of the square around the slice's middle that is shown; None for the whole slice.
+        number: of the slice in a file of several, from 0 at the feet; None where the file is one slice.
+    """
+
+    center: float
+    width: float
+    extent: float | None = None
+    number: int | None = None
+
+    def __str__(self) -> str:
+        extent = "" if self.extent is None else f",{self.extent!r} mm"
+        number = "" if self.number is None else f",slice {self.number}"
+        return f"HU {self.center!r},{self.width!r}{extent}{number}"
+
+
 def windowed(hounsfield: np.ndarray, center: float, width: float) -> np.ndarray:
     """Hounsfield units through a window: uint8, 0 black, by DICOM's linear function (PS3.3 C.11.2.1.2)."""
     shares = (hounsfield - (center - 0.5)) / (width - 1) + 0.5
@@ -148,12 +171,12 @@ def windowed(hounsfield: np.ndarray, center: float, width: float) -> np.ndarray:
     return levels
 
 
-def load_image(path: Path, size: int, window: Window | None = None) -> np.ndarray:
+def load_image(path: Path, size: int, window: Window | CTWindow | None = None) -> np.ndarray:
     """Return the image in ``path`` as ``decode_image`` makes it: uint8, ``(size, size)``; raises what that raises."""
     return decode_image(read_bytes(path), size, path, window)
 
 
-def decode_image(data: bytes, size: int, path: Path, window: Window | None = None) -> np.ndarray:
+def decode_image(data: bytes, size: int, path: Path, window: Window | CTWindow | None = None) -> np.ndarray:
     """Decode an image, turn it upright, convert it to 8-bit gray and resize it.
 
     The aspect ratio is squashed, as the literature on these datasets does. The resampling is Pillow's antialiased
@@ -191,7 +214,7 @@ def has_few_levels(levels: int, spread: int) -> bool:
     return levels < MIN_LEVELS or spread < MIN_RANGE
 
 
-def decode_gray(data: bytes, path: Path, window: Window | None = None) -> Image.Image:
+def decode_gray(data: bytes, path: Path, window: Window | CTWindow | None = None) -> Image.Image:
     """Return the whole image, upright, in 8-bit gray (mode ``L``).
 
     Without a window, by how the file stores its pixels:
@@ -203,12 +226,17 @@ def decode_gray(data: bytes, path: Path, window: Window | None = None) -> Image.
     - signed, 32-bit and floating-point values (Hounsfield units among them) have no fixed white. Stretching each image
       by its own range would make grey levels incomparable between images, so they are refused.
 
-    With a window: gray of more than 8 bits, signed or not, 32-bit and floating-point.
+    With a window: gray of more than 8 bits, signed or not, 32-bit and floating-point. With a window of a CT volume:
+    DICOM and NIfTI alone.
 
     Raises:
         BadImageError: not a PNG, JPEG, TIFF or BMP; cut off or damaged; over ``MAX_PIXELS``; several pages; or of a
             pixel type that is not read so.
     """
+    if isinstance(window, CTWindow):
+        from ddtl.data.images import ct  # which decodes by this module's names
+
+        return ct.decode_gray(data, path, window)
     with _named_failures(data, path):
         if data.startswith(TIFF) and (deep := _deep_tiff(data, path)) is not None:
             return _gray_of_values(*deep, path, window)
@@ -274,7 +302,8 @@ class Header:
     """The header of an image file, before conversion.
 
     Attributes:
-        format: ``PNG``, ``JPEG``, ``MPO``, ``TIFF`` or ``BMP``.
+        format: ``PNG``, ``JPEG``, ``MPO``, ``TIFF`` or ``BMP``; of a CT volume ``DICOM`` with its compression, or
+            ``NIfTI``.
         mode: of its pixels, as Pillow names it; of a TIFF that Pillow does not read, kind and bits (``u16``).
         width, height: in pixels, as stored.
     """
@@ -297,7 +326,12 @@ def read_header(data: bytes) -> Header:
             return Header(str(image.format), image.mode, image.width, image.height)
     except Image.UnidentifiedImageError:
         if not data.startswith(TIFF):
-            raise
+            from ddtl.data.images import ct
+
+            header = ct.read_header(data)
+            if header is None:
+                raise
+            return header
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:

@@ -70,7 +70,7 @@ class CTDataModule(pl.LightningDataModule):
             UserError: images are absent or broken, or cannot be split as requested.
         """
         c = self.config.dataset
-        manifest = registry.prepared(self.config, progress)
+        manifest = registry.prepared(self.config, progress, tested_only=self.classes is not None)
         if c.protocol != "random":
             protocols.assert_disjoint(manifest)
         if self.classes is None:
@@ -94,7 +94,7 @@ class CTDataModule(pl.LightningDataModule):
         train = self.manifest.rows("train")
         self._harmonizer = build_harmonizer(c.harmonize, self.cache, sites, train, self.reference)
         n_train = len(self.manifest.rows("train"))
-        if n_train < c.batch_size:
+        if n_train < c.batch_size and (n_train or self.classes is None):
             raise UserError(f"dataset.batch_size={c.batch_size} is more than the {n_train} training images.")
 
     def content(self, split: str) -> str:

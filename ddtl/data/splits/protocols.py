@@ -9,6 +9,7 @@ the test. ``random`` shares out single images, as most papers do, and leaks. How
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ddtl.data.manifest import Manifest, Note, Sample
@@ -28,6 +29,7 @@ def assign(
     test_fraction: float,
     n_folds: int = 5,
     fold: int = 0,
+    tested_only: bool = False,
 ) -> Manifest:
     """The manifest with ``split`` set.
 
@@ -39,6 +41,7 @@ def assign(
         test_fraction: share of the images, for ``grouped`` and ``random``.
         n_folds, fold: for ``kfold``: in how many parts the images are shared out, and which of them, from 0, is the
             test. The parts depend on the seed and the groups alone.
+        tested_only: whether nothing is trained on the images: an ``official`` split then needs no more than a test.
 
     Raises:
         UserError: the dataset has no such split, or too few groups or images for one.
@@ -46,7 +49,7 @@ def assign(
     if protocol not in PROTOCOLS:
         raise UserError(f"dataset.protocol={protocol} is not known; choose one of {', '.join(PROTOCOLS)}.")
     if protocol == "official":
-        return _official(manifest)
+        return _official(manifest, ("test",) if tested_only else SPLITS)
     if protocol == "kfold":
         return _kfold(manifest, seed, val_fraction, n_folds, fold)
     _check_fractions(val_fraction, test_fraction, f"dataset.test_fraction={test_fraction:g}")
@@ -129,8 +132,8 @@ def describe(manifest: Manifest) -> list[str]:
     return sentences
 
 
-def _official(manifest: Manifest) -> Manifest:
-    """The published split, checked."""
+def _official(manifest: Manifest, needed: Sequence[str]) -> Manifest:
+    """The published split, checked; ``needed`` are the splits that must have images of every class."""
     others = "choose dataset.protocol=grouped or dataset.protocol=random"
     if not manifest.published:
         raise UserError(
@@ -141,7 +144,7 @@ def _official(manifest: Manifest) -> Manifest:
     if unknown:
         raise UserError(f"{manifest.dataset}: its split {unknown[0]!r} is not one of {', '.join(SPLITS)}.")
     result = manifest.with_splits(manifest.published, "official")
-    for split in SPLITS:
+    for split in needed:
         present = {manifest.classes[sample.label] for sample in result.samples if sample.split == split}
         lacking = sorted(set(manifest.classes) - present)
         if lacking:

@@ -20,7 +20,7 @@ from ddtl.schema.run import OWN_FILES
 TITLE = "Reproduce"
 _OF_THE_MACHINE = ("paths", "logger", "run")  # sections, and the groups of the same name, that no result depends on
 _OWN = {
-    "root": "FOLDER", "table": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
+    "root": "FOLDER", "table": "FILE", "labels": "FILE", "patients": "FILE", "patient_regex": "PATTERN", "own": "FILES",
     "exclude": "FILE",
 }  # fmt: skip
 assert set(_OWN) == set(OWN_FILES)
