@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ddtl.schema.augment import AugmentConfig
 from ddtl.schema.section import (
@@ -121,10 +121,15 @@ class WindowConfig(Section):
 WINDOWS: dict[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
 
 
-def _window(value: Any) -> Any:
+def _window(value: Any, info: ValidationInfo) -> Any:
     """The settings of a window that is given by its name."""
     if not isinstance(value, str):
         return value
+    if info.data.get("kind") not in ("dicom", "nifti"):
+        raise ValueError(
+            "a name is of Hounsfield units, which only dataset=dicom and nifti know; take {center: …, width: …, "
+            "slope: …, intercept: …}"
+        )
     if value not in WINDOWS:
         raise ValueError(f"takes {', '.join(WINDOWS)} or {{center: -600, width: 1500}}")
     center, width = WINDOWS[value]

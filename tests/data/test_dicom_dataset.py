@@ -437,6 +437,11 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, given: list[str], r
         check(words(tmp_path, labels, *given))
 
 
+def test_a_name_of_a_window_is_of_hounsfield_units() -> None:
+    with pytest.raises(UserError, match="a name is of Hounsfield units, which only dataset=dicom and nifti know"):
+        check(["dataset=folder", "dataset.root=/nowhere", "dataset.window=lung"])
+
+
 # Reading by several processes
 
 
