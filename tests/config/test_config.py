@@ -396,8 +396,12 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-# What has no default: a person's own files.
-NEEDED = {"folder": [FROM_FOLDER[1]], "table": [f"dataset.table={__file__}"]}
+# What has no default: a person's own files, and which of timm's networks.
+NEEDED = {
+    "folder": [FROM_FOLDER[1]],
+    "table": [f"dataset.table={__file__}"],
+    "timm": ["model.name=resnet18"],
+}
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -405,7 +409,7 @@ def test_every_option_composes(group: str, option: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
-        assert getattr(config, group).name == option
+        assert getattr(config, group).name == option or (option == "timm" and config.model.key == "timm:resnet18")
     assert not warnings or option in ("linear_probe", "lp_ft", "gradual")  # the phantom starts from random weights
 
 
@@ -650,7 +654,7 @@ def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datasets.registry import DATASETS
     from ddtl.schema.backbones import BACKBONES
 
-    assert set(BACKBONES) == set(where.options("model"))
+    assert {*BACKBONES, "timm"} == set(where.options("model"))
     assert set(LOSSES) == set(where.options("loss"))
     assert set(DATASETS) == set(where.options("dataset"))
 
