@@ -78,8 +78,12 @@ class TimmBackbone(Backbone):
         Where the features are those of a token of their own, the places behind the last block count for nothing: that
         token takes no more from them.
         """
-        names = [f"{stage}.{name}" for stage, parts in self.stages.items() for name, _ in parts.named_children()]
-        names = [name for name in names if not name.endswith(".pool")]
+        names = [
+            f"{stage}.{name}"
+            for stage, parts in self.stages.items()
+            for name, part in parts.named_children()
+            if name != "pool" and not isinstance(part, nn.Identity)
+        ]
         if self.parts.is_by_token:
             blocks = [index for index, name in enumerate(names) if ".blocks_" in name]
             names = names[: blocks[-1]] if blocks else []
