@@ -54,7 +54,7 @@ def add_ssf(backbone: nn.Module) -> None:
         module.register_parameter(SCALE, nn.Parameter(torch.ones(channels)))
         module.register_parameter(SHIFT, nn.Parameter(torch.zeros(channels)))
         layer: Any = module
-        layer.__class__ = _scaled(type(module))
+        layer.__class__ = _scaled(type(layer))
         layer.ssf_by_maps = by_maps
 
 

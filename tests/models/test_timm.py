@@ -19,10 +19,13 @@ from ddtl.models import weights as weights_module
 from ddtl.models.network import BatchNorm, Network
 from ddtl.models.timm_backbone import TimmBackbone
 from ddtl.models.weights import Weights, load_into, locate
+from ddtl.records import run as results_of
+from ddtl.reports.run import model_card, stored
 from ddtl.schema.backbones import spec_of, stages_of
 from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
 from ddtl.utils.timm_networks import facts, outline
+from tests.support.runs import run
 
 # A small network of each form: maps, maps that are pooled before a layer, a token for all, tokens that are pooled.
 FORMS = {
@@ -363,3 +366,26 @@ def test_nothing_imports_timm_where_none_of_its_networks_is_named() -> None:
         "assert not {'timm', 'huggingface_hub'} & set(sys.modules), 'imported'"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_run_records_what_timm_states_and_the_card_names_the_licence(tmp_path: Path) -> None:
+    save_file(theirs("test_vit").state_dict(), tmp_path / "w.safetensors")
+    words = ("trainer=cpu", "trainer.max_epochs=1", "trainer.limit_batches=1", "evaluation.replicates=100")
+    size = ("dataset.image_size=64", f"model.weights={tmp_path / 'w.safetensors'}")
+    found = run(tmp_path, "model=timm:test_vit", *words, *size)
+    assert found.folder.name.startswith("test_vit-")
+    about = results_of.read(found.folder)["network"]
+    assert about == {
+        "library": f"timm {timm.__version__}",
+        "name": "test_vit.r160_in1k",
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "input_size": 160,
+        "license": "apache-2.0",
+    }
+    card = model_card.render(stored.read(found.folder), [], [])
+    assert "are published under apache-2.0, as timm" in card
+    assert f"The network was test\\_vit of timm {timm.__version__}, with its own pooling" in card
+    assert "normalised with mean (0.5, 0.5, 0.5) and standard deviation (0.5, 0.5, 0.5)" in card
+    assert "blocks5" in (found.folder / "report.html").read_text(encoding="utf-8")
