@@ -12,13 +12,7 @@ import pytest
 
 from benchmarks import backbones
 
-NETWORKS = {
-    "mobilenetv3_small_100": "8 × 8",
-    "regnety_002": "2 × 2",
-    "convnext_atto": "2 × 2",
-    "vit_tiny_patch16_224": "4 × 4",
-    "test_efficientnet": "4 × 4",
-}
+NETWORKS = ("regnety_002", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_100", "test_resnet")
 
 
 @pytest.mark.slow
