@@ -54,7 +54,8 @@ def add_ssf(backbone: nn.Module) -> None:
         module.register_parameter(SCALE, nn.Parameter(torch.ones(channels)))
         module.register_parameter(SHIFT, nn.Parameter(torch.zeros(channels)))
         layer: Any = module
-        layer.__class__ = _scaled(type(layer))
+        kind: Any = type(module)
+        layer.__class__ = _scaled(kind)
         layer.ssf_by_maps = by_maps
 
 
