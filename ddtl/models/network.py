@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,8 @@ class Network(nn.Module):
         self.register_buffer("std", std, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.__class__ = _fixable(type(module))  # torchvision's DenseNet does not let one choose the layer
+                kind: Any = type(module)
+                module.__class__ = _fixable(kind)  # torchvision's DenseNet does not let one choose the layer
         if ssf:
             adapters.add_ssf(self.backbone)
         self.frozen: frozenset[str] = frozenset()

@@ -181,12 +181,13 @@ class Parts:
         self.prefix_tokens = int(getattr(self.model, "num_prefix_tokens", 0))
         self.is_by_token = getattr(self.model, "global_pool", "") == "token"
         self.is_channels_last = str(getattr(self.model, "output_fmt", "")) in ("NHWC", "Format.NHWC")
-        self.undecayed = set(self.model.no_weight_decay()) if hasattr(self.model, "no_weight_decay") else set()
+        model: Any = self.model
+        self.undecayed = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
         self._check_patches(size)
         self.stages = self._stages()
 
     def _make_model(self, size: int) -> nn.Module:
-        fixed = {"img_size": size} if self.facts.is_fixed and size != self.facts.size else {}
+        fixed: dict[str, Any] = {"img_size": size} if self.facts.is_fixed and size != self.facts.size else {}
         try:
             with _quiet():
                 return timm.create_model(self.name, pretrained=False, num_classes=0, **fixed)
