@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -80,11 +81,13 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"ddtl finetune {action}: no such action.{did_you_mean(action, ['show'])} There is show.")
     typed = COMMAND.read(words)
     config = load(typed.rest, writes=False)
-    stages, epochs = stages_of(config.model.name), config.trainer.max_epochs
+    stages, epochs = stages_of(config.model.key), config.trainer.max_epochs
     schedule = compile_schedule(config.finetune, stages, epochs)
-    has_batchnorm = spec_of(config.model.name).has_batchnorm
+    has_batchnorm = spec_of(config.model.key).has_batchnorm
     title = f"{config.finetune.name} · {config.model.name} · {count(epochs, 'epoch')}"
     console.out.print(table(schedule, title, has_batchnorm))
+    if len(stages) > _MOST_COLUMNS + 1:
+        console.out.print(escape(f"Stages: {', '.join(stages)}."))
     console.out.print(escape(schedule_svg.note(schedule, has_batchnorm)))
     if typed.settings.svg is not None:
         write_text(typed.settings.svg, schedule_svg.svg(schedule, has_batchnorm))
@@ -92,14 +95,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+_MOST_COLUMNS = 8  # stages that have one each
+
+
+def _joined(cells: Mapping[str, list[str]]) -> list[tuple[str, str]]:
+    """Return heading and stage of each column: stages in a row that always do the same have one in common."""
+    groups = [list(group) for _, group in itertools.groupby(cells, key=lambda stage: cells[stage])]
+    return [(group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}", group[0]) for group in groups]
+
+
 def table(schedule: Schedule, title: str, has_batchnorm: bool) -> Table:
     """Return epochs × stages, the epochs of a phase in one row."""
     *backbone, head = schedule.epochs[0]
     found = Table(title=escape(title), title_justify="left")
-    for heading in ("phase", "epochs", *backbone, head):
+    cells = {
+        stage: [schedule_svg.cell(phase.states[stage], has_batchnorm).replace(", ", "\n") for phase in schedule.phases]
+        for stage in backbone
+    }
+    columns = _joined(cells) if len(backbone) > _MOST_COLUMNS else [(stage, stage) for stage in backbone]
+    for heading in ("phase", "epochs", *(name for name, _ in columns), head):
         found.add_column(escape(heading), justify="left" if heading == "phase" else "right")
-    for phase in schedule.phases:
-        states = [schedule_svg.cell(phase.states[stage], has_batchnorm).replace(", ", "\n") for stage in backbone]
+    for number, phase in enumerate(schedule.phases):
+        states = [cells[stage][number] for _, stage in columns]
         found.add_row(
             escape(phase.name), schedule_svg.span(phase), *states, schedule_svg.cell(phase.states[head], False)
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ddtl.config import phases, sources, where
-from ddtl.schema.backbones import backbones, stages_of
+from ddtl.schema import backbones
 from ddtl.schema.run import Config, DatasetConfig
 from ddtl.schema.scores import AIMED, MONITORS, SCORES
 from ddtl.utils import ranks, threads
@@ -84,9 +84,9 @@ def _names(c: Config) -> Iterator[str]:
             f"dataset.name={name}: ddtl keeps records of its own in a folder of this name. Set another: "
             f"dataset.name=my_{name}"
         )
-    if c.model.name not in backbones():
-        hint = did_you_mean(c.model.name, backbones())
-        yield f"model.name={c.model.name}: no such model.{hint} There are {', '.join(backbones())}."
+    wrong = backbones.problem(c.model.key) or backbones.size_problem(c.model.key, c.dataset.image_size)
+    if wrong:
+        yield wrong
     losses = where.options("loss")
     if c.loss.name not in losses:
         hint = did_you_mean(c.loss.name, losses)
@@ -200,21 +200,21 @@ def _ranges(c: Config) -> Iterator[str]:
 
 
 def _finetune(c: Config) -> Iterator[str]:
-    if c.model.name in backbones():
-        yield from phases.problems(c.finetune, stages_of(c.model.name), c.trainer.max_epochs)
+    if not backbones.problem(c.model.key):
+        yield from phases.problems(c.finetune, backbones.stages_of(c.model.key), c.trainer.max_epochs)
 
 
 def _still(c: Config) -> list[int]:
     """How many stages at the network's beginning stay frozen, for each phase."""
-    return phases.still(c.finetune, stages_of(c.model.name))
+    return phases.still(c.finetune, backbones.stages_of(c.model.key))
 
 
 def _backbone(c: Config) -> int:
-    return len(backbones()[c.model.name].stages)
+    return len(backbones.spec_of(c.model.key).stages)
 
 
 def _has_batchnorm(c: Config) -> bool:
-    return c.model.name in backbones() and backbones()[c.model.name].has_batchnorm
+    return not backbones.problem(c.model.key) and backbones.spec_of(c.model.key).has_batchnorm
 
 
 def _hardware(c: Config) -> Iterator[str]:
@@ -265,6 +265,13 @@ def _batch_of_one(c: Config) -> Iterator[str]:
 
 def _weights(c: Config) -> Iterator[str]:
     weights = c.model.weights
+    if weights == "imagenet" and c.model.library == "timm" and not backbones.problem(c.model.key):
+        published = backbones.spec_of(c.model.key).timm
+        if published is not None and not published.repository:
+            yield (
+                f"model.weights=imagenet: timm publishes no weights of {c.model.name}. Set model.weights=none, or give "
+                "a file."
+            )
     if weights in ("imagenet", "none"):
         return
     path = Path(os.path.expanduser(weights))
@@ -364,7 +371,7 @@ def _evaluation(c: Config) -> Iterator[str]:
     e = c.evaluation
     if e.threshold in AIMED and e.target is None:
         yield f"evaluation.threshold={e.threshold} needs the value to reach: evaluation.target=0.95."
-    if e.batchnorm == "adapt" and c.model.name in backbones() and not _has_batchnorm(c):
+    if e.batchnorm == "adapt" and not backbones.problem(c.model.key) and not _has_batchnorm(c):
         yield f"evaluation.batchnorm=adapt: {c.model.name} has no BatchNorm. Set evaluation.batchnorm=stored."
     if e.level < 0.5:
         yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."

@@ -70,7 +70,10 @@ def _whole(model: type[Section], config_name: str) -> dict[str, Any]:
     found: dict[str, Any] = _plain(tree, tree["$defs"], comments, "")
     if model is Config:
         found["properties"]["trainer"]["properties"]["monitor"]["enum"] = list(MONITORS)
-        found["properties"]["model"]["properties"]["name"]["enum"] = list(backbones())
+        name = found["properties"]["model"]["properties"]["name"]
+        of_timm = {"type": "string", "description": "a network of timm, with model.library=timm"}
+        name["anyOf"] = [{"enum": list(backbones())}, of_timm]
+        name.pop("type")
     for group in ("loss", "engine"):  # whose files have keys of one option alone
         if group in found["properties"]:
             part = found["properties"][group]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ddtl.config.where import options
 from ddtl.schema import class_names
+from ddtl.schema.backbones import TIMM
 from ddtl.utils.suggest import closest, did_you_mean
 
 FLAGS = ("help", "cfg", "multirun")
@@ -135,6 +136,10 @@ def _open_brackets(text: str) -> int:
 
 
 def _choose(found: Overrides, group: str, option: str) -> None:
+    if group == "model" and option.startswith(TIMM):
+        found.choices[group] = TIMM.removesuffix(":")
+        found.settings.append(Setting("model.name", option.removeprefix(TIMM), f"model={option}"))
+        return
     known = options(group)
     if option in known:
         found.choices[group] = option

@@ -34,6 +34,11 @@ def filled(phases: Sequence[PhaseConfig]) -> tuple[PhaseConfig, ...]:
     return tuple(p.model_copy(update={"fraction": rest}) if p.fraction == "rest" else p for p in phases)
 
 
+def has_ssf(config: FinetuneConfig) -> bool:
+    """Whether the network needs a scale and a shift behind its layers."""
+    return any(phase.parameters == "ssf" for phase in config.phases)
+
+
 def _rest(phases: Sequence[PhaseConfig]) -> Fraction:
     return 1 - sum((Fraction(str(p.fraction)) for p in phases if isinstance(p.fraction, float)), Fraction(0))
 
@@ -129,6 +134,8 @@ def _names(phase: PhaseConfig, stages: Sequence[str]) -> Iterator[str]:
         idle = [stage for stage in members(word, stages) if stage not in trained(phase, stages)]
         if idle:
             yield f"{at}: rates.{word} has no effect on {', '.join(idle)}: not in train. Add it there or leave it out."
+    if phase.parameters != "all" and phase.train and not set(trained(phase, stages)) - {stages[-1]}:
+        yield f"{at}: parameters={phase.parameters} has no effect on the head, which trains whole. Leave it out."
     if (phase.epochs is None) == (phase.fraction is None):
         yield f"{at}: takes either epochs or fraction, {'not both' if phase.epochs else 'and has neither'}."
 

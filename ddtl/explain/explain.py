@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ddtl.audits import burned_in
+from ddtl.config import phases
 from ddtl.data.download import claims
 from ddtl.data.images.decode import decode_gray, read_bytes
 from ddtl.data.loading.datamodule import CTDataModule
@@ -91,10 +92,11 @@ class _Subject:
     def maps(self, network: Network, rows: np.ndarray, batch: int, progress: console.Progress | None) -> np.ndarray:
         """Return signed maps (N, h, w) of rows of the table, each for the class that it is called."""
         module, device, parts = gradcam.module_of(network, self.layer), network.mean.device, []
+        as_map = None if network.backbone.has_plain_maps else network.backbone.as_map
         for start in range(0, len(rows), batch):
             some = rows[start : start + batch]
             classes = torch.from_numpy(self.decided[some]).to(device)
-            parts.append(gradcam.heat_maps(network, module, self.images(some.tolist()).to(device), classes))
+            parts.append(gradcam.heat_maps(network, module, self.images(some.tolist()).to(device), classes, as_map))
             if progress is not None:
                 progress(start + len(some), len(rows))
         return np.concatenate(parts)
@@ -246,7 +248,9 @@ def _randomise(subject: _Subject, seed: int) -> Network:
     """Return the network with weights as before training; no other random stream is touched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = Network(subject.config.model, subject.network.n_classes)
+        config = subject.config
+        ssf = phases.has_ssf(config.finetune)
+        fresh = Network(config.model, subject.network.n_classes, config.dataset.image_size, ssf=ssf)
     return fresh.eval().to(subject.network.mean.device)
 
 

@@ -9,6 +9,8 @@ map; ``tests/explain/test_gradcam.py`` checks that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,13 @@ def log_odds(logits: Tensor) -> Tensor:
     return logits - others
 
 
-def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor) -> np.ndarray:
+def heat_maps(
+    network: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    as_map: Callable[[Tensor], Tensor | None] | None = None,
+) -> np.ndarray:
     """Return a signed map for each image, float32 (N, h, w): above 0 where it speaks for the class.
 
     Args:
@@ -47,12 +55,40 @@ def heat_maps(network: nn.Module, layer: nn.Module, images: Tensor, classes: Ten
         layer: of the network; its output is (N, C, h, w).
         images: what the network takes, (N, …).
         classes: (N,) whose log odds are explained.
+        as_map: the layer's output as a map (N, C, h, w), where it is of another form, as tokens are.
     """
     from captum.attr import LayerGradCam
 
+    if as_map is not None:
+        return _maps_of_other_forms(network, layer, images, classes, as_map)
     assert not network.training, "dropout and BatchNorm of batches are not part of what is explained"
     found = LayerGradCam(lambda x: log_odds(network(x)), layer).attribute(images, classes)
     maps: np.ndarray = found.detach().float().cpu().numpy()[:, 0]
+    return maps
+
+
+def _maps_of_other_forms(
+    network: nn.Module, layer: nn.Module, images: Tensor, classes: Tensor, as_map: Callable[[Tensor], Tensor | None]
+) -> np.ndarray:
+    """Grad-CAM of a layer whose output is not (N, C, h, w): the same sum, over the map that the output stands for."""
+    assert not network.training
+    seen: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        seen.append(output if output.requires_grad else output.detach().requires_grad_())
+        return seen[0].clone()  # layers behind may change it in place
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            score = log_odds(network(images)).gather(1, classes[:, None]).sum()
+            (gradient,) = torch.autograd.grad(score, seen[0])
+    finally:
+        handle.remove()
+    activations, gradients = as_map(seen[0].detach()), as_map(gradient)
+    assert activations is not None
+    assert gradients is not None
+    maps: np.ndarray = (gradients.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1).float().cpu().numpy()
     return maps
 
 
@@ -60,14 +96,22 @@ def layers(network: Network, size: int) -> dict[str, tuple[int, int]]:
     """Return the cells (h, w) of every layer that may be explained, from the image to the head; ``size`` in pixels.
 
     These are the parts of the stages, by names such as ``block3.denseblock3``.
+
+    Raises:
+        UserError: none has places in the image.
     """
     found: dict[str, tuple[int, int]] = {}
+    explained = set(network.backbone.explained())
     with torch.no_grad():
         x = network.embed(torch.zeros(1, 1, size, size, device=network.mean.device), 0)
         for stage, parts in network.backbone.stages.items():
             for name, part in parts.named_children():
                 x = part(x)
-                found[f"{stage}.{name}"] = (x.shape[2], x.shape[3])
+                shown = network.backbone.as_map(x) if f"{stage}.{name}" in explained else None
+                if shown is not None:
+                    found[f"{stage}.{name}"] = (shown.shape[2], shown.shape[3])
+    if not found:
+        raise UserError("this network has no feature map whose places could be explained: there is no heat map of it.")
     return found
 
 

@@ -12,12 +12,13 @@ from ddtl.models.network import Network
 def apply_epoch(network: Network, schedule: Schedule, epoch: int) -> bool:
     """Bring every stage into the state that the table gives it for ``epoch``; whether other stages train now."""
     states = schedule.at(epoch)
-    before = network.frozen
+    before = network.frozen, network.subsets
     network.freeze(
         stages=[name for name, state in states.items() if state.frozen],
         fixed_statistics=[name for name, state in states.items() if state.fixed_statistics],
+        subsets={name: state.parameters for name, state in states.items() if state.parameters != "all"},
     )
-    return network.frozen != before
+    return (network.frozen, network.subsets) != before
 
 
 class ApplySchedule(pl.Callback):

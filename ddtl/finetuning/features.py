@@ -142,13 +142,15 @@ class FrozenFeatures(pl.Callback):
         val_rows = len(self.datamodule.manifest.rows("val"))
         example = self._example(images, keys[0], depth)
         slow = self._slow_to_fetch(example)
+        augment = self.config.augment
+        mixed = "augment.mixup and augment.cutmix mix images" if augment.mixup or augment.cutmix else ""
         views = self.views(phase.first)
         advice = "finetune.cached_views=4 would keep four views" if depth == self._backbone else "augment=none does not"
         train = Demand(
             of="views of training images" if views > 1 else "training images",
             passes=len(drawn),
             distinct=len(keys),
-            why_not=slow if views else f"each epoch augments them differently; {advice}",
+            why_not=mixed or slow if views else f"each epoch augments them differently; {advice}",
         )
         val = Demand("validation images", len(epochs) * val_rows, val_rows, slow or self._other_weights(phase, depth))
         bytes_each = example.numel() * example.element_size()

@@ -15,16 +15,18 @@ from ddtl.schema.run import OptimizerConfig
 
 
 def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
-    """Stages × (decay, no decay), in the order of the stages. Biases and normalisation layers are not decayed.
+    """Stages × (decay, no decay), in the order of the stages. Biases and normalisation layers are not decayed,
+    nor are the position embeddings and tokens of timm's networks.
 
     Groups never change during a run, so schedules, resuming and distributed training see the same optimiser.
     """
+    undecayed = network.backbone.undecayed
     groups: list[dict[str, Any]] = []
     for stage, module in network.stages.items():
-        parameters = list(module.parameters())
+        named = [(f"stages.{stage}.{name}", p) for name, p in module.named_parameters()]
         for name, chosen, decay in (
-            ("decay", [p for p in parameters if p.ndim > 1], weight_decay),
-            ("no_decay", [p for p in parameters if p.ndim <= 1], 0.0),
+            ("decay", [p for name, p in named if p.ndim > 1 and name not in undecayed], weight_decay),
+            ("no_decay", [p for name, p in named if p.ndim <= 1 or name in undecayed], 0.0),
         ):
             if chosen:
                 groups.append({"name": f"{stage}/{name}", "stage": stage, "params": chosen, "weight_decay": decay})

@@ -21,10 +21,12 @@ class StageState:
     Attributes:
         rate: its learning rate as a multiple of ``optimizer.lr``; 0 means frozen.
         fixed_statistics: BatchNorm uses and keeps the statistics that it has; always so in a frozen stage.
+        parameters: which of its parameters train; see :mod:`ddtl.models.adapters`.
     """
 
     rate: float
     fixed_statistics: bool
+    parameters: str = "all"
 
     @property
     def frozen(self) -> bool:
@@ -93,7 +95,11 @@ def compile_schedule(config: FinetuneConfig, stages: Sequence[str], max_epochs: 
     for phase, length in zip(planned, phases.lengths(planned, max_epochs), strict=True):
         rates = phases.rates(config, phase, stages)
         states = {
-            stage: StageState(rate, fixed_statistics=rate == 0 or config.batchnorm == "frozen_stats")
+            stage: StageState(
+                rate,
+                fixed_statistics=rate == 0 or config.batchnorm == "frozen_stats",
+                parameters=phase.parameters if rate and stage != stages[-1] else "all",
+            )
             for stage, rate in rates.items()
         }
         compiled.append(Phase(phase.name, first, first + length, states))

@@ -6,10 +6,13 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import Tensor, nn
 from torchvision import models
 
-from ddtl.models.grayscale import take_one_channel
+from ddtl.models.grayscale import IMAGENET_MEAN, IMAGENET_STD, take_one_channel
 from ddtl.schema.backbones import BackboneSpec
 
 
@@ -25,6 +28,12 @@ class Backbone(nn.Module):
         spec: which model, and where to cut it.
         grayscale: ``replicate`` takes three channels, ``sum`` one; see :mod:`ddtl.models.grayscale`.
     """
+
+    mean: Sequence[float] = IMAGENET_MEAN  # of the images that the weights were trained with, as std
+    std: Sequence[float] = IMAGENET_STD
+    about: dict[str, Any] | None = None  # a run's record of a network that torchvision does not have
+    has_plain_maps = True  # whether each part hands on a map (N, C, H, W)
+    undecayed: frozenset[str] = frozenset()  # names of parameters that weight decay leaves alone
 
     def __init__(self, spec: BackboneSpec, grayscale: str = "replicate") -> None:
         super().__init__()
@@ -56,3 +65,11 @@ class Backbone(nn.Module):
         for stage in self.stages.values():
             x = stage(x)
         return x
+
+    def as_map(self, x: Tensor) -> Tensor | None:
+        """What a part of a stage hands on as a feature map (N, C, H, W)."""
+        return x
+
+    def explained(self) -> list[str]:
+        """The parts whose maps can be explained, from the image on, by names such as ``block3.denseblock3``."""
+        return [f"{stage}.{name}" for stage, parts in self.stages.items() for name, _ in parts.named_children()]

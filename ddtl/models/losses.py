@@ -63,7 +63,47 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None, *, label_smoot
     return (each * target).sum() / (len(labels) if weights is None else (is_label * weights).sum())
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {"cross_entropy": cross_entropy, "focal": focal}
+def auc_margin(logits: Tensor, labels: Tensor, weights: Tensor | None, *, margin: float) -> Tensor:
+    """The AUC margin loss (Yuan et al. 2021, ICCV, equation 5), its inner problem solved exactly for each batch.
+
+    With h the sigmoid of the log odds, the variance of h among the images of the class, the variance among the others,
+    and max(0, margin - difference of the means)^2. The paper's auxiliary variables a, b and alpha are at their optimum,
+    the batch's means and the unmet margin, so nothing has to be kept between steps. Of a batch without one of the two
+    kinds only the variance is left. With more classes: the mean over classes, each against all others.
+
+    Args:
+        logits: (N, classes).
+        labels: (N,) int64.
+        weights: must be None: the means of both kinds count alike, however many images they have.
+        margin: by how much the means should differ, up to 1.
+
+    Returns:
+        A scalar.
+    """
+    assert weights is None
+    classes = logits.shape[1]
+    own = torch.eye(classes, dtype=torch.bool, device=logits.device)
+    odds = logits - logits[:, None, :].masked_fill(own, -torch.inf).logsumexp(dim=2)
+    h = odds.sigmoid()
+    is_label = (labels[:, None] == torch.arange(classes, device=labels.device)).to(h.dtype)
+    columns = slice(1, 2) if classes == 2 else slice(0, classes)
+    h, is_label = h[:, columns], is_label[:, columns]
+    means, spreads, there = [], [], []
+    for weight in (is_label, 1 - is_label):
+        count = weight.sum(dim=0)
+        mean = (h * weight).sum(dim=0) / count.clamp_min(1)
+        means.append(mean)
+        spreads.append((weight * (h - mean) ** 2).sum(dim=0) / count.clamp_min(1))
+        there.append(count > 0)
+    unmet = (margin - (means[0] - means[1])).clamp_min(0) ** 2
+    return (spreads[0] + spreads[1] + torch.where(there[0] & there[1], unmet, torch.zeros_like(unmet))).mean()
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "focal": focal,
+    "auc_margin": auc_margin,
+}
 
 
 def build_loss(config: LossConfig) -> Loss:
@@ -83,6 +123,11 @@ def build_loss(config: LossConfig) -> Loss:
         own["label_smoothing"] = config.label_smoothing
     elif config.label_smoothing:
         raise UserError(f"loss.label_smoothing={config.label_smoothing:g}: loss={config.name} has none. Set it to 0.")
+    if function is auc_margin and config.class_weights != "none":
+        raise UserError(
+            f"loss.class_weights={config.class_weights}: loss=auc_margin weighs the classes alike by itself. Set "
+            "loss.class_weights=none."
+        )
     try:
         signature.bind(None, None, None, **own)
     except TypeError as error:

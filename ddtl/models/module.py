@@ -15,6 +15,7 @@ from torchmetrics import MeanMetric
 
 from ddtl.models.losses import Loss, cross_entropy
 from ddtl.models.metrics import epoch_scores, update
+from ddtl.models.mixing import mix
 from ddtl.models.network import Network
 
 
@@ -31,6 +32,7 @@ class Classifier(pl.LightningModule):
         seed: of the run; dropout is a function of it, the step and the rank.
         loss: what is minimised; ``val/loss`` is cross-entropy whatever it is, so that runs can be compared.
         class_weights: of the loss, by label; None weighs all alike.
+        mixing: parameters of MixUp and CutMix; see :mod:`ddtl.models.mixing`.
     """
 
     class_weights: Tensor | None
@@ -43,12 +45,14 @@ class Classifier(pl.LightningModule):
         seed: int,
         loss: Loss = cross_entropy,
         class_weights: Sequence[float] | None = None,
+        mixing: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         super().__init__()
         self.network = network
         self.optimizers_for = optimizers_for
         self.seed = seed
         self.loss = loss
+        self.mixing = mixing
         self.scores = epoch_scores(network.n_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
@@ -77,10 +81,18 @@ class Classifier(pl.LightningModule):
             torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        logits = self._logits(batch)
-        loss = self.loss(logits, batch["label"], self.class_weights)
+        if any(self.mixing):
+            loss = self._mixed_loss(batch, batch_idx)
+        else:
+            loss = self.loss(self._logits(batch), batch["label"], self.class_weights)
         self.train_loss.update(loss.detach())
         return loss
+
+    def _mixed_loss(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        seed = (self.seed, self.trainer.global_step, batch_idx, self.global_rank)
+        mixture = mix(batch["image"], *self.mixing, seed)
+        logits = self._logits({**batch, "image": mixture.images})
+        return mixture.loss(lambda labels: self.loss(logits, labels, self.class_weights), batch["label"])
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.train_loss.compute())

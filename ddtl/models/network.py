@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ddtl.models import adapters
 from ddtl.models.backbones import Backbone
 from ddtl.models.grayscale import normalisation
 from ddtl.schema.backbones import HEAD, BackboneSpec, spec_of
@@ -44,12 +47,22 @@ class BatchNorm(nn.BatchNorm2d):
         return super().train(mode and not self.fixed)
 
 
-def _backbone(spec: BackboneSpec, grayscale: str) -> Backbone:
-    """Return a backbone; one of a plugin is tried with an image.
+@cache
+def _fixable(kind: type[nn.BatchNorm2d]) -> type[BatchNorm]:
+    """The class of a BatchNorm layer with statistics that can be fixed."""
+    return BatchNorm if kind is nn.BatchNorm2d else type(kind.__name__, (BatchNorm, kind), {})
+
+
+def _backbone(spec: BackboneSpec, grayscale: str, size: int | None) -> Backbone:
+    """Return a backbone; one of a plugin or of timm is tried with an image.
 
     Raises:
-        UserError: a plugin's network does not fit its specification.
+        UserError: a plugin's network does not fit its specification, or one of timm's cannot be cut into stages.
     """
+    if spec.timm is not None:
+        from ddtl.models.timm_backbone import TimmBackbone  # brings timm
+
+        return TimmBackbone(spec, grayscale, size)
     if spec.build is None:
         return Backbone(spec, grayscale)
     try:
@@ -66,23 +79,36 @@ def _backbone(spec: BackboneSpec, grayscale: str) -> Backbone:
 
 
 class Network(nn.Module):
-    """The whole model, as stages in a row, each of which can be frozen."""
+    """The whole model, as stages in a row, each of which can be frozen.
+
+    Args:
+        config: which backbone and head.
+        n_classes: at least two.
+        image_size: in pixels, for networks that are made for one size; None for that of their weights.
+        ssf: whether the backbone's layers get a scale and a shift; see :mod:`ddtl.models.adapters`.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ModelConfig, n_classes: int) -> None:
+    def __init__(
+        self, config: ModelConfig, n_classes: int, image_size: int | None = None, *, ssf: bool = False
+    ) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.backbone = _backbone(spec_of(config.name), config.grayscale)
+        self.backbone = _backbone(spec_of(config.key), config.grayscale, image_size)
         self.head = Head(self.backbone.features, config.head, n_classes)
-        mean, std = normalisation(config.grayscale)
+        mean, std = normalisation(config.grayscale, self.backbone.mean, self.backbone.std)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         for module in self.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = BatchNorm  # torchvision's DenseNet does not let one choose the layer
+            if isinstance(module, nn.BatchNorm2d):
+                kind: Any = type(module)
+                module.__class__ = _fixable(kind)  # torchvision's DenseNet does not let one choose the layer
+        if ssf:
+            adapters.add_ssf(self.backbone)
         self.frozen: frozenset[str] = frozenset()
+        self.subsets: dict[str, str] = {}
         self._prefix = 0
 
     @property
@@ -110,7 +136,9 @@ class Network(nn.Module):
             x = stage(x)
         return x
 
-    def freeze(self, stages: Collection[str], fixed_statistics: Collection[str]) -> None:
+    def freeze(
+        self, stages: Collection[str], fixed_statistics: Collection[str], subsets: Mapping[str, str] | None = None
+    ) -> None:
         """Let ``stages`` stay frozen and all others train.
 
         The frozen stages before the first one that trains are run without autograd.
@@ -118,14 +146,21 @@ class Network(nn.Module):
         Args:
             stages: these get no gradient and therefore no update, no moments and no weight decay.
             fixed_statistics: in these BatchNorm uses, and keeps, the statistics that it has.
+            subsets: of stages that train in part, which of their parameters do; see :mod:`ddtl.models.adapters`.
         """
         self.frozen = frozenset(stages)
+        self.subsets = dict(subsets or {})
         names = list(self.stages)
         self._prefix = next((i for i, name in enumerate(names) if name not in self.frozen), len(names))
         for name, stage in self.stages.items():
             stage.requires_grad_(name not in self.frozen)
             if name in self.frozen:
                 stage.zero_grad(set_to_none=True)  # else the optimiser would take what the last step left for one more
+            elif name in self.subsets:
+                trains = adapters.chosen(stage, self.subsets[name])
+                for inner, parameter in stage.named_parameters():
+                    if inner not in trains:
+                        parameter.requires_grad_(False).grad = None
             for module in stage.modules():
                 if isinstance(module, BatchNorm):
                     module.fixed = name in fixed_statistics

@@ -1,4 +1,8 @@
-"""Initial weights: ImageNet's by torchvision's own address and hash, a file, or an earlier run."""
+"""Initial weights: those that torchvision or timm publishes, a file, or an earlier run.
+
+Those of torchvision are fetched from its own address and compared with its hash; those of timm through
+``huggingface_hub``, as safetensors alone.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
 
 from ddtl.data.download.download import credentials_sent
-from ddtl.models import tensor_files
+from ddtl.models import adapters, tensor_files
 from ddtl.models.backbones import Backbone, imagenet_url
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
-from ddtl.schema.backbones import BackboneSpec, backbones, spec_of
+from ddtl.schema.backbones import TIMM, BackboneSpec, backbones, spec_of
 from ddtl.schema.run import ModelConfig
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable
+
+if TYPE_CHECKING:
+    from ddtl.utils.timm_networks import Facts
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +44,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without an answer
 _LARGEST = 2 * reading.GIB  # bytes of a file of weights; the largest of these models with its optimiser has a fifth
 _MOST_TENSORS = 20_000  # in a file; a DenseNet201 has 1,206
 _LONGEST_NAME = 1024  # of a tensor
+_HUB_FILE = "model.safetensors"  # in the repository of a network of timm
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,8 @@ def locate(config: ModelConfig, mirror: str | None) -> Weights:
     if config.weights == "none":
         return Weights("none", None, None)
     if config.weights == "imagenet":
-        return _imagenet(config.name, mirror)
+        spec = spec_of(config.key)
+        return _imagenet(spec, mirror) if spec.timm is None else _of_timm(spec.timm, mirror)
     path = Path(config.weights).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
@@ -73,7 +85,8 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     ours = network.state_dict()
     shapes = {key: value.shape for key, value in ours.items()}
     # Nothing is computed with the file's tensors before it is known that they are the network's.
-    found = _shapes_for(network.backbone, spec, file)
+    file = _by_our_names(network.backbone, spec, file, weights.path)
+    found = _shapes_for(network.backbone, file)
     head_keys = {key for key in ours if key.startswith("head.")}
     head_fits = all(found.get(key) == shapes[key] for key in head_keys)
     if not head_fits:
@@ -81,10 +94,10 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     wanted = _wanted(shapes if head_fits else _without_head(shapes), found)
     faults = _faults(wanted, found)
     if any(faults.values()):
-        hint = _what_would_fit(file, model, network.backbone.grayscale)
-        raise UserError(_misfit(weights.path, model, len(wanted), faults, hint))
-    _check_values(weights.path, ours, _our_names(file, spec))
-    theirs = _for(network.backbone, spec, file)
+        hint = _what_would_fit(_read(weights.path), model, network.backbone.grayscale)
+        raise UserError(_misfit(weights.path, model.removeprefix(TIMM), len(wanted), faults, hint))
+    _check_values(weights.path, ours, file)
+    theirs = _for(network.backbone, file)
     network.load_state_dict({**ours, **(theirs if head_fits else _without_head(theirs))})
     log.info("weights: %s, %d tensors%s", weights.source, len(wanted), "" if head_fits else ", a new head")
 
@@ -101,8 +114,38 @@ def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, T
             )
 
 
-def _imagenet(model: str, mirror: str | None) -> Weights:
-    url = imagenet_url(spec_of(model))
+def _of_timm(network: Facts, mirror: str | None) -> Weights:
+    """The weights of a network of timm, from the model hub or a mirror of it."""
+    repository = network.repository
+    try:
+        if mirror and mirror.startswith("file://"):
+            path = Path(url2pathname(urlsplit(mirror).path)) / repository / _HUB_FILE
+            if not path.is_file():
+                raise FileNotFoundError(f"there is no {path}")
+        else:
+            path = _from_hub(repository, mirror)
+    except Exception as error:  # huggingface_hub raises those of the libraries that it uses
+        reason = printable(" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise UserError(
+            f"model.weights=imagenet: could not fetch {_HUB_FILE} of {repository} ({reason}).\n"
+            "What to do:\n"
+            "  have the file already?     model.weights=/path/to/model.safetensors\n"
+            "  a mirror inside your net?  paths.weights_mirror=https://… or the variable DDTL_WEIGHTS_MIRROR\n"
+            "  start from random weights? model.weights=none"
+        ) from error
+    return Weights(f"{network.name} ({repository})", path, _sha256(path))
+
+
+def _from_hub(repository: str, mirror: str | None) -> Path:
+    import huggingface_hub
+
+    log.info("fetching %s of %s", _HUB_FILE, repository)
+    with _timeout(DOWNLOAD_TIMEOUT):
+        return Path(huggingface_hub.hf_hub_download(repository, _HUB_FILE, endpoint=mirror, token=False))
+
+
+def _imagenet(spec: BackboneSpec, mirror: str | None) -> Weights:
+    url = imagenet_url(spec)
     name = url.rpartition("/")[2]
     if mirror:
         url = f"{mirror.rstrip('/')}/{name}"
@@ -213,23 +256,44 @@ def _start(path: Path) -> bytes:
 
 # DenseNet files from before 2018 name these layers norm.1, conv.2, …
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+# What wrappers put before the names of a network's layers.
+_PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.|network\.)+")
 # What torchvision's models call the layers that a new task replaces.
 _CLASSIFIERS = ("classifier.", "fc.")
 
 
-def _for(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A file's tensors by our names, the first layer's colours added up where the backbone takes gray."""
-    theirs = _our_names(state, spec)
+def _by_our_names(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A file's tensors by our names, whichever library wrote it."""
+    if spec.timm is None:
+        return _our_names(state, spec)
+    from ddtl.models.timm_backbone import TimmBackbone
+
+    assert isinstance(backbone, TimmBackbone)
+    bare = {_PREFIXES.sub("", key): value for key, value in state.items()}
+    if any(key.startswith("backbone.stages.") for key in bare):  # of ddtl
+        return bare
+    try:
+        found = backbone.converted(bare)
+    except UserError as error:
+        raise UserError(f"model.weights={path}: {error}. Give a file of {spec.name}'s weights.") from None
+    return {f"backbone.{key}": value for key, value in found.items()}
+
+
+def _for(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by our names, the first layer's colours added up where the backbone takes gray."""
+    theirs = dict(state)
     key = f"backbone.{backbone.first}"
     weight = theirs.get(f"{key}.weight")
     if weight is not None and _is_to_fold(backbone, weight.shape):
-        theirs[f"{key}.weight"], theirs[f"{key}.bias"] = folded(weight, theirs.get(f"{key}.bias"))
+        theirs[f"{key}.weight"], theirs[f"{key}.bias"] = folded(
+            weight, theirs.get(f"{key}.bias"), backbone.mean, backbone.std
+        )
     return theirs
 
 
-def _shapes_for(backbone: Backbone, spec: BackboneSpec, state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+def _shapes_for(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     """The shapes of what :func:`_for` makes."""
-    shapes = {key: value.shape for key, value in _our_names(state, spec).items()}
+    shapes = {key: value.shape for key, value in state.items()}
     key = f"backbone.{backbone.first}"
     weight = shapes.get(f"{key}.weight")
     if weight is not None and _is_to_fold(backbone, weight):
@@ -248,7 +312,7 @@ def _our_names(state: Mapping[str, Tensor], spec: BackboneSpec) -> dict[str, Ten
     trunk = f"{spec.trunk}." if spec.trunk else ""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = re.sub(r"^(?:module\.|_orig_mod\.|network\.)+", "", key)
+        name = _PREFIXES.sub("", key)
         if old := _OLD_DENSENET.match(name):
             name = old[1] + old[2]
         if name.startswith(_CLASSIFIERS):
@@ -264,8 +328,13 @@ def _without_head(state: Mapping[str, T]) -> dict[str, T]:
 
 
 def _wanted(ours: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
-    """What a file must hold. Old ones lack counters, which play no part with the fixed momentum of these models."""
-    return {key: value for key, value in ours.items() if key in theirs or not key.endswith("num_batches_tracked")}
+    """What a file must hold.
+
+    Old ones lack counters, which play no part with the fixed momentum of these models; and scales and shifts of
+    adapters begin as 1 and 0 where the file has none.
+    """
+    optional = ("num_batches_tracked", adapters.SCALE, adapters.SHIFT)
+    return {key: value for key, value in ours.items() if key in theirs or not key.endswith(optional)}
 
 
 def _faults(wanted: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> dict[str, list[str]]:
@@ -282,7 +351,7 @@ def _what_would_fit(state: Mapping[str, Tensor], model: str, grayscale: str) -> 
         for gray in (grayscale, "sum"):
             with torch.device("meta"):
                 backbone = Backbone(spec, gray)
-            theirs = _without_head(_shapes_for(backbone, spec, state))
+            theirs = _without_head(_shapes_for(backbone, _our_names(state, spec)))
             ours = {key: value.shape for key, value in backbone.state_dict(prefix="backbone.").items()}
             wanted = _wanted(ours, theirs)
             if not any(_faults(wanted, theirs).values()):

@@ -284,6 +284,21 @@ class Weights(TypedDict):
     digest: Text | None
 
 
+_Colours = Annotated[list[Number], Field(min_length=3, max_length=3)]
+
+
+@with_config(OPEN)
+class NetworkFacts(TypedDict):
+    """What timm states about a network of its own."""
+
+    library: Text
+    name: Text
+    mean: _Colours
+    std: _Colours
+    input_size: Count
+    license: Text | None
+
+
 @with_config(OPEN)
 class TrainedOn(TypedDict):
     dataset: Name
@@ -381,6 +396,7 @@ class Results(TypedDict):
     contents: NotRequired[dict[Literal["val", "test"], Name]]
     audit: NotRequired[AuditSummary | None]
     weights: NotRequired[Weights]
+    network: NotRequired[NetworkFacts | None]
     monitor: NotRequired[Name]
     precision: NotRequired[Name]
     harmonize: NotRequired[Name]

@@ -77,6 +77,10 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def adapter(self) -> Path:
+        return self.path / "adapter.safetensors"
+
+    @property
     def predictions(self) -> Path:
         return self.path / "predictions.csv"
 

@@ -44,6 +44,8 @@ class AugmentConfig(Section):
         noise: Gaussian noise, its standard deviation uniform between 0 and this fraction of white.
         blur: probability of a Gaussian blur, sigma 0.5 to 1.5 pixels at a side of 224.
         erase: probability that one rectangle, with sides of 10 to 25 % of the image's, turns black.
+        mixup: images of a batch are mixed in pairs, the share drawn from Beta(mixup, mixup) for each batch.
+        cutmix: a rectangle of an image is another one's, the share of its area from Beta(cutmix, cutmix).
     """
 
     name: str
@@ -57,6 +59,8 @@ class AugmentConfig(Section):
     noise: Fraction
     blur: Fraction
     erase: Fraction
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
 
     def steps(self, size: int) -> list[Step]:
         """Return the steps that are on, in order: the name of a class of albumentations, and its arguments.

@@ -6,14 +6,20 @@ A new one gets its entry in ``BACKBONES``: ``model=NAME`` then takes it, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddtl.utils import plugins
 from ddtl.utils.errors import UserError
+from ddtl.utils.reading import printable
+from ddtl.utils.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from ddtl.utils.timm_networks import Facts
 
 HEAD = "head"  # the stage after the backbone's
+TIMM = "timm:"  # what the key of a network of timm begins with
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class BackboneSpec:
             papers compare.
         build: makes the model, with random weights where it is called with ``weights=None``; None for torchvision's
             own function of that name.
+        timm: what timm states about a network of its own; None for others. The stages then name no children.
     """
 
     name: str
@@ -47,6 +54,41 @@ class BackboneSpec:
     has_batchnorm: bool = True
     weights: str = "IMAGENET1K_V1"
     build: Callable[..., Any] | None = None
+    timm: Facts | None = None
+
+
+def key_of(model: Mapping[str, Any]) -> str:
+    """The name under which :func:`spec_of` finds a network, from the settings of ``model``."""
+    return f"{TIMM}{model['name']}" if model.get("library") == "timm" else str(model["name"])
+
+
+def problem(key: str) -> str:
+    """Why there is no network of a key, as a line; empty where there is one."""
+    name = key.removeprefix(TIMM)
+    if name == key:
+        if name in backbones():
+            return ""
+        hint = did_you_mean(name, backbones())
+        there = ", ".join(backbones())
+        return f"model.name={name}: no such model.{hint} There are {there}, and those of timm, by model=timm:NAME."
+    from ddtl.utils import timm_networks
+
+    if wrong := timm_networks.problem(name):
+        return f"model.name={printable(name)}: {wrong}"
+    try:
+        timm_networks.outline(name)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def size_problem(key: str, size: int) -> str:
+    """Why a network does not take images of a size in pixels, as a line; empty where it does."""
+    if not key.startswith(TIMM):
+        return ""
+    from ddtl.utils import timm_networks
+
+    return timm_networks.size_problem(key.removeprefix(TIMM), size)
 
 
 def backbones() -> dict[str, BackboneSpec]:
@@ -60,12 +102,28 @@ def spec_of(name: str) -> BackboneSpec:
     Raises:
         UserError: there is none here; the plugin that has it is not loaded.
     """
+    if name.startswith(TIMM):
+        return _of_timm(name.removeprefix(TIMM))
     found = backbones().get(name)
     if found is None:
         raise UserError(
             f"model.name={name}: no such model here. Where a plugin has it, name that: {plugins.VARIABLE}=MODULE."
         )
     return found
+
+
+def _of_timm(name: str) -> BackboneSpec:
+    from ddtl.utils import timm_networks  # brings timm and torch
+
+    outline = timm_networks.outline(name)
+    return BackboneSpec(
+        name=name,
+        about=f"{name}, of timm.",
+        stages=dict.fromkeys(outline.stages, ()),
+        features=outline.features,
+        has_batchnorm=any(outline.stages.values()),
+        timm=timm_networks.facts(name),
+    )
 
 
 def stages_of(name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from ddtl.schema.augment import AugmentConfig
+from ddtl.schema.backbones import key_of
 from ddtl.schema.section import (
     Epochs,
     Finite,
@@ -69,6 +70,7 @@ NEUTRAL: dict[str, Any] = {
     "evaluation.refit": False,
     "evaluation.design": "case_control",
     "loss.name": "cross_entropy",
+    "model.library": "torchvision",
     **{f"augment.{key}": field.default for key, field in AugmentConfig.model_fields.items() if not field.is_required()},
 }
 
@@ -252,6 +254,12 @@ class ModelConfig(Section):
     grayscale: Literal["replicate", "sum"]
     weights: str
     head: HeadConfig
+    library: Literal["torchvision", "timm"] = "torchvision"
+
+    @property
+    def key(self) -> str:
+        """Under which ``ddtl.schema.backbones`` finds the network."""
+        return key_of({"library": self.library, "name": self.name})
 
 
 class LossConfig(Section):
@@ -286,6 +294,8 @@ class PhaseConfig(Section):
     epochs: Epochs | None = None
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
     rates: dict[str, Positive] = Field(default_factory=dict)
+    # Of the backbone's stages; the head trains whole. ddtl/models/adapters.py says which parameters these are.
+    parameters: Literal["all", "biases", "norm_affine", "ssf"] = "all"
 
 
 class FinetuneConfig(Section):

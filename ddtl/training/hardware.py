@@ -18,7 +18,7 @@ from ddtl.utils.errors import UserError
 from ddtl.utils.redaction import redact
 
 PACKAGES = (
-    "ddtl", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
+    "ddtl", "torch", "torchvision", "timm", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "optuna",
     "albumentations", "opencv-python-headless", "numpy", "scipy", "scikit-learn", "pillow", "wandb",
 )  # fmt: skip
 

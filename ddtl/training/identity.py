@@ -14,7 +14,7 @@ from ddtl.utils.reading import printable
 
 if TYPE_CHECKING:  # for their names only: this module and what imports it can do without torch
     from ddtl.models.weights import Weights
-    from ddtl.schema.run import Config, EvaluationConfig
+    from ddtl.schema.run import Config, EvaluationConfig, PhaseConfig
     from ddtl.training.hardware import Hardware
 
 
@@ -54,10 +54,16 @@ def counting(config: Config) -> dict[str, Any]:
     """Return the settings that can change a result, by dotted key."""
     settings = _flat(config.model_dump(mode="json", exclude=_NEUTRAL))
     # What a phase that takes the rest comes to.
-    settings["finetune.phases"] = [phase.model_dump(mode="json") for phase in filled(config.finetune.phases)]
+    settings["finetune.phases"] = [_phase(phase) for phase in filled(config.finetune.phases)]
     settings |= {old: settings.pop(new) for old, new in MOVED.items()}
     settings |= {f"{PLUGIN}{plugin.module}": plugin.identity for plugin in plugins_of(config)}
     return {key: value for key, value in settings.items() if NEUTRAL.get(key, ...) != value}
+
+
+def _phase(phase: PhaseConfig) -> dict[str, Any]:
+    """Return a phase; one that trains all parameters of its stages as it was before there were others."""
+    found = phase.model_dump(mode="json")
+    return {key: value for key, value in found.items() if (key, value) != ("parameters", "all")}
 
 
 def plugins_of(config: Config) -> list[plugins.Plugin]:
@@ -65,7 +71,7 @@ def plugins_of(config: Config) -> list[plugins.Plugin]:
     d = config.dataset
     sources = (d.source_settings or {}).values() if d.kind == "pooled" else ()
     kinds = {d.kind, *(source.kind for source in sources)}
-    found = plugins.of({"loss": config.loss.name, "backbone": config.model.name})
+    found = plugins.of({"loss": config.loss.name, "backbone": config.model.key})
     found += [plugin for kind in kinds for plugin in plugins.of({"dataset": kind})]
     return list(dict.fromkeys(found))
 

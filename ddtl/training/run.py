@@ -70,6 +70,7 @@ class Run:
             seed=self.config.seed,
             loss=build_loss(self.config.loss),
             class_weights=self.class_weights(),
+            mixing=(self.config.augment.mixup, self.config.augment.cutmix),
         )
 
     def public_settings(self) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from ddtl.data.splits import protocols
 from ddtl.evaluation import record
 from ddtl.evaluation.predictions import Predictions
 from ddtl.finetuning.callback import apply_epoch
+from ddtl.models import adapters
 from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
 from ddtl.records.epochs import AVERAGED
 from ddtl.records.run_folder import MACHINE, RunFolder
+from ddtl.schema.backbones import HEAD
 from ddtl.schema.run import EvaluationConfig
 from ddtl.training import batchnorm, checkpoints, hardware, verification
 from ddtl.training.identity import plugin_notes
@@ -81,6 +83,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         results["baselines"] = baselines(table.of("test"), manifest, evaluation)
     prediction_table.write(table, folder.predictions)
     _write_weights(folder, run.network, results)
+    _write_adapter(run, folder)
     write_json(folder.results, results)
     return results
 
@@ -193,6 +196,7 @@ def setting(run: Run) -> dict[str, Any]:
         "contents": {split: run.datamodule.content(split) for split in ("val", "test")},
         "audit": audits.newest(run.runs_dir, manifest.dataset, run.datamodule.digest),
         "weights": {"source": run.weights.source, "digest": run.weights.digest},
+        **({} if run.network.backbone.about is None else {"network": run.network.backbone.about}),
         "monitor": run.config.trainer.monitor,
         "precision": run.machine.precision,
         "versions": hardware.versions(),
@@ -224,3 +228,27 @@ def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, An
     # One entry: safetensors writes several in an order left to chance, and the same run would leave another file.
     metadata = {"ddtl": json.dumps({"dataset": results["dataset"], "classes": results["classes"]})}
     write_bytes(folder.weights, save(state, metadata))
+
+
+def _write_adapter(run: Run, folder: RunFolder) -> None:
+    """Write what trained apart, where that is a small part of the backbone: with the initial weights it is all."""
+    from safetensors.torch import save
+
+    subsets = {
+        (stage, state.parameters)
+        for phase in run.schedule.phases
+        for stage, state in phase.states.items()
+        if not state.frozen
+    }
+    whole = [stage for stage, parameters in subsets if parameters == "all" and stage != HEAD]
+    if whole or all(parameters == "all" for _, parameters in subsets):
+        return
+    names: set[str] = set()
+    for stage, parameters in subsets:
+        module, prefix = run.network.stages[stage], f"{HEAD}." if stage == HEAD else f"backbone.stages.{stage}."
+        names |= {prefix + name for name in adapters.chosen(module, parameters)}
+        if run.config.finetune.batchnorm == "train":
+            names |= {prefix + name for name, _ in module.named_buffers()}
+    state = {name: value.contiguous() for name, value in run.network.state_dict().items() if name in names}
+    metadata = {"ddtl": json.dumps({"base": run.weights.digest})}
+    write_bytes(folder.adapter, save(state, metadata))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from ddtl.config import phases
 from ddtl.data.images.harmonize import Counts
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
-from ddtl.models import weights as initial_weights
+from ddtl.models import adapters, weights as initial_weights
 from ddtl.models.losses import build_loss
 from ddtl.models.network import Network
 from ddtl.records import run_folder, small
@@ -136,9 +137,20 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         datamodule.load(bar)
     weights = initial_weights.locate(config.model, config.paths.weights_mirror)
     torch.manual_seed(config.seed)
-    network = Network(config.model, n_classes=len(datamodule.manifest.classes))
-    initial_weights.load_into(network, weights, config.model.name)
-    return Run(config, machine, datamodule, weights, network)
+    network = Network(
+        config.model,
+        len(datamodule.manifest.classes),
+        config.dataset.image_size,
+        ssf=phases.has_ssf(config.finetune),
+    )
+    initial_weights.load_into(network, weights, config.model.key)
+    run = Run(config, machine, datamodule, weights, network)
+    for phase in run.schedule.phases:
+        subsets = {state.parameters for state in phase.states.values() if not state.frozen} - {"all"}
+        trained = [module for name, module in network.backbone.stages.items() if not phase.states[name].frozen]
+        for subset in subsets:
+            adapters.require(trained, subset, phase.name)
+    return run
 
 
 def _announce(run: Run) -> None:
@@ -148,6 +160,8 @@ def _announce(run: Run) -> None:
     for warning in [*protocols.describe(manifest), *manifest.doubts()]:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
+    if run.network.backbone.about is not None:
+        console.line(_about(run.network.backbone.about))
     layout = "channels_last" if t.channels_last else "contiguous"
     console.line(f"{machine.reason}: {machine.accelerator}, {machine.precision}, {layout}")
     devices = t.devices * t.num_nodes
@@ -155,6 +169,16 @@ def _announce(run: Run) -> None:
         f"batch {batch} = {batch // (devices * t.accumulate)} images × {devices} device(s) × "
         f"{t.accumulate} accumulated; "
         f"{run.datamodule.steps_per_epoch} steps an epoch"
+    )
+
+
+def _about(network: Mapping[str, Any]) -> str:
+    """Return what a network's library states about it, in a line."""
+    mean, std = (", ".join(f"{value:g}" for value in network[key]) for key in ("mean", "std"))
+    size = network["input_size"]
+    return (
+        f"{network['library']}: {network['name']}; its weights were trained at {size} × {size} pixels, mean ({mean}), "
+        f"std ({std}); licence: {network['license'] or 'not stated'}"
     )
 
 

@@ -400,22 +400,24 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-# What has no default: a person's own files.
+# What has no default: a person's own files, and which of timm's networks.
 _VOLUMES = [FROM_FOLDER[1], f"dataset.labels={__file__}"]
 NEEDED = {
     "folder": [FROM_FOLDER[1]],
     "table": [f"dataset.table={__file__}"],
     "dicom": _VOLUMES,
     "nifti": _VOLUMES,
+    "timm": ["model.name=resnet18"],
 }
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
+    if option != "timm":  # which is imported here, and looks for packages itself
+        monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
-        assert getattr(config, group).name == option
+        assert getattr(config, group).name == option or (option == "timm" and config.model.key == "timm:resnet18")
     assert not warnings or option in ("linear_probe", "lp_ft", "gradual")  # the phantom starts from random weights
 
 
@@ -455,7 +457,9 @@ def test_every_field_is_in_every_option_of_its_group(group: str, option: str) ->
         if not field.is_required()
     }
     if group == "loss":
-        optional = set(inspect.signature(LOSSES[option]).parameters) - {"logits", "labels", "weights"}
+        # Every loss has the key for smoothing; one whose function takes none refuses all but 0.
+        taken = {*inspect.signature(LOSSES[option]).parameters, "label_smoothing"}
+        optional = taken - {"logits", "labels", "weights"}
         assert optional == {key.removeprefix("loss.") for key in found} - {"name", "class_weights"}
         optional = {f"loss.{key}" for key in optional}
     assert found | optional == wanted | optional
@@ -660,7 +664,7 @@ def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datasets.registry import DATASETS
     from ddtl.schema.backbones import BACKBONES
 
-    assert set(BACKBONES) == set(where.options("model"))
+    assert {*BACKBONES, "timm"} == set(where.options("model"))
     assert set(LOSSES) == set(where.options("loss"))
     assert set(DATASETS) == set(where.options("dataset"))
 

@@ -156,3 +156,69 @@ def test_a_resumed_run_with_focal_loss_equals_a_whole_one(tmp_path: Path, tiny: 
     )
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     assert not all(torch.equal(others[name], value) for name, value in theirs.items())
+
+
+# --- AUC margin -------------------------------------------------------------------------------------------------------
+
+
+def test_auc_margin_has_the_values_of_its_formula() -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.5, -0.5], [0.0, 3.0], [2.0, 0.0]])
+    labels = torch.tensor([1, 0, 1, 0])
+    h = [1 / (1 + math.exp(a - b)) for a, b in logits.tolist()]
+    positive, negative = (h[0] + h[2]) / 2, (h[1] + h[3]) / 2
+    spread = ((h[0] - positive) ** 2 + (h[2] - positive) ** 2 + (h[1] - negative) ** 2 + (h[3] - negative) ** 2) / 2
+    loss = build_loss(load(["loss=auc_margin"]).loss)
+    assert loss(logits, labels, None).item() == pytest.approx(spread + (1 - positive + negative) ** 2, rel=1e-5)
+    met = build_loss(load(["loss=auc_margin", "loss.margin=0.1"]).loss)
+    assert met(logits, labels, None).item() == pytest.approx(spread, rel=1e-5)
+
+
+def test_auc_margin_is_the_saddle_point_of_the_papers_problem() -> None:
+    """Equation 5 of Yuan et al. at its best a, b and its worst alpha, found by search."""
+    h = torch.tensor([0.2, 0.7, 0.4, 0.9, 0.3], dtype=torch.double)
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    logits = torch.stack([torch.zeros(5, dtype=torch.double), h.logit()], dim=1)
+    found = LOSSES["auc_margin"](logits, labels, None, margin=1.0).item()
+    grid = torch.linspace(0, 1, 2001, dtype=torch.double)
+    plus, minus = h[labels == 1], h[labels == 0]
+    a = ((plus[None] - grid[:, None]) ** 2).mean(dim=1).min()
+    b = ((minus[None] - grid[:, None]) ** 2).mean(dim=1).min()
+    unmet = 1.0 - plus.mean() + minus.mean()
+    alpha = (2 * grid * unmet - grid**2).max()
+    assert found == pytest.approx(float(a + b + alpha), abs=1e-6)
+
+
+def test_auc_margin_of_a_batch_of_one_kind_is_its_spread_and_its_gradient_is_finite() -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, 2.0]], requires_grad=True)
+    loss = LOSSES["auc_margin"](logits, torch.tensor([1, 1]), None, margin=1.0)
+    h = torch.tensor([1.0, 2.0]).sigmoid()
+    assert loss.item() == pytest.approx(float(h.var(correction=0)), rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_auc_margin_of_more_classes_is_the_mean_over_them() -> None:
+    found = LOSSES["auc_margin"](LOGITS, LABELS, None, margin=1.0)
+    each = []
+    for label in range(3):
+        p = LOGITS.softmax(dim=1)[:, label]
+        logits = torch.stack([(1 - p).log(), p.log()], dim=1)
+        each.append(LOSSES["auc_margin"](logits, (label == LABELS).long(), None, margin=1.0))
+    torch.testing.assert_close(found, torch.stack(each).mean())
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["loss.class_weights=balanced"],
+            "loss=auc_margin weighs the classes alike by itself. Set loss.class_weights=none",
+        ),
+        (["loss.label_smoothing=0.1"], "loss=auc_margin has none. Set it to 0."),
+    ],
+)
+def test_what_auc_margin_does_not_have_is_refused(words: list[str], line: str) -> None:
+    with pytest.raises(UserError) as refused:
+        build_loss(load(["loss=auc_margin", *words]).loss)
+    assert line in str(refused.value)

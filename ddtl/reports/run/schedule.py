@@ -8,7 +8,7 @@ from ddtl.finetuning.schedule import Phase, Schedule, compile_schedule
 from ddtl.reports.html.page import Drawing, Fold, Section, Table
 from ddtl.reports.run import schedule_svg
 from ddtl.reports.run.stored import Stored
-from ddtl.schema.backbones import spec_of, stages_of
+from ddtl.schema.backbones import key_of, spec_of, stages_of
 from ddtl.schema.run import FinetuneConfig
 from ddtl.utils import wording
 from ddtl.utils.errors import UserError
@@ -16,6 +16,11 @@ from ddtl.utils.errors import UserError
 # By the schedule's name, where the record does not say more, and by what trained.
 _ALL = "All layers were trained"
 _HEAD = "Only the classification head was trained; the backbone stayed as loaded"
+_PARTS = {
+    "biases": "biases",
+    "norm_affine": "scales and shifts of the normalisation layers",
+    "ssf": "scales and shifts behind the layers",
+}
 _STRATEGIES = {"full": _ALL, "all layers": _ALL, "linear_probe": _HEAD, "the classification head": _HEAD}
 
 
@@ -24,7 +29,7 @@ def of(stored: Stored) -> Schedule | None:
     config = stored.config
     try:
         finetune = FinetuneConfig.model_validate(config["finetune"])
-        return compile_schedule(finetune, stages_of(config["model"]["name"]), config["trainer"]["max_epochs"])
+        return compile_schedule(finetune, stages_of(key_of(config["model"])), config["trainer"]["max_epochs"])
     except (KeyError, ValidationError, UserError):
         return None
 
@@ -34,7 +39,7 @@ def section(stored: Stored) -> Section:
     schedule = of(stored)
     if schedule is None:
         return Section("Schedule", [])
-    has_batchnorm = spec_of(stored.config["model"]["name"]).has_batchnorm
+    has_batchnorm = spec_of(key_of(stored.config["model"])).has_batchnorm
     *backbone, head = schedule.epochs[0]
     rows = [
         [
@@ -84,6 +89,13 @@ def peak_rates(stored: Stored) -> str:
 
 def _trained(phase: Phase) -> str:
     names = [stage for stage, state in phase.states.items() if not state.frozen]
+    subsets = {state.parameters for state in phase.states.values() if not state.frozen} - {"all"}
+    if subsets:
+        backbone = [name for name in names if phase.states[name].parameters != "all"]
+        head = " and the classification head" if len(backbone) < len(names) else ""
+        every = len(backbone) == len(phase.states) - 1
+        of = "the backbone" if every else f"the stage{'s' * (len(backbone) > 1)} {wording.listed(backbone)}"
+        return f"the {_PARTS[subsets.pop()]} of {of}{head}"
     if len(names) == len(phase.states):
         return "all layers"
     if names == list(phase.states)[-1:]:

@@ -12,6 +12,10 @@ _WIDTH, _LEFT, _TOP, _ROW, _LETTER = 860, 84, 46, 34, 7.2  # in pixels
 _DARKEST, _PALEST, _DECADES = 0.45, 0.1, 3  # of a trained stage's colour, and the range of rates that it spans
 
 
+# Parameters of a stage, where not all of them train.
+SUBSETS = {"biases": "biases", "norm_affine": "normalisation", "ssf": "scale and shift"}
+
+
 def span(phase: Phase) -> str:
     """Return the epochs of a phase, counted from 1."""
     return f"{phase.first + 1}" if phase.end == phase.first + 1 else f"{phase.first + 1}–{phase.end}"
@@ -24,7 +28,9 @@ def epochs(phase: Phase) -> str:
 
 def rate(state: StageState) -> str:
     """Return a stage's rate as a multiple of ``optimizer.lr``."""
-    return "frozen" if state.frozen else f"×{state.rate:.3g}"
+    if state.frozen:
+        return "frozen"
+    return f"×{state.rate:.3g}" + ("" if state.parameters == "all" else f" {SUBSETS[state.parameters]}")
 
 
 def batchnorm(state: StageState) -> str:

@@ -221,7 +221,7 @@ def _phases(config: Config) -> list[int]:
     from ddtl.finetuning.schedule import compile_schedule
     from ddtl.schema.backbones import stages_of
 
-    schedule = compile_schedule(config.finetune, stages_of(config.model.name), config.trainer.max_epochs)
+    schedule = compile_schedule(config.finetune, stages_of(config.model.key), config.trainer.max_epochs)
     return [phase.first for phase in schedule.phases]
 
 

@@ -1,0 +1,49 @@
+"""Five networks of timm, each of another family, through the matrix of ``benchmarks/backbones.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import backbones
+
+NETWORKS = ("regnety_002", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_100", "test_resnet")
+
+
+@pytest.mark.slow
+def test_each_network_can_do_all_that_is_promised() -> None:
+    command = [sys.executable, "-m", "benchmarks.backbones", *NETWORKS, "hrnet_w18_small"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    rows = {found["network"]: found for found in map(json.loads, made.stdout.splitlines())}
+    assert made.returncode == 0, made.stdout + made.stderr[-5000:]
+    assert list(rows) == [*NETWORKS, "hrnet_w18_small"]
+    assert rows.pop("hrnet_w18_small")["stages"].startswith("refused: model.name=hrnet_w18_small: its layers are not")
+    for name, found in rows.items():
+        assert found["cached"] == found["resumed"] == "equal", name
+        assert float(found["ONNX"]) <= 1e-4
+        assert found["two processes"].startswith("equal; from one: ")
+
+
+def test_what_differs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks of the benchmark see what they are there to see."""
+    digests = iter("ab")
+    monkeypatch.setattr(backbones, "train", lambda settings: tmp_path)
+    monkeypatch.setattr(backbones, "_weights", lambda folder: next(digests))
+    with pytest.raises(RuntimeError, match="the weights differ"):
+        backbones.cached("test_vit", tmp_path)
+
+
+def test_a_table_has_a_row_for_each_network() -> None:
+    rows = {"a": dict.fromkeys(backbones.COLUMNS, "equal"), "b": {"stages": "refused: no chain"}}
+    lines = backbones.markdown(rows).splitlines()
+    assert lines[0] == "| network | stages | schedules | cached | resumed | ONNX | heat map | two processes |"
+    assert lines[2] == "| `a` | equal | equal | equal | equal | equal | equal | equal |"
+    assert lines[3] == "| `b` | refused: no chain |  |  |  |  |  |  |"
