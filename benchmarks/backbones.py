@@ -244,7 +244,7 @@ def _one_of_two(rank: int, port: int, settings: Sequence[str], folder: Path) -> 
             content.update(value.detach().numpy().tobytes())
         (folder / f"digest-{rank}").write_text(content.hexdigest())
 
-    Classifier.on_train_end = write  # type: ignore[method-assign]
+    Classifier.on_train_end = write  # type: ignore[method-assign, assignment]
     train(settings)
 
 
