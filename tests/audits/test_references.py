@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddtl.audit import findings
+from ddtl.audits import findings
 from ddtl.data.manifest import Manifest, Sample
 
 
