@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ from PIL import Image
 from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes, read_header
 from ddtl.data.images.perceptual_hash import difference_hash, orientation_hashes, words
 from ddtl.data.manifest import Manifest, Sample
-from ddtl.utils import signals
+from ddtl.utils import spawn
 from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.progress import Progress
 
@@ -133,12 +131,8 @@ def _read_all(samples: Sequence[Sample], processes: int, measure: Measure | None
     if processes == 1 or len(samples) < _FEW:
         yield from map(_read, samples, measures)
         return
-    # Not forked: the caller may have threads, a progress bar's among them.
     try:
-        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            with signals.held():
-                reads = pool.map(_read, samples, measures, chunksize=_AT_A_TIME)
-            yield from reads
+        yield from spawn.mapped(_read, samples, measures, processes=processes, chunksize=_AT_A_TIME)
     except BrokenProcessPool as error:
         raise TrainingFailure(
             "a process that decodes images was ended, by hand or as memory ran out. Close other programs."

@@ -31,7 +31,7 @@ COMMAND = Command(
 # What follows a command, and is not a setting.
 _ACTIONS: Mapping[str, Sequence[str]] = {
     "data": ("list", "fetch", "verify", "show", "cache", "delete", *ORIGINS),
-    "runs": ("list", "show", "note", "tag", "untag", "clean"),
+    "runs": ("list", "show", "note", "tag", "untag", "view", "clean"),
     "finetune": ("show",),
     "completion": SHELLS,
 }

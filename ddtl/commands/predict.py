@@ -173,7 +173,9 @@ def _each(found: Mapping[str, Any], classes: Sequence[str]) -> Table:
     table.add_column("file", overflow="fold")
     for name in positive:
         table.add_column(f"P({escape(name)})", justify="right")
-    for heading in ("decision", "out of distribution"):
+    threshold = found["threshold"]
+    decision = "decision" if threshold is None else f"decision at {threshold:.3g}"
+    for heading in (decision, "out of distribution"):
         table.add_column(heading)
     for row in found[IMAGE_ROWS]:
         shares = (f"{row[f'probability_{name}']:.3f}" for name in positive)
@@ -185,8 +187,8 @@ def _each(found: Mapping[str, Any], classes: Sequence[str]) -> Table:
 def _show(tally: Tally, classes: Sequence[str], output: Path) -> None:
     total = tally.predicted.total()
     parts = ", ".join(f"{tally.predicted[name]} {name}" for name in classes)
-    patients = f", {count(tally.patients, 'patient')}" if tally.patients else ""
-    console.out.print(escape(f"{count(total, 'image')}{patients}: {parts}"))
+    patients = f" (of {count(tally.patients, 'patient')})" if tally.patients else ""
+    console.out.print(escape(f"{count(total, 'image')}: {parts}{patients}"))
     if tally.cut is not None and total:
         expected = f"of images like the validation images at most {tally.cut.expected:.1%} are expected"
         console.out.print(

@@ -316,4 +316,5 @@ def _unknown(key: str, keys: Sequence[str], groups: Iterable[str]) -> str:
         return f"{parent} has no keys of its own here."
     if re.match(r"hydra\b", key):
         return "ddtl reads its files with Hydra but has none of its settings; see paths.runs_dir and run.name."
-    return f"no such key.{did_you_mean(key, [*keys, *groups])}"
+    # Groups come first: `modle` is as like `model` as the end of `logger.wandb.mode`.
+    return f"no such key.{did_you_mean(key, [*groups, *keys])}"

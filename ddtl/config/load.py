@@ -11,7 +11,7 @@ from typing import Any
 from ddtl.config import checks, compose, sources
 from ddtl.config.convert import Schema, convert, text_keys
 from ddtl.config.overrides import Setting, numbers_as_typed, read
-from ddtl.config.where import groups
+from ddtl.config.where import OWN, groups
 from ddtl.schema.run import Config
 from ddtl.utils.errors import UserError
 from ddtl.utils.redaction import add_secrets_of, redact_tree
@@ -131,7 +131,8 @@ def _origin(key: str) -> str:
     """Where a value comes from that is not on the command line, and how to change it."""
     variable = _VARIABLES.get(key)
     if variable is None or variable not in os.environ:
-        return "It is set in a file under conf/."
+        own = os.environ.get(OWN)
+        return f"It is set in a file under conf/ or {own}." if own else "It is set in a file under conf/."
     return f"It is the value of the variable {variable}; the default is taken without it: unset {variable}"
 
 

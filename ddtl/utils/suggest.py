@@ -16,7 +16,7 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
         whole = difflib.SequenceMatcher(None, word.lower(), candidate.lower()).ratio()
         tail = difflib.SequenceMatcher(None, _last_part(word), _last_part(candidate)).ratio()
         begins = len(word) > 2 and candidate.lower().startswith(word.lower())
-        return max(whole, 0.95 * tail, 0.9 * begins)
+        return max(whole, 0.9 * tail, 0.9 * begins)
 
     best = max(candidates, key=likeness, default=None)
     return best if best is not None and likeness(best) >= 0.6 else None

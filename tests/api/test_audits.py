@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,14 @@ def test_what_is_no_audit_is_a_users_error(tmp_path: Path) -> None:
         ddtl.audit("phantom", strict=True)
     with pytest.raises(ddtl.UserError, match="Did you mean phantom"):
         ddtl.audit("phantm")
+
+
+@pytest.mark.slow
+def test_a_script_is_not_run_again_by_the_processes_that_decode(tmp_path: Path) -> None:
+    """As a person writes it: nothing is guarded by the name of the main module."""
+    settings = {**SMALL, "dataset.phantom.n_patients": 80, "paths.runs_dir": str(tmp_path / "runs")}
+    script = tmp_path / "script.py"
+    script.write_text(f"import ddtl\nprint('begins')\nprint(len(ddtl.audit('phantom', **{settings!r}).findings))\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begins") == 1

@@ -8,12 +8,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import multiprocessing
 import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -31,7 +29,7 @@ from ddtl.data.images.dicom import Slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.schema.run import Config, DatasetConfig
-from ddtl.utils import signals, threads
+from ddtl.utils import spawn, threads
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -305,14 +303,10 @@ def _parts_of_headers(paths: Sequence[str]) -> Iterator[list[_Found]]:
     done, processes = 0, min(threads.cores(), 8)
     if len(paths) >= _FEW and processes > 1:
         try:
-            # Not forked: the caller may have threads, a progress bar's among them.
-            with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-                with signals.held():
-                    found = pool.map(_read_part, parts)
-                for part in found:
-                    done += 1
-                    yield part
-        except BrokenProcessPool:  # such as in a script that starts another one of itself: this process reads the rest
+            for part in spawn.mapped(_read_part, parts, processes=processes):
+                done += 1
+                yield part
+        except BrokenProcessPool:  # one was ended, as memory ran out: this process reads the rest
             logger.debug("no further process could be started; headers are read by this one")
     yield from map(_read_part, parts[done:])
 

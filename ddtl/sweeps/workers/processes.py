@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ddtl.sweeps.store import outcome as settle
@@ -24,6 +23,7 @@ from ddtl.utils.errors import TrainingFailure
 from ddtl.utils.files import append_to, folder_in
 from ddtl.utils.isolation import isolate_children
 from ddtl.utils.reading import Unreadable, read_object
+from ddtl.utils.spawn import without_main
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
@@ -209,7 +209,7 @@ def _start(process: Any) -> Any:
         TrainingFailure: there is no server to fork it from.
     """
     try:
-        with _without_main():
+        with without_main():
             process.start()
     except (EOFError, ConnectionError) as error:
         raise TrainingFailure(
@@ -231,17 +231,6 @@ def _launch(job: TrialJob, slot: Slot, writer: connection.Connection) -> subproc
             pass_fds=[writer.fileno()],
             start_new_session=True,
         )
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the main module: a new process would import it again, which under Ray or pytest takes a second."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def oom_kills() -> int:
