@@ -442,6 +442,41 @@ def test_a_name_of_a_window_is_of_hounsfield_units() -> None:
         check(["dataset=folder", "dataset.root=/nowhere", "dataset.window=lung"])
 
 
+def test_a_label_of_an_id_that_several_people_share_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for number in range(2):
+        write_series(root / str(number), "4711", seed=number, IssuerOfPatientID=f"HOSPITAL {number}")
+    write_series(root / "b", "B", seed=2, ill=True)
+    labels = write_table(tmp_path / "l.csv", ("patient_id", "label"), [("B", "covid"), ("4711", "normal")])
+    assert "of several people as birth dates, sexes or issuers say, is in line 3" in refusal(root, labels)
+
+
+def test_a_series_of_two_patients_is_warned_of(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in "AB":
+        write_series(root / name, name, seed=1, ill=name == "B", SeriesInstanceUID="1.2.3", StudyInstanceUID="1.2")
+    labels = write_table(tmp_path / "l.csv", ("patient_id", "label"), [("A", "normal"), ("B", "covid")])
+    assert "2 patients have a series (SeriesInstanceUID) that another one has too" in texts(build(root, labels))
+
+
+def test_places_count_from_the_feet_however_slices_are_turned(tmp_path: Path) -> None:
+    labels = two(tmp_path / "root", ImageOrientationPatient=[1, 0, 0, 0, -1, 0])
+    manifest = build(tmp_path / "root", labels)
+    lowest = [sample for sample in manifest.samples if sample.sample_id.endswith("/0001")]
+    assert [float(pydicom.dcmread(sample.path).ImagePositionPatient[2]) for sample in lowest] == [0, 0]
+    assert "12 slices are not stored from right to left and front to back" in texts(manifest)
+
+
+def test_projections_and_links_to_nothing_are_passed_over(tmp_path: Path) -> None:
+    labels = two(tmp_path / "root")
+    write_series(tmp_path / "root" / "mip", "A", seed=3, slices=2, ImageType=["DERIVED", "SECONDARY", "AXIAL", "MIP"])
+    (tmp_path / "root" / "dead.dcm").symlink_to("nowhere")
+    manifest = build(tmp_path / "root", labels)
+    assert len(manifest.samples) == 12
+    assert "2 projections or subtractions" in texts(manifest)
+    assert "1 × links to nothing" in texts(manifest)
+
+
 # Reading by several processes
 
 

@@ -6,6 +6,8 @@ import csv
 import gzip
 import os
 import struct
+import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -168,15 +170,50 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_a_packed_file_is_unpacked_no_further_than_its_header_says(tmp_path: Path, monkeypatch: Any) -> None:
     """A bomb behind the values is never unpacked; a header that claims too much is refused before anything is."""
-    data = gzip.compress(damaged() + b"\0" * 50_000_000)
-    (tmp_path / "v.nii.gz").write_bytes(data)
-    header, values = nifti.unpack(data, tmp_path)
-    assert values.base is not None
-    assert (header.slices, values.shape) == (3, (3, 16, 16))
-    assert len(nifti._gunzip(data, header.end, tmp_path)) == header.end
+    plain = damaged()
+    header, values = nifti.unpack(gzip.compress(plain), tmp_path)
+    assert (header.slices, values.shape, header.end) == (3, (3, 16, 16), len(plain))
+    data = gzip.compress(plain + b"\0" * 50_000_000)
+    with pytest.raises(BadImageError, match=f"unpacks to more than the {len(plain):,} bytes of its header"):
+        nifti.unpack(data, tmp_path)
     monkeypatch.setattr(nifti, "MAX_VOLUME", 1000)
     with pytest.raises(BadImageError, match="is too large"):
         nifti.unpack(data, tmp_path)
+
+
+def test_members_of_a_packed_file_are_joined_in_linear_time(tmp_path: Path, monkeypatch: Any) -> None:
+    plain = damaged()
+    begin = gzip.compress(plain[:600])  # a header is in one member
+    parts = [gzip.compress(plain[start : start + 100]) for start in range(600, len(plain), 100)]
+    _, values = nifti.unpack(begin + b"".join(parts) + gzip.compress(b"") + b"\0" * 512, tmp_path)
+    assert (values == nifti.unpack(plain, tmp_path)[1]).all()
+    empty = gzip.compress(b"")
+    began = time.process_time()
+    assert nifti._gunzip(begin + empty * 50_000, 600, tmp_path) == plain[:600]
+    assert time.process_time() - began < 5
+    monkeypatch.setattr(nifti, "_MEMBERS", 10)
+    with pytest.raises(BadImageError, match="more than 10 gzip members"):
+        nifti._gunzip(begin + empty * 20, 600, tmp_path)
+
+
+def test_damage_of_a_packed_file_is_found_by_its_check_sum(tmp_path: Path) -> None:
+    """Each bit that a gzip reader finds wrong; also where what is unpacked has its length all the same."""
+    plain = damaged()
+    data = gzip.compress(plain)
+    accepted = 0
+    for at in range(10, len(data)):
+        wrong = bytearray(data)
+        wrong[at] ^= 1 << at % 8
+        try:
+            gzip.decompress(bytes(wrong))
+        except (OSError, EOFError, zlib.error):
+            with pytest.raises(BadImageError):
+                nifti.unpack(bytes(wrong), tmp_path)
+        else:
+            accepted += 1
+    assert accepted < len(data) / 10
+    with pytest.raises(BadImageError, match="the check sum at its end is missing"):
+        nifti.unpack(data[:-3], tmp_path)
 
 
 # dataset=nifti
@@ -226,6 +263,14 @@ def test_a_volume_without_a_patient_is_one(tmp_path: Path) -> None:
     texts = [note.text for note in manifest.notes]
     assert "2 volumes have no patient_id: each is taken for a patient of its own." in texts
     assert "dataset.labels has no row for 1 NIfTI file under dataset.root: not used." in texts
+
+
+def test_a_file_under_two_names_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v.nii").write_bytes(damaged())
+    (tmp_path / "w.nii").symlink_to("v.nii")
+    labels = write_table(tmp_path / "l.csv", ("path", "label"), [("v.nii", "normal"), ("w.nii", "covid")])
+    with pytest.raises(UserError, match="lines 2 and 3 name the same file"):
+        build(tmp_path, labels)
 
 
 def test_absent_and_unsound_volumes_are_refused(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ _FEW = 400  # files whose headers are read sooner than a second process has star
 _AT_A_TIME = 64  # files handed to a process
 _SHOWN = 10  # bad files that a message names
 _GAP = 1.5  # usual distances between slices, above which one is missing
+_UPRIGHT = 0.7  # the least cosines of a slice whose rows go from right to left and columns from front to back
 _APART = 0.01  # mm: slices closer than this are in one place
 
 logger = logging.getLogger(__name__)
@@ -124,8 +125,9 @@ def build_manifest(c: DatasetConfig, progress: Progress | None = None) -> Manife
     root, table = Path(c.root).expanduser(), Path(c.labels).expanduser()
     labels = read_labels(c.name, table, KEYS, c.classes, c.class_map)
     slices, notes = _read(root, c.name, table, progress)
-    series, more = _in_series(slices)
+    series, shared, more = _in_series(slices)
     notes += more
+    ambiguous: set[int] = set()
     used: set[int] = set()
     samples: list[Sample] = []
     published: dict[str, str] = {}
@@ -136,6 +138,8 @@ def build_manifest(c: DatasetConfig, progress: Progress | None = None) -> Manife
         for place in places:
             path, part = one.slices[place]
             label = labels.find(_keys(part))
+            if label is not None and part.patient in shared and label is labels.rows.get((KEYS[0], part.patient)):
+                ambiguous.add(label.line)
             if label is None:
                 unlabelled += 1
                 continue
@@ -153,6 +157,11 @@ def build_manifest(c: DatasetConfig, progress: Progress | None = None) -> Manife
             candidates.append(sample)
             if label.split is not None:
                 published[name] = label.split
+    if ambiguous:
+        raise UserError(
+            f"{table}: a PatientID that is a placeholder, or of several people as birth dates, sexes or issuers say, "
+            f"is in line {', '.join(map(str, sorted(ambiguous)[:_SHOWN]))}. Name the study or the series there."
+        )
     samples = with_lung(candidates, c.slice_step, progress) if c.slices == "lung" else candidates
     _require(c, labels, samples, candidates, len(slices), root)
     if unlabelled:
@@ -209,9 +218,11 @@ def _read(
         UserError: there is none, or files are damaged.
     """
     found = [entry.path for files in walk(root, _unreadable, wanted=_is_wanted) for entry in files]
-    paths = [path for path in found if not (os.path.exists(table) and os.path.samefile(path, table))]
+    own = os.path.realpath(table)
+    there = [path for path in found if os.path.exists(path)]
+    paths = [path for path in there if os.path.realpath(path) != own]
     slices: list[tuple[str, Slice]] = []
-    others: Counter[str] = Counter()
+    others: Counter[str] = Counter({"links to nothing": len(found) - len(there)} if len(there) < len(found) else {})
     kinds: Counter[str] = Counter()
     bad: list[tuple[str, str]] = []
     for path, (part, kind, reason) in zip(paths, _headers(paths, progress), strict=True):
@@ -273,6 +284,7 @@ _PLURAL = {
     "object without an image": "objects without an image",
     "image of another modality": "images of another modality",
     "map of another quantity": "maps of another quantity",
+    dicom.PROJECTION: "projections or subtractions",
     "reformat that is not axial": "reformats that are not axial",
 }
 
@@ -326,6 +338,8 @@ def _read_one(path: Path) -> _Found:
         return None, _DIRECTORY, ""
     if part.is_capture:
         return None, dicom.CAPTURE, ""
+    if part.is_projection:
+        return None, dicom.PROJECTION, ""
     return part, "", ""
 
 
@@ -334,8 +348,10 @@ def _without_content(reason: str) -> str:
     return "is cut off or damaged" if reason.startswith("is cut off or damaged") else reason
 
 
-def _in_series(slices: list[tuple[str, Slice]]) -> tuple[list[_Series], list[Note]]:
-    """Series in order of their names, and what is unusual about them. A slice that is there twice is used once."""
+def _in_series(slices: list[tuple[str, Slice]]) -> tuple[list[_Series], set[str], list[Note]]:
+    """Series in order of their names, PatientIDs that are not one person's, and what is unusual. A slice that is there
+    twice is used once.
+    """
     found = dicom_patients.identify([part for _, part in slices])
     notes = _notes_of_patients(found)
     series: dict[tuple[str, str, str], _Series] = {}
@@ -350,13 +366,28 @@ def _in_series(slices: list[tuple[str, Slice]]) -> tuple[list[_Series], list[Not
                 continue
             seen.add(instance)
         if key not in series:
-            whose = f"P{digest(patient, 'patient')}" if patient else None
-            name = f"{whose or 'unknown'}/{digest(chr(0).join(key[1:]), 'series', 8)}"
-            series[key] = _Series(name, whose)
+            of = f"P{digest(patient, 'patient')}" if patient else None
+            name = f"{of or 'unknown'}/{digest(chr(0).join(key[1:]), 'series', 8)}"
+            series[key] = _Series(name, of)
         series[key].slices.append((path, part))
     if copies:
         verb = "is" if copies == 1 else "are"
         text = f"{count(copies, 'slice')} {verb} there twice (SOPInstanceUID) and used once."
+        notes.append(Note(text, is_doubt=True))
+    whose: dict[str, set[str]] = defaultdict(set)
+    for (_, part), patient in zip(slices, found.patients, strict=True):
+        if part.series:
+            whose[part.series].add(patient)
+    mixed = sorted(f"P{digest(one, 'patient')}" for patients in whose.values() if len(patients) > 1 for one in patients)
+    if mixed:
+        text = f"{count(len(set(mixed)), 'patient')} have a series (SeriesInstanceUID) that another one has too"
+        text += ": one person may have two PatientIDs, in training and in test. `ddtl audit` names them."
+        notes.append(Note(text, is_doubt=True, names=named(sorted(set(mixed)))))
+    turned = sum(bool(part.direction) and min(part.direction[0], part.direction[4]) < _UPRIGHT for _, part in slices)
+    if turned:
+        verb = "is" if turned == 1 else "are"
+        text = f"{count(turned, 'slice')} {verb} not stored from right to left and front to back"
+        text += " (ImageOrientationPatient), and shown as stored."
         notes.append(Note(text, is_doubt=True))
     faults: dict[str, list[str]] = defaultdict(list)
     for one in series.values():
@@ -366,7 +397,7 @@ def _in_series(slices: list[tuple[str, Slice]]) -> tuple[list[_Series], list[Not
     for fault, names in faults.items():
         text = f"{len(names)} of {len(series)} series {fault}."
         notes.append(Note(text, is_doubt=True, names=named(sorted(names))))
-    return sorted(series.values(), key=lambda one: one.name), notes
+    return sorted(series.values(), key=lambda one: one.name), set(found.shared), notes
 
 
 def _notes_of_patients(found: dicom_patients.Identified) -> list[Note]:

@@ -50,6 +50,14 @@ def build_manifest(c: DatasetConfig, progress: Progress | None = None) -> Manife
             f"dataset.labels={table}: {len(absent)} of {len(files)} files are not there, first {files[absent[0]]} "
             f"(line {labels.rows['path', absent[0]].line}). Paths start at dataset.root, here {root}."
         )
+    seen: dict[str, str] = {}
+    for text, path in files.items():
+        before = seen.setdefault(os.path.realpath(path), text)
+        if before != text:
+            lines = sorted(labels.rows["path", one].line for one in (before, text))
+            raise UserError(
+                f"dataset.labels={table}: lines {lines[0]} and {lines[1]} name the same file. Keep one of them."
+            )
     samples: list[Sample] = []
     published: dict[str, str] = {}
     raw: dict[str, str | None] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ _HEADER = (
 )  # fmt: skip
 _DIRECTORY = uid.MediaStorageDirectoryStorage
 CAPTURE = "secondary capture"
+PROJECTION = "projection or subtraction"
+_PROJECTIONS = {
+    "MIP", "MINIP", "MIN_IP", "MAX_IP", "MIN IP", "MAX IP", "CSA MIP", "PROJECTION IMAGE", "SUBTRACTION", "SUBTRACTED",
+}  # fmt: skip
 _MAP = "map of another quantity"
 _CAPTURE = uid.SecondaryCaptureImageStorage  # multi-frame and colour kinds are its children
 
@@ -93,6 +98,7 @@ class Slice:
     direction: tuple[float, ...] = ()
     is_burned_in: bool = False
     is_capture: bool = False
+    is_projection: bool = False
 
 
 def read_slice(path: Path) -> Slice | None:
@@ -137,6 +143,7 @@ def _slice(file: File) -> Slice:
         direction=() if direction is None else tuple((direction.round(2) + 0.0).tolist()),
         is_burned_in=text_of(ds, "BurnedInAnnotation").upper() == "YES",
         is_capture=_kind(ds).startswith(_CAPTURE),
+        is_projection=bool(_PROJECTIONS & {*words_of(ds, "ImageType"), *words_of(ds, "FrameType")}),
     )
 
 
@@ -344,7 +351,9 @@ def _check(ds: Any) -> None:
     if color in _COLORS or color.startswith("YBR"):
         raise HeaderError(f"is in colour ({color}): an image of a screen, no CT slice", kind=CAPTURE)
     if not color.startswith("MONOCHROME"):
-        raise HeaderError(f"has the PhotometricInterpretation {color[:60]}, which is not read")
+        # Free text may name the patient.
+        shown = color if re.fullmatch(r"[A-Z][A-Z_]{2,15}( COLOR)?", color) and len(color.split()) < 3 else "of its own"
+        raise HeaderError(f"has a PhotometricInterpretation {shown}, which is not read")
     if integer(ds, "SamplesPerPixel") not in {None, 1}:
         raise HeaderError(f"has a wrong header: SamplesPerPixel {integer(ds, 'SamplesPerPixel')} with {color}")
     if image_type & _SCOUTS:
@@ -388,7 +397,9 @@ def _normal(ds: Any) -> np.ndarray | None:
 
 def _position(ds: Any) -> float | None:
     normal, corner = _normal(ds), vector(ds, "ImagePositionPatient", 3)
-    return None if normal is None or corner is None else float(normal @ corner)
+    if normal is None or corner is None:
+        return None
+    return float(normal @ corner) * (-1 if normal[2] < 0 else 1)  # towards the head, however the slice is turned
 
 
 def _spacing(ds: Any) -> tuple[float, float] | None:

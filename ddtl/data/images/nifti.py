@@ -25,6 +25,9 @@ MAX_VOLUME = 2**31  # bytes of unpacked values: 512 × 512 × 1,000 of 64 bits
 MAX_SLICES = 100_000
 
 _GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 16  # bytes that are unpacked at a time
+_MEMBERS = 100_000  # of a gzip file: those of bgzip have 64 KiB each
+_FIRST = {False: 352, True: 544}  # the least offset of values in a file of NIfTI-1, and of NIfTI-2
 _HEADER = 544  # bytes of the longer header
 _AXIAL = 0.7  # as of DICOM slices: the least cosine between a slice's normal and the patient's long axis
 _TYPES = {
@@ -141,6 +144,8 @@ def _parse(header: bytes) -> Volume:
         offset, slope, intercept = struct.unpack_from(f"{order}3f", header, 108)
     if not math.isfinite(offset) or offset != int(offset) or not 0 <= offset <= 2**31:
         raise HeaderError("has a damaged header: vox_offset")
+    if offset < _FIRST[second]:
+        raise HeaderError(f"has a damaged header: vox_offset is {offset:.0f}, and values begin at {_FIRST[second]}")
     if not math.isfinite(slope) or slope == 0:  # not scaled
         slope, intercept = 1.0, 0.0
     if not math.isfinite(intercept) or max(abs(slope), abs(intercept)) > 1e9:
@@ -152,7 +157,7 @@ def _parse(header: bytes) -> Volume:
     origin = float(affine[2, :3] @ np.array(low) + affine[2, 3])
     numbers = np.dtype(f"{order}{_TYPES[kind]}")
     volume = Volume(
-        dims, numbers, max(int(offset), 540 if second else 348), float(slope), float(intercept), axes, flipped, spacing,
+        dims, numbers, int(offset), float(slope), float(intercept), axes, flipped, spacing,
         origin,
     )  # fmt: skip
     if volume.end > MAX_VOLUME:
@@ -249,19 +254,36 @@ def unpack(data: bytes, path: Path) -> tuple[Volume, np.ndarray]:
 
 
 def _gunzip(data: bytes, wanted: int, path: Path) -> bytes:
-    """No more than so many bytes of what is packed."""
+    """Unpack what is to be so many bytes, to its end: only there is the sum by which damage is found.
+
+    A gzip file may have several members, as those of bgzip. It is read in chunks, for each member costs a copy of what
+    is behind it in its chunk.
+    """
     parts: list[bytes] = []
-    total = 0
+    total, at, members = 0, 0, 0
+    packed, is_within = zlib.decompressobj(31), False
     try:
-        while data and total < wanted:
-            packed = zlib.decompressobj(31)
-            while data and total < wanted and not packed.eof:
-                parts.append(packed.decompress(data, wanted - total))
+        while at < len(data):
+            chunk = data[at : at + _CHUNK]
+            at += len(chunk)
+            if not is_within:
+                chunk = chunk.lstrip(b"\0")  # padding between members
+            while chunk and not packed.eof:
+                is_within = True
+                parts.append(packed.decompress(chunk, max(1, wanted - total)))
                 total += len(parts[-1])
-                data = packed.unconsumed_tail
-            data = packed.unused_data if packed.eof else data  # a gzip file may have several members
+                if total > wanted:
+                    raise BadImageError(path, f"unpacks to more than the {wanted:,} bytes of its header: it is damaged")
+                chunk = packed.unconsumed_tail
+            if packed.eof:
+                at -= len(packed.unused_data)
+                packed, is_within, members = zlib.decompressobj(31), False, members + 1
+                if members > _MEMBERS:
+                    raise BadImageError(path, f"has more than {_MEMBERS:,} gzip members: pack it again as one")
     except zlib.error as error:
         raise BadImageError(path, f"is damaged: {error}") from None
+    if is_within and total == wanted:
+        raise BadImageError(path, "is cut off: the check sum at its end is missing")
     return b"".join(parts)
 
 
