@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 @contextmanager
 def without_main() -> Iterator[None]:
-    """Hide the main module: a new process would import it again, and a person's script would run once more in it."""
+    """Hide the main module: a new process would import it again, and run a person's script."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

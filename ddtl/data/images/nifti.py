@@ -254,7 +254,7 @@ def unpack(data: bytes, path: Path) -> tuple[Volume, np.ndarray]:
 
 
 def _gunzip(data: bytes, wanted: int, path: Path) -> bytes:
-    """Unpack what is to be so many bytes, to its end: only there is the sum by which damage is found.
+    """Unpack so many bytes, to the end of the file: only there is the sum by which damage is found.
 
     A gzip file may have several members, as those of bgzip. It is read in chunks, for each member costs a copy of what
     is behind it in its chunk.
