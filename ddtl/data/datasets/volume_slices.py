@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ddtl.data.images import ct, lungs
+from ddtl.data.images import ct
 from ddtl.data.images.decode import BadImageError, CTWindow, decode_gray, read_bytes
 from ddtl.data.manifest import Sample
 from ddtl.schema.run import Slices
@@ -60,6 +60,8 @@ def with_lung(samples: Sequence[Sample], step: int, progress: Progress | None) -
 
 def has_lung(sample: Sample) -> bool:
     """Return whether a slice contains lung, by :mod:`ddtl.data.images.lungs`."""
+    from ddtl.data.images import lungs  # SciPy, which most commands do without
+
     window = CTWindow(_CENTER, _WIDTH, number=sample.number)
     try:
         if sample.number is None:
