@@ -92,6 +92,7 @@ def workplace(folder: Path) -> None:
         write_json(folder / name / "identity.json", {**identity, "trainer.monitor": "val/roc_auc"})
     explained.write(folder / MADE)
     write_json(folder / MADE / "notes.json", {"note": "the one of the paper", "tags": ["paper", "baseline"]})
+    write_json(folder / "runs" / "views.json", {"views": {"best": "filter=covid19ct&sort=-score", "all": "kind=run"}})
     write_json(folder / MADE / ".owner.json", {"pid": 1, "host": "elsewhere", "place": "there", "started": "1"})
     write_json(folder / KILLED / "ended_early.json", {"why": "stopped"})
     (folder / SWEEP).mkdir()
@@ -135,6 +136,13 @@ def _dashboard(folder: Path) -> int:
     for path in [row.path for row in found if row.kind == "sweep"]:
         with contextlib.suppress(UserError):
             json_.dumps(server._sweep(rows, [path]), allow_nan=False)
+    return 0
+
+
+def _views(folder: Path) -> int:
+    from ddtl.dashboard import server
+
+    server._json(server._views(folder / "runs"))
     return 0
 
 
@@ -242,8 +250,11 @@ CONSUMERS: Mapping[str, Callable[[Path], int]] = {
     "runs list": _cli("runs", "list", "paths.runs_dir=@runs"),
     "runs show": _cli("runs", "show", "covid19ct/made", "paths.runs_dir=@runs"),
     "runs tag": _cli("runs", "tag", "covid19ct/made", "tag", "paths.runs_dir=@runs"),
+    "runs view": _cli("runs", "view", "paths.runs_dir=@runs"),
+    "keep a view": _cli("runs", "view", "mine", "#filter=resnet", "paths.runs_dir=@runs"),
     "runs clean": _cli("runs", "clean", "broken", "yes=true", "paths.runs_dir=@runs"),
     "dashboard": _dashboard,
+    "views": _views,
     "sweep": _open_sweep,
     "train": _resume,
     "ledger": _ledger,
@@ -303,6 +314,7 @@ KINDS = (
     Kind("embeddings.safetensors", f"{RUN}/embeddings.safetensors", "bytes", ("predict",)),
     Kind("embeddings.npz", f"{EVALUATION}/embeddings.npz", "bytes", ("embeddings",)),
     Kind("notes.json", f"{MADE}/notes.json", "json", ("dashboard", "runs list", "runs show", "runs tag")),
+    Kind("views.json", "runs/views.json", "json", ("views", "runs view", "keep a view")),
 )
 
 
