@@ -232,6 +232,8 @@ def _class(kind: str, chosen: ClassConfig) -> dict[str, Any]:
 
 def _identity(settings: SweepConfig, space: Space, base: Config) -> dict[str, Any]:
     own_files = {f"train.dataset.{key}": getattr(base.dataset, key) for key in OWN_FILES}
+    if base.dataset.labels is None:
+        del own_files["train.dataset.labels"]  # which came after searches had been named
     return {
         "optuna": version("optuna"),
         "seed": settings.sweep.seed,
