@@ -242,7 +242,12 @@ def test_the_unfreezing_space_reaches_every_schedule_and_its_settings() -> None:
     assert found == {"optimizer.lr", "optimizer.weight_decay", "finetune"} | {
         f"finetune.{key}" for key in ("probe", "trainable_stages", "backbone_lr_ratio", "batchnorm", "decay")
     }
-    assert set(tree["finetune"]["choice"]) == set(where.options("finetune")) - {"surgical", "bitfit", "norm_affine", "ssf"}
+    assert set(tree["finetune"]["choice"]) == set(where.options("finetune")) - {
+        "surgical",
+        "bitfit",
+        "norm_affine",
+        "ssf",
+    }
     of_a_probe = [
         words
         for words in (read_space(tree).suggest(trial_of(seed)) for seed in range(60))
