@@ -200,13 +200,7 @@ def _require(
             f"dataset.labels={labels.path}: none of its rows names one of the {slices:,} slices under {root}. Columns "
             f"are {', '.join(KEYS)}, with ids as the headers have them; a spreadsheet drops zeros before a number."
         )
-    present = {sample.label for sample in samples}
-    lacking = [name for label, name in enumerate(labels.classes) if label not in present]
-    if lacking:
-        raise UserError(
-            f"{c.name}: no slice that is used has the class {lacking[0]!r}. Correct dataset.labels, or set another "
-            "dataset.slices."
-        )
+    labels.require_classes(c.name, {sample.label for sample in samples})
 
 
 def _read(

@@ -70,13 +70,7 @@ def build_manifest(c: DatasetConfig, progress: Progress | None = None) -> Manife
                 published[sample.sample_id] = label.split
     if c.slices == "lung":
         samples = with_lung(samples, c.slice_step, progress)
-    present = {sample.label for sample in samples}
-    lacking = [name for number, name in enumerate(labels.classes) if number not in present]
-    if lacking:
-        raise UserError(
-            f"{c.name}: no slice that is used has the class {lacking[0]!r}. Correct dataset.labels, or set another "
-            "dataset.slices."
-        )
+    labels.require_classes(c.name, {sample.label for sample in samples})
     patient_of, notes = patient_ids.resolve(raw, c.patient_ids, f"{table}, column patient_id", "column patient_id")
     used = {sample.sample_id for sample in samples}
     more = _unlisted(root, files)

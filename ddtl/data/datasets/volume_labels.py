@@ -61,6 +61,23 @@ class Labels:
         """Return the class of a row, as an index into ``classes``."""
         return self.classes.index(self.of_label[label.label])
 
+    def require_classes(self, dataset: str, present: set[int]) -> None:
+        """Refuse a choice of slices that leaves none of a class.
+
+        Args:
+            dataset: its name.
+            present: the classes of the slices that are used, as indices into ``classes``.
+
+        Raises:
+            UserError: one is lacking.
+        """
+        lacking = [name for number, name in enumerate(self.classes) if number not in present]
+        if lacking:
+            raise UserError(
+                f"{dataset}: no slice that is used has the class {lacking[0]!r}. Correct dataset.labels, or set "
+                "another dataset.slices."
+            )
+
     def unused(self, used: set[int]) -> list[Note]:
         """Return a doubt where rows name nothing that is there.
 
