@@ -82,14 +82,21 @@ class _Alarm:
 
 
 def _would_be_lost(frame: FrameType | None) -> bool:
-    """Return whether the main thread is in a finaliser, whose exceptions Python passes over, or in the module of
-    logging.
+    """Return whether the main thread is in a finaliser or starts a process by fork, where Python passes over
+    exceptions, or in the module of logging.
 
-    That takes its lock before the block that gives it back: an exception in between leaves it taken, and every other
+    A fork calls what libraries have asked for before and after it (``os.register_at_fork``): an exception in the first
+    call leaves the later ones without what they expect, and one right after the fork leaves a process nobody knows.
+    Logging takes its lock before the block that gives it back: an exception in between leaves it taken, and every other
     thread that logs would wait without end.
     """
     while frame is not None:
-        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") == "logging":
+        module, function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if (module, function) == ("multiprocessing.process", "_bootstrap"):
+            return False  # a process that was forked: further out are the frames of its parent
+        if function == "__del__" or module == "logging":
+            return True
+        if (module, function) == ("multiprocessing.popen_fork", "_launch"):
             return True
         frame = frame.f_back
     return False

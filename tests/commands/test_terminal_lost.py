@@ -82,6 +82,34 @@ def test_a_signal_is_not_lost_while_an_object_is_deleted(name: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+FORKED = """\
+import multiprocessing, os, signal, sys, time
+from ddtl.commands.launch import guarded
+pinned = []
+def before():
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0.2)
+    pinned.append(1)
+def main(argv):
+    os.register_at_fork(before=before, after_in_parent=lambda: pinned.pop(), after_in_child=lambda: pinned.pop())
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.1,), daemon=True)
+    child.start()
+    time.sleep(20)
+    return 0
+sys.exit(guarded(main, []))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGTERM"])
+def test_a_signal_waits_while_a_process_is_forked(name: str) -> None:
+    """Libraries keep a list of their own around a fork, which an exception in between would leave askew."""
+    code = FORKED.replace("{name}", name)
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + getattr(signal, name)
+    assert "the same command resumes it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
 def test_decoding_processes_leave_a_signal_to_their_command(signum: int) -> None:
     with signals.held():
