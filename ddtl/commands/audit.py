@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shlex
 from collections.abc import Sequence
@@ -190,7 +191,11 @@ def _folder_part(config: Config) -> str:
     """Return a dataset's part of the folder's name: what differs from the plain command has a folder of its own."""
     c = config.dataset
     parts = [c.name]
-    if c.protocol != sources.usual(c.kind).protocol:
+    plain = sources.usual(c.kind)
+    if c.kind == "phantom" and c.phantom != plain.phantom:
+        assert c.phantom is not None, "conf/dataset/phantom.yaml has the section"
+        parts.append(hashlib.sha256(c.phantom.model_dump_json().encode()).hexdigest()[:8])
+    if c.protocol != plain.protocol:
         parts.append(c.protocol)
     if c.protocol == "kfold":
         parts.append(f"{c.fold}-of-{c.n_folds}")

@@ -321,7 +321,7 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
             file_size(one.size),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made)),
         )
-    console.whole_table(table)
+    console.out.print(table, soft_wrap=False)
     console.line(f"{len(caches)} in {root}, {file_size(sum(one.size for one in caches))} in all")
 
 

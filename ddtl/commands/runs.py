@@ -208,7 +208,7 @@ def _rewrite(root: Path, row: FolderRow, change: Callable[[Notes], Notes]) -> No
 
 _HEADINGS = (
     "kind", "run", "model", "schedule", "seed", "ROC AUC", "epoch", "state", "changed", "note", "tags",
-    "notes",
+    "user_note",
 )  # fmt: skip
 
 

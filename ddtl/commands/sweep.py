@@ -218,7 +218,7 @@ def _show(store: Store) -> None:
         reason, words = (trial.user_attrs[key] for key in (task.REASON, task.WORDS))
         console.error(f"trial {trial.number} failed ({reason.replace('_', ' ')}): {words}")
     if found:
-        console.whole_table(table)
+        console.out.print(table, soft_wrap=False)
         typed = tuple(word for word in found[0].words if key_of(word) != "evaluation.test")
         which = "The best setting's test score:" if repeated else "The best one's test score:"
         parts = replicates.parts(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)

@@ -6,6 +6,7 @@ at once is checked by the commands alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ddtl.utils.suggest import did_you_mean
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE = {"type": "string", "pattern": r"^\$\{.+\}$", "description": "the value of another key"}
+_MARKUP = re.compile(r"(?::\w+:)?`+~?([^`]+)`+")  # of docstrings, which an editor shows as it is
 _LAST_GROUPS = ("experiment", "debug")  # whose files are about the whole
 
 
@@ -102,6 +104,8 @@ def _plain(node: Any, defs: Mapping[str, Any], comments: Mapping[str, str], key:
         return [_plain(item, defs, comments, key) for item in node]
     if not isinstance(node, dict):
         return node
+    if isinstance(node.get("description"), str):
+        node = {**node, "description": _MARKUP.sub(r"\1", node["description"])}
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
         if name not in defs:

@@ -131,11 +131,11 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
     memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
+    weights = initial_weights.locate(config.model, config.paths.weights_mirror)
     datamodule = CTDataModule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
-    weights = initial_weights.locate(config.model, config.paths.weights_mirror)
     torch.manual_seed(config.seed)
     network = Network(
         config.model,

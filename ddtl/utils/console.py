@@ -34,6 +34,19 @@ class Screen(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(safe(text), **options)
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as usual, but a table into a pipe or a file with whole rows: there is no width to fold them to."""
+        if self.is_terminal or not any(isinstance(one, Table) for one in objects):
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            before, self.width = self.width, 10_000
+            try:
+                super().print(*objects, **options)
+            finally:
+                self.width = before
+        self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
 
 def safe(text: str) -> str:
     """Return text for a terminal: secrets masked, control characters other than our own line breaks and tabs
@@ -82,20 +95,6 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*The `srun` command is available on your system but is not used.*")
     # Lightning 2.6 uses parts of torch that newer ones deprecate.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-
-
-def whole_table(table: Table) -> None:
-    """Print a table: folded to the width of a terminal, and with whole rows into a pipe or a file."""
-    if out.is_terminal:
-        out.print(table, soft_wrap=False)
-        return
-    with out.capture() as captured:
-        before, out.width = out.width, 10_000
-        try:
-            out.print(table, soft_wrap=False)
-        finally:
-            out.width = before
-    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def renew() -> None:

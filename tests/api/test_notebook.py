@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,56 +36,80 @@ def test_a_setting_that_is_given_twice_is_refused() -> None:
     assert session.as_typed(["seed=1"], {"optimizer.lr": 1e-4}) == ["seed=1", "optimizer.lr=0.0001"]
 
 
-# As in a kernel: the main module is no file, and the stop button sends SIGINT while the cell runs.
-CELLS = """
-import os, signal, sys, threading, time
-from pathlib import Path
-sys.argv = ["ipykernel_launcher.py", "-f", "kernel.json"]
-assert not hasattr(sys.modules["__main__"], "__file__")
-import ddtl
+class Kernel:
+    """A notebook's kernel, in a process of its own."""
 
-runs = Path({runs!r})
-words = {words!r}
+    def __init__(self, folder: Path) -> None:
+        try:
+            from jupyter_client.manager import start_new_kernel
+        except ModuleNotFoundError:
+            reason = "needs ipykernel, which `make docs` installs"
+            (pytest.fail if os.environ.get("DDTL_REQUIRE_DATA") else pytest.skip)(reason)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(folder / "ipython")}
+        self.manager, self.client = start_new_kernel(cwd=str(folder), env=environment)
+        self.shown: list[dict[str, Any]] = []  # by media type; Rich shows lines this way as well
 
-def press_stop():
-    while not any(runs.glob("phantom/*/checkpoints/last.ckpt")):
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
+    def start(self, cell: str) -> str:
+        return self.client.execute(cell)
 
-before = signal.getsignal(signal.SIGINT)
-threading.Thread(target=press_stop, daemon=True).start()
-try:
-    ddtl.train(*words)
-except KeyboardInterrupt as stopped:
-    print("stopped:", stopped)
-else:
-    sys.exit("nothing was stopped")
-assert signal.getsignal(signal.SIGINT) is before
-assert sys.argv[0] == "ipykernel_launcher.py"
-states = ddtl.runs(runs)["state"].tolist()
-assert states == ["stopped"], states
-run = ddtl.train(*words)
-print("finished:", run.path)
-"""
+    def wait(self, message: str, seconds: float = 120) -> tuple[str, str]:
+        """Wait for a cell's end: the name and the text of its error, empty where it has none."""
+        while True:
+            found = self.client.get_iopub_msg(timeout=seconds)
+            if found["parent_header"].get("msg_id") != message:
+                continue
+            kind, content = found["msg_type"], found["content"]
+            if kind in ("execute_result", "display_data"):
+                self.shown.append(content["data"])
+            elif kind == "error":
+                return content["ename"], content["evalue"]
+            elif kind == "status" and content["execution_state"] == "idle":
+                return "", ""
+
+    def run(self, cell: str) -> None:
+        assert self.wait(self.start(cell)) == ("", ""), cell
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    made = Kernel(tmp_path)
+    yield made
+    made.client.stop_channels()
+    made.manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.slow
-def test_a_stopped_training_is_resumed_by_the_same_call_to_the_bit(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def test_a_training_stopped_in_a_kernel_is_resumed_by_the_same_cell_to_the_bit(tmp_path: Path, kernel: Kernel) -> None:
     runs = tmp_path / "stopped"
     words = [*WORDS, f"paths.runs_dir={runs}"]
-    code = CELLS.format(runs=str(runs), words=words)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "stopped: stopped; the same call resumes it" in done.stdout
+    kernel.run("import signal, sys, ddtl; handler, argv = signal.getsignal(signal.SIGINT), list(sys.argv)")
+    train = f"run = ddtl.train(*{words!r}); run"
+    cell = kernel.start(train)
+    deadline = time.monotonic() + 120
+    while not any(runs.glob("phantom/*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    kernel.manager.interrupt_kernel()
+    name, text = kernel.wait(cell)
+    assert name == "KeyboardInterrupt"
+    assert "stopped; the same call resumes it" in text
+    kernel.run("assert signal.getsignal(signal.SIGINT) is handler and sys.argv == argv")
+    kernel.run(f"assert ddtl.runs({str(runs)!r})['state'].tolist() == ['stopped']")
+    kernel.run(train)
+    assert "ROC AUC" in kernel.shown[-1]["text/html"]
+    kernel.run("run.scores()")
+    assert "<table" in kernel.shown[-1]["text/html"]
+    kernel.run("run.plot_roc()")
+    assert kernel.shown[-1]["application/vnd.plotly.v1+json"]["data"]
+
     whole = [*WORDS, f"paths.runs_dir={tmp_path / 'whole'}"]
     script = f"import ddtl; ddtl.train(*{whole!r})"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env=environment, cwd=tmp_path)
     (resumed,), (uninterrupted,) = runs.glob("phantom/*/"), (tmp_path / "whole").glob("phantom/*/")
     assert_same_run(resumed, uninterrupted)
-    assert [done.stderr.count(f"epoch {epoch}/3") for epoch in (1, 2, 3)] == [1, 1, 1]
+    shown = "".join(one.get("text/plain", "") for one in kernel.shown)
+    assert [shown.count(f"epoch {epoch}/3") for epoch in (1, 2, 3)] == [1, 1, 1]
     command = json.loads((resumed / "environment.json").read_text())["command"]
     assert command == ["train.py", *words]
 

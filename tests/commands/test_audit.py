@@ -84,6 +84,15 @@ def test_what_differs_has_a_folder_of_its_own(words: list[str], folder: str) -> 
     assert parse([*words, "paths.runs_dir=r"]).folder == Path("r") / "audits" / folder
 
 
+def test_phantoms_of_other_settings_do_not_overwrite_each_other() -> None:
+    names = [parse([*words]).folder.name for words in (
+        ["phantom"], ["phantom", "dataset.phantom.n_patients=60"], ["phantom", "dataset.phantom.n_patients=80"],
+        ["phantom", "dataset.image_size=32"],
+    )]  # fmt: skip
+    assert names[0] == names[3] == "phantom"
+    assert len(set(names)) == 3
+
+
 def test_an_audit_without_some_images_does_not_overwrite_the_list_that_names_them(tmp_path: Path) -> None:
     path = tmp_path / "exclude.csv"
     path.write_text("sample_id\na.png\n")
@@ -121,7 +130,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_four_files(by_hand: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(by_hand) == 0
-    folder = tmp_path / "runs" / "audits" / "phantom"
+    (folder,) = (tmp_path / "runs" / "audits").glob("phantom-*")
     assert sorted(path.name for path in folder.iterdir()) == ["audit.json", "exclude.csv", "pairs.csv", "report.html"]
     record = json.loads((folder / "audit.json").read_text())
     assert record["command"].startswith("ddtl audit dataset.phantom.n_patients=6")
@@ -330,7 +339,7 @@ def test_covid19ct(real_data: Path, tmp_path: Path) -> None:
 def test_a_phantom_with_and_without_a_planted_shortcut(tmp_path: Path, shortcut: float, found: bool) -> None:
     words = ["phantom", f"dataset.phantom.shortcut={shortcut}", f"paths.runs_dir={tmp_path}", "--strict"]
     assert cli.main(["audit", *words]) == 0
-    record = json.loads((tmp_path / "audits" / "phantom" / "audit.json").read_text())
+    record = json.loads(next((tmp_path / "audits").glob("phantom*/audit.json")).read_text())
     assert record["pairs"]["total"] == 0
     warned = checks(record, "fail", "warn")
     assert bool([check for check in warned if check.startswith("shortcut")]) is found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -40,7 +41,10 @@ def test_each_is_a_schema_with_meanings(kind: str) -> None:
     found = schema(kind)
     Draft202012Validator.check_schema(found)
     assert found["properties"]
-    assert '"description"' in json.dumps(found)
+    text = json.dumps(found)
+    assert '"description"' in text
+    assert "``" not in text  # an editor shows it as it is
+    assert not re.search(r":\w+:`", text)
 
 
 PLANTED = [

@@ -46,7 +46,7 @@ def test_a_note_and_tags_are_shown_and_found(root: Path, capsys: pytest.CaptureF
     assert runs(root, "list", "#baseline") == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 2
-    assert shown[0].split("\t")[-2:] == ["tags", "notes"]
+    assert shown[0].split("\t")[-2:] == ["tags", "user_note"]
     assert shown[1].split("\t")[-2:] == ["#baseline #paper/fig-2", f"lr=0.1 was too high; {MARKUP}"]
     assert runs(root, "show", "one") == 0
     assert "baseline paper/fig-2" in " ".join(capsys.readouterr().out.split())

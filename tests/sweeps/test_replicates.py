@@ -71,7 +71,7 @@ def test_settings_are_ranked_by_their_mean_and_no_seed_is_recommended(
 def test_the_table_is_whole_where_no_terminal_limits_it(capsys: pytest.CaptureFixture[str]) -> None:
     table = tables.Table("settings", "score")
     table.add_row("x" * 300, "0.5")
-    console.whole_table(table)
+    console.out.print(table)
     assert "x" * 300 in capsys.readouterr().out
     assert console.out.width < 300
 
