@@ -38,7 +38,7 @@ test-%: env
 	$(PYTEST) tests/$*
 
 fuzz: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --keys
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz_inputs
 
 lint: env

@@ -2,6 +2,7 @@
 
     python -m tools.fuzz                    # 5,000 mutations of fixed seeds; the table that docs/security.md contains
     python -m tools.fuzz --count 500 --first 5000 --only sweep.json
+    python -m tools.fuzz --count 0 --keys   # JSON records in which one key is missing, every one of two levels
 
 Exit code 1 where a command ended in a traceback, took over 2 s of computing, or over 1 GiB; each such mutation is
 printed with the line that repeats it.
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--keys", action="store_true", help="then without each key of two levels, each reader")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["DDTL_CACHE"] = f"{home}/cache"
@@ -35,8 +37,9 @@ def main() -> int:
         from tests.support.mutations import Workplace, planned, registered
 
         with registered():
+            place = Workplace(Path(home))
             tried = [one for one in planned(given.first, given.count) if given.only in one[0].name]
-            return fuzz(Workplace(Path(home)), tried)
+            return max(fuzz(place, tried), lacking(place, given.only) if given.keys else 0)
 
 
 def fuzz(place: Workplace, tried: Sequence[tuple[Kind, str, int]]) -> int:
@@ -60,6 +63,23 @@ def fuzz(place: Workplace, tried: Sequence[tuple[Kind, str, int]]) -> int:
     sys.stdout.write(table(outcomes, readers, slowest))
     sys.stdout.write(f"{len(tried):,} mutations in {time.monotonic() - begun:.0f} s\n")
     return int(any(found["wrong"] for found in outcomes.values()))
+
+
+def lacking(place: Workplace, only: str) -> int:
+    """Have every reader read the JSON records without one key, print the faults; returns the exit code."""
+    from tests.support.mutations import KINDS
+
+    tried = faults = 0
+    for kind in (kind for kind in KINDS if kind.form == "json" and only in kind.name):
+        for keys in place.keys(kind, 2):
+            for consumer in dict.fromkeys(kind.consumers):
+                outcome = place.without(kind, keys, consumer)
+                tried += 1
+                if outcome.state == "wrong":
+                    faults += 1
+                    sys.stdout.write(f"--- {kind.file} without {'.'.join(keys)}, {consumer}\n{outcome.words}\n")
+    sys.stdout.write(f"{tried:,} times a key was missing: {faults} faults\n")
+    return int(faults > 0)
 
 
 def table(outcomes: dict[str, Counter[str]], readers: dict[str, set[str]], slowest: dict[str, float]) -> str:

@@ -34,7 +34,7 @@ _SHOWN = "verbose"
 
 # What commands that resume a run take from its results.json.
 _NEEDED = (
-    "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
+    "positive", "digest", "seed", "weights", "monitor", "precision", "versions", "best_epoch", "threshold_rule",
     "calibration.notes", "interval",
 )  # fmt: skip
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mutations import CONSUMERS, KINDS, Workplace, consume, planned, registered
+from tests.support.mutations import CONSUMERS, KINDS, RUN, Kind, Workplace, consume, planned, registered
 
+JSON = [kind for kind in KINDS if kind.form == "json"]
 _EACH = 7  # mutations of each record: 200 in all; `make fuzz` tries 5,000
 
 
@@ -30,6 +31,16 @@ def test_a_changed_record_ends_no_command_in_a_traceback(place: Workplace, numbe
         ((kind, consumer, seed),) = planned(number + len(KINDS) * round_, 1)
         what, outcome = place.tried(kind, consumer, seed)
         assert outcome.state != "wrong", f"{kind.file} ({what}), {consumer}, seed {seed}: {outcome.words}"
+
+
+@pytest.mark.parametrize("kind", JSON, ids=[kind.file.replace("/", " ") for kind in JSON])
+def test_a_missing_key_ends_no_command_in_a_traceback(place: Workplace, kind: Kind) -> None:
+    readers = list(dict.fromkeys(kind.consumers))
+    for number, keys in enumerate(place.keys(kind, 1)):
+        # What a run is used for again is the record that most code reads; of others each key meets one reader.
+        for consumer in readers if kind.file == f"{RUN}/results.json" else [readers[number % len(readers)]]:
+            outcome = place.without(kind, keys, consumer)
+            assert outcome.state != "wrong", f"{kind.file} without {keys}, {consumer}: {outcome.words}"
 
 
 def test_the_same_seed_makes_the_same_change(place: Workplace) -> None:

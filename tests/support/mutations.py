@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import importlib.util
 import io
 import json
 import lzma
+import operator
 import os
 import random
 import resource
@@ -22,7 +24,7 @@ import sys
 import tarfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -569,6 +571,25 @@ class Workplace:
             return what, consume(consumer, folder)
         finally:
             os.chdir(cwd)
+
+    def without(self, kind: Kind, keys: Sequence[str], consumer: str) -> Outcome:
+        """How a command ends that reads a JSON record without one of its keys, given by the way to it."""
+        path = self.renew() / kind.file
+        tree = json.loads(path.read_bytes())
+        *outer, last = keys
+        del functools.reduce(operator.getitem, outer, tree)[last]
+        path.write_text(json.dumps(tree))
+        return consume(consumer, self.changed)
+
+    def keys(self, kind: Kind, levels: int) -> list[tuple[str, ...]]:
+        """The ways to the keys of the upper levels of a JSON record."""
+        found: list[tuple[str, ...]] = [()]
+        tree = json.loads((self.valid / kind.file).read_bytes())
+        for way in found:
+            value = functools.reduce(operator.getitem, way, tree)
+            if len(way) < levels and isinstance(value, dict):
+                found += [(*way, key) for key in value]
+        return found[1:]
 
 
 def planned(first: int, count: int) -> list[tuple[Kind, str, int]]:
