@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ddtl.data.datasets.dicom_patients import patients_of
+from ddtl.data.datasets.volumes.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
 from ddtl.data.images import ct, nifti
 from ddtl.data.images.decode import (

@@ -21,7 +21,8 @@ from pydicom.uid import (
 from ddtl.commands import cli
 from ddtl.commands.evaluate import evaluate
 from ddtl.config.load import check, load
-from ddtl.data.datasets import dicom, registry
+from ddtl.data.datasets import registry
+from ddtl.data.datasets.volumes import dicom
 from ddtl.data.images.cache import open_cache
 from ddtl.data.images.decode import CTWindow, load_image, windowed
 from ddtl.data.manifest import Manifest

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from ddtl.data.datasets.dicom_patients import patients_of
 from ddtl.data.datasets.patient_ids import is_missing, is_placeholder
+from ddtl.data.datasets.volumes.dicom_patients import patients_of
 from ddtl.data.images.dicom import Slice
 from ddtl.inference.inputs import Found, find
 from tests.support import ct_slices

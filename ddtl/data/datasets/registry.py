@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ddtl.data.datasets import classes, pooled
-from ddtl.data.datasets.kind import DatasetKind
+from ddtl.data.datasets.kind import VOLUMES, DatasetKind, of_own_files
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.data.splits.exclusion import leave_out
@@ -30,6 +30,16 @@ def _kinds() -> dict[str, DatasetKind]:
     return {name: kind for name, kind in found.items() if isinstance(kind, DatasetKind)}
 
 
+def _of_volumes(name: str) -> DatasetKind:
+    """Return the kind of dataset that a module of ``volumes`` reads, which is loaded where one is used."""
+
+    def build(config: Config, progress: Progress | None = None) -> Manifest:
+        reader = import_module(f"{__package__}.volumes.{name}")
+        return of_own_files(reader.build_manifest(config.dataset, progress), config.dataset)
+
+    return DatasetKind(build)
+
+
 def _build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
     """Several datasets as one, each split by itself."""
     sources = []
@@ -42,7 +52,11 @@ def _build_pooled(config: Config, progress: Progress | None = None) -> Manifest:
     return classes.renamed(pooled.pool(config.dataset.name, sources), config.dataset.class_map)
 
 
-DATASETS: dict[str, DatasetKind] = {**_kinds(), "pooled": DatasetKind(_build_pooled)}
+DATASETS: dict[str, DatasetKind] = {
+    **_kinds(),
+    **{name: _of_volumes(name) for name in VOLUMES},
+    "pooled": DatasetKind(_build_pooled),
+}
 ORIGINS = {name: kind.origin for name, kind in DATASETS.items() if kind.origin is not None}
 
 

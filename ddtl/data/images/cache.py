@@ -25,7 +25,6 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images import ct
 from ddtl.data.images.decode import (
     DECODER_VERSION,
     BadImageError,
@@ -276,6 +275,8 @@ class _Job:
             sample = self.copies[content][0]
             try:
                 if sample.number is not None and isinstance(sample.window, CTWindow):
+                    from ddtl.data.images import ct  # the readers of volumes take a moment
+
                     gray = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
                     return squared(gray, self.size), grey_levels(gray)
                 data = read_bytes(sample.path)

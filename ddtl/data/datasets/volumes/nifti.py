@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from ddtl.data.datasets import patient_ids
-from ddtl.data.datasets.kind import DatasetKind, of_own_files, window_of
-from ddtl.data.datasets.volume_labels import Label, Labels, read_labels
-from ddtl.data.datasets.volume_slices import chosen, with_lung
+from ddtl.data.datasets.kind import window_of
+from ddtl.data.datasets.volumes.labels import Label, Labels, read_labels
+from ddtl.data.datasets.volumes.slices import chosen, with_lung
 from ddtl.data.download.published import named
 from ddtl.data.images import nifti
 from ddtl.data.images.decode import BadImageError, CTWindow
 from ddtl.data.images.nifti import Volume
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.schema.run import Config, DatasetConfig
+from ddtl.schema.run import DatasetConfig
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -145,10 +145,3 @@ def _unlisted(root: Path, files: Mapping[str, Path]) -> list[Note]:
         return []
     text = f"dataset.labels has no row for {count(len(found), 'NIfTI file')} under dataset.root: not used."
     return [Note(text, is_doubt=True, names=named([Path(path).name for path in found]))]
-
-
-def _build(config: Config, progress: Progress | None = None) -> Manifest:
-    return of_own_files(build_manifest(config.dataset, progress), config.dataset)
-
-
-KIND = DatasetKind(_build)

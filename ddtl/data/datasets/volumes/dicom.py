@@ -18,17 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from ddtl.data.datasets import dicom_patients
-from ddtl.data.datasets.kind import DatasetKind, of_own_files
-from ddtl.data.datasets.volume_labels import Labels, read_labels
-from ddtl.data.datasets.volume_slices import chosen, with_lung
+from ddtl.data.datasets.volumes import dicom_patients
+from ddtl.data.datasets.volumes.labels import Labels, read_labels
+from ddtl.data.datasets.volumes.slices import chosen, with_lung
 from ddtl.data.download.published import named
 from ddtl.data.images import dicom
 from ddtl.data.images.decode import BadImageError, read_start
 from ddtl.data.images.dicom import Slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.data.manifest import Manifest, Note, Sample
-from ddtl.schema.run import Config, DatasetConfig
+from ddtl.schema.run import DatasetConfig
 from ddtl.utils import spawn, threads
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
@@ -406,10 +405,3 @@ def _notes_of_patients(found: dicom_patients.Identified) -> list[Note]:
         text = f"{count(len(names), 'PatientID')} differ from another one in spelling alone and are taken as different"
         notes.append(Note(f"{text} patients.", is_doubt=True, names=named(names)))
     return notes
-
-
-def _build(config: Config, progress: Progress | None = None) -> Manifest:
-    return of_own_files(build_manifest(config.dataset, progress), config.dataset)
-
-
-KIND = DatasetKind(_build)

@@ -1,0 +1,1 @@
+"""Datasets whose files are CT volumes, in Hounsfield units. Loaded where one is used: their readers take a moment."""
