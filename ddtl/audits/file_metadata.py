@@ -10,7 +10,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from PIL import Image
 from ddtl.data.images.decode import FORMATS, BadImageError, opened, read_header
 from ddtl.data.manifest import Manifest
 from ddtl.utils import threads
+from ddtl.utils.errors import UserError
+from ddtl.utils.files import write_json
+from ddtl.utils.reading import TABLE, read_json
 
 FEATURES = (
     "file format",
@@ -34,7 +39,7 @@ TREES = 1000
 _SEED = 0
 
 _KEPT = 8  # answers of the latest forests, by a hash of the question
-_answers: dict[tuple[bytes, int, int], np.ndarray] = {}
+_answers: dict[str, np.ndarray] = {}
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,12 @@ def table(found: Sequence[FileMetadata]) -> tuple[tuple[str, ...], np.ndarray]:
     return names, np.array(rows, dtype=float).reshape(len(found), len(names))
 
 
-def probabilities(manifest: Manifest) -> np.ndarray:
+def probabilities(manifest: Manifest, folder: Path | None = None) -> np.ndarray:
     """Return what a random forest on ``FEATURES`` that trained on training and validation says about the test images.
 
     Args:
         manifest: with splits; images in each of training and test.
+        folder: as for :func:`forest`.
 
     Returns:
         (N,) probability of the positive class for the rows of the test split, in manifest order; (N, K) where there are
@@ -96,33 +102,65 @@ def probabilities(manifest: Manifest) -> np.ndarray:
     assert test, "no image to test on"
     _, numbers = read_metadata([manifest.samples[i].path for i in train + test])
     labels = np.array([manifest.samples[i].label for i in train])
-    p = forest(numbers[: len(train)], labels, numbers[len(train) :], len(manifest.classes))
+    p = forest(numbers[: len(train)], labels, numbers[len(train) :], len(manifest.classes), folder=folder)
     return p[:, 1] if len(manifest.classes) == 2 else p
 
 
 def forest(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1
-) -> np.ndarray:
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, *, trees: int = TREES, threads: int = 1,
+    folder: Path | None = None,
+) -> np.ndarray:  # fmt: skip
     """Return what a random forest trained on (L, F) numbers with (L,) labels says about (N, F) others.
+
+    Args:
+        train, labels, test: as above.
+        classes: how many there are.
+        trees: of the forest.
+        threads: that grow them.
+        folder: where answers are kept for other processes; None for this one alone.
 
     Returns:
         (N, classes) probabilities, 0 for a class that is missing in ``labels``; the same on every call and for any
         number of threads.
     """
-    content = hashlib.sha256(repr((train.shape, test.shape)).encode())
+    content = hashlib.sha256(repr((train.shape, test.shape, classes, trees, version("scikit-learn"))).encode())
     for array in (train, labels, test):
         content.update(array.tobytes())
-    key = content.digest(), classes, trees
+    key = content.hexdigest()
     if key not in _answers:  # the runs of one process are often on the same images, and a forest takes seconds
-        from sklearn.ensemble import RandomForestClassifier
-
-        model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(train, labels)
-        p = np.zeros((len(test), classes))
-        p[:, model.classes_] = model.predict_proba(test)
+        path = None if folder is None else folder / f"file_metadata-{key[:32]}.json"
+        p = None if path is None else _stored(path, (len(test), classes))
+        if p is None:
+            p = _grown(train, labels, test, classes, trees, threads)
+            if path is not None:
+                with suppress(OSError):  # as where the cache is on a read-only disk
+                    write_json(path, p.tolist())
         if len(_answers) == _KEPT:
             _answers.pop(next(iter(_answers)))
         _answers[key] = p
     return _answers[key].copy()
+
+
+def _grown(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, trees: int, threads: int
+) -> np.ndarray:
+    from sklearn.ensemble import RandomForestClassifier
+
+    model = RandomForestClassifier(trees, random_state=_SEED, n_jobs=threads).fit(train, labels)
+    p = np.zeros((len(test), classes))
+    p[:, model.classes_] = model.predict_proba(test)
+    return p
+
+
+def _stored(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return an answer that another process kept; None where there is none that can be used."""
+    try:
+        p = np.array(read_json(path, TABLE), dtype=float)
+    except (OSError, UserError, ValueError, TypeError):
+        return None
+    if p.shape != shape or not ((p >= 0) & (p <= 1)).all() or not np.allclose(p.sum(1), 1):
+        return None
+    return p
 
 
 def _read(path: Path) -> FileMetadata:

@@ -208,7 +208,7 @@ def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed
     warn_of_inversion(results, ["test"])
     if evaluation.refit:
         results["refitted"] = score_refitted(both, evaluation, manifest)
-    results["baselines"] = baselines(table, manifest, evaluation)
+    results["baselines"] = baselines(table, manifest, evaluation, run.datamodule.cache.folder)
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / "environment.json", hardware.environment())
     prediction_table.write(both, to / "predictions.csv")

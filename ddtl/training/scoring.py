@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     results |= score_predictions(table, table.of("val"), wanted, evaluation, manifest.grouping)
     warn_of_inversion(results, wanted)
     if evaluation.test:
-        results["baselines"] = baselines(table.of("test"), manifest, evaluation)
+        results["baselines"] = baselines(table.of("test"), manifest, evaluation, run.datamodule.cache.folder)
     prediction_table.write(table, folder.predictions)
     _write_weights(folder, run.network, results)
     _write_adapter(run, folder)
@@ -141,13 +142,15 @@ _NO_TRAINING = {
 }
 
 
-def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig) -> dict[str, Any]:
-    """Return what needs no network: the majority class, and a classifier on file metadata."""
+def baselines(test: Predictions, manifest: Manifest, config: EvaluationConfig, cache: Path) -> dict[str, Any]:
+    """Return what needs no network: the majority class, and a classifier on file metadata, whose answers are kept in
+    the folder of the decoded images.
+    """
     trained_on = manifest.counts()["train"]["classes"]
     try:
         if not any(trained_on.values()):  # a test set alone
             return {"majority": record.majority(manifest.counts()["test"]["classes"], test), "file_facts": _NO_TRAINING}
-        metadata = record.baseline(file_metadata.probabilities(manifest), test, config)
+        metadata = record.baseline(file_metadata.probabilities(manifest, cache), test, config)
     except BadImageError as error:  # the images themselves are in the cache, and their files may be gone by now
         metadata = {"why_not": str(error)}
     return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +143,33 @@ def test_an_answer_that_is_kept_is_to_the_same_question() -> None:
         forest(numbers + seed, labels, numbers[:2] + seed, 2, trees=1)
     assert (forest(numbers, labels, numbers[:2], 2, trees=5) == asked[0]).all()
     assert len(file_metadata._answers) <= 8
+
+
+DAMAGE = ("", "[", "[[0.5, 0.5]]", "[[NaN, 0.5], [0, 1]]", "[[2, -1], [0, 1]]", "[[0.9, 0.9], [0, 1]]", '{"a": 1}')
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_an_answer_is_kept_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    numbers, labels = np.random.default_rng(8).normal(size=(20, 3)), np.arange(20) % 2
+    ask = partial(forest, numbers, labels, numbers[:2], 2, trees=5, folder=tmp_path)
+    monkeypatch.setattr(file_metadata, "_answers", {})
+    first = ask()
+    (kept,) = tmp_path.iterdir()
+    file_metadata._answers.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(file_metadata, "_grown", lambda *_: pytest.fail("it is there"))
+        assert (ask() == first).all()
+    kept.write_text(damage)
+    file_metadata._answers.clear()
+    assert (ask() == first).all()
+    assert json.loads(kept.read_text()) == first.tolist()
+
+
+def test_an_answer_that_cannot_be_kept_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, labels = np.random.default_rng(9).normal(size=(20, 3)), np.arange(20) % 2
+    monkeypatch.setattr(file_metadata, "_answers", {})
+    found = forest(numbers, labels, numbers[:2], 2, trees=5, folder=tmp_path / "gone")
+    assert (found == forest(numbers, labels, numbers[:2], 2, trees=5)).all()
 
 
 def test_images_in_no_split_are_left_alone(tmp_path: Path) -> None:
