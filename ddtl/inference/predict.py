@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,17 @@ from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path
 from ddtl.inference.ood import Cut, Reference
 from ddtl.inference.output import OOD, Tables
 from ddtl.inference.scores import Patients, Rule, columns, row
+from ddtl.records import small
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import Config
 from ddtl.training.evaluate_external import reference_histogram
-from ddtl.utils import console, threads
+from ddtl.utils import console, reading, threads
 from ddtl.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
 NOTE = "For research. This is not a medical device: not for diagnosis."
+_KNOWN = "is one of the images that the run trained on: its answer to it tells nothing about other patients"
 _NAMED = 10  # bad files that are named at the terminal; the JSON names all
 
 
@@ -126,6 +129,11 @@ def predict(
     except UserError as reason:
         tally.why_not = " ".join(str(reason).split())
         log.warning("whether images are out of distribution is not known: %s", tally.why_not)
+    try:
+        known = small.trained_files(folder.split)
+    except UserError as reason:
+        known = set()
+        log.warning("whether the run trained on these images is not known: %s", reason)
     for warning in found.warnings:
         log.warning("%s", warning)
     for error in found.bad:
@@ -140,6 +148,8 @@ def predict(
             logits, features = predictor(images)
             measured = yardstick.measure(features) if yardstick else [_ood_columns()] * len(images)
             for file, its, ood_ in zip(files, logits, measured, strict=True):
+                if known and file.pixels is None and _content(file.path) in known:
+                    tally.doubts[_KNOWN].append(file.name)
                 if not np.isfinite(its).all():
                     tally.skip(BadImageError(file.path, "makes the network's output infinite or no number"))
                     continue
@@ -197,6 +207,14 @@ def _window(config: Config) -> Window | CTWindow | None:
     sources = c.of_sources().values() if c.kind == "pooled" else [c]
     windows = {window_of(source) for source in sources} - {None}
     return windows.pop() if len(windows) == 1 else None
+
+
+@lru_cache(maxsize=1)  # a volume has many slices
+def _content(path: Path) -> str:
+    try:
+        return small.content(reading.sha256(path, reading.IMAGE))
+    except (OSError, UserError):  # it has gone since it was decoded
+        return ""
 
 
 def _about_file(file: InputFile) -> dict[str, Any]:

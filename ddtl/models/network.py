@@ -164,4 +164,16 @@ class Network(nn.Module):
             for module in stage.modules():
                 if isinstance(module, BatchNorm):
                     module.fixed = name in fixed_statistics
-                    module.train(self.training)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Network:
+        """Training or evaluation mode; of a frozen stage of the backbone only BatchNorm trains, if it does.
+
+        What is random in training, such as dropped paths, would give a frozen stage another output at each visit.
+        """
+        super().train(mode)
+        for name in self.frozen - {HEAD}:
+            for module in self.stages[name].modules():
+                if not isinstance(module, BatchNorm):
+                    module.training = False
+        return self

@@ -163,6 +163,14 @@ def histogram(path: Path) -> list[int]:
     return counts
 
 
+SPLIT_COLUMNS = ("sample_id", "split", "group", "label", "content")  # earlier records lack the last one
+
+
+def content(sha256: str) -> str:
+    """Return what tells a file's content from that of others in ``split.csv``."""
+    return sha256[:32]
+
+
 def split(path: Path) -> Iterator[Mapping[str, str]]:
     """Yield the rows of ``split.csv``.
 
@@ -172,10 +180,19 @@ def split(path: Path) -> Iterator[Mapping[str, str]]:
     try:
         for row in read_table(path):
             if not {"group", "split"} <= row.keys():
-                raise Unreadable(path, "should have the columns sample_id, split, group and label")
+                raise Unreadable(path, f"should have the columns {', '.join(SPLIT_COLUMNS[:4])}")
             yield row
     except FileNotFoundError:
         raise Unreadable(path, "is missing", "The command that made the run writes it again.") from None
+
+
+def trained_files(path: Path) -> set[str]:
+    """Return :func:`content` of each file of training and validation by ``split.csv``; empty for earlier records.
+
+    Raises:
+        Unreadable: it is not there, or is damaged.
+    """
+    return {row["content"] for row in split(path) if row["split"] in ("train", "val") and row.get("content")}
 
 
 def run_id(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed
     # images.
     tested_on = manifest.dataset if config.dataset.sources is None else None
     seed = None if config.dataset.phantom is None else config.dataset.phantom.seed
-    results["leaked_share"] = _share_seen(folder, table, tested_on, trained, seed)
+    contents = dict(zip((s.sample_id for s in manifest.samples), run.datamodule.cache.file_hashes, strict=True))
+    results["leaked_share"] = _share_seen(folder, table, contents, tested_on, trained, seed)
     results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     if evaluation.batchnorm != "stored":
@@ -247,17 +248,20 @@ def reference_histogram(folder: RunFolder) -> np.ndarray:
 
 
 def _share_seen(
-    folder: RunFolder, test: Predictions, dataset: str | None, trained: dict[str, Any], seed: int | None
-) -> float:
-    """Return the share of the test images whose patient (or group) is among those that the run trained on.
+    folder: RunFolder, test: Predictions, contents: Mapping[str, str], dataset: str | None, trained: dict[str, Any],
+    seed: int | None,
+) -> float:  # fmt: skip
+    """Return the share of the test images that are files, or of patients or groups, that the run trained on.
 
     Args:
         folder: of the run.
         test: predictions of the test images.
+        contents: sha256 of the file of each image, by sample_id: files are the same ones under any dataset's name.
         dataset: theirs; None for a pool, where each group already has its dataset's name before it.
         trained: the run's own results.
         seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
+    trained_files = small.trained_files(folder.split)
     trained_groups = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
     if not trained.get("sources"):
         trained_groups = {prefixed(trained["dataset"], group) for group in trained_groups}
@@ -266,7 +270,9 @@ def _share_seen(
     groups = [group if dataset is None else prefixed(dataset, group) for group in test.group.tolist()]
     # Another table of the same patients may spell them otherwise.
     trained_groups, groups = set(map(spelling_key, trained_groups)), list(map(spelling_key, groups))
-    return float(np.mean([group in trained_groups for group in groups]))
+    files = [small.content(contents[sample_id]) for sample_id in test.sample_id.tolist()]
+    seen = [group in trained_groups or file in trained_files for group, file in zip(groups, files, strict=True)]
+    return float(np.mean(seen))
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:
@@ -278,6 +284,6 @@ def _phantom_seed(folder: RunFolder) -> int | None:
 def _leak(share: float) -> list[str]:
     if not share:
         return []
-    warning = f"{share:.0%} of the test images are of patients or groups that the run trained on: optimistic."
+    warning = f"{share:.0%} of the test images, or their patients or groups, are among those trained on: optimistic."
     log.warning(warning)
     return [warning]

@@ -201,9 +201,12 @@ def _write_setting(run: Run, folder: RunFolder) -> None:
     if not folder.histogram.exists():
         write_json(folder.histogram, {"train": run.datamodule.histogram().tolist()})
     if not folder.split.exists():
-        manifest = run.datamodule.manifest
-        rows = ((s.sample_id, s.split or "", s.group, manifest.classes[s.label]) for s in manifest.samples)
-        write_csv(folder.split, ("sample_id", "split", "group", "label"), rows)
+        manifest, files = run.datamodule.manifest, run.datamodule.cache.file_hashes
+        rows = (
+            (s.sample_id, s.split or "", s.group, manifest.classes[s.label], small.content(sha256))
+            for s, sha256 in zip(manifest.samples, files, strict=True)
+        )
+        write_csv(folder.split, small.SPLIT_COLUMNS, rows)
 
 
 def _fit_and_score(

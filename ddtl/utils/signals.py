@@ -85,10 +85,10 @@ def _would_be_lost(frame: FrameType | None) -> bool:
     """Return whether the main thread is in a finaliser or starts a process by fork, where Python passes over
     exceptions, or in the module of logging.
 
-    A fork calls what libraries have asked for before and after it (``os.register_at_fork``): an exception in the first
-    call leaves the later ones without what they expect, and one right after the fork leaves a process nobody knows.
-    Logging takes its lock before the block that gives it back: an exception in between leaves it taken, and every other
-    thread that logs would wait without end.
+    A fork calls what libraries have registered for before and after it (``os.register_at_fork``): an exception in the
+    first call leaves the later ones without what they expect, and one right after the fork leaves a process nobody
+    knows. Logging takes its lock before the block that gives it back: an exception in between leaves it taken, and
+    every other thread that logs would wait without end.
     """
     while frame is not None:
         module, function = frame.f_globals.get("__name__"), frame.f_code.co_name

@@ -190,13 +190,16 @@ class Parts:
         fixed: dict[str, Any] = {"img_size": size} if self.facts.is_fixed and size != self.facts.size else {}
         try:
             with _quiet():
-                return timm.create_model(self.name, pretrained=False, num_classes=0, **fixed)
+                found = timm.create_model(self.name, pretrained=False, num_classes=0, **fixed)
         except Exception as error:  # of many networks' own code, which may raise anything
             at = f" for images of {size} × {size} pixels" if fixed else ""
             raise UserError(
                 f"model.name={self.name}: timm cannot make it{at} ({_words(error)}). "
                 + (f"Set dataset.image_size={self.facts.size}." if fixed else "Take another network.")
             ) from None
+        if getattr(found, "drop_rate", 0):
+            setattr(found, "drop_rate", 0.0)  # noqa: B010  dropout before timm's head; ours has model.head.dropout
+        return found
 
     def _check_patches(self, size: int) -> None:
         """Refuse images of which the last rows and columns would fill no patch and be lost."""

@@ -20,10 +20,11 @@ from ddtl.config.load import load
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.evaluation import record, thresholds
 from ddtl.evaluation.patients import PatientTable, by_patient
-from ddtl.records import predictions as prediction_table
+from ddtl.records import predictions as prediction_table, small
 from ddtl.records.run_folder import RunFolder
 from ddtl.reports.run import sentences
 from ddtl.training.rescore import load_run, read_request
+from ddtl.training.train import train
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import read_lines
 from tests.support.runs import SMALL, config, run
@@ -267,7 +268,51 @@ def test_images_that_the_run_learned_from_are_counted(a_run: Path) -> None:
     share = np.mean([group in learned for group in table.group.tolist()])
     other = json.loads(there.read_text())
     assert other["leaked_share"] == share > 0.3
-    assert f"{share:.0%} of the test images are of patients or groups that the run trained on" in other["warnings"][-1]
+    assert f"{share:.0%} of the test images, or their patients or groups, are among those" in other["warnings"][-1]
+
+
+@pytest.mark.slow
+def test_files_that_the_run_trained_on_are_known_under_any_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("covid", "normal"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"p{i}_{name}.png")
+    words = [
+        "dataset=folder", f"dataset.root={tmp_path / 'images'}", r"dataset.patient_regex=(p\d+_\w+)\.",
+        "dataset.image_size=32", "model=squeezenet1_1", "model.weights=none", "trainer=cpu", "trainer.max_epochs=1",
+        "trainer.limit_batches=1", "logger=none", f"paths.runs_dir={tmp_path / 'runs'}", "dataset.num_workers=0",
+        "dataset.batch_size=4", "finetune=full",
+    ]  # fmt: skip
+    folder = train(load([*words, "dataset.name=mine"])).folder
+    split = {row["sample_id"]: row["split"] for row in small.split(folder / "split.csv")}
+    shutil.copytree(tmp_path / "images", tmp_path / "renamed" / "images")
+    for i, path in enumerate(sorted((tmp_path / "renamed" / "images").glob("*/*.png"))):
+        path.rename(path.with_name(f"q{i:02d}_{path.parent.name}.png"))
+    other = [word.replace("images", "renamed/images").replace("(p", "(q") for word in words]
+    others = [word for word in other if word.startswith(("dataset", "paths")) and "batch_size" not in word]
+    evaluate(folder, *others, "dataset.name=theirs", "dataset.split_seed=3")
+    (there,) = (folder / "evaluations").glob("*/predictions.csv")
+    found = json.loads(there.with_name("results.json").read_text())
+    renamed = {f"{name}/q{i:02d}_{name}.png": old for i, (name, old) in enumerate(
+        (path.parent.name, f"{path.parent.name}/{path.name}") for path in sorted((tmp_path / "images").glob("*/*.png"))
+    )}  # fmt: skip
+    tested = [renamed[sample_id] for sample_id in prediction_table.read(there).of("test").sample_id.tolist()]
+    share = np.mean([split[name] in ("train", "val") for name in tested])
+    assert found["leaked_share"] == share > 0.3
+    assert any("are among those trained on: optimistic" in warning for warning in found["warnings"])
+
+    caplog.clear()
+    assert cli.main(["predict", str(folder), str(tmp_path / "renamed"), f"output={tmp_path / 'out'}"]) == 0
+    answer = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    (known,) = [one["files"] for one in answer["warnings"] if "the run trained on" in one["warning"]]
+    assert len(known) == sum(part in ("train", "val") for part in split.values())
+    (folder / "split.csv").unlink()
+    assert cli.main(["predict", str(folder), str(tmp_path / "renamed"), f"output={tmp_path / 'again'}"]) == 0
+    assert "whether the run trained on these images is not known" in caplog.text
 
 
 @pytest.mark.slow

@@ -94,6 +94,31 @@ def test_a_frozen_beginning_gives_what_the_whole_gives() -> None:
         assert all(torch.equal(net.classify(net.embed(images, d), d), whole) for d in range(len(net.stages)))
 
 
+def test_a_frozen_stage_drops_no_path_and_one_that_trains_does() -> None:
+    torch.manual_seed(0)
+    words = ["model=timm:swin_tiny_patch4_window7_224", "model.weights=none", "model.head.dropout=0"]
+    network = Network(load(words, writes=False).model, 2, SIZE).train()
+    x = torch.rand(8, 1, SIZE, SIZE)
+    assert not network(x).equal(network(x))
+    network.freeze(list(network.backbone.stages), [])
+    assert network(x).equal(network(x))
+    network.eval()
+    network.train()  # as Lightning does after validation
+    assert network(x).equal(network(x))
+    network.freeze([], [])
+    assert not network(x).equal(network(x))
+
+
+def test_the_head_alone_has_dropout() -> None:
+    network = Network(
+        load(["model=timm:ghostnet_100", "model.weights=none", "model.head.dropout=0"], writes=False).model, 2
+    )
+    network.train()
+    network.freeze([], list(network.backbone.stages))
+    x = torch.rand(4, 1, SIZE, SIZE)
+    assert network(x).equal(network(x))
+
+
 def test_batchnorm_with_an_activation_keeps_its_statistics_where_they_are_fixed() -> None:
     net = network("test_efficientnet").train()
     layers = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]

@@ -218,7 +218,8 @@ def _histogram(folder: Path) -> int:
 
     run = RunFolder(folder / RUN)
     reference_histogram(run)
-    _share_seen(run, predictions.read(folder / OTHER / "predictions.csv"), "phantom", {"dataset": "phantom"}, 0)
+    table = predictions.read(folder / OTHER / "predictions.csv")
+    _share_seen(run, table, dict.fromkeys(table.sample_id.tolist(), "0" * 64), "phantom", {"dataset": "phantom"}, 0)
     return 0
 
 
