@@ -17,7 +17,7 @@ from ddtl.inference.output import IMAGE_ROWS, JSON, OOD
 from ddtl.schema.run import Config, Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
-from ddtl.utils.reading import read_object
+from ddtl.utils.reading import printable, read_object
 from ddtl.utils.wording import count
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _each(found: Mapping[str, Any], classes: Sequence[str]) -> Table:
     for row in found[IMAGE_ROWS]:
         shares = (f"{row[f'probability_{name}']:.3f}" for name in positive)
         ood = {True: "yes", False: "no", None: "–"}[row[OOD]]
-        table.add_row(escape(row["file"]), *shares, escape(row["decision"]), ood)
+        table.add_row(escape(printable(row["file"])), *shares, escape(row["decision"]), ood)
     return table
 
 

@@ -381,6 +381,8 @@ def find_row(root: Path, rows: Sequence[FolderRow], word: str) -> FolderRow:
             if row := next((row for row in rows if row.path == at), None):
                 return row
     found = [row for row in rows if word in row.path and row.kind != "evaluation"]
+    whole = [row for row in found if row.path.rpartition("/")[2] == word]  # a whole name means that run alone
+    found = whole if len(whole) == 1 else found
     if len(found) == 1:
         return found[0]
     if not found:

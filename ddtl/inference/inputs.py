@@ -183,7 +183,7 @@ def _files(path: Path, found: Found) -> Iterator[tuple[Path, bool]]:
     def unreadable(folder: Path, why: str) -> None:
         found.bad.append(BadImageError(folder, why))
 
-    for files in walk(path, unreadable, wanted=lambda name: not name.startswith(".")):
+    for files in walk(path, unreadable, inside=True, wanted=lambda name: not name.startswith(".")):
         yield from ((Path(file.path), False) for file in files)
 
 
@@ -191,7 +191,11 @@ def _take(path: Path, explicit: bool, patient: str, found: Found) -> None:
     if os.path.exists(path) and not os.path.isfile(path):  # a pipe, which would be waited for
         found.bad.append(BadImageError(path, "is not a regular file"))
         return
-    kind = _kind(path)
+    try:
+        kind = _kind(path)
+    except OSError as error:  # a link to what this user may not see
+        found.bad.append(BadImageError(path, f"cannot be read: {error.strerror or error}"))
+        return
     if kind == "dicom":
         try:
             header = read_slice(path)

@@ -73,7 +73,7 @@ class Tally:
         """Report each doubt once, with how many files it concerns."""
         for doubt, files in self.doubts.items():
             more = f" (and {len(files) - 1} more files)" if len(files) > 1 else ""
-            log.warning("%s %s%s", files[0], doubt, more)
+            log.warning("%s %s%s", reading.printable(files[0]), doubt, more)
 
 
 @dataclass(frozen=True)

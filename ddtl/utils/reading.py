@@ -386,6 +386,7 @@ def walk(
     on_error: Callable[[Path, str], None],
     *,
     links: bool = True,
+    inside: bool = False,
     wanted: Callable[[str], bool] = lambda name: True,
     seen: set[str] | None = None,
 ) -> Iterator[list[os.DirEntry[str]]]:
@@ -395,17 +396,22 @@ def walk(
         top: a folder.
         on_error: called with a folder that cannot be read or is too deep, and a predicate that reports it.
         links: whether links to folders are followed.
+        inside: whether only those are that lead to somewhere in ``top``; ``on_error`` is called with the others.
         wanted: whether a name is examined, that of a file or a folder.
         seen: real paths of folders that are not gone into, but for ``top``; those that were are added.
     """
     waiting = [(top, 0)]
     seen = set() if seen is None else seen
+    within = Path(os.path.realpath(top))
     while waiting:
         folder, depth = waiting.pop()
         real = os.path.realpath(folder)
         if real in seen and depth:  # a link back to where we were
             continue
         seen.add(real)
+        if inside and depth and not Path(real).is_relative_to(within):
+            on_error(folder, f"is a link to a folder outside of {printable(top)}: name that folder to read it")
+            continue
         if depth > _DEEPEST:
             on_error(folder, f"is more than {_DEEPEST} folders deep in {top}")
             continue

@@ -264,7 +264,9 @@ def test_a_directory_of_a_disc_is_no_bad_file(trained: Path, own: Path, tmp_path
     assert (code, len(rows), found["skipped"]) == (0, 1, [])
 
 
-def test_names_stand_in_the_tables_letter_by_letter(trained: Path, own: Path, tmp_path: Path) -> None:
+def test_names_stand_in_the_tables_letter_by_letter(
+    trained: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     source = next(own.rglob("*.png"))
     names = ['a,"b"\n<b>.png', "über 100%.png", "x" * 200 + ".png", "key=value.png"]
     for name in names:
@@ -277,6 +279,13 @@ def test_names_stand_in_the_tables_letter_by_letter(trained: Path, own: Path, tm
     # For people, control signs are shown escaped; the record keeps the name as it is.
     assert shown == {name.replace("\n", "\\n") for name in [*names, "not-utf8-\\xff.png"]}
     assert {Path(said["file"]).name for said in found["pictures"]} == {*names, "not-utf8-\\xff.png"}
+    printed = capsys.readouterr()
+    assert 'a,"b"\\n<b>.png' in printed.out
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "cut\nerror: forged.png").write_bytes(Path(source).read_bytes()[:200])
+    assert cli.main(["predict", str(trained), str(tmp_path / "new"), f"output={tmp_path / 'more'}"]) == 1
+    assert "\nerror: forged" not in capsys.readouterr().err + caplog.text
+    assert "cut\\nerror: forged.png is cut off" in caplog.text
 
 
 def test_a_file_named_twice_is_predicted_once(trained: Path, own: Path, tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_the_text_of_a_note_is_no_setting(root: Path) -> None:
         assert row(root).user_note == text
 
 
+def test_a_name_that_is_whole_is_no_part_of_others(root: Path) -> None:
+    records.write(root / "covid19ct" / "one-more", records.table(seed=2))
+    assert runs(root, "note", "one", "this one") == 0
+    assert [row(root, name).user_note for name in ("one", "one-more")] == ["this one", ""]
+    with pytest.raises(UserError, match="2 runs are called so"):
+        runs(root, "note", "on", "which?")
+
+
 def test_a_cached_row_sees_a_new_note(root: Path) -> None:
     study_records.cross_dataset(root)
     index = Index(root)

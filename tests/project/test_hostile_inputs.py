@@ -131,6 +131,38 @@ def test_predict_names_what_is_no_file_and_reads_the_rest(tmp_path: Path) -> Non
     assert bad == {"pipe.png", "zero.dcm", "circle.png", "sparse.png"}
 
 
+def test_predict_stays_in_the_folders_that_are_named(tmp_path: Path) -> None:
+    """An archive of a stranger may contain links to all of a disk."""
+    for name in ("given", "given/inner", "elsewhere"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise(1, size=32)).save(tmp_path / name / f"{Path(name).name}.png")
+    (tmp_path / "given" / "out").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "given" / "up").symlink_to("..")
+    (tmp_path / "given" / "root").symlink_to("/")
+    (tmp_path / "given" / "again").symlink_to("inner")
+    (tmp_path / "link").symlink_to(tmp_path / "given")
+    for named in ("given", "link"):
+        found = inputs.find([str(tmp_path / named)], by_folder=False, progress=lambda done, total: None)
+        assert sorted(one.path.name for one in found.files) == ["given.png", "inner.png"]
+        assert {error.path.name for error in found.bad} == {"out", "up", "root"}
+        assert all("is a link to a folder outside of" in error.reason for error in found.bad)
+
+
+def test_a_file_that_this_user_may_not_see_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(noise(1, size=32)).save(tmp_path / f"{name}.png")
+
+    def kind(path: Path) -> str:
+        if path.name == "a.png":
+            raise PermissionError(13, "Permission denied")
+        return "image"
+
+    monkeypatch.setattr(inputs, "_kind", kind)
+    found = inputs.find([str(tmp_path)], by_folder=False, progress=lambda done, total: None)
+    assert [one.path.name for one in found.files] == ["b.png"]
+    assert [error.reason for error in found.bad] == ["cannot be read: Permission denied"]
+
+
 def test_a_deep_folder_is_one_line(tmp_path: Path) -> None:
     deep = tmp_path / "images"
     for name in ("a", "b"):
@@ -220,6 +252,12 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a JPEG of many comments": (
         lambda: jpeg()[:2] + b"\xff\xfe\0\2" * (MAX_SEGMENTS + 1) + jpeg()[2:], f"more than {MAX_SEGMENTS:,} segments"
     ),
+    "a JPEG of fill": (lambda: jpeg()[:2] + b"\xff" * (8 << 20) + jpeg()[2:], "more than 64 kB between its segments"),
+    "a JPEG of nothing": (lambda: jpeg()[:2] + bytes(8 << 20) + jpeg()[2:], "more than 64 kB between its segments"),
+    "a JPEG of endless fill": (lambda: jpeg()[:2] + b"\xff" * (8 << 20), "more than 64 kB between its segments"),
+    "a JPEG of fill behind an end": (
+        lambda: jpeg()[:2] + b"\xff\xd9" + b"\xff" * (8 << 20) + jpeg()[2:], "more than 64 kB between its segments"
+    ),
     "a JPEG whose EXIF repeats itself": (
         lambda: jpeg()[:2] + 40 * _exif_part(overlapping(3000, 60_000)[: 65_000 * 2]) + jpeg()[2:], "more values"
     ),
@@ -289,6 +327,9 @@ def test_ordinary_files_at_the_limits_are_read() -> None:
     plain = np.asarray(decode_gray(jpeg(), PATH))
     comments = jpeg()[:2] + b"\xff\xfe\0\2" * 5_000 + jpeg()[2:]
     assert np.array_equal(np.asarray(decode_gray(comments, PATH)), plain)
+    fill = jpeg()[:2] + b"\xff" * 60_000 + jpeg()[2:]
+    assert np.array_equal(np.asarray(decode_gray(fill, PATH)), plain)
+    assert np.array_equal(np.asarray(decode_gray(jpeg() + b"\xff" * 200_000, PATH)), plain)
     behind = jpeg() + b"\xff\xda\0\2" * 5_000  # another file's bytes behind the image
     assert np.array_equal(np.asarray(decode_gray(behind, PATH)), plain)
 

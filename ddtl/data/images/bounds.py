@@ -19,6 +19,7 @@ MAX_SIDE = 65_535  # pixels: the largest of JPEG and DICOM; Pillow's kernels and
 MAX_BYTES = 8 * MAX_PIXELS  # of unpacked pixels: four channels of 16 bits
 MAX_CHUNKS = 100_000  # of a PNG: 64 megapixels in the 8 KiB parts that libpng writes have 31,000
 MAX_SEGMENTS = 10_000  # of a JPEG: its longest profiles and thumbnails take a few hundred
+MAX_BETWEEN = 64 << 10  # bytes between the segments of a JPEG, fill or not, which Pillow passes over one by one
 MAX_EXIF = 4 << 20  # bytes of a JPEG's EXIF, which Pillow joins piece by piece
 MAX_SCANS = 100  # of a progressive JPEG: encoders write about ten
 MAX_SCANNED = 1_000_000_000  # pixels times scans: ten scans of the largest image, and some
@@ -127,9 +128,12 @@ def _check_jpeg(data: bytes) -> int:
 
 def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
     """Pixels and segments of the JPEG that begins there; as libjpeg reads it, to the end of the image."""
-    at, segments, scans, pixels = start + 2, 0, 0, 0
+    at, segments, scans, pixels, between = start + 2, 0, 0, 0, 0
     exif: list[bytes] = []
     while (found := _MARKER.search(data, at)) is not None:
+        if not scans:
+            between += found.start() - at
+            _check_between(between)
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9 or len(data) < at + 2:
             break
@@ -151,8 +155,15 @@ def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
         elif marker == 0xE2 and data[at + 2 : at + 6] == b"MPF\0":
             _check_exif(data[at + 6 : at + length])
         at += max(length, 2)
+    if not scans:
+        _check_between(between + len(data) - at)
     _check_exif(b"".join(exif))
     return pixels, segments
+
+
+def _check_between(count: int) -> None:
+    if count > MAX_BETWEEN:
+        raise Excess(f"contains more than {MAX_BETWEEN >> 10} kB between its segments, as no JPEG does")
 
 
 class _Entry(NamedTuple):

@@ -77,7 +77,7 @@ class BadImageError(UserError):
         self.kind = kind
 
     def __str__(self) -> str:
-        return f"{self.path} {self.reason}"
+        return f"{reading.printable(self.path)} {self.reason}"
 
 
 def read_bytes(path: Path) -> bytes:
