@@ -100,10 +100,19 @@ def _backbones(folder: Path) -> Iterator[None]:
             store.repo["model"] = before
 
 
+# Settings of Hydra itself, and what YAML reads as a number of base 60: 12:30 as 750.
+_FOR_HYDRA = re.compile(r"^(?:hydra\s*:|#\s*@package\s+hydra\b)", re.MULTILINE)
+_BASE_60 = re.compile(r"^[^#\n'\"]*:\s+([-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)\s*(?:#.*)?$", re.MULTILINE)
+
+
 @lru_cache(maxsize=8)
 def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
     for path, *_ in state:
-        text_of(path)
+        text = text_of(path)
+        if _FOR_HYDRA.search(text):
+            raise UserError(f"{path}: has settings of Hydra's own, which ddtl does not use. Remove hydra from it.")
+        if found := _BASE_60.search(text):
+            raise UserError(f"{path}: YAML reads {found[1]} as a number of base 60. Write it in quotes, or as one.")
 
 
 @lru_cache(maxsize=64)

@@ -198,6 +198,7 @@ def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed
     results["leaked_share"] = _share_seen(folder, table, contents, tested_on, trained, seed)
     results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
+    results["warnings"] += _same_ids(folder, run, trained)
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":
@@ -273,6 +274,24 @@ def _share_seen(
     files = [small.content(contents[sample_id]) for sample_id in test.sample_id.tolist()]
     seen = [group in trained_groups or file in trained_files for group, file in zip(groups, files, strict=True)]
     return float(np.mean(seen))
+
+
+def _same_ids(folder: RunFolder, run: Run, trained: Mapping[str, Any]) -> list[str]:
+    """Return the doubt where patients of another dataset of DICOM files have the ids of those that the run trained on.
+
+    The names of the datasets are people's own: the patients of both may be those of one hospital.
+    """
+    stored, manifest = settings.config(folder.path).dataset, run.datamodule.manifest
+    if {stored.kind, run.config.dataset.kind} != {"dicom"} or manifest.dataset == trained["dataset"]:
+        return []
+    known = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    same = {manifest.samples[row].patient_id for row in manifest.rows("test")} & known
+    if not same:
+        return []
+    who = "patient of the test set has" if len(same) == 1 else "patients of the test set have"
+    warning = f"{len(same)} {who} a PatientID that is also in the training: of one hospital they are the same people."
+    log.warning(warning)
+    return [warning]
 
 
 def _phantom_seed(folder: RunFolder) -> int | None:

@@ -34,19 +34,6 @@ class Screen(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(safe(text), **options)
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as usual, but a table into a pipe or a file with whole rows: there is no width to fold them to."""
-        if self.is_terminal or not any(isinstance(one, Table) for one in objects):
-            super().print(*objects, **options)
-            return
-        with self.capture() as captured:
-            before, self.width = self.width, 10_000
-            try:
-                super().print(*objects, **options)
-            finally:
-                self.width = before
-        self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-
 
 def safe(text: str) -> str:
     """Return text for a terminal: secrets masked, control characters other than our own line breaks and tabs
@@ -58,8 +45,25 @@ def safe(text: str) -> str:
     return "".join(part if part in ("\n", "\t") else printable(part) for part in re.split(r"([\n\t])", text))
 
 
+class _Standard(Screen):
+    """Standard output or standard error."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as usual, but a table into a pipe or a file with whole rows: there is no width to fold them to."""
+        if self.is_terminal or self.is_jupyter or not any(isinstance(one, Table) for one in objects):
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            before, self.width = self.width, 10_000
+            try:
+                super().print(*objects, **options)
+            finally:
+                self.width = before
+        self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
 def _console(*, stderr: bool = False) -> Console:
-    return Screen(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
+    return _Standard(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 out, err = _console(), _console(stderr=True)

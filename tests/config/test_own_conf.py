@@ -80,6 +80,29 @@ def test_a_file_that_is_not_in_order_is_named(own: Path, text: str) -> None:
         load(["finetune=torn"])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# @package _global_\nseed: 190:20:30\n", "YAML reads 190:20:30 as a number of base 60. Write it in quotes"),
+        ("# @package _global_\nseed: 1:30  # half past\n", "YAML reads 1:30 as a number of base 60"),
+        ("# @package _global_\nhydra:\n  run: {dir: /x}\n", "settings of Hydra's own, which ddtl does not use"),
+        ("# @package hydra.run\ndir: /x\n", "settings of Hydra's own, which ddtl does not use"),
+    ],
+)
+def test_what_yaml_or_hydra_would_take_otherwise_is_refused(own: Path, text: str, message: str) -> None:
+    (own / "experiment" / "odd.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"odd.yaml: .*{message}"):
+        load(["experiment=odd"])
+
+
+def test_what_only_looks_so_is_read(own: Path) -> None:
+    text = "# @package _global_\n# hydra: 1:30\nrun:\n  name: 'at 1:30'  # 1:30\n"
+    text += "logger:\n  wandb:\n    tags: ['1:30', hydra]\n"
+    (own / "experiment" / "times.yaml").write_text(text)
+    found = load(["experiment=times"])
+    assert (found.run.name, found.logger.wandb.tags) == ("at 1:30", ("1:30", "hydra"))
+
+
 def test_a_folder_that_is_not_there_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

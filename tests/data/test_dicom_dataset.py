@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -521,8 +522,23 @@ def test_a_run_is_trained_by_patient_and_scored_elsewhere(tmp_path: Path, caplog
     assert cli.main(["evaluate", str(run), *given]) == 0
     record = (run / "evaluations" / "other-official" / "results.json").read_text()
     assert "the dataset is a test set alone" in record
+    assert "PatientID" not in record
     with pytest.raises(UserError, match="other has no validation images, by which to choose a threshold"):
         evaluate(run, [*given, "evaluation.refit=true"])
+    for number in range(12):  # of the run's hospital, other slices of theirs
+        write_series(root / f"again{number}", f"MRN{number:04d}", seed=70 + number, ill=number % 2 == 1, slices=3)
+        rows.append((f"MRN{number:04d}", "COVID" if number % 2 else "normal", "test"))
+    write_table(tmp_path / "o.csv", ("patient_id", "label", "split"), rows)
+    assert cli.main(["evaluate", str(run), *(word.replace("=other", "=again") for word in given)]) == 0
+    found = json.loads((run / "evaluations" / "again-official" / "results.json").read_text())
+    split = (run / "split.csv").read_text().splitlines()[1:]
+    trained = {row.split(",")[2] for row in split if row.split(",")[1] in ("train", "val")}
+    said = [warning for warning in found["warnings"] if "PatientID" in warning]
+    assert said == [
+        f"{len(trained)} patients of the test set have a PatientID that is also in the training: of one hospital they "
+        "are the same people."
+    ]
+    assert found["leaked_share"] == 0
 
 
 def test_too_few_patients_to_train_on_are_refused(tmp_path: Path) -> None:

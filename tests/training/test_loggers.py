@@ -430,9 +430,9 @@ def test_a_dead_server_in_a_process_of_its_own(
         assert process.wait(timeout=60) == 0
         ended = time.time()
     print(first, ended - float(last))
-    assert float(first.split()[0]) < 15
+    assert float(first.split()[0]) < 40  # a slow machine imports for half of it; W&B itself would wait for 90 s
     assert first.split()[1] == "1"
-    assert ended - float(last) < 5
+    assert ended - float(last) < 15
 
 
 # Without a key, and switched off
