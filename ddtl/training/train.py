@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,14 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
     memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
-    weights = initial_weights.locate(config.model, config.paths.weights_mirror)
+    locate = partial(initial_weights.locate, config.model, config.paths.weights_mirror)
+    # A file that is not there is refused before images are prepared; nothing is fetched where the dataset is not there.
+    weights = None if config.model.weights == "imagenet" else locate()
     datamodule = CTDataModule(config)
     datamodule.reference, datamodule.classes = reference, classes
     with console.progress("preparing images") as bar:
         datamodule.load(bar)
+    weights = weights or locate()
     torch.manual_seed(config.seed)
     network = Network(
         config.model,

@@ -197,6 +197,8 @@ def test_a_mistake_found_in_the_data_leaves_no_folder(tmp_path):
         run(runs_dir, "dataset.batch_size=4000")
     with pytest.raises(UserError, match="DDTL_DATA"):
         train(load(["dataset=covid19ct", f"paths.runs_dir={runs_dir}", f"paths.data_dir={tmp_path}/nowhere"]))
+    with pytest.raises(UserError, match=r"gone\.safetensors"):  # before the images are decoded
+        run(runs_dir, "dataset.batch_size=4000", f"model.weights={tmp_path}/gone.safetensors")
     assert not runs_dir.exists()
 
 
