@@ -6,9 +6,10 @@ import io
 import math
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -35,6 +36,8 @@ from ddtl.data.images.decode import (
 )
 from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_bytes, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.records import small
+from ddtl.utils import reading
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
 from ddtl.utils.reading import walk
@@ -305,6 +308,8 @@ def printable_path(path: Path) -> str:
 
 Note = Callable[[str], None]
 
+_KNOWN = "is one of the images that the run trained on: its answer to it tells nothing about other patients"
+
 
 def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: Note) -> np.ndarray:
     """Return the image as training prepares its images: uint8, ``(size, size)``.
@@ -351,6 +356,12 @@ def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: N
     return squared(gray, size)
 
 
+@lru_cache(maxsize=8)  # a volume has many slices
+def _content(path: Path, changed: int) -> str:
+    """What tells a file's content, of the file as it was ``changed`` last."""
+    return small.content(reading.sha256(path, reading.IMAGE))
+
+
 @dataclass(frozen=True)
 class Decoded:
     """An image with its pixels, or with what is wrong with it.
@@ -368,7 +379,7 @@ class Decoded:
 
 def decode_all(
     files: Sequence[InputFile], size: int, ahead: int, workers: int, window: Window | CTWindow | None = None, *,
-    in_turns: bool = False,
+    known: Collection[str] = (), in_turns: bool = False,
 ) -> Iterator[Decoded]:  # fmt: skip
     """Yield each image with its pixels, or with what is wrong with it; in order.
 
@@ -377,6 +388,7 @@ def decode_all(
         window: through which the run's own images were decoded.
         ahead: how many are decoded ahead of the one that is yielded, and so are in memory.
         workers: threads.
+        known: the contents of files that the run trained on, as :func:`ddtl.records.small.content` gives them.
         in_turns: decode only while the caller waits, ``ahead`` images at a time. For a caller that keeps every core
             busy itself: each of its parallel steps would wait for the core that decodes, and for Python's lock.
     """
@@ -385,6 +397,8 @@ def decode_all(
         notes = list(file.slice.notes) if file.slice else []
         try:
             image: np.ndarray | BadImageError = decode(file, size, window, notes.append)
+            if known and file.pixels is None and _content(file.path, file.path.stat().st_mtime_ns) in known:
+                notes.append(_KNOWN)
         except Exception as error:
             image = _reason(file.path, error)
         return Decoded(file, image, tuple(notes))

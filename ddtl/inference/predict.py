@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from ddtl.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 NOTE = "For research. This is not a medical device: not for diagnosis."
-_KNOWN = "is one of the images that the run trained on: its answer to it tells nothing about other patients"
 _NAMED = 10  # bad files that are named at the terminal; the JSON names all
 
 
@@ -132,7 +130,7 @@ def predict(
     try:
         known = small.trained_files(folder.split)
     except UserError as reason:
-        known = set()
+        known = set[str]()
         log.warning("whether the run trained on these images is not known: %s", reason)
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -144,12 +142,10 @@ def predict(
     in_turns = predictor.device.type == "cpu"
     blas = threads.single_blas_thread() if in_turns else nullcontext()
     with Tables(to, names, head) as tables, console.progress("predicting") as bar, predictor.autocast(), blas:
-        for files, images in _batches(found, config, batch_size, in_turns, tally, bar):
+        for files, images in _batches(found, known, config, batch_size, in_turns, tally, bar):
             logits, features = predictor(images)
             measured = yardstick.measure(features) if yardstick else [_ood_columns()] * len(images)
             for file, its, ood_ in zip(files, logits, measured, strict=True):
-                if known and file.pixels is None and _content(file.path) in known:
-                    tally.doubts[_KNOWN].append(file.name)
                 if not np.isfinite(its).all():
                     tally.skip(BadImageError(file.path, "makes the network's output infinite or no number"))
                     continue
@@ -168,7 +164,13 @@ def predict(
 
 
 def _batches(
-    found: Found, config: Config, batch_size: int, in_turns: bool, tally: Tally, bar: console.Progress
+    found: Found,
+    known: Collection[str],
+    config: Config,
+    batch_size: int,
+    in_turns: bool,
+    tally: Tally,
+    bar: console.Progress,
 ) -> Iterator[tuple[list[InputFile], list[np.ndarray]]]:
     """Yield full batches of what can be decoded, and a last one of the rest."""
     total = len(found.files)
@@ -177,7 +179,7 @@ def _batches(
     workers = min(threads.cores(), 8)
     size, window = config.dataset.image_size, _window(config)
     ahead = batch_size if in_turns else 2 * batch_size
-    images_of = decode_all(found.files, size, ahead, workers, window, in_turns=in_turns)
+    images_of = decode_all(found.files, size, ahead, workers, window, known=known, in_turns=in_turns)
     for done, one in enumerate(images_of, start=1):
         if isinstance(one.image, BadImageError):
             tally.skip(one.image)
@@ -207,14 +209,6 @@ def _window(config: Config) -> Window | CTWindow | None:
     sources = c.of_sources().values() if c.kind == "pooled" else [c]
     windows = {window_of(source) for source in sources} - {None}
     return windows.pop() if len(windows) == 1 else None
-
-
-@lru_cache(maxsize=1)  # a volume has many slices
-def _content(path: Path) -> str:
-    try:
-        return small.content(reading.sha256(path, reading.IMAGE))
-    except (OSError, UserError):  # it has gone since it was decoded
-        return ""
 
 
 def _about_file(file: InputFile) -> dict[str, Any]:
