@@ -25,6 +25,14 @@ from tests.support.runs import SMALL, assert_same_run
 WORDS = [*SMALL, "model=squeezenet1_1", "model.weights=none"]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as at a terminal, also where the tests were started in the background, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_setting_that_is_given_twice_is_refused() -> None:
     lr: dict[str, Any] = {"optimizer.lr": 1e-4}
     message = r"optimizer\.lr=1e-3: optimizer\.lr is given twice, as a word and as a keyword"
