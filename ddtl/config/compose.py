@@ -112,7 +112,10 @@ def _check(state: tuple[tuple[Path, int, int], ...]) -> None:
         if _FOR_HYDRA.search(text):
             raise UserError(f"{path}: has settings of Hydra's own, which ddtl does not use. Remove hydra from it.")
         if found := _BASE_60.search(text):
-            raise UserError(f"{path}: YAML reads {found[1]} as a number of base 60. Write it in quotes, or as one.")
+            raise UserError(
+                f"{path}: YAML reads {found[1]} as a number of base 60. Write it in quotes if it is a text, else as an "
+                "ordinary number."
+            )
 
 
 @lru_cache(maxsize=64)

@@ -128,7 +128,7 @@ def predict(
         tally.why_not = " ".join(str(reason).split())
         log.warning("whether images are out of distribution is not known: %s", tally.why_not)
     try:
-        known = small.trained_files(folder.split)
+        _, known = small.trained_on(folder.split)
     except UserError as reason:
         known = set[str]()
         log.warning("whether the run trained on these images is not known: %s", reason)

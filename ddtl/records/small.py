@@ -186,13 +186,15 @@ def split(path: Path) -> Iterator[Mapping[str, str]]:
         raise Unreadable(path, "is missing", "The command that made the run writes it again.") from None
 
 
-def trained_files(path: Path) -> set[str]:
-    """Return :func:`content` of each file of training and validation by ``split.csv``; empty for earlier records.
+def trained_on(path: Path) -> tuple[set[str], set[str]]:
+    """Return the groups of training and validation by ``split.csv``, and :func:`content` of each of their files; of
+    earlier records no files.
 
     Raises:
         Unreadable: it is not there, or is damaged.
     """
-    return {row["content"] for row in split(path) if row["split"] in ("train", "val") and row.get("content")}
+    rows = [row for row in split(path) if row["split"] in ("train", "val")]
+    return {row["group"] for row in rows}, {row["content"] for row in rows if row.get("content")}
 
 
 def run_id(path: Path) -> str:

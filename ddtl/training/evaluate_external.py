@@ -262,8 +262,7 @@ def _share_seen(
         trained: the run's own results.
         seed: of the phantom's patients among them; None where there are none. Another seed draws other people.
     """
-    trained_files = small.trained_files(folder.split)
-    trained_groups = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    trained_groups, trained_files = small.trained_on(folder.split)
     if not trained.get("sources"):
         trained_groups = {prefixed(trained["dataset"], group) for group in trained_groups}
     if seed != _phantom_seed(folder):
@@ -284,7 +283,7 @@ def _same_ids(folder: RunFolder, run: Run, trained: Mapping[str, Any]) -> list[s
     stored, manifest = settings.config(folder.path).dataset, run.datamodule.manifest
     if {stored.kind, run.config.dataset.kind} != {"dicom"} or manifest.dataset == trained["dataset"]:
         return []
-    known = {row["group"] for row in small.split(folder.split) if row["split"] in ("train", "val")}
+    known, _ = small.trained_on(folder.split)
     same = {manifest.samples[row].patient_id for row in manifest.rows("test")} & known
     if not same:
         return []

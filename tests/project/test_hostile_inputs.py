@@ -330,6 +330,9 @@ def test_ordinary_files_at_the_limits_are_read() -> None:
     fill = jpeg()[:2] + b"\xff" * 60_000 + jpeg()[2:]
     assert np.array_equal(np.asarray(decode_gray(fill, PATH)), plain)
     assert np.array_equal(np.asarray(decode_gray(jpeg() + b"\xff" * 200_000, PATH)), plain)
+    tables = io.BytesIO()  # a JPEG without a scan, and then the image
+    Image.fromarray(noise(3, size=600)).save(tables, "TIFF", compression="jpeg")
+    assert decode_gray(tables.getvalue() + bytes(100_000), PATH).size == (600, 600)
     behind = jpeg() + b"\xff\xda\0\2" * 5_000  # another file's bytes behind the image
     assert np.array_equal(np.asarray(decode_gray(behind, PATH)), plain)
 

@@ -122,18 +122,21 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 
 def _check_jpeg(data: bytes) -> int:
-    pixels, _ = _walk_jpeg(data, 0, MAX_SEGMENTS)
+    pixels, _, between = _walk_jpeg(data, 0, MAX_SEGMENTS)
+    if between > MAX_BETWEEN:
+        raise Excess(f"contains more than {MAX_BETWEEN >> 10} kB between its segments, as no JPEG does")
     return pixels
 
 
-def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
-    """Pixels and segments of the JPEG that begins there; as libjpeg reads it, to the end of the image."""
+def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int, int]:
+    """Pixels and segments of the JPEG that begins there, as libjpeg reads it, to the end of the image; and the bytes
+    between its segments before the first scan, or to the end of the data where it has none.
+    """
     at, segments, scans, pixels, between = start + 2, 0, 0, 0, 0
     exif: list[bytes] = []
     while (found := _MARKER.search(data, at)) is not None:
         if not scans:
             between += found.start() - at
-            _check_between(between)
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9 or len(data) < at + 2:
             break
@@ -156,14 +159,9 @@ def _walk_jpeg(data: bytes, start: int, most: int) -> tuple[int, int]:
             _check_exif(data[at + 6 : at + length])
         at += max(length, 2)
     if not scans:
-        _check_between(between + len(data) - at)
+        between += len(data) - at
     _check_exif(b"".join(exif))
-    return pixels, segments
-
-
-def _check_between(count: int) -> None:
-    if count > MAX_BETWEEN:
-        raise Excess(f"contains more than {MAX_BETWEEN >> 10} kB between its segments, as no JPEG does")
+    return pixels, segments, between
 
 
 class _Entry(NamedTuple):
@@ -277,7 +275,7 @@ def _check_jpegs(data: bytes) -> None:
     """Each JPEG in a TIFF, wherever it begins; together they have no more segments than so many parts need."""
     at, left = data.find(b"\xff\xd8\xff"), MAX_PARTS
     while at >= 0:
-        _, segments = _walk_jpeg(data, at, min(left, MAX_SEGMENTS))
+        _, segments, _ = _walk_jpeg(data, at, min(left, MAX_SEGMENTS))
         left -= segments + 1
         at = data.find(b"\xff\xd8\xff", at + 3)
 
