@@ -2,13 +2,14 @@
 
 import sys
 
-from ddtl.utils import isolation
+from ddtl.utils import ending, isolation
 
 if __name__ == "__main__":
+    ending.prepare()
     isolation.isolate()  # before anything is imported that the current folder may have a file for
 
 from ddtl.commands.launch import guarded
 from ddtl.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, sys.argv[1:]))
+    ending.leave(guarded(main, sys.argv[1:]))

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ddtl.config.where import OWN
-from ddtl.utils import console, notices, plugins, ranks, signals, streams
+from ddtl.utils import console, memory, notices, plugins, ranks, signals, streams
 from ddtl.utils.errors import (
     EXIT_FAILURE,
     EXIT_MISTAKE,
@@ -34,6 +34,7 @@ _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply 
 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    memory.collect_seldom()
     streams.steady()
     add_secrets_of_command(argv)
     console.set_up_logging()

@@ -15,6 +15,8 @@ from ddtl.utils.errors import TrainingFailure
 _HUGE = 2**21  # bytes of a huge page
 _MADV_HUGEPAGE = 14  # of mman.h
 
+_THRESHOLD = gc.get_threshold()
+
 SHARED = "/dev/shm"  # where loader processes hand over their batches
 
 
@@ -85,12 +87,21 @@ def require_shared_memory(workers: int, batch: int) -> None:
         raise shared_memory_failure(f"{free / 1e6:.2f} MB free, at least {needed / 1e6:.2f} MB needed")
 
 
+def collect_seldom() -> None:
+    """Have the garbage collector wait for more objects than usual, until :func:`pass_over_imports`.
+
+    torch and Lightning leave 570,000 objects, none of them garbage, which it would examine again and again while they
+    are imported: a sixth of that time.
+    """
+    gc.set_threshold(20_000, *_THRESHOLD[1:])
+
+
 def pass_over_imports() -> None:
     """Have the garbage collector pass over what this process has imported, from the first call on.
 
-    torch and Lightning leave 570,000 objects, none of them garbage, and each full collection examines all: half a
-    second in the midst of training.
+    Each full collection would examine all of it: half a second in the midst of training.
     """
+    gc.set_threshold(*_THRESHOLD)
     if not gc.get_freeze_count():
         gc.freeze()
         atexit.register(gc.unfreeze)  # triton complains of objects that are left at the end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import ddtl
 from ddtl.commands import cli
 from ddtl.config.load import load
 from ddtl.data.datasets import registry
-from tests.support import audits
+from tests.support import audits, fork_server
 
 SMALL: dict[str, Any] = {"dataset.phantom.n_patients": 16, "dataset.phantom.slices_per_patient": 1,
                          "dataset.phantom.size": 64}  # fmt: skip
@@ -85,6 +84,6 @@ def test_a_script_is_not_run_again_by_the_processes_that_decode(tmp_path: Path) 
     settings = {**SMALL, "dataset.phantom.n_patients": 80, "paths.runs_dir": str(tmp_path / "runs")}
     script = tmp_path / "script.py"
     script.write_text(f"import ddtl\nprint('begins')\nprint(len(ddtl.audit('phantom', **{settings!r}).findings))\n")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = fork_server.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("begins") == 1

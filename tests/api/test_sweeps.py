@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from ddtl.reports.sweep.replicates import setting
 from ddtl.sweeps.store import outcome
 from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.workers.trial import TrialJob
-from tests.support import study_records, sweep_records
+from tests.support import fork_server, study_records, sweep_records
 from tests.support.runs import SMALL
 from tests.support.sweep_trials import instead
 
@@ -226,7 +225,7 @@ def test_workers_need_no_main_module_that_can_be_imported(tmp_path: Path) -> Non
     common = [*SMALL, "trainer.max_epochs=1", "model=squeezenet1_1", "model.weights=none", f"paths.runs_dir={tmp_path}"]
     sweep = [*common, "optimizer.lr=0.001,0.002", "sweep.name=two", "finalize=false", "engine.workers=1"]
     study = [*common, "study=grid", "study.seeds=1", "optimizer.lr=0.001,0.002", "engine.workers=1"]
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, "-c", NOTEBOOK.format(words=sweep, study=study)], cwd=tmp_path, capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip

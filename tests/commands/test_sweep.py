@@ -19,6 +19,7 @@ from ddtl.sweeps.store.outcome import Outcome
 from ddtl.sweeps.store.snapshot import Snapshot
 from ddtl.sweeps.workers.trial import TrialJob
 from ddtl.utils.errors import TrainingFailure, UserError
+from tests.support import fork_server
 from tests.support.sweep_trials import attempts, instead, states
 
 GRID = ("optimizer.lr=0.01,0.02,0.03", "trainer.monitor=val/loss", "sweep.name=grid", "finalize=false")
@@ -140,14 +141,14 @@ def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
     words = [word for word in SWEEP if word != "search=lr"]
     typed = [sys.executable, str(ROOT / "sweep.py"), *small(tmp_path / "runs", *words, "optimizer.lr=1e-3,1e30,1e-4")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    first = fork_server.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     wait_for_epochs(tmp_path / "runs", first, 1)
     first.send_signal(signal.SIGINT)
     text = first.communicate(timeout=300)[0]
     assert first.returncode == 130, text
     assert "the same command resumes it" in text
 
-    ended = subprocess.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    ended = fork_server.run(typed, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert ended.returncode == 1, ended.stderr
     store = open.reopen(tmp_path / "runs" / "sweeps" / "small")
     assert states(store) == ["COMPLETE", "FAIL", "COMPLETE"]

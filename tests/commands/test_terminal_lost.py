@@ -17,6 +17,7 @@ from ddtl.commands import launch
 from ddtl.data.manifest import Sample
 from ddtl.utils import console, signals
 from ddtl.utils.errors import TrainingFailure
+from tests.support import fork_server
 from tests.support.runs import ROOT, small, wait_for_epochs
 
 TINY = (
@@ -48,7 +49,7 @@ def test_a_terminal_that_takes_nothing_does_not_end_a_training(tmp_path: Path, s
 def test_a_hang_up_says_how_to_resume_and_nothing_else(tmp_path: Path, whole_group: bool) -> None:
     words = small(tmp_path, *TINY, "trainer.max_epochs=500", "dataset.num_workers=2")
     line = [sys.executable, str(ROOT / "train.py"), *words]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with fork_server.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for_epochs(tmp_path, process, 1)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGHUP)
         _, err = process.communicate(timeout=60)

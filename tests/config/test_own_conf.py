@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ddtl.config.where import OWN, options
 from ddtl.sweeps.plan import settings
 from ddtl.training.identity import counting
 from ddtl.utils.errors import UserError
+from tests.support import fork_server
 from tests.support.runs import ROOT, SMALL
 
 FILES = {
@@ -144,12 +144,12 @@ def test_jobs_and_evaluations_work_with_it_and_without(own: Path, tmp_path: Path
     ]
     line = ["train.py", "-m", "seed=0,1", "finetune=long_probe", *small, "--config-dir", str(own)]
     environment = {name: value for name, value in launch.os.environ.items() if name != OWN}
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, *line], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     runs = sorted((tmp_path / "runs" / "phantom").glob("squeezenet1_1-long_probe-*"))
     assert len(runs) == 2
     command = [sys.executable, "-m", "ddtl", "evaluate", str(runs[0]), "evaluation.threshold=youden"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = fork_server.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr

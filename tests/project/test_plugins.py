@@ -16,6 +16,7 @@ from PIL import Image
 from ddtl.dashboard.index import Index
 from ddtl.utils import plugins
 from ddtl.utils.errors import UserError
+from tests.support import fork_server
 from tests.support.runs import ROOT
 
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (ct_extras/\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -44,7 +45,9 @@ def typed(place: Path, *words: str, named: str = "ct_extras") -> subprocess.Comp
     environment = {**os.environ, "PYTHONPATH": str(place / "lib"), "DDTL_PLUGINS": named, "OMP_NUM_THREADS": "1"}
     program = [str(ROOT / words[0])] if words[0].endswith(".py") else ["-m", "ddtl", words[0]]
     command = [sys.executable, *program, *words[1:]]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return fork_server.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def insert(place: Path, begin: str, line: str) -> tuple[Path, int]:

@@ -23,6 +23,7 @@ from ddtl.commands import cli
 from ddtl.config.load import load
 from ddtl.config.overrides import read
 from ddtl.config.where import groups
+from tests.support import fork_server
 from tests.support.runs import SMALL, assert_same_run
 
 ROOT = Path(__file__).parents[2]
@@ -227,7 +228,7 @@ def test_values_of_every_type_arrive_as_they_are(tmp_path: Path) -> None:
 def test_training_from_python_equals_that_of_the_command_to_the_byte(tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     typed = [sys.executable, str(ROOT / "train.py"), *words(tmp_path / "command")]
-    subprocess.run(typed, check=True, capture_output=True, env=environment)
+    fork_server.run(typed, check=True, capture_output=True, env=environment)
     code = f"import ddtl; ddtl.train(*{words(tmp_path / 'python')!r})"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
     (command,), (python,) = ((tmp_path / name).glob("phantom/*/") for name in ("command", "python"))

@@ -35,6 +35,7 @@ from ddtl.training.train import train
 from ddtl.utils import ranks
 from ddtl.utils.errors import InconsistentRecord, UserError
 from ddtl.utils.reading import read_lines
+from tests.support import fork_server
 from tests.support.mounts import mounted
 from tests.support.runs import ROOT, assert_same_run, config, run, small
 
@@ -339,7 +340,7 @@ def first_of_two() -> dict[str, str]:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: signal.Signals) -> None:
     command = [*TRAIN, *small(tmp_path, *QUICK, *TWO)]
-    process = subprocess.Popen(
+    process = fork_server.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **first_of_two()}
     )
     said = ""

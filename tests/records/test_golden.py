@@ -23,6 +23,7 @@ import yaml
 from ddtl.data.phantom.dataset import PhantomSpec, build_manifest
 from ddtl.records.identity import differences
 from tests.golden import commands
+from tests.support import fork_server
 from tests.support.runs import ROOT, state
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -45,7 +46,7 @@ def typed(folder: Path, *words: str) -> str:
     folder.mkdir(exist_ok=True)
     command, *rest = words
     script = [str(ROOT / SCRIPTS[command])] if command in SCRIPTS else ["-m", "ddtl", command]
-    done = subprocess.run(
+    done = fork_server.run(
         [sys.executable, *script, *rest],
         check=False,
         cwd=folder,
@@ -209,7 +210,7 @@ def test_a_half_done_study_resumes_to_its_end(tmp_path: Path) -> None:
 
 
 def names(tmp_path: Path, wanted: list[str]) -> dict[str, Any]:
-    out = subprocess.run(
+    out = fork_server.run(
         [sys.executable, "-m", "tests.golden.names", str(tmp_path), *wanted],
         env=environment(),
         cwd=ROOT,

@@ -32,7 +32,7 @@ from ddtl.training.identity import scoring
 from ddtl.utils.errors import Stopped, UserError
 from ddtl.utils.files import write_json
 from ddtl.utils.reading import read_lines
-from tests.support import records
+from tests.support import fork_server, records
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = ("study=cross_dataset", "study.datasets=[phantom:a,phantom:b]", "study.seeds=2")
@@ -572,7 +572,7 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
         "model=squeezenet1_1", "model.weights=none", "logger=none", "trainer=cpu", f"paths.runs_dir={tmp_path}",
     ]  # fmt: skip
     command = [sys.executable, str(ROOT / "sweep.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = fork_server.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     study = study_folder.read(tmp_path / "studies" / "cross_dataset-phantom-a-phantom-b")
     assert states(study) == ["done"] * 4
@@ -595,7 +595,7 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     stamps |= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     (tmp_path / "studies" / study["name"] / study_folder.NAME).unlink()  # so that each run's process looks for itself
-    again = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    again = fork_server.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert study_folder.read(tmp_path / "studies" / study["name"])["jobs"] == study["jobs"]

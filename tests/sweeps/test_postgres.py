@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ import pytest
 from ddtl.sweeps.store import open, record, storages
 from ddtl.sweeps.store.outcome import completed
 from ddtl.utils.errors import UserError
-from tests.support import postgres
+from tests.support import fork_server, postgres
 from tests.support.runs import ROOT, small
 from tests.support.sweep_plans import ELSEWHERE, SEARCH, ended, gone, orphaned, plan, reasons, states, workers
 
@@ -148,7 +147,7 @@ def test_a_whole_sweep_leaves_no_password_anywhere(tmp_path: Path, url: str) -> 
     words = [*SEARCH, *(word for word in shared if not word.startswith("dataset.batch_size="))]
     words += ["n_trials=2", "engine.workers=1", "sweep.seeds=2", "sweep.name=whole", f"sweep.storage='{url}'"]
     command = [sys.executable, str(ROOT / "sweep.py"), *words]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=300)
+    done = fork_server.run(command, capture_output=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads((tmp_path / "sweeps" / "whole" / "sweep.json").read_text())
     assert found["counts"]["complete"] == 2

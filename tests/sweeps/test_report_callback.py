@@ -20,7 +20,7 @@ from ddtl.sweeps.workers.trial import _group_runs, _phases, explain_failure
 from ddtl.training import loggers
 from ddtl.training.train import EndedEarly, train
 from ddtl.utils.reading import read_lines
-from tests.support import runs
+from tests.support import fork_server, runs
 from tests.support.tiny import tiny  # noqa: F401
 
 MONITOR = "val/roc_auc"
@@ -137,7 +137,7 @@ SWEEP = (
 
 def sweep(runs_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Type the command; it may take two processes of one thread."""
-    return subprocess.run(
+    return fork_server.run(
         [sys.executable, str(runs.ROOT / "sweep.py"), *runs.small(runs_dir, *SWEEP, *words)],
         capture_output=True,
         text=True,

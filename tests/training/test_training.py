@@ -55,7 +55,7 @@ def test_a_run_leaves_its_whole_record(finished):
         "checkpoints/last.ckpt",
     }
     assert json.loads((result.folder / "results.json").read_text()) == result.results
-    assert result.folder.name.startswith("densenet121-full-s0-")
+    assert result.folder.name.startswith("squeezenet1_1-full-s0-")
 
 
 def test_every_epoch_has_its_row(finished):

@@ -11,6 +11,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from ddtl.utils.isolation import skip_matplotlibrc
+from ddtl.utils.memory import collect_seldom
 
 # The server outlives what ends its worker's group, so that the worker hears how its trials ended; it ends when the
 # worker is gone. Trials set their own answer to signals.
@@ -20,6 +21,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's and SciPy's start their threads as they are imported
 
 skip_matplotlibrc()
+collect_seldom()
 
 # A trial, and what ddtl imports only where it is first needed.
 MODULES = (

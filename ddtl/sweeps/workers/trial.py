@@ -84,6 +84,7 @@ def main(argv: list[str]) -> int:
     Args:
         argv: the number of the file that the outcome goes to, the fields of the job, its overrides last.
     """
+    memory.collect_seldom()
     out, sweep, number, log, stop, *overrides = argv
     job = TrialJob(Path(sweep), int(number), tuple(overrides), Path(log), Path(stop))
     if ranks.is_first():
