@@ -35,7 +35,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ddtl.data.images.decode import decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import read_bytes
 from ddtl.data.images.perceptual_hash import BITS, NEAR, difference_hash, distances
 
 COLUMNS = ("sample_id", "label", "patient_id", "site", "split", "cluster_id", "bytes", "sha256", "dhash")

@@ -17,7 +17,7 @@ from ddtl.audits.power import Power, power
 from ddtl.audits.probes import Probe, run_probes, scored_images
 from ddtl.audits.record import Finding, sort_findings
 from ddtl.audits.views import measure
-from ddtl.data.images.decode import BadImageError, read_bytes
+from ddtl.data.images.image_file import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 
 # What a stage of the audit is called, to its bar.

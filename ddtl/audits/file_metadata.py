@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images.decode import FORMATS, BadImageError, opened, read_header
+from ddtl.data.images.decode import read_header
+from ddtl.data.images.image_file import BadImageError, opened
+from ddtl.data.images.raster import FORMATS
 from ddtl.data.manifest import Manifest
 from ddtl.utils import threads
 from ddtl.utils.errors import UserError

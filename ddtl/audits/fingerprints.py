@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes, read_header
+from ddtl.data.images.decode import decode_gray, read_header
+from ddtl.data.images.image_file import BadImageError, read_bytes
 from ddtl.data.images.perceptual_hash import difference_hash, orientation_hashes, words
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.utils import spawn

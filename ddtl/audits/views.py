@@ -15,8 +15,9 @@ from scipy import ndimage
 
 from ddtl.audits import file_metadata
 from ddtl.audits.file_metadata import FileMetadata
-from ddtl.data.images.decode import Header, as_pillow, read_header
+from ddtl.data.images.decode import read_header
 from ddtl.data.images.lungs import SIDE, Mask, Regions, regions
+from ddtl.data.images.raster import Header, as_pillow
 
 Kind = Literal["shortcut", "may carry disease"]
 

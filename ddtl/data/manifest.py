@@ -13,7 +13,7 @@ from ddtl.schema.units import SPLITS
 from ddtl.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ddtl.data.images.decode import CTWindow, Window
+    from ddtl.data.images.levels import CTWindow, Window
 
 Grouping = Literal["patient", "near_duplicate", "none"]
 

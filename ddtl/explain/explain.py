@@ -17,7 +17,8 @@ import torch
 from ddtl.audits import burned_in
 from ddtl.config import phases
 from ddtl.data.download import claims
-from ddtl.data.images.decode import decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import read_bytes
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.phantom.dataset import mask_path
 from ddtl.evaluation.predictions import Predictions

@@ -20,22 +20,12 @@ from PIL import Image
 from ddtl.data.datasets.volumes.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
 from ddtl.data.images import ct, nifti
-from ddtl.data.images.decode import (
-    BadImageError,
-    CTWindow,
-    Window,
-    decode_gray,
-    grey_levels,
-    has_few_levels,
-    is_deep,
-    read_bytes,
-    read_start,
-    squared,
-    starts_as_image,
-    stored_range,
-)
+from ddtl.data.images.decode import decode_gray, squared
 from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_bytes, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.data.images.image_file import BadImageError, read_bytes, read_start
+from ddtl.data.images.levels import CTWindow, Window, grey_levels, has_few_levels
+from ddtl.data.images.raster import is_deep, starts_as_image, stored_range
 from ddtl.records import small
 from ddtl.utils import reading
 from ddtl.utils.errors import UserError

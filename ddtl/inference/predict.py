@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ddtl.data.datasets.kind import window_of
-from ddtl.data.images.decode import BadImageError, CTWindow, Window
 from ddtl.data.images.harmonize import Harmonizer, harmonizer_of_files
+from ddtl.data.images.image_file import BadImageError
+from ddtl.data.images.levels import CTWindow, Window
 from ddtl.inference import network, ood as far
 from ddtl.inference.embeddings import reference
 from ddtl.inference.inputs import Found, InputFile, decode_all, printable_path

@@ -111,7 +111,7 @@ class PhantomConfig(Section):
 
 
 class WindowConfig(Section):
-    """How stored values become grey levels; see :class:`ddtl.data.images.decode.Window`."""
+    """How stored values become grey levels; see :class:`ddtl.data.images.levels.Window`."""
 
     center: Finite
     width: Annotated[float, Field(gt=1, allow_inf_nan=False)]

@@ -90,7 +90,7 @@ def _images(source: ControlSubject, target: ControlSubject) -> str:
 def _blind(source: Manifest, target: Manifest, train: Sequence[int], test: Sequence[int]) -> dict[str, Any]:
     """Return the classifiers that see no pixel, scored on some of the target's images."""
     from ddtl.audits import file_metadata
-    from ddtl.data.images.decode import BadImageError
+    from ddtl.data.images.image_file import BadImageError
     from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
     from ddtl.evaluation.metrics import binary_scores, multiclass_scores
 

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from ddtl.audits import file_metadata, record as audits
-from ddtl.data.images.decode import BadImageError
+from ddtl.data.images.image_file import BadImageError
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols

@@ -64,7 +64,8 @@ def assert_answered(code: int, text: str, words: Sequence[str]) -> None:
 MEMORY = """\
 import resource, sys
 from pathlib import Path
-from ddtl.data.images.decode import BadImageError, load_image
+from ddtl.data.images.decode import load_image
+from ddtl.data.images.image_file import BadImageError
 
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

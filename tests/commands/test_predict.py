@@ -22,8 +22,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from ddtl.commands import cli, export
 from ddtl.data.datasets import registry
-from ddtl.data.images.decode import BadImageError
 from ddtl.data.images.harmonize import harmonizer_of_files
+from ddtl.data.images.image_file import BadImageError
 from ddtl.evaluation.patients import PatientTable, by_patient
 from ddtl.evaluation.predictions import Predictions
 from ddtl.inference import embeddings, inputs

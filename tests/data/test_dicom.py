@@ -13,7 +13,8 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_rescale, apply_windowing
 
 from ddtl.data.images import dicom
-from ddtl.data.images.decode import BadImageError, windowed
+from ddtl.data.images.image_file import BadImageError
+from ddtl.data.images.levels import windowed
 from ddtl.data.phantom.render import PhantomSpec, render_slice
 from ddtl.inference.inputs import decode, find
 from ddtl.utils.errors import UserError

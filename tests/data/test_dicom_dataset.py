@@ -25,7 +25,8 @@ from ddtl.config.load import check, load
 from ddtl.data.datasets import registry
 from ddtl.data.datasets.volumes import dicom
 from ddtl.data.images.cache import open_cache
-from ddtl.data.images.decode import CTWindow, load_image, windowed
+from ddtl.data.images.decode import load_image
+from ddtl.data.images.levels import CTWindow, windowed
 from ddtl.data.manifest import Manifest
 from ddtl.utils.errors import UserError
 from tests.support import ct_slices

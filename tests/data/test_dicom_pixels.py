@@ -23,8 +23,8 @@ from PIL import Image
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from ddtl.data.images import dicom, dicom_header, dicom_pixels, pixel_decoder
-from ddtl.data.images.decode import BadImageError
 from ddtl.data.images.dicom_header import HeaderError
+from ddtl.data.images.image_file import BadImageError
 from ddtl.data.images.pixel_decoder import Decoder
 from ddtl.inference.inputs import decode_all, find
 from tests.project.test_robust_dicom import HU, change_frame, compressed, text_tag, window

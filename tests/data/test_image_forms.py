@@ -12,7 +12,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from ddtl.data.images.decode import BadImageError, Window, decode_gray, read_header, stored_range
+from ddtl.data.images.decode import decode_gray, read_header
+from ddtl.data.images.image_file import BadImageError
+from ddtl.data.images.levels import Window
+from ddtl.data.images.raster import stored_range
 from tests.support.robust import png
 
 PATH = Path("image")

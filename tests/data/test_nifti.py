@@ -21,7 +21,9 @@ from ddtl.config.load import load
 from ddtl.data.datasets import registry
 from ddtl.data.images import nifti
 from ddtl.data.images.cache import open_cache
-from ddtl.data.images.decode import BadImageError, CTWindow, load_image, windowed
+from ddtl.data.images.decode import load_image
+from ddtl.data.images.image_file import BadImageError
+from ddtl.data.images.levels import CTWindow, windowed
 from ddtl.data.manifest import Manifest
 from ddtl.utils.errors import UserError
 from tests.support import ct_slices, nifti_volumes

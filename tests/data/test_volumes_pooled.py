@@ -8,7 +8,7 @@ import pytest
 
 from ddtl.config.load import check, load
 from ddtl.data.datasets import registry
-from ddtl.data.images.decode import CTWindow
+from ddtl.data.images.levels import CTWindow
 from ddtl.schema.run import OwnDataset
 from ddtl.studies import definitions
 from ddtl.utils.errors import UserError

@@ -24,7 +24,7 @@ SCHEDULES = {
     "layer_decay": ("finetune=layer_decay",),
     "surgical": ("finetune=surgical", "finetune.stages=[stem,fire2]"),
 }
-SHORT = ("trainer=cpu", f"trainer.max_epochs={EPOCHS}", "trainer.limit_batches=2", "evaluation.replicates=100")
+SHORT = ("trainer=cpu", f"trainer.max_epochs={EPOCHS}", "trainer.limit_batches=2", "evaluation.test=false")
 
 # Without BatchNorm and dropout and in full precision, dealing out a batch changes only the order of a sum; Adam would
 # make whole steps of that where a gradient is near 0.

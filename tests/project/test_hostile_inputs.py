@@ -28,8 +28,10 @@ from ddtl.data.datasets import folder, table
 from ddtl.data.download import archives
 from ddtl.data.images import dicom
 from ddtl.data.images.bounds import MAX_CHUNKS, MAX_PAGES, MAX_PARTS, MAX_SCANS, MAX_SEGMENTS
-from ddtl.data.images.decode import BadImageError, decode_gray, is_deep, load_image, read_bytes
+from ddtl.data.images.decode import decode_gray, load_image
 from ddtl.data.images.dicom_header import SUFFIXES
+from ddtl.data.images.image_file import BadImageError, read_bytes
+from ddtl.data.images.raster import is_deep
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.data.splits import exclusion
 from ddtl.inference import inputs

@@ -315,8 +315,14 @@ run.predict("scan.png", unit="patients")
 def test_a_user_s_script_is_type_checked_strictly(tmp_path: Path) -> None:
     assert [name for name in ddtl.__all__ if f"ddtl.{name}" not in SCRIPT] == []
     (tmp_path / "script.py").write_text(SCRIPT)
+    # What the types of the API do not consist of is not examined: it takes minutes.
+    (tmp_path / "mypy.ini").write_text(
+        "[mypy]\nstrict = True\nignore_missing_imports = True\n"
+        "[mypy-torch.*,torchvision.*,torchmetrics.*,pytorch_lightning.*,lightning_fabric.*,optuna.*]\n"
+        "follow_imports = skip\n"
+    )
     answer = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "script.py"],
+        [sys.executable, "-m", "mypy", "script.py"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     at = {number for number, line in enumerate(SCRIPT.splitlines(), start=1) if line in SCRIPT.splitlines()[-3:]}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from ddtl.config.load import load
-from ddtl.data.images.decode import Window
+from ddtl.data.images.levels import Window
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.utils.errors import UserError
 from tests.support.robust import (

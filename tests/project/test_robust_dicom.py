@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from ddtl.data.images import dicom
-from ddtl.data.images.decode import BadImageError
+from ddtl.data.images.image_file import BadImageError
 from ddtl.inference.inputs import find
 from tests.support import ct_slices
 

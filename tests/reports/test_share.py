@@ -179,7 +179,8 @@ def test_the_page_of_a_run_warns_of_letters(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_how_often_text_is_seen_in_public_images(real_data: Path) -> None:
-    from ddtl.data.images.decode import decode_gray, read_bytes
+    from ddtl.data.images.decode import decode_gray
+    from ddtl.data.images.image_file import read_bytes
 
     for dataset, low, high in (("sarscov2ct", 0.0, 0.05), ("covid19ct", 0.5, 0.75)):
         files = sorted(path for path in (real_data / dataset).rglob("*") if path.suffix in (".png", ".jpg"))[::4]

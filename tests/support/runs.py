@@ -25,8 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # 60 patients of 4 slices, 19 batches an epoch: a second on two cores. DenseNet121, the default, takes nine.
 SMALL = (
-    "model=squeezenet1_1",
-    "model.weights=none",
     "dataset.phantom.n_patients=60",
     "dataset.phantom.slices_per_patient=4",
     "dataset.phantom.size=64",
@@ -34,6 +32,8 @@ SMALL = (
     "dataset.batch_size=8",
     "trainer.max_epochs=3",
     "logger=none",
+    "model=squeezenet1_1",
+    "model.weights=none",
     "trainer.checkpoint_seconds=0",  # an epoch takes less than a second, and tests stop runs after a certain one
 )
 

@@ -18,7 +18,8 @@ from ddtl.data.datasets import classes as class_names, patient_ids
 from ddtl.data.datasets.kind import DatasetKind, of_own_files
 from ddtl.data.datasets.table import nfc, read_table
 from ddtl.data.download.published import IMAGE_SUFFIXES, named
-from ddtl.data.images.decode import read_start, starts_as_image
+from ddtl.data.images.image_file import read_start
+from ddtl.data.images.raster import starts_as_image
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.schema.run import Config, PatientIds
 from ddtl.utils.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddtl.data.datasets import classes, patient_ids
 from ddtl.data.download.published import Origin, published_manifest
-from ddtl.data.images.decode import CTWindow, Window
+from ddtl.data.images.levels import CTWindow, Window
 from ddtl.data.manifest import Manifest
 from ddtl.schema.run import Config, DatasetConfig
 from ddtl.utils.progress import Progress

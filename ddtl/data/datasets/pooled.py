@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from ddtl.data.datasets.classes import matched, require_positive
 from ddtl.data.download.published import read_index
-from ddtl.data.images.decode import decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import read_bytes
 from ddtl.data.images.perceptual_hash import difference_hash, near_any
 from ddtl.data.manifest import Grouping, Manifest, Note, Sample
 

@@ -32,7 +32,7 @@ from ddtl.data.download.published import (
     too_deep,
 )
 from ddtl.data.download.verifying import FINE, Checker, Finding, State, verify
-from ddtl.data.images.decode import BadImageError, read_bytes
+from ddtl.data.images.image_file import BadImageError, read_bytes
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_bytes
 from ddtl.utils.progress import Progress

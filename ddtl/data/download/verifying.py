@@ -22,7 +22,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from ddtl.data.download.published import IndexRow, image_files
-from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import BadImageError, read_bytes
 from ddtl.data.images.perceptual_hash import BITS, difference_hash, distance
 from ddtl.utils import threads
 from ddtl.utils.progress import Progress

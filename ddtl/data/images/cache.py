@@ -25,15 +25,9 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images.decode import (
-    DECODER_VERSION,
-    BadImageError,
-    CTWindow,
-    decode_gray,
-    grey_levels,
-    read_bytes,
-    squared,
-)
+from ddtl.data.images.decode import DECODER_VERSION, decode_gray, squared
+from ddtl.data.images.image_file import BadImageError, read_bytes
+from ddtl.data.images.levels import CTWindow, grey_levels
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads

@@ -10,7 +10,9 @@ import numpy as np
 
 from ddtl.data.download.published import named
 from ddtl.data.images.cache import DecodedCache
-from ddtl.data.images.decode import MIN_LEVELS, MIN_RANGE, has_few_levels, read_bytes, stored_range
+from ddtl.data.images.image_file import read_bytes
+from ddtl.data.images.levels import MIN_LEVELS, MIN_RANGE, has_few_levels
+from ddtl.data.images.raster import stored_range
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.utils.errors import UserError
 

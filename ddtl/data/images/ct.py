@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ddtl.data.images import dicom, dicom_header, dicom_pixels, nifti
-from ddtl.data.images.decode import BadImageError, CTWindow, Header, read_bytes
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.data.images.image_file import BadImageError, read_bytes
+from ddtl.data.images.levels import CTWindow
 from ddtl.data.images.nifti import Volume
+from ddtl.data.images.raster import Header
 
 
 def decode_gray(data: bytes, path: Path, window: CTWindow) -> Image.Image:

@@ -19,9 +19,11 @@ from PIL import Image
 from pydicom import uid
 
 from ddtl.data.images import dicom_header, dicom_pixels
-from ddtl.data.images.decode import MAX_PIXELS, MIN_LEVELS, BadImageError, opened, read_bytes, windowed
+from ddtl.data.images.bounds import MAX_PIXELS
 from ddtl.data.images.dicom_header import File, HeaderError, integer, number, text_of, vector, words_of
 from ddtl.data.images.dicom_pixels import Stored
+from ddtl.data.images.image_file import BadImageError, opened, read_bytes
+from ddtl.data.images.levels import MIN_LEVELS, windowed
 
 LEVEL, WIDTH = -600.0, 1500.0  # Hounsfield units
 

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from ddtl.data.images.bounds import MAX_PIXELS
-from ddtl.data.images.decode import BadImageError, CTWindow, read_start, windowed
 from ddtl.data.images.dicom import cut_out, through
 from ddtl.data.images.dicom_header import HeaderError
+from ddtl.data.images.image_file import BadImageError, read_start
+from ddtl.data.images.levels import CTWindow, windowed
 
 START = 2048  # bytes of a file that contain its header, packed or not
 MAX_VOLUME = 2**31  # bytes of unpacked values: 512 × 512 × 1,000 of 64 bits

@@ -13,7 +13,8 @@ from ddtl.audits import burned_in
 from ddtl.audits.duplicates import Leaks
 from ddtl.audits.fingerprints import Key
 from ddtl.audits.pairs import Pair
-from ddtl.data.images.decode import BadImageError, decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import BadImageError, read_bytes
 from ddtl.data.manifest import Manifest
 
 MOST = 60  # pairs

@@ -23,9 +23,9 @@ from ddtl.data.datasets.volumes.labels import Labels, read_labels
 from ddtl.data.datasets.volumes.slices import chosen, with_lung
 from ddtl.data.download.published import named
 from ddtl.data.images import dicom
-from ddtl.data.images.decode import BadImageError, read_start
 from ddtl.data.images.dicom import Slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
+from ddtl.data.images.image_file import BadImageError, read_start
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.schema.run import DatasetConfig
 from ddtl.utils import spawn, threads

@@ -13,7 +13,8 @@ from ddtl.data.datasets.volumes.labels import Label, Labels, read_labels
 from ddtl.data.datasets.volumes.slices import chosen, with_lung
 from ddtl.data.download.published import named
 from ddtl.data.images import nifti
-from ddtl.data.images.decode import BadImageError, CTWindow
+from ddtl.data.images.image_file import BadImageError
+from ddtl.data.images.levels import CTWindow
 from ddtl.data.images.nifti import Volume
 from ddtl.data.manifest import Manifest, Note, Sample
 from ddtl.schema.run import DatasetConfig

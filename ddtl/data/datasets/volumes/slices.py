@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ddtl.data.images import ct
-from ddtl.data.images.decode import BadImageError, CTWindow, decode_gray, read_bytes
+from ddtl.data.images.decode import decode_gray
+from ddtl.data.images.image_file import BadImageError, read_bytes
+from ddtl.data.images.levels import CTWindow
 from ddtl.data.manifest import Sample
 from ddtl.schema.run import Slices
 from ddtl.utils import threads
