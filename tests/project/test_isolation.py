@@ -58,9 +58,9 @@ def test_as_a_module_with_python_s_own_switch(hostile: Path) -> None:
 def test_nor_does_any_process_that_a_command_starts(hostile: Path) -> None:
     runs = hostile.parent / "runs"
     command(hostile, "train", "-m", *small(runs, *PLAIN))
-    command(hostile, "sweep", *small(runs, *PLAIN, "optimizer.lr=1e-4", "engine.workers=1"))
-    assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 2
-    command(hostile, "audit", *(word for word in small(runs) if word.startswith(("dataset.phantom", "paths"))))
+    command(hostile, "sweep", *small(runs, *PLAIN, "optimizer.lr=1e-3,1e-4", "engine.workers=1"))
+    assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 3
+    command(hostile, "audit", "dataset.phantom.n_patients=16", "dataset.phantom.size=64", f"paths.runs_dir={runs}")
     command(hostile, "report", str(next(runs.glob("phantom/squeezenet*"))))
     command(hostile, "runs", "list", f"paths.runs_dir={runs}")
 
@@ -71,8 +71,8 @@ def test_nor_does_a_process_of_another_device(hostile: Path) -> None:
     runs = hostile.parent / "runs"
     words = small(runs, *PLAIN, "trainer.devices=2")
     command(hostile, "train", *words)
-    command(hostile, "sweep", *words, "optimizer.lr=1e-4", "engine.workers=1", "engine.gpus_per_trial=2")
-    assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 2
+    command(hostile, "sweep", *words, "optimizer.lr=1e-3,1e-4", "engine.workers=1", "engine.gpus_per_trial=2")
+    assert len(list(runs.glob("phantom/squeezenet*/results.json"))) == 3
 
 
 def test_the_settings_of_w_and_b_that_lie_there_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
