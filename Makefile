@@ -12,7 +12,7 @@ VENV := .venv
 # Test processes, of one thread each.
 WORKERS ?= 2
 BIN := $(VENV)/bin
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.ready-docs
 
