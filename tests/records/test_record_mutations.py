@@ -33,6 +33,7 @@ def test_a_changed_record_ends_no_command_in_a_traceback(place: Workplace, numbe
         assert outcome.state != "wrong", f"{kind.file} ({what}), {consumer}, seed {seed}: {outcome.words}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JSON, ids=[kind.file.replace("/", " ") for kind in JSON])
 def test_a_missing_key_ends_no_command_in_a_traceback(place: Workplace, kind: Kind) -> None:
     readers = list(dict.fromkeys(kind.consumers))

@@ -106,6 +106,9 @@ def _become(asked: dict[str, Any], fds: Sequence[int]) -> None:
     sys.path[:] = [*filter(None, paths[1]), *(entry for entry in sys.path if entry not in paths[0])]
     os.environ.clear()
     os.environ.update(asked["env"])
+    if any(os.path.exists(f"{entry}/sitecustomize.py") for entry in paths[1] if entry):  # as Python does at its start
+        sys.modules.pop("sitecustomize", None)
+        __import__("sitecustomize")
     sys.orig_argv = list(asked["args"])
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
