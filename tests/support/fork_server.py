@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,6 +132,7 @@ class _Server:
         if cls.path:
             return
         folder = tempfile.mkdtemp(prefix="fork-server-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         process = subprocess.Popen(
             [sys.executable, __file__, f"{folder}/socket"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env=cls.env | {"OPENBLAS_NUM_THREADS": "1"},  # its threads start as NumPy is imported

@@ -8,11 +8,15 @@ import sys
 PROGRAM = """
 import gc, weakref
 import torch
-from ddtl.utils.memory import pass_over_imports
+from ddtl.utils.memory import collect_seldom, pass_over_imports
 
 class Node: pass
 
+usual = gc.get_threshold()
+collect_seldom()
+assert gc.get_threshold()[0] > usual[0]
 pass_over_imports()
+assert gc.get_threshold() == usual, "training collects as ever"
 passed = gc.get_freeze_count()
 cycle = Node()
 cycle.itself, gone = cycle, weakref.ref(cycle)

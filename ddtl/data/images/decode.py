@@ -1,4 +1,4 @@
-"""One image file -> one square of 8-bit gray levels: a photograph's format, or a slice of a CT volume."""
+"""One image file -> one square of 8-bit gray levels, by the reader of its format."""
 
 from __future__ import annotations
 
