@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing.queues
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -115,9 +118,16 @@ def _quiet_worker(worker: int) -> None:
     signals.leave_to_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     notices.ignore()
+    sys.excepthook = _unless_parent_left
     torch.set_num_threads(1)
     # A batch that cannot be sent (no file can be opened any more) would be dropped, and waited for without end.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Pass over what breaks in the thread that hands batches over, where a parent that is being stopped hangs up."""
+    if threading.current_thread() is threading.main_thread() or not isinstance(error, OSError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _give_up(error: Exception, what: object) -> None:
