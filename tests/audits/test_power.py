@@ -50,9 +50,8 @@ def planted_score(view: str, features: np.ndarray, labels: np.ndarray, plan: pro
     return np.column_stack([1 - p, p])
 
 
-@pytest.mark.parametrize(
-    ("positives", "negatives", "images"), [(19, 19, 4), pytest.param(12, 60, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("positives", "negatives", "images"), [(19, 19, 4), (12, 60, 2)])
 def test_the_stated_power_is_that_of_the_probes(
     positives: int, negatives: int, images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,7 +226,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[float, tuple[Manifes
     return found
 
 
-@pytest.mark.parametrize("view", ["border", pytest.param("marks", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["border", "marks"])
 def test_a_mark_in_the_images_is_found(
     view: str, drawn: dict[float, tuple[Manifest, list[Measurements | None]]]
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_mark_in_the_images_is_found(
     assert found.low <= 0.9 <= found.high
 
 
+@pytest.mark.slow
 def test_a_clean_phantom_has_no_shortcut(drawn: dict[float, tuple[Manifest, list[Measurements | None]]]) -> None:
     """One image cannot be read, and is left out."""
     manifest, looks = drawn[0.0]
@@ -264,6 +266,7 @@ def test_no_shortcut_on_ten_clean_phantoms(tmp_path: Path) -> None:
     assert len(wrong) <= 2, wrong
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_file_facts_of_covid19ct(real_data: Path) -> None:
     """A separate analysis with other code found an area of 0.942 and an accuracy of 0.875."""

@@ -78,6 +78,7 @@ except BadImageError:
 """
 
 
+@pytest.mark.slow
 def test_a_huge_image_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     """Its 900 megapixels would take 900 MB."""
     huge_png(tmp_path / "huge.png")
@@ -109,7 +110,8 @@ def test_a_full_disk_at_the_start(place: Place, guarded: Guarded, capfd: pytest.
         assert place.state() == before
 
 
-@pytest.mark.parametrize("kind", ["folder", pytest.param("phantom", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["folder", "phantom"])
 def test_a_read_only_cache(kind: str, place: Place, guarded: Guarded, capfd: pytest.CaptureFixture[str]) -> None:
     """Where it is finished it is read; where it is not, the message says where else it could be."""
     argv = [*place.paths(), *(place.folder() if kind == "folder" else place.phantom())]

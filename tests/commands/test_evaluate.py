@@ -50,6 +50,7 @@ def evaluate(folder: Path, *words: str) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.slow
 def test_every_number_of_the_record_is_that_of_its_predictions(trained: Path) -> None:
     r = json.loads((trained / "results.json").read_text())
     table = prediction_table.read(trained / "predictions.csv")
@@ -182,6 +183,7 @@ def test_the_same_images_elsewhere_give_the_same_predictions(a_run: Path) -> Non
     assert np.allclose(again.logits, own.logits, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_settings_of_the_dataset_that_are_not_named_stay_the_runs(
     a_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def exported(trained: Path) -> Path:
     return trained / "export"
 
 
+@pytest.mark.slow
 def test_the_onnx_file_predicts_what_the_run_predicted(trained: Path, exported: Path) -> None:
     datamodule = CTDataModule(load(small(trained.parents[1], *WORDS)))
     datamodule.load()

@@ -110,6 +110,7 @@ def test_mistakes_are_answered_before_the_first_run(tmp_path, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["search=lr", "preview=3"], ["search=lr", "--cfg", "job"]])
 def test_questions_are_answered_without_torch(monkeypatch, capsys, words):
     code = f"import sys; from ddtl.commands import sweep; sweep.main({words!r}); assert 'torch' not in sys.modules"

@@ -633,6 +633,7 @@ def answered(overrides: list[str]) -> None:
         assert isinstance(load(overrides), Config)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(_KEYS, _VALUES).map("=".join), min_size=1, max_size=3))
 @settings(max_examples=120, deadline=None)
 def test_any_value_is_taken_or_answered(overrides: list[str]) -> None:

@@ -363,6 +363,7 @@ def test_a_finished_cache_is_opened_without_writing(
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize(("name", "images", "distinct"), [("covid19ct", 746, 746), ("sarscov2ct", 2481, 2479)])
 def test_the_real_datasets(real_data: Path, root: Path, name: str, images: int, distinct: int) -> None:

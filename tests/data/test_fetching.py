@@ -366,6 +366,7 @@ def test_processes_that_start_together_fetch_each_file_once(toy: Path, server: S
     assert in_place(toy) == IMAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_fetch_that_was_stopped_resumes(toy: Path, server: Server, signum: signal.Signals, code: int) -> None:
     server.delay = 0.2

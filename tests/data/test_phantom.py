@@ -121,6 +121,7 @@ def test_any_number_of_patients_is_balanced(n: int, prevalence: float, seed: int
         assert abs(2 * sum(labels) - n) <= 1
 
 
+@pytest.mark.slow
 def test_both_classes_are_half_of_each_site(dataset: Manifest) -> None:
     for site in ("a", "b"):
         labels = [sample.label for sample in dataset.samples if sample.site == site]

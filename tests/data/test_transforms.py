@@ -68,6 +68,7 @@ def test_output_depends_on_image_and_seed_alone(spec: AugmentConfig) -> None:
     assert len(set(expected.values())) == len(SEEDS)
 
 
+@pytest.mark.slow
 def test_output_is_the_same_in_a_spawned_process() -> None:
     augmenter, image = Augmenter(STRONG, SIZE), noise()
     expected = augment_all(augmenter, image, SEEDS)  # also: an augmenter that was used can be pickled

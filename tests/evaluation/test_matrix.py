@@ -86,6 +86,7 @@ def test_the_interval_of_a_mean_covers_the_mean_of_all_seeds_and_patients(seeds:
     assert np.mean(widths) < 0.35
 
 
+@pytest.mark.slow
 def test_a_drop_covers_what_is_lost_between_two_hospitals() -> None:
     """The same networks at home and away: a good seed is good at both."""
     hits, none = 0, 0

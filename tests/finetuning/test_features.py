@@ -161,6 +161,7 @@ def test_validation_with_a_running_mean_keeps_what_never_trained_and_nothing_els
     assert_same_training(kept, fitted(tmp_path / "11", *command, NOTHING_KEPT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [("augment=none",), ("augment=strong", "finetune.cached_views=3")])
 @pytest.mark.parametrize("stop", [(1, 0), (2, 3), (4, 5)])
 def test_a_run_stopped_in_a_stored_phase_resumes_to_the_same_bit(tiny, tmp_path, monkeypatch, settings, stop):

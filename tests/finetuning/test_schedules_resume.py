@@ -42,9 +42,8 @@ def stops(schedule: Schedule) -> list[tuple[int, int]]:
     return sorted(points)
 
 
-@pytest.mark.parametrize(
-    "name", ["lp_ft", *(pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES if name != "lp_ft")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_resumes_to_the_same_bit_wherever_it_was_stopped(tiny, tmp_path, monkeypatch, name):
     command = (tiny, "trainer=cpu", *SHORT, *SCHEDULES[name], *ROWS[name], "optimizer.weight_decay=0.1")
     command += ("trainer.ema=0.8",) if name in ("lp_ft", "surgical") else ()

@@ -130,7 +130,8 @@ def test_a_run_of_another_schedule_has_no_adapter(tiny: str, tmp_path: Path) -> 
     assert not (run(tmp_path, tiny, *SHORT, "finetune=linear_probe").folder / "adapter.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["ssf", *(pytest.param(n, marks=pytest.mark.slow) for n in ("bitfit", "norm_affine"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ADAPTERS)
 def test_it_resumes_to_the_bit(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     command = (tiny, *SHORT, f"finetune={name}", "trainer.ema=0.8", "augment.mixup=0.2", "augment.cutmix=1")
     whole = run(tmp_path / "whole", *command).folder

@@ -98,6 +98,7 @@ def test_a_folder_of_results_that_is_a_link_is_refused(stranger: Path, tmp_path:
     untouched(tmp_path)
 
 
+@pytest.mark.slow
 def test_resuming_writes_through_no_link(stranger: Path, tmp_path: Path) -> None:
     (stranger / "results.json").unlink()
     words = small(stranger.parents[1], *WORDS)
@@ -127,6 +128,7 @@ def test_resuming_writes_through_no_link(stranger: Path, tmp_path: Path) -> None
     assert json.loads((stranger / "results.json").read_text())["best_epoch"] == 0
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     folder = records.write(tmp_path / "runs" / "d" / "run")
     command = [sys.executable, "-m", "ddtl", "report", str(folder)]

@@ -216,6 +216,7 @@ def test_a_loss_that_raises_is_one_line_with_its_place(place: Path) -> None:
     assert (row.state, row.note[:26]) == ("failed", "the plugin ct_extras faile")
 
 
+@pytest.mark.slow
 def test_what_a_dataset_of_a_plugin_raises_is_one_line(place: Path) -> None:
     source, line = insert(place, "def flat", "    open('/no/file')")
     done = typed(place, "train.py", *TRAIN, f"dataset.root={place / 'images'}")

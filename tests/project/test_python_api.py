@@ -125,6 +125,7 @@ def test_a_run_is_found_by_its_folder_and_by_a_part_of_its_name(run: ddtl.Run, f
         ddtl.load(folder)
 
 
+@pytest.mark.slow
 def test_evaluate_takes_a_run_or_its_name_and_an_evaluation_is_opened_as_such(run: ddtl.Run, folder: Path) -> None:
     by_name = ddtl.evaluate(str(run.path), **{"evaluation.threshold": "youden"})
     assert (by_name.path, by_name.results["threshold_rule"]) == (run.path, "youden")

@@ -249,12 +249,13 @@ def hostile(runs: Path) -> Path:
     return made.study(runs, "cross_dataset", [job, lost])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "width", "dark", "charts"),
     [
         ("cross", 1200, False, 4),
-        pytest.param("cross", 400, True, 4, marks=pytest.mark.slow),
-        pytest.param("curve", 1200, True, 2, marks=pytest.mark.slow),
+        ("cross", 400, True, 4),
+        ("curve", 1200, True, 2),
         ("hostile", 1200, False, 4),
     ],
 )

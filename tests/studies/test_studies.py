@@ -386,6 +386,7 @@ def test_a_study_of_an_earlier_version_resumes_as_the_plan_that_it_had_written(t
     assert [bool(plan) for plan in rest.planned] == [True, True, True, False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images")
 def test_a_further_seed_and_a_further_dataset_compute_what_is_new(tmp_path):
     call(tmp_path, Engine())
@@ -421,10 +422,9 @@ def test_what_asks_for_less_or_for_something_else_is_refused_with_what_differs(t
     assert (tmp_path / "studies" / "small" / study_folder.NAME).read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images")
-@pytest.mark.parametrize(
-    "behind", [pytest.param(1, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow), 9]
-)
+@pytest.mark.parametrize("behind", [1, 5, 9])
 def test_ended_anywhere_it_resumes_to_the_same_record(tmp_path, behind):
     words = ["study.methods=[plain,match,strong]", "study.patients=[5]"]
     whole, rest = Engine(), Engine()
@@ -601,6 +601,7 @@ def test_a_real_study_on_the_phantom_and_its_repetition(tmp_path):
     assert study_folder.read(tmp_path / "studies" / study["name"])["jobs"] == study["jobs"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images")
 def test_a_study_repeated_with_other_shared_settings_is_another_planned_use(tmp_path):
     found = []

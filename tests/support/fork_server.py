@@ -5,11 +5,15 @@
 difference that a test can see (an environment that Python or a library reads as it starts, a switch of Python), an
 ordinary process is started. All forks of a server hash strings alike; a test about two processes that must not depend
 on that starts one of them by ``subprocess``.
+
+A sweep's command has a second process in reserve, forked together with it: it becomes the server that
+``multiprocessing`` starts to fork trials from.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import select
@@ -19,10 +23,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing import util
 from pathlib import Path
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar, NoReturn
 
 IMPORTED = (
     "torch", "torch._dynamo", "torchvision", "torchmetrics", "pytorch_lightning", "albumentations", "hydra", "optuna",
@@ -35,6 +42,7 @@ READ_AT_START = (
     "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "LD_PRELOAD", "GLIBC_", "MALLOC_", "LC_", "LANG", "CUDA_", "MPL", "HOME",
 )  # fmt: skip
 
+TAKEN_OVER = ("PYTHONPATH", "PYTHONSAFEPATH")  # as the search path of modules
 
 # --- the server -------------------------------------------------------------------------------------------------------
 
@@ -76,6 +84,8 @@ def serve(path: str) -> dict[str, Any]:
     for fd in (awake, woken):
         os.close(fd)
     _become(asked, fds)
+    if any("sweep" in word for word in asked["args"]):
+        _keep_in_reserve()
     return asked
 
 
@@ -88,12 +98,18 @@ def _tell_of_ended(waiting: dict[int, socket.socket]) -> None:
             connection.sendall(status.to_bytes(4, "little"))
 
 
+def _send(connection: socket.socket, asked: dict[str, Any], fds: Sequence[int]) -> None:
+    message = json.dumps(asked).encode()
+    socket.send_fds(connection, [len(message).to_bytes(4, "little")], fds)
+    connection.sendall(message)
+
+
 def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    size, fds, _, _ = socket.recv_fds(connection, 4, 3)
+    size, fds, _, _ = socket.recv_fds(connection, 4, 8)
     message = b""
     while len(message) < int.from_bytes(size, "little"):
         message += connection.recv(2**16)
-    return json.loads(message), fds
+    return (json.loads(message) if message else {}), fds
 
 
 def _become(asked: dict[str, Any], fds: Sequence[int]) -> None:
@@ -102,6 +118,17 @@ def _become(asked: dict[str, Any], fds: Sequence[int]) -> None:
     for to, fd in enumerate(fds):
         os.dup2(fd, to, inheritable=True)
         os.close(fd)
+    _move_to(asked)
+    sys.orig_argv = list(asked["args"])
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
+        2, "w", errors="backslashreplace", buffering=1, closefd=False
+    )
+
+
+def _move_to(asked: dict[str, Any]) -> None:
+    """Take over its folder and environment."""
     os.chdir(asked["cwd"])
     paths = [env.get("PYTHONPATH", "").split(os.pathsep) for env in (os.environ, asked["env"])]
     sys.path[:] = [*filter(None, paths[1]), *(entry for entry in sys.path if entry not in paths[0])]
@@ -110,12 +137,80 @@ def _become(asked: dict[str, Any], fds: Sequence[int]) -> None:
     if any(os.path.exists(f"{entry}/sitecustomize.py") for entry in paths[1] if entry):  # as Python does at its start
         sys.modules.pop("sitecustomize", None)
         __import__("sitecustomize")
-    sys.orig_argv = list(asked["args"])
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # type: ignore[misc]  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
-        2, "w", errors="backslashreplace", buffering=1, closefd=False
-    )
+
+
+# --- the server that ddtl forks trials from ---------------------------------------------------------------------------
+
+
+def _keep_in_reserve() -> None:
+    """Fork the process that becomes multiprocessing's server, where the command starts one in this environment."""
+    ours, theirs = socket.socketpair()
+    began = dict(os.environ)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _be_in_reserve(theirs)
+    theirs.close()
+    really = util.spawnv_passfds
+
+    def spawnv_passfds(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in args[-1]:
+            return int(really(path, args, passfds))
+        util.spawnv_passfds = really
+        environment = dict(os.environ)
+        with ours, suppress(OSError):  # what is in reserve may have been killed
+            if _is_equal_at_start(began, environment):
+                ignored = [each for each in signal.valid_signals() if signal.getsignal(each) == signal.SIG_IGN]
+                asked = {
+                    "code": args[-1], "fds": list(passfds), "env": environment, "cwd": os.getcwd(),
+                    "ignored": ignored, "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+                    "safe": "-P" in args or bool(environment.get("PYTHONSAFEPATH")),
+                }  # fmt: skip
+                _send(ours, asked, passfds)
+                if ours.recv(1):
+                    return pid
+        return int(really(path, args, passfds))
+
+    util.spawnv_passfds = spawnv_passfds
+
+
+def _be_in_reserve(connection: socket.socket) -> NoReturn:
+    """Wait until it is needed or the command is gone; then be what ``python -c`` would be."""
+    group = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    handlers = [signal.signal(signum, signal.SIG_IGN) for signum in group]
+    asked, fds = _received(connection)
+    if not asked:
+        os._exit(0)
+    connection.sendall(b"1")
+    beyond = 500  # where neither the files that were inherited nor the numbers that were asked for are
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, beyond) for fd in fds]
+    os.closerange(3, beyond)
+    for fd, to in zip(moved, asked["fds"], strict=True):
+        os.dup2(fd, to, inheritable=True)
+        os.close(fd)
+    _move_to(asked)
+    for signum, handler in zip(group, handlers, strict=True):
+        signal.signal(signum, handler)
+    for signum in asked["ignored"]:
+        if signum not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
+    sys.argv = ["-c"]
+    if not asked["safe"]:
+        sys.path.insert(0, "")
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    code = 0
+    try:
+        exec(asked["code"], main.__dict__)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 # --- its client -------------------------------------------------------------------------------------------------------
@@ -145,7 +240,7 @@ class _Server:
 
 def _is_equal_at_start(env: dict[str, str], other: dict[str, str]) -> bool:
     first, second = (
-        {name: value for name, value in each.items() if name.startswith(READ_AT_START) and name != "PYTHONPATH"}
+        {name: value for name, value in each.items() if name.startswith(READ_AT_START) and name not in TAKEN_OVER}
         for each in (env, other)
     )
     return first == second
@@ -173,12 +268,10 @@ class Popen(subprocess.Popen[Any]):
         pipes, session = rest[3:9], rest[14]
         p2cread, _, _, c2pwrite, _, errwrite = pipes
         asked = {"args": words, "env": whole, "session": session, "cwd": os.fspath(cwd or Path.cwd())}
-        message = json.dumps(asked).encode()
         self._answers = socket.socket(socket.AF_UNIX)
         self._answers.connect(_Server.path)
         fds = [own if given == -1 else given for own, given in enumerate((p2cread, c2pwrite, errwrite))]
-        socket.send_fds(self._answers, [len(message).to_bytes(4, "little")], fds)
-        self._answers.sendall(message)
+        _send(self._answers, asked, fds)
         self.pid = int.from_bytes(self._answers.recv(4), "little")
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -225,7 +318,6 @@ def run(command: Sequence[Any], *, timeout: float | None = None, check: bool = F
 if __name__ == "__main__":
     import runpy
     from importlib import import_module
-    from types import ModuleType
 
     sys.path.pop(0)  # the folder of this file
     for _name in IMPORTED:
@@ -234,10 +326,12 @@ if __name__ == "__main__":
     assert not any(name.partition(".")[0] == "ddtl" for name in sys.modules)
     _, _program, *_words = serve(sys.argv[1])["args"]
     # From here on in a fork, which ends as any process of Python does.
+    _is_safe = bool(os.environ.get("PYTHONSAFEPATH"))
     if _program in ("-m", "-c"):
         _what, *_words = _words
         sys.argv = [_program, *_words]
-        sys.path.insert(0, str(Path.cwd()) if _program == "-m" else "")
+        if not _is_safe:
+            sys.path.insert(0, str(Path.cwd()) if _program == "-m" else "")
         if _program == "-m":
             runpy.run_module(_what, run_name="__main__", alter_sys=True)
         else:
@@ -245,5 +339,6 @@ if __name__ == "__main__":
             exec(compile(_what, "<string>", "exec"), _main.__dict__)
     else:
         sys.argv = [_program, *_words]
-        sys.path.insert(0, str(Path(_program).resolve().parent))
+        if not _is_safe:
+            sys.path.insert(0, str(Path(_program).resolve().parent))
         runpy.run_path(_program, run_name="__main__")

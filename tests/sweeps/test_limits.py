@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support import mounts
+from tests.support import fork_server, mounts
 from tests.support.runs import ROOT
+from tools import chaos_sweep
 
 WORDS = (
     "model=squeezenet1_1", "dataset.phantom.n_patients=60", "dataset.phantom.size=64", "trainer=cpu",
@@ -29,7 +31,7 @@ def sweep(words: Sequence[str], into: Path | None = None) -> subprocess.Complete
     if into is not None:
         command = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(into / "cgroup.procs"), *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment)
+    return fork_server.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def record(runs: Path) -> list[dict[str, Any]]:
@@ -107,10 +109,14 @@ def test_a_trial_that_the_system_kills_for_memory_is_recorded_so_and_the_sweep_r
 
 
 @pytest.mark.slow
-def test_two_rounds_of_killing() -> None:
+def test_two_rounds_of_killing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     # In this file, and so never while the system kills a trial above: a trial killed then would be taken for that one.
-    command = [sys.executable, str(ROOT / "tools" / "chaos_sweep.py"), "--rounds", "2", "--trials", "3"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=800)
-    found = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.setattr(
+        chaos_sweep,
+        "subprocess",
+        SimpleNamespace(**vars(subprocess) | {"Popen": fork_server.Popen, "run": fork_server.run}),
+    )
+    code = chaos_sweep.main(["--rounds", "2", "--trials", "3"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["problems"] == []
-    assert (done.returncode, found["rounds"], found["trials"]) == (0, 2, 6)
+    assert (code, found["rounds"], found["trials"]) == (0, 2, 6)

@@ -218,6 +218,7 @@ def test_every_mistake_comes_in_one_message() -> None:
 # --- the shipped spaces -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     st.sampled_from(SHIPPED),

@@ -245,6 +245,7 @@ def test_killed_between_writing_down_an_end_and_telling_it_the_end_counts(
     assert reasons(after, 0) == ["completed"]
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_trials_out(tmp_path: Path) -> None:
     store = open.open_sweep(plan(tmp_path, "n_trials=40"))
     done = workers(store.folder, 3)

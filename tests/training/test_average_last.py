@@ -56,6 +56,7 @@ def test_the_mean_is_scored_with_statistics_of_its_own(tiny: str, tmp_path: Path
     assert all(torch.allclose(value, kept[name], atol=1e-5) for name, value in anew.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_comes_to_the_same_mean(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It breaks in each epoch that counts: the second and third time there is a mean to restore."""
     words = [tiny, "trainer.max_epochs=4", "trainer.average_last=3", "trainer.limit_batches=4"]

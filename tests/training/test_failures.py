@@ -56,6 +56,7 @@ def assert_broken_off(code: int, text: str, *words: str) -> None:
 # --- a full disk ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_disk_that_gets_full_in_training(
     uninterrupted: Path, tmp_path: Path, guarded: Guarded, capfd: pytest.CaptureFixture[str]
 ) -> None:

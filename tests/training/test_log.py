@@ -33,6 +33,7 @@ class AfterOne(EarlyEnd):
         return "stopped" if trainer.current_epoch >= 1 else None
 
 
+@pytest.mark.slow
 def test_notes_change_neither_name_nor_resume(tmp_path: Path, tiny: str) -> None:  # noqa: F811
     plain = runs.run(tmp_path / "plain", tiny)
     with pytest.raises(EndedEarly) as ended:

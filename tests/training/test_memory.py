@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import gc, weakref
 import torch
@@ -28,6 +30,7 @@ assert gone() is None, "later garbage is found"
 """
 
 
+@pytest.mark.slow
 def test_only_imports_are_passed_over_and_the_process_ends_without_a_word() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

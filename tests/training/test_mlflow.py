@@ -45,6 +45,7 @@ def log(folder: RunFolder, *steps: int, broken: bool = False) -> None:
             raise PullThePlugError
 
 
+@pytest.mark.slow
 def test_settings_curves_and_end_are_there_and_a_resumed_run_continues(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(PullThePlugError):
         log(folder, 0, broken=True)

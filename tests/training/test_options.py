@@ -54,6 +54,7 @@ def with_mean(tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("mean"), *PLAIN, "trainer.ema=0.8").folder
 
 
+@pytest.mark.slow
 def test_the_running_mean_is_what_is_scored_and_kept_and_training_does_not_know_of_it(with_mean, tmp_path):
     without = run(tmp_path, *PLAIN).folder
     assert same_tensors(last(with_mean), last(without))
@@ -107,16 +108,14 @@ def test_balanced_sampling_feeds_each_class_equally_often(tmp_path, monkeypatch)
 # --- resuming with each -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         ("trainer.ema=0.8", "augment=strong"),
-        pytest.param(("trainer.accumulate=2", "trainer.limit_batches=12"), marks=pytest.mark.slow),
-        pytest.param(("dataset.sampling=balanced", "dataset.phantom.prevalence=0.3"), marks=pytest.mark.slow),
-        pytest.param(
-            ("trainer.compile=true", "trainer.ema=0.8", "trainer.accumulate=2", "trainer.limit_batches=12"),
-            marks=pytest.mark.slow,
-        ),
+        ("trainer.accumulate=2", "trainer.limit_batches=12"),
+        ("dataset.sampling=balanced", "dataset.phantom.prevalence=0.3"),
+        ("trainer.compile=true", "trainer.ema=0.8", "trainer.accumulate=2", "trainer.limit_batches=12"),
     ],
     ids=["ema", "accumulate", "balanced", "compile"],
 )

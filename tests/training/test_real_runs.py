@@ -24,6 +24,7 @@ def short(tmp_path: Path, data: Path, *overrides: str) -> RunResult:
     return train(load([*SHORT, f"paths.data_dir={data}", f"paths.runs_dir={tmp_path}", *overrides]), publish=publish)
 
 
+@pytest.mark.slow
 def test_covid19ct_by_its_official_lists(real_data, tmp_path):
     result = short(tmp_path, real_data, "dataset=covid19ct", "model=squeezenet1_1", "model.weights=none")
     r = result.results
