@@ -20,8 +20,8 @@ def _hand_over(end: Connection) -> None:
     dataset._quiet_worker(0)
     with open(os.devnull, "rb") as file:
         first, second = DupFd(file.fileno()), DupFd(file.fileno())
-    end.send(first._id)
-    end.send(second._id)
+    end.send(first._id)  # type: ignore[attr-defined]
+    end.send(second._id)  # type: ignore[attr-defined]
     end.recv()
     thread = threading.Thread(target=lambda: sys.excepthook(ValueError, ValueError("of a thread"), None))
     thread.start()

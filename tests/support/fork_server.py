@@ -171,7 +171,7 @@ def _keep_in_reserve() -> None:
                     return pid
         return int(really(path, args, passfds))
 
-    util.spawnv_passfds = spawnv_passfds
+    util.spawnv_passfds = spawnv_passfds  # type: ignore[assignment]
 
 
 def _be_in_reserve(connection: socket.socket) -> NoReturn:
