@@ -31,7 +31,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ddtl.config.convert import convert
 from ddtl.config.where import groups
-from ddtl.schema.run import Config, Section
+from ddtl.schema.section import Section
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import output_folder
 from ddtl.utils.suggest import closest, did_you_mean
@@ -183,6 +183,8 @@ class Command(Generic[S]):
 
     def _is_mistyped(self, key: str) -> bool:
         """Return whether a key is more like one of these settings than like one of train.py's."""
+        from ddtl.schema.run import Config  # importing it takes a sixth of a second of a slow processor
+
         known = [*self.keys, *groups("train"), *Config.model_fields]
         return "." not in key and key not in known and closest(key, known) in self.keys
 

@@ -20,7 +20,8 @@ from ddtl.config import sources
 from ddtl.config.load import ConfigError, load
 from ddtl.config.overrides import whole_words
 from ddtl.config.where import options
-from ddtl.schema.run import Config, Section
+from ddtl.schema.run import Config
+from ddtl.schema.section import Section
 from ddtl.utils import console, reading
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import spreadsheet_cell, write_csv, write_json, write_text

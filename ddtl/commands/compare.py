@@ -11,8 +11,8 @@ from rich.markup import escape
 
 from ddtl.commands.arguments import Command, OutputFile
 from ddtl.commands.run_names import named_folder
-from ddtl.schema.run import Section
 from ddtl.schema.scores import SCORES
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text

@@ -10,7 +10,8 @@ from ddtl.commands.arguments import PATHS, Command, settings
 from ddtl.commands.data import CACHE, SHOW
 from ddtl.config.where import groups, options
 from ddtl.data.datasets.registry import ORIGINS
-from ddtl.schema.run import EvaluationConfig, Section
+from ddtl.schema.run import EvaluationConfig
+from ddtl.schema.section import Section
 from ddtl.schema.sweep import SweepConfig, SweepSection
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean

@@ -20,7 +20,8 @@ from ddtl.data.download import fetching
 from ddtl.data.download.published import Origin, fetch_advice, image_files, named, read_index
 from ddtl.data.download.verifying import FINE, Finding, State, verify
 from ddtl.data.images import cached
-from ddtl.schema.run import Config, PathsConfig, Section
+from ddtl.schema.run import Config, PathsConfig
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import write_bytes

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from ddtl.commands.arguments import PATHS, Command, Words
 from ddtl.commands.run_names import run_folder
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 

@@ -12,7 +12,8 @@ from rich.markup import escape
 from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.commands.run_names import run_folder
 from ddtl.config.load import load
-from ddtl.schema.run import Config, Section
+from ddtl.schema.run import Config
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import folder_in, write_bytes, write_json, write_text

@@ -17,7 +17,7 @@ from ddtl.config.where import options
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.reports.run import schedule_svg
 from ddtl.schema.backbones import spec_of, stages_of
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import cannot_write, write_text

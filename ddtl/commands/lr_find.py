@@ -14,7 +14,8 @@ from rich.markup import escape
 from ddtl.commands.arguments import Command, OutputFolder, Words
 from ddtl.config import command_line, load
 from ddtl.lr_find.rules import LEAST_STEPS, RULES, ramp, settings_for, suggest
-from ddtl.schema.run import Config, Section
+from ddtl.schema.run import Config
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text

@@ -14,7 +14,8 @@ from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.commands.run_names import run_folder
 from ddtl.data.loading.samplers import Shares
 from ddtl.inference.output import IMAGE_ROWS, JSON, OOD
-from ddtl.schema.run import Config, Section
+from ddtl.schema.run import Config
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.reading import printable, read_object

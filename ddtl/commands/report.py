@@ -18,7 +18,7 @@ from ddtl.reports.run import report as run_report, stored
 from ddtl.reports.run.write import write_page
 from ddtl.reports.study import cells, report as study_report
 from ddtl.reports.sweep import record, report as sweep_report
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import UserError
 from ddtl.utils.files import write_json, write_text

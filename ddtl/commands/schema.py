@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ddtl.commands.arguments import Command
 from ddtl.config.json_schema import schema
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils.errors import UserError
 
 COMMAND = Command(

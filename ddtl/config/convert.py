@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from ddtl.config.overrides import format_value
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils.suggest import did_you_mean
 
 Schema = TypeVar("Schema", bound=Section)

@@ -13,8 +13,9 @@ from typing import Any
 from ddtl.config.help_page import every_comment
 from ddtl.config.where import groups, keys_in, option_file, options, text_of
 from ddtl.schema.backbones import backbones
-from ddtl.schema.run import Config, Section
+from ddtl.schema.run import Config
 from ddtl.schema.scores import MONITORS
+from ddtl.schema.section import Section
 from ddtl.schema.sweep import SweepConfig
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import did_you_mean

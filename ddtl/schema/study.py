@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ddtl.schema.run import OpenFraction, OwnDataset, PositiveInt, Section, Text
+from ddtl.schema.run import OpenFraction, OwnDataset, PositiveInt, Text
+from ddtl.schema.section import Section
 from ddtl.schema.units import Protocol
 
 Texts = Annotated[tuple[Text, ...], Field(strict=False)]

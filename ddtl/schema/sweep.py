@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ddtl.schema.run import NonNegativeInt, Positive, PositiveInt, Section, Seed, Text
+from ddtl.schema.run import NonNegativeInt, Positive, PositiveInt, Seed, Text
+from ddtl.schema.section import Section
 from ddtl.schema.study import StudyConfig, Texts
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from ddtl.commands import cli, completion
 from ddtl.commands.arguments import PATHS, Command, OutputFile, OutputFolder
-from ddtl.schema.run import Section
+from ddtl.schema.section import Section
 from ddtl.utils.errors import UserError
 
 

@@ -21,7 +21,8 @@ from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
 from ddtl.models.losses import LOSSES
 from ddtl.schema import run
-from ddtl.schema.run import Config, DatasetConfig, FinetuneConfig, Section
+from ddtl.schema.run import Config, DatasetConfig, FinetuneConfig
+from ddtl.schema.section import Section
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import closest
 
