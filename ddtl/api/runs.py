@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from ddtl.api import plots
 from ddtl.api.images import read_images
 from ddtl.api.session import as_typed, as_words, command
+from ddtl.evaluation import test_use
 from ddtl.records import predictions as stored_predictions, run as run_record, settings as stored_settings
+from ddtl.reports import terminal
 from ddtl.schema.scores import SCORES, title_of
+from ddtl.utils import console
 from ddtl.utils.errors import TrainingFailure, UserError
 
 if TYPE_CHECKING:
@@ -46,11 +49,14 @@ class Scored:
         """Return a row for each split, unit and score: value, confidence limits, and the method that made these.
 
         Where there are more than two classes, ``class`` names the one that is held against all others; else it is
-        empty. A score without value or without limits has NaN there.
+        empty. A score without value or without limits has NaN there. ``attrs["warnings"]`` says what makes all of them
+        doubtful, such as a leaky split.
         """
         import pandas as pd
 
-        return pd.DataFrame(list(_score_rows(self.results)), columns=_COLUMNS)
+        table = pd.DataFrame(list(_score_rows(self.results)), columns=_COLUMNS)
+        table.attrs["warnings"] = terminal.doubts(self.results)
+        return table
 
     @property
     def predictions(self) -> pd.DataFrame:
@@ -118,14 +124,15 @@ class Scored:
         return f"{type(self).__name__}({str(self.path)!r})"
 
     def _repr_html_(self) -> str:
-        """Return the scores as a table, for notebooks."""
+        """Return the scores as a table below what makes them doubtful, for notebooks."""
         from html import escape
 
         shown = self.scores()
         shown = shown[shown["class"] == ""].drop(columns=["class", "method"])
         shown["score"] = shown["score"].map(title_of)
         table: str = shown.to_html(index=False, na_rep="–", float_format=lambda value: f"{value:.3f}")
-        return f"<p><b>{escape(self.path.name)}</b></p>{table}"
+        marks = "".join(f"<p>! {escape(doubt)}</p>" for doubt in terminal.doubts(self.results))
+        return f"<p><b>{escape(self.path.name)}</b></p>{marks}{table}"
 
 
 class Run(Scored):
@@ -254,6 +261,7 @@ class Run(Scored):
         typed = as_typed(words, settings)
         with command("ddtl", ["evaluate", str(self.path), *typed]):
             done = evaluating.evaluate(self.path, typed)
+            _show_doubts(done.results)
         return Run(done.folder) if (done.folder / "config.yaml").exists() else Scored(done.folder)
 
 
@@ -308,7 +316,17 @@ def train(*words: str, **settings: Any) -> Run:
             "trainer.devices=1 trainer.num_nodes=1"
         )
     with command("train.py", typed):
-        return Run(training.run(config).folder)
+        run = Run(training.run(config).folder)
+        _show_doubts(run.results)
+        return run
+
+
+def _show_doubts(results: Mapping[str, Any]) -> None:
+    """Show which use of the test set this was, and what makes the scores doubtful."""
+    if "test" in results:
+        console.line(test_use.label(results))
+    for doubt in terminal.doubts(results):
+        console.line(f"! {doubt}")
 
 
 def _no_rest(settings: object, words: tuple[str, ...]) -> list[str]:

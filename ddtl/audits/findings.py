@@ -9,7 +9,7 @@ from ddtl.audits.differences import Difference
 from ddtl.audits.duplicates import Leaks, clusters
 from ddtl.audits.pairs import Pair
 from ddtl.audits.power import Power
-from ddtl.audits.probes import Probe
+from ddtl.audits.probes import BOUND, Probe
 from ddtl.audits.record import Finding
 from ddtl.data.manifest import Grouping, Manifest
 from ddtl.schema.units import SCORED
@@ -197,9 +197,10 @@ def across_datasets(manifests: Sequence[Manifest], leaks: Leaks) -> Iterator[Fin
 
 
 def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
-    """Yield probes that score better than chance."""
+    """Yield probes that score better than chance; as a note those that shuffled labels come as far as."""
     for probe in probes:
-        if probe.verdict not in ("shortcut", "may carry disease"):
+        is_unsure = probe.verdict == "nothing found" and probe.low is not None and probe.low > 0.5
+        if probe.verdict not in ("shortcut", "may carry disease") and not is_unsure:
             continue
         control = (
             f" With shuffled labels: {probe.shuffled.mean:.3f} ({probe.shuffled.low:.3f}–{probe.shuffled.high:.3f})."
@@ -210,7 +211,14 @@ def shortcuts(dataset: str, probes: Sequence[Probe]) -> Iterator[Finding]:
             f"A classifier scores ROC AUC {probe.roc_auc:.3f} ({probe.low:.3f}–{probe.high:.3f}) "
             f"{_TRAINED[probe.protocol]} from this alone: {probe.about}.{control}"
         )
-        if probe.verdict == "shortcut":
+        if is_unsure:
+            yield Finding(
+                f"unsure: {probe.view}", "note", (dataset,), f"{probe.view}: scores, and may do so by chance",
+                f"{scored} Its interval excludes chance; to count as found, it would have to be above every shuffle, "
+                f"and its lower limit above {BOUND:g}.",
+                "A model should score clearly better than this; more patients would tell.",
+            )  # fmt: skip
+        elif probe.verdict == "shortcut":
             yield Finding(
                 f"shortcut: {probe.view}", "warn", (dataset,), f"shortcut: {probe.view} tells the classes apart",
                 f"{scored} A model can score as well without seeing the disease.",

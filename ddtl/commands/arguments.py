@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -91,6 +91,16 @@ class Words(Generic[S]):
     passed: tuple[str, ...]
 
 
+def name_something(command: str, help_page: str) -> NoReturn:
+    """Answer a command behind which nothing is typed.
+
+    Raises:
+        UserError: always.
+    """
+    sys.stdout.write(f"{help_page}\n")
+    raise UserError(f"ddtl {command}: nothing is named behind it. `ddtl {command} --help` prints the page above.")
+
+
 @dataclass(frozen=True)
 class Command(Generic[S]):
     """What can be typed behind ``ddtl NAME``.
@@ -123,11 +133,17 @@ class Command(Generic[S]):
         return {about.alias or name: about for name, about in self.schema.model_fields.items()}
 
     def wants_help(self, argv: Sequence[str], *, without_words: bool = True) -> bool:
-        """Print the help where it is requested, or nothing at all is typed; whether it was."""
-        if not ({*_HELP} & set(argv) or (without_words and not argv)):
-            return False
-        sys.stdout.write(self.help())
-        return True
+        """Print the help where it is requested; whether it was.
+
+        Raises:
+            UserError: nothing at all is typed: a shell's variable may be empty.
+        """
+        if {*_HELP} & set(argv):
+            sys.stdout.write(self.help())
+            return True
+        if without_words and not argv:
+            name_something(self.name, self.help())
+        return False
 
     def read(
         self,

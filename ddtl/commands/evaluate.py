@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddtl.commands.arguments import name_something
 from ddtl.commands.run_names import run_folder
 from ddtl.config import overrides as override_grammar
 from ddtl.config.where import groups
@@ -48,9 +49,11 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: a mistake in the command, or a run that cannot be evaluated so.
     """
-    if not argv or {"--help", "-h"} & set(argv):
+    if {"--help", "-h"} & set(argv):
         sys.stdout.write(HELP)
         return 0
+    if not argv:
+        name_something("evaluate", HELP)
     from ddtl.reports import terminal
 
     done = evaluate(run_folder("evaluate", argv), argv[1:])

@@ -31,9 +31,12 @@ from ddtl.utils.signals import stop_signals
 # How the system's loader says that a library does not fit into the memory that a process may have.
 _NOT_MAPPED = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory protection")
 
+_stops: list[int] = []  # signals that requested the command to stop
+
 
 def guarded(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
     """Run a command and return its exit code: 0, 2 for a mistake, 1 for a failure, 128 + n when stopped by signal n."""
+    _stops.clear()
     memory.collect_seldom()
     streams.steady()
     add_secrets_of_command(argv)
@@ -58,7 +61,12 @@ def _code_of(main: Callable[[Sequence[str]], int], argv: list[str]) -> int:
         ranks.check()
         if not ranks.is_first():
             console.be_quiet()
-        return _main(main, argv)
+        try:
+            return _main(main, argv)
+        except Exception as error:
+            if _stops:  # a library made its own error of the one that a signal raised within it
+                raise Stopped(_stops[0]) from error
+            raise
     except UserError as error:
         console.error(str(error))
         return EXIT_MISTAKE
@@ -174,6 +182,7 @@ def _command() -> str:
 
 def _stop(signum: int, frame: FrameType | None) -> None:
     """Unwind from wherever we are: every file is written whole, so no moment is a bad one. A second signal is final."""
+    _stops.append(signum)
     for each in stop_signals():
         signal.signal(each, lambda n, _: os._exit(128 + n))
     signals.unwind(signum, frame)

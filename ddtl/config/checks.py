@@ -84,6 +84,11 @@ def _names(c: Config) -> Iterator[str]:
             f"dataset.name={name}: ddtl keeps records of its own in a folder of this name. Set another: "
             f"dataset.name=my_{name}"
         )
+    elif kind in sources.BY_KEYS and name.casefold() in {other for other in kinds if other not in sources.BY_KEYS}:
+        yield (
+            f"dataset.name={name}: is the name of another dataset, and uses of test sets are counted by name. Set "
+            f"another: dataset.name=my_{name}"
+        )
     wrong = backbones.problem(c.model.key) or backbones.size_problem(c.model.key, c.dataset.image_size)
     if wrong:
         yield wrong

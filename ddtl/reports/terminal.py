@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ddtl.evaluation import test_use
 from ddtl.reports.html import format
+from ddtl.reports.run import sentences
 from ddtl.schema.scores import PER_CLASS, SCORES, title_of
 from ddtl.utils import console, wording
 
@@ -148,21 +149,31 @@ def score_table(results: Mapping[str, Any]) -> None:
             console.out.print(f"test set by {about}, by image: {shown}{own}")
 
 
+def doubts(results: Mapping[str, Any]) -> list[str]:
+    """Return what makes a record's scores doubtful: its warnings, file metadata, an audit that failed, further uses of
+    the test set.
+    """
+    found = list(results["warnings"])
+    metadata = sentences.shortcut(results, results["test" if "test" in results else "val"])
+    if metadata is not None and metadata[0]:
+        found.append(metadata[1])
+    audit = results.get("audit") or {"findings": []}
+    found += [f"audit: {finding['title']}" for finding in audit["findings"] if finding["severity"] == "fail"]
+    if "test" in results and not test_use.is_first(results):
+        found.append(test_use.history(results))
+    return found
+
+
 def _doubts(results: Mapping[str, Any]) -> None:
-    """Print the warnings, what an audit found, and which use of the test set this was."""
+    """Print them, and which use of the test set this was."""
     if "refitted" in results:
         again = results["refitted"]
         shown = f"accuracy {_with_interval(again['test'], 'accuracy')}, threshold {again['threshold']:.4f}"
         console.out.print(f"{escape(again['note'])} {shown}")
-    for warning in results["warnings"]:
-        console.out.print(f"! {escape(warning)}", style="yellow")
-    for finding in (results.get("audit") or {"findings": []})["findings"]:
-        if finding["severity"] == "fail":
-            console.out.print(f"! audit: {escape(finding['title'])}", style="yellow")
     if "test" in results:
         console.out.print(escape(test_use.label(results)))
-        if not test_use.is_first(results):
-            console.out.print(f"! {escape(test_use.history(results))}", style="yellow")
+    for doubt in doubts(results):
+        console.out.print(f"! {escape(doubt)}", style="yellow")
 
 
 def _undefined(results: Mapping[str, Any], splits: Sequence[str], shown: Collection[str] = SCORES) -> None:

@@ -6,6 +6,7 @@ handlers of ``atexit`` have run by then.
 Only what Python has loaded before any program is imported here: :func:`prepare` must come first.
 """
 
+import _signal  # type: ignore[import-not-found]  # Python's own, which no file of the current folder can shadow
 import atexit
 import os
 import sys
@@ -15,12 +16,14 @@ _codes: list[int] = []  # the exit code, once the command has come to its end
 
 
 def prepare() -> None:
-    """Have this process end without that, where :func:`leave` ends it.
+    """Have this process end without that, where :func:`leave` ends it; and by Ctrl-C at once, until a command answers.
 
     To be called before anything else is imported: handlers of ``atexit`` run last in, first out, and none may be left
     when this one runs.
     """
     atexit.register(_end)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # nohup and & have it ignored
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
 def leave(code: int) -> NoReturn:

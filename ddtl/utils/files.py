@@ -262,7 +262,10 @@ def require_run_folder(folder: Path) -> None:
         in_a_run = (folder.absolute().parent / "results.json").exists()
         wanted = folder.parent if in_a_run else "that of a run, as runs/<dataset>/<run>"
         raise UserError(f"{folder}: is a file. Name a folder: {wanted}.")
-    raise UserError(f"{folder}: there is no such folder. Name the folder of a run, as runs/<dataset>/<run>.")
+    raise UserError(
+        f"{folder}: there is no such folder. Name the folder of a run, as runs/<dataset>/<run>, or a "
+        "part of its name: ddtl runs list."
+    )
 
 
 def cannot_write(folder: Path) -> str:

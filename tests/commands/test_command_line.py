@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,19 @@ def test_what_ends_a_command(
     written = capfd.readouterr()
     assert written.err == says
     assert written.out == ""
+
+
+def test_what_a_library_makes_of_a_stop_is_a_stop(guard: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    def main(argv: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except Stopped as stop:
+            raise ValueError(f"Error building schema: {stop}") from None
+        return 0
+
+    assert guard(main, []) == 130
+    assert capfd.readouterr().err.startswith("stopped by signal 2; the same command resumes it:")
 
 
 def test_the_line_to_paste_is_the_command(guard: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,3 +47,16 @@ def test_commands_take_names(runs: Path, capsys: pytest.CaptureFixture[str]) -> 
     inside = runs / "covid19ct" / "densenet121-full-s1-abcdef0123" / "x.json"
     with pytest.raises(UserError, match="a run's folder contains its record alone"):
         cli.main(["compare", "s0-0123", "s1-abc", f"json={inside}"])
+
+
+NAMED = ("evaluate", "predict", "report", "compare", "export", "explain", "runs", "data")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_variable_of_the_shell_that_is_not_set_is_no_success(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """``ddtl evaluate $RUN && next``, and ``"$RUN"``, which as a path would be the current folder."""
+    with pytest.raises(UserError, match=f"ddtl {name}: nothing is named behind it"):
+        cli.main([name])
+    assert "Exit codes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="one of the words behind it is empty"):
+        cli.main([name, "", "output=x"])

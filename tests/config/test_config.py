@@ -184,7 +184,7 @@ def test_a_mistake_is_named_with_its_mending(override: str, parts: list[str]) ->
         (("dataset=phantom", "dataset.name=mine"), ["phantom is filed under its own name", "Leave dataset.name out"]),
         *(
             (("dataset=folder", "dataset.root=/tmp", f"dataset.name={name}"), [f"dataset.name=my_{name}"])
-            for name in sources.RESERVED
+            for name in (*sources.RESERVED, "phantom", "covid19ct", "SARSCoV2CT")
         ),
         (
             ("dataset=pooled", "dataset.sources=[phantom:a,sweeps]", "dataset.own={sweeps: {root: /tmp}}"),

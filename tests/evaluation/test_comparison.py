@@ -364,3 +364,30 @@ def test_equal_models_are_seldom_told_apart_and_better_ones_often() -> None:
                 claimed[found.a] += found.p < 0.05 and found.judged.interval.low * found.judged.interval.high > 0
     assert claimed["equal"] <= 3
     assert claimed["better"] >= 18
+
+
+def test_an_f1_without_true_positives_is_no_certainty() -> None:
+    """Its influences are 0, as no patient is there that could move it: the difference was as sure as the other one."""
+    labels = np.repeat([0, 1], [5, 4])
+    clusters = np.arange(9)
+    none_right = np.where(labels, -1.0, [1.0, -1.0, -1.0, -1.0, -1.0, 0, 0, 0, 0])
+    a, b = (
+        answers(labels, np.stack([-x, x], axis=1), clusters, name)
+        for name, x in (("none", none_right), ("all", labels * 0 + 1.0))
+    )
+    found = compare([one(a), one(b)], score="f1").pairs[0]
+    own = [intervals(labels, run.p, clusters, 0.5)["f1"] for run in (a, b)]
+    judged = found.judged
+    assert (judged.a, judged.b) == (0, pytest.approx(8 / 13))
+    assert judged.interval.high == pytest.approx(judged.value + np.hypot(own[0].high - 0, judged.b - own[1].low))
+    assert judged.interval.high > -0.2, "the F1 without true positives may well be another one"
+    assert (found.p, found.smallest) == (None, None)
+
+
+def test_no_difference_is_promised_that_cannot_be() -> None:
+    hospital = Hospital(8)
+    found = pair(hospital.run(0.2, "a"), hospital.run(-0.2, "b"))
+    assert found.p is not None
+    assert found.smallest is None or found.smallest < 1
+    large = Hospital(200)
+    assert pair(large.run(0.2, "a"), large.run(-0.2, "b")).smallest < 0.5

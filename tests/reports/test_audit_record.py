@@ -207,3 +207,33 @@ def test_the_report_written_again_takes_in_an_audit_made_since(tmp_path: Path) -
     audit = json.loads((folder / "results.json").read_text())["audit"]
     assert audit == newest(runs_dir, "chest", DIGEST)
     assert audit["findings"][0]["sentence"] in (folder / "report.html").read_text()
+
+
+def test_a_probe_that_is_not_found_for_sure_is_a_note(tmp_path: Path) -> None:
+    """Its interval excludes chance: the run's page calls it a shortcut, and so the audit does not pass over it."""
+    sure, unsure, chance = (
+        audits.probe("file metadata", auc, verdict, low=low, high=1.0)
+        for auc, verdict, low in (
+            (0.95, "shortcut", 0.89),
+            (1.0, "nothing found", 0.531),
+            (0.51, "nothing found", 0.42),
+        )
+    )
+    found = list(findings.shortcuts("chest", [sure, unsure, chance]))
+    assert [(one.check, one.severity) for one in found] == [
+        ("shortcut: file metadata", "warn"),
+        ("unsure: file metadata", "note"),
+    ]
+    assert "its lower limit above 0.55" in found[1].sentence
+
+
+def test_methods_say_nothing_was_found_only_where_the_run_found_nothing_either(tmp_path: Path) -> None:
+    audit = {"ddtl": "1.0", "when": "2026-11-23T12:00:00+00:00", "checks": 9, "findings": [], "power": None}
+    texts = {}
+    for name, value, low in (("shortcut", 1.0, 0.531), ("none", 0.5, 0.4)):
+        baselines = {
+            "file_facts": {"roc_auc": value, "intervals": {"roc_auc": {"low": low, "high": 1.0, "method": "logit"}}}
+        }
+        texts[name] = audit_section.text(stored.read(records.write(tmp_path / name, audit=audit, baselines=baselines)))
+    assert "nothing was found by it; the run's own baseline of file metadata did." in texts["shortcut"]
+    assert texts["none"].endswith("; nothing was found.")

@@ -84,6 +84,11 @@ def test_no_difference() -> None:
         (replace(differing(None), p=None, holm_p=None), "may be claimed: it is not defined on them."),
         (replace(differing(0.03), p=None, holm_p=None), "may be claimed: they are too few for an interval."),
         (
+            replace(differing(-1.0, -1.0, -0.081), p=None, holm_p=None),
+            "may be claimed: it is -1.000 (95 % interval -1.000 to -0.081), and these images allow no test of it: a "
+            "score is at an end of its scale.",
+        ),
+        (
             replace(differing(0.0), p=1.0, holm_p=1.0, smallest=None),
             "may be claimed: the two score alike, whichever patients are excluded",
         ),

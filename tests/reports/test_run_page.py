@@ -348,7 +348,8 @@ def paired(low: float, high: float) -> dict[str, Any]:
 )
 def test_file_facts_beside_the_model(tmp_path: Path, facts: dict[str, Any], worry: bool, words: str) -> None:
     folder = records.write(tmp_path / "run", baselines={"majority": {"accuracy": 0.5}, "file_facts": facts})
-    finding = sentences.shortcut(stored.read(folder))
+    found = stored.read(folder)
+    finding = sentences.shortcut(found.record, found.scores)
     assert finding is not None
     assert finding[0] == worry
     assert words in finding[1]

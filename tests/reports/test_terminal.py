@@ -72,3 +72,16 @@ def test_several_runs_end_with_a_row_for_what_differs(capsys: pytest.CaptureFixt
     ]
     terminal.job_table([["seed=0"], ["seed=1"]], [run(None), run(None)])
     assert "(nothing but seeds) 2 –" in re.sub(" +", " ", capsys.readouterr().out)
+
+
+def test_what_the_page_warns_of_is_marked_here_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File metadata that tells the classes as well as the model does; and not where the model is better."""
+    found, folder = results(tmp_path)
+    for value, low, is_marked in ((1.0, 0.531, True), (0.62, 0.4, False)):
+        metadata = found["baselines"]["file_facts"]
+        metadata |= {"roc_auc": value, "intervals": {"roc_auc": {"low": low, "high": value, "method": "logit"}}}
+        terminal.scores(found, folder, verbose=False)
+        text = " ".join(capsys.readouterr().out.split())
+        assert ("! A classifier that sees only file metadata, and no pixel," in text) == is_marked
+        assert ("The dataset has a shortcut" in text) == is_marked
+        assert any("shortcut" in doubt for doubt in terminal.doubts(found)) == is_marked

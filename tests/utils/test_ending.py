@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -42,3 +43,16 @@ def test_what_nobody_expected_ends_as_ever() -> None:
 
 def test_closed_streams_are_no_error() -> None:
     assert ended("sys.stdout.close(); sys.stderr = None; ending.leave(3)").returncode == 3
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word() -> None:
+    done = ended("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(5)")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", START + "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nending.leave(0)"],
+        check=False, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert done.returncode == 0

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ddtl.evaluation.comparison import significance
-from ddtl.evaluation.comparison.matrix import Measured, MeasurementSettings, measure, widest_of
+from ddtl.evaluation.comparison.matrix import (
+    Measured,
+    MeasurementSettings,
+    is_stuck,
+    measure,
+    of_independent,
+    widest_of,
+)
 from ddtl.evaluation.comparison.paired_predictions import Method, Unit, join, unit_of
 from ddtl.evaluation.comparison.repeated import DIFFERENCE, Chance, difference
 from ddtl.evaluation.intervals import delong
@@ -46,7 +52,7 @@ class Comparison:
         p: of the difference of ``score``, by ``test``: below 1 - ``level`` where the interval excludes 0. ``holm_p`` is
             adjusted for the number of ``pairs`` compared.
         smallest: the difference of ``score`` that these images (and as many seeds) would show with a power of 80 %;
-            None where the answers give no idea of it.
+            None where the answers give no idea of it, or no difference is that large.
     """
 
     a: str
@@ -140,13 +146,13 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
         images=a.images,
         score=score,
         level=level,
-        differences=_differences(a, b, values, chances),
+        differences=_differences(a, b, values, chances, paired_seeds),
         delong_p=delong_p,
         mcnemar_p=mcnemar_p,
         no_tests=no_tests,
         p=_p_value(chance, values[score]),
         test="sign-flip",
-        smallest=_smallest(a, chance),
+        smallest=_smallest(a, score, chance),
         paired_seeds=paired_seeds and len(a.method.runs) > 1,
     )
 
@@ -154,7 +160,7 @@ def _pair(a: Measured, b: Measured, score: str, paired_seeds: bool) -> Compariso
 def _chance(a: Measured, b: Measured, name: str, paired_seeds: bool) -> Chance | None:
     """Return what chance does to a score's difference; None where it is not defined, or too few clusters tell."""
     u, v = a.runs.influences(name), b.runs.influences(name)
-    if u is None or v is None or a.fewest < MIN_CLUSTERS:
+    if u is None or v is None or a.fewest < MIN_CLUSTERS or is_stuck(name, a, b):
         return None
     return difference(u, v, same_runs=paired_seeds)
 
@@ -168,14 +174,16 @@ def _p_value(chance: Chance | None, value: float | None) -> float | None:
 
 
 def _differences(
-    a: Measured, b: Measured, values: dict[str, float | None], chances: dict[str, Chance | None]
+    a: Measured, b: Measured, values: dict[str, float | None], chances: dict[str, Chance | None], paired_seeds: bool
 ) -> dict[str, Difference]:
     """Where no cluster and no seed tells two single runs apart, the bounds of ``paired_intervals``."""
     level, bounds = a.settings.level, _bounds(a, b)
     found = {}
     for name, value in values.items():
         chance, interval = chances[name], None
-        if chance is not None and value is not None and chance.varies:
+        if value is not None and is_stuck(name, a, b):
+            interval = of_independent(name, a, b, paired_seeds)
+        elif chance is not None and value is not None and chance.varies:
             low, high = chance.interval(value, level)
             widest = widest_of(name, binary=a.method.runs[0].binary)
             interval = Interval(max(-widest, low), min(widest, high), DIFFERENCE)
@@ -185,11 +193,12 @@ def _differences(
     return found
 
 
-def _smallest(a: Measured, chance: Chance | None) -> float | None:
+def _smallest(a: Measured, score: str, chance: Chance | None) -> float | None:
     if chance is None or not chance.varies:
         return None
     found = chance.smallest(a.settings.level)
-    return found if math.isfinite(found) else None
+    widest = widest_of(score, binary=a.method.runs[0].binary)
+    return found if found < widest else None
 
 
 def _bounds(a: Measured, b: Measured) -> dict[str, Interval | None]:

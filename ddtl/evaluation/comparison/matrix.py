@@ -151,9 +151,18 @@ def drop(in_domain: Measured, external: Measured, *, same_runs: bool) -> dict[st
     for name in SCORES:
         a, b = in_domain.scores[name], external.scores[name]
         value = None if a.value is None or b.value is None else a.value - b.value
-        of = _of_same if in_domain.test_set == external.test_set else _of_independent
+        is_paired = in_domain.test_set == external.test_set and not is_stuck(name, in_domain, external)
+        of = _of_same if is_paired else of_independent
         found[name] = Drop(value, None if value is None else of(name, in_domain, external, same_runs))
     return found
+
+
+def is_stuck(name: str, a: Measured, b: Measured) -> bool:
+    """Return whether one of two scores is where patients do not tell how sure it is, and the other one is not: their
+    difference then needs the interval of each.
+    """
+    found = [each.runs.influences(name) for each in (a, b)]
+    return sum(one is not None and one.is_stuck(name) for one in found) == 1
 
 
 def pool_folds(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
@@ -238,8 +247,8 @@ def _with_seeds(
     return Interval(limited[0], limited[1], OVER_SEEDS)
 
 
-def _of_independent(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
-    """Of the difference on test sets that share no patient."""
+def of_independent(name: str, in_domain: Measured, external: Measured, same_runs: bool) -> Interval | None:
+    """Return the interval of a difference as on test sets that share no patient."""
     a, b, level = in_domain.patients[name], external.patients[name], in_domain.settings.level
     x, y = in_domain.scores[name].value, external.scores[name].value
     if a is None or b is None or x is None or y is None:

@@ -27,6 +27,8 @@ OVER_SEEDS, DROP, DIFFERENCE = "crossed", "drop-crossed", "sign-flip"
 
 _IMAGES = "images"
 _ROUNDING = 1e-24  # a variance that is nothing but rounding
+# Scores of the images that are predicted positive, where no patient moves them because hardly any image is.
+_STUCK = {"f1": (0.0,), "precision": (0.0, 1.0)}
 # How often a part counts in the degrees of freedom, by its own: of a single part, and of each of two.
 _COUNTS, _COUNTS_OF_TWO = {1.0: 4.0, 2.0: 1.3}, {1.0: 1.5}
 _TAILS = (1e-12, 0.999)  # p-values that are distinguished
@@ -96,6 +98,10 @@ class Influences:
         """Of one of the runs alone."""
         rows = slice(number, number + 1)
         return Influences(tuple(table[rows] for table in self.moves), self.sizes, self.points[rows])
+
+    def is_stuck(self, name: str) -> bool:
+        """Return whether the score ``name`` has a value at which no cluster's influence tells how sure it is."""
+        return set(self.points.tolist()) <= set(_STUCK.get(name, ())) and not patients(self).variance
 
     @property
     def shared(self) -> float:

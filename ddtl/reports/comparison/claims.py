@@ -64,10 +64,12 @@ def _facts(found: Comparison) -> dict[str, Any]:
         "test": TESTS[found.test],
         "pairs": found.pairs,
     }
-    if judged.value is None or interval is None or found.holm_p is None:
+    if judged.value is None or interval is None:
         are_alike = judged.value == 0 and found.smallest is None and found.p is not None
         return {**facts, "verdict": "no interval", "are_alike": are_alike}
     low, high = interval.low, interval.high
+    if found.holm_p is None:
+        return {**facts, "verdict": "no test", "low": low, "high": high}
     if not claimed(found):
         return {**facts, "low": low, "high": high}
     is_less = found.score in LOWER_IS_BETTER

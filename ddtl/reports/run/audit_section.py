@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ddtl.reports.html.page import Block, Code, Section, Text
+from ddtl.reports.run import sentences
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import reproduce
 from ddtl.reports.sections.findings import notice
@@ -43,7 +44,11 @@ def text(stored: Stored) -> str:
     found = " ".join(f["sentence"] for f in audit["findings"] if f["severity"] != "note")
     begin = f"Images and split were audited for duplicates, leaks, label conflicts and shortcuts (ddtl {audit['ddtl']})"
     power = f" {audit['power']}" if audit.get("power") else ""
-    return f"{begin}: {found}{power}" if found else f"{begin}; nothing was found.{power}"
+    if found:
+        return f"{begin}: {found}{power}"
+    worry = sentences.shortcut(stored.record, stored.scores)
+    by_baseline = " by it; the run's own baseline of file metadata did" if worry is not None and worry[0] else ""
+    return f"{begin}; nothing was found{by_baseline}.{power}"
 
 
 def command(stored: Stored) -> str:

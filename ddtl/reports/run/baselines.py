@@ -14,7 +14,7 @@ _SHOWN = ("roc_auc", "accuracy", "balanced_accuracy", "sensitivity", "specificit
 
 def section(stored: Stored) -> Section:
     """Return what the baselines show about the model, and their scores."""
-    finding = sentences.shortcut(stored)
+    finding = sentences.shortcut(stored.record, stored.scores)
     blocks: list[Block] = [] if finding is None else [Text(finding[1], "bad" if finding[0] else "plain")]
     found = stored.record.get("baselines")
     if not found:

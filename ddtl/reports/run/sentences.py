@@ -36,7 +36,7 @@ def warnings(stored: Stored) -> list[str]:
     if stored.split == "test" and not test_use.is_first(record):
         found.append(_WORDS.repeated_use(test_use.label(record), test_use.history(record)))
     found += map(format.sentence, record["warnings"])
-    finding = shortcut(stored)
+    finding = shortcut(stored.record, stored.scores)
     if finding is not None and finding[0]:
         found.append(finding[1])
     return [*found, *_small(stored)]
@@ -227,23 +227,28 @@ def aggregation(scores: Mapping[str, Any]) -> str:
     return _WORDS.aggregation(found["aggregation"], found.get("mixed") or 0)
 
 
-def shortcut(stored: Stored) -> tuple[bool, str] | None:
+def shortcut(record: Mapping[str, Any], scores: Mapping[str, Any]) -> tuple[bool, str] | None:
     """Return whether file metadata alone, with no pixel seen, explains the model's score.
+
+    Args:
+        record: of a run.
+        scores: of the split that it reports.
 
     Returns:
         (it is a reason to worry, the sentence); None where no such baseline was scored.
     """
-    metadata = (stored.record.get("baselines") or {}).get("file_facts")
+    metadata = (record.get("baselines") or {}).get("file_facts")
     if not metadata:
         return None
     if "why_not" in metadata:
         return False, _WORDS.metadata_not_scored(format.sentence(metadata["why_not"], capital=False))
-    found, model = metadata.get("roc_auc"), stored.scores.get("roc_auc")
+    found, model = metadata.get("roc_auc"), scores.get("roc_auc")
     if found is None or model is None:
         return None
     interval = format.interval_of(metadata, "roc_auc")
     paired = (metadata.get("difference") or {}).get("interval")
-    above, below = against_metadata(stored) == "above", against_metadata(stored) == "below"
+    against = against_metadata(record, scores)
+    above, below = against == "above", against == "below"
     is_chance = (interval["low"] if interval else found) <= 0.5
     if below and is_chance:
         verdict = "weak model"
@@ -254,16 +259,18 @@ def shortcut(stored: Stored) -> tuple[bool, str] | None:
     else:
         verdict = "weak metadata" if is_chance else "both"
     is_worry = below or not (above or is_chance)
-    return is_worry, _WORDS.metadata(verdict, found, interval, format.with_interval(stored.scores, "roc_auc"), paired)
+    return is_worry, _WORDS.metadata(verdict, found, interval, format.with_interval(scores, "roc_auc"), paired)
 
 
-def against_metadata(stored: Stored) -> Literal["above", "below", "not shown"] | None:
+def against_metadata(
+    record: Mapping[str, Any], scores: Mapping[str, Any]
+) -> Literal["above", "below", "not shown"] | None:
     """Return where the model's ROC AUC by image is against that of file metadata; None where that was not scored."""
-    metadata = (stored.record.get("baselines") or {}).get("file_facts") or {}
-    found, model = metadata.get("roc_auc"), stored.scores.get("roc_auc")
+    metadata = (record.get("baselines") or {}).get("file_facts") or {}
+    found, model = metadata.get("roc_auc"), scores.get("roc_auc")
     if found is None or model is None:
         return None
-    interval, own = format.interval_of(metadata, "roc_auc"), format.interval_of(stored.scores, "roc_auc")
+    interval, own = format.interval_of(metadata, "roc_auc"), format.interval_of(scores, "roc_auc")
     # Paired by patient where the record has it; records of earlier versions have the two intervals alone.
     paired = (metadata.get("difference") or {}).get("interval")
     above = paired["low"] > 0 if paired else found < (own["low"] if own else model)
@@ -290,13 +297,13 @@ def answer(stored: Stored) -> str:
         interval=limits,
         level=stored.level,
         verdict=verdict,
-        metadata=against_metadata(stored),
+        metadata=against_metadata(stored.record, stored.scores),
     )
 
 
 def shortcut_text(stored: Stored) -> str:
     """Return the same as a sentence alone; empty where nothing is known."""
-    found = shortcut(stored)
+    found = shortcut(stored.record, stored.scores)
     return "" if found is None else found[1]
 
 
