@@ -19,6 +19,7 @@ from ddtl.utils.errors import (
     EXIT_FAILURE,
     EXIT_MISTAKE,
     InconsistentRecord,
+    NotFinite,
     PluginFailure,
     Stopped,
     TrainingFailure,
@@ -133,7 +134,7 @@ def _message(error: Exception) -> str:
     """Return what broke, and what to do."""
     if isinstance(error, TrainingFailure):
         again = f"\nThe same command resumes it:\n  {_command()}"
-        return str(error) if isinstance(error, InconsistentRecord | PluginFailure) else f"{error}{again}"
+        return str(error) if isinstance(error, InconsistentRecord | NotFinite | PluginFailure) else f"{error}{again}"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         # Which of the two is raised at such a limit, and for what, differs from machine to machine.
         what = "there is not enough memory for this command"

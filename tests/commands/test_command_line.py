@@ -17,7 +17,7 @@ import pytest
 from ddtl.commands import launch, multirun
 from ddtl.config import help_page, where
 from ddtl.config.command_line import CommandLine, expand, parse
-from ddtl.utils.errors import Stopped, TrainingFailure, UserError
+from ddtl.utils.errors import NotFinite, Stopped, TrainingFailure, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "train.py"
@@ -240,6 +240,7 @@ AGAIN = "/env/bin/python3 train.py 'run.name=two words' seed=1"
     [
         (UserError("seed=[x]: no"), 2, "error: seed=[x]: no\n"),
         (TrainingFailure("broken"), 1, f"error: broken\nThe same command resumes it:\n  {AGAIN}\n"),
+        (NotFinite("nan: lower optimizer.lr"), 1, "error: nan: lower optimizer.lr\n"),  # it would be so again
         (Stopped(15), 143, f"stopped by signal 15; the same command resumes it:\n  {AGAIN}\n"),
     ],
 )
