@@ -548,6 +548,7 @@ _WANDB = [
         ("timeout", "3"),
     )
 ]
+_LORA = "model=timm:test_vit model.weights=none dataset.image_size=64 finetune=lora"
 IDLE = [
     ("evaluation.replicates=500", "evaluation.interval=default", "evaluation.interval=bca"),
     ("evaluation.batchnorm=adapt", "evaluation.test=false", "evaluation.test=true"),
@@ -571,6 +572,8 @@ IDLE = [
         "model.weights=imagenet finetune=lp_ft finetune.phases=[{name:a,train:[all],fraction:1.0}]",
         "model.weights=imagenet finetune=lp_ft",
     ),
+    *((f"finetune.{key}=4", f"{_LORA} finetune.phases=[{{name:a,train:[all],fraction:1.0}}]", _LORA)
+      for key in ("rank", "alpha")),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.test_fraction=0.3", "dataset=covid19ct", "dataset=sarscov2ct"),
