@@ -572,8 +572,10 @@ IDLE = [
         "model.weights=imagenet finetune=lp_ft finetune.phases=[{name:a,train:[all],fraction:1.0}]",
         "model.weights=imagenet finetune=lp_ft",
     ),
-    *((f"finetune.{key}=4", f"{_LORA} finetune.phases=[{{name:a,train:[all],fraction:1.0}}]", _LORA)
-      for key in ("rank", "alpha")),
+    *(
+        (f"finetune.{key}=4", f"{_LORA} finetune.phases=[{{name:a,train:[all],fraction:1.0}}]", _LORA)
+        for key in ("rank", "alpha")
+    ),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.test_fraction=0.3", "dataset=covid19ct", "dataset=sarscov2ct"),
