@@ -320,7 +320,7 @@ class FinetuneConfig(Section):
     probe: OpenFraction | None = None
     # Only in conf/finetune/lora.yaml: of the low-rank updates, which are scaled by alpha / rank.
     rank: Thousands | None = None
-    alpha: Annotated[float, Field(ge=0.001, le=10_000)] | None = None
+    alpha: Annotated[float, Field(ge=0.001, le=10_000, allow_inf_nan=False)] | None = None
 
 
 class TrainerConfig(Section):

@@ -400,7 +400,7 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-# What has no default: a person's own files, and which of timm's networks.
+# What has no default: a person's own files, which of timm's networks, and one with attention.
 _VOLUMES = [FROM_FOLDER[1], f"dataset.labels={__file__}"]
 NEEDED = {
     "folder": [FROM_FOLDER[1]],
@@ -408,12 +408,13 @@ NEEDED = {
     "dicom": _VOLUMES,
     "nifti": _VOLUMES,
     "timm": ["model.name=resnet18"],
+    "lora": ["model=timm:test_vit"],
 }
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if option != "timm":  # which is imported here, and looks for packages itself
+    if option not in ("timm", "lora"):  # of which timm is imported here, and looks for packages itself
         monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
