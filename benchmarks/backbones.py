@@ -6,7 +6,8 @@
 
 A network is random, 64 × 64 pixels, and trains on a few batches; what is checked are properties and not scores:
 
-- schedules: a step in each phase of each schedule; what is frozen stays as it was to the bit, all else has a gradient
+- schedules: a step in each phase of each schedule, of finetune=lora where the network has attention; what is frozen
+  stays as it was to the bit, all else has a gradient
 - cached: a run with stored outputs of the frozen stages ends with the same weights as one without, to the bit
 - resumed: a run killed with SIGKILL after its first epoch and resumed ends as one that was left alone, to the bit
 - ONNX: the largest difference between the exported file's answers and the network's
@@ -74,15 +75,17 @@ def schedules(name: str, folder: Path) -> str:
     from ddtl.finetuning.optimizer import configure
     from ddtl.finetuning.schedule import compile_schedule
     from ddtl.models.network import Network
-    from ddtl.schema.backbones import stages_of
+    from ddtl.schema.backbones import attention_rank, stages_of
 
     steps = 0
     count = len(stages_of(f"timm:{name}"))
     torch.manual_seed(0)
     network = Network(load(words(name, folder)).model, 2, SIZE)
     images, labels = torch.rand(4, 1, SIZE, SIZE), torch.tensor([0, 1, 0, 1])
-    for schedule in SCHEDULES:
+    for schedule in (*SCHEDULES, *(["lora"] if attention_rank(f"timm:{name}") else [])):
         config = load(words(name, folder, f"finetune={schedule}", f"trainer.max_epochs={count}"))
+        if schedule == "lora":
+            network = Network.of(config, 2)
         table = compile_schedule(config.finetune, list(network.stages), count)
         made = configure(network, config.optimizer, table, steps_per_epoch=1, fused=False)
         for phase in table.phases:
@@ -99,14 +102,21 @@ def schedules(name: str, folder: Path) -> str:
 def _require_frozen(network: Any, before: dict[str, Any], schedule: str) -> None:
     import torch
 
+    from ddtl.models import adapters
+
     prefix = {stage: "head." if stage == "head" else f"backbone.stages.{stage}." for stage in network.stages}
     now = network.state_dict()
     for stage, start in prefix.items():
-        moved = [key for key in before if key.startswith(start) and not torch.equal(before[key], now[key])]
+        moved = {key.removeprefix(start) for key in before if key.startswith(start)}
+        moved = {key for key in moved if not torch.equal(before[start + key], now[start + key])}
         if moved and stage in network.frozen:
             raise RuntimeError(f"{schedule}: the frozen stage {stage} has moved")
         # Whether a step moves a weight is another question: the gradients of a random network may be too small for it.
-        without = [name for name, value in network.stages[stage].named_parameters() if value.grad is None]
+        named = dict(network.stages[stage].named_parameters())
+        trains = adapters.chosen(network.stages[stage], network.subsets.get(stage, "all"))
+        if other := sorted((moved & set(named)) - trains):
+            raise RuntimeError(f"{schedule}: {stage}.{other[0]} should not train and has moved")
+        without = sorted(key for key in trains if named[key].grad is None)
         if without and stage not in network.frozen:
             raise RuntimeError(f"{schedule}: {stage}.{without[0]} should train and has no gradient")
 

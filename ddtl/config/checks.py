@@ -206,7 +206,14 @@ def _ranges(c: Config) -> Iterator[str]:
 
 def _finetune(c: Config) -> Iterator[str]:
     if not backbones.problem(c.model.key):
-        yield from phases.problems(c.finetune, backbones.stages_of(c.model.key), c.trainer.max_epochs)
+        found = phases.problems(c.finetune, backbones.stages_of(c.model.key), c.trainer.max_epochs)
+        yield from found or _low_rank(c)
+
+
+def _low_rank(c: Config) -> Iterator[str]:
+    wanted, largest = phases.lora(c.finetune), backbones.attention_rank(c.model.key)
+    if wanted is not None and largest is not None and (line := phases.lora_problem(wanted[0], largest, c.model.name)):
+        yield line
 
 
 def _still(c: Config) -> list[int]:
@@ -390,6 +397,10 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("finetune.backbone_lr_ratio", lambda c: min(_still(c)) >= _backbone(c), "the backbone is frozen"),
     ("finetune.cache_gb", lambda c: max(_still(c)) == 0, "the network's first stage always trains"),
     ("finetune.probe", lambda c: not phases.takes(c.finetune, c.finetune.probe), "no phase refers to it"),
+    *(
+        (f"finetune.{key}", lambda c: phases.lora(c.finetune) is None, "no phase trains low-rank updates")
+        for key in ("rank", "alpha")
+    ),
     (
         "finetune.cached_views",
         lambda c: not c.augment.steps(c.dataset.image_size),

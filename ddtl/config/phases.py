@@ -39,6 +39,37 @@ def has_ssf(config: FinetuneConfig) -> bool:
     return any(phase.parameters == "ssf" for phase in config.phases)
 
 
+def lora(config: FinetuneConfig) -> tuple[int, float] | None:
+    """Rank and alpha of the low-rank updates that the network needs; None where no phase trains such."""
+    if not any(phase.parameters == "lora" for phase in config.phases):
+        return None
+    assert config.rank is not None, "problems() has a line about it"
+    assert config.alpha is not None, "problems() has a line about it"
+    return config.rank, config.alpha
+
+
+def lora_problem(rank: int, largest: int, model: str) -> str:
+    """Why a network takes no low-rank updates of a rank, as a line; empty where it does.
+
+    Args:
+        rank: of the updates.
+        largest: that each of the linear layers of its attention can have; 0 where there are none.
+        model: its name.
+    """
+    if not largest:
+        return (
+            f"finetune.phases: parameters=lora trains updates of attention, and {model} has no linear layers of "
+            "attention. Take finetune=ssf, norm_affine or bitfit, or a vision transformer: "
+            "model=timm:vit_tiny_patch16_224."
+        )
+    if rank > largest:
+        return (
+            f"finetune.rank={rank}: a layer of {model}'s attention has no more than {largest} inputs or outputs. Set "
+            f"finetune.rank={largest} or less."
+        )
+    return ""
+
+
 def _rest(phases: Sequence[PhaseConfig]) -> Fraction:
     return 1 - sum((Fraction(str(p.fraction)) for p in phases if isinstance(p.fraction, float)), Fraction(0))
 
@@ -108,6 +139,7 @@ def problems(config: FinetuneConfig, stages: Sequence[str], max_epochs: int) -> 
     found = [line for phase in config.phases for line in _names(phase, stages)]
     found += _remaining(config.phases)
     found += _limit(config, stages)
+    found += _updates(config)
     if found:
         return found
     wanted = planned(config, stages)
@@ -161,6 +193,18 @@ def _limit(config: FinetuneConfig, stages: Sequence[str]) -> Iterator[str]:
     for phase in planned(config, stages):
         if not phase.train:
             yield f"finetune.trainable_stages={limit}: leaves phase {phase.name} nothing to train. Set more, or null."
+
+
+def _updates(config: FinetuneConfig) -> Iterator[str]:
+    missing = [key for key in ("rank", "alpha") if getattr(config, key) is None]
+    for phase in config.phases:
+        if phase.parameters == "lora" and missing:
+            keys = " and ".join(f"finetune.{key}" for key in missing)
+            yield (
+                f"finetune.phases: phase {phase.name}: parameters=lora needs {keys}. Begin with finetune=lora, or in a "
+                "schedule's file with defaults: [lora]."
+            )
+            return
 
 
 def _times(phases: Sequence[PhaseConfig], max_epochs: int) -> Iterator[str]:

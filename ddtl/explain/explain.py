@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ddtl.audits import burned_in
-from ddtl.config import phases
 from ddtl.data.download import claims
 from ddtl.data.images.decode import decode_gray
 from ddtl.data.images.image_file import read_bytes
@@ -249,9 +248,7 @@ def _randomise(subject: _Subject, seed: int) -> Network:
     """Return the network with weights as before training; no other random stream is touched."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = subject.config
-        ssf = phases.has_ssf(config.finetune)
-        fresh = Network(config.model, subject.network.n_classes, config.dataset.image_size, ssf=ssf)
+        fresh = Network.of(subject.config, subject.network.n_classes)
     return fresh.eval().to(subject.network.mean.device)
 
 

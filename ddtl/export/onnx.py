@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddtl.models import adapters
 from ddtl.models.network import Network
 from ddtl.utils.errors import UserError
 from ddtl.utils.progress import Progress
@@ -64,7 +65,7 @@ def write(network: Network, size: int, path: Path, metadata: Mapping[str, Any]) 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's advice about its own exporter
         program = torch.onnx.export(
-            _Answers(network).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
+            _Answers(adapters.merged(network)).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
             input_names=[INPUT], output_names=list(OUTPUTS), dynamic_shapes={INPUT: {0: torch.export.Dim("N")}},
         )  # fmt: skip
     assert program is not None

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddtl.config import phases
 from ddtl.data.images.harmonize import Harmonizer
 from ddtl.models import weights
 from ddtl.models.network import Network
@@ -24,7 +23,7 @@ def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, st
         UserError: the file is not there, or is damaged.
     """
     found = weights.locate(config.model.model_copy(update={"weights": str(folder.path)}), None)
-    network = Network(config.model, n_classes, config.dataset.image_size, ssf=phases.has_ssf(config.finetune))
+    network = Network.of(config, n_classes)
     weights.load_into(network, found, config.model.key)
     assert found.digest is not None, "a file has a digest"
     return network.eval(), found.digest

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddtl.config import phases
 from ddtl.models import adapters
 from ddtl.models.backbones import Backbone
 from ddtl.models.grayscale import normalisation
 from ddtl.schema.backbones import HEAD, BackboneSpec, spec_of
-from ddtl.schema.run import HeadConfig, ModelConfig
+from ddtl.schema.run import Config, HeadConfig, ModelConfig
 from ddtl.utils.errors import UserError
 
 
@@ -86,13 +87,20 @@ class Network(nn.Module):
         n_classes: at least two.
         image_size: in pixels, for networks that are made for one size; None for that of their weights.
         ssf: whether the backbone's layers get a scale and a shift; see :mod:`ddtl.models.adapters`.
+        lora: rank and alpha of low-rank updates of its attention; None for none.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, config: ModelConfig, n_classes: int, image_size: int | None = None, *, ssf: bool = False
+        self,
+        config: ModelConfig,
+        n_classes: int,
+        image_size: int | None = None,
+        *,
+        ssf: bool = False,
+        lora: tuple[int, float] | None = None,
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
@@ -105,11 +113,25 @@ class Network(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 kind: Any = type(module)
                 module.__class__ = _fixable(kind)  # torchvision's DenseNet does not let one choose the layer
+        if lora is not None:
+            adapters.add_lora(self.backbone, *lora, config.name)
         if ssf:
             adapters.add_ssf(self.backbone)
         self.frozen: frozenset[str] = frozenset()
         self.subsets: dict[str, str] = {}
         self._prefix = 0
+
+    @classmethod
+    def of(cls, config: Config, n_classes: int) -> Network:
+        """Return the network of a run, with what its schedule adds to the backbone."""
+        schedule = config.finetune
+        return cls(
+            config.model,
+            n_classes,
+            config.dataset.image_size,
+            ssf=phases.has_ssf(schedule),
+            lora=phases.lora(schedule),
+        )
 
     @property
     def stages(self) -> dict[str, nn.Module]:

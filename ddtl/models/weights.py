@@ -85,7 +85,7 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     ours = network.state_dict()
     shapes = {key: value.shape for key, value in ours.items()}
     # Nothing is computed with the file's tensors before it is known that they are the network's.
-    file = _by_our_names(network.backbone, spec, file, weights.path)
+    file = adapters.merged_state(_by_our_names(network.backbone, spec, file, weights.path), ours)
     found = _shapes_for(network.backbone, file)
     head_keys = {key for key in ours if key.startswith("head.")}
     head_fits = all(found.get(key) == shapes[key] for key in head_keys)
@@ -330,10 +330,10 @@ def _without_head(state: Mapping[str, T]) -> dict[str, T]:
 def _wanted(ours: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """What a file must hold.
 
-    Old ones lack counters, which play no part with the fixed momentum of these models; and scales and shifts of
-    adapters begin as 1 and 0 where the file has none.
+    Old ones lack counters, which play no part with the fixed momentum of these models; and adapters begin as the same
+    function where the file has none.
     """
-    optional = ("num_batches_tracked", adapters.SCALE, adapters.SHIFT)
+    optional = ("num_batches_tracked", adapters.SCALE, adapters.SHIFT, adapters.DOWN, adapters.UP, adapters.FACTOR)
     return {key: value for key, value in ours.items() if key in theirs or not key.endswith(optional)}
 
 

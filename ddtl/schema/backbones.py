@@ -126,6 +126,20 @@ def _of_timm(name: str) -> BackboneSpec:
     )
 
 
+def attention_rank(name: str) -> int | None:
+    """The largest rank that a low-rank update of a network's attention can have.
+
+    Returns:
+        0 where it has no linear layers of attention, as torchvision's networks here; None where only the network itself
+        can tell, as one of a plugin.
+    """
+    if name.startswith(TIMM):
+        from ddtl.utils import timm_networks
+
+        return timm_networks.outline(name.removeprefix(TIMM)).rank
+    return 0 if spec_of(name).build is None else None
+
+
 def stages_of(name: str) -> tuple[str, ...]:
     """The stages of a backbone from the input on, and the head as the last."""
     return (*spec_of(name).stages, HEAD)

@@ -64,6 +64,8 @@ NEUTRAL: dict[str, Any] = {
     "dataset.harmonize": "none",
     "trainer.average_last": None,
     "finetune.trainable_stages": None,
+    "finetune.rank": None,
+    "finetune.alpha": None,
     "evaluation.threshold_unit": "auto",
     "evaluation.batchnorm": "stored",
     "evaluation.batchnorm_prior": 0,
@@ -295,7 +297,7 @@ class PhaseConfig(Section):
     fraction: Annotated[float, Field(ge=0.001, le=1)] | Literal["rest"] | None = None
     rates: dict[str, Positive] = Field(default_factory=dict)
     # Of the backbone's stages; the head trains whole. ddtl/models/adapters.py says which parameters these are.
-    parameters: Literal["all", "biases", "norm_affine", "ssf"] = "all"
+    parameters: Literal["all", "biases", "norm_affine", "ssf", "lora"] = "all"
 
 
 class FinetuneConfig(Section):
@@ -316,6 +318,9 @@ class FinetuneConfig(Section):
     stages: Names | None = None
     # Only in conf/finetune/lp_ft.yaml, whose first phase refers to it.
     probe: OpenFraction | None = None
+    # Only in conf/finetune/lora.yaml: of the low-rank updates, which are scaled by alpha / rank.
+    rank: Thousands | None = None
+    alpha: Annotated[float, Field(ge=0.001, le=10_000, allow_inf_nan=False)] | None = None
 
 
 class TrainerConfig(Section):

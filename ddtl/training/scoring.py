@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 
 from ddtl.audits import file_metadata, record as audits
+from ddtl.config import phases
 from ddtl.data.images.image_file import BadImageError
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
@@ -253,5 +254,7 @@ def _write_adapter(run: Run, folder: RunFolder) -> None:
         if run.config.finetune.batchnorm == "train":
             names |= {prefix + name for name, _ in module.named_buffers()}
     state = {name: value.contiguous() for name, value in run.network.state_dict().items() if name in names}
-    metadata = {"ddtl": json.dumps({"base": run.weights.digest})}
+    update = phases.lora(run.config.finetune)
+    scaled = {} if update is None else {"rank": update[0], "alpha": update[1]}
+    metadata = {"ddtl": json.dumps({"base": run.weights.digest, **scaled})}
     write_bytes(folder.adapter, save(state, metadata))

@@ -15,7 +15,6 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from ddtl.config import phases
 from ddtl.data.images.harmonize import Counts
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
@@ -141,12 +140,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
         datamodule.load(bar)
     weights = weights or locate()
     torch.manual_seed(config.seed)
-    network = Network(
-        config.model,
-        len(datamodule.manifest.classes),
-        config.dataset.image_size,
-        ssf=phases.has_ssf(config.finetune),
-    )
+    network = Network.of(config, len(datamodule.manifest.classes))
     initial_weights.load_into(network, weights, config.model.key)
     run = Run(config, machine, datamodule, weights, network)
     for phase in run.schedule.phases:

@@ -23,6 +23,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from ddtl.utils.attention import largest_rank
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import printable
 from ddtl.utils.suggest import did_you_mean
@@ -72,10 +73,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Outline:
-    """The stages of a network, by name, each with whether it contains BatchNorm; and the features behind them."""
+    """The stages of a network, by name, each with whether it contains BatchNorm; and the features behind them.
+
+    ``rank`` is the largest that a low-rank update of its attention can have, 0 where it has none.
+    """
 
     stages: dict[str, bool]
     features: int
+    rank: int
 
 
 def problem(name: str) -> str:
@@ -135,7 +140,8 @@ def outline(name: str) -> Outline:
         parts = Parts(name, size)
         features = parts.features(size)
     stages = {stage: any(map(_has_batchnorm, modules.values())) for stage, modules in parts.stages.items()}
-    return Outline(stages, features)
+    rank = min(filter(None, (largest_rank(part) for part in parts.modules())), default=0)
+    return Outline(stages, features, rank)
 
 
 def _trial_size(name: str) -> int:
@@ -306,9 +312,9 @@ class Parts:
         Raises:
             UserError: images of this size cannot pass, or what comes out is not a row of features for each image.
         """
-        for part in self._modules():
+        for part in self.modules():
             part.eval()
-        device = next(part.device for module in self._modules() for part in module.parameters())
+        device = next(part.device for module in self.modules() for part in module.parameters())
         try:
             with torch.no_grad():
                 shape = self.run(torch.zeros(2, 3, size, size, device=device)).shape
@@ -323,7 +329,8 @@ class Parts:
             raise UserError(f"model.name={self.name}: it does not pool to a row of features. Take another network.")
         return int(shape[1])
 
-    def _modules(self) -> list[nn.Module]:
+    def modules(self) -> list[nn.Module]:
+        """Return the parts of all stages, in order."""
         return [part for parts in self.stages.values() for part in parts.values()]
 
     def check(self, size: int) -> None:
@@ -338,7 +345,7 @@ class Parts:
             x = torch.linspace(-2, 2, 3 * size * size).reshape(1, 3, size, size).sin()
             ours, theirs = self.run(x), self.model(x)
         self.model.train()
-        for part in self._modules():
+        for part in self.modules():
             part.train()
         if theirs.ndim != 2 or not torch.equal(ours[:, :, 0, 0], theirs):
             raise UserError(f"model.name={self.name}: {_NO_CHAIN}.")

@@ -401,7 +401,7 @@ def keys_of(tree: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
-# What has no default: a person's own files, and which of timm's networks.
+# What has no default: a person's own files, which of timm's networks, and one with attention.
 _VOLUMES = [FROM_FOLDER[1], f"dataset.labels={__file__}"]
 NEEDED = {
     "folder": [FROM_FOLDER[1]],
@@ -409,12 +409,13 @@ NEEDED = {
     "dicom": _VOLUMES,
     "nifti": _VOLUMES,
     "timm": ["model.name=resnet18"],
+    "lora": ["model=timm:test_vit"],
 }
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if option != "timm":  # which is imported here, and looks for packages itself
+    if option not in ("timm", "lora"):  # of which timm is imported here, and looks for packages itself
         monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
@@ -549,6 +550,7 @@ _WANDB = [
         ("timeout", "3"),
     )
 ]
+_LORA = "model=timm:test_vit model.weights=none dataset.image_size=64 finetune=lora"
 IDLE = [
     ("evaluation.replicates=500", "evaluation.interval=default", "evaluation.interval=bca"),
     ("evaluation.batchnorm=adapt", "evaluation.test=false", "evaluation.test=true"),
@@ -571,6 +573,10 @@ IDLE = [
         "finetune.probe=0.5",
         "model.weights=imagenet finetune=lp_ft finetune.phases=[{name:a,train:[all],fraction:1.0}]",
         "model.weights=imagenet finetune=lp_ft",
+    ),
+    *(
+        (f"finetune.{key}=4", f"{_LORA} finetune.phases=[{{name:a,train:[all],fraction:1.0}}]", _LORA)
+        for key in ("rank", "alpha")
     ),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),

@@ -114,7 +114,7 @@ def test_a_frozen_stage_has_fixed_statistics_and_the_policy_rules_the_others() -
         assert row["stem"].fixed_statistics == (policy == "frozen_stats")
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"lora"}))  # trains attention, which these have not got
 @pytest.mark.parametrize("model", BACKBONES)
 def test_every_schedule_fits_every_backbone(name: str, model: str) -> None:
     schedule = compiled(name, f"model={model}", stages=stages_of(model))
@@ -295,7 +295,7 @@ def test_gradual_only_ever_unfreezes(backbone: list[str], more: int) -> None:
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_compiling_is_a_pure_function(name: str) -> None:
-    config = finetune(name)
+    config = finetune(name, *(["model=timm:test_vit"] if name == "lora" else []))  # a network with attention
     before = config.model_dump()
     assert compile_schedule(config, list(STAGES), 20) == compile_schedule(config, STAGES, 20)
     assert config.model_dump() == before

@@ -38,6 +38,8 @@ SHORT = ("trainer=cpu", "trainer.max_epochs=3", "trainer.limit_batches=3", "eval
         ("densenet121", {"biases": 41_824, "norm_affine": 2 * 41_824, "ssf": 2 * (41_824 + 10_240)}),
         # 64 of the first layer, and 2 (9 n) of each pair of fire modules with n = 16, 32, 48 and 64.
         ("squeezenet1_1", {"biases": 64 + 18 * 160, "norm_affine": 0}),
+        # 192 of the first layer, 9 × 192 of each of 12 blocks, and two of 192 of each of 25 normalisation layers.
+        ("timm:vit_tiny_patch16_224", {"biases": 25_728, "norm_affine": 9_600, "ssf": 2 * 25_728}),
     ],
 )
 def test_as_many_parameters_train_as_there_are(model: str, counts: dict[str, int]) -> None:

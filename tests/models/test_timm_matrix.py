@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import backbones
+from ddtl.config.load import load
+from ddtl.models.network import Network
 
 NETWORKS = ("regnety_002", "vit_tiny_patch16_224", "test_resnet")
 
@@ -39,6 +42,23 @@ def test_what_differs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(backbones, "_weights", lambda folder: next(digests))
     with pytest.raises(RuntimeError, match="the weights differ"):
         backbones.cached("test_vit", tmp_path)
+
+
+def test_a_weight_that_moves_among_updates_is_reported() -> None:
+    settings = ["model=timm:test_vit", "model.weights=none", "dataset.image_size=64", "finetune=lora"]
+    network = Network.of(load(settings), 2)
+    network.freeze([], [], dict.fromkeys(network.backbone.stages, "lora"))
+    network(torch.rand(2, 1, 64, 64)).sum().backward()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    backbones._require_frozen(network, before, "lora")
+    layer = network.backbone.stages["blocks2"].blocks_2.attn.proj
+    layer.lora_b.grad = None
+    with pytest.raises(RuntimeError, match=r"lora: blocks2\.blocks_2\.attn\.proj\.lora_b should train and has no"):
+        backbones._require_frozen(network, before, "lora")
+    with torch.no_grad():
+        layer._parameters["weight"] += 1
+    with pytest.raises(RuntimeError, match=r"lora: blocks2\.blocks_2\.attn\.proj\.weight should not train and has"):
+        backbones._require_frozen(network, before, "lora")
 
 
 def test_a_table_has_a_row_for_each_network() -> None:

@@ -248,6 +248,7 @@ def test_the_unfreezing_space_reaches_every_schedule_and_its_settings() -> None:
         "bitfit",
         "norm_affine",
         "ssf",
+        "lora",
     }
     of_a_probe = [
         words

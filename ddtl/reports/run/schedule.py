@@ -20,6 +20,7 @@ _PARTS = {
     "biases": "biases",
     "norm_affine": "scales and shifts of the normalisation layers",
     "ssf": "scales and shifts behind the layers",
+    "lora": "low-rank updates of the linear layers of attention",
 }
 _STRATEGIES = {"full": _ALL, "all layers": _ALL, "linear_probe": _HEAD, "the classification head": _HEAD}
 
@@ -64,9 +65,9 @@ def strategy(stored: Stored) -> str:
         name = stored.config["finetune"]["name"]
         return _STRATEGIES.get(name, f"Layers were trained by the schedule {name}")
     if len(schedule.phases) == 1:
-        trained = _trained(schedule.phases[0])
+        trained = _trained(schedule.phases[0]) + _details(stored, schedule.phases[0])
         return _STRATEGIES.get(trained, f"Only {trained} were trained; all else stayed as loaded")
-    parts = [f"{_trained(phase)} in {schedule_svg.epochs(phase)}" for phase in schedule.phases]
+    parts = [f"{_trained(phase)}{_details(stored, phase)} in {schedule_svg.epochs(phase)}" for phase in schedule.phases]
     return f"Training went through {len(parts)} phases: {wording.listed(parts)}"
 
 
@@ -85,6 +86,14 @@ def peak_rates(stored: Stored) -> str:
     if len(backbones) == len(heads) == 1:
         return f"peak learning rates {lr * backbones.pop():.3g} (backbone) and {lr * heads.pop():.3g} (head)"
     return f"peak learning rates from {every[0]:.3g} to {every[-1]:.3g}, by stage and phase"
+
+
+def _details(stored: Stored, phase: Phase) -> str:
+    """Return rank and alpha of a phase's low-rank updates, in brackets; empty where there are none."""
+    if all(state.parameters != "lora" for state in phase.states.values()):
+        return ""
+    finetune = stored.config["finetune"]
+    return f" (LoRA, rank {finetune['rank']}, alpha {finetune['alpha']:g})"
 
 
 def _trained(phase: Phase) -> str:

@@ -13,7 +13,7 @@ _DARKEST, _PALEST, _DECADES = 0.45, 0.1, 3  # of a trained stage's colour, and t
 
 
 # Parameters of a stage, where not all of them train.
-SUBSETS = {"biases": "biases", "norm_affine": "normalisation", "ssf": "scale and shift"}
+SUBSETS = {"biases": "biases", "norm_affine": "normalisation", "ssf": "scale and shift", "lora": "LoRA"}
 
 
 def span(phase: Phase) -> str:
