@@ -328,7 +328,7 @@ def test_space_for_the_missing_rows_is_enough(toy: Manifest, tmp_path: Path, mon
 def test_a_bad_file_among_the_rest_leaves_nothing(toy: Manifest, tmp_path: Path) -> None:
     stopped(toy, tmp_path, 100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache_module, "decode_gray", broken)
+        patch.setattr(cache_module, "decode_channels", broken)
         with pytest.raises(UserError, match="50 of 150 image files cannot be used"):
             open_cache(toy, size=SIZE, root=tmp_path)
     assert [p for p in (tmp_path / "decoded").iterdir() if p.suffix != ".lock"] == []

@@ -28,10 +28,10 @@ import PIL
 from filelock import FileLock, Timeout
 
 from ddtl.data.images import half_built
-from ddtl.data.images.decode import DECODER_VERSION, decode_gray, squared
+from ddtl.data.images.decode import DECODER_VERSION, decode_channels, stacked
 from ddtl.data.images.half_built import HalfBuilt
 from ddtl.data.images.image_file import BadImageError, read_bytes
-from ddtl.data.images.levels import CTWindow, grey_levels
+from ddtl.data.images.levels import CTWindow, channels_of, grey_levels
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads
@@ -57,8 +57,9 @@ class DecodedCache:
         rows: int64 ``(N,)``: the row of each sample of the manifest, in its order.
         file_hashes: sha256 of each sample's file, in the manifest's order.
         levels: int64 ``(N, 2)``: how many grey levels each sample's image has as it was decoded, before it was resized,
-            and how far its brightest is from its darkest.
-        images: uint8 ``(distinct files, size, size)``, read-only, mapped from disk.
+            and how far its brightest is from its darkest; through three windows, of the first.
+        images: uint8 ``(distinct files, size, size)``, or ``(distinct files, size, size, 3)`` through three windows;
+            read-only, mapped from disk.
     """
 
     folder: Path
@@ -77,12 +78,17 @@ class DecodedCache:
         return len(self.rows)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        """The image of the manifest's sample number ``sample``: uint8 ``(size, size)``, read-only."""
+        """The image of the manifest's sample number ``sample``, read-only: uint8 ``(size, size)`` or ``(…, 3)``."""
         return self.images[self.rows[sample]]
 
     def take(self, samples: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images of several samples, copied: uint8 ``(len(samples), size, size)``."""
+        """The images of several samples, copied: uint8 ``(len(samples), size, size)`` or ``(…, 3)``."""
         return self.images[self.rows[np.asarray(samples, dtype=np.int64)]]
+
+
+def first_channel(images: np.ndarray) -> np.ndarray:
+    """Return the gray images ``(N, size, size)`` of images of one or of three windows; of those the first."""
+    return images if images.ndim == 3 else images[..., 0]
 
 
 def open_cache(
@@ -170,8 +176,10 @@ class _Job:
         return self.decoded / self.key
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.copies), self.size, self.size
+    def shape(self) -> tuple[int, ...]:
+        channels = {channels_of(samples[0].window) for samples in self.copies.values()}
+        assert len(channels) == 1, "checked with the configuration"
+        return len(self.copies), self.size, self.size, *channels - {1}
 
     def stored_levels(self) -> np.ndarray | str:
         """Counts of grey levels, int64 ``(distinct contents, 2)``; or what is wrong with the finished cache."""
@@ -282,13 +290,13 @@ class _Job:
                 if sample.number is not None and isinstance(sample.window, CTWindow):
                     from ddtl.data.images import ct  # the readers of volumes take a moment
 
-                    gray = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
-                    return squared(gray, self.size), grey_levels(gray)
+                    channels = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
+                    return stacked(channels, self.size), grey_levels(channels[0])
                 data = read_bytes(sample.path)
                 if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
                     return BadImageError(sample.path, "changed while it was read")
-                gray = decode_gray(data, sample.path, sample.window)
-                return squared(gray, self.size), grey_levels(gray)
+                channels = decode_channels(data, sample.path, sample.window)
+                return stacked(channels, self.size), grey_levels(channels[0])
             except BadImageError as error:
                 return error
 
