@@ -148,7 +148,24 @@ def test_of_two_processes_the_second_continues_what_the_first_left(
 @pytest.fixture(scope="module")
 def half(toy: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder with a half of 140 images."""
-    return stopped(toy, tmp_path_factory.mktemp("half"), 140).parent.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(half_built, "_SECONDS", 0.0)  # each row by itself
+        return stopped(toy, tmp_path_factory.mktemp("half"), 140).parent.parent
+
+
+@pytest.mark.parametrize("at", [64, 100])
+def test_rows_that_are_written_together_count_together(
+    at: int, toy: Manifest, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 and 36 rows: damage to a row of the second group leaves the first."""
+    monkeypatch.setattr(half_built, "_SECONDS", 1000.0)
+    array = stopped(toy, tmp_path, 100) / "images.npy"
+    content = bytearray(array.read_bytes())
+    content[len(content) - (100 - at) * SIZE * SIZE - 1] ^= 1  # the last byte of row number ``at``
+    array.write_bytes(content)
+    folder, decoded = finish(toy, tmp_path)
+    assert decoded == (N if at == 64 else N - 64)
+    assert contents(folder) == whole
 
 
 @settings(deadline=None, max_examples=20)

@@ -2,7 +2,8 @@
 
 ``images.npy`` grows by one row at a time. ``journal`` has a first line that says what the array is, and then a line for
 each row, written after it: its number, its grey levels, the sha256 of the array up to its end, and a checksum of the
-line. A row counts when its line is whole and the array has that sha256 up to there, so neither needs to be synced:
+line. Of rows that are written together the last line alone has the sha256. A row counts when its line is whole and the
+array has the next sha256 up to there, so neither needs to be synced:
 whatever a kill, a full disk or a power cut leaves, rows from the first one on that is not as it was written are decoded
 again.
 """
@@ -27,6 +28,7 @@ from ddtl.utils import files
 
 ARRAY, JOURNAL, SUFFIX = "images.npy", "journal", ".partial"
 _LINE = 4096  # bytes of the longest line that is read
+_LATER = "-"  # in place of a sha256 that a later line has
 _TOGETHER, _SECONDS = 64, 0.2  # rows that are written at once, and what a kill may lose: each write costs the decoders
 
 
@@ -50,8 +52,8 @@ class HalfBuilt:
         """
         self.levels: list[tuple[int, int]] = []
         self._sha256 = hashlib.sha256()
-        self._rows: list[bytes] = []
-        self._marks: list[bytes] = []
+        self._done = 0
+        self._rows: list[tuple[bytes, tuple[int, int]]] = []
         self._last_write = time.monotonic()
         first = _first_line(shape, about)
         if _depends_on(_read_first_line(folder)) != _depends_on(first):
@@ -89,7 +91,7 @@ class HalfBuilt:
 
     @property
     def sha256(self) -> str:
-        """Of the array up to the last row."""
+        """Of the array up to the last row that is written."""
         return self._sha256.hexdigest()
 
     def append(self, row: np.ndarray, levels: tuple[int, int]) -> None:
@@ -98,10 +100,7 @@ class HalfBuilt:
         Raises:
             OSError: the disk is full, or somebody else writes rows, which a lock that works prevents.
         """
-        data = row.tobytes()
-        self._sha256.update(data)
-        self._rows.append(data)
-        self._marks.append(_mark(len(self.levels), levels, self.sha256))
+        self._rows.append((row.tobytes(), levels))
         self.levels.append(levels)
         if len(self._rows) >= _TOGETHER or time.monotonic() - self._last_write >= _SECONDS:
             self._write()
@@ -111,17 +110,21 @@ class HalfBuilt:
 
         Plain writes, not a writable memory map: on a full disk a map kills the process (SIGBUS), a write raises.
         """
-        rows, marks, self._rows, self._marks = self._rows, self._marks, [], []  # a signal may end this anywhere
+        rows, self._rows = self._rows, []  # a signal may end this anywhere
         if not rows:
             return
-        data = b"".join(rows)
+        data = b"".join(pixels for pixels, _ in rows)
         self._array.write(data)
         self._array.flush()
         self._end += len(data)
         if self._array.tell() != self._end:
             raise OSError(errno.EBUSY, "another process writes them at the same time")
+        self._sha256.update(data)
+        sha256 = [*[_LATER] * (len(rows) - 1), self.sha256]
+        marks = [_mark(self._done + i, levels, sha256[i]) for i, (_, levels) in enumerate(rows)]
         self._journal.write(b"".join(marks))
         self._journal.flush()
+        self._done += len(rows)
         self._last_write = time.monotonic()
 
     def _resume(self, shape: tuple[int, ...], first: bytes) -> None:
@@ -140,15 +143,22 @@ class HalfBuilt:
         self._journal.seek(0)
         at = [len(header), len(self._journal.readline(_LINE))]
         length = int(np.prod(shape[1:]))
+        together: list[tuple[int, int]] = []
         for number, levels, digest, end in _marks(self._journal):
-            data = self._array.read(length)
+            if number != len(self.levels) + len(together) or number >= shape[0]:
+                break
+            together.append(levels)
+            if digest == _LATER:
+                continue
             ahead = self._sha256.copy()
-            ahead.update(data)
-            if number != len(self.levels) or number >= shape[0] or ahead.hexdigest() != digest:
+            ahead.update(self._array.read(length * len(together)))
+            if ahead.hexdigest() != digest:
                 break
             self._sha256 = ahead
-            self.levels.append(levels)
-            at = [at[0] + length, end]
+            self.levels += together
+            at = [at[0] + length * len(together), end]
+            together = []
+        self._done = len(self.levels)
         self._end = at[0]
         self._array.truncate(at[0])
         self._journal.truncate(at[1])
