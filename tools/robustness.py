@@ -47,6 +47,7 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "CT series to train on (`tests/data/test_dicom_dataset.py`, `test_nifti.py`)",
         (
+            ("three windows where there are no Hounsfield units, or of another number than the run's", "refused"),
             (
                 "localizers, dose reports, screenshots, maps, reformats, MR among the slices",
                 "counted by kind, not used",
@@ -109,6 +110,11 @@ MORE: tuple[tuple[str, tuple[Row, ...]], ...] = (
     (
         "Failures of a run and of a plugin",
         (
+            (
+                "a kill -9, Ctrl-C or a full disk while images are decoded, again and again; any byte of what that "
+                "left changed or cut off",
+                "the next command decodes the rest; the cache is the same to the byte (property test)",
+            ),
             (
                 "a loss that becomes infinite or no number",
                 "exit 1; `ddtl runs` and the dashboard show `failed` with the reason",

@@ -22,7 +22,7 @@ class Batch:
     """Images of a dataset.
 
     Attributes:
-        before: (N, 1, H, W) float32, grey levels from 0 (black) to 1: decoded, resized and harmonised.
+        before: (N, C, H, W) float32, grey levels from 0 (black) to 1: decoded, resized and harmonised.
         after: the same, augmented as in the first epoch of a training with these settings; equal to ``before`` in
             validation and test. The network itself subtracts its mean and divides by its deviation.
         labels: (N,) int64, indices into ``classes``.

@@ -308,6 +308,9 @@ def _cache(argv: Sequence[str]) -> int:
     return EXIT_FAILURE if failed else 0
 
 
+_CONTENTS = {"decoded": "decoded images", "half-built": "part of the images", "phantom": "drawn phantom"}
+
+
 def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
     table = Table(title=escape(f"decoded images in {root}"), title_justify="left")
     for heading in ("key", "contains", "dataset", "images", "pixels", "size", "made"):
@@ -315,7 +318,7 @@ def _list_caches(root: Path, caches: Sequence[cached.Cached]) -> None:
     for one in caches:
         table.add_row(
             one.key,
-            "decoded images" if one.content == "decoded" else "drawn phantom",
+            _CONTENTS[one.content],
             escape(one.dataset),
             "" if one.images is None else str(one.images),
             "" if one.side is None else f"{one.side} × {one.side}",

@@ -12,7 +12,7 @@ from rich.markup import escape
 from ddtl.commands.arguments import PATHS, Command, OutputFolder, Words
 from ddtl.commands.run_names import run_folder
 from ddtl.config.load import load
-from ddtl.schema.run import Config
+from ddtl.schema.run import Config, DatasetConfig
 from ddtl.schema.section import Section
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
@@ -115,6 +115,7 @@ _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and te
 def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """Return what a program must know to use the weights; nothing about this machine."""
     model = config.model
+    windows = _windows(config.dataset)
     return {
         "note": "For research. Not for diagnosis.",
         "architecture": {"name": model.name, "grayscale": model.grayscale, "head": model.head.model_dump(mode="json")},
@@ -122,6 +123,7 @@ def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[st
         "positive": results["positive"],
         "image_size": config.dataset.image_size,
         "input": "gray levels / 255 of the whole image, resized to a square by antialiased bilinear filter",
+        **({"channels": windows} if windows else {}),
         **({} if config.dataset.harmonize == "none" else {"harmonize": config.dataset.harmonize}),
         "threshold": results["threshold"] if results["positive"] is not None else None,
         "temperature": results["calibration"]["temperature"],
@@ -129,6 +131,15 @@ def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[st
         "weights": digest,
         "versions": results["versions"],
     }
+
+
+def _windows(c: DatasetConfig) -> list[dict[str, float]]:
+    """Return center and width in Hounsfield units of each channel, where there are three; else nothing."""
+    sources = c.of_sources().values() if c.kind == "pooled" else [c]
+    window = next((one.window for one in sources if one.window is not None and one.window.others), None)
+    if window is None:
+        return []
+    return [{"center": one.center, "width": one.width} for one in (window, *window.others)]
 
 
 def _export(
@@ -157,9 +168,9 @@ def _export(
             console.error(f"that is more than {LARGEST:g}: the ONNX file is not kept.")
             return None
         line = (
-            f"`model.onnx`: opset {onnx.OPSET}, fp32; takes `images` (N, 1, {saved.dataset.image_size}, "
-            f"{saved.dataset.image_size}), gray levels / 255, and gives `logits` and `probabilities` (N, "
-            f"{len(results['classes'])}); {agreement}."
+            f"`model.onnx`: opset {onnx.OPSET}, fp32; takes `images` (N, {saved.dataset.channels}, "
+            f"{saved.dataset.image_size}, {saved.dataset.image_size}), gray levels / 255, and gives `logits` and "
+            f"`probabilities` (N, {len(results['classes'])}); {agreement}."
         )
         about["largest_difference"] = found
     write_json(to / "model.json", about)
@@ -167,7 +178,7 @@ def _export(
 
 
 def _real_images(folder: RunFolder, saved: Config, words: Words[ExportSettings], classes: Sequence[str]) -> np.ndarray:
-    """Return (N, 1, size, size) float32: validation images of the run's dataset, then training images."""
+    """Return (N, channels, size, size) float32: validation images of the run's dataset, then training images."""
     import numpy as np
 
     from ddtl.data.download import claims
@@ -193,7 +204,7 @@ def _checked_onnx(net: Network, images: np.ndarray, about: Mapping[str, Any], pa
 
     fresh = Fresh(path)
     try:
-        onnx.write(net, images.shape[-1], fresh.at, about)
+        onnx.write(net, images.shape[-1], fresh.at, about, images.shape[1])
         with console.progress("comparing the file with the network") as bar:
             found = onnx.largest_difference(net, fresh.at, images, 32, bar)
         if found <= LARGEST:

@@ -33,8 +33,8 @@ def problems(config: Config, trains: bool = True, writes: bool = True) -> list[s
         writes: whether anything is written to paths.runs_dir.
     """
     every = (
-        _names, _run, _paths, _ranges, _finetune, _hardware, _batch_of_one, _weights, _phantom, _own, _pooled, _loggers,
-        _evaluation, _unwritable,
+        _names, _run, _paths, _ranges, _finetune, _hardware, _batch_of_one, _weights, _phantom, _own, _pooled,
+        _channels, _loggers, _evaluation, _unwritable,
     )  # fmt: skip
     skipped = [*([] if trains else [_batch_of_one]), *([] if writes else [_unwritable])]
     return [line for check in every if check not in skipped for line in check(config)]
@@ -346,8 +346,30 @@ def _volumes(d: DatasetConfig) -> Iterator[str]:
         yield f"dataset={d.kind} needs dataset.labels=FILE, a CSV with the columns label and {columns}."
     if d.window is None:
         yield f"dataset.window=null: {what} store Hounsfield units. Set dataset.window=lung."
-    elif (d.window.slope, d.window.intercept) != (1, 0):
+    elif any((one.slope, one.intercept) != (1, 0) for one in (d.window, *d.window.others)):
         yield f"dataset.window.slope and intercept are in the headers of {what}. Set center and width alone."
+
+
+def _channels(c: Config) -> Iterator[str]:
+    """What takes images of one channel, where each of three windows is one."""
+    is_pooled = c.dataset.kind == "pooled"
+    if is_pooled and sources.problems(c.dataset):
+        return
+    dataset = sources.resolved(c.dataset) if is_pooled else c.dataset
+    if dataset.channels == 1:
+        return
+    if is_pooled and len({source.window for source in dataset.of_sources().values()}) > 1:
+        yield (
+            "dataset.sources: one has three windows, which are the channels of its images, and another has other ones. "
+            "Set the same window=[…] for each in dataset.own, or a single window for all."
+        )
+    if c.model.grayscale != "replicate":
+        yield "model.grayscale=sum: dataset.window has three channels. Set model.grayscale=replicate."
+    if c.dataset.harmonize != "none":
+        yield (
+            f"dataset.harmonize={c.dataset.harmonize}: takes images of one window, and dataset.window has three. Set "
+            "dataset.harmonize=none."
+        )
 
 
 def _pooled(c: Config) -> Iterator[str]:

@@ -49,19 +49,20 @@ def require() -> None:
         ) from error
 
 
-def write(network: Network, size: int, path: Path, metadata: Mapping[str, Any]) -> None:
+def write(network: Network, size: int, path: Path, metadata: Mapping[str, Any], channels: int = 1) -> None:
     """Write the network in fp32, for any number of images at a time.
 
-    The file takes ``images`` (N, 1, size, size) float32, gray levels / 255, and gives ``logits`` and
+    The file takes ``images`` (N, channels, size, size) float32, gray levels / 255, and gives ``logits`` and
     ``probabilities`` (N, classes).
 
     Args:
         network: in evaluation mode, on the CPU.
         metadata: stored in the file's metadata under ``ddtl``, as JSON.
+        channels: of an image: 1, or 3 where each is a window of its own.
     """
     import onnx
 
-    example = torch.zeros(2, 1, size, size)  # of one image, torch would take the 1 for a constant
+    example = torch.zeros(2, channels, size, size)  # of one image, torch would take the 1 for a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch's advice about its own exporter
         program = torch.onnx.export(
@@ -81,7 +82,7 @@ def largest_difference(network: Network, path: Path, images: np.ndarray, batch: 
 
     Args:
         network: in evaluation mode, on the CPU.
-        images: (N, 1, size, size) float32; they go through in batches of ``batch``, the last one of the rest.
+        images: (N, channels, size, size) float32; they go through in batches of ``batch``, the last one of the rest.
     """
     import onnxruntime
 

@@ -164,7 +164,7 @@ class FrozenFeatures(pl.Callback):
 
     def _slow_to_fetch(self, example: Tensor) -> str:
         """Why activations should not be fetched from memory to the device."""
-        pixels = 4 * self.config.dataset.image_size**2
+        pixels = 4 * self.config.dataset.channels * self.config.dataset.image_size**2
         if self._trainer.strategy.root_device.type != "cpu" and example.numel() * example.element_size() > pixels:
             return "more bytes than the image, which takes longer to bring to the GPU"
         return ""

@@ -20,11 +20,11 @@ from PIL import Image
 from ddtl.data.datasets.volumes.dicom_patients import patients_of
 from ddtl.data.download.published import IMAGE_SUFFIXES
 from ddtl.data.images import ct, nifti
-from ddtl.data.images.decode import decode_gray, squared
-from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_bytes, read_slice
+from ddtl.data.images.decode import decode_gray, squared, stacked
+from ddtl.data.images.dicom import LEVEL, WIDTH, Slice, decode_windows, read_slice
 from ddtl.data.images.dicom_header import START, SUFFIXES, is_dicom
 from ddtl.data.images.image_file import BadImageError, read_bytes, read_start
-from ddtl.data.images.levels import CTWindow, Window, grey_levels, has_few_levels
+from ddtl.data.images.levels import CTWindow, Window, channels_of, grey_levels, has_few_levels
 from ddtl.data.images.raster import is_deep, starts_as_image, stored_range
 from ddtl.records import small
 from ddtl.utils import reading
@@ -302,7 +302,8 @@ _KNOWN = "is one of the images that the run trained on: its answer to it tells n
 
 
 def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: Note) -> np.ndarray:
-    """Return the image as training prepares its images: uint8, ``(size, size)``.
+    """Return the image as training prepares its images: uint8, ``(size, size)``, or ``(size, size, 3)`` of a run with
+    three windows.
 
     Args:
         file: the file.
@@ -314,13 +315,14 @@ def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: N
         BadImageError: it cannot be used.
     """
     if file.slice is not None:
-        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
-        extent = window.extent if isinstance(window, CTWindow) else None
-        return squared(decode_bytes(read_bytes(file.path), file.path, note, center, width, extent), size)
+        through = _ct_window(window)
+        return stacked(decode_windows(read_bytes(file.path), file.path, through.all, note, through.extent), size)
     if file.number is not None:
-        center, width = (window.center, window.width) if window else (LEVEL, WIDTH)
-        extent = window.extent if isinstance(window, CTWindow) else None
-        return squared(ct.decode_slice(file.path, CTWindow(center, width, extent, file.number)), size)
+        return stacked(ct.decode_slice(file.path, replace(_ct_window(window), number=file.number)), size)
+    if channels_of(window) > 1:
+        raise BadImageError(
+            file.path, "contains no Hounsfield units, of which the run sees three windows: predict DICOM or NIfTI files"
+        )
     data = read_bytes(file.path) if file.pixels is None else _as_png(file.pixels)
     deep = is_deep(data, file.path)
     if window is not None and not deep:
@@ -344,6 +346,13 @@ def decode(file: InputFile, size: int, window: Window | CTWindow | None, note: N
             )
         note(f"{text}: it may be blank or scaled wrongly")
     return squared(gray, size)
+
+
+def _ct_window(window: Window | CTWindow | None) -> CTWindow:
+    """Return how Hounsfield units become grey levels for a run whose own images were decoded through a window."""
+    if isinstance(window, CTWindow):
+        return window
+    return CTWindow(window.center, window.width) if window else CTWindow(LEVEL, WIDTH)
 
 
 @lru_cache(maxsize=8)  # a volume has many slices

@@ -50,11 +50,13 @@ class Predictor:
         """Return logits (N, classes) float64 and features (N, channels) float32, the mean of the last feature map.
 
         Args:
-            images: N, uint8 (size, size), as the decoded cache contains them.
+            images: N, uint8 (size, size) or (size, size, 3), as the decoded cache contains them.
         """
         if self._harmonizer is not None:
             images = [self._harmonizer(image, 0) for image in images]
-        x = torch.from_numpy(np.stack(images)).to(self.device)[:, None] * (1 / 255)  # to the bit as in training
+        pixels = torch.from_numpy(np.stack(images)).to(self.device)
+        channels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+        x = channels * (1 / 255)  # to the bit as in training
         depth = len(self.network.backbone.stages)
         with torch.inference_mode(), self.autocast():
             feature_map = self.network.embed(x, depth)

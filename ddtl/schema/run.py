@@ -5,9 +5,20 @@ Every field is, with its meaning and its default, in a file under ``conf/``; the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from ddtl.schema.augment import AugmentConfig
 from ddtl.schema.backbones import key_of
@@ -120,13 +131,40 @@ class WindowConfig(Section):
     slope: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     intercept: Finite = 0.0
 
+    @property
+    def others(self) -> tuple[WindowConfig, ...]:
+        """Those of the second and third channel, where there are three windows."""
+        return ()
+
+
+class WindowsConfig(WindowConfig):
+    """Three windows, each a channel of the image: this one and two others. It is stored as the list of them."""
+
+    further: tuple[WindowConfig, WindowConfig]
+
+    @property
+    def others(self) -> tuple[WindowConfig, ...]:
+        """Those of the second and third channel."""
+        return self.further
+
+    @model_serializer
+    def _as_list(self) -> list[dict[str, float]]:
+        own = {key: getattr(self, key) for key in WindowConfig.model_fields}
+        return [own, *(other.model_dump() for other in self.further)]
+
 
 # Windows that a name is enough for: center and width in Hounsfield units.
-WINDOWS: dict[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
+WINDOWS: dict[str, tuple[float, float]] = {
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (40.0, 400.0),
+    "bone": (400.0, 1800.0),
+}
 
 
 def _window(value: Any, info: ValidationInfo) -> Any:
-    """The settings of a window that is given by its name."""
+    """The settings of a window that is given by its name; of a list of three windows, all of them."""
+    if isinstance(value, list | tuple):
+        return _windows(value, info)
     if not isinstance(value, str):
         return value
     if info.data.get("kind") not in ("dicom", "nifti"):
@@ -140,9 +178,30 @@ def _window(value: Any, info: ValidationInfo) -> Any:
     return {"center": center, "width": width}
 
 
+def _windows(values: Sequence[Any], info: ValidationInfo) -> WindowsConfig:
+    """Return the windows of a list."""
+    if info.data.get("kind") not in ("dicom", "nifti"):
+        raise ValueError(
+            "three windows are of Hounsfield units, which only dataset=dicom and nifti know; take one window"
+        )
+    wrong = f"takes one window or three, each of {', '.join(WINDOWS)} or {{center: -600, width: 1500}}"
+    if len(values) != 3 or not all(isinstance(value, str | dict | WindowConfig) for value in values):
+        raise ValueError(wrong)
+    named = [_window(value, info) for value in values]
+    try:
+        first, second, third = (WindowConfig.model_validate(value) for value in named)
+    except ValidationError:
+        raise ValueError(wrong) from None
+    if len({first, second, third}) < 3:
+        raise ValueError("names a window twice; take three different ones, as [lung, mediastinum, bone]")
+    return WindowsConfig(**first.model_dump(), further=(second, third))
+
+
+_OneWindow = WindowConfig | Literal["lung", "mediastinum", "bone"]
 NamedWindow = Annotated[
     WindowConfig,
-    BeforeValidator(_window, json_schema_input_type=WindowConfig | Literal["lung", "mediastinum"]),
+    BeforeValidator(_window, json_schema_input_type=_OneWindow | tuple[_OneWindow, _OneWindow, _OneWindow]),
+    SerializeAsAny(),
 ]
 
 
@@ -224,6 +283,12 @@ class DatasetConfig(Section):
     own: dict[str, OwnDataset] | None = None
     # Of dataset=pooled alone: the settings of each source, which ddtl/config/sources.py fills in.
     source_settings: dict[str, DatasetConfig] | None = None
+
+    @property
+    def channels(self) -> int:
+        """Of an image: 1, or 3 where each is a window of its own."""
+        sources = [self] if self.kind != "pooled" else list((self.source_settings or {}).values())
+        return 3 if any(one.window is not None and one.window.others for one in sources) else 1
 
     def of_sources(self) -> dict[str, DatasetConfig]:
         """Return the settings of each source of a pool by its name, split and prepared as the pool is.

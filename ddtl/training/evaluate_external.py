@@ -122,6 +122,11 @@ def _assemble(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run
     """Return the run's network and the other dataset, its classes matched to the run's."""
     reference = reference_histogram(folder) if config.dataset.harmonize.startswith("match") else None
     own, stored = claims.own_files(config.dataset), settings.config(folder.path).dataset
+    if config.dataset.channels != stored.channels:
+        raise UserError(
+            f"dataset={config.dataset.name}: the run was trained on {stored.channels} windows of Hounsfield units, and "
+            "this dataset has another number. Give it as DICOM or NIfTI with the run's own dataset.window."
+        )
     is_stored = bool(own) and own == claims.own_files(stored)
     if claims.pixels(stored.phantom) == claims.pixels(config.dataset.phantom):
         claims.require_drawable(folder.config, config)

@@ -130,7 +130,7 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     build_loss(config.loss)  # refused here rather than when the folder is there
     d, t = config.dataset, config.trainer
     images = max(1, d.batch_size // (t.devices * t.num_nodes * t.accumulate))
-    memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.image_size**2)
+    memory.require_shared_memory(d.num_workers * t.devices, images * 4 * d.channels * d.image_size**2)
     locate = partial(initial_weights.locate, config.model, config.paths.weights_mirror)
     # A file that is not there is refused before images are prepared; nothing is fetched where the dataset is not there.
     weights = None if config.model.weights == "imagenet" else locate()

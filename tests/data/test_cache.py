@@ -253,14 +253,6 @@ def test_a_killed_builder_leaves_nothing_that_counts(paths: list[Path], root: Pa
     np.testing.assert_array_equal(cache.take(range(N)), np.stack([load_image(path, SIZE) for path in paths]))
 
 
-def test_leftovers_of_another_cache_are_removed(paths: list[Path], root: Path) -> None:
-    abandoned = root / "decoded" / "0123.partial"
-    abandoned.mkdir(parents=True)
-    (abandoned / "images.npy").write_bytes(bytes(100))
-    cache = open_cache(manifest_of(paths), size=SIZE, root=root)
-    assert left_in(root) == [cache.folder.name]
-
-
 def test_a_builder_at_work_keeps_its_folder(paths: list[Path], root: Path) -> None:
     def build_another(done: int, total: int) -> None:
         if done == 100:
@@ -271,16 +263,6 @@ def test_a_builder_at_work_keeps_its_folder(paths: list[Path], root: Path) -> No
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------
-
-
-def test_an_interrupted_builder_cleans_up(paths: list[Path], root: Path) -> None:
-    def progress(done: int, total: int) -> None:
-        if done == 100:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        open_cache(manifest_of(paths), size=SIZE, root=root, progress=progress)
-    assert left_in(root) == []
 
 
 def test_too_little_space_is_seen_before_the_work(
@@ -296,36 +278,6 @@ def test_too_little_space_is_seen_before_the_work(
     )
     assert seen == []
     assert left_in(root) == []
-
-
-def test_a_disk_that_fills_up_midway(paths: list[Path], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real_open = Path.open
-
-    class FullFile:
-        def __init__(self, file: Any) -> None:
-            self.file = file
-
-        def __enter__(self) -> FullFile:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.file.close()
-
-        def write(self, data: bytes) -> int:
-            if self.file.tell() > 100 * SIZE * SIZE:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return self.file.write(data)
-
-    def full_open(self: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
-        file = real_open(self, mode, *args, **options)
-        return FullFile(file) if self.name == "images.npy" and mode == "wb" else file
-
-    monkeypatch.setattr(Path, "open", full_open)
-    with pytest.raises(UserError, match="No space left on device"):
-        open_cache(manifest_of(paths), size=SIZE, root=root)
-    assert left_in(root) == []
-    monkeypatch.undo()
-    open_cache(manifest_of(paths), size=SIZE, root=root)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])

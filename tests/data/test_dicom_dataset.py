@@ -427,7 +427,10 @@ def test_a_slice_that_is_there_twice_is_used_once(tmp_path: Path) -> None:
         (["dataset.labels=/nowhere.csv"], "dataset.labels=/nowhere.csv: there is no such file"),
         (["dataset.window=null"], "dataset.window=null: DICOM files store Hounsfield units. Set dataset.window=lung."),
         (["dataset.window={center: 1, width: 2, slope: 2}"], "dataset.window.slope and intercept are in the headers"),
-        (["dataset.window=bone"], "dataset.window=bone: takes lung, mediastinum or {center: -600, width: 1500}"),
+        (
+            ["dataset.window=brain"],
+            "dataset.window=brain: takes lung, mediastinum, bone or {center: -600, width: 1500}",
+        ),
         (["dataset.slices=some"], "or one of all, middle, lung"),
         (["dataset.slices=[0]"], "dataset.slices"),
         (["dataset.slice_step=0"], "dataset.slice_step"),

@@ -168,11 +168,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def assert_right(manifest: Manifest, root: Path) -> None:
-    """That the cache opens with the right pixels, and that nothing half-made is left."""
+    """That the cache opens with the right pixels, is as one that was built at once, and nothing half-made is left."""
     cache = open_cache(manifest, size=SIZE, root=root, workers=1)
     expected = np.stack([load_image(sample.path, SIZE) for sample in manifest.samples])
     np.testing.assert_array_equal(cache.take(range(N)), expected)
     assert [p.name for p in (root / "decoded").iterdir() if p.suffix != ".lock"] == [cache.folder.name]
+    rows = np.load(cache.folder / "images.npy")
+    index = json.loads((cache.folder / "index.json").read_text())
+    assert index["sha256"] == hashlib.sha256((cache.folder / "images.npy").read_bytes()).hexdigest()
+    assert rows.tobytes() == expected[np.argsort(cache.file_hashes)].tobytes()
 
 
 def states_while(manifest: Manifest, root: Path, copies: Path, patch: pytest.MonkeyPatch) -> Iterator[Path]:

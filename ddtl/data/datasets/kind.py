@@ -54,7 +54,8 @@ def window_of(c: DatasetConfig) -> Window | CTWindow | None:
     if c.kind in VOLUMES:
         assert c.window is not None, "checked with the configuration"
         extent = None if c.spacing is None else float(c.spacing) * c.image_size
-        return CTWindow(float(c.window.center), float(c.window.width), extent)
+        others = tuple((float(one.center), float(one.width)) for one in c.window.others)
+        return CTWindow(float(c.window.center), float(c.window.width), extent, others=others)
     if c.window is None:
         return None
     return Window(**{key: float(value) for key, value in c.window.model_dump().items()})

@@ -3,7 +3,8 @@
 ``root/decoded/<key>/`` has ``images.npy`` (a row for each distinct file content) and ``index.json`` (what the rows are,
 how many grey levels each image has, and the array's sha256). The key is a hash of the decoder's version, the size, the
 contents and the windows through which they are decoded, so that labels, splits, names and the order of a manifest
-neither change it nor make a second copy.
+neither change it nor make a second copy. While it is built its rows are in ``<key>.partial``, from which the next
+command continues (:mod:`ddtl.data.images.half_built`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,9 +27,11 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ddtl.data.images.decode import DECODER_VERSION, decode_gray, squared
+from ddtl.data.images import half_built
+from ddtl.data.images.decode import DECODER_VERSION, decode_channels, stacked
+from ddtl.data.images.half_built import HalfBuilt
 from ddtl.data.images.image_file import BadImageError, read_bytes
-from ddtl.data.images.levels import CTWindow, grey_levels
+from ddtl.data.images.levels import CTWindow, channels_of, grey_levels
 from ddtl.data.manifest import Manifest, Sample, content_key
 from ddtl.records import small
 from ddtl.utils import files, threads
@@ -39,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 10  # bad files named in an error
 _BATCH = 64  # decoded images held in memory at a time
+_FORGOTTEN = 7 * 86400.0  # seconds after which the half-built cache of other images is deleted
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,9 @@ class DecodedCache:
         rows: int64 ``(N,)``: the row of each sample of the manifest, in its order.
         file_hashes: sha256 of each sample's file, in the manifest's order.
         levels: int64 ``(N, 2)``: how many grey levels each sample's image has as it was decoded, before it was resized,
-            and how far its brightest is from its darkest.
-        images: uint8 ``(distinct files, size, size)``, read-only, mapped from disk.
+            and how far its brightest is from its darkest; through three windows, of the first.
+        images: uint8 ``(distinct files, size, size)``, or ``(distinct files, size, size, 3)`` through three windows;
+            read-only, mapped from disk.
     """
 
     folder: Path
@@ -72,12 +78,17 @@ class DecodedCache:
         return len(self.rows)
 
     def __getitem__(self, sample: int) -> np.ndarray:
-        """The image of the manifest's sample number ``sample``: uint8 ``(size, size)``, read-only."""
+        """The image of the manifest's sample number ``sample``, read-only: uint8 ``(size, size)`` or ``(…, 3)``."""
         return self.images[self.rows[sample]]
 
     def take(self, samples: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images of several samples, copied: uint8 ``(len(samples), size, size)``."""
+        """The images of several samples, copied: uint8 ``(len(samples), size, size)`` or ``(…, 3)``."""
         return self.images[self.rows[np.asarray(samples, dtype=np.int64)]]
+
+
+def first_channel(images: np.ndarray) -> np.ndarray:
+    """Return the gray images ``(N, size, size)`` of images of one or of three windows; of those the first."""
+    return images if images.ndim == 3 else images[..., 0]
 
 
 def open_cache(
@@ -86,7 +97,7 @@ def open_cache(
     """Opens the cache that fits the image files as they are now, and builds it first where there is none.
 
     Any number of processes may call this at once: one builds, the others wait for it. A finished cache is only read,
-    so it may be on a read-only disk.
+    so it may be on a read-only disk. What a stopped process has decoded is not decoded again.
 
     Args:
         manifest: whose images.
@@ -98,7 +109,7 @@ def open_cache(
 
     Raises:
         UserError: some files cannot be used (all of them are counted, the first ten named), or the cache cannot be
-            written (no space, no permission). Nothing is left behind.
+            written (no space, no permission).
     """
     paths = [sample.path for sample in manifest.samples]
     # Compressed DICOM is decoded by children: while they work, the cores need further threads to give them work.
@@ -165,14 +176,19 @@ class _Job:
         return self.decoded / self.key
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.copies), self.size, self.size
+    def shape(self) -> tuple[int, ...]:
+        channels = {channels_of(samples[0].window) for samples in self.copies.values()}
+        assert len(channels) == 1, "checked with the configuration"
+        return len(self.copies), self.size, self.size, *channels - {1}
 
     def stored_levels(self) -> np.ndarray | str:
         """Counts of grey levels, int64 ``(distinct contents, 2)``; or what is wrong with the finished cache."""
-        array = self.folder / "images.npy"
+        return self._stored_levels(self.folder)
+
+    def _stored_levels(self, folder: Path) -> np.ndarray | str:
+        array = folder / half_built.ARRAY
         try:
-            index = small.cache_index(self.folder)
+            index = small.cache_index(folder)
             if index["files"] != list(self.copies) or index["size"] != self.size:
                 return "index.json describes other images"
             levels = np.array(index["levels"], dtype=np.int64).reshape(-1, 2)
@@ -196,7 +212,7 @@ class _Job:
                     logger.warning(
                         "The decoded images in %s are damaged (%s); decoding them again.", self.folder, found
                     )
-                _remove_leftovers(self.decoded)
+                _remove_leftovers(self.decoded, older_than=_FORGOTTEN)
                 return self._build()
 
     @contextmanager
@@ -214,53 +230,56 @@ class _Job:
             lock.release()
 
     def _build(self) -> np.ndarray:
-        partial = self.decoded / f"{self.key}.partial"
-        for remains in (partial, self.folder):  # of a killed builder; damaged
-            shutil.rmtree(remains, ignore_errors=True)
-        self._check_space()
-        try:
-            partial.mkdir()
+        """Write array and index, from where another process was stopped; the counts of grey levels of the rows."""
+        partial = self.decoded / f"{self.key}{half_built.SUFFIX}"
+        shutil.rmtree(self.folder, ignore_errors=True)  # damaged
+        if partial.is_symlink():
+            partial.unlink()
+        levels = self._stored_levels(partial)  # stopped between its last two steps
+        if isinstance(levels, str):
             levels = self._write(partial)
-            partial.rename(self.folder)
-            return levels
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        (partial / half_built.JOURNAL).unlink(missing_ok=True)
+        partial.rename(self.folder)
+        return levels
 
     def _write(self, partial: Path) -> np.ndarray:
-        """Write array and index, and return the counts of grey levels.
+        """Write the rows that are missing and the index, and return the counts of grey levels.
 
-        After the first bad file nothing more is written, but all are decoded.
-        Plain writes, not a writable memory map: on a full disk a map kills the process (SIGBUS), a write raises.
+        After the first bad file nothing more is written, but all are decoded, and nothing is left behind. Whatever else
+        stops it leaves the rows that are written.
         """
         bad: list[BadImageError] = []
-        levels: list[tuple[int, int]] = []
-        array = partial / "images.npy"
-        with array.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for result in self.decode():
-                if isinstance(result, BadImageError):
-                    bad.append(result)
-                elif not bad:
-                    image, counts = result
-                    file.write(image.tobytes())
-                    levels.append(counts)
-        if bad:
-            raise self.unusable(bad)
+        about = {"decoder": DECODER_VERSION, "pillow": PIL.__version__}
+        rows = HalfBuilt(partial, self.shape, {**about, "dataset": self.manifest.dataset})
+        try:
+            with rows:
+                if rows:
+                    logger.info("%d of %d images are decoded already; decoding the rest.", len(rows), self.shape[0])
+                self._check_space(self.shape[0] - len(rows))
+                for result in self.decode(len(rows)):
+                    if isinstance(result, BadImageError):
+                        bad.append(result)
+                    elif not bad:
+                        rows.append(*result)
+            if bad:
+                raise self.unusable(bad)
+        except BaseException as error:
+            if isinstance(error, UserError) or not rows:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
         index = {
-            "decoder": DECODER_VERSION,
-            "pillow": PIL.__version__,
+            **about,
             "size": self.size,
             "dataset": self.manifest.dataset,
-            "sha256": _hash_of(array),
+            "sha256": rows.sha256,
             "files": list(self.copies),
-            "levels": levels,
+            "levels": rows.levels,
         }
         (partial / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-        return np.array(levels, dtype=np.int64)
+        return np.array(rows.levels, dtype=np.int64)
 
-    def decode(self) -> Iterator[tuple[np.ndarray, tuple[int, int]] | BadImageError]:
-        """Each distinct image and its counts of grey levels, or why it is bad, in the order of the rows.
+    def decode(self, first: int = 0) -> Iterator[tuple[np.ndarray, tuple[int, int]] | BadImageError]:
+        """Each distinct image from a row on and its counts of grey levels, or why it is bad, in the order of the rows.
 
         At most ``_BATCH`` images are in memory.
         """
@@ -271,18 +290,18 @@ class _Job:
                 if sample.number is not None and isinstance(sample.window, CTWindow):
                     from ddtl.data.images import ct  # the readers of volumes take a moment
 
-                    gray = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
-                    return squared(gray, self.size), grey_levels(gray)
+                    channels = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
+                    return stacked(channels, self.size), grey_levels(channels[0])
                 data = read_bytes(sample.path)
                 if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
                     return BadImageError(sample.path, "changed while it was read")
-                gray = decode_gray(data, sample.path, sample.window)
-                return squared(gray, self.size), grey_levels(gray)
+                channels = decode_channels(data, sample.path, sample.window)
+                return stacked(channels, self.size), grey_levels(channels[0])
             except BadImageError as error:
                 return error
 
         contents = list(self.copies)
-        for start in range(0, len(contents), _BATCH):
+        for start in range(first, len(contents), _BATCH):
             for done, result in enumerate(self.pool.map(decode_one, contents[start : start + _BATCH]), start + 1):
                 yield result
                 if self.progress is not None:
@@ -302,9 +321,13 @@ class _Job:
         lines.append("Replace these files, or remove them from the dataset.")
         return UserError("\n".join(lines))
 
-    def _check_space(self) -> None:
+    def _check_space(self, rows: int) -> None:
+        """Refuse to write rows for which there is no space, even without what others left."""
+        needed = rows * math.prod(self.shape[1:])
+        if shutil.disk_usage(self.decoded).free < needed:
+            _remove_leftovers(self.decoded)
         free = shutil.disk_usage(self.decoded).free
-        if free < math.prod(self.shape):
+        if free < needed:
             raise OSError(errno.ENOSPC, f"only {free // 1_000_000} MB are free")
 
     @contextmanager
@@ -327,8 +350,12 @@ def _hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove_leftovers(decoded: Path) -> None:
-    """Removes what killed builders of other caches left. One that is at work contains its lock and is left alone."""
-    for partial in decoded.glob("*.partial"):
-        with suppress(Timeout), FileLock(partial.with_suffix(".lock"), timeout=0):
-            shutil.rmtree(partial, ignore_errors=True)
+def _remove_leftovers(decoded: Path, older_than: float = -math.inf) -> None:
+    """Remove what killed builders of other caches left, if that was so many seconds ago.
+
+    One that is at work has its lock and is left alone.
+    """
+    for partial in decoded.glob(f"*{half_built.SUFFIX}"):
+        with suppress(Timeout, OSError), FileLock(partial.with_suffix(".lock"), timeout=0):
+            if time.time() - half_built.last_change(partial) > older_than:
+                shutil.rmtree(partial, ignore_errors=True)

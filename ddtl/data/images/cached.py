@@ -11,11 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ddtl.data.images import half_built
 from ddtl.records import small
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import walk
 
-_DECODED = re.compile(r"[0-9a-f]{32}")
+_DECODED = re.compile(rf"[0-9a-f]{{32}}({re.escape(half_built.SUFFIX)})?")
 _PHANTOM = re.compile(r"phantom-[0-9a-f]{10}")
 
 
@@ -25,9 +26,10 @@ class Cached:
 
     Attributes:
         folder: where it is.
-        content: ``decoded`` (patients' pixels) or ``phantom`` (nobody's).
+        content: ``decoded`` (patients' pixels), ``half-built`` (likewise, of a process that was stopped or is at work)
+            or ``phantom`` (nobody's).
         dataset: of which it was made first; empty where that was not written down.
-        images, side: how many, and of how many pixels; None for a phantom and where that cannot be read.
+        images, side: how many are there, and of how many pixels; None for a phantom and where that cannot be read.
         size: bytes.
         made: seconds since 1970.
     """
@@ -68,7 +70,10 @@ def found(root: Path) -> list[Cached]:
 
 def _cached(path: Path, content: str) -> Cached:
     dataset, images, side = "", None, None
-    if content == "decoded":
+    if path.name.endswith(half_built.SUFFIX):
+        content = "half-built"
+        images, side, dataset = half_built.describe(path)
+    elif content == "decoded":
         with suppress(OSError, UserError):
             index = small.cache_index(path)
             images, side, dataset = len(index["files"]), index["size"], index.get("dataset", "")
@@ -99,14 +104,14 @@ def chosen(caches: list[Cached], words: list[str], days: float) -> list[Cached]:
 
 def delete(cache: Cached) -> str:
     """Delete it; why not, or nothing. A training that reads it keeps what it has open."""
-    lock = FileLock(cache.folder.with_name(f"{cache.key}.lock"))
+    lock = FileLock(cache.folder.with_name(f"{cache.key.removesuffix(half_built.SUFFIX)}.lock"))
     try:
         with lock.acquire(timeout=0):
             shutil.rmtree(cache.folder)
+            with suppress(OSError):  # while it is held: whoever gets it later would hold a lock without a name
+                Path(lock.lock_file).unlink()
     except Timeout:
         return "a process makes it just now"
     except OSError as error:
         return error.strerror or str(error)
-    with suppress(OSError):
-        Path(lock.lock_file).unlink()
     return ""

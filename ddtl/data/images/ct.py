@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,16 @@ from ddtl.data.images.raster import Header
 
 
 def decode_gray(data: bytes, path: Path, window: CTWindow) -> Image.Image:
-    """Return a slice in 8-bit gray (mode ``L``).
+    """Return a slice in 8-bit gray (mode ``L``), of several windows through the first.
+
+    Raises:
+        BadImageError: as :func:`decode_channels` does.
+    """
+    return decode_channels(data, path, replace(window, others=()))[0]
+
+
+def decode_channels(data: bytes, path: Path, window: CTWindow) -> list[Image.Image]:
+    """Return a slice in 8-bit gray (mode ``L``) through each window.
 
     Args:
         data: the file's whole content.
@@ -31,10 +41,15 @@ def decode_gray(data: bytes, path: Path, window: CTWindow) -> Image.Image:
     """
     if window.number is not None or nifti.is_nifti(data[: nifti.START]):
         volume, values = _unpacked(data, path)
-        return nifti.gray_levels(volume, values, window, path)
+        return _channels(volume, values, window, path)
     if not is_dicom(data[:START]) and path.suffix.lower() not in SUFFIXES:
         raise BadImageError(path, "is neither DICOM nor NIfTI, and dataset.window is in Hounsfield units")
-    return dicom.decode_bytes(data, path, level=window.center, width=window.width, extent=window.extent)
+    return dicom.decode_windows(data, path, window.all, extent=window.extent)
+
+
+def _channels(volume: Volume, values: np.ndarray, window: CTWindow, path: Path) -> list[Image.Image]:
+    windows = [replace(window, center=center, width=width, others=()) for center, width in window.all]
+    return [nifti.gray_levels(volume, values, one, path) for one in windows]
 
 
 class _Latest:
@@ -60,8 +75,8 @@ def _unpacked(data: bytes, path: Path) -> tuple[Volume, np.ndarray]:
         return _latest.volume
 
 
-def decode_slice(path: Path, window: CTWindow, sha256: str | None = None) -> Image.Image:
-    """Return a slice of a volume as :func:`decode_gray` does; the file is read once for all of its slices.
+def decode_slice(path: Path, window: CTWindow, sha256: str | None = None) -> list[Image.Image]:
+    """Return a slice of a volume as :func:`decode_channels` does; the file is read once for all of its slices.
 
     Args:
         path: of the file.
@@ -86,7 +101,7 @@ def decode_slice(path: Path, window: CTWindow, sha256: str | None = None) -> Ima
         if sha256 is not None and _latest.sha256 != sha256:
             raise BadImageError(path, "changed while it was read")
         volume, values = _latest.volume
-    return nifti.gray_levels(volume, values, window, path)
+    return _channels(volume, values, window, path)
 
 
 def read_header(data: bytes) -> Header | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,23 @@ def squared(gray: Image.Image, size: int) -> np.ndarray:
     return np.array(gray.resize((size, size), Image.Resampling.BILINEAR), dtype=np.uint8)
 
 
+def stacked(channels: Sequence[Image.Image], size: int) -> np.ndarray:
+    """The channels of an image at the size that the network sees: uint8, ``(size, size)`` of one, else
+    ``(size, size, channels)``; see :func:`decode_image`.
+    """
+    found = [squared(gray, size) for gray in channels]
+    return found[0] if len(found) == 1 else np.stack(found, axis=-1)
+
+
+def decode_channels(data: bytes, path: Path, window: Window | CTWindow | None = None) -> list[Image.Image]:
+    """Return each channel of an image as :func:`decode_gray` does: one, or three through three windows."""
+    if isinstance(window, CTWindow):
+        from ddtl.data.images import ct  # pydicom takes a while to import
+
+        return ct.decode_channels(data, path, window)
+    return [raster.decode_gray(data, path, window)]
+
+
 def decode_gray(data: bytes, path: Path, window: Window | CTWindow | None = None) -> Image.Image:
     """Return the whole image, upright, in 8-bit gray (mode ``L``).
 
@@ -60,7 +78,7 @@ def decode_gray(data: bytes, path: Path, window: Window | CTWindow | None = None
       by its own range would make grey levels incomparable between images, so they are refused.
 
     With a window: gray of more than 8 bits, signed or not, 32-bit and floating-point. With a window of a CT volume:
-    DICOM and NIfTI alone.
+    DICOM and NIfTI alone; of three such windows the first counts.
 
     Raises:
         BadImageError: not a PNG, JPEG, TIFF or BMP; cut off or damaged; over ``MAX_PIXELS``; several pages; or of a

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,8 +186,16 @@ def decode_bytes(
         level, width: of the window, in Hounsfield units.
         extent: side in mm of the square around the middle that is shown; None for the whole slice.
     """
+    return decode_windows(data, path, [(level, width)], note, extent)[0]
 
-    def decode() -> Image.Image:
+
+def decode_windows(
+    data: bytes, path: Path, windows: Sequence[tuple[float, float]], note: Callable[[str], None] = lambda text: None,
+    extent: float | None = None,
+) -> list[Image.Image]:  # fmt: skip
+    """Return the slice that a file's bytes are through each window, (level, width), as :func:`decode_bytes` does."""
+
+    def decode() -> list[Image.Image]:
         file = dicom_header.parse(io.BytesIO(data), pixels=True)
         _check(file.dataset)
         stored = dicom_pixels.read(file)
@@ -197,12 +205,14 @@ def decode_bytes(
         lung = gray_levels(stored, file.dataset)
         for text in (*stored.notes, *_doubts(lung, stored, file.dataset)):
             note(text)
-        is_lung = (level, width) == (LEVEL, WIDTH)
-        gray = Image.fromarray(lung if is_lung else gray_levels(stored, file.dataset, level, width))
-        return gray if extent is None else cut_out(gray, _spacing(file.dataset), extent)
+        found = [
+            Image.fromarray(lung if window == (LEVEL, WIDTH) else gray_levels(stored, file.dataset, *window))
+            for window in windows
+        ]
+        return found if extent is None else [cut_out(gray, _spacing(file.dataset), extent) for gray in found]
 
-    image: Image.Image = _named(decode, path)
-    return image
+    images: list[Image.Image] = _named(decode, path)
+    return images
 
 
 def cut_out(gray: Image.Image, spacing: tuple[float, float] | None, extent: float) -> Image.Image:

@@ -42,17 +42,31 @@ class CTWindow:
         center, width: of the window, in Hounsfield units.
         extent: side in mm of the square around the slice's middle that is shown; None for the whole slice.
         number: of the slice in a file of several, from 0 at the feet; None where the file is one slice.
+        others: center and width of two further windows, where the image has three channels. What makes one gray image
+            of a slice takes the first alone.
     """
 
     center: float
     width: float
     extent: float | None = None
     number: int | None = None
+    others: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def all(self) -> tuple[tuple[float, float], ...]:
+        """Center and width of each channel."""
+        return (self.center, self.width), *self.others
 
     def __str__(self) -> str:
+        others = "".join(f";{center!r},{width!r}" for center, width in self.others)
         extent = "" if self.extent is None else f",{self.extent!r} mm"
         number = "" if self.number is None else f",slice {self.number}"
-        return f"HU {self.center!r},{self.width!r}{extent}{number}"
+        return f"HU {self.center!r},{self.width!r}{others}{extent}{number}"
+
+
+def channels_of(window: Window | CTWindow | None) -> int:
+    """Return how many channels an image has that is decoded through a window: 1 or 3."""
+    return len(window.all) if isinstance(window, CTWindow) else 1
 
 
 def windowed(hounsfield: np.ndarray, center: float, width: float) -> np.ndarray:

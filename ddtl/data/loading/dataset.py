@@ -58,7 +58,7 @@ class Slices(Dataset[dict[str, Tensor]]):
         return len(self.labels)
 
     def __getitems__(self, keys: list[Key]) -> dict[str, Tensor]:
-        """``image`` (N, 1, H, W) float32 in [0, 1], ``label``, ``row`` and ``real`` (N,); fillers are not real."""
+        """``image`` (N, C, H, W) float32 in [0, 1], ``label``, ``row`` and ``real`` (N,); fillers are not real."""
         images = [
             self.augmenter(self._image(row), (self.seed, _AUGMENTATION, max(epoch, 0), row, before))
             for row, epoch, before in keys

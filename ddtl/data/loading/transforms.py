@@ -38,20 +38,21 @@ class Augmenter:
         """One augmented image, a function of ``image`` and ``seed`` alone.
 
         Args:
-            image: uint8 ``(size, size)``; left as it is.
+            image: uint8 ``(size, size)`` or ``(size, size, C)``; left as it is.
             seed: whatever names the draw, such as (run's seed, epoch, sample).
 
         Returns:
-            float32 ``(1, size, size)`` in [0, 1].
+            float32 ``(C, size, size)`` in [0, 1]. All channels are moved, and their grey levels changed, alike.
         """
         assert image.dtype == np.uint8, image.dtype
-        assert image.shape == (self.size, self.size), image.shape
+        assert image.shape[:2] == (self.size, self.size), image.shape
         if self._is_on:
             pipeline: _Pipeline | None = getattr(self._local, "pipeline", None)
             if pipeline is None:
-                pipeline = self._local.pipeline = _Pipeline(self.spec, self.size)
+                pipeline = self._local.pipeline = _Pipeline(self.spec, self.size, is_gray=image.ndim == 2)
             image = pipeline(image, seed)
-        return np.multiply(image, np.float32(1 / 255), dtype=np.float32)[np.newaxis]
+        floats = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
+        return floats[np.newaxis] if image.ndim == 2 else np.ascontiguousarray(floats.transpose(2, 0, 1))
 
 
 def import_libraries() -> None:
@@ -62,8 +63,8 @@ def import_libraries() -> None:
 class _Pipeline:
     """An albumentations pipeline and the two generators that all its steps draw from."""
 
-    def __init__(self, spec: AugmentConfig, size: int) -> None:
-        self._compose = _compose(spec, size)
+    def __init__(self, spec: AugmentConfig, size: int, *, is_gray: bool) -> None:
+        self._compose = _compose(spec, size, is_gray=is_gray)
         self._bits = np.random.PCG64(0)
         self._python = random.Random(0)
         self._compose.set_random_state(np.random.Generator(self._bits), self._python)
@@ -92,11 +93,14 @@ class _Pipeline:
         self._python.seed(int.from_bytes(digest[32:], "little"))
 
 
-def _compose(spec: AugmentConfig, size: int) -> Any:
-    """The albumentations pipeline for ``spec``."""
+def _compose(spec: AugmentConfig, size: int, *, is_gray: bool = True) -> Any:
+    """The albumentations pipeline for ``spec``; channels are of one slice, so noise is the same in all of them."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version
     import albumentations
     import cv2
 
     cv2.setNumThreads(0)  # parallel work is the loader's business
-    return albumentations.Compose([getattr(albumentations, step)(**made) for step, made in spec.steps(size)])
+    alike = {} if is_gray else {"GaussNoise": {"per_channel": False}}
+    return albumentations.Compose(
+        [getattr(albumentations, step)(**made, **alike.get(step, {})) for step, made in spec.steps(size)]
+    )

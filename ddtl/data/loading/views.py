@@ -23,7 +23,7 @@ class Views:
 
     Attributes:
         rows: (N,) of the manifest.
-        before: (N, 1, S, S) float32, 0 to 1: decoded, resized and harmonised.
+        before: (N, C, S, S) float32, 0 to 1: decoded, resized and harmonised; C is 1, or 3 of three windows.
         after: the same, augmented as in the first epoch; equal to ``before`` in validation and test, where nothing is.
         labels: (N,) int64.
     """
@@ -57,7 +57,10 @@ def views(module: CTDataModule, split: str, n: int) -> Views:
 
 
 def sheet(found: Views, title: str, classes: Sequence[str]) -> Image.Image:
-    """Return a contact sheet: pairs of an image before (left) and after augmentation (right), with its class."""
+    """Return a contact sheet: pairs of an image before (left) and after augmentation (right), with its class.
+
+    Of three windows the first is shown.
+    """
     size = found.before.shape[-1]
     side = size * max(1, round(_SIDE / size))
     across = min(_ACROSS, len(found.rows))

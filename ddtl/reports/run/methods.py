@@ -6,6 +6,7 @@ record; what no record can know is a blank, ``[to be filled in: …]``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ddtl.evaluation import test_use
@@ -71,6 +72,7 @@ def _training(stored: Stored) -> dict[str, Any]:
         "is_configured": is_configured,
         "model": config.get("model", {}).get("name"),
         "grayscale": config.get("model", {}).get("grayscale"),
+        "windows": _windows(config.get("dataset", {})),
         "image_size": config.get("dataset", {}).get("image_size"),
         "harmonize": config.get("dataset", {}).get("harmonize", "none"),
         "loss": config.get("loss", {}),
@@ -85,6 +87,13 @@ def _training(stored: Stored) -> dict[str, Any]:
         "epochs": len(stored.metrics),
         "patience": config.get("trainer", {}).get("patience"),
     }
+
+
+def _windows(dataset: Mapping[str, Any]) -> list[str]:
+    """Return the three windows that are an image's channels, in words; empty where it has one channel."""
+    sources = [dataset, *(dataset.get("source_settings") or {}).values()]
+    windows = next((one["window"] for one in sources if isinstance(one.get("window"), list)), None) or []
+    return [f"{one['center']:g}/{one['width']:g} HU" for one in windows]
 
 
 def _evaluation(stored: Stored) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pytorch_lightning.loggers import WandbLogger
 
+from ddtl.data.images.cache import first_channel
 from ddtl.records import predictions as prediction_table
 from ddtl.records.run_folder import RunFolder
 from ddtl.reports.run import report, stored
@@ -108,7 +109,7 @@ def _samples(run: Run, folder: RunFolder, split: str) -> Iterator[Any]:
     table = prediction_table.read(folder.predictions).of(split)
     rows = {sample.sample_id: i for i, sample in enumerate(run.datamodule.manifest.samples)}
     chosen = np.linspace(0, len(table) - 1, min(_SAMPLES, len(table))).round().astype(int)
-    pixels = run.datamodule.cache.take([rows[str(table.sample_id[i])] for i in chosen])
+    pixels = first_channel(run.datamodule.cache.take([rows[str(table.sample_id[i])] for i in chosen]))
     for i, image in zip(chosen.tolist(), pixels, strict=True):
         shares = zip(table.classes, table.probabilities[i], strict=True)
         probabilities = ", ".join(f"{name} {p:.3f}" for name, p in shares)

@@ -69,7 +69,7 @@ def has_lung(sample: Sample) -> bool:
         if sample.number is None:
             gray = decode_gray(read_bytes(sample.path), sample.path, window)
         else:
-            gray = ct.decode_slice(sample.path, window)
+            (gray,) = ct.decode_slice(sample.path, window)
     except BadImageError:  # the decoded cache names all such files
         return True
     return bool(lungs.regions(gray).lungs.any())
