@@ -23,7 +23,7 @@ from ddtl.models.module import Classifier
 from ddtl.records import predictions as prediction_table, run as results_of, settings, small
 from ddtl.records.identity import short_hash
 from ddtl.records.run_folder import RunFolder
-from ddtl.schema.run import Config, EvaluationConfig
+from ddtl.schema.run import Config, EvaluationConfig, WindowConfig
 from ddtl.training import batchnorm, embeddings, hardware, lightning
 from ddtl.training.identity import scoring as scoring_settings
 from ddtl.training.results import RunResult, score_predictions, warn_of_inversion
@@ -100,6 +100,11 @@ def score_target(folder: RunFolder, config: Config, trained: dict[str, Any], tar
     if not (to / "results.json").exists():
         _score(run, folder, trained, to, embed=True)
     return to
+
+
+def _in_words(window: WindowConfig) -> str:
+    """Return ``center -600, width 1500``, of each channel."""
+    return ", ".join(f"center {one.center:g}, width {one.width:g}" for one in (window, *window.others))
 
 
 def embed_own(folder: RunFolder, config: Config) -> None:
@@ -204,6 +209,12 @@ def _score(run: Run, folder: RunFolder, trained: dict[str, Any], to: Path, embed
     results["warning_names"] = manifest.named(trained_on=False)
     results["warnings"] = [*manifest.sentences(trained_on=False), *use.warnings, *_leak(results["leaked_share"])]
     results["warnings"] += _same_ids(folder, run, trained)
+    seen, window = settings.config(folder.path).dataset.window, config.dataset.window
+    if seen is not None and window is not None and seen != window:
+        results["warnings"].append(
+            f"These images are shown through another window of Hounsfield units than those that the run trained on "
+            f"({_in_words(window)}; trained through {_in_words(seen)})."
+        )
     if evaluation.batchnorm != "stored":
         results["warnings"].append(transductive(run, evaluation))
     if harmonize == "match":

@@ -280,6 +280,11 @@ def test_a_run_from_training_to_export(hospital: tuple[Path, Path], tmp_path: Pa
     for run, more in ((three, []), (one, [THREE])):
         with pytest.raises(UserError, match=r"windows of Hounsfield units"):
             cli.main(["evaluate", str(run), *external, *more, *places])
+    for window, is_other in (("lung", False), ("mediastinum", True)):
+        assert cli.main(["evaluate", str(one), *external, f"dataset.window={window}", *places]) == 0
+        newest = max((one / "evaluations").glob("*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+        said = "another window of Hounsfield units" in " ".join(json.loads(newest.read_text())["warnings"])
+        assert said == is_other, window
 
     assert cli.main(["explain", str(three), *places[1:]]) == 0
     assert cli.main(["report", str(three)]) == 0
