@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ddtl.commands.arguments import Command, RunsFolder, no_words
 from ddtl.utils import console
-from ddtl.utils.errors import UserError
+from ddtl.utils.errors import Stopped, UserError
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     words = COMMAND.read(argv, problems=no_words(COMMAND))
     settings = words.settings
-    serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
-    return 0
+    return serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
 
 
 def runs_folder(folder: Path) -> Path:
@@ -88,8 +87,8 @@ def runs_folder(folder: Path) -> Path:
     return folder.absolute()
 
 
-def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
-    """Listen until a stop signal.
+def serve(runs_dir: Path, host: str, port: int, browser: bool) -> int:
+    """Listen until a stop signal; return the exit code.
 
     Raises:
         UserError: it cannot listen there.
@@ -123,8 +122,12 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
         access_log=False,
         lifespan="off",
     )
-    with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    try:
+        with listening:
+            uvicorn.Server(config).run(sockets=[listening])
+    except Stopped as stop:  # there is nothing to resume
+        return stop.exit_code
+    return 0
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -51,8 +51,15 @@ def _scaled(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def add_ssf(backbone: nn.Module) -> None:
-    """Give the layers of a backbone a scale and a shift, in place; no random number is drawn."""
+    """Give the layers of a backbone a scale and a shift, in place; no random number is drawn.
+
+    Swin v2's attention takes the weight of its ``qkv`` and does not call the layer, which gets none: they would have no
+    effect and no gradient.
+    """
+    not_called = {block.qkv for block in backbone.modules() if getattr(block, "q_bias", None) is not None}
     for module in list(backbone.modules()):
+        if module in not_called:
+            continue
         if isinstance(module, nn.Conv2d):
             channels, by_maps = module.out_channels, True
         elif isinstance(module, nn.Linear):

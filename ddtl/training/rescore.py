@@ -102,9 +102,11 @@ def read_request(saved: Config, words: Sequence[str]) -> RescoreRequest:
     named = {*typed.choices, *(setting.key for setting in typed.settings)}
     for key in sorted(named):
         if key.split(".")[0] not in _SECTIONS and key not in (*_KEYS, _SHOWN):
+            fields = {section: type(getattr(saved, section)).model_fields for section in _SECTIONS}
+            meant = next((f"{section}.{key}" for section in _SECTIONS if key in fields[section]), "")
             raise UserError(
                 f"{key}: a trained run is evaluated as it is. `ddtl evaluate` takes dataset, dataset.…, evaluation.…, "
-                f"paths.…, {', '.join(_KEYS)} and {_SHOWN}."
+                f"paths.…, {', '.join(_KEYS)} and {_SHOWN}.{f' Did you mean {meant}?' if meant else ''}"
             )
     external = any(key.split(".")[0] == "dataset" for key in named)
     own = _own_dataset(saved.dataset) if external and "dataset" not in typed.choices else []

@@ -88,6 +88,8 @@ def quiet_libraries() -> None:
     """Show what other libraries report only when something is wrong."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # By itself, as Lightning sets the level of all its loggers when it is imported later.
+    logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of a cache that it cannot save
     # Advice on Lightning's defaults that this program has decided about itself.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")

@@ -306,7 +306,7 @@ def test_a_run_without_a_configuration_is_named_by_its_folder(two: tuple[Path, P
 
 
 def test_help_says_how(capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in ([], ["--help"], ["a", "-h"]):
+    for argv in (["--help"], ["a", "-h"]):
         assert compare.main(argv) == 0
         text = capsys.readouterr().out
         assert all(f"{key}=" in text for key in ("score", "level", "replicates", "split", "json", "markdown"))

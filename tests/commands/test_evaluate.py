@@ -34,7 +34,7 @@ PHANTOM = [word for word in SMALL if word.startswith("dataset.phantom.")]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("evaluated"), "model=densenet121").folder  # which has BatchNorm
+    return run(tmp_path_factory.mktemp("evaluated"), "model=resnet18").folder  # which has BatchNorm
 
 
 @pytest.fixture
@@ -333,6 +333,7 @@ def test_a_phantom_of_another_seed_holds_other_people(a_run: Path) -> None:
     ("words", "message"),
     [
         (["optimizer.lr=1"], "optimizer.lr: a trained run is evaluated as it is"),
+        (["threshold=youden"], "Did you mean evaluation.threshold?"),
         (["evaluation.threshold=sensitivity"], "needs the value to reach: evaluation.target=0.95"),
         (
             ["evaluation.threshold=sensitivity_guaranteed", "evaluation.target=0.9"],

@@ -123,7 +123,7 @@ def test_a_mistake_is_answered_as_in_a_run(shown: io.StringIO) -> None:
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert finetune.main([]) == finetune.main(["show", "--help"]) == 0
+    assert finetune.main(["--help"]) == finetune.main(["show", "--help"]) == 0
     text = capsys.readouterr().out
     for name in where.options("finetune"):
         assert name in text

@@ -44,7 +44,7 @@ COLUMNS = ("logit_non-COVID", "logit_COVID")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run whose threshold was chosen on validation, of a network that learns something in two epochs."""
-    words = ("model=densenet121", "trainer.max_epochs=2", "evaluation.threshold=youden")
+    words = ("model=resnet18", "trainer.max_epochs=2", "evaluation.threshold=youden")
     return run(tmp_path_factory.mktemp("predicting"), *words).folder
 
 

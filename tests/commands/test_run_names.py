@@ -58,5 +58,6 @@ def test_a_variable_of_the_shell_that_is_not_set_is_no_success(name: str, capsys
     with pytest.raises(UserError, match=f"ddtl {name}: nothing is named behind it"):
         cli.main([name])
     assert "Exit codes" in capsys.readouterr().out
-    with pytest.raises(UserError, match="one of the words behind it is empty"):
-        cli.main([name, "", "output=x"])
+    if name != "runs":
+        with pytest.raises(UserError, match="one of the words behind it is empty"):
+            cli.main([name, "", "output=x"])

@@ -6,7 +6,10 @@ import http.client
 import http.server
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +28,7 @@ from ddtl.utils.files import write_json
 from tests.dashboard.test_index import started
 from tests.reports.test_run_page import HOSTILE
 from tests.support import browser, records, study_records, sweep_records
+from tests.support.runs import ROOT
 
 NAME = HOSTILE[1].replace("/", "")[:120]
 
@@ -543,3 +547,18 @@ def test_in_a_browser_it_fits_a_laptop_and_a_phone(project: Path, tmp_path: Path
             click(tab, "[data-fold='sweeps/search']")
             assert json.loads(tab.run(LAYOUT)) == {"page": 0, "wide": [], "cells": []}
         assert tab.complaints == []
+
+
+def test_ctrl_c_ends_it_and_offers_to_resume_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ddtl", "dashboard", f"paths.runs_dir={tmp_path}", "port=0"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = process.stderr.readline().split(": ", 1)[1].split()[0]
+        for _ in range(200):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 1):
+                break
+            time.sleep(0.05)
+        time.sleep(0.3)  # uvicorn answers signals itself once it serves
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == ""

@@ -367,6 +367,16 @@ def test_all_problems_of_a_table_come_in_one_message(tmp_path: Path) -> None:
     ]
 
 
+def test_labels_that_are_spelled_in_two_ways_hide_no_other_problem(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.png")
+    path = write(tmp_path / "t.csv", "path,label", "1.png,COVID", "2.png,Covid", "3.png,normal", "4.png,")
+    found = mistake(from_table, path, None).splitlines()
+    assert found[0] == f"{path} cannot be used as it is:"
+    assert "COVID" in found[1]
+    assert found[-3] == "  line 5: label must not be empty"
+    assert found[-2].startswith(f"  2 of 4 files are not there, first (line 4): {tmp_path}/3.png")
+
+
 def test_only_ten_problems_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "path,label", *(f"{i}.png," for i in range(30)))
     lines = mistake(from_table, path, ["a", "b"]).splitlines()

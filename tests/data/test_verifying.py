@@ -201,7 +201,7 @@ def test_mistakes_in_the_command_are_answered(words: list[str], said: str, tmp_p
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["fetch", "-h"]])
+@pytest.mark.parametrize("words", [["--help"], ["fetch", "-h"]])
 def test_help_names_the_actions(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert commands.main(words) == 0
     said = capsys.readouterr().out

@@ -191,3 +191,15 @@ def test_runs_that_train_whole_stages_keep_their_names() -> None:
         {"name": "all", "train": ["all"], "epochs": None, "fraction": 1.0, "rates": {}}
     ]
     assert counting(load(["finetune=bitfit"]))["finetune.phases"][0]["parameters"] == "biases"
+
+
+@pytest.mark.slow
+def test_every_scale_and_shift_of_a_network_that_reads_weights_itself_has_a_gradient() -> None:
+    """Two processes would wait for those that have none."""
+    net = Network(
+        load(["model=timm:swinv2_tiny_window8_256", "dataset.image_size=64", "finetune=ssf"]).model, 2, 64, ssf=True
+    )
+    net(torch.rand(2, 1, 64, 64)).sum().backward()
+    missing = [name for name, value in net.named_parameters() if "ssf_" in name and value.grad is None]
+    assert not missing
+    assert sum("ssf_scale" in name for name, _ in net.named_parameters()) > 50

@@ -41,3 +41,12 @@ def test_a_pipe_in_the_place_of_the_log_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "log.txt")
     with console.copied_to(tmp_path / "log.txt"):
         console.line("one")
+
+
+def test_lightning_does_not_report_signals_that_ddtl_answers() -> None:
+    """It sets the level of all its loggers as it is imported, which is after ddtl has set them."""
+    console.quiet_libraries()
+    import pytorch_lightning
+
+    assert pytorch_lightning.__name__
+    assert not logging.getLogger("pytorch_lightning.trainer.connectors.signal_connector").isEnabledFor(logging.INFO)

@@ -96,17 +96,23 @@ def build_manifest(
         UserError: the table cannot be used; all its problems, each with its line, in one message.
     """
     rows = read_table(table, REQUIRED, OPTIONAL)
-    labels = {row.text("label") for row in rows} - {""}
-    of_label = class_names.mapped(labels, class_map, str(table))
-    names, is_known = class_names.ordered(of_label, classes)
-    used = {label: name for label, name in of_label.items() if name in names}
-    class_names.check_names(used, str(table), class_map)
     paths = [root / os.path.expanduser(row.cells["path"]) for row in rows]
     ids = [row.text("sample_id") or _name(path, root) for row, path in zip(rows, paths, strict=True)]
-    problems = [*_problems(rows, ids, of_label, names), *_absent(rows, paths, root), *_bare_classes(of_label, names)]
+    problems = list(_absent(rows, paths, root))
+    try:
+        labels = {row.text("label") for row in rows} - {""}
+        of_label = class_names.mapped(labels, class_map, str(table))
+        names, is_known = class_names.ordered(of_label, classes)
+        used = {label: name for label, name in of_label.items() if name in names}
+        class_names.check_names(used, str(table), class_map)
+    except UserError as error:
+        problems = [*_problems(rows, ids), *problems]
+        if not problems:
+            raise
+        raise _unusable(table, [str(error), *problems]) from None
+    problems = [*_problems(rows, ids, of_label, names), *problems, *_bare_classes(of_label, names)]
     if problems:
-        shown = problems[:_SHOWN] + [f"... and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)
-        raise UserError("\n  ".join([f"{table} cannot be used as it is:", *shown]) + "\nCorrect the table.")
+        raise _unusable(table, problems)
     if classes is None:
         class_names.report_order(name, names, is_known)
     patient_of, notes = patient_ids.resolve(
@@ -134,6 +140,11 @@ def build_manifest(
         is_positive_known=is_known,
         labels=tuple(sorted(used.items())),
     )
+
+
+def _unusable(table: Path, problems: Sequence[str]) -> UserError:
+    shown = [*problems[:_SHOWN], *[f"... and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)]
+    return UserError("\n  ".join([f"{table} cannot be used as it is:", *shown]) + "\nCorrect the table.")
 
 
 def read_table(path: Path, required: Sequence[str], optional: Sequence[str] = (), *, empty: bool = False) -> list[Row]:
@@ -273,9 +284,9 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _problems(
-    rows: Sequence[Row], ids: Sequence[str], of_label: Mapping[str, str], classes: Sequence[str]
+    rows: Sequence[Row], ids: Sequence[str], of_label: Mapping[str, str] | None = None, classes: Sequence[str] = ()
 ) -> Iterator[str]:
-    """What is wrong with single lines, in their order."""
+    """What is wrong with single lines, in their order; with their labels, where the class of each is known."""
     first: dict[str, int] = {}
     for row, sample_id in zip(rows, ids, strict=True):
         line, label, split = row.line, row.text("label"), row.optional("split")
@@ -285,7 +296,7 @@ def _problems(
         elif sample_id in first:
             yield f"line {line}: the sample id {sample_id!r} is in line {first[sample_id]} already"
         first.setdefault(sample_id, line)
-        if label and of_label[label] not in classes:
+        if of_label is not None and label and of_label[label] not in classes:
             hint = did_you_mean(label, classes)
             yield f"line {line}: the label {label!r} is not among dataset.classes=[{', '.join(classes)}].{hint}"
         if split is not None and split not in SPLITS:
