@@ -56,9 +56,9 @@ def add_ssf(backbone: nn.Module) -> None:
     Swin v2's attention takes the weight of its ``qkv`` and does not call the layer, which gets none: they would have no
     effect and no gradient.
     """
-    not_called = {block.qkv for block in backbone.modules() if getattr(block, "q_bias", None) is not None}
+    skipped = {block.qkv for block in backbone.modules() if getattr(block, "q_bias", None) is not None}
     for module in list(backbone.modules()):
-        if module in not_called:
+        if module in skipped:
             continue
         if isinstance(module, nn.Conv2d):
             channels, by_maps = module.out_channels, True

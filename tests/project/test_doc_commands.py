@@ -96,7 +96,12 @@ def commands(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         assert cli.main(words) == 0
     elif name == "dashboard":
         served = []
-        monkeypatch.setattr("ddtl.commands.dashboard.serve", lambda *asked: served.append(asked))
+
+        def serve(*requested: object) -> int:
+            served.append(requested)
+            return 0
+
+        monkeypatch.setattr("ddtl.commands.dashboard.serve", serve)
         assert cli.main(words) == 0
         assert len(served) == 1
     elif name == "train":
