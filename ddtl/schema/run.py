@@ -184,7 +184,8 @@ def _windows(values: Sequence[Any], info: ValidationInfo) -> WindowsConfig:
         raise ValueError(
             "three windows are of Hounsfield units, which only dataset=dicom and nifti know; take one window"
         )
-    wrong = f"takes one window or three, each of {', '.join(WINDOWS)} or {{center: -600, width: 1500}}"
+    names = ", ".join(WINDOWS)
+    wrong = f"takes one window or three, each of {names} or {{center: -600, width: 1500}}, whose width is more than 1"
     if len(values) != 3 or not all(isinstance(value, str | dict | WindowConfig) for value in values):
         raise ValueError(wrong)
     named = [_window(value, info) for value in values]

@@ -57,7 +57,7 @@ class DecodedCache:
         rows: int64 ``(N,)``: the row of each sample of the manifest, in its order.
         file_hashes: sha256 of each sample's file, in the manifest's order.
         levels: int64 ``(N, 2)``: how many grey levels each sample's image has as it was decoded, before it was resized,
-            and how far its brightest is from its darkest; through three windows, of the first.
+            and how far its brightest is from its darkest; of three windows, of the one with the fewest.
         images: uint8 ``(distinct files, size, size)``, or ``(distinct files, size, size, 3)`` through three windows;
             read-only, mapped from disk.
     """
@@ -291,12 +291,12 @@ class _Job:
                     from ddtl.data.images import ct  # the readers of volumes take a moment
 
                     channels = ct.decode_slice(sample.path, sample.window, content.partition("@")[0])
-                    return stacked(channels, self.size), grey_levels(channels[0])
+                    return stacked(channels, self.size), min(map(grey_levels, channels))
                 data = read_bytes(sample.path)
                 if content_key(hashlib.sha256(data).hexdigest(), sample.window) != content:
                     return BadImageError(sample.path, "changed while it was read")
                 channels = decode_channels(data, sample.path, sample.window)
-                return stacked(channels, self.size), grey_levels(channels[0])
+                return stacked(channels, self.size), min(map(grey_levels, channels))
             except BadImageError as error:
                 return error
 
