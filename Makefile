@@ -9,8 +9,8 @@
 # make env          only set up .venv
 
 VENV := .venv
-# Test processes, of one thread each.
-WORKERS ?= 2
+# Test processes, of one thread each: one more than the two cores of the smallest machine, since many tests wait.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready

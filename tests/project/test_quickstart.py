@@ -15,7 +15,7 @@ from tests.support.runs import ROOT
 @pytest.mark.slow
 def test_the_defaults_learn_the_phantom(tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), f"paths.runs_dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850, check=False)
     assert done.returncode == 0, done.stderr
     results = json.loads(next(tmp_path.glob("phantom/*/results.json")).read_text())
     assert results["test"]["roc_auc"] >= 0.95

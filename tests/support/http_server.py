@@ -90,7 +90,10 @@ class Answer:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves ``files`` by path; ``faults`` holds answers to be given first, the last one of a list again and again."""
+    """Serves ``files`` by path; ``faults`` holds answers to be given first, the last one of a list again and again.
+
+    Whoever asks after the first ``prompt`` requests waits ``delay`` seconds.
+    """
 
     daemon_threads = True
 
@@ -99,6 +102,7 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes | Path] = {}
         self.faults: dict[str, list[Answer | None]] = {}
         self.delay = 0.0
+        self.prompt = 0
         self.asked: list[str] = []
         self.lock = threading.Lock()
 
@@ -114,6 +118,7 @@ class Server(ThreadingHTTPServer):
     def answer(self, path: str) -> Answer:
         with self.lock:
             self.asked.append(path)
+            wait = self.delay if len(self.asked) > self.prompt else 0.0
             told = self.faults.get(path, [])
             fault = (told.pop(0) if len(told) > 1 else told[0]) if told else None
         if fault is not None:
@@ -121,7 +126,7 @@ class Server(ThreadingHTTPServer):
         if path not in self.files:
             return Answer(b"nothing here", status=404)
         file = self.files[path]
-        return Answer(file if isinstance(file, bytes) else file.read_bytes(), wait=self.delay)
+        return Answer(file if isinstance(file, bytes) else file.read_bytes(), wait=wait)
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # clients that were killed
