@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddtl.dashboard import index
 from ddtl.dashboard.index import FolderRow
@@ -16,9 +16,6 @@ from ddtl.records import settings, small
 from ddtl.records.checking import is_number
 from ddtl.utils.reading import Unreadable, printable
 from ddtl.utils.redaction import redact
-
-if TYPE_CHECKING:
-    pass
 
 _MOST_CURVES = 12
 _LONGEST_VALUE = 200  # characters of a setting

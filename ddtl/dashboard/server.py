@@ -19,7 +19,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -33,11 +33,11 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainT
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ddtl.dashboard import panels
-from ddtl.dashboard.index import FolderRow, Index
-from ddtl.records import views
 from ddtl.utils.errors import UserError
 from ddtl.utils.reading import Unreadable, printable
+
+if TYPE_CHECKING:
+    from ddtl.dashboard.index import FolderRow, Index
 
 MOST_COMPARED = 40
 _FRESH = 0.5  # seconds for which the rows are not searched for again
@@ -74,14 +74,18 @@ class CachedRows:
     """The index as the dashboard requests it: looked up again after half a second, by one request at a time."""
 
     def __init__(self, runs_dir: Path) -> None:
-        self._index, self._lock = Index(runs_dir), Lock()
+        self._index: Index | None = None
+        self._lock = Lock()
         self._as_json: dict[str, tuple[FolderRow, str]] = {}
         self._at, self._rows, self._body, self._tag = -_FRESH, [], b"", ""  # type: ignore[var-annotated]
         self.runs_dir = runs_dir
 
     def now(self) -> tuple[list[FolderRow], bytes, str]:
         """Return the rows, the same as JSON, and a tag that changes with them."""
+        from ddtl.dashboard.index import Index
+
         with self._lock:
+            self._index = self._index or Index(self.runs_dir)
             if time.monotonic() - self._at >= _FRESH:
                 self._rows = self._index.rows()
                 encoded = [self._encoded(row) for row in self._rows]
@@ -119,6 +123,8 @@ def _json(value: Any) -> str:
 
 def _views(runs_dir: Path) -> dict[str, Any]:
     """Return the views that ``ddtl runs view`` keeps, and what is wrong with their file."""
+    from ddtl.records import views
+
     try:
         return {"kept": list(views.read(runs_dir).items()), "problem": ""}
     except (OSError, Unreadable) as error:
@@ -160,10 +166,14 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type="application/json", headers={**_HEADERS, "ETag": tag})
 
-    def panel(show: Callable[[list[FolderRow], list[Path]], Any]) -> Callable[[Request], Awaitable[Response]]:
+    def panel(name: str) -> Callable[[Request], Awaitable[Response]]:
+        def show(paths: list[str]) -> Any:
+            from ddtl.dashboard import panels
+
+            return getattr(panels, name)(*_picked(rows, paths))
+
         async def answer(request: Request) -> Response:
-            found = await run_in_threadpool(lambda: show(*_picked(rows, _paths(request))))
-            return JSONResponse(found, headers=_HEADERS)
+            return JSONResponse(await run_in_threadpool(show, _paths(request)), headers=_HEADERS)
 
         return answer
 
@@ -204,9 +214,9 @@ def app(runs_dir: Path, hosts: Sequence[str]) -> Starlette:
             Route("/favicon.ico", lambda request: Response(status_code=204)),
             Route("/static/{name}", static),
             Route("/api/rows", list_rows),
-            Route("/api/curves", panel(panels.curves)),
-            Route("/api/differences", panel(panels.differences)),
-            Route("/api/logs", panel(panels.logs)),
+            Route("/api/curves", panel("curves")),
+            Route("/api/differences", panel("differences")),
+            Route("/api/logs", panel("logs")),
             Route("/api/sweep", draw_sweep),
             Route("/compare", compare),
             Route("/report/{path:path}", report),
@@ -277,6 +287,8 @@ def _picked(rows: CachedRows, paths: Sequence[str]) -> tuple[list[FolderRow], li
 
 def _sweep(rows: CachedRows, paths: Sequence[str]) -> list[dict[str, Any]]:
     """Return the charts of one sweep."""
+    from ddtl.dashboard import panels
+
     picked, folders = _picked(rows, paths)
     if len(picked) != 1 or picked[0].kind != "sweep":
         raise UserError("Name one sweep: /api/sweep?run=sweeps/NAME")
