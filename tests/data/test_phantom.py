@@ -407,7 +407,7 @@ def build_elsewhere(root: Path, die_at: int = 0) -> subprocess.Popen[str]:
 
 def test_what_a_killed_process_left_is_not_taken_for_the_dataset(tmp_path: Path) -> None:
     with build_elsewhere(tmp_path, die_at=5) as child:
-        assert child.wait(60) == 9
+        assert child.wait(300) == 9
     folder = tmp_path / f"phantom-{TINY.key()}"
     assert not folder.exists()
     assert len(build_manifest(TINY, tmp_path)) == 8
@@ -416,7 +416,7 @@ def test_what_a_killed_process_left_is_not_taken_for_the_dataset(tmp_path: Path)
 
 def test_of_two_processes_one_builds(tmp_path: Path) -> None:
     children = [build_elsewhere(tmp_path) for _ in range(2)]
-    drawn = [child.communicate(timeout=60)[0].strip() for child in children]
+    drawn = [child.communicate(timeout=300)[0].strip() for child in children]
     assert sorted(drawn) == ["0", "8"]
 
 
