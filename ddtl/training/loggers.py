@@ -33,6 +33,7 @@ from ddtl.utils.reading import Unreadable, read_table
 log = logging.getLogger(__name__)
 
 FINISH_TIMEOUT = 60.0  # seconds a run waits at its end for its curves to be uploaded
+_OFFLINE_TIMEOUT = 90.0  # seconds for W&B's own process to start; logger.wandb.timeout is for a server's answer
 
 
 @contextmanager
@@ -220,7 +221,9 @@ def _init(config: Config, folder: RunFolder, public: Mapping[str, Any], mode: Li
         reinit="create_new",
         dir=str(folder.path),
         config=dict(public),
-        settings=_settings(settings.timeout, private=not config.logger.upload_samples),
+        settings=_settings(
+            settings.timeout if mode == "online" else _OFFLINE_TIMEOUT, private=not config.logger.upload_samples
+        ),
     )
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)

@@ -232,9 +232,9 @@ def test_of_two_builders_at_once_one_builds(paths: list[Path], root: Path) -> No
     builders = [SPAWN.Process(target=build_slowly, args=(paths, root, decoded, result)) for _ in range(2)]
     for builder in builders:
         builder.start()
-    sums = [result.get(timeout=60) for _ in builders]
+    sums = [result.get(timeout=300) for _ in builders]
     for builder in builders:
-        builder.join(60)
+        builder.join(300)
         assert builder.exitcode == 0
     assert decoded.value == N
     assert sums == [sum(int(load_image(path, SIZE).sum()) for path in paths)] * 2
@@ -244,7 +244,7 @@ def test_of_two_builders_at_once_one_builds(paths: list[Path], root: Path) -> No
 def test_a_killed_builder_leaves_nothing_that_counts(paths: list[Path], root: Path) -> None:
     builder = SPAWN.Process(target=die_midway, args=(paths, root, SIZE))
     builder.start()
-    builder.join(60)
+    builder.join(300)
     assert builder.exitcode == -signal.SIGKILL
     (left,) = left_in(root)
     assert left.endswith(".partial")

@@ -59,7 +59,7 @@ def test_case_and_blanks_around_change_nothing(text: str, noise: str) -> None:
 
 def test_a_table_can_ask_without_torch() -> None:
     code = "import sys, ddtl.data.datasets.patient_ids; sys.exit(bool({'torch', 'pydicom'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0
 
 
 def found_in(folder: Path, **how: Any) -> Found:

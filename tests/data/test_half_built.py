@@ -26,7 +26,7 @@ from ddtl.data.images.cache import open_cache
 from ddtl.data.images.half_built import HalfBuilt
 from ddtl.data.manifest import Manifest, Sample
 from ddtl.utils.errors import UserError
-from tests.support.cache_builders import build_and_stop, build_slowly
+from tests.support.cache_builders import build_and_stop, build_up_to
 
 SIZE, N = 16, 150
 SPAWN = multiprocessing.get_context("spawn")
@@ -89,13 +89,19 @@ def stopped(manifest: Manifest, root: Path, at: int) -> Path:
 # --- processes that are stopped -------------------------------------------------------------------------------------
 
 
+def wait_until(condition: Callable[[], bool], builder: Any) -> None:
+    while not condition():
+        assert builder.is_alive() or condition(), "it has ended"
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_process_is_continued(
     signum: signal.Signals, toy: Manifest, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     builder = SPAWN.Process(target=build_and_stop, args=(toy, SIZE, tmp_path, 100, signum))
     builder.start()
-    builder.join(60)
+    builder.join(300)
     assert builder.exitcode not in (0, None)
     folder, decoded = finish(toy, tmp_path)
     assert N - 100 <= decoded <= N - (64 if signum == signal.SIGKILL else 100)
@@ -104,16 +110,15 @@ def test_a_stopped_process_is_continued(
 
 def test_killed_at_any_moment_again_and_again(toy: Manifest, whole: dict[str, bytes], tmp_path: Path) -> None:
     """No image is decoded twice but those under way at a kill."""
-    decoded, kills = SPAWN.Value("i", 0), 2
+    decoded, most, kills = SPAWN.Value("i", 0), SPAWN.Value("i", 0), 2
     for number in range(1, kills + 1):
-        builder = SPAWN.Process(target=build_slowly, args=(toy, SIZE, tmp_path, decoded))
+        most.value = 50 * number + 20
+        builder = SPAWN.Process(target=build_up_to, args=(toy, SIZE, tmp_path, decoded, most))
         builder.start()
-        while decoded.value < 50 * number:
-            assert builder.is_alive()
-            time.sleep(0.001)
+        wait_until(lambda number=number: decoded.value >= 50 * number, builder)
         time.sleep(random.random() * 0.01)
         builder.kill()
-        builder.join(60)
+        builder.join(300)
         assert builder.exitcode == -signal.SIGKILL
     folder, rest = finish(toy, tmp_path)
     assert N - kills <= decoded.value + rest <= N
@@ -123,20 +128,18 @@ def test_killed_at_any_moment_again_and_again(toy: Manifest, whole: dict[str, by
 def test_of_two_processes_the_second_continues_what_the_first_left(
     toy: Manifest, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
-    decoded = SPAWN.Value("i", 0)
-    builder = SPAWN.Process(target=build_slowly, args=(toy, SIZE, tmp_path, decoded))
+    decoded, most = SPAWN.Value("i", 0), SPAWN.Value("i", 60)
+    builder = SPAWN.Process(target=build_up_to, args=(toy, SIZE, tmp_path, decoded, most))
     builder.start()
-    while not decoded.value:
-        assert builder.is_alive()
-        time.sleep(0.001)
+    wait_until(lambda: bool(decoded.value), builder)
     lock = next((tmp_path / "decoded").glob("*.lock"))
-    waiting = SPAWN.Process(target=build_slowly, args=(toy, SIZE, tmp_path, decoded))
+    waiting = SPAWN.Process(target=build_up_to, args=(toy, SIZE, tmp_path, decoded, most))
     waiting.start()
-    while decoded.value < 60:
-        time.sleep(0.001)
+    wait_until(lambda: decoded.value >= 60, builder)
     builder.kill()
-    builder.join(60)
-    waiting.join(60)
+    builder.join(300)
+    most.value = 2 * N
+    waiting.join(300)
     assert waiting.exitcode == 0
     assert N - 1 <= decoded.value <= N
     assert contents(lock.with_suffix("")) == whole

@@ -44,7 +44,7 @@ def test_a_parent_that_hangs_up_is_no_traceback(capfd: pytest.CaptureFixture[str
         connection.send((other, os.getpid()))  # answered after the first
         os.close(reduction.recv_handle(connection))
     ours.send(None)
-    process.join(20)
+    process.join(300)
     assert process.exitcode == 0
     error = capfd.readouterr().err
     assert "EOFError" not in error

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -337,14 +338,23 @@ def test_file_sizes_do_not_give_the_class_away(dataset: Manifest) -> None:
     assert len({sample.path.stat().st_size for sample in dataset.samples}) == 1
 
 
-def test_an_image_takes_a_thirtieth_of_a_second_at_most() -> None:
-    """So that the default dataset of 600 is drawn within 20 seconds."""
+def test_an_image_takes_no_longer_than_a_few_blurs_of_a_large_array() -> None:
+    """A fiftieth of a second, so that the default dataset of 600 is drawn within 20 seconds.
+
+    How long a second is depends on the machine and on who else uses it: the unit is measured together with the images.
+    """
     render_slice(BOTH, "a", 0, 0)
-    start = time.process_time()  # of this process alone: others may be busy on the machine
+    noise = np.random.default_rng(0).random((512, 512))
+    units, images = [], []
     for patient in range(10, 16):
         for index in range(4):
+            begun = time.process_time()  # of this process alone
+            gaussian_filter(noise, 4)
+            drawn = time.process_time()
             render_slice(BOTH, "ab"[patient % 2], patient, index)
-    assert (time.process_time() - start) / 24 < 1 / 30
+            units.append(drawn - begun)
+            images.append(time.process_time() - drawn)
+    assert np.median(images) < 3.5 * np.median(units)
 
 
 def test_the_manifest_says_what_was_drawn(tmp_path: Path) -> None:
@@ -407,7 +417,7 @@ def build_elsewhere(root: Path, die_at: int = 0) -> subprocess.Popen[str]:
 
 def test_what_a_killed_process_left_is_not_taken_for_the_dataset(tmp_path: Path) -> None:
     with build_elsewhere(tmp_path, die_at=5) as child:
-        assert child.wait(60) == 9
+        assert child.wait(300) == 9
     folder = tmp_path / f"phantom-{TINY.key()}"
     assert not folder.exists()
     assert len(build_manifest(TINY, tmp_path)) == 8
@@ -416,7 +426,7 @@ def test_what_a_killed_process_left_is_not_taken_for_the_dataset(tmp_path: Path)
 
 def test_of_two_processes_one_builds(tmp_path: Path) -> None:
     children = [build_elsewhere(tmp_path) for _ in range(2)]
-    drawn = [child.communicate(timeout=60)[0].strip() for child in children]
+    drawn = [child.communicate(timeout=300)[0].strip() for child in children]
     assert sorted(drawn) == ["0", "8"]
 
 

@@ -262,9 +262,9 @@ def test_who_waits_for_a_builder_that_is_killed_builds_itself(toy: Manifest, tmp
     first = SPAWN.Process(target=build, args=(toy, tmp_path, done, die_at))
     first.start()
     while not done.value:
-        assert first.is_alive()
+        assert first.is_alive() or done.value
         time.sleep(0.005)
     assert_right(toy, tmp_path)  # comes while the first is at work
-    first.join(60)
+    first.join(300)
     assert first.exitcode == -signal.SIGKILL
     assert done.value == die_at

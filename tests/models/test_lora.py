@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +39,7 @@ from tests.support.runs import (
     run,
     small,
     start,
-    wait_for_epochs,
+    start_held,
 )
 from tests.support.tiny import tiny
 
@@ -362,9 +360,9 @@ def test_means_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_a_killed_process_resumes_to_the_bit(made: Path, tmp_path: Path) -> None:
     words = small(tmp_path, *DECAYED)
-    process = start(words)
-    folder = wait_for_epochs(tmp_path, process, 1)
-    os.kill(process.pid, signal.SIGKILL)
+    process = start_held(words, (1, 1), tmp_path / "reached")
+    (folder,) = tmp_path.glob("phantom/*-*")
+    process.kill()
     finish(process)
     assert finish(start(words))[0] == 0
     assert_same_run(folder, made)

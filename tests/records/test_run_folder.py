@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,22 +32,24 @@ from pathlib import Path
 from ddtl.records.run_folder import open_run
 path = Path(sys.argv[1])
 with open_run(path, {"dataset.digest": "d", "seed": 1}, False):
-    if sys.argv[2:]:  # as with a worker of a DataLoader, which holds what its parent held for as long as it lives
+    if sys.argv[2] == "with a worker":  # of a DataLoader, which holds what its parent held for as long as it lives
         fds = Path("/proc/self/fd").iterdir()
         lock = next(fd for fd in fds if os.path.realpath(fd) == str((path / ".lock").resolve()))
         os.dup(int(lock.name))
         if os.fork() == 0:
-            time.sleep(float(sys.argv[2]))
+            until = time.monotonic() + 600
+            while not Path(sys.argv[3]).exists() and time.monotonic() < until:
+                time.sleep(0.02)
             os._exit(0)
     print("open", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
 @contextmanager
-def owner(path: Path, *worker_lives: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns the folder."""
-    command = [sys.executable, "-c", OWNER, str(path), *worker_lives]
+def owner(path: Path, worker: str = "alone") -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns the folder; a worker of it lives until there is a file ``end_of(path)``."""
+    command = [sys.executable, "-c", OWNER, str(path), worker, str(end_of(path))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
@@ -54,6 +57,21 @@ def owner(path: Path, *worker_lives: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+            end_of(path).touch()
+
+
+def end_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.end")
+
+
+def instead_of_waiting(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something each time that the start of a run waits."""
+
+    def sleep(seconds: float) -> None:
+        do()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(run_folder, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
 
 
 def contents(path: Path) -> dict[str, str]:
@@ -92,51 +110,52 @@ def test_nothing_is_made_before_the_block_begins(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_process_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "a")
+    instead_of_waiting(monkeypatch, lambda: pytest.fail("it waits"))
     before = contents(tmp_path / "a")
     with owner(tmp_path / "a") as process:
         for overwrite in (False, True):
-            started = time.monotonic()
             with (
                 pytest.raises(UserError, match=rf"in use by another process \(process {process.pid} on ") as raised,
                 open_run(tmp_path / "a", IDENTITY, overwrite=overwrite),
             ):
                 pass
-            assert time.monotonic() - started < 5
             assert "\n" not in str(raised.value)
         assert contents(tmp_path / "a") == before
         assert json.loads((tmp_path / "a" / ".owner.json").read_text())["pid"] == process.pid
 
 
-def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with owner(tmp_path / "a") as process:
         process.kill()
         process.wait()
-        started = time.monotonic()
+        instead_of_waiting(monkeypatch, lambda: pytest.fail("it waits"))
         with open_run(tmp_path / "a", IDENTITY, overwrite=False):
-            assert time.monotonic() - started < 5
+            pass
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 
 
 @linux
-def test_the_next_start_waits_for_the_workers_of_a_killed_process(tmp_path: Path) -> None:
-    with owner(tmp_path / "a", "2.5") as process:
+def test_the_next_start_waits_for_the_workers_of_a_killed_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with owner(tmp_path / "a", "with a worker") as process:
         with pytest.raises(UserError), open_run(tmp_path / "a", IDENTITY, overwrite=False):
             pass
         process.kill()
         process.wait()
-        started = time.monotonic()
+        instead_of_waiting(monkeypatch, end_of(tmp_path / "a").touch)
         with open_run(tmp_path / "a", IDENTITY, overwrite=False):
-            assert 1 < time.monotonic() - started < 60
+            assert end_of(tmp_path / "a").exists(), "it has waited"
 
 
 @linux
 def test_it_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_folder, "_WORKERS_NOTICE", 0.5)
-    with owner(tmp_path / "a", "5") as process:
+    with owner(tmp_path / "a", "with a worker") as process:
         process.kill()
         process.wait()
         with pytest.raises(UserError, match="in use"), open_run(tmp_path / "a", IDENTITY, overwrite=False):

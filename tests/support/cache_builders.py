@@ -26,13 +26,20 @@ def build_and_stop(manifest: Manifest, size: int, root: Path, at: int, signum: i
     open_cache(manifest, size=size, root=root, workers=2, progress=progress)
 
 
-def build_slowly(manifest: Manifest, size: int, root: Path, decoded: Any) -> None:
-    """Build, write each row at once, and count in a shared number what is decoded."""
+def build_up_to(manifest: Manifest, size: int, root: Path, decoded: Any, most: Any) -> None:
+    """Build, write each row at once, and count in a shared number what is decoded.
+
+    While that is ``most`` or more, another shared number, each of the threads waits to be killed or let on.
+    """
 
     def progress(done: int, total: int) -> None:
         with decoded.get_lock():
             decoded.value += 1
         time.sleep(0.002)
+        until = time.monotonic() + 600
+        while decoded.value >= most.value:
+            assert time.monotonic() < until
+            time.sleep(0.002)
 
     half_built._SECONDS = 0.0
     open_cache(manifest, size=size, root=root, workers=2, progress=progress)

@@ -52,10 +52,52 @@ def run(runs_dir: Path, *overrides: str) -> RunResult:
     return train(config(runs_dir, *overrides), publish=publish)
 
 
+# A run that waits before a step until it is stopped: a test that comes late finds it as far as one that comes early.
+_HELD = """
+import runpy, sys, time
+from pathlib import Path
+_, program, reached, epoch, batch, *words = sys.argv
+sys.argv = [program, *words]
+sys.path.insert(0, str(Path(program).parent))
+from ddtl.models.module import Classifier
+step = Classifier.training_step
+def held(self, values, batch_idx):
+    if (self.current_epoch, batch_idx) == (int(epoch), int(batch)):
+        Path(reached).touch()
+        until = time.monotonic() + 600
+        while time.monotonic() < until:
+            time.sleep(0.05)
+        raise RuntimeError("nobody has stopped this run")
+    return step(self, values, batch_idx)
+Classifier.training_step = held
+runpy.run_path(program, run_name="__main__")
+"""
+
+
+def start_held(overrides: list[str], before: tuple[int, int], reached: Path) -> subprocess.Popen[str]:
+    """Type the command, and wait until it is about to make a step, in which it stays until it is stopped.
+
+    Args:
+        overrides: what is typed.
+        before: epoch and batch of the step, from 0.
+        reached: a file that the process makes there; not yet there.
+    """
+    program = [str(ROOT / "train.py"), str(reached), *map(str, before)]
+    process = _start(["-c", _HELD, *program, *overrides])
+    while not reached.exists():
+        assert process.poll() is None, finish(process)[1]
+        time.sleep(0.02)
+    return process
+
+
 def start(overrides: list[str], **environment: str) -> subprocess.Popen[str]:
     """Type the command; the caller waits for it."""
+    return _start([str(ROOT / "train.py"), *overrides], **environment)
+
+
+def _start(words: list[str], **environment: str) -> subprocess.Popen[str]:
     return fork_server.Popen(
-        [sys.executable, str(ROOT / "train.py"), *overrides],
+        [sys.executable, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -57,10 +57,15 @@ def test_the_database_knows_whose_signs_of_life_have_stopped(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storages, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(storages, "STALE_SECONDS", 3)
     asked = plan(tmp_path, f"sweep.storage='{url}'", "sweep.name=silent", "n_trials=2")
     here = open.open_sweep(asked)
-    assert here.next() is not None  # this one's heart goes on beating
+    living = here.next()  # this one's heart goes on beating
+    assert living is not None
+    set_back(url, living.trial_id, 2 * storages.STALE_SECONDS)
+    until = time.monotonic() + 120
+    while (here._place.silence(living.trial_id) or 0.0) > storages.STALE_SECONDS:
+        assert time.monotonic() < until, "no heartbeat comes"
+        time.sleep(0.1)
     there = open.open_sweep(asked)
     silent = there.next()
     assert silent is not None
@@ -68,13 +73,24 @@ def test_the_database_knows_whose_signs_of_life_have_stopped(
     for number in (0, 1):
         orphaned(here, number, ELSEWHERE)
     assert here.next() is None
-    time.sleep(5)
+    set_back(url, silent.trial_id, 2 * storages.STALE_SECONDS)
     again = here.next()
     assert again is not None
     assert (again.number, again.attempt) == (1, 2)
     assert states(here) == {"RUNNING": 2}
     here.close()
     there.close()
+
+
+def set_back(url: str, trial: int, seconds: float) -> None:
+    """Set back the time of a trial's last heartbeat."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        what = "UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => :by) WHERE trial_id = :trial"
+        assert connection.execute(text(what), {"by": seconds, "trial": trial}).rowcount == 1
+    engine.dispose()
 
 
 def test_a_sweep_resumes_and_refuses_another_as_in_a_file(tmp_path: Path, url: str) -> None:
@@ -147,7 +163,7 @@ def test_a_whole_sweep_leaves_no_password_anywhere(tmp_path: Path, url: str) -> 
     words = [*SEARCH, *(word for word in shared if not word.startswith("dataset.batch_size="))]
     words += ["n_trials=2", "engine.workers=1", "sweep.seeds=2", "sweep.name=whole", f"sweep.storage='{url}'"]
     command = [sys.executable, str(ROOT / "sweep.py"), *words]
-    done = fork_server.run(command, capture_output=True, check=False, timeout=300)
+    done = fork_server.run(command, capture_output=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads((tmp_path / "sweeps" / "whole" / "sweep.json").read_text())
     assert found["counts"]["complete"] == 2

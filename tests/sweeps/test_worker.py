@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from ddtl.sweeps import engines
 from ddtl.sweeps.store import open, outcome
 from ddtl.sweeps.store.outcome import Outcome
+from ddtl.sweeps.store.store import Store
 from ddtl.sweeps.workers import cleanup, processes, stopping, worker
 from ddtl.sweeps.workers.processes import Slot
 from ddtl.sweeps.workers.stopping import Stop
@@ -48,23 +50,36 @@ def until_asked(job: TrialJob) -> Outcome:
     return outcome.stopped()
 
 
-def after(seconds: float, *signals: signal.Signals) -> threading.Thread:
-    """Send this process a signal every so often."""
+def when(*steps: tuple[Callable[[], bool], signal.Signals]) -> threading.Thread:
+    """Send this process each signal as soon as its condition holds."""
 
     def send() -> None:
-        for each in signals:
-            time.sleep(seconds)
-            os.kill(os.getpid(), each)
+        for condition, signum in steps:
+            wait_for(condition)
+            assert isinstance(getattr(signal.getsignal(signum), "__self__", None), Stop), "it would end the tests"
+            os.kill(os.getpid(), signum)
 
-    thread = threading.Thread(target=send)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
     return thread
+
+
+def running(store: Store, count: int) -> Callable[[], bool]:
+    """Whether so many trials have marked something."""
+    path = store.folder / "marks.jsonl"
+    return lambda: path.exists() and len({row["number"] for row in read_lines(path)}) >= count
+
+
+def stopping_begun(store: Store) -> bool:
+    """Whether the first signal has been answered."""
+    return bool(list(store.folder.glob(".stop*")))
 
 
 def test_as_many_trials_run_at_a_time_as_there_are_slots(monkeypatch, tmp_path):
     def body(job: TrialJob) -> Outcome:
         mark(job, what="begin", slot=os.environ["CUDA_VISIBLE_DEVICES"])
-        time.sleep(0.3)
+        if job.number < 2:  # the first two end when both have begun
+            wait_for(lambda: len({row["number"] for row in read_lines(marks(job))}) >= 2)
         mark(job, what="end")
         return outcome.completed([job.number / 10])
 
@@ -91,7 +106,7 @@ def test_slurm_is_hidden_from_trials_and_an_unset_slot_leaves_the_gpus_alone(mon
 def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path):
     instead(monkeypatch, until_asked)
     store = open.open_sweep(plan(tmp_path / "runs", "n_trials=3"))
-    thread = after(0.5, signal.SIGINT)
+    thread = when((running(store, 1), signal.SIGINT))
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
     thread.join()
@@ -109,17 +124,15 @@ def test_the_first_ctrl_c_lets_trials_come_to_a_checkpoint(monkeypatch, tmp_path
 def test_the_second_ctrl_c_ends_trials_now(monkeypatch, tmp_path):
     def deaf(job: TrialJob) -> Outcome:
         mark(job, pid=os.getpid())
-        time.sleep(60)
+        time.sleep(600)
         raise AssertionError
 
     instead(monkeypatch, deaf)
     store = open.open_sweep(plan(tmp_path / "runs", "n_trials=2", "engine.workers=2"))
-    thread = after(0.7, signal.SIGINT, signal.SIGTERM)
-    began = time.monotonic()
+    thread = when((running(store, 2), signal.SIGINT), (lambda: stopping_begun(store), signal.SIGTERM))
     with pytest.raises(Stopped) as stopped:
         engines.run(store, unseen)
     thread.join()
-    assert time.monotonic() - began < 40
     assert stopped.value.exit_code == 143
     assert states(store) == ["WAITING"] * 2
     for row in read_lines(store.folder / "marks.jsonl"):
@@ -152,9 +165,10 @@ def body(job):
     (job.sweep / "pid").write_text(str(os.getpid()))
     child = os.fork()
     if child == 0:
-        time.sleep(60)
+        time.sleep(600)
+        os._exit(0)
     (job.sweep / "child").write_text(str(child))
-    time.sleep(60)
+    time.sleep(600)
 
 trial._run = body
 processes.prepare = lambda **_: multiprocessing.get_context("fork")
@@ -163,7 +177,7 @@ worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: 
 """
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
     folder = tmp_path / "sweeps" / "small"
-    wait_for(lambda: (folder / "child").exists() and (folder / "child").read_text() != "")
+    wait_for(lambda: (folder / "child").exists() and (folder / "child").read_text() != "", process)
     process.kill()
     process.wait()
     for name in ("pid", "child"):
@@ -174,10 +188,11 @@ worker.work(store, [Slot("one")], Stop(store.folder / "stop"), lambda snapshot: 
     assert attempts(store)[0][0] == "killed"
 
 
-def wait_for(condition, seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
+    until = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < until
+        assert process is None or process.poll() is None or condition(), "it has ended"
         time.sleep(0.05)
 
 

@@ -6,15 +6,13 @@ import os
 import re
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from ddtl.utils.errors import UserError
-from tests.support.runs import PullThePlugError, assert_same_run, break_at, finish, run, small, start, wait_for_epochs
+from tests.support.runs import PullThePlugError, assert_same_run, break_at, finish, run, small, start, start_held
 
-# Long enough that a test on a busy machine still stops it in the middle.
 HARD = ("augment=strong", "model.head.dropout=0.5", "trainer.patience=20", "trainer.max_epochs=6")
 
 
@@ -36,9 +34,8 @@ def uninterrupted(tmp_path_factory) -> Path:
 )
 def test_a_stopped_run_resumes_to_the_same_bit(uninterrupted, tmp_path, signum, workers):
     command = small(tmp_path, *HARD, f"dataset.num_workers={workers}")
-    process = start(command)
-    folder = wait_for_epochs(tmp_path, process, epochs=1)
-    time.sleep(0.4)  # into the middle of an epoch
+    process = start_held(command, (2, 7), tmp_path / "reached")  # in the middle of an epoch
+    (folder,) = tmp_path.glob("phantom/*-*")
     if signum in (signal.SIGINT, signal.SIGHUP):
         os.killpg(process.pid, signum)
     else:

@@ -27,6 +27,7 @@ MEMORY = 2 * 2**30  # bytes that a child may address; the largest image takes le
 SECONDS = 60  # of processor time
 _LEAST_MEMORY, _LEAST_SECONDS = 2**29, 4
 _WAIT = 3  # of the clock, as a multiple: a busy machine gives a child less than a core
+_GOODBYE = 20.0  # seconds that a child may take to be gone once its pipe is closed
 
 _NOT_INSTALLED = (
     "is compressed ({syntax}), and the decoder python-gdcm is not installed. Install it with: pip install python-gdcm"
@@ -82,11 +83,14 @@ class Child:
         timer = threading.Timer(min(self._seconds, _WAIT * limits(expected)["seconds"]), end)
         timer.daemon = True
         timer.start()
+        is_gone = True
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n" + frame)
             process.stdin.flush()
             self._ready = self._ready or process.stdout.readline().startswith(b'{"ready"')
-            answer = json.loads(process.stdout.readline() or b'{"error": "ended"}')
+            line = process.stdout.readline()
+            is_gone = not line
+            answer = json.loads(line or b'{"error": "ended"}')
             pixels = process.stdout.read(answer["size"]) if answer.get("size") == expected else b""
             error = answer["error"] or ("" if len(pixels) == expected else "size")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone, or no answer of the worker's
@@ -95,7 +99,8 @@ class Child:
             timer.cancel()
         if error in {"ended", "size"}:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)  # where it ended by itself, its own exit code
+                # Where it ended by itself, its own exit code, which a busy machine tells some time after its last word.
+                process.wait(_GOODBYE if is_gone else 0.5)
             code = process.poll()
             self.close()
             if late.is_set() or code == -signal.SIGXCPU:

@@ -42,6 +42,7 @@ class Store:
         self.folder = plan.folder
         self._place = place
         self._working: set[int] = set()
+        self._beating = threading.Lock()  # no heartbeat of a trial is under way as it leaves _working
         self._closed = threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -98,14 +99,15 @@ class Store:
         """Record how this attempt ended. Ignored, with a warning, where another worker has taken the trial over in the
         meantime.
         """
-        self._working.discard(task.trial_id)
+        with self._beating:
+            self._working.discard(task.trial_id)
         with self.exclusively():
             trial = self.storage.get_trial(task.trial_id)
             if trial.state != TrialState.RUNNING or trial.user_attrs[OWNER]["claim"] != task.claim:
                 console.line(f"trial {task.number}: another worker has resumed it, so how it ended here is ignored")
                 return
             self._finish(trial, outcome)
-        self._place.forget(task.trial_id)
+            self._place.forget(task.trial_id)  # before another worker takes it over, with heartbeats of its own
 
     def exclusively(self) -> AbstractContextManager[None]:
         """Return a context in which no other process of the sweep is in the same one, on any host."""
@@ -218,5 +220,6 @@ class Store:
         while not self._closed.wait(storages.HEARTBEAT_SECONDS):
             for trial_id in tuple(self._working):
                 # A database may be unreachable for a moment, or a disk full: the next heartbeat counts.
-                with suppress(Exception):
-                    self._place.heartbeat(trial_id)
+                with suppress(Exception), self._beating:
+                    if trial_id in self._working:
+                        self._place.heartbeat(trial_id)
