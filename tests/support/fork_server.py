@@ -70,11 +70,17 @@ def serve(path: str) -> dict[str, Any]:
             continue
         connection, _ = listener.accept()
         asked, fds = _received(connection)
+        if not asked:
+            connection.close()
+            for fd in fds:
+                os.close(fd)
+            continue
         pid = os.fork()
         if pid == 0:
             break
         waiting[pid] = connection
-        connection.sendall(pid.to_bytes(4, "little"))
+        with suppress(BrokenPipeError):  # whoever asked has been killed meanwhile
+            connection.sendall(pid.to_bytes(4, "little"))
         for fd in fds:
             os.close(fd)
     signal.set_wakeup_fd(-1)
@@ -108,7 +114,10 @@ def _received(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
     size, fds, _, _ = socket.recv_fds(connection, 4, 8)
     message = b""
     while len(message) < int.from_bytes(size, "little"):
-        message += connection.recv(2**16)
+        part = connection.recv(2**16)
+        if not part:  # whoever asks is gone in the midst of it
+            return {}, fds
+        message += part
     return (json.loads(message) if message else {}), fds
 
 
