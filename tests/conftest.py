@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # How long a case takes says more about the machine than about the code.
-settings.register_profile("ddtl", deadline=None)
+settings.register_profile("ddtl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ddtl")
 
 # Where the suite was started by nohup, a hang-up is ignored, by its children too; tests are about hang-ups.

@@ -70,7 +70,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     words = COMMAND.read(argv, problems=no_words(COMMAND))
     settings = words.settings
-    return serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
+    try:
+        serve(runs_folder(settings.runs_dir), settings.host, settings.port, settings.open)
+    except Stopped as stop:  # there is nothing to resume, whether it has begun to serve or not
+        return stop.exit_code
+    return 0
 
 
 def runs_folder(folder: Path) -> Path:
@@ -87,10 +91,11 @@ def runs_folder(folder: Path) -> Path:
     return folder.absolute()
 
 
-def serve(runs_dir: Path, host: str, port: int, browser: bool) -> int:
-    """Listen until a stop signal; return the exit code.
+def serve(runs_dir: Path, host: str, port: int, browser: bool) -> None:
+    """Listen until a stop signal.
 
     Raises:
+        Stopped: by the signal.
         UserError: it cannot listen there.
     """
     import uvicorn
@@ -122,12 +127,8 @@ def serve(runs_dir: Path, host: str, port: int, browser: bool) -> int:
         access_log=False,
         lifespan="off",
     )
-    try:
-        with listening:
-            uvicorn.Server(config).run(sockets=[listening])
-    except Stopped as stop:  # there is nothing to resume
-        return stop.exit_code
-    return 0
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -96,14 +96,14 @@ class _JoinedDDP(DDPStrategy):
         while joining.is_alive():
             joining.join(0.1)
             waited = time.monotonic() - start
+            if waited > _QUIET and not is_announced:
+                is_announced = True
+                console.line(f"waiting for all of {self._what}, for at most {JOIN_LIMIT / 60:g} minutes")
             if waited > JOIN_LIMIT:
                 raise TrainingFailure(
                     f"{self._what} did not all come within {JOIN_LIMIT / 60:g} minutes. Start the ones that are "
                     f"missing, or train by itself: {ranks.UNSET}"
                 )
-            if waited > _QUIET and not is_announced:
-                is_announced = True
-                console.line(f"waiting for all of {self._what}, for at most {JOIN_LIMIT / 60:g} minutes")
 
     @property
     def _what(self) -> str:

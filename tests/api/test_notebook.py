@@ -20,7 +20,7 @@ import pytest
 import ddtl
 from ddtl.api import session
 from ddtl.utils import signals
-from tests.support.runs import SMALL, assert_same_run
+from tests.support.runs import SMALL, assert_same_run, hold_at_checkpoints
 
 WORDS = [*SMALL, "model=squeezenet1_1", "model.weights=none"]
 
@@ -53,14 +53,15 @@ class Kernel:
         except ModuleNotFoundError:
             reason = "needs ipykernel, which `make docs` installs"
             (pytest.fail if os.environ.get("DDTL_REQUIRE_DATA") else pytest.skip)(reason)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(folder / "ipython")}
-        self.manager, self.client = start_new_kernel(cwd=str(folder), env=environment)
+        held, self.hold = hold_at_checkpoints(folder / "hold")
+        environment = {**os.environ, **held, "OMP_NUM_THREADS": "1", "IPYTHONDIR": str(folder / "ipython")}
+        self.manager, self.client = start_new_kernel(startup_timeout=300, cwd=str(folder), env=environment)
         self.shown: list[dict[str, Any]] = []  # by media type; Rich shows lines this way as well
 
     def start(self, cell: str) -> str:
         return self.client.execute(cell)
 
-    def wait(self, message: str, seconds: float = 120) -> tuple[str, str]:
+    def wait(self, message: str, seconds: float = 300) -> tuple[str, str]:
         """Wait for a cell's end: the name and the text of its error, empty where it has none."""
         while True:
             found = self.client.get_iopub_msg(timeout=seconds)
@@ -93,7 +94,7 @@ def test_a_training_stopped_in_a_kernel_is_resumed_by_the_same_cell_to_the_bit(t
     kernel.run("import signal, sys, ddtl; handler, argv = signal.getsignal(signal.SIGINT), list(sys.argv)")
     train = f"run = ddtl.train(*{words!r}); run"
     cell = kernel.start(train)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(runs.glob("phantom/*/checkpoints/last.ckpt")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -101,6 +102,7 @@ def test_a_training_stopped_in_a_kernel_is_resumed_by_the_same_cell_to_the_bit(t
     name, text = kernel.wait(cell)
     assert name == "KeyboardInterrupt"
     assert "stopped; the same call resumes it" in text
+    kernel.hold.unlink()
     kernel.run("assert signal.getsignal(signal.SIGINT) is handler and sys.argv == argv")
     kernel.run(f"assert ddtl.runs({str(runs)!r})['state'].tolist() == ['stopped']")
     kernel.run(train)

@@ -28,7 +28,7 @@ def started(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DDTL_", "XDG_", "COLUMNS"))}
     environment |= {"HOME": str(cwd), "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -309,7 +309,7 @@ def test_a_signal_to_the_command_lets_its_job_unwind(tmp_path: Path) -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == "started\n"
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
     assert process.returncode == 143

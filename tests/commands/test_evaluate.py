@@ -117,7 +117,7 @@ def test_stored_predictions_are_scored_without_torch(a_run: Path) -> None:
     )
     words = ["evaluate", str(a_run), "evaluation.threshold=youden"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], check=False, timeout=120, capture_output=True, text=True
+        [sys.executable, "-c", code, *words], check=False, timeout=300, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((a_run / "results.json").read_text())["threshold_rule"] == "youden"

@@ -136,15 +136,19 @@ assert "torch" not in sys.modules, "it was imported"
 
 @pytest.mark.slow
 def test_a_sweep_with_every_kind_of_end_from_the_command_line(tmp_path):
-    from tests.support.runs import ROOT, run, small, wait_for_epochs
+    from tests.support.runs import ROOT, hold_at_checkpoints, run, small, wait_for_epochs
     from tests.sweeps.test_report_callback import SWEEP
 
     words = [word for word in SWEEP if word != "search=lr"]
     typed = [sys.executable, str(ROOT / "sweep.py"), *small(tmp_path / "runs", *words, "optimizer.lr=1e-3,1e30,1e-4")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    first = fork_server.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    held, flag = hold_at_checkpoints(tmp_path / "hold")
+    first = fork_server.Popen(
+        typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**environment, **held}
+    )
     wait_for_epochs(tmp_path / "runs", first, 1)
     first.send_signal(signal.SIGINT)
+    flag.unlink()
     text = first.communicate(timeout=300)[0]
     assert first.returncode == 130, text
     assert "the same command resumes it" in text

@@ -52,7 +52,7 @@ def test_a_hang_up_says_how_to_resume_and_nothing_else(tmp_path: Path, whole_gro
     with fork_server.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         wait_for_epochs(tmp_path, process, 1)
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGHUP)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGHUP
     assert err.endswith(f"stopped by signal 1; the same command resumes it:\n  {shlex.join(line)}\n")
     assert "Traceback" not in err
@@ -77,7 +77,7 @@ sys.exit(guarded(main, []))
 def test_a_signal_is_not_lost_while_an_object_is_deleted(name: str) -> None:
     """As at the end of each epoch, where the loader's processes are ended."""
     code = DELETED.replace("{name}", name)
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 128 + getattr(signal, name)
     assert "the same command resumes it" in done.stderr
     assert "Traceback" not in done.stderr
@@ -105,7 +105,7 @@ sys.exit(guarded(main, []))
 def test_a_signal_waits_while_a_process_is_forked(name: str) -> None:
     """Libraries keep a list of their own around a fork, which an exception in between would leave askew."""
     code = FORKED.replace("{name}", name)
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 128 + getattr(signal, name)
     assert "the same command resumes it" in done.stderr
     assert "Traceback" not in done.stderr

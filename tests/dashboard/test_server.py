@@ -24,7 +24,7 @@ from ddtl.commands.dashboard import LOOPBACK, is_loopback
 from ddtl.dashboard import patience
 from ddtl.dashboard.server import app
 from ddtl.utils.errors import UserError
-from ddtl.utils.files import write_json
+from ddtl.utils.files import write_json, write_text
 from tests.dashboard.test_index import started
 from tests.reports.test_run_page import HOSTILE
 from tests.support import browser, records, study_records, sweep_records
@@ -45,7 +45,7 @@ def served(root: Path) -> Iterator[int]:
         yield listening.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def port(root: Path) -> Iterator[int]:
 
 
 def ask(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=240)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
@@ -111,15 +111,14 @@ def test_other_sites_learn_nothing(port: int) -> None:
     assert ask(port, "/", **{"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link to it
 
 
-def test_a_client_that_never_asks_or_never_ends_is_cut_off(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "ASKING", 1.0)
-    for words in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-            client.sendall(words)
-            began = time.monotonic()
-            with suppress(ConnectionResetError):
+def test_a_client_that_never_asks_or_never_ends_is_cut_off(port: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patience, "ASKING", 1.0)
+        for words in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "):
+            cut_off = suppress(ConnectionResetError, BrokenPipeError)  # it may be before it sends a word
+            with cut_off, socket.create_connection(("127.0.0.1", port), timeout=240) as client:
+                client.sendall(words)
                 assert client.recv(100) == b""
-            assert time.monotonic() - began < 30
     assert ask(port, "/")[0] == 200
 
 
@@ -195,7 +194,7 @@ def test_a_port_that_is_taken_is_named(root: Path, port: int) -> None:
 
 def until(tab: browser.Tab, script: str) -> None:
     """Wait until an expression on the page is true."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 240
     while not tab.run(script):
         assert time.monotonic() < end, script
         time.sleep(0.1)
@@ -227,7 +226,7 @@ def test_in_a_browser_it_sorts_filters_compares_and_keeps_up(root: Path, port: i
         tab.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
         # a new epoch of a running training
         folder = root / "covid19ct" / "under_way"
-        (folder / ".owner.json").write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        write_json(folder / ".owner.json", {"pid": os.getpid(), "host": socket.gethostname()})
         epochs = "[...document.querySelectorAll('#body tr')].map(row => row.textContent).join('|')"
         until(tab, f"{epochs}.includes('2/5')")
         until(tab, "document.querySelectorAll('tr.running').length === 1")
@@ -308,8 +307,10 @@ def test_a_page_from_a_stranger_phones_nobody(root: Path, port: int, tmp_path: P
         # The counter counts, and the page does what it can where nothing stops it.
         (tmp_path / "page.html").write_text(page)
         tab.go((tmp_path / "page.html").as_uri(), width=1200)
-        time.sleep(2)
-        assert len(set(asked)) > 3  # which of them are in time differs
+        end = time.monotonic() + 240
+        while len(set(asked)) <= 3:  # which of them are in time differs
+            assert time.monotonic() < end, asked
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -453,7 +454,7 @@ def test_in_a_browser_a_view_is_kept_under_a_name_and_removed(project: Path, tmp
         tab.run("Object.keys(localStorage).forEach(key => localStorage.setItem(key, '{\"a\": 1}'))")
         assert cli.main(["runs", "view", "late", "#state=finished", f"paths.runs_dir={project}"]) == 0
         until(tab, f"{VIEWS}.includes('late')")
-        (project / "views.json").write_text("{")
+        write_text(project / "views.json", "{")
         until(tab, "document.getElementById('no-views').textContent.startsWith('views.json cannot be read')")
         assert tab.run("document.x") is None
         assert tab.complaints == []
@@ -554,11 +555,10 @@ def test_ctrl_c_ends_it_and_offers_to_resume_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         address = process.stderr.readline().split(": ", 1)[1].split()[0]
-        for _ in range(200):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 1):
+        while process.poll() is None:  # uvicorn, which answers signals itself, listens once it does
+            with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 60):
                 break
             time.sleep(0.05)
-        time.sleep(0.3)  # uvicorn answers signals itself once it serves
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(240) == 130
         assert process.stderr.read() == ""

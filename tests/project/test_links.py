@@ -133,7 +133,7 @@ def test_two_at_once_do_not_meet(tmp_path: Path) -> None:
     folder = records.write(tmp_path / "runs" / "d" / "run")
     command = [sys.executable, "-m", "ddtl", "report", str(folder)]
     both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    said = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert (folder / "report.html").read_text().endswith("</html>")
     assert not list(folder.glob(".*.partial"))

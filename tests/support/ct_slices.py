@@ -115,7 +115,7 @@ def compressed(ds: FileDataset, syntax: str) -> FileDataset:
     with TemporaryDirectory() as folder:
         raw, packed = Path(folder, "raw"), Path(folder, "packed")
         ds.save_as(raw, enforce_file_format=True)
-        subprocess.run([tool, _GDCMCONV[syntax], raw, packed], check=True, capture_output=True, timeout=60)
+        subprocess.run([tool, _GDCMCONV[syntax], raw, packed], check=True, capture_output=True, timeout=300)
         found = pydicom.dcmread(packed)
     assert found.file_meta.TransferSyntaxUID == syntax
     _, *fragments = generate_fragments(found.PixelData)

@@ -195,7 +195,7 @@ def typed(line: Line, here: Path) -> list[Call]:
     record.unlink(missing_ok=True)
     environment = {**os.environ, "PATH": f"{here / 'shims'}:{os.environ['PATH']}", "RECORD": str(record)}
     done = subprocess.run(
-        ["bash", "-c", line.text], cwd=here, env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", line.text], cwd=here, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, done.stderr) == (0, ""), (line.text, done.stderr)
     assert record.exists(), f"{line}: {line.text} calls no program that is known here"

@@ -96,6 +96,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # of clients that connect while this process does not run: with five, the others wait
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -166,9 +167,13 @@ def serving() -> Iterator[Server]:
             thread.join()
 
 
+_taken: list[socket.socket] = []
+
+
 def closed_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    """A port at which nobody listens, and nobody will while the tests run."""
+    taken = socket.socket()
+    _taken.append(taken)
+    taken.bind(("127.0.0.1", 0))
+    port: int = taken.getsockname()[1]
+    return port

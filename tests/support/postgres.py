@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
 
 _USER, _PASSWORD = "sweeper", "hush-hush"
 
@@ -42,23 +43,16 @@ def server(folder: Path) -> Iterator[str]:
         for path in (folder, words):
             shutil.chown(path, "postgres", "postgres")
     _do([at / "initdb", "-D", data, "-U", _USER, "-A", "scram-sha-256", f"--pwfile={words}", "--no-sync"])
-    port = _free_port()
+    port = free_port()
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-    start = [at / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"]
+    start = [at / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "-t", "300", "start"]
     _do(start)
     try:
         yield f"postgresql://{_USER}:{_PASSWORD}@127.0.0.1:{port}/postgres"
     finally:
-        _do([at / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"])
+        _do([at / "pg_ctl", "-D", data, "-m", "immediate", "-w", "-t", "300", "stop"])
 
 
 def _do(command: list[str | Path]) -> None:
     as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

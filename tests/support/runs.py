@@ -107,6 +107,31 @@ def _start(words: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
+# Python imports it as it starts, from a folder of PYTHONPATH.
+_HOLD = """\
+import os, time
+_replace = os.replace
+def replace(source, target, **how):
+    _replace(source, target, **how)
+    while str(target).endswith("last.ckpt") and os.path.exists({flag!r}):
+        time.sleep(0.01)
+os.replace = replace
+"""
+
+
+def hold_at_checkpoints(folder: Path) -> tuple[dict[str, str], Path]:
+    """Variables with which a command's processes wait at each checkpoint, once it is there; until a file is removed.
+
+    So that a signal after :func:`wait_for_epochs` comes in the midst of a training, however slow the test is.
+    """
+    flag = folder / "hold"
+    flag.parent.mkdir()
+    flag.touch()
+    (folder / "sitecustomize.py").write_text(_HOLD.format(flag=str(flag)))
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}, flag
+
+
 class PullThePlugError(Exception):
     """What a killed process leaves is what an exception leaves that nobody expects."""
 
