@@ -25,7 +25,7 @@ from ddtl.commands.dashboard import runs_folder
 from ddtl.dashboard.index import FolderRow, Index, curve
 from ddtl.records import notes, run_folder, views
 from ddtl.records.notes import Notes
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import with_unit
 from ddtl.utils import console
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.files import lock, spreadsheet_cell
@@ -289,7 +289,7 @@ def _show(root: Path, rows: Sequence[FolderRow], words: Sequence[str]) -> int:
     values["tags"] = " ".join(row.tags)
     values["members"] = count(len(row.members), "run") if row.members else None
     values["score"] = _score(row) or None
-    values["best"] = None if row.best is None else f"{row.best:.4f} {by_image(row.monitor)}"
+    values["best"] = None if row.best is None else f"{row.best:.4f} {with_unit(row.monitor)}"
     values["changed"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.when))
     values["size"] = _size(sum(size for _, size in _files(folder)))
     values["report"] = folder / "report.html" if row.report else None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ddtl.config.command_line import CommandLine
 from ddtl.records import study_folder
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import with_unit
 from ddtl.studies import settings
 from ddtl.studies.settings import StudyPlan
 from ddtl.utils import console
@@ -63,7 +63,7 @@ def run(plan: StudyPlan) -> int:
     evaluations = sum(len(job.targets) for job in plan.jobs)
     console.line(f"study {plan.name}: {count(len(plan.jobs), 'run')}, {count(evaluations, 'score')}")
     console.line(f"folder: {plan.folder}")
-    with ProgressDisplay(by_image(plan.configs[0].trainer.monitor), of="run") as watch:
+    with ProgressDisplay(with_unit(plan.configs[0].trainer.monitor), of="run") as watch:
         # The best of runs on several datasets gives no information.
         study = execute.execute(plan, engines.run, lambda now: watch.update(replace(now, best=None, front=())))
     _conclude(plan)

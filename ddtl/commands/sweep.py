@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ddtl.config import command_line
 from ddtl.config.overrides import key_of
 from ddtl.records import run_folder
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import with_unit
 from ddtl.utils import console, ranks
 from ddtl.utils.errors import EXIT_FAILURE, UserError
 from ddtl.utils.redaction import move_to_environment
@@ -150,7 +150,7 @@ def _run(store: Store) -> None:
     from ddtl.sweeps.workers.progress import ProgressDisplay
 
     record = LiveRecord(store)
-    with ProgressDisplay(by_image(store.plan.base.trainer.monitor)) as watch:
+    with ProgressDisplay(with_unit(store.plan.base.trainer.monitor)) as watch:
 
         def seen(snapshot: Snapshot) -> None:
             watch.update(snapshot)
@@ -197,7 +197,7 @@ def _show(store: Store) -> None:
     repeated = replicates.varied(trial.user_attrs.get(task.OVERRIDES, ()) for trial in trials)
     title = f"validation, mean over {' and '.join(repeated)}, best first" if repeated else "validation, best first"
     table = Table(title=title, title_justify="left")
-    names = {"score": by_image(store.plan.base.trainer.monitor), "seconds": "seconds"}
+    names = {"score": with_unit(store.plan.base.trainer.monitor), "seconds": "seconds"}
     table.add_column("trials" if repeated else "trial", justify="right")
     for objective in store.plan.settings.sweep.objective:
         table.add_column(names[objective], justify="right")

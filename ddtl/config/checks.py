@@ -207,7 +207,36 @@ def _ranges(c: Config) -> Iterator[str]:
 def _finetune(c: Config) -> Iterator[str]:
     if not backbones.problem(c.model.key):
         found = phases.problems(c.finetune, backbones.stages_of(c.model.key), c.trainer.max_epochs)
-        yield from found or _low_rank(c)
+        yield from found or [*_low_rank(c), *_fitted_head(c)]
+
+
+def _fitted_head(c: Config) -> Iterator[str]:
+    """What a fitted head does not go with."""
+    if c.finetune.penalties is None:
+        return
+    first, last = c.finetune.penalties
+    key = "finetune.penalties"
+    if last > first:
+        yield f"{key}=[{first:g}, {last:g}]: the strongest comes first. Set {key}=[{last:g},{first:g}]."
+    if min(_still(c)) < _backbone(c):
+        yield f"{key}: a head is fitted to a frozen backbone, and a phase trains some of it. Set {key}=null."
+    if c.model.head.hidden:
+        yield f"{key}: the head that is fitted has one layer. Set model.head.hidden=[]."
+    if c.trainer.devices * c.trainer.num_nodes > 1:
+        yield f"{key}: the head is fitted in one process. Set trainer.devices=1 trainer.num_nodes=1."
+    for name in ("ema", "average_last"):
+        if getattr(c.trainer, name) is not None:
+            yield f"trainer.{name} averages heads of several penalties. Set trainer.{name}=null, or {key}=null."
+    if c.loss.name != "cross_entropy" or c.loss.label_smoothing:
+        yield f"{key}: a head is fitted by cross-entropy. Set loss=cross_entropy loss.label_smoothing=0."
+    if c.dataset.sampling != "shuffle":
+        yield f"{key}: each image is fitted once. Set dataset.sampling=shuffle loss.class_weights=balanced."
+    if c.augment.mixup or c.augment.cutmix:
+        yield f"{key}: mixed images have no features to store. Set augment.mixup=0 augment.cutmix=0."
+    elif c.augment.steps(c.dataset.image_size) and not c.finetune.cached_views:
+        yield f"{key}: images augmented anew are not fitted. Set augment=none or finetune.cached_views=4."
+    if c.finetune.cache_gb == 0:
+        yield f"{key}: a head is fitted to stored features. Set finetune.cache_gb=4."
 
 
 def _low_rank(c: Config) -> Iterator[str]:
@@ -411,6 +440,8 @@ def _evaluation(c: Config) -> Iterator[str]:
         yield f"evaluation.level={e.level:g}: an interval's level is a large share, such as 0.95."
 
 
+_OF_STEPS = ("optimizer.lr", "optimizer.weight_decay", "model.head.dropout", "finetune.head_lr_ratio")
+
 # (key, whether it has no effect, why): a line is logged where such a key was set on the command line.
 WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("optimizer.momentum", lambda c: c.optimizer.name == "adamw", "adamw has no momentum; see optimizer.betas"),
@@ -423,6 +454,7 @@ WITHOUT_EFFECT: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
         (f"finetune.{key}", lambda c: phases.lora(c.finetune) is None, "no phase trains low-rank updates")
         for key in ("rank", "alpha")
     ),
+    *((key, lambda c: c.finetune.penalties is not None, "the head is fitted, without steps") for key in _OF_STEPS),
     (
         "finetune.cached_views",
         lambda c: not c.augment.steps(c.dataset.image_size),

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from ddtl.evaluation.metrics import binary_scores
 from ddtl.evaluation.predictions import Predictions
 
 Aggregation = Literal["mean", "max", "vote"]
@@ -71,6 +72,15 @@ def by_patient(predictions: Predictions, aggregation: Aggregation, threshold: fl
         mixed=int((~pure).sum()),
         rank=_rank(predictions, of_image, aggregation, pure),
     )
+
+
+def patient_roc_auc(predictions: Predictions, aggregation: Aggregation) -> float | WhyNot:
+    """Return the ROC AUC over the patients of :func:`by_patient`; votes are counted at a threshold of 0.5."""
+    table = by_patient(predictions, aggregation, 0.5)
+    if isinstance(table, WhyNot):
+        return table
+    found = binary_scores(table.label, table.p, table.threshold, table.rank)["roc_auc"]
+    return WhyNot("every patient is of one class") if found is None else found
 
 
 def threshold_table(predictions: Predictions, aggregation: Aggregation) -> PatientTable | WhyNot:

@@ -8,23 +8,29 @@ a resumed run fills it with the same numbers, and nothing on disk can be stale.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.loading.dataset import Slices, build_loader
 from ddtl.data.loading.samplers import EvalBatches, Key, TrainBatches
 from ddtl.finetuning.feature_plan import Demand, decide, sentence
+from ddtl.finetuning.fitted_head import fit, penalty_of
 from ddtl.finetuning.schedule import Phase, Schedule
+from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.schema.run import Config
 from ddtl.utils import console
+from ddtl.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class FrozenFeatures(pl.Callback):
         self.schedule = schedule
         self.datamodule = datamodule
         self.config = config
+        self._penalty: float | None = None  # of the head that was fitted last
         self._forget()
 
     def _forget(self) -> None:
@@ -117,7 +124,35 @@ class FrozenFeatures(pl.Callback):
             depth = self.schedule.prefix(phase.first)
             if depth:
                 self._begin(phase, depth, images)
+        if self.schedule.penalties is not None:
+            self._fit_head(self._trainer.current_epoch, images)
         yield from self._batches(images, self._train)
+
+    def _fit_head(self, epoch: int, images: DataLoader) -> None:
+        """Fit the head to the stored features, with the epoch's penalty."""
+        assert self._train is not None, "a phase that is not stored is refused"
+        assert self.schedule.penalties is not None
+        self._penalty = penalty_of(epoch, len(self.schedule.epochs), self.schedule.penalties)
+        labels = cast(Slices, images.dataset).facts(list(self._train.place))["label"].numpy()
+        weights = cast(Classifier, self._trainer.lightning_module).class_weights
+        slopes, biases, is_reached = fit(
+            self._train.values.float().numpy(),
+            labels,
+            self.network.n_classes,
+            self._penalty,
+            None if weights is None else weights.double().cpu().numpy(),
+        )
+        if not is_reached:
+            log.warning("epoch %d: the fit with penalty %.3g ended before its least value.", epoch + 1, self._penalty)
+        linear = cast(nn.Linear, self.network.head.layers[-1])
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(slopes))
+            linear.bias.copy_(torch.from_numpy(biases))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the epoch's row have the penalty of its head."""
+        if self._penalty is not None:
+            pl_module.log("penalty", self._penalty)
 
     def _val_epoch(self, images: DataLoader) -> Iterator[dict[str, Any]]:
         if self._keep_val and self._val is None:
@@ -146,9 +181,10 @@ class FrozenFeatures(pl.Callback):
         mixed = "augment.mixup and augment.cutmix mix images" if augment.mixup or augment.cutmix else ""
         views = self.views(phase.first)
         advice = "finetune.cached_views=4 would keep four views" if depth == self._backbone else "augment=none does not"
+        fits = len(keys) if self.schedule.penalties is not None else 0
         train = Demand(
             of="views of training images" if views > 1 else "training images",
-            passes=len(drawn),
+            passes=len(drawn) + fits,
             distinct=len(keys),
             why_not=mixed or slow if views else f"each epoch augments them differently; {advice}",
         )
@@ -157,6 +193,11 @@ class FrozenFeatures(pl.Callback):
         plan = decide([train, val], bytes_each, self.config.finetune.cache_gb, self.config.trainer.devices)
         console.line(sentence(phase, depth, plan))
         keep_train, self._keep_val = plan.kept
+        if fits and not keep_train:
+            raise UserError(
+                f"finetune={self.config.finetune.name} fits the head to stored features, and those of the training "
+                f"images cannot be stored: {plan.reason}."
+            )
         if keep_train:
             # In batches of training's own size, so that the arithmetic is training's own.
             size = order.shares.per_device

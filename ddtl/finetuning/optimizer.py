@@ -76,7 +76,11 @@ def rate_of_stage(schedule: Schedule, stage: str, steps_per_epoch: int) -> Calla
 def build_scheduler(
     optimizer: torch.optim.Optimizer, config: OptimizerConfig, schedule: Schedule, steps_per_epoch: int
 ) -> LambdaLR:
-    """Stepped after every optimiser step: the shape over the run × the stage's rate in that step."""
+    """Stepped after every optimiser step: the shape over the run × the stage's rate in that step; 0 where the head is
+    fitted.
+    """
+    if schedule.penalties is not None:
+        return LambdaLR(optimizer, lambda step: 0.0)
     shape = rate_shape(config, steps_per_epoch * len(schedule.epochs))
 
     def lr_of(stage: str) -> Callable[[int], float]:

@@ -22,11 +22,13 @@ class StageState:
         rate: its learning rate as a multiple of ``optimizer.lr``; 0 means frozen.
         fixed_statistics: BatchNorm uses and keeps the statistics that it has; always so in a frozen stage.
         parameters: which of its parameters train; see :mod:`ddtl.models.adapters`.
+        fitted: whether it is fitted and takes no steps; see :mod:`ddtl.finetuning.fitted_head`.
     """
 
     rate: float
     fixed_statistics: bool
     parameters: str = "all"
+    fitted: bool = False
 
     @property
     def frozen(self) -> bool:
@@ -51,11 +53,13 @@ class Schedule:
         epochs: ``epochs[e][stage]`` is what ``stage`` does in epoch ``e``; stages in order, the head last.
         phases: the same, epochs of one kind taken together; they follow each other without gap or overlap.
         rewarm: epochs over which a stage's rate rises linearly after it begins to train again; 0 for none.
+        penalties: of the first epoch's head and of the last one's, where it is fitted; None where it trains.
     """
 
     epochs: tuple[dict[str, StageState], ...]
     phases: tuple[Phase, ...]
     rewarm: float = 0.0
+    penalties: tuple[float, float] | None = None
 
     def at(self, epoch: int) -> dict[str, StageState]:
         """The states in an epoch; the last ones stay after the end."""
@@ -99,10 +103,11 @@ def compile_schedule(config: FinetuneConfig, stages: Sequence[str], max_epochs: 
                 rate,
                 fixed_statistics=rate == 0 or config.batchnorm == "frozen_stats",
                 parameters=phase.parameters if rate and stage != stages[-1] else "all",
+                fitted=config.penalties is not None and rate > 0,
             )
             for stage, rate in rates.items()
         }
         compiled.append(Phase(phase.name, first, first + length, states))
         first += length
     rows = tuple(phase.states for phase in compiled for _ in range(phase.first, phase.end))
-    return Schedule(rows, tuple(compiled), config.rewarm)
+    return Schedule(rows, tuple(compiled), config.rewarm, config.penalties)

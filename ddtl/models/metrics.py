@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
@@ -22,6 +24,9 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 from torchmetrics.utilities import dim_zero_cat
+
+from ddtl.evaluation.patients import Aggregation, WhyNot, patient_roc_auc
+from ddtl.evaluation.predictions import Predictions
 
 
 def epoch_scores(n_classes: int) -> MetricCollection:
@@ -97,3 +102,45 @@ class _MeanOverClasses(Metric):
     def compute(self) -> Tensor:
         probabilities, labels = dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
         return self.score(probabilities, labels)[labels.unique()].mean()
+
+
+class PatientRocAuc(Metric):
+    """The ROC AUC over patients of two classes.
+
+    Args:
+        patient_ids: of each manifest row.
+        aggregation: how a patient's images are put together.
+    """
+
+    rows: list[Tensor]
+    logits: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, patient_ids: Sequence[str], aggregation: Aggregation) -> None:
+        super().__init__()
+        self.patient_ids = np.array(patient_ids, dtype=str)
+        self.aggregation = aggregation
+        for name in ("rows", "logits", "labels"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: manifest rows (N,), logits (N, 2) and labels (N,)."""
+        self.rows.append(rows)
+        self.logits.append(logits.double())
+        self.labels.append(labels)
+
+    def compute(self) -> Tensor:
+        rows, logits, labels = (dim_zero_cat(part).cpu().numpy() for part in (self.rows, self.logits, self.labels))
+        order = np.argsort(rows, kind="stable")  # so that the sums are those of one process
+        found = of_patients(self.patient_ids[rows[order]], logits[order], labels[order], self.aggregation)
+        return torch.tensor(float("nan") if isinstance(found, WhyNot) else found, dtype=torch.float64)
+
+
+def of_patients(
+    patient_ids: np.ndarray, logits: np.ndarray, labels: np.ndarray, aggregation: Aggregation
+) -> float | WhyNot:
+    """The ROC AUC over patients, of patient ids (N,), logits (N, classes) and labels (N,)."""
+    classes = tuple(map(str, range(logits.shape[1])))
+    texts = dict.fromkeys(("split", "sample_id", "group", "site"), np.full(len(labels), ""))
+    predictions = Predictions(classes, patient_id=patient_ids, label=labels, logits=logits, **texts)
+    return patient_roc_auc(predictions, aggregation)

@@ -14,9 +14,10 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ddtl.models.losses import Loss, cross_entropy
-from ddtl.models.metrics import epoch_scores, update
+from ddtl.models.metrics import PatientRocAuc, epoch_scores, update
 from ddtl.models.mixing import mix
 from ddtl.models.network import Network
+from ddtl.schema.scores import BY_PATIENT
 
 
 class Classifier(pl.LightningModule):
@@ -33,6 +34,7 @@ class Classifier(pl.LightningModule):
         loss: what is minimised; ``val/loss`` is cross-entropy whatever it is, so that runs can be compared.
         class_weights: of the loss, by label; None weighs all alike.
         mixing: parameters of MixUp and CutMix; see :mod:`ddtl.models.mixing`.
+        by_patient: the score over patients, where it is monitored.
     """
 
     class_weights: Tensor | None
@@ -46,6 +48,7 @@ class Classifier(pl.LightningModule):
         loss: Loss = cross_entropy,
         class_weights: Sequence[float] | None = None,
         mixing: tuple[float, float] = (0.0, 0.0),
+        by_patient: PatientRocAuc | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -53,6 +56,7 @@ class Classifier(pl.LightningModule):
         self.seed = seed
         self.loss = loss
         self.mixing = mixing
+        self.by_patient = by_patient
         self.scores = epoch_scores(network.n_classes)
         self.val_loss = MeanMetric(nan_strategy="disable")
         self.train_loss = MeanMetric(nan_strategy="disable")  # StopOnNonFinite tells
@@ -114,11 +118,16 @@ class Classifier(pl.LightningModule):
         if not len(labels):  # fillers alone, in a distributed evaluation's last batch
             return
         update(self.scores, logits, labels)
+        if self.by_patient is not None:
+            self.by_patient.update(batch["row"][real], logits, labels)
         # One value an image: MeanMetric with nan_strategy="disable" takes no notice of weights (torchmetrics 1.9).
         self.val_loss.update(F.cross_entropy(logits, labels, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.scores.compute())
+        if self.by_patient is not None:
+            self.log(BY_PATIENT, self.by_patient.compute())
+            self.by_patient.reset()
         self.log("val/loss", self.val_loss.compute())
         self.scores.reset()
         self.val_loss.reset()

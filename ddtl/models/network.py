@@ -19,10 +19,20 @@ from ddtl.utils.errors import UserError
 
 
 class Head(nn.Module):
-    """Global average pooling, hidden layers with dropout, and a linear layer."""
+    """Global average pooling, hidden layers with dropout, and a linear layer.
 
-    def __init__(self, features: int, config: HeadConfig, n_classes: int) -> None:
+    Args:
+        features: channels of the feature map.
+        config: hidden layers and dropout.
+        n_classes: how many logits.
+        fitted: without dropout, and in single precision whatever the rest is in: fitted weights cancel out.
+    """
+
+    def __init__(self, features: int, config: HeadConfig, n_classes: int, *, fitted: bool = False) -> None:
         super().__init__()
+        self.fitted = fitted
+        if fitted:
+            config = config.model_copy(update={"dropout": 0.0})
         layers: list[nn.Module] = []
         width = features
         for hidden in config.hidden:
@@ -35,6 +45,9 @@ class Head(nn.Module):
     def forward(self, feature_map: Tensor) -> Tensor:
         """(N, C, H, W) to logits (N, n_classes)."""
         # A mean over the axes, because the gradient of adaptive pooling is not deterministic on GPUs.
+        if self.fitted:
+            with torch.autocast(feature_map.device.type, enabled=False):
+                return self.layers(feature_map.float().mean(dim=(2, 3)))
         return self.layers(feature_map.mean(dim=(2, 3)))
 
 
@@ -88,6 +101,7 @@ class Network(nn.Module):
         image_size: in pixels, for networks that are made for one size; None for that of their weights.
         ssf: whether the backbone's layers get a scale and a shift; see :mod:`ddtl.models.adapters`.
         lora: rank and alpha of low-rank updates of its attention; None for none.
+        fitted: whether the head is; see :mod:`ddtl.finetuning.fitted_head`.
     """
 
     mean: Tensor
@@ -101,11 +115,12 @@ class Network(nn.Module):
         *,
         ssf: bool = False,
         lora: tuple[int, float] | None = None,
+        fitted: bool = False,
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
         self.backbone = _backbone(spec_of(config.key), config.grayscale, image_size)
-        self.head = Head(self.backbone.features, config.head, n_classes)
+        self.head = Head(self.backbone.features, config.head, n_classes, fitted=fitted)
         mean, std = normalisation(config.grayscale, self.backbone.mean, self.backbone.std)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
@@ -131,6 +146,7 @@ class Network(nn.Module):
             config.dataset.image_size,
             ssf=phases.has_ssf(schedule),
             lora=phases.lora(schedule),
+            fitted=schedule.penalties is not None,
         )
 
     @property

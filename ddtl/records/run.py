@@ -322,9 +322,18 @@ class FileMetadata(Scores):
 
 
 @with_config(OPEN)
+class Nearest(Scores):
+    """Of a fitted head: the nearest training images by the same features."""
+
+    neighbours: Count
+    difference: NotRequired[AucDifference | None]
+
+
+@with_config(OPEN)
 class Baselines(TypedDict):
     majority: NotRequired[Scores | None]
     file_facts: NotRequired[FileMetadata | None]
+    nearest: NotRequired[Nearest | None]
 
 
 @with_config(OPEN)

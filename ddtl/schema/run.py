@@ -77,6 +77,7 @@ NEUTRAL: dict[str, Any] = {
     "finetune.trainable_stages": None,
     "finetune.rank": None,
     "finetune.alpha": None,
+    "finetune.penalties": None,
     "evaluation.threshold_unit": "auto",
     "evaluation.batchnorm": "stored",
     "evaluation.batchnorm_prior": 0,
@@ -366,6 +367,9 @@ class PhaseConfig(Section):
     parameters: Literal["all", "biases", "norm_affine", "ssf", "lora"] = "all"
 
 
+Penalty = Annotated[float, Field(ge=1e-12, le=1e6)]
+
+
 class FinetuneConfig(Section):
     """Which stages train when, at which rate; see ``conf/finetune/``."""
 
@@ -387,6 +391,8 @@ class FinetuneConfig(Section):
     # Only in conf/finetune/lora.yaml: of the low-rank updates, which are scaled by alpha / rank.
     rank: Thousands | None = None
     alpha: Annotated[float, Field(ge=0.001, le=10_000, allow_inf_nan=False)] | None = None
+    # Only in conf/finetune/logistic_probe.yaml: of the first epoch's head and of the last one's.
+    penalties: Annotated[tuple[Penalty, Penalty], Field(strict=False)] | None = None
 
 
 class TrainerConfig(Section):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# What is computed after every epoch and can decide about the best checkpoint, with the direction that is better.
-MONITORS: dict[str, str] = {
+# What is computed after every epoch, over images, with the direction that is better.
+EPOCH_SCORES: dict[str, str] = {
     "val/loss": "min",
     "val/roc_auc": "max",
     "val/average_precision": "max",
@@ -11,11 +11,17 @@ MONITORS: dict[str, str] = {
     "val/balanced_accuracy": "max",
     "val/f1": "max",
 }
+# Over patients of two classes; computed where it is monitored.
+BY_PATIENT = "val/patient_roc_auc"
+# What can decide about the best checkpoint.
+MONITORS: dict[str, str] = {**EPOCH_SCORES, BY_PATIENT: "max"}
 
 
-def by_image(monitor: str) -> str:
-    """A monitored score with its unit: it is computed over images, whether or not patients are known."""
-    return f"{monitor} by image"
+def with_unit(monitor: str) -> str:
+    """A monitored score, or its title, with its unit: whether it is computed over images or over patients."""
+    if monitor == BY_PATIENT:
+        return "val/roc_auc by patient"
+    return "ROC AUC by patient" if monitor == BY_PATIENT.partition("/")[2] else f"{monitor} by image"
 
 
 # What results.json contains for each split, with the title, in the order of the tables.

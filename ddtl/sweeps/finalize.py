@@ -151,7 +151,7 @@ def _compare(runs: dict[str, list[dict[str, Any]]], sweep: Path, monitor: str) -
     from ddtl.reports.comparison import claims, tables
 
     name = monitor.partition("/")[2]
-    score = name if name in SCORES else "roc_auc"  # a loss is not a score of the test
+    score = name if name in SCORES else "roc_auc"  # a loss is not a score of the test; by patient it is where it can be
     try:
         compared = _read(runs)
         result = compare(compared.methods, score=score, paired_seeds=_same_seeds(runs))

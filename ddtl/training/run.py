@@ -15,11 +15,13 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
 from ddtl.models.losses import build_loss
+from ddtl.models.metrics import PatientRocAuc
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.models.weights import Weights
 from ddtl.records.run_folder import RunFolder
 from ddtl.schema.run import OWN_FILES, Config
+from ddtl.schema.scores import BY_PATIENT
 from ddtl.training.hardware import Hardware
 from ddtl.training.identity import identity, run_name
 from ddtl.utils.redaction import redact_tree
@@ -71,7 +73,15 @@ class Run:
             loss=build_loss(self.config.loss),
             class_weights=self.class_weights(),
             mixing=(self.config.augment.mixup, self.config.augment.cutmix),
+            by_patient=self._by_patient(),
         )
+
+    def _by_patient(self) -> PatientRocAuc | None:
+        """Return the score over patients, where it is monitored."""
+        if self.config.trainer.monitor != BY_PATIENT:
+            return None
+        samples = self.datamodule.manifest.samples
+        return PatientRocAuc([sample.patient_id or "" for sample in samples], self.config.evaluation.patient)
 
     def public_settings(self) -> dict[str, Any]:
         """Return the settings that loggers may show: no local path, no file name."""

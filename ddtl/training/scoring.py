@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +20,11 @@ from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.data.manifest import Manifest
 from ddtl.data.splits import protocols
 from ddtl.evaluation import record
+from ddtl.evaluation.patients import WhyNot
 from ddtl.evaluation.predictions import Predictions
 from ddtl.finetuning.callback import apply_epoch
 from ddtl.models import adapters
-from ddtl.models.metrics import of_predictions
+from ddtl.models.metrics import of_patients, of_predictions
 from ddtl.models.module import Classifier
 from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
@@ -30,16 +32,20 @@ from ddtl.records.epochs import AVERAGED
 from ddtl.records.run_folder import MACHINE, RunFolder
 from ddtl.schema.backbones import HEAD
 from ddtl.schema.run import EvaluationConfig
-from ddtl.training import batchnorm, checkpoints, hardware, verification
+from ddtl.schema.scores import BY_PATIENT
+from ddtl.training import batchnorm, checkpoints, hardware, nearest, verification
+from ddtl.training.embeddings import collect_features
 from ddtl.training.identity import plugin_notes
 from ddtl.training.joining import join
 from ddtl.training.results import score_predictions, warn_of_inversion
 from ddtl.training.run import Run
 from ddtl.training.test_uses import count_use, earlier_uses
 from ddtl.training.weight_averaging import scored_weights
-from ddtl.utils.errors import EXIT_FAILURE, InconsistentRecord
+from ddtl.utils.errors import EXIT_FAILURE, InconsistentRecord, UserError
 from ddtl.utils.files import append_line, write_bytes, write_json
 from ddtl.utils.ranks import gather
+
+log = logging.getLogger(__name__)
 
 
 def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifier) -> dict[str, Any]:
@@ -56,12 +62,14 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
         _remeasure(run, trainer, module, epoch)
     evaluation = run.config.evaluation
     wanted = ["val", "test"] if evaluation.test else ["val"]
+    neighbours: dict[str, Any] | None = None
 
-    val = predict(trainer, module, run.datamodule, ["val"])
+    with collect_features(run.network) as val_features:
+        val = predict(trainer, module, run.datamodule, ["val"])
     warned = _verify(run, folder, trainer, val, checkpoint)  # before the test set is examined
 
     results = {**setting(run), "best_epoch": epoch, **({} if averaged is None else {AVERAGED: averaged})}
-    results["warnings"] = [*results["warnings"], *warned]
+    results["warnings"] = [*results["warnings"], *warned, *_at_the_edge(run, epoch)]
     table = val
     if evaluation.test and trainer.is_global_zero:
         use = count_use(run, folder, epoch, folder.path)
@@ -74,7 +82,11 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
     elif evaluation.test:
-        table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
+        with collect_features(run.network) as test_features:
+            test = predict(trainer, module, run.datamodule, ["test"])
+        table = val.and_then(test)
+        if run.schedule.penalties is not None:
+            neighbours = _nearest(run, trainer, module, (val_features, val), (test_features, test))
     if not trainer.is_global_zero:
         return results
     manifest = run.datamodule.manifest
@@ -83,11 +95,27 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     warn_of_inversion(results, wanted)
     if evaluation.test:
         results["baselines"] = baselines(table.of("test"), manifest, evaluation, run.datamodule.cache.folder)
+        if neighbours is not None:
+            results["baselines"]["nearest"] = neighbours
     prediction_table.write(table, folder.predictions)
     _write_weights(folder, run.network, results)
     _write_adapter(run, folder)
     write_json(folder.results, results)
     return results
+
+
+def _nearest(
+    run: Run,
+    trainer: pl.Trainer,
+    module: Classifier,
+    val: tuple[list[np.ndarray], Predictions],
+    test: tuple[list[np.ndarray], Predictions],
+) -> dict[str, Any]:
+    """Return the scores of the nearest training images by the features that a fitted head takes."""
+    with collect_features(run.network) as features:
+        train = predict(trainer, module, run.datamodule, ["train"])
+    embeddings, *others = (np.concatenate(parts) for parts in (features, val[0], test[0]))
+    return nearest.baseline((embeddings, train.label), (others[0], val[1]), (others[1], test[1]), run.config.evaluation)
 
 
 def _verify(
@@ -124,6 +152,14 @@ def _remeasure(run: Run, trainer: pl.Trainer, module: Classifier, epoch: int) ->
     layers = [layer for layer in batchnorm.layers_of(module) if not layer.fixed]
     if layers:
         batchnorm.measure(trainer, module, run.datamodule, "train", layers)
+
+
+def _at_the_edge(run: Run, epoch: int) -> list[str]:
+    """Return that a stronger or a weaker penalty than those that were tried may be better."""
+    if run.schedule.penalties is None or len(run.schedule.epochs) == 1 or 0 < epoch < len(run.schedule.epochs) - 1:
+        return []
+    which, change = ("strongest", "raise the first") if epoch == 0 else ("weakest", "lower the last")
+    return [f"The {which} of the penalties was the best on validation: {change} of finetune.penalties."]
 
 
 def transductive(run: Run, config: EvaluationConfig) -> str:
@@ -223,6 +259,28 @@ def check_threshold(run: Run) -> None:
         np.array([sample.patient_id or "" for sample in samples], dtype=str),
         np.array([sample.group for sample in samples], dtype=str),
     )
+
+
+def check_monitor(run: Run) -> None:
+    """Refuse to monitor patients that the validation images do not have.
+
+    Raises:
+        UserError: with what to do instead.
+    """
+    monitor, manifest = run.config.trainer.monitor, run.datamodule.manifest
+    if monitor != BY_PATIENT:
+        if run.schedule.penalties is not None and manifest.grouping == "patient" and len(manifest.classes) == 2:
+            log.warning("%s by image chooses the penalty; trainer.monitor=%s does by patient.", monitor, BY_PATIENT)
+        return
+    rows = manifest.rows("val")
+    patients = np.array([manifest.samples[row].patient_id or "" for row in rows], dtype=str)
+    logits = np.zeros((len(rows), len(manifest.classes)))
+    found = of_patients(patients, logits, run.datamodule.labels[rows], run.config.evaluation.patient)
+    if isinstance(found, WhyNot):
+        raise UserError(
+            f"trainer.monitor={BY_PATIENT}: no score by patient of the validation images: {found.reason}. Set "
+            "trainer.monitor=val/roc_auc."
+        )
 
 
 def _write_weights(folder: RunFolder, network: Network, results: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from ddtl.training.failures import reported_failures
 from ddtl.training.identity import scoring
 from ddtl.training.results import RunResult
 from ddtl.training.run import Run, ScoredRun
-from ddtl.training.scoring import check_threshold, score_run
+from ddtl.training.scoring import check_monitor, check_threshold, score_run
 from ddtl.training.test_uses import check_ledgers
 from ddtl.training.trainer import build_trainer
 from ddtl.utils import console, memory, ranks
@@ -70,6 +70,7 @@ def train(config: Config, callbacks: Sequence[EarlyEnd] = (), *, publish: Publis
     """
     run = assemble(config)
     check_threshold(run)
+    check_monitor(run)
     _announce(run)
     if config.evaluation.test and ranks.is_first():
         check_ledgers(run)

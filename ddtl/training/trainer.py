@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import with_unit
 
 if TYPE_CHECKING:
     pass
@@ -77,7 +77,7 @@ def epoch_line(max_epochs: int, monitor: str) -> Callable[[Mapping[str, Any]], N
             f"epoch {row['epoch'] + 1:{width}}/{max_epochs}",
             f"train loss {row['train/loss']:.4f}",
             f"val loss {row['val/loss']:.4f}",
-            f"{by_image(monitor)} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
+            f"{with_unit(monitor)} {row[monitor]:.4f}{' *' if row['best'] else '  '}",
             f"{row['seconds']:.1f} s",
         ]
         console.line("   ".join(parts))

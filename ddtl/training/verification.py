@@ -9,15 +9,18 @@ differ by no more than rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddtl.evaluation.patients import WhyNot
 from ddtl.evaluation.predictions import Predictions
-from ddtl.models.metrics import of_predictions
+from ddtl.models.metrics import of_patients, of_predictions
 from ddtl.models.module import Classifier
+from ddtl.schema.scores import BY_PATIENT
 from ddtl.training import hardware
 from ddtl.training.run import Run
 from ddtl.utils.errors import InconsistentRecord
@@ -50,11 +53,18 @@ def check_epoch(
     if recorded is None or not isinstance(value, float | int):
         return [f"metrics.jsonl has no {monitor} of epoch {epoch + 1}, so the scores could not be compared with it."]
     logits, labels = torch.from_numpy(val.logits), torch.from_numpy(val.label)
-    now = of_predictions(logits, labels)[monitor]
+
+    def score(logits: Tensor) -> float:
+        if monitor != BY_PATIENT:
+            return of_predictions(logits, labels)[monitor]
+        found = of_patients(val.patient_id, logits.numpy(), val.label, run.config.evaluation.patient)
+        return math.nan if isinstance(found, WhyNot) else found
+
+    now = score(logits)
     if abs(now - value) <= TOLERANCE * max(1.0, abs(value)):
         return []
     if machine != hardware.arithmetic() or not run.config.trainer.deterministic:
-        low, high = _reachable(logits, labels, monitor, ROUNDING[run.machine.precision])
+        low, high = _reachable(logits, labels, score, ROUNDING[run.machine.precision])
         if low - TOLERANCE <= value <= high + TOLERANCE:
             return []
     raise InconsistentRecord(
@@ -63,14 +73,16 @@ def check_epoch(
     )
 
 
-def _reachable(logits: Tensor, labels: Tensor, monitor: str, rounding: float) -> tuple[float, float]:
+def _reachable(
+    logits: Tensor, labels: Tensor, score: Callable[[Tensor], float], rounding: float
+) -> tuple[float, float]:
     """Return the lowest and the highest score of logits that differ by rounding.
 
     All scores can but rise where the logit of each image's own class rises and the others fall.
     """
     step = rounding * max(1.0, float(logits.abs().max()))
     own = 2 * torch.nn.functional.one_hot(labels, logits.shape[1]) - 1
-    scores = [of_predictions(logits + sign * step * own, labels)[monitor] for sign in (-1, 1)]
+    scores = [score(logits + sign * step * own) for sign in (-1, 1)]
     return min(scores), max(scores)
 
 

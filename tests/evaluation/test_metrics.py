@@ -45,7 +45,7 @@ def test_the_names_are_the_scores_in_their_order() -> None:
 
 
 def test_what_can_be_monitored_is_a_score_or_the_loss() -> None:
-    assert {name.removeprefix("val/") for name in names.MONITORS} - {"loss"} <= set(names.SCORES)
+    assert {name.removeprefix("val/") for name in names.EPOCH_SCORES} - {"loss"} <= set(names.SCORES)
 
 
 def test_scores_by_hand() -> None:

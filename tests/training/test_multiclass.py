@@ -23,7 +23,7 @@ from ddtl.models.network import Network
 from ddtl.records import predictions as prediction_table
 from ddtl.reports import terminal
 from ddtl.reports.run.publish import publish
-from ddtl.schema.scores import MONITORS, PER_CLASS, SCORES
+from ddtl.schema.scores import EPOCH_SCORES, PER_CLASS, SCORES
 from ddtl.training.results import RunResult
 from ddtl.training.train import train
 from ddtl.utils import console
@@ -47,7 +47,7 @@ def test_an_epochs_scores_are_those_of_the_results(k: int) -> None:
     found, _ = scores_of(logits, labels)
     p = logits.double().softmax(dim=1).numpy()
     expected = binary_scores(labels.numpy(), p[:, 1], 0.5) if k == 2 else multiclass_scores(labels.numpy(), p)[0]
-    assert set(found) == set(MONITORS) - {"val/loss"}
+    assert set(found) == set(EPOCH_SCORES) - {"val/loss"}
     for name, value in found.items():
         assert value == pytest.approx(expected[name.removeprefix("val/")], abs=1e-6), name
 
@@ -187,7 +187,7 @@ def test_the_record_of_three_classes(finished: tuple[RunResult, str]) -> None:
     assert r["test"]["patients"] == {"why_not": "they are for two classes, and there are 3"}
     rows = read_lines(folder / "metrics.jsonl")
     assert rows[r["best_epoch"]]["val/roc_auc"] == pytest.approx(r["val"]["roc_auc"], abs=1e-6)
-    assert all(rows[-1][name] is not None for name in MONITORS)
+    assert all(rows[-1][name] is not None for name in EPOCH_SCORES)
 
 
 def test_the_screen_of_three_classes(finished: tuple[RunResult, str]) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from ddtl.config.load import load
 from ddtl.evaluation.score import score
 from ddtl.records import predictions as prediction_table, run_folder, small
-from ddtl.schema.scores import MONITORS, SCORES
+from ddtl.schema.scores import EPOCH_SCORES, SCORES
 from ddtl.training import callbacks
 from ddtl.training.train import assemble, train
 from ddtl.utils import console
@@ -64,7 +64,7 @@ def test_every_epoch_has_its_row(finished):
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     steps = rows[0]["step"]
     assert [row["step"] for row in rows] == [steps, 2 * steps, 3 * steps]
-    assert all(set(MONITORS) | {"train/loss", "lr", "seconds", "order"} <= set(row) for row in rows)
+    assert all(set(EPOCH_SCORES) | {"train/loss", "lr", "seconds", "order"} <= set(row) for row in rows)
     assert len({row["order"] for row in rows}) == 3
     best = max(rows, key=lambda row: row["val/roc_auc"])
     assert result.results["best_epoch"] == best["epoch"]

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from ddtl.records import predictions as prediction_table
-from ddtl.schema.scores import MONITORS, SCORES
+from ddtl.schema.scores import EPOCH_SCORES, SCORES
 from ddtl.utils.reading import read_lines
 from tests.support import wandb_file
 from tests.support.runs import run
@@ -22,7 +22,7 @@ def test_an_offline_run_holds_curves_settings_and_summary_but_no_sample(tmp_path
 
     rows = read_lines(result.folder / "metrics.jsonl")
     points = wandb_file.history(path)
-    for name in (*MONITORS, "train/loss"):
+    for name in (*EPOCH_SCORES, "train/loss"):
         curve = [point[name] for point in points if name in point]
         assert curve == pytest.approx([row[name] for row in rows]), name
     settings = wandb_file.config(path)

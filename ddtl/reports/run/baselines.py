@@ -23,6 +23,9 @@ def section(stored: Stored) -> Section:
     metadata = found.get("file_facts") or {}
     if metadata and "why_not" not in metadata:
         scores["file metadata, no pixels"] = metadata
+    if nearest := found.get("nearest"):
+        what = wording.count(nearest["neighbours"], "nearest training image")
+        scores[f"{what} by the same features"] = nearest
     if found.get("majority"):
         scores["always the majority class"] = found["majority"]
     rows: Rows = [[what, *(format.cell(one, name) for name in _SHOWN)] for what, one in scores.items()]

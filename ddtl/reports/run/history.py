@@ -7,7 +7,7 @@ from ddtl.reports.html.page import Figure, Row, Section, Text
 from ddtl.reports.run import schedule
 from ddtl.reports.run.stored import Stored
 from ddtl.reports.sections import history
-from ddtl.schema.scores import TITLES, by_image
+from ddtl.schema.scores import TITLES, with_unit
 from ddtl.utils import wording
 
 
@@ -28,8 +28,8 @@ def section(stored: Stored) -> Section:
     )
     charts = [losses]
     if monitor != "val/loss":
-        score, name = monitor.partition("/")[2], by_image(monitor)
-        spec = history.one_run(stored.metrics, [monitor], by_image(TITLES.get(score, score)), best, phases)
+        score, name = monitor.partition("/")[2], with_unit(monitor)
+        spec = history.one_run(stored.metrics, [monitor], with_unit(TITLES.get(score, score)), best, phases)
         charts.append(Figure(f"What chose the epoch: {name}", spec, f"{name} over the epochs.", note))
     return Section("Training", [Text(_summary(stored)), Row(charts)])
 
@@ -39,7 +39,7 @@ def _summary(stored: Stored) -> str:
     seconds = sum(row.get("seconds", 0) for row in stored.metrics)
     took = wording.count(round(seconds / 60), "minute") if seconds >= 120 else wording.count(round(seconds), "second")
     value = next((row.get(monitor) for row in stored.metrics if row["epoch"] == best), None)
-    scored = f"Epoch {best + 1} had the best {by_image(monitor)} ({format.score(value)}) and is the one scored."
+    scored = f"Epoch {best + 1} had the best {with_unit(monitor)} ({format.score(value)}) and is the one scored."
     if "averaged_epochs" in stored.record:
         scored = f"Scored is the mean of the weights after each of the last {stored.record['averaged_epochs']}."
     return f"{wording.count(len(stored.metrics), 'epoch')} in {took}. {scored}"

@@ -30,6 +30,8 @@ def rate(state: StageState) -> str:
     """Return a stage's rate as a multiple of ``optimizer.lr``."""
     if state.frozen:
         return "frozen"
+    if state.fitted:
+        return "fitted"
     return f"×{state.rate:.3g}" + ("" if state.parameters == "all" else f" {SUBSETS[state.parameters]}")
 
 
@@ -46,6 +48,11 @@ def cell(state: StageState, has_batchnorm: bool) -> str:
 def note(schedule: Schedule, has_batchnorm: bool) -> str:
     """Return what a reader must know about the table."""
     parts = ["×: the rate as a multiple of optimizer.lr."]
+    if schedule.penalties is not None:
+        first, last = schedule.penalties
+        parts = [
+            f"fitted: logistic regression, with a penalty of {first:g} in the first epoch to {last:g} in the last."
+        ]
     if has_batchnorm:
         parts.append("BN: BatchNorm's statistics follow the images (train) or stay (fixed), always so where frozen.")
     if schedule.rewarm and len(schedule.phases) > 1:

@@ -13,7 +13,7 @@ from ddtl.evaluation.intervals.interval import DESCRIPTIONS
 from ddtl.reports.html import format
 from ddtl.reports.prose import Words
 from ddtl.reports.run.stored import SPLITS, Stored, patients
-from ddtl.schema.scores import TITLES, by_image, title_of
+from ddtl.schema.scores import TITLES, title_of, with_unit
 from ddtl.schema.units import GROUPS, UNITS
 from ddtl.utils import wording
 
@@ -214,7 +214,7 @@ def _described(record: Mapping[str, Any], method: str) -> str:
 def monitor(name: str) -> str:
     """Return a monitored score in words, with its unit: ``val/roc_auc`` is the ROC AUC by image."""
     score = name.partition("/")[2]
-    return by_image(title_of(score) if score in TITLES else score)
+    return with_unit(title_of(score) if score in TITLES else score)
 
 
 def aggregation(scores: Mapping[str, Any]) -> str:

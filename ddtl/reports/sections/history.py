@@ -9,7 +9,7 @@ import numpy as np
 
 from ddtl.reports.html.figures import REFERENCE, Spec, chart, label, note, scale, stroke, vertical
 from ddtl.reports.html.page import Block, Figure, Row
-from ddtl.schema.scores import by_image
+from ddtl.schema.scores import with_unit
 from ddtl.utils import wording
 
 Epochs = Sequence[Mapping[str, Any]]
@@ -81,7 +81,7 @@ def blocks(rows: Mapping[str, Epochs], record: Mapping[str, Any]) -> list[Block]
     return [
         Row(
             [
-                Figure(by_image(key), several_runs(known, key), f"{by_image(key)} over the epochs of {names}.")
+                Figure(with_unit(key), several_runs(known, key), f"{with_unit(key)} over the epochs of {names}.")
                 for key in shown
             ]
         )

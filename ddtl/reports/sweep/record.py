@@ -18,7 +18,7 @@ from ddtl.reports.sweep import replicates as sweep_replicates, trials as sweep_t
 from ddtl.reports.sweep.replicates import Setting
 from ddtl.reports.sweep.trials import Trial, score
 from ddtl.schema.run import OWN_FILES
-from ddtl.schema.scores import TITLES, by_image, title_of
+from ddtl.schema.scores import TITLES, title_of, with_unit
 from ddtl.utils.errors import UserError
 
 RECORD = sweep.NAME
@@ -63,7 +63,7 @@ class Sweep:
     def names(self) -> list[str]:
         """Of the objectives, as an axis shows them."""
         return [
-            {"score": by_image(self.monitor), "seconds": "seconds of training"}[name]
+            {"score": with_unit(self.monitor), "seconds": "seconds of training"}[name]
             for name in self.record["objective"]
         ]
 
@@ -134,7 +134,7 @@ class Sweep:
     def title(self) -> str:
         """Of the score, with its unit."""
         name = self.monitor.partition("/")[2]
-        return by_image(title_of(name) if name in TITLES else name)
+        return with_unit(title_of(name) if name in TITLES else name)
 
 
 def read(folder: Path) -> Sweep:
