@@ -234,7 +234,7 @@ def _fitted_head(c: Config) -> Iterator[str]:
     if c.augment.mixup or c.augment.cutmix:
         yield f"{key}: mixed images have no features to store. Set augment.mixup=0 augment.cutmix=0."
     elif c.augment.steps(c.dataset.image_size) and not c.finetune.cached_views:
-        yield f"{key}: images augmented anew are not fitted. Set augment=none or finetune.cached_views=4."
+        yield f"{key}: images that each epoch augments are not fitted. Set augment=none or finetune.cached_views=4."
     if c.finetune.cache_gb == 0:
         yield f"{key}: a head is fitted to stored features. Set finetune.cache_gb=4."
 

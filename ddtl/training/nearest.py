@@ -1,4 +1,4 @@
-"""The nearest training images of each test image, by the features of a frozen backbone: a baseline beside a probe."""
+"""The nearest training images of each test image, by the features of a frozen backbone: a baseline next to a probe."""
 
 from __future__ import annotations
 

@@ -420,7 +420,8 @@ def test_every_option_composes(group: str, option: str, monkeypatch: pytest.Monk
     config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
         assert getattr(config, group).name == option or (option == "timm" and config.model.key == "timm:resnet18")
-    assert not warnings or option in ("linear_probe", "lp_ft", "gradual")  # the phantom starts from random weights
+    # The phantom starts from random weights.
+    assert not warnings or option in ("linear_probe", "logistic_probe", "lp_ft", "gradual")
 
 
 def test_every_folder_is_a_group_and_every_default_an_option() -> None:
@@ -577,6 +578,10 @@ IDLE = [
     *(
         (f"finetune.{key}=4", f"{_LORA} finetune.phases=[{{name:a,train:[all],fraction:1.0}}]", _LORA)
         for key in ("rank", "alpha")
+    ),
+    *(
+        (f"{key}=0.3", "finetune=logistic_probe model.weights=imagenet", "finetune=full")
+        for key in ("optimizer.lr", "optimizer.weight_decay", "model.head.dropout", "finetune.head_lr_ratio")
     ),
     ("dataset.split_seed=1", "dataset=covid19ct", "dataset=sarscov2ct"),
     ("dataset.val_fraction=0.2", "dataset=covid19ct", "dataset=sarscov2ct"),

@@ -26,6 +26,7 @@ from ddtl.utils.reading import read_lines, read_object
 from tests.support.runs import PullThePlugError, assert_same_run, break_at, config, run
 
 PROBE = ("finetune=logistic_probe", "augment=none", "trainer=cpu", "trainer.precision=32", "trainer.max_epochs=4")
+ALL = "finetune.phases=[{name:a,train:[all],fraction:1.0}]"
 MONITOR = "trainer.monitor=val/patient_roc_auc"
 
 
@@ -132,7 +133,7 @@ def test_mixed_precision_keeps_the_head_in_single(tmp_path: Path) -> None:
     ("words", "says"),
     [
         ("finetune.penalties=[1,10]", "finetune.penalties=[10,1]"),
-        ("finetune.phases=[{name:a,train:[all],fraction:1.0}] finetune.backbone_lr_ratio=1 finetune.cached_views=0", "finetune.penalties=null"),
+        (f"{ALL} finetune.backbone_lr_ratio=1 finetune.cached_views=0", "finetune.penalties=null"),
         ("model.head.hidden=[8]", "model.head.hidden=[]"),
         ("trainer.devices=2", "trainer.devices=1"),
         ("trainer.ema=0.9", "trainer.ema=null"),
