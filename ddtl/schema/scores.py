@@ -41,6 +41,10 @@ SCORES: tuple[str, ...] = tuple(TITLES)
 # From the least to the largest value, where that is not 0 to 1; the Brier score of several classes reaches 2.
 RANGES: dict[str, tuple[float, float]] = {"mcc": (-1.0, 1.0)}
 
+LOWER_IS_BETTER: tuple[str, ...] = ("brier",)
+# All others are functions of which images are predicted positive.
+FROM_PROBABILITIES: tuple[str, ...] = ("roc_auc", "average_precision", "brier")
+
 # Those that records of every version contain; one that came later may be missing from earlier records.
 ALWAYS_RECORDED: tuple[str, ...] = (
     "roc_auc", "average_precision", "accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1",

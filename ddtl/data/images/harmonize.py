@@ -88,7 +88,7 @@ def build_harmonizer(
     """
     if method == "none":
         return None
-    if not method.startswith("match"):
+    if method not in ("match", "match_image"):
         return Harmonizer(method)
     reference = pooled_histogram(cache, train) if reference is None else reference
     if method == "match_image":

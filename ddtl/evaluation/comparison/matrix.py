@@ -28,9 +28,7 @@ from ddtl.evaluation.intervals.clusters import fewest_clusters
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.intervals import intervals, multiclass_intervals
 from ddtl.evaluation.predictions import Predictions
-from ddtl.schema.scores import SCORES
-
-_LIMITS = {"mcc": (-1.0, 1.0)}
+from ddtl.schema.scores import RANGES, SCORES
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def pool_folds(folds: Sequence[RunPredictions], name: str) -> RunPredictions:
 
 def limits(name: str, *, binary: bool) -> tuple[float, float]:
     """Between which a score lies."""
-    return (0.0, 2.0) if name == "brier" and not binary else _LIMITS.get(name, (0.0, 1.0))
+    return (0.0, 2.0) if name == "brier" and not binary else RANGES.get(name, (0.0, 1.0))
 
 
 def widest_of(name: str, *, binary: bool) -> float:

@@ -13,7 +13,7 @@ from ddtl.evaluation.intervals.clusters import MIN_CLUSTERS, Clusters, Design
 from ddtl.evaluation.intervals.influence import influences, spread
 from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.proportions import Proportion, proportion, wilson
-from ddtl.evaluation.intervals.rates import rate, scores_of
+from ddtl.evaluation.intervals.rates import FROM_RATES, rate, scores_of
 from ddtl.evaluation.intervals.robust import least_precision, robust_intervals, student_limits
 from ddtl.evaluation.intervals.unmoved import brier_interval, unmoved_intervals
 from ddtl.evaluation.metrics import weighted_multiclass, weighted_scores
@@ -23,7 +23,6 @@ from ddtl.utils.errors import UserError
 METHODS = ("percentile", "bca", "logit", "wilson")
 
 _SHARES = ("accuracy", "sensitivity", "specificity", "precision")
-_FROM_CALLS = ("balanced_accuracy", "f1", "mcc")
 _ROUNDING = 1e-12  # a standard error that is nothing but rounding
 
 
@@ -268,7 +267,7 @@ def _interval_of_agreement(
         return Interval(*delong.around(estimates[name], 0, 1, q), "clopper-pearson")
     if name == "average_precision" and estimates["roc_auc"] == 1:
         return Interval(least_precision(1 - q, float(labels.mean())), 1.0, "clopper-pearson")
-    if name in _FROM_CALLS:
+    if name in FROM_RATES and name not in _SHARES:
         rates = np.array(
             [[s, t] for s in wilson(shares["sensitivity"], level) for t in wilson(shares["specificity"], level)]
         )

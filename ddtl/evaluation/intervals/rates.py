@@ -16,8 +16,11 @@ from functools import cache
 import numpy as np
 
 from ddtl.evaluation.intervals.clusters import Clusters, Sizes, effective_clusters
+from ddtl.evaluation.metrics import weighted_scores
+from ddtl.schema.scores import FROM_PROBABILITIES, SCORES
 
-FROM_RATES = ("accuracy", "balanced_accuracy", "precision", "f1", "mcc")
+# Functions of sensitivity, specificity and the share of positive images.
+FROM_RATES = tuple(name for name in SCORES if name not in (*FROM_PROBABILITIES, "sensitivity", "specificity"))
 
 Limits = tuple[float, float]
 
@@ -208,13 +211,19 @@ def scores_of(sensitivity: np.ndarray, specificity: np.ndarray, prevalence: np.n
     tn, fp = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-        return {
+        found = {
             "accuracy": tp + tn,
             "balanced_accuracy": (sensitivity + specificity) / 2,
             "precision": tp / (tp + fp),
             "f1": 2 * tp / (2 * tp + fp + fn),
             "mcc": (tp * tn - fp * fn) / spread,
         }
+    others = [name for name in FROM_RATES if name not in found]
+    if others:  # of four images, one of each kind
+        labels, p, weights = np.array([1, 0, 1, 0]), np.array([1.0, 1.0, 0.0, 0.0]), np.stack([tp, fp, fn, tn], axis=1)
+        values = weighted_scores(labels, p, weights, 0.5)
+        found |= {name: values[name] for name in others}
+    return found
 
 
 def _quantile(hits: float, misses: float, share: float) -> float:

@@ -12,16 +12,9 @@ from ddtl.evaluation.intervals.interval import Interval
 from ddtl.evaluation.intervals.robust import mean_limits, robust_intervals
 from ddtl.evaluation.metrics import table_mcc
 
-# Means over the classes, each against all others, by the score of the two-class problem that they are the mean of.
-_MACRO = {
-    "roc_auc": "roc_auc",
-    "average_precision": "average_precision",
-    "balanced_accuracy": "sensitivity",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "precision": "precision",
-    "f1": "f1",
-}
+# All but these are means over the classes, each against all others: of the score itself, or of another one.
+_OF_ALL = ("accuracy", "mcc", "brier")
+_MEAN_OF = {"balanced_accuracy": "sensitivity"}
 
 
 def unmoved_intervals(
@@ -57,7 +50,8 @@ def unmoved_intervals(
     ]
     found: dict[str, Interval] = {}
     for name in names:
-        of_class = [one[_MACRO[name]] for one in each if _MACRO.get(name) in one] if name in _MACRO else []
+        mean_of = _MEAN_OF.get(name, name)
+        of_class = [one[mean_of] for one in each if mean_of in one and name not in _OF_ALL]
         if len(of_class) == len(each):
             low, high = (float(np.mean([getattr(one, end) for one in of_class])) for end in ("low", "high"))
             found[name] = Interval(low, high, "classes")

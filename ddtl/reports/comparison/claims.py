@@ -10,7 +10,7 @@ from ddtl.evaluation.comparison.comparison import Comparison
 from ddtl.reports.comparison.runs import Compared
 from ddtl.reports.html import format
 from ddtl.reports.prose import Words
-from ddtl.schema.scores import TITLES
+from ddtl.schema.scores import FROM_PROBABILITIES, LOWER_IS_BETTER, TITLES
 from ddtl.schema.units import UNITS
 from ddtl.utils import wording
 
@@ -22,9 +22,7 @@ TESTS = {
     "bootstrap": "bootstrap",
 }
 _WORDS = Words("claims.txt.jinja")
-LOWER_IS_BETTER = ("brier",)
 _FEW_SEEDS = 3
-_WITHOUT_THRESHOLD = ("roc_auc", "average_precision", "brier")
 _SETTINGS_SHOWN = 6
 _EACH = 3  # pairs that have a sentence each
 
@@ -138,7 +136,7 @@ def _uses(compared: Compared) -> list[str]:
 
 
 def _thresholds(compared: Compared, score: str) -> list[str]:
-    if score in _WITHOUT_THRESHOLD or not compared.runs[0].binary:
+    if score in FROM_PROBABILITIES or not compared.runs[0].binary:
         return []
     origins = {_origin(run.record) for run in compared.runs}
     if len(origins) == 1:

@@ -7,7 +7,7 @@ from ddtl.evaluation.intervals.interval import Interval
 from ddtl.reports.comparison import claims
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Estimate, Forest, Tone, ticks_around
-from ddtl.schema.scores import TITLES
+from ddtl.schema.scores import LOWER_IS_BETTER, TITLES
 
 _CHANCE = {"roc_auc": 0.5, "balanced_accuracy": 0.5}
 
@@ -16,7 +16,7 @@ def of_differences(result: Result) -> Forest:
     """Return a row for each pair: the first method minus the second, coloured where a difference may be claimed."""
     first = result.pairs[0]
     rows = [_pair(pair) for pair in result.pairs]
-    better = "second" if first.score in claims.LOWER_IS_BETTER else "first"
+    better = "second" if first.score in LOWER_IS_BETTER else "first"
     return Forest(
         f"Differences in {_title(first.score)}",
         f"first minus second, {_title(first.score)}",

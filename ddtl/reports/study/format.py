@@ -11,10 +11,9 @@ from ddtl.evaluation.intervals.interval import Interval
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell as PageCell
 from ddtl.reports.study.cells import Cell, Cells, Temperature
+from ddtl.schema.scores import LOWER_IS_BETTER
 from ddtl.schema.units import UNITS
 from ddtl.utils import wording
-
-LOWER_IS_BETTER = ("brier",)
 
 
 def score_of(cell: Cell | None, name: str) -> str | PageCell:

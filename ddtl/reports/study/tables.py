@@ -11,7 +11,6 @@ from ddtl.reports.html import format
 from ddtl.reports.html.page import Cell as PageCell, Rows, Table
 from ddtl.reports.study.cells import Cell, Cells, Row
 from ddtl.reports.study.format import (  # fmt: skip
-    LOWER_IS_BETTER,
     as_mapping,
     basis,
     copies,
@@ -25,7 +24,7 @@ from ddtl.reports.study.format import (  # fmt: skip
     unit_of_scores,
     value_of,
 )
-from ddtl.schema.scores import TITLES, title_of
+from ddtl.schema.scores import LOWER_IS_BETTER, TITLES, title_of
 from ddtl.utils import wording
 
 _SHOWN = ("roc_auc", "balanced_accuracy", "sensitivity", "specificity", "brier")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ddtl.reports.comparison.claims import LOWER_IS_BETTER
 from ddtl.reports.html import format
 from ddtl.reports.html.page import Headline, Page, make_sections, render
 from ddtl.reports.sweep import failures, parameters, pareto, reproduce, result, search, trial_table, workers
 from ddtl.reports.sweep.record import Sweep
 from ddtl.reports.sweep.result import spread
 from ddtl.reports.sweep.trials import has_unknown_end, spent
-from ddtl.schema.scores import title_of
+from ddtl.schema.scores import LOWER_IS_BETTER, title_of
 from ddtl.utils import wording
 
 # A section is one file: its numbers, its words and its charts.
