@@ -111,7 +111,10 @@ def parse(argv: Sequence[str]) -> tuple[Words[LrFindSettings], Config]:
         try:
             configs.append(load.load(others, writes=settings.output is None))
         except load.ConfigError as error:
-            found += error.problems
+            return [*found, *error.problems]
+        if configs[0].finetune.penalties is not None:
+            name = configs[0].finetune.name
+            found.append(f"finetune={name} takes no steps, so there is no rate to find. Set finetune=linear_probe.")
         return found
 
     words = COMMAND.read(argv, problems=check)

@@ -110,6 +110,8 @@ def _explained(item: Any, tree: Any, schema: type[Section], typed: Mapping[str, 
     return key, f"{key}={as_typed}: {_wrong(item, key, _type_of(names, schema), as_typed)}"
 
 
+# Of some schedules alone, which need them.
+_NEVER_NULL = ("finetune.alpha", "finetune.probe", "finetune.rank", "finetune.stages")
 _UNQUOTED = "must be without quotes."
 
 
@@ -131,7 +133,7 @@ def _wrong(item: Any, key: str, wanted: Any, as_typed: str) -> str:
         return f"is a section with keys of its own. Set one of them, such as {key}.{first}."
     if item["type"] == "string_type" and isinstance(value, (int, float)):
         return f"must be text. To have it taken as text, quote it: {key}=\"'{as_typed}'\"."
-    either = ", or null" if nullable and item["type"] != "value_error" else ""
+    either = ", or null" if nullable and item["type"] != "value_error" and key not in _NEVER_NULL else ""
     return f"{_says(item, key=key, shown=as_typed)}{either}."
 
 

@@ -107,6 +107,14 @@ def _in_words(window: WindowConfig) -> str:
     return ", ".join(f"center {one.center:g}, width {one.width:g}" for one in (window, *window.others))
 
 
+def _typed(window: WindowConfig | None) -> str:
+    """Return the word of a command that sets a window."""
+    if window is None:
+        return "dataset.window"
+    each = [f"{{center:{one.center:g},width:{one.width:g}}}" for one in (window, *window.others)]
+    return f"'dataset.window={each[0] if len(each) == 1 else '[' + ','.join(each) + ']'}'"
+
+
 def embed_own(folder: RunFolder, config: Config) -> None:
     """Write ``embeddings.npz`` into a run's folder, for the images and in the order of its ``predictions.csv``.
 
@@ -130,7 +138,7 @@ def _assemble(folder: RunFolder, config: Config, trained: dict[str, Any]) -> Run
     if config.dataset.channels != stored.channels:
         raise UserError(
             f"dataset={config.dataset.name}: the run was trained on {stored.channels} windows of Hounsfield units, and "
-            "this dataset has another number. Give it as DICOM or NIfTI with the run's own dataset.window."
+            f"this dataset has another number. Give it as DICOM or NIfTI with the run's own, {_typed(stored.window)}."
         )
     is_stored = bool(own) and own == claims.own_files(stored)
     if claims.pixels(stored.phantom) == claims.pixels(config.dataset.phantom):

@@ -237,6 +237,11 @@ def test_a_runs_folder_and_a_file_are_no_output(tmp_path):
             main([f"output={output}"])
 
 
+def test_a_schedule_without_steps_is_refused():
+    with pytest.raises(UserError, match=r"finetune=logistic_probe takes no steps.*finetune=linear_probe"):
+        main(["finetune=logistic_probe", "augment=none", "logger=none"])
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured():
     with pytest.raises(UserError, match=r"output=/proc/x: /proc cannot be written to"):
         parse(["output=/proc/x"])

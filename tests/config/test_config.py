@@ -213,6 +213,10 @@ def test_contradictory_settings_name_the_key_to_change(overrides: tuple[str, ...
         assert part in message
 
 
+def test_null_is_not_proposed_where_it_would_be_refused() -> None:
+    assert complaint(*_LORA.split(), "finetune.rank=0").endswith("finetune.rank=0: must be at least 1.")
+
+
 def test_every_mistake_comes_in_one_message() -> None:
     message = complaint(
         "--fast", "seed=x", "seeds=1", "dataset=phantum", "trainer.monitor=val/auc", "optimizer.lr=[",
