@@ -114,11 +114,16 @@ _ABOUT_JSON = "`model.json`: classes, image size, architecture, threshold and te
 
 def metadata(config: Config, results: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """Return what a program must know to use the weights; nothing about this machine."""
-    model = config.model
+    model, is_file = config.model, config.model.library == "file"
     windows = _windows(config.dataset)
     return {
         "note": "For research. Not for diagnosis.",
-        "architecture": {"name": model.name, "grayscale": model.grayscale, "head": model.head.model_dump(mode="json")},
+        "architecture": {
+            "name": model.name,
+            "grayscale": model.grayscale,
+            "head": model.head.model_dump(mode="json"),
+            **({"encoder": {**results["network"], "sha256": results["weights"]["digest"]}} if is_file else {}),
+        },
         "classes": results["classes"],
         "positive": results["positive"],
         "image_size": config.dataset.image_size,
@@ -146,6 +151,11 @@ def _export(
     folder: RunFolder, saved: Config, results: Mapping[str, Any], words: Words[ExportSettings], to: Path
 ) -> str | None:
     """Write the model and ``model.json``; the card's line about it. None where the model was not kept."""
+    if words.settings.format == "onnx" and saved.model.library == "file":
+        raise UserError(
+            "format=onnx: the encoder of model=features is a file already. format=safetensors writes the head, and the "
+            "hash of that file."
+        )
     if words.settings.format == "onnx":
         from ddtl.export import onnx
 

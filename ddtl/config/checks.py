@@ -207,7 +207,34 @@ def _ranges(c: Config) -> Iterator[str]:
 def _finetune(c: Config) -> Iterator[str]:
     if not backbones.problem(c.model.key):
         found = phases.problems(c.finetune, backbones.stages_of(c.model.key), c.trainer.max_epochs)
-        yield from found or [*_low_rank(c), *_fitted_head(c)]
+        yield from found or [*_low_rank(c), *_fitted_head(c), *_encoder(c)]
+
+
+def _encoder(c: Config) -> Iterator[str]:
+    """What an encoder from a file does not go with."""
+    m = c.model
+    if m.library != "file":
+        for key in ("file", "mean", "std"):
+            if getattr(m, key) is not None:
+                yield f"model.{key}: is that of an encoder. Set model=features, or model.{key}=null."
+        return
+    if min(_still(c)) < _backbone(c):
+        yield f"finetune={c.finetune.name}: model=features is frozen. Set finetune=logistic_probe or linear_probe."
+    if Path(m.file or "").suffix == ".pt2" and not m.trusted:
+        yield (
+            f"model.file={m.file}: a file of torch.export can run code of its own when it is read. Set "
+            "model.trusted=true where its source is trusted, or export it as ONNX."
+        )
+    if (m.mean is None) != (m.std is None) or len(m.mean or ()) != len(m.std or ()):
+        yield "model.mean and model.std: have a number each for each channel. Set both, or both to null."
+    elif len(m.mean or (0,)) == 2:
+        yield "model.mean: an image has one channel or three. Set one number or three."
+    if any(value <= 0 for value in m.std or ()):
+        yield "model.std: must be more than 0."
+    if m.grayscale == "sum":
+        yield "model.grayscale=sum: an encoder's first layer stays as it is. Set model.grayscale=replicate."
+    if c.trainer.compile:
+        yield "trainer.compile=true: an encoder from a file is not compiled. Set trainer.compile=false."
 
 
 def _fitted_head(c: Config) -> Iterator[str]:

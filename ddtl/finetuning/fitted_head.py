@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-_TOLERANCE = 1e-6  # of the gradient
+_TOLERANCE = 1e-8  # of the gradient
 _ITERATIONS = 10_000
 
 

@@ -24,6 +24,7 @@ def load(folder: RunFolder, config: Config, n_classes: int) -> tuple[Network, st
     """
     found = weights.locate(config.model.model_copy(update={"weights": str(folder.path)}), None)
     network = Network.of(config, n_classes)
+    weights.require_encoder(network, folder.path)
     weights.load_into(network, found, config.model.key)
     assert found.digest is not None, "a file has a digest"
     return network.eval(), found.digest

@@ -92,6 +92,13 @@ def _backbone(spec: BackboneSpec, grayscale: str, size: int | None) -> Backbone:
     return found.train()
 
 
+def _encoder(config: ModelConfig, size: int | None) -> Backbone:
+    from ddtl.models.file_encoder import FileEncoder
+
+    assert size is not None, "a run has one"
+    return FileEncoder(config, size)
+
+
 class Network(nn.Module):
     """The whole model, as stages in a row, each of which can be frozen.
 
@@ -119,7 +126,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.n_classes = n_classes
-        self.backbone = _backbone(spec_of(config.key), config.grayscale, image_size)
+        spec = spec_of(config.key)
+        self.backbone = _encoder(config, image_size) if spec.is_file else _backbone(spec, config.grayscale, image_size)
         self.head = Head(self.backbone.features, config.head, n_classes, fitted=fitted)
         mean, std = normalisation(config.grayscale, self.backbone.mean, self.backbone.std)
         self.register_buffer("mean", mean, persistent=False)

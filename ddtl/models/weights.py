@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from ddtl.data.download.download import credentials_sent
-from ddtl.models import adapters, tensor_files
+from ddtl.models import adapters, file_encoder, tensor_files
 from ddtl.models.backbones import Backbone, imagenet_url
 from ddtl.models.grayscale import folded
 from ddtl.models.network import Network
+from ddtl.records import small
 from ddtl.schema.backbones import TIMM, BackboneSpec, backbones, spec_of
 from ddtl.schema.run import ModelConfig
 from ddtl.utils import reading
@@ -62,6 +63,13 @@ def locate(config: ModelConfig, mirror: str | None) -> Weights:
     Raises:
         UserError: they cannot be had; the message names what to do.
     """
+    if config.library == "file" and config.weights in ("none", "imagenet"):  # which datasets set
+        assert config.file is not None, "checked with the configuration"
+        path = Path(config.file).expanduser()
+        try:
+            return Weights(path.name, None, reading.sha256(path, file_encoder.LARGEST))
+        except (OSError, reading.Unreadable) as error:
+            raise UserError(f"model.file={path}: cannot be read ({getattr(error, 'reason', error)}).") from error
     if config.weights == "none":
         return Weights("none", None, None)
     if config.weights == "imagenet":
@@ -100,6 +108,23 @@ def load_into(network: Network, weights: Weights, model: str) -> None:
     theirs = _for(network.backbone, file)
     network.load_state_dict({**ours, **(theirs if head_fits else _without_head(theirs))})
     log.info("weights: %s, %d tensors%s", weights.source, len(wanted), "" if head_fits else ", a new head")
+
+
+def require_encoder(network: Network, folder: Path) -> None:
+    """Refuse a run whose encoder is another file than the one that it was trained with.
+
+    Raises:
+        UserError: it is.
+    """
+    encoder = network.backbone
+    if not isinstance(encoder, file_encoder.FileEncoder):
+        return
+    trained = str((small.identity(folder) or {}).get("model.file", "")).removeprefix("sha256:")
+    if trained and trained != encoder.digest:
+        raise UserError(
+            f"model.file={encoder.path}: its SHA-256 is {encoder.digest[:12]}…, and that of the file that the run was "
+            f"trained with {printable(trained)[:12]}…. Put that one there."
+        )
 
 
 def _check_values(path: Path, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddtl.utils import plugins
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 HEAD = "head"  # the stage after the backbone's
 TIMM = "timm:"  # what the key of a network of timm begins with
+FILE = "file:"  # and that of an encoder from a file
+ENCODERS = (".onnx", ".pt2")  # how such a file's name ends
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class BackboneSpec:
         build: makes the model, with random weights where it is called with ``weights=None``; None for torchvision's
             own function of that name.
         timm: what timm states about a network of its own; None for others. The stages then name no children.
+        is_file: whether it is an encoder from a file, which tells its features when it is read.
     """
 
     name: str
@@ -55,15 +59,20 @@ class BackboneSpec:
     weights: str = "IMAGENET1K_V1"
     build: Callable[..., Any] | None = None
     timm: Facts | None = None
+    is_file: bool = False
 
 
 def key_of(model: Mapping[str, Any]) -> str:
     """The name under which :func:`spec_of` finds a network, from the settings of ``model``."""
+    if model.get("library") == "file":
+        return f"{FILE}{model.get('file') or ''}"
     return f"{TIMM}{model['name']}" if model.get("library") == "timm" else str(model["name"])
 
 
 def problem(key: str) -> str:
     """Why there is no network of a key, as a line; empty where there is one."""
+    if key.startswith(FILE):
+        return _file_problem(key.removeprefix(FILE))
     name = key.removeprefix(TIMM)
     if name == key:
         if name in backbones():
@@ -80,6 +89,15 @@ def problem(key: str) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def _file_problem(name: str) -> str:
+    path = Path(name).expanduser()
+    if not name:
+        return f"model=features needs its encoder: model.file=FILE, which ends in {' or '.join(ENCODERS)}."
+    if path.suffix not in ENCODERS:
+        return f"model.file={printable(name)}: an encoder's file ends in {' or '.join(ENCODERS)}."
+    return "" if path.is_file() else f"model.file={printable(name)}: there is no such file."
 
 
 def size_problem(key: str, size: int) -> str:
@@ -104,6 +122,9 @@ def spec_of(name: str) -> BackboneSpec:
     """
     if name.startswith(TIMM):
         return _of_timm(name.removeprefix(TIMM))
+    if name.startswith(FILE):
+        file = Path(name.removeprefix(FILE)).name
+        return BackboneSpec(file, f"{file}, frozen.", {"encoder": ()}, 0, has_batchnorm=False, is_file=True)
     found = backbones().get(name)
     if found is None:
         raise UserError(

@@ -85,6 +85,8 @@ NEUTRAL: dict[str, Any] = {
     "evaluation.design": "case_control",
     "loss.name": "cross_entropy",
     "model.library": "torchvision",
+    "model.mean": None,
+    "model.std": None,
     **{f"augment.{key}": field.default for key, field in AugmentConfig.model_fields.items() if not field.is_required()},
 }
 
@@ -316,6 +318,9 @@ class HeadConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
+Channels = Annotated[tuple[Finite, ...], Field(strict=False, min_length=1, max_length=3)]
+
+
 class ModelConfig(Section):
     """Backbone, head and initial weights; see ``conf/model/``."""
 
@@ -323,12 +328,17 @@ class ModelConfig(Section):
     grayscale: Literal["replicate", "sum"]
     weights: str
     head: HeadConfig
-    library: Literal["torchvision", "timm"] = "torchvision"
+    library: Literal["torchvision", "timm", "file"] = "torchvision"
+    # Only in conf/model/features.yaml: the encoder, and how its images were normalised.
+    file: Text | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
+    trusted: bool = False
 
     @property
     def key(self) -> str:
         """Under which ``ddtl.schema.backbones`` finds the network."""
-        return key_of({"library": self.library, "name": self.name})
+        return key_of({"library": self.library, "name": self.name, "file": self.file})
 
 
 class LossConfig(Section):

@@ -35,6 +35,7 @@ _NEUTRAL: dict[str, Any] = {
         **dict.fromkeys(OWN_FILES, True),
     },
     "trainer": {"profiler": True, "detect_anomaly": True, "checkpoint_seconds": True},
+    "model": {"file": True, "trusted": True},  # its hash counts, as that of the weights
     "finetune": {"probe": True},  # counts in the phase that refers to it
 }
 

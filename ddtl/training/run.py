@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import Logger
 from ddtl.data.loading.datamodule import CTDataModule
 from ddtl.finetuning.optimizer import configure
 from ddtl.finetuning.schedule import Schedule, compile_schedule
+from ddtl.models.file_encoder import FileEncoder
 from ddtl.models.losses import build_loss
 from ddtl.models.metrics import PatientRocAuc
 from ddtl.models.module import Classifier
@@ -40,7 +41,9 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that changes the result."""
-        return identity(self.config, self.machine, self.datamodule.digest, self.weights)
+        found = identity(self.config, self.machine, self.datamodule.digest, self.weights)
+        encoder = self.network.backbone
+        return found | ({"model.file": f"sha256:{encoder.digest}"} if isinstance(encoder, FileEncoder) else {})
 
     @property
     def runs_dir(self) -> Path:
@@ -89,6 +92,7 @@ class Run:
         hidden: Any = {"paths": True, "run": True, "logger": True, "dataset": {*OWN_FILES, "source_settings"}}
         settings = config.model_dump(mode="json", exclude=hidden)
         settings["model"]["weights"] = config.model.weights if config.model.weights in ("imagenet", "none") else "file"
+        settings["model"] |= {} if config.model.file is None else {"file": Path(config.model.file).suffix}
         settings["model"]["weights_digest"] = self.weights.digest
         settings["dataset"]["digest"] = self.datamodule.digest
         return dict(redact_tree(settings))

@@ -142,6 +142,8 @@ def assemble(config: Config, reference: Counts | None = None, classes: Sequence[
     weights = weights or locate()
     torch.manual_seed(config.seed)
     network = Network.of(config, len(datamodule.manifest.classes))
+    if weights.path is not None:
+        initial_weights.require_encoder(network, weights.path.parent)
     initial_weights.load_into(network, weights, config.model.key)
     run = Run(config, machine, datamodule, weights, network)
     for phase in run.schedule.phases:
