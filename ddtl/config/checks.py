@@ -332,7 +332,9 @@ def _batch_of_one(c: Config) -> Iterator[str]:
 
 
 def _weights(c: Config) -> Iterator[str]:
-    weights = c.model.weights
+    weights, file = c.model.weights, c.model.file
+    if file is not None and not os.path.isfile(os.path.expanduser(file)):
+        yield f"model.file={file}: there is no such file."
     if weights == "imagenet" and c.model.library == "timm" and not backbones.problem(c.model.key):
         published = backbones.spec_of(c.model.key).timm
         if published is not None and not published.repository:

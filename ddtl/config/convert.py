@@ -30,6 +30,7 @@ _SAYS = {
     "less_than": "must be less than {lt:.10g}",
     "less_than_equal": "must be at most {le:.10g}",
     "too_long": "takes {max_length} values",
+    "too_short": "takes at least {min_length} value",
 }
 _NO_SECTION = ("model_type", "model_attributes_type")  # pydantic's names for a value where keys are wanted
 

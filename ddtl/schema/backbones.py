@@ -92,12 +92,11 @@ def problem(key: str) -> str:
 
 
 def _file_problem(name: str) -> str:
-    path = Path(name).expanduser()
     if not name:
         return f"model=features needs its encoder: model.file=FILE, which ends in {' or '.join(ENCODERS)}."
-    if path.suffix not in ENCODERS:
+    if Path(name).suffix not in ENCODERS:
         return f"model.file={printable(name)}: an encoder's file ends in {' or '.join(ENCODERS)}."
-    return "" if path.is_file() else f"model.file={printable(name)}: there is no such file."
+    return ""
 
 
 def size_problem(key: str, size: int) -> str:

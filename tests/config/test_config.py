@@ -21,7 +21,7 @@ from ddtl.config.convert import convert
 from ddtl.config.load import ConfigError, check, composed_yaml, load
 from ddtl.models.losses import LOSSES
 from ddtl.schema import run
-from ddtl.schema.run import Config, DatasetConfig, FinetuneConfig
+from ddtl.schema.run import Config, DatasetConfig, FinetuneConfig, ModelConfig
 from ddtl.schema.section import Section
 from ddtl.utils.errors import UserError
 from ddtl.utils.suggest import closest
@@ -414,18 +414,23 @@ NEEDED = {
     "nifti": _VOLUMES,
     "timm": ["model.name=resnet18"],
     "lora": ["model=timm:test_vit"],
+    "features": ["finetune=linear_probe"],
 }
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_composes(group: str, option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if option not in ("timm", "lora"):  # of which timm is imported here, and looks for packages itself
         monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: object())
-    config, warnings = check([f"{group}={option}", *NEEDED.get(option, [])])
+    words = [f"{group}={option}", *NEEDED.get(option, [])]
+    if option == "features":
+        (tmp_path / "encoder.onnx").touch()
+        words.append(f"model.file={tmp_path / 'encoder.onnx'}")
+    config, warnings = check(words)
     if option in where.options(group) and group in Config.model_fields and hasattr(getattr(config, group), "name"):
         assert getattr(config, group).name == option or (option == "timm" and config.model.key == "timm:resnet18")
     # The phantom starts from random weights.
-    assert not warnings or option in ("linear_probe", "logistic_probe", "lp_ft", "gradual")
+    assert not warnings or option in ("linear_probe", "logistic_probe", "lp_ft", "gradual", "features")
 
 
 def test_every_folder_is_a_group_and_every_default_an_option() -> None:
@@ -456,7 +461,7 @@ def test_every_field_is_in_every_option_of_its_group(group: str, option: str) ->
     if group == "dataset" and option not in ("phantom", "pooled"):
         wanted = {key for key in wanted if not key.startswith("dataset.phantom.")} | {"dataset.phantom"}
     wanted = {key for key in wanted if not key.startswith("dataset.window.")}  # null, or all of its keys
-    sections = (("dataset", DatasetConfig), ("finetune", FinetuneConfig))
+    sections = (("dataset", DatasetConfig), ("finetune", FinetuneConfig), ("model", ModelConfig))
     optional = {
         f"{above}.{name}"
         for above, section in sections
@@ -681,7 +686,7 @@ def test_the_lists_agree_with_the_code() -> None:
     from ddtl.data.datasets.registry import DATASETS
     from ddtl.schema.backbones import BACKBONES
 
-    assert {*BACKBONES, "timm"} == set(where.options("model"))
+    assert {*BACKBONES, "timm", "features"} == set(where.options("model"))
     assert set(LOSSES) == set(where.options("loss"))
     assert set(DATASETS) == set(where.options("dataset"))
 

@@ -77,6 +77,8 @@ NEUTRAL = {
     "evaluation.batchnorm",
     "evaluation.batchnorm_prior",
     "evaluation.refit",
+    "model.file",  # its hash counts, in its place
+    "model.trusted",
 }
 # Part of it by what they come to on this machine, not by how they are written.
 RESOLVED = {"trainer.accelerator", "trainer.precision", "model.weights"}

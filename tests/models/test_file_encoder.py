@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ddtl.commands import cli
@@ -189,26 +190,24 @@ def test_a_stopped_run_comes_to_the_same_bit(own: Path, tmp_path: Path, monkeypa
 
 @pytest.mark.slow
 def test_what_uses_the_run_needs_the_same_file(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images = next(Path(own.parents[1]).rglob("*.png"), None) or tmp_path / "image.png"
-    if not images.exists():
-        from PIL import Image
-
-        Image.fromarray(np.zeros((40, 40), np.uint8)).save(images)
-    encoder = own.parents[1] / "encoder.onnx"
-    assert cli.main(["predict", str(own), str(images), f"output={tmp_path / 'first'}"]) == 0
+    image, encoder = tmp_path / "image.png", own.parents[1] / "encoder.onnx"
+    Image.fromarray(np.arange(1600, dtype=np.uint8).reshape(40, 40)).save(image)
+    predict = ["predict", str(own), str(image), f"output={tmp_path / 'predicted'}"]
+    assert cli.main(predict) == 0
     for command, says in (("export", "format=safetensors"), ("explain", "no feature map")):
-        assert cli.main([command, str(own)]) == 2, command
-        assert says in capsys.readouterr().err
+        with pytest.raises(UserError, match=says):
+            cli.main([command, str(own)])
     assert cli.main(["export", str(own), "format=safetensors", f"output={tmp_path / 'exported'}"]) == 0
     about = read_object(next((tmp_path / "exported").rglob("model.json")))
     assert about["architecture"]["encoder"]["sha256"] == read_object(own / "results.json")["weights"]["digest"]
     content = encoder.read_bytes()
+    predict[-1] += "_again"
     try:
         encoder.write_bytes(write(tmp_path / "other.onnx", Encoder(gives="maps")).read_bytes())
-        assert cli.main(["predict", str(own), str(images), f"output={tmp_path / 'second'}"]) == 2
-        assert "Put that one there" in capsys.readouterr().err
+        with pytest.raises(UserError, match="Put that one there"):
+            cli.main(predict)
         encoder.unlink()
-        assert cli.main(["predict", str(own), str(images), f"output={tmp_path / 'third'}"]) == 2
-        assert "there is no such file" in capsys.readouterr().err
+        with pytest.raises(UserError, match=r"model\.file=.*cannot be read|there is no such file"):
+            cli.main(predict)
     finally:
         encoder.write_bytes(content)

@@ -169,6 +169,7 @@ def furnish(here: Path) -> None:
         "scans/c.png",
         "FILE",
         "A.zip",
+        "encoder.onnx",
         "sose2020-idv-6b3a5656.zip",
     ):
         (here / name).write_bytes(b"")
