@@ -134,6 +134,11 @@ class FrozenFeatures(pl.Callback):
         assert self.schedule.penalties is not None
         self._penalty = penalty_of(epoch, len(self.schedule.epochs), self.schedule.penalties)
         labels = cast(Slices, images.dataset).facts(list(self._train.place))["label"].numpy()
+        if len(set(labels.tolist())) < self.network.n_classes:
+            raise UserError(
+                f"finetune={self.config.finetune.name}: a class has no image among those that are fitted. Set "
+                "trainer.limit_batches=null."
+            )
         weights = cast(Classifier, self._trainer.lightning_module).class_weights
         slopes, biases, is_reached = fit(
             self._train.values.float().numpy(),

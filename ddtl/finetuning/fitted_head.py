@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 _TOLERANCE = 1e-8  # of the gradient
 _ITERATIONS = 10_000
+_CONSTANT = 1e-5  # a deviation of this share of a feature's largest value is rounding
 
 
 def penalty_of(epoch: int, epochs: int, limits: tuple[float, float]) -> float:
@@ -29,7 +30,7 @@ def fit(
     """Fit a linear layer: the least mean cross-entropy plus penalty / 2 × the sum of the weights' squares.
 
     Penalised are the weights of standardised features (mean 0 and standard deviation 1 over these images), and not the
-    biases. Of two classes it is the weights of the logits' difference.
+    biases. Of two classes it is the weights of the logits' difference. A feature that does not vary has the weight 0.
 
     Args:
         features: (N, F).
@@ -44,13 +45,17 @@ def fit(
     """
     features = features.astype(np.float64)
     mean, deviation = features.mean(axis=0), features.std(axis=0)
-    deviation[deviation == 0] = 1.0
+    varies = deviation > _CONSTANT * np.abs(features).max(axis=0)
     weights = np.ones(len(labels)) if class_weights is None else class_weights[labels]
+    if not varies.any():  # then the shares of the classes are all that can be fitted
+        biases = np.log(np.bincount(labels, weights, n_classes) / weights.sum())
+        return np.zeros((n_classes, len(mean))), biases - biases.mean(), True
     model = LogisticRegression(C=1 / (penalty * weights.sum()), tol=_TOLERANCE, max_iter=_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((features - mean) / deviation, labels, sample_weight=weights)
-    slopes, biases = model.coef_ / deviation, model.intercept_
+        model.fit((features - mean)[:, varies] / deviation[varies], labels, sample_weight=weights)
+    slopes, biases = np.zeros((len(model.coef_), len(mean))), model.intercept_
+    slopes[:, varies] = model.coef_ / deviation[varies]
     biases = biases - slopes @ mean
     if n_classes == 2:
         slopes, biases = np.concatenate([-slopes, slopes]) / 2, np.concatenate([-biases, biases]) / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     wanted = ["val", "test"] if evaluation.test else ["val"]
     neighbours: dict[str, Any] | None = None
 
-    with collect_features(run.network) as val_features:
+    with _features(run) as val_features:
         val = predict(trainer, module, run.datamodule, ["val"])
     warned = _verify(run, folder, trainer, val, checkpoint)  # before the test set is examined
 
@@ -82,7 +83,7 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
             table = val.and_then(predict(trainer, module, run.datamodule, ["test"]))
         results["warnings"] = [*results["warnings"], transductive(run, evaluation)]
     elif evaluation.test:
-        with collect_features(run.network) as test_features:
+        with _features(run) as test_features:
             test = predict(trainer, module, run.datamodule, ["test"])
         table = val.and_then(test)
         if run.schedule.penalties is not None:
@@ -104,6 +105,11 @@ def score_run(run: Run, folder: RunFolder, trainer: pl.Trainer, module: Classifi
     return results
 
 
+def _features(run: Run) -> AbstractContextManager[list[np.ndarray]]:
+    """Collect what a fitted head takes; nothing of another one."""
+    return nullcontext([]) if run.schedule.penalties is None else collect_features(run.network)
+
+
 def _nearest(
     run: Run,
     trainer: pl.Trainer,
@@ -112,7 +118,7 @@ def _nearest(
     test: tuple[list[np.ndarray], Predictions],
 ) -> dict[str, Any]:
     """Return the scores of the nearest training images by the features that a fitted head takes."""
-    with collect_features(run.network) as features:
+    with _features(run) as features:
         train = predict(trainer, module, run.datamodule, ["train"])
     embeddings, *others = (np.concatenate(parts) for parts in (features, val[0], test[0]))
     return nearest.baseline((embeddings, train.label), (others[0], val[1]), (others[1], test[1]), run.config.evaluation)

@@ -68,6 +68,27 @@ def test_the_fit_is_the_least_value_of_what_is_stated(n_classes: int, penalty: f
             assert objective(at[0] + step * dw, at[1] + step * db, z, y, penalty, weights) > best
 
 
+def test_a_feature_that_varies_by_rounding_alone_has_no_weight() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=80)
+    x = np.column_stack([y + rng.normal(size=80), 0.3 + 1e-8 * rng.normal(size=80), np.full(80, 0.1)])
+    w, b, _ = fit(x, y, 2, 0.1, None)
+    alone, bias, _ = fit(x[:, :1], y, 2, 0.1, None)
+    assert (w[:, 1:] == 0).all()
+    assert w[:, 0] == pytest.approx(alone[:, 0])
+    assert b == pytest.approx(bias)
+    weights = np.array([1.0, 3.0])
+    w, b, _ = fit(x[:, 1:], y, 2, 0.1, weights)
+    assert (w == 0).all()
+    assert b[1] - b[0] == pytest.approx(np.log(3 * y.sum() / (y == 0).sum()))
+
+
+def test_images_of_one_class_are_not_fitted(tmp_path: Path) -> None:
+    words = ("trainer.limit_batches=1", "dataset.batch_size=1", "evaluation.test=false")
+    with pytest.raises(UserError, match=r"trainer\.limit_batches=null"):
+        run(tmp_path, *PROBE, *words, "trainer.max_epochs=1")
+
+
 def test_penalties_fall_by_a_constant_factor() -> None:
     assert [penalty_of(epoch, 4, (1000.0, 1.0)) for epoch in range(4)] == pytest.approx([1000, 100, 10, 1])
     assert penalty_of(0, 1, (5.0, 1.0)) == 5.0
