@@ -19,12 +19,12 @@ NAME = "embeddings.npz"
 @contextmanager
 def collect_features(network: Network) -> Iterator[list[np.ndarray]]:
     """Collect the embeddings of each batch that the network sees within: the feature maps' means, (N, features)
-    float16.
+    float32.
     """
     parts: list[np.ndarray] = []
 
     def keep(head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        parts.append(inputs[0].detach().float().mean(dim=(2, 3)).half().cpu().numpy())
+        parts.append(inputs[0].detach().float().mean(dim=(2, 3)).cpu().numpy())
 
     handle = network.head.register_forward_pre_hook(keep)
     try:
@@ -41,7 +41,7 @@ def write(parts: Sequence[np.ndarray], rows: Sequence[int], path: Path) -> None:
         rows: manifest row of each embedding, as they were predicted.
         path: the file; its one array is called ``embeddings``.
     """
-    found = np.concatenate(parts)
+    found = np.concatenate(parts).astype(np.float16)
     assert len(found) == len(rows), "each image was seen once"
     buffer = io.BytesIO()
     np.savez_compressed(buffer, embeddings=found[np.argsort(rows, kind="stable")])

@@ -35,12 +35,12 @@ def baseline(
     for number in NUMBERS:
         if number > len(labels):
             break
-        model = KNeighborsClassifier(number, metric="cosine").fit(embeddings.astype(np.float32), labels)
-        score = _score(model.predict_proba(val[0].astype(np.float32)), val[1], config)
+        model = KNeighborsClassifier(number, metric="cosine").fit(embeddings, labels)
+        score = _score(model.predict_proba(val[0]), val[1], config)
         if score >= best:
             chosen, best = model, score
     assert chosen is not None, "there is a training image of each class"
-    shares = chosen.predict_proba(test[0].astype(np.float32))
+    shares = chosen.predict_proba(test[0])
     probabilities = shares[:, 1] if len(test[1].classes) == 2 else shares
     return {**record.baseline(probabilities, test[1], config), "neighbours": int(chosen.n_neighbors)}
 

@@ -162,7 +162,7 @@ def _announce(run: Run) -> None:
         log.warning(warning)
     t, machine, batch = run.config.trainer, run.machine, run.config.dataset.batch_size
     if run.network.backbone.about is not None:
-        console.line(_about(run.network.backbone.about))
+        console.line(_about(run.network.backbone.about, run.config.model.library == "file"))
     layout = "channels_last" if t.channels_last else "contiguous"
     console.line(f"{machine.reason}: {machine.accelerator}, {machine.precision}, {layout}")
     devices = t.devices * t.num_nodes
@@ -173,13 +173,14 @@ def _announce(run: Run) -> None:
     )
 
 
-def _about(network: Mapping[str, Any]) -> str:
-    """Return what a network's library states about it, in a line."""
+def _about(network: Mapping[str, Any], is_file: bool) -> str:
+    """Return what a network's library states about it, or how an encoder's file is used, in a line."""
     mean, std = (", ".join(f"{value:g}" for value in network[key]) for key in ("mean", "std"))
     size = network["input_size"]
+    trained_at = "is given images of" if is_file else "its weights were trained at"
     return (
-        f"{network['library']}: {network['name']}; its weights were trained at {size} × {size} pixels, mean ({mean}), "
-        f"std ({std}); licence: {network['license'] or 'not stated'}"
+        f"{network['library']}: {network['name']}; {trained_at} {size} × {size} pixels, mean ({mean}), std ({std}); "
+        f"licence: {network['license'] or 'not stated'}"
     )
 
 

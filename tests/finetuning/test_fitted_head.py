@@ -238,7 +238,7 @@ def test_neighbours_are_those_of_the_smallest_angle_and_validation_chooses_their
     rng = np.random.default_rng(1)
     labels = rng.integers(2, size=400)
     direction = rng.normal(size=(400, 6)) + labels[:, None] * [1.5, 0, 0, 0, 0, 0]
-    x = (direction * rng.uniform(0.1, 10, size=(400, 1))).astype(np.float16)  # lengths tell nothing
+    x = (direction * rng.uniform(0.1, 10, size=(400, 1))).astype(np.float32)  # lengths tell nothing
     train, val, test = slice(0, 200), slice(200, 300), slice(300, 400)
     settings = config_evaluation()
     found = nearest.baseline(
@@ -246,7 +246,7 @@ def test_neighbours_are_those_of_the_smallest_angle_and_validation_chooses_their
     )
 
     def shares(part: slice, k: int) -> np.ndarray:
-        unit = x.astype(np.float32) / np.linalg.norm(x.astype(np.float32), axis=1, keepdims=True)
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True)
         order = np.argsort(-(unit[part] @ unit[train].T), axis=1)[:, :k]
         return labels[train][order].mean(axis=1)
 
@@ -267,3 +267,12 @@ def test_the_record_has_them_with_a_paired_difference(probe: Path) -> None:
     found = read_object(probe / "results.json")["baselines"]["nearest"]
     assert found["neighbours"] in nearest.NUMBERS
     assert found["difference"]["interval"]["low"] <= found["difference"]["roc_auc"]
+
+
+def test_features_beyond_half_precision_have_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    x = (1e6 * (rng.normal(size=(60, 3)) + labels[:, None])).astype(np.float32)
+    table = _table(labels[30:])
+    found = nearest.baseline((x[:30], labels[:30]), (x[30:], table), (x[30:], table), config_evaluation())
+    assert found["roc_auc"] > 0.5
