@@ -249,6 +249,7 @@ def test_the_unfreezing_space_reaches_every_schedule_and_its_settings() -> None:
         "norm_affine",
         "ssf",
         "lora",
+        "logistic_probe",  # takes no steps, so it has no rate
     }
     of_a_probe = [
         words
