@@ -220,7 +220,7 @@ def _encoder(c: Config) -> Iterator[str]:
         return
     if min(_still(c)) < _backbone(c):
         yield f"finetune={c.finetune.name}: model=features is frozen. Set finetune=logistic_probe or linear_probe."
-    if Path(m.file or "").suffix == ".pt2" and not m.trusted:
+    if Path(m.file or "").suffix.lower() == ".pt2" and not m.trusted:
         yield (
             f"model.file={m.file}: a file of torch.export can run code of its own when it is read. Set "
             "model.trusted=true where its source is trusted, or export it as ONNX."
@@ -544,7 +544,8 @@ def warnings(config: Config, explicit: set[str]) -> list[str]:
         lines.append("evaluation.refit has no effect on a run's own test set: `ddtl evaluate RUN dataset=…` refits.")
     if "finetune.name" in explicit:
         lines.append(f"finetune.name={name} only renames the schedule. To take another one, write finetune={name}.")
-    if _still(config)[0] >= _backbone(config) and config.model.weights == "none":
+    is_random = config.model.weights == "none" and config.model.library != "file"
+    if is_random and _still(config)[0] >= _backbone(config):
         lines.append(f"finetune={name} with model.weights=none trains a head on random features.")
     if config.dataset.sampling == "balanced" and config.loss.class_weights == "balanced":
         lines.append("dataset.sampling=balanced with loss.class_weights=balanced favours the rare classes twice over.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class FileEncoder(Backbone):
         self.path = Path(config.file).expanduser()
         content = _read(self.path)
         self.digest = hashlib.sha256(content).hexdigest()
-        run = _onnx(self.path, content) if self.path.suffix == ".onnx" else _exported(self.path, content)
+        run = _onnx(self.path, content) if self.path.suffix.lower() == ".onnx" else _exported(self.path, content)
         self.grayscale = config.grayscale
         if config.mean is not None and config.std is not None:
             self.mean, self.std = config.mean, config.std
@@ -53,7 +54,7 @@ class FileEncoder(Backbone):
         self.stages = nn.ModuleDict({_ENCODER: encoder})
         self.first = ""
         self.about = {
-            "library": "ONNX Runtime" if self.path.suffix == ".onnx" else "torch.export",
+            "library": "ONNX Runtime" if self.path.suffix.lower() == ".onnx" else "torch.export",
             "name": self.path.name,
             "mean": list(self.mean),
             "std": list(self.std),
@@ -126,7 +127,10 @@ def _onnx(path: Path, content: bytes) -> Callable[[Tensor], Tensor]:
 
 
 def _exported(path: Path, content: bytes) -> Callable[[Tensor], Tensor]:
+    messages = logging.getLogger("torch.export")
+    level = messages.level
     try:
+        messages.setLevel(logging.CRITICAL)  # the line below says what is wrong with a file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module = torch.export.load(io.BytesIO(content)).module()
@@ -134,6 +138,8 @@ def _exported(path: Path, content: bytes) -> Callable[[Tensor], Tensor]:
         raise UserError(
             f"model.file={path}: no file of torch.export.save that can be read ({_line(error)})."
         ) from error
+    finally:
+        messages.setLevel(level)
 
     def run(x: Tensor) -> Tensor:
         found = module.to(x.device)(x)
@@ -169,12 +175,26 @@ def _tried(path: Path, run: Callable[[Tensor], Tensor], channels: int, size: int
             )
         if not torch.isfinite(found.float()).all():
             raise UserError(f"model.file={path}: makes values that are infinite or no number of an image.")
-        return _Frozen(run, one_by_one), int(found.shape[1])
+        encoder = _Frozen(run, one_by_one)
+        _require_one_answer(path, encoder, example)
+        return encoder, int(found.shape[1])
     assert problem is not None
     raise UserError(
         f"model.file={path}: does not take {shown} ({_line(problem)}). Set dataset.image_size to its size, and for "
-        "other channels model.mean and model.std, a number for each."
+        "other channels model.mean and model.std, a number for each; it must take single precision."
     ) from problem
+
+
+def _require_one_answer(path: Path, encoder: _Frozen, example: Tensor) -> None:
+    """Refuse an encoder that is random, or whose answer to an image depends on the others of its batch."""
+    first, again, turned = encoder(example), encoder(example), encoder(example.flip(0)).flip(0)
+    others = encoder(torch.cat([example[:1], 3 * example[:1]]))[:1]
+    limit = 1e-3 * first.abs().max()
+    if max((first - again).abs().max(), (first - turned).abs().max(), (first[:1] - others).abs().max()) > limit:
+        raise UserError(
+            f"model.file={path}: makes features of an image that vary. It was exported as it trains: "
+            "with dropout, or BatchNorm of batches. Export encoder.eval()."
+        )
 
 
 def _line(error: Exception) -> str:

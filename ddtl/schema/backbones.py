@@ -94,7 +94,7 @@ def problem(key: str) -> str:
 def _file_problem(name: str) -> str:
     if not name:
         return f"model=features needs its encoder: model.file=FILE, which ends in {' or '.join(ENCODERS)}."
-    if Path(name).suffix not in ENCODERS:
+    if Path(name).suffix.lower() not in ENCODERS:
         return f"model.file={printable(name)}: an encoder's file ends in {' or '.join(ENCODERS)}."
     return ""
 

@@ -30,19 +30,26 @@ def baseline(
         val, test: embeddings and the predictions of the same images, whose labels and patients count.
         config: how scores are computed.
     """
-    embeddings, labels = train
+    embeddings, labels = _unit(train[0]), train[1]
     chosen, best = None, -1.0
     for number in NUMBERS:
         if number > len(labels):
             break
         model = KNeighborsClassifier(number, metric="cosine").fit(embeddings, labels)
-        score = _score(model.predict_proba(val[0]), val[1], config)
+        score = _score(model.predict_proba(_unit(val[0])), val[1], config)
         if score >= best:
             chosen, best = model, score
     assert chosen is not None, "there is a training image of each class"
-    shares = chosen.predict_proba(test[0])
+    shares = chosen.predict_proba(_unit(test[0]))
     probabilities = shares[:, 1] if len(test[1].classes) == 2 else shares
     return {**record.baseline(probabilities, test[1], config), "neighbours": int(chosen.n_neighbors)}
+
+
+def _unit(embeddings: np.ndarray) -> np.ndarray:
+    """Return them at length 1; none is so long that its square is too large for a number."""
+    found = embeddings.astype(np.float64)
+    found /= np.maximum(np.abs(found).max(axis=1, keepdims=True), 1e-300)
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300))
 
 
 def _score(shares: np.ndarray, val: Predictions, config: EvaluationConfig) -> float:

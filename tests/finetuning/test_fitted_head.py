@@ -129,6 +129,8 @@ def test_the_pages_say_what_was_fitted(probe: Path) -> None:
     methods, page = (probe / "methods.md").read_text(), (probe / "report.html").read_text()
     assert "with 4 penalties λ from 100 to 0.0001" in methods
     assert "AdamW" not in methods
+    assert "squared weights of the log odds" in methods
+    assert "nearest training images by the same features have a ROC AUC of" in methods
     assert "dropout" not in methods.partition("**Model and training.**")[2].partition("\n")[0]
     assert "best ROC AUC by patient on validation" in methods
     assert "nearest training image" in page
@@ -272,7 +274,7 @@ def test_the_record_has_them_with_a_paired_difference(probe: Path) -> None:
 def test_features_beyond_half_precision_have_neighbours() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 2
-    x = (1e6 * (rng.normal(size=(60, 3)) + labels[:, None])).astype(np.float32)
+    x = (1e30 * (rng.normal(size=(60, 3)) + labels[:, None])).astype(np.float32)
     table = _table(labels[30:])
     found = nearest.baseline((x[:30], labels[:30]), (x[30:], table), (x[30:], table), config_evaluation())
     assert found["roc_auc"] > 0.5

@@ -102,6 +102,32 @@ def test_what_is_no_vector_of_numbers_is_refused(tmp_path: Path, ending: str, gi
         loaded(write(tmp_path / f"encoder{ending}", Encoder(gives=gives)))
 
 
+class Careless(nn.Module):
+    """An encoder that is exported as it trains."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 5, stride=4), layer, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.layers(x).mean(dim=(2, 3))
+        return found
+
+    def eval(self) -> Careless:
+        return self
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm2d(8)])
+def test_an_encoder_in_training_mode_is_refused(tmp_path: Path, layer: nn.Module) -> None:
+    with pytest.raises(UserError, match=r"Export encoder\.eval\(\)"):
+        loaded(write(tmp_path / "encoder.pt2", Careless(layer)))
+
+
+def test_its_features_are_not_random(files: Path) -> None:
+    words = ["logger=none", "finetune=logistic_probe", "augment=none", "model=features"]
+    assert check([*words, f"model.file={files / 'plain.onnx'}"])[1] == []
+
+
 def test_another_size_is_refused_with_the_key(files: Path) -> None:
     with pytest.raises(UserError, match=r"64 × 64 pixels.*Set dataset\.image_size"):
         loaded(files / "plain.onnx", 64)
@@ -109,13 +135,16 @@ def test_another_size_is_refused_with_the_key(files: Path) -> None:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\x08\x07" + bytes(2000)])
-def test_what_is_no_such_file_is_refused_in_a_line(tmp_path: Path, ending: str, content: bytes) -> None:
+def test_what_is_no_such_file_is_refused_in_a_line(
+    tmp_path: Path, ending: str, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / f"encoder{ending}"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
         loaded(path)
     assert str(caught.value).startswith(f"model.file={path}: ")
     assert "\n" not in str(caught.value)
+    assert not caplog.records
 
 
 def test_weights_in_other_files_are_refused(files: Path, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def _evaluation(stored: Stored) -> dict[str, Any]:
             "unhelpful": format.sentence(unhelpful) if unhelpful else "",
         },
         "shortcut": sentences.shortcut_text(stored),
+        "nearest": format.with_interval((record.get("baselines") or {}).get("nearest") or {}, "roc_auc"),
         "majority": ((record.get("baselines") or {}).get("majority") or {}).get("accuracy"),
         "warnings": sentences.warnings(stored),
     }
