@@ -340,7 +340,7 @@ def paired(low: float, high: float) -> dict[str, Any]:
         ),
         (
             {"roc_auc": 0.91, "intervals": {"roc_auc": {"low": 0.49, "high": 1.0, "method": "logit"}}},
-            False,
+            True,
             "not shown to be better than chance, nor to be below",
         ),
         ({"why_not": "the files are gone"}, False, "The baseline of file metadata was not scored: the files are gone."),

@@ -258,8 +258,7 @@ def shortcut(record: Mapping[str, Any], scores: Mapping[str, Any]) -> tuple[bool
         verdict = "unknown"
     else:
         verdict = "weak metadata" if is_chance else "both"
-    is_worry = below or not (above or is_chance)
-    return is_worry, _WORDS.metadata(verdict, found, interval, format.with_interval(scores, "roc_auc"), paired)
+    return not above, _WORDS.metadata(verdict, found, interval, format.with_interval(scores, "roc_auc"), paired)
 
 
 def against_metadata(
