@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -588,9 +587,9 @@ def test_no_identifying_tag_is_in_any_output(tmp_path: Path, capfd: pytest.Captu
 
 
 @pytest.mark.realdata
-def test_real_series_are_read_and_too_few_to_train_on(tmp_path: Path) -> None:
+def test_real_series_are_read_and_too_few_to_train_on(tmp_path: Path, real_data: Path) -> None:
     """72 slices of 6 patients, JPEG Lossless; as a test set alone they are enough."""
-    root = Path(os.environ["DDTL_DATA"]) / "covidctmd"
+    root = real_data / "covidctmd"
     rows = [(path.name, path.parent.name, "test") for path in sorted(root.glob("*/*"))]
     labels = write_table(tmp_path / "l.csv", ("patient_id", "label", "split"), rows)
     given = words(root, labels, "dataset.class_map={CAP: non-COVID, normal: non-COVID}")

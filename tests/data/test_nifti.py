@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -347,8 +346,8 @@ def test_the_same_slice_in_three_forms_is_predicted_alike(tmp_path: Path) -> Non
 
 
 @pytest.mark.realdata
-def test_a_real_slice_is_the_same_as_nifti_and_as_png(tmp_path: Path) -> None:
-    folder = Path(os.environ["DDTL_DATA"]) / "covidctmd" / "COVID" / "P001"
+def test_a_real_slice_is_the_same_as_nifti_and_as_png(tmp_path: Path, real_data: Path) -> None:
+    folder = real_data / "covidctmd" / "COVID" / "P001"
     paths = sorted(folder.glob("*.dcm"))[:2]
     read = [pydicom.dcmread(path) for path in paths]
     units = np.stack([ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in read])
