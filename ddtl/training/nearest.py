@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from ddtl.evaluation import record
-from ddtl.evaluation.patients import WhyNot
+from ddtl.evaluation.patients import WhyNot, patient_roc_auc
 from ddtl.evaluation.predictions import Predictions
-from ddtl.models.metrics import of_patients, of_predictions
+from ddtl.models.metrics import of_predictions
 from ddtl.schema.run import EvaluationConfig
 
 NUMBERS = (1, 3, 5, 9, 15, 25, 51, 101)  # of neighbours; validation chooses
@@ -30,13 +32,13 @@ def baseline(
         val, test: embeddings and the predictions of the same images, whose labels and patients count.
         config: how scores are computed.
     """
-    embeddings, labels = _unit(train[0]), train[1]
+    (embeddings, labels), of_val = (_unit(train[0]), train[1]), _unit(val[0])
     chosen, best = None, -1.0
     for number in NUMBERS:
         if number > len(labels):
             break
         model = KNeighborsClassifier(number, metric="cosine").fit(embeddings, labels)
-        score = _score(model.predict_proba(_unit(val[0])), val[1], config)
+        score = _score(model.predict_proba(of_val), val[1], config)
         if score >= best:
             chosen, best = model, score
     assert chosen is not None, "there is a training image of each class"
@@ -54,9 +56,7 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
 
 def _score(shares: np.ndarray, val: Predictions, config: EvaluationConfig) -> float:
     logits = np.log(np.maximum(shares, 1e-30))
-    found = of_patients(val.patient_id, logits, val.label, config.patient)
+    found = patient_roc_auc(replace(val, logits=logits), config.patient)
     if not isinstance(found, WhyNot):
         return found
-    import torch
-
     return of_predictions(torch.from_numpy(logits), torch.from_numpy(val.label))["val/roc_auc"]

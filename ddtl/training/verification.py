@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddtl.evaluation.patients import WhyNot
+from ddtl.evaluation.patients import WhyNot, patient_roc_auc
 from ddtl.evaluation.predictions import Predictions
-from ddtl.models.metrics import of_patients, of_predictions
+from ddtl.models.metrics import of_predictions
 from ddtl.models.module import Classifier
 from ddtl.schema.scores import BY_PATIENT
 from ddtl.training import hardware
@@ -57,7 +58,7 @@ def check_epoch(
     def score(logits: Tensor) -> float:
         if monitor != BY_PATIENT:
             return of_predictions(logits, labels)[monitor]
-        found = of_patients(val.patient_id, logits.numpy(), val.label, run.config.evaluation.patient)
+        found = patient_roc_auc(replace(val, logits=logits.numpy()), run.config.evaluation.patient)
         return math.nan if isinstance(found, WhyNot) else found
 
     now = score(logits)
